@@ -1,0 +1,69 @@
+"""camplug plugs into any trained image classifier and shows where it looks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from camplug.errors import CamplugError, InputError, LayerError, ModelError, TargetError
+from camplug.explain import (
+    CAM,
+    EigenCAM,
+    Explainer,
+    FullyCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    LayerExplainer,
+    XGradCAM,
+    create,
+    list_methods,
+    register,
+)
+from camplug.plug import Layer, Tape
+
+if TYPE_CHECKING:
+    from camplug.explain.explanation import Explanation
+    from camplug.models import list_models, load_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CAM",
+    "CamplugError",
+    "EigenCAM",
+    "Explainer",
+    "Explanation",
+    "FullyCAM",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "HiResCAM",
+    "InputError",
+    "Layer",
+    "LayerCAM",
+    "LayerError",
+    "LayerExplainer",
+    "ModelError",
+    "Tape",
+    "TargetError",
+    "XGradCAM",
+    "create",
+    "list_methods",
+    "list_models",
+    "load_model",
+    "register",
+]
+
+# what pulls in image libraries is imported when it is first asked for
+_LAZY = {
+    "Explanation": "camplug.explain.explanation",
+    "list_models": "camplug.models",
+    "load_model": "camplug.models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'camplug' has no attribute {name!r}")

@@ -1,0 +1,91 @@
+"""Fully-CAM (Song et al., "Rethinking CAM in Weakly-Supervised Semantic Segmentation", IEEE Access 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from camplug.explain.base import LayerExplainer
+from camplug.explain.fuse import LayerNorm, Normalize
+from camplug.explain.numbers import weighted_sum, wide
+from camplug.explain.registry import register
+from camplug.plug import Selector
+
+
+def fully_cam_layer(activation: Tensor, gradient: Tensor, channel_norm: bool = True) -> Tensor:
+    r"""Fully-CAM's map of one layer before the fusion (eq. 8 and 9).
+
+    .. math:: m_k = \mathrm{relu}(A_k) \odot \mathrm{relu}(g_k), \quad
+        L = \sum_k \frac{m_k}{\max_{ij} m_{kij}}
+
+    A channel with max(m_k) = 0 (none of its positions is both active and wanted) contributes 0; every other channel
+    reaches exactly 1. Channels below the smallest normal number of their format count as 0.
+
+    Args:
+        activation: A, [N,K,h,w].
+        gradient: g, [N,K,h,w].
+        channel_norm: False leaves the division out, L = sum of m_k.
+
+    Returns:
+        [N,h,w], not negative, not normalised.
+    """
+    a, g = wide(activation), wide(gradient)
+    m = g.clamp_min(0).mul_(a).clamp_min_(0)  # = relu(A) * relu(g), in one buffer
+    if not channel_norm:
+        return m.sum(1)
+    peak = m.amax((2, 3))
+    return weighted_sum(m, torch.where(peak > torch.finfo(m.dtype).tiny, 1 / peak, torch.zeros_like(peak)))
+
+
+@register("fully")
+class FullyCAM(LayerExplainer):
+    """Fully-CAM: the positive evidence of every convolution layer, each channel scaled to 1, summed over all layers.
+
+    .. math:: \\mathrm{CAM} = \\mathrm{normalize}\\Big(\\sum_n \\mathrm{up}(L_n)\\Big) \\quad \\text{(eq. 10, 11)}
+
+    Where a layer is a convolution, its output before normalisation and activation is read (pre-BN), as the paper's
+    Table 2 names the layers; `layers=` selects others. The paper adds layers as they are, so a layer weighs by its
+    number of live channels.
+
+    Args:
+        model: any module; it is never changed.
+        layers: default "convs", every `nn.Conv2d` (in a transformer, every block's tokens).
+        channel_norm: divide each channel by its maximum (eq. 9); False sums the plain products.
+        layer_norm: None (the paper), "max" (each layer's map divided by its maximum) or "mean" (by its channels).
+        normalize: "max" (eq. 11), "minmax" or None.
+        reshape: lays a layer's output on a grid [N,C,h,w]; default: `camplug.plug.to_grid`.
+        labels: class names by index.
+        transform: preprocessing for `explain`.
+    """
+
+    default_layers: ClassVar[Selector] = "convs"
+    default_layer_norm: ClassVar[LayerNorm] = None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Selector | None = None,
+        *,
+        channel_norm: bool = True,
+        layer_norm: LayerNorm = None,
+        normalize: Normalize = "max",
+        reshape: Callable[[Tensor], Tensor] | None = None,
+        labels: Sequence[str] | None = None,
+        transform: Callable[[Any], Tensor] | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            layers,
+            layer_norm=layer_norm,
+            normalize=normalize,
+            reshape=reshape,
+            labels=labels,
+            transform=transform,
+        )
+        self.channel_norm = channel_norm
+
+    def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return fully_cam_layer(activation, gradient, self.channel_norm)

@@ -1,0 +1,74 @@
+"""The Fusing Localization Module of Fully-CAM: layer maps in, one map out (eq. 10 and 11)."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Normalize: TypeAlias = Literal["max", "minmax"] | None
+LayerNorm: TypeAlias = Literal["max", "mean"] | None
+
+
+def normalize_map(maps: Tensor, how: Normalize = "max") -> Tensor:
+    """Scale every map [..., h, w] on its own: "max" divides by its maximum, "minmax" maps it onto [0, 1], None keeps it.
+
+    A map without evidence (maximum 0, or constant for "minmax") becomes or stays 0; no epsilon enters, so the result
+    does not depend on the scale of the gradients. Fully-CAM eq. 11.
+
+    >>> normalize_map(torch.tensor([[1.0, 2.0], [3.0, 5.0]]), "minmax")
+    tensor([[0.0000, 0.2500],
+            [0.5000, 1.0000]])
+    """
+    if how is None or maps.numel() == 0:
+        return maps
+    if how == "minmax":
+        maps = maps - maps.amin((-2, -1), keepdim=True)
+    peak = maps.amax((-2, -1), keepdim=True)
+    return torch.where(peak > 0, maps / peak.clamp_min(torch.finfo(maps.dtype).tiny), torch.zeros_like(maps))
+
+
+class Fusion:
+    """Sums layer maps of any size; one resize per distinct size.
+
+    Bilinear interpolation is linear, so maps of one size are added first and resized together: the same map as
+    resizing every layer's (eq. 10), at a fraction of the cost.
+
+    Args:
+        layer_norm: None adds the layer maps as they are (the paper: layers with more live channels weigh more),
+            "max" divides each by its maximum, "mean" each by its number of channels.
+    """
+
+    def __init__(self, layer_norm: LayerNorm = None) -> None:
+        self.layer_norm = layer_norm
+        self.sums: dict[tuple[int, int], Tensor] = {}
+
+    def add(self, layer_map: Tensor, channels: int) -> None:
+        """Add one layer's map [N,h,w], made of this many channels."""
+        if self.layer_norm == "max":
+            layer_map = normalize_map(layer_map, "max")
+        elif self.layer_norm == "mean":
+            layer_map = layer_map / channels
+        size = (layer_map.shape[-2], layer_map.shape[-1])
+        if size in self.sums:
+            self.sums[size] += layer_map
+        else:
+            self.sums[size] = layer_map
+
+    def result(self, size: tuple[int, int]) -> Tensor:
+        """The sum of all layer maps at `size`, [N,h,w], not normalised."""
+        return sum_resized(list(self.sums.values()), size)
+
+
+def sum_resized(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
+    """Resize maps [N,h,w] bilinearly (corners not aligned) to `size` and add them, coarse to fine."""
+    total = None
+    for one in maps:
+        if tuple(one.shape[-2:]) != size:
+            one = F.interpolate(one[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        total = one if total is None else total + one
+    if total is None:
+        raise ValueError("no maps to add")
+    return total

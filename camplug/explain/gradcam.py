@@ -1,0 +1,33 @@
+"""Grad-CAM (Selvaraju et al., 2017, arXiv 1610.02391)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from camplug.explain.base import LayerExplainer
+from camplug.explain.numbers import weighted_sum, wide
+from camplug.explain.registry import register
+
+
+def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    r"""Grad-CAM of one layer (eq. 1 and 2).
+
+    .. math:: L = \mathrm{relu}\Big(\sum_k \alpha_k A_k\Big), \quad \alpha_k = \frac{1}{hw}\sum_{ij} g_{kij}
+
+    Args:
+        activation: A, [N,K,h,w].
+        gradient: g, the gradient of the score with respect to A, [N,K,h,w].
+
+    Returns:
+        [N,h,w], not negative, not normalised.
+    """
+    alpha = wide(gradient).mean((2, 3))
+    return weighted_sum(wide(activation), alpha).clamp_min_(0)
+
+
+@register("gradcam")
+class GradCAM(LayerExplainer):
+    """Grad-CAM: channels weighted by their mean gradient; default: the last feature map."""
+
+    def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return grad_cam(activation, gradient)

@@ -1,0 +1,33 @@
+"""HiResCAM (Draelos and Carin, 2020, arXiv 2011.08891)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from camplug.explain.base import LayerExplainer
+from camplug.explain.numbers import wide
+from camplug.explain.registry import register
+
+
+def hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    r"""HiResCAM of one layer (eq. 5), its positive part.
+
+    .. math:: L = \mathrm{relu}\Big(\sum_k g_k \odot A_k\Big)
+
+    Args:
+        activation: A, [N,K,h,w].
+        gradient: g, [N,K,h,w].
+
+    Returns:
+        [N,h,w], not negative, not normalised.
+    """
+    return torch.einsum("nkhw,nkhw->nhw", wide(gradient), wide(activation)).clamp_min_(0)
+
+
+@register("hirescam")
+class HiResCAM(LayerExplainer):
+    """HiResCAM: activation times gradient at every position; default: the last feature map."""
+
+    def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return hires_cam(activation, gradient)

@@ -1,0 +1,34 @@
+"""LayerCAM (Jiang et al., 2021, IEEE TIP)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from camplug.explain.base import LayerExplainer
+from camplug.explain.numbers import wide
+from camplug.explain.registry import register
+
+
+def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    r"""LayerCAM of one layer (eq. 5 to 7).
+
+    .. math:: L = \mathrm{relu}\Big(\sum_k \mathrm{relu}(g_k) \odot A_k\Big)
+
+    Args:
+        activation: A, [N,K,h,w].
+        gradient: g, [N,K,h,w].
+
+    Returns:
+        [N,h,w], not negative, not normalised.
+    """
+    weights = wide(gradient).clamp_min(0)
+    return torch.einsum("nkhw,nkhw->nhw", weights, wide(activation)).clamp_min_(0)
+
+
+@register("layercam")
+class LayerCAM(LayerExplainer):
+    """LayerCAM: every position weighted by its own positive gradient; default: the last feature map."""
+
+    def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return layer_cam(activation, gradient)

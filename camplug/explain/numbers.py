@@ -1,0 +1,22 @@
+"""The few tensor steps that several methods share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is if that is narrower than its own format (float64)."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
+    """Sum over channels with one weight per channel: [N,K,h,w] and [N,K] to [N,h,w], without a product in memory."""
+    return torch.einsum("nkhw,nk->nhw", values, weights)
+
+
+def safe_divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """numerator / denominator, and 0 where the denominator is 0."""
+    zero = denominator == 0
+    return torch.where(zero, torch.zeros_like(numerator), numerator / denominator.masked_fill(zero, 1))

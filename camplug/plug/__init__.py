@@ -1,0 +1,27 @@
+"""The plug: layer selection, the tape of activations and gradients, targets, tokens on a grid. Knows torch only."""
+
+from camplug.plug.grid import patch_size, to_grid
+from camplug.plug.guard import unwrap
+from camplug.plug.layers import SELECTORS, Selector, named_layers, select
+from camplug.plug.outline import Outline, watch
+from camplug.plug.tape import Layer, Tape
+from camplug.plug.targets import Classes, Score, Targets, logits_of, resolve
+
+__all__ = [
+    "SELECTORS",
+    "Classes",
+    "Layer",
+    "Outline",
+    "Score",
+    "Selector",
+    "Tape",
+    "Targets",
+    "logits_of",
+    "named_layers",
+    "patch_size",
+    "resolve",
+    "select",
+    "to_grid",
+    "unwrap",
+    "watch",
+]

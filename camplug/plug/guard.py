@@ -1,0 +1,133 @@
+"""Lend a model for reading: parameters frozen, evaluation mode, compiled code off; everything put back afterwards.
+
+Several threads may read one model at once, so each lent flag is counted: the first reader sets it, the last one
+puts the original value back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+
+_lock = threading.Lock()
+
+
+class _Lent:
+    """A boolean attribute of many objects, held at False while at least one reader needs it so."""
+
+    def __init__(self, attribute: str) -> None:
+        self.attribute = attribute
+        self.held: dict[int, list[Any]] = {}  # id -> [object, readers]; only objects whose flag was True
+
+    def take(self, objects: Iterator[Any]) -> list[int]:
+        mine = []
+        for obj in objects:
+            entry = self.held.get(id(obj))
+            if entry is not None:
+                entry[1] += 1
+            elif getattr(obj, self.attribute):
+                setattr(obj, self.attribute, False)
+                self.held[id(obj)] = [obj, 1]
+            else:
+                continue
+            mine.append(id(obj))
+        return mine
+
+    def give_back(self, mine: list[int]) -> None:
+        for key in mine:
+            entry = self.held[key]
+            entry[1] -= 1
+            if entry[1] == 0:
+                setattr(entry[0], self.attribute, True)
+                del self.held[key]
+
+
+_trainable = _Lent("requires_grad")
+_training = _Lent("training")
+_eager_readers = 0
+_eager_stance: AbstractContextManager[Any] | None = None
+
+
+class Guard:
+    """Holds `modules` in evaluation mode with frozen parameters between `take` and `give_back` (both idempotent).
+
+    The flags are set one by one, never through `Module.eval()`, which some published networks override to do nothing.
+    The state of the random generators is put back as well if the forward pass moved it.
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self._modules = modules
+        self._parameters: list[int] | None = None
+        self._flags: list[int] = []
+        self._rng: torch.Tensor | None = None
+        self._cuda_rng: list[tuple[torch.device, torch.Tensor]] = []
+
+    def take(self) -> None:
+        if self._parameters is not None:
+            return
+        parameters = [p for m in self._modules for p in m._parameters.values() if p is not None and p.is_leaf]
+        with _lock:
+            # the same parameter may hang on two modules: counting it once per reader keeps the books simple
+            self._parameters = _trainable.take(iter({id(p): p for p in parameters}.values()))
+            self._flags = _training.take(iter(self._modules))
+        self._rng = torch.get_rng_state()
+        devices = {p.device for p in parameters if p.device.type == "cuda"}
+        self._cuda_rng = [(d, torch.cuda.get_rng_state(d)) for d in devices]
+
+    def give_back(self) -> None:
+        if self._parameters is None:
+            return
+        with _lock:
+            _trainable.give_back(self._parameters)
+            _training.give_back(self._flags)
+        self._parameters, self._flags = None, []
+        if self._rng is not None and not torch.equal(self._rng, torch.get_rng_state()):
+            torch.set_rng_state(self._rng)
+        for device, state in self._cuda_rng:
+            if not torch.equal(state, torch.cuda.get_rng_state(device)):
+                torch.cuda.set_rng_state(state, device)
+        self._rng, self._cuda_rng = None, []
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside `torch.compile`, `DataParallel` and `DistributedDataParallel` wrappers; it owns the layers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def is_compiled(modules: list[nn.Module]) -> bool:
+    """Whether any module was passed through `torch.compile` or `Module.compile()`."""
+    return any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in modules)
+
+
+class force_eager:
+    """Context: compiled modules run their original code, because compiled code passes no layer boundaries.
+
+    The switch belongs to the process (`torch.compiler.set_stance`), so it is counted over threads; a thread that runs
+    a compiled model meanwhile gets the same numbers a little slower.
+    """
+
+    def __enter__(self) -> None:
+        global _eager_readers, _eager_stance
+        with _lock:
+            _eager_readers += 1
+            if _eager_readers == 1:
+                _eager_stance = torch.compiler.set_stance("force_eager")
+
+    def __exit__(self, *exc: object) -> None:
+        global _eager_readers, _eager_stance
+        with _lock:
+            _eager_readers -= 1
+            if _eager_readers == 0 and _eager_stance is not None:
+                _eager_stance.__exit__(None, None, None)
+                _eager_stance = None

@@ -1,0 +1,134 @@
+"""Which layers to listen to: names, globs, modules, types, and the selectors "convs", "last" and "stages"."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from camplug.errors import LayerError
+from camplug.plug.outline import Outline
+
+Selector: TypeAlias = (
+    str | nn.Module | type[nn.Module] | Callable[[str, nn.Module], bool] | Sequence["str | nn.Module | type[nn.Module]"]
+)
+"""What `layers=` accepts; a sequence mixes names, globs, modules and types."""
+
+SELECTORS = ("convs", "last", "stages")
+NEEDS_OUTLINE = ("last", "stages")
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Every submodule by its name, without the name parts that `torch.compile` inserts; the model itself is ""."""
+    return {name.replace("_orig_mod.", "").removesuffix("._orig_mod"): m for name, m in model.named_modules()}
+
+
+def needs_outline(selector: Selector) -> bool:
+    """Whether the selector can only be resolved after the model has been seen running once."""
+    items = selector if isinstance(selector, (list, tuple)) else [selector]
+    return any(isinstance(item, str) and item in NEEDS_OUTLINE for item in items)
+
+
+def select(model: nn.Module, selector: Selector, outline: Outline | None = None) -> dict[str, nn.Module]:
+    """Resolve a selector to `{name: module}` in the order in which the model registers its layers.
+
+    Args:
+        model: the module that owns the layers (unwrapped).
+        selector: "convs" (every `nn.Conv2d`; in a transformer, whose only convolution cuts the patches, the token
+            layer of every block), "last" (the last feature map, or token layer, before the head), "stages" (the last
+            feature map of every resolution), a layer name, a glob over names ("layer4.*.conv3"), a module, a module
+            type, a callable `(name, module) -> bool`, or a list of names, globs, modules and types.
+        outline: what a run of the model showed; needed for "last" and "stages".
+
+    Raises:
+        LayerError: nothing matches.
+    """
+    layers = named_layers(model)
+    items: Iterable[Any] = selector if isinstance(selector, (list, tuple)) else [selector]
+    wanted: set[str] = set()
+    for item in items:
+        wanted.update(_match(model, layers, item, outline))
+    if not wanted:
+        raise LayerError("layers= is empty; give at least one layer name, glob, module or type.")
+    return {name: module for name, module in layers.items() if name in wanted}
+
+
+def _match(model: nn.Module, layers: dict[str, nn.Module], item: Any, outline: Outline | None) -> list[str]:
+    kind = type(model).__name__
+    if isinstance(item, nn.Module):
+        found = [name for name, module in layers.items() if module is item]
+        if not found:
+            raise LayerError(f"the layer {type(item).__name__} given in layers= is not a part of this {kind}.")
+    elif isinstance(item, type) and issubclass(item, nn.Module):
+        found = [name for name, module in layers.items() if isinstance(module, item)]
+        if not found:
+            raise LayerError(f"this {kind} has no layer of type {item.__name__}.")
+    elif isinstance(item, str):
+        found = _match_text(layers, item, outline, kind)
+    elif callable(item):
+        found = [name for name, module in layers.items() if item(name, module)]
+        if not found:
+            raise LayerError(f"the callable given in layers= accepts none of the {len(layers)} layers of this {kind}.")
+    else:
+        raise LayerError(
+            f"layers= holds {item!r}; allowed are names, globs, modules, module types, and {', '.join(SELECTORS)}."
+        )
+    return found
+
+
+def _match_text(layers: dict[str, nn.Module], text: str, outline: Outline | None, kind: str) -> list[str]:
+    if text == "convs":
+        convs = [name for name, module in layers.items() if isinstance(module, nn.Conv2d)]
+        tokens = token_layers(layers)
+        found = tokens if len(tokens) > len(convs) else convs
+        if not found:
+            raise LayerError(
+                f"this {kind} has neither a convolution nor a transformer block; name its layers with layers=."
+            )
+        return found
+    if text in NEEDS_OUTLINE:
+        if outline is None:
+            raise LayerError(f'layers="{text}" is found by watching the model run; call the model itself, not a part.')
+        tokens = token_layers(layers)
+        convs = [name for name, module in layers.items() if isinstance(module, nn.Conv2d)]
+        if len(tokens) > len(convs):
+            return outline.last_per_size(tokens) if text == "stages" else tokens[-1:]
+        found = outline.stages() if text == "stages" else outline.last()
+        if not found:
+            raise LayerError(f"no layer of this {kind} puts out a feature map [N,C,h,w]; name a layer with layers=.")
+        return found
+    if text in layers:
+        return [text]
+    found = fnmatch.filter(layers, text)
+    if not found:
+        near = difflib.get_close_matches(text, layers, n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+        raise LayerError(f"this {kind} has no layer named {text!r}{hint}")
+    return found
+
+
+def token_layers(layers: dict[str, nn.Module]) -> list[str]:
+    """The layer of every transformer block that carries its tokens.
+
+    A block is a module that owns both an attention and a LayerNorm. Where a class token gathers the evidence, the
+    block's output has no gradient at the patches in the last block, so the block's first norm (what the attention
+    reads) is taken; otherwise the block's output.
+    """
+    class_token = any(_has_prefix_token(module) for module in layers.values())
+    found = []
+    for name, module in layers.items():
+        children = dict(module.named_children())
+        attends = any("attention" in type(c).__name__.lower() for c in children.values())
+        norms = [child for child, c in children.items() if isinstance(c, nn.LayerNorm)]
+        if attends and norms:
+            found.append(f"{name}.{norms[0]}".lstrip(".") if class_token else name)
+    return found
+
+
+def _has_prefix_token(module: nn.Module) -> bool:
+    named = ("cls_token", "class_token", "dist_token", "reg_token", "class_embedding")
+    count = getattr(module, "num_prefix_tokens", 0)
+    return bool(isinstance(count, int) and count) or any(getattr(module, n, None) is not None for n in named)

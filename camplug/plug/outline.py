@@ -1,0 +1,122 @@
+"""What one run of a model shows about its layers: the order of the calls and the shapes that come out.
+
+Which map is "the last one before the head" cannot be read off the order of registration: torchvision's GoogLeNet
+registers its auxiliary heads last, timm's MobileNetV3 has a convolution behind the pooling. So it is watched.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from camplug.plug.guard import Guard
+from camplug.plug.listen import listening
+from camplug.plug.targets import find_logits
+
+_NO_FEATURES = ("pool", "dropout", "identity", "flatten", "permute", "dropblock")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one module: its name and type, the shape of its output, and its parameter-free role."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    features: bool
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The calls of one forward pass in the order in which they ended, and the number of classes that came out."""
+
+    calls: tuple[Call, ...]
+    classes: int | None
+
+    def maps(self) -> list[Call]:
+        """Calls that put out a feature map [N,C,h,w], without pooling, dropout, and the class map of a 1x1 conv head."""
+        found = [c for c in self.calls if len(c.shape) == 4 and c.features]
+        wide = [c for c in found if c.shape[2] * c.shape[3] > 1] or found
+        while len(wide) > 1 and wide[-1].shape[1] == self.classes and any(c.shape[1] != self.classes for c in wide):
+            wide.pop()
+        return wide
+
+    def last(self) -> list[str]:
+        """The last feature map; of containers that return the same tensor the outermost."""
+        return [c.name for c in self.maps()[-1:]]
+
+    def stages(self) -> list[str]:
+        """The last feature map of every resolution."""
+        return self.last_per_size([c.name for c in self.maps()])
+
+    def last_per_size(self, names: Iterable[str]) -> list[str]:
+        wanted = set(names)
+        by_size: dict[tuple[int, ...], str] = {}
+        for call in self.calls:
+            if call.name in wanted and call.features:
+                by_size[call.shape[2:] if len(call.shape) == 4 else call.shape[1:]] = call.name
+        return list(by_size.values())
+
+
+class Recorder:
+    """Receives module calls and notes their names and shapes; keeps no tensor."""
+
+    def __init__(self, layers: dict[str, nn.Module]) -> None:
+        self.root = layers[""]
+        self.names = {id(module): name for name, module in layers.items()}
+        self.calls: list[Call] = []
+        self.classes: int | None = None
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        return None
+
+    def after(self, module: nn.Module, output: Any) -> None:
+        name = self.names.get(id(module))
+        if module is self.root:
+            logits = find_logits(output)
+            self.classes = logits.shape[1] if logits is not None and logits.ndim >= 2 else None
+        if name is None or not isinstance(output, torch.Tensor):
+            return
+        if module is self.root:
+            return
+        kind = type(module).__name__
+        self.calls.append(Call(name, kind, tuple(output.shape), not any(w in kind.lower() for w in _NO_FEATURES)))
+
+
+_cache: weakref.WeakKeyDictionary[nn.Module, dict[Any, Outline]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def watch(model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...]) -> Outline:
+    """Run `model(*args)` once without gradients (a batch: its first image) and note what its layers put out.
+
+    The outline is kept per image size for as long as the model lives and consists of the same modules, so only the
+    first call costs a forward pass.
+    """
+    first = args[0] if args else None
+    if len(args) == 1 and isinstance(first, torch.Tensor) and first.ndim == 4:
+        args = (first[:1],)
+    shape = tuple(first.shape[1:]) if isinstance(first, torch.Tensor) else ()
+    key = (tuple(id(module) for module in layers.values()), shape)
+    with _lock:
+        known = _cache.setdefault(model, {})
+        if key in known:
+            return known[key]
+    recorder = Recorder(layers)
+    guard = Guard(list(layers.values()))
+    guard.take()
+    try:
+        with torch.no_grad(), listening(recorder, alone=True):
+            model(*args)
+    finally:
+        guard.give_back()
+    result = Outline(tuple(recorder.calls), recorder.classes)
+    with _lock:
+        known[key] = result
+    return result

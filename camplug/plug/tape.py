@@ -1,0 +1,404 @@
+"""The tape: what chosen layers put out in a forward pass, and the gradients that arrive there, one after another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from camplug.errors import LayerError, ModelError
+from camplug.plug import listen
+from camplug.plug.guard import Guard, force_eager, is_compiled, unwrap
+from camplug.plug.layers import Selector, named_layers, needs_outline, select
+from camplug.plug.outline import Outline, watch
+
+
+class Layer(NamedTuple):
+    """One call of one layer: its name in the model, the module, and which call of this module it was (0 = first)."""
+
+    name: str
+    module: nn.Module
+    call: int
+
+    def __str__(self) -> str:
+        return self.name if self.call == 0 else f"{self.name} (call {self.call + 1})"
+
+
+class Capture:
+    """The output of one call of one layer."""
+
+    __slots__ = ("activation", "edge", "handle", "layer")
+
+    def __init__(self, layer: Layer, activation: Tensor, edge: Any) -> None:
+        self.layer = layer
+        self.activation: Tensor | None = activation
+        self.edge = edge  # its place in the graph, only where backward has to be told to stop there
+        self.handle: Any = None
+
+
+Visit = Callable[[Layer, Tensor, Tensor], None]
+
+
+class _Probe(torch.autograd.Function):
+    """Starts the graph at a layer's output: same values, no copy, nothing before it is differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, out: Tensor) -> Tensor:
+        return out.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return None, None
+
+
+class Tape:
+    """Listens to layers of a model while its block is open.
+
+    >>> import torch, camplug
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    >>> with camplug.Tape(model, layers="convs") as tape:
+    ...     logits = model(torch.ones(1, 3, 4, 4))
+    ...     for layer, activation, gradient in tape.gradients(logits[:, 1]):
+    ...         print(layer, tuple(activation.shape), tuple(gradient.shape))
+    0 (1, 4, 2, 2) (1, 4, 2, 2)
+
+    With `grad=False` the model is only read: while its forward pass runs, parameters count as frozen and modules as in
+    evaluation mode; the graph starts at the earliest wanted layers, so nothing before them is stored and no weight
+    gradient is ever computed. Flags, buffers, `.grad` and random state are as before when the pass is over. It works
+    inside `torch.no_grad()` and `torch.inference_mode()`, and with compiled models, whose original code then runs.
+
+    With `grad=True` the model runs just as it is (training mode, trainable parameters) and the captured activations
+    stay attached to the graph, so that losses can be built on them.
+
+    An activation is the value that the layer put out, whatever happens to the tensor afterwards: a copy is made by the
+    first in-place operation that would overwrite it, and only then. A module called several times is captured at every
+    call; calling the model again starts the tape anew. One tape belongs to the thread that opened it; any number of threads may tape one model.
+
+    Args:
+        model: any module; `torch.compile`, `DataParallel` and `DistributedDataParallel` wrappers are looked through.
+        layers: "convs", "last", "stages", names, globs, modules, types; see `camplug.plug.select`.
+        grad: keep the graph (training) instead of reading the model.
+        forward_only: capture activations without any graph; `gradients` is not available then.
+
+    Raises:
+        LayerError: no such layer; or no wanted layer ran or feeds the score.
+        ModelError: the model cannot be read (its parameters were made in inference mode).
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Selector = "convs", *, grad: bool = False, forward_only: bool = False
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"camplug plugs into a torch.nn.Module; got {type(model).__name__}.")
+        self.root = unwrap(model)
+        self._grad = grad
+        self._forward_only = forward_only
+        self._selector = layers
+        self._layers = named_layers(self.root)
+        self._wanted: dict[int, str] = {}
+        if not needs_outline(layers):
+            self._choose(None)
+        self._members = {id(module) for module in self._layers.values()}
+        self._guard = Guard(list(self._layers.values()))
+        self._captures: list[Capture] = []
+        self._anchor: Tensor | None = None
+        self._rooted = True  # every captured tensor descends from the anchor
+        self._visit: Visit | None = None
+        self._release = False
+        self._stack: ExitStack | None = None
+
+    # ---- opening and closing
+
+    def __enter__(self) -> Tape:
+        if self._stack is not None:
+            raise ModelError("this tape is open already; open a second camplug.Tape instead.")
+        if not self._grad and any(p.is_inference() for p in self.root.parameters()):
+            raise ModelError(
+                "the model's parameters were created inside torch.inference_mode(), which bars gradients for good; "
+                "build the model outside of it, or copy it with load_state_dict."
+            )
+        with ExitStack() as stack:
+            if is_compiled(list(self._layers.values())):
+                stack.enter_context(force_eager())
+            if not self._grad:
+                stack.enter_context(torch.inference_mode(False))
+                stack.enter_context(torch.set_grad_enabled(not self._forward_only))
+                stack.callback(self._guard.give_back)
+            stack.callback(self._forget)
+            stack.enter_context(listen.listening(self))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+
+    def _forget(self) -> None:
+        for capture in self._captures:
+            if capture.handle is not None:
+                capture.handle.remove()
+            capture.activation = capture.edge = None
+        self._captures = []
+        self._anchor = None
+        self._rooted = True
+
+    # ---- what was captured
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the layers listened to; empty before the first forward pass for "last" and "stages"."""
+        return list(self._wanted.values())
+
+    @property
+    def captures(self) -> list[tuple[Layer, Tensor]]:
+        """Every captured call with its activation, in the order in which the calls ended."""
+        return [(c.layer, c.activation) for c in self._captures if c.activation is not None]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The activation of the last call of the layer with this name."""
+        for layer, activation in reversed(self.captures):
+            if layer.name == name:
+                return activation
+        raise LayerError(f"the tape holds no layer {name!r}; it holds {[str(la) for la, _ in self.captures]}.")
+
+    # ---- gradients
+
+    def stream(self, score: Tensor, visit: Visit, *, retain_graph: bool = False) -> None:
+        """Call `visit(layer, activation, gradient)` for every captured call that feeds the score, last to first.
+
+        `gradient` is d(sum of score)/d(activation), of the activation's shape. It is handed over when it arrives and
+        not kept. Backward stops at the earliest wanted layer. Without `retain_graph` the activations and the graph are
+        released on the way, so this can be done once.
+
+        Raises:
+            LayerError: no wanted layer ran, or none of them feeds the score.
+            TargetError: the score does not depend on the model's layers.
+        """
+        self._check_open()
+        if not self._captures:
+            raise LayerError(
+                f"none of the wanted layers ({self._some_names()}) ran in the forward pass; name layers that the "
+                "model calls as modules (the inside of a traced or scripted module has none)."
+            )
+        count = 0
+
+        def counted(layer: Layer, activation: Tensor, gradient: Tensor) -> None:
+            nonlocal count
+            count += 1
+            visit(layer, activation, gradient)
+
+        if score.requires_grad:
+            self._visit, self._release = counted, not retain_graph
+            try:
+                with (
+                    torch.autograd.set_multithreading_enabled(False),  # hooks and recomputation stay in this thread
+                    torch.autocast(score.device.type, enabled=False),
+                ):
+                    torch.autograd.grad(score.sum(), self._inputs(), allow_unused=True, retain_graph=retain_graph)
+            finally:
+                self._visit = None
+                if not self._grad:
+                    self._guard.give_back()  # taken again where activation checkpointing recomputed
+        if count == 0:
+            raise LayerError(
+                f"no wanted layer ({self._some_names()}) feeds the score; it was computed from something else, or "
+                "inside torch.no_grad(), a reentrant activation checkpoint or integer arithmetic."
+            )
+
+    def gradients(self, score: Tensor, *, retain_graph: bool = False) -> Iterator[tuple[Layer, Tensor, Tensor]]:
+        """Iterate over (layer, activation, gradient), from the last captured call to the first.
+
+        The pull form of `stream`: backward runs in a thread of its own and waits at each layer until the loop comes
+        back, so one gradient is alive at a time. Leaving the loop early stops the backward pass. `stream` does the
+        same without the thread, visible to thread-bound tools such as `FlopCounterMode`.
+        """
+        return _pull(self, score, retain_graph)
+
+    def _inputs(self) -> list[Any]:
+        anchor = [] if self._anchor is None else [self._anchor]
+        return anchor + [c.edge for c in self._captures if c.edge is not None]
+
+    def _check_open(self) -> None:
+        if self._stack is None:
+            raise LayerError("the tape is closed; ask for gradients inside its with-block.")
+        if self._forward_only:
+            raise LayerError("this tape was opened with forward_only=True and holds no gradients.")
+
+    # ---- called by camplug.plug.listen around every module call of this thread
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if id(module) not in self._members:
+            return None
+        if module is self.root and not _in_backward():
+            self._forget()
+            if not self._wanted:
+                self._choose(watch(self.root, self._layers, args))
+        if self._grad:
+            return None
+        self._guard.take()
+        if module is not self.root:
+            return None
+        return tree_map_only(Tensor, _plain, args)  # type: ignore[no-any-return]
+
+    def after(self, module: nn.Module, output: Any) -> Any:
+        result = None
+        name = self._wanted.get(id(module))
+        if name is not None:
+            result = self._capture(name, module, output)
+        if module is self.root and not self._grad and not _in_backward():
+            self._guard.give_back()
+        return result
+
+    def _capture(self, name: str, module: nn.Module, output: Any) -> Any:
+        out, put_back = _first_tensor(output, name)
+        if out is None:
+            raise LayerError(
+                f"the layer {name!r} puts out {type(output).__name__} without a floating-point tensor; choose another."
+            )
+        replaced = None
+        if not (self._grad or self._forward_only):
+            if not torch.is_grad_enabled():
+                # the model itself runs this part in torch.no_grad(); the end of that block restores its own mode
+                torch.set_grad_enabled(True)
+            if not out.requires_grad:
+                if self._anchor is None:
+                    self._anchor = torch.zeros((), requires_grad=True)
+                out = _Probe.apply(self._anchor, out)
+                replaced = put_back(out)
+            elif self._anchor is None:
+                self._rooted = False
+        if _in_backward():  # activation checkpointing runs the layer again: same graph, nothing new to record
+            return replaced
+        call = sum(c.layer.name == name for c in self._captures)
+        capture = Capture(Layer(name, module, call), _snapshot(out if self._grad else out.detach()), None)
+        if out.requires_grad:
+            capture.handle = self._listen_to(capture, out)
+            if self._grad or not self._rooted:
+                capture.edge = torch.autograd.graph.get_gradient_edge(out)
+        self._captures.append(capture)
+        return replaced
+
+    def _listen_to(self, capture: Capture, out: Tensor) -> Any:
+        def arrived(gradient: Tensor) -> None:
+            visit, activation = self._visit, capture.activation
+            if visit is None or activation is None:
+                return
+            if self._release:
+                capture.activation = None
+            visit(capture.layer, activation, gradient)
+
+        # a hook set before an in-place operation receives the gradient of the value before it
+        return out.register_hook(arrived)
+
+    # ---- choosing layers
+
+    def _choose(self, seen: Outline | None) -> None:
+        self._wanted = {id(m): name for name, m in select(self.root, self._selector, seen).items()}
+
+    def _some_names(self) -> str:
+        names = self.names
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _in_backward() -> bool:
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The caller's tensor without its graph, and without the marks of inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach() if tensor.requires_grad else tensor
+
+
+def _snapshot(tensor: Tensor) -> Tensor:
+    """The tensor's present value, copied by whoever first overwrites it (copy on write), or now where that is missing."""
+    try:
+        return torch._lazy_clone(tensor)  # type: ignore[attr-defined, no-any-return]
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return tensor.clone()
+
+
+def _first_tensor(output: Any, name: str) -> tuple[Tensor | None, Callable[[Tensor], Any]]:
+    """The (first) floating-point tensor of a layer's output, and how to put another one in its place."""
+    if isinstance(output, Tensor):
+        return (output if output.is_floating_point() else None), lambda t: t
+    if isinstance(output, (tuple, list)):
+        for i, item in enumerate(output):
+            if isinstance(item, Tensor) and item.is_floating_point():
+                return item, lambda t: _rebuilt(output, i, t)
+    if isinstance(output, dict):
+        for key, item in output.items():
+            if isinstance(item, Tensor) and item.is_floating_point():
+
+                def put(tensor: Tensor, key: Any = key) -> Any:
+                    output[key] = tensor
+                    return output
+
+                return item, put
+    return None, lambda t: t
+
+
+def _rebuilt(output: Any, i: int, tensor: Tensor) -> Any:
+    items = [*output[:i], tensor, *output[i + 1 :]]
+    return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+
+
+class _Abandoned(Exception):
+    """The loop over gradients was left early."""
+
+
+def _pull(tape: Tape, score: Tensor, retain_graph: bool) -> Iterator[tuple[Layer, Tensor, Tensor]]:
+    """Turn the push of autograd into a generator: a worker thread runs backward, hand over hand with the loop."""
+    wanted, ready = threading.Semaphore(0), threading.Semaphore(0)
+    box: list[Any] = []
+    state: dict[str, Any] = {"abandoned": False, "done": False, "error": None}
+
+    def visit(layer: Layer, activation: Tensor, gradient: Tensor) -> None:
+        box.append((layer, activation, gradient))
+        del activation, gradient
+        ready.release()
+        wanted.acquire()
+        if state["abandoned"]:
+            raise _Abandoned
+
+    def work() -> None:
+        wanted.acquire()
+        try:
+            if not state["abandoned"]:
+                with listen.listening(tape), _same_device(score):
+                    tape.stream(score, visit, retain_graph=retain_graph)
+        except _Abandoned:
+            pass
+        except BaseException as error:  # handed to the loop, which raises it
+            state["error"] = error
+        state["done"] = True
+        ready.release()
+
+    worker = threading.Thread(target=work, name="camplug-gradients", daemon=True)
+    worker.start()
+    try:
+        while True:
+            wanted.release()
+            ready.acquire()
+            if state["error"] is not None:
+                raise state["error"]
+            if state["done"]:
+                return
+            yield box.pop()
+    finally:
+        if not state["done"]:
+            state["abandoned"] = True
+            wanted.release()
+        worker.join()
+
+
+def _same_device(score: Tensor) -> Any:
+    return torch.cuda.device(score.device) if score.is_cuda else ExitStack()
+
+
+__all__ = ["Capture", "Layer", "Tape", "Visit"]
