@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from camplug.errors import LayerError, ModelError, TargetError
-from camplug.explain.base import LayerExplainer, Result, assemble, checked_batch, checked_size, class_logits, rows
+from camplug.explain.base import LayerExplainer, Result, checked_batch, checked_size, class_logits, rows
 from camplug.explain.fuse import Fusion
 from camplug.explain.numbers import weighted_sum, wide
 from camplug.explain.registry import register
@@ -77,8 +77,7 @@ class CAM(LayerExplainer):
                     one[images] = class_maps[1][images, chosen]
                     fusion.add(one.clamp_min_(0), 1)
                 fusions.append(fusion)
-        maps = [assemble(fusion, out_size, self.normalize) for fusion in fusions]
-        return Result(rows(maps, targets, x, out_size), targets, logits)
+        return Result(rows(fusions, targets, x, out_size, self.normalize), targets, logits)
 
     def _find(self, seen: Outline, layers: dict[str, nn.Module]) -> tuple[str, list[str]]:
         """The head, and the layer whose map it pools (none where the head itself puts out the class maps)."""

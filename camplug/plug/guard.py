@@ -7,7 +7,7 @@ puts the original value back.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -24,7 +24,7 @@ class _Lent:
         self.attribute = attribute
         self.held: dict[int, list[Any]] = {}  # id -> [object, readers]; only objects whose flag was True
 
-    def take(self, objects: Iterator[Any]) -> list[int]:
+    def take(self, objects: Iterable[Any]) -> list[int]:
         mine = []
         for obj in objects:
             entry = self.held.get(id(obj))
@@ -70,14 +70,22 @@ class Guard:
     def take(self) -> None:
         if self._parameters is not None:
             return
-        parameters = [p for m in self._modules for p in m._parameters.values() if p is not None and p.is_leaf]
+        parameters = self._all_parameters()
         with _lock:
-            # the same parameter may hang on two modules: counting it once per reader keeps the books simple
-            self._parameters = _trainable.take(iter({id(p): p for p in parameters}.values()))
-            self._flags = _training.take(iter(self._modules))
+            self._parameters = _trainable.take(parameters)
+            self._flags = _training.take(self._modules)
         self._rng = torch.get_rng_state()
         devices = {p.device for p in parameters if p.device.type == "cuda"}
         self._cuda_rng = [(d, torch.cuda.get_rng_state(d)) for d in devices]
+
+    def made_in_inference_mode(self) -> bool:
+        """Whether any parameter can never take part in a graph."""
+        return any(p.is_inference() for p in self._all_parameters())
+
+    def _all_parameters(self) -> list[nn.Parameter]:
+        # the same parameter may hang on two modules: counting it once per reader keeps the books simple
+        found = {id(p): p for m in self._modules for p in m._parameters.values() if p is not None and p.is_leaf}
+        return list(found.values())
 
     def give_back(self) -> None:
         if self._parameters is None:
@@ -107,7 +115,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def is_compiled(modules: list[nn.Module]) -> bool:
     """Whether any module was passed through `torch.compile` or `Module.compile()`."""
-    return any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in modules)
+    return any("_orig_mod" in m._modules or m.__dict__.get("_compiled_call_impl") is not None for m in modules)
 
 
 class force_eager:

@@ -11,6 +11,7 @@ from torch import nn
 
 from camplug.errors import LayerError
 from camplug.plug.outline import Outline
+from camplug.plug.remember import Remembered
 
 Selector: TypeAlias = (
     str | nn.Module | type[nn.Module] | Callable[[str, nn.Module], bool] | Sequence["str | nn.Module | type[nn.Module]"]
@@ -32,11 +33,17 @@ def needs_outline(selector: Selector) -> bool:
     return any(isinstance(item, str) and item in NEEDS_OUTLINE for item in items)
 
 
-def select(model: nn.Module, selector: Selector, outline: Outline | None = None) -> dict[str, nn.Module]:
+_token_layers: Remembered[list[str]] = Remembered()
+
+
+def select(
+    model: nn.Module, layers: dict[str, nn.Module], selector: Selector, outline: Outline | None = None
+) -> dict[str, nn.Module]:
     """Resolve a selector to `{name: module}` in the order in which the model registers its layers.
 
     Args:
         model: the module that owns the layers (unwrapped).
+        layers: its `named_layers`.
         selector: "convs" (every `nn.Conv2d`; in a transformer, whose only convolution cuts the patches, the token
             layer of every block), "last" (the last feature map, or token layer, before the head), "stages" (the last
             feature map of every resolution), a layer name, a glob over names ("layer4.*.conv3"), a module, a module
@@ -46,7 +53,6 @@ def select(model: nn.Module, selector: Selector, outline: Outline | None = None)
     Raises:
         LayerError: nothing matches.
     """
-    layers = named_layers(model)
     items: Iterable[Any] = selector if isinstance(selector, (list, tuple)) else [selector]
     wanted: set[str] = set()
     for item in items:
@@ -67,7 +73,7 @@ def _match(model: nn.Module, layers: dict[str, nn.Module], item: Any, outline: O
         if not found:
             raise LayerError(f"this {kind} has no layer of type {item.__name__}.")
     elif isinstance(item, str):
-        found = _match_text(layers, item, outline, kind)
+        found = _match_text(model, layers, item, outline)
     elif callable(item):
         found = [name for name, module in layers.items() if item(name, module)]
         if not found:
@@ -79,10 +85,11 @@ def _match(model: nn.Module, layers: dict[str, nn.Module], item: Any, outline: O
     return found
 
 
-def _match_text(layers: dict[str, nn.Module], text: str, outline: Outline | None, kind: str) -> list[str]:
+def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, outline: Outline | None) -> list[str]:
+    kind = type(model).__name__
+    convs = [name for name, module in layers.items() if isinstance(module, nn.Conv2d)] if text in SELECTORS else []
+    tokens = _token_layers.get(model, layers, "", lambda: token_layers(layers)) if text in SELECTORS else []
     if text == "convs":
-        convs = [name for name, module in layers.items() if isinstance(module, nn.Conv2d)]
-        tokens = token_layers(layers)
         found = tokens if len(tokens) > len(convs) else convs
         if not found:
             raise LayerError(
@@ -92,8 +99,6 @@ def _match_text(layers: dict[str, nn.Module], text: str, outline: Outline | None
     if text in NEEDS_OUTLINE:
         if outline is None:
             raise LayerError(f'layers="{text}" is found by watching the model run; call the model itself, not a part.')
-        tokens = token_layers(layers)
-        convs = [name for name, module in layers.items() if isinstance(module, nn.Conv2d)]
         if len(tokens) > len(convs):
             return outline.last_per_size(tokens) if text == "stages" else tokens[-1:]
         found = outline.stages() if text == "stages" else outline.last()

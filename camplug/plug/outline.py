@@ -6,8 +6,6 @@ registers its auxiliary heads last, timm's MobileNetV3 has a convolution behind 
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,7 @@ from torch import nn
 
 from camplug.plug.guard import Guard
 from camplug.plug.listen import listening
+from camplug.plug.remember import Remembered
 from camplug.plug.targets import find_logits
 
 _NO_FEATURES = ("pool", "dropout", "identity", "flatten", "permute", "dropblock")
@@ -89,8 +88,7 @@ class Recorder:
         self.calls.append(Call(name, kind, tuple(output.shape), not any(w in kind.lower() for w in _NO_FEATURES)))
 
 
-_cache: weakref.WeakKeyDictionary[nn.Module, dict[Any, Outline]] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_outlines: Remembered[Outline] = Remembered()
 
 
 def watch(model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...]) -> Outline:
@@ -100,23 +98,19 @@ def watch(model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...])
     first call costs a forward pass.
     """
     first = args[0] if args else None
+    shape = tuple(first.shape[1:]) if isinstance(first, torch.Tensor) else ()
     if len(args) == 1 and isinstance(first, torch.Tensor) and first.ndim == 4:
         args = (first[:1],)
-    shape = tuple(first.shape[1:]) if isinstance(first, torch.Tensor) else ()
-    key = (tuple(id(module) for module in layers.values()), shape)
-    with _lock:
-        known = _cache.setdefault(model, {})
-        if key in known:
-            return known[key]
-    recorder = Recorder(layers)
-    guard = Guard(list(layers.values()))
-    guard.take()
-    try:
-        with torch.no_grad(), listening(recorder, alone=True):
-            model(*args)
-    finally:
-        guard.give_back()
-    result = Outline(tuple(recorder.calls), recorder.classes)
-    with _lock:
-        known[key] = result
-    return result
+
+    def run() -> Outline:
+        recorder = Recorder(layers)
+        guard = Guard(list(layers.values()))
+        guard.take()
+        try:
+            with torch.no_grad(), listening(recorder, alone=True):
+                model(*args)
+        finally:
+            guard.give_back()
+        return Outline(tuple(recorder.calls), recorder.classes)
+
+    return _outlines.get(model, layers, shape, run)

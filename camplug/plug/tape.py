@@ -117,7 +117,7 @@ class Tape:
     def __enter__(self) -> Tape:
         if self._stack is not None:
             raise ModelError("this tape is open already; open a second camplug.Tape instead.")
-        if not self._grad and any(p.is_inference() for p in self.root.parameters()):
+        if not self._grad and self._guard.made_in_inference_mode():
             raise ModelError(
                 "the model's parameters were created inside torch.inference_mode(), which bars gradients for good; "
                 "build the model outside of it, or copy it with load_state_dict."
@@ -299,7 +299,7 @@ class Tape:
     # ---- choosing layers
 
     def _choose(self, seen: Outline | None) -> None:
-        self._wanted = {id(m): name for name, m in select(self.root, self._selector, seen).items()}
+        self._wanted = {id(m): name for name, m in select(self.root, self._layers, self._selector, seen).items()}
 
     def _some_names(self) -> str:
         names = self.names
