@@ -1,0 +1,183 @@
+"""What one photograph's explanation holds, and what can be done with it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from camplug.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass
+class Explanation:
+    """Maps of one photograph at its own size.
+
+    Attributes:
+        image: the photograph, upright RGB.
+        maps: [K,H,W] float32 in [0, 1], on the CPU; maximum 1, or all 0 where nothing speaks for the class.
+        classes: the K class indices; -1 where a callable was explained.
+        names: their names ("class 3" where the model has none).
+        scores: the model's raw outputs (logits) for the K classes.
+        logits: all C raw outputs, or None where the model has none.
+        method: the name of the method.
+        all_names: the names of all C classes, or None.
+    """
+
+    image: Image
+    maps: Tensor
+    classes: list[int]
+    names: list[str]
+    scores: list[float]
+    logits: Tensor | None = None
+    method: str = ""
+    all_names: list[str] | None = field(default=None, repr=False)
+
+    def probabilities(self, *, multi_label: bool = False) -> Tensor:
+        """All C class probabilities: the softmax of the logits, or their sigmoid for a multi-label model.
+
+        Raises:
+            InputError: the model has no logits.
+        """
+        if self.logits is None:
+            raise InputError("this explanation has no logits; its score came from a callable.")
+        return self.logits.sigmoid() if multi_label else self.logits.softmax(0)
+
+    def top(self, k: int = 5, *, multi_label: bool = False) -> list[tuple[int, str, float]]:
+        """The k most probable classes as (index, name, probability)."""
+        values, indices = self.probabilities(multi_label=multi_label).topk(min(k, len(self.probabilities())))
+        pairs = zip(indices.tolist(), values.tolist(), strict=True)
+        return [(i, self.all_names[i] if self.all_names else f"class {i}", v) for i, v in pairs]
+
+    def mask(self, threshold: float = 0.5) -> Tensor:
+        """Where each map reaches the threshold, bool [K,H,W]; an all-zero map has an empty mask."""
+        return (self.maps >= threshold) & (self.maps > 0)
+
+    def boxes(self, threshold: float = 0.5) -> list[list[tuple[int, int, int, int]]]:
+        """Per class, the boxes (left, top, right, bottom) of the connected parts of the mask, largest part first.
+
+        Right and bottom are exclusive; parts touching at a corner are connected.
+        """
+        from scipy import ndimage
+
+        found = []
+        for mask in self.mask(threshold).numpy():
+            parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
+            areas = ndimage.sum_labels(mask, parts, range(1, count + 1))
+            slices = ndimage.find_objects(parts)
+            order = sorted(range(count), key=lambda i: -areas[i])
+            found.append([(s[1].start, s[0].start, s[1].stop, s[0].stop) for s in (slices[i] for i in order)])
+        return found
+
+    def overlay(self, k: int = 0, **options: Any) -> Image:
+        """Photograph, k-th map and colour bar in one picture; see `camplug.show.overlay` for the options."""
+        from camplug.show import overlay
+
+        return overlay(np.asarray(self.image), self.maps[self._checked(k)].numpy(), **options)
+
+    def grid(self, **options: Any) -> Image:
+        """The photograph and all its maps side by side, with names; see `camplug.show.grid`."""
+        from camplug.show import grid
+
+        title = [f"{n}\n{s:.2f}" for n, s in zip(self.names, self.scores, strict=True)]
+        return grid(np.asarray(self.image), list(self.maps.numpy()), title, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a picture (.png, .jpg), or the numbers (.npz, without pickle; `Explanation.load` reads them).
+
+        The file appears whole or not at all: it is written beside its place and then renamed.
+
+        Raises:
+            InputError: another ending, or the place cannot be written.
+        """
+        path = os.fspath(path)
+        ending = os.path.splitext(path)[1].lower()
+        if ending == ".npz":
+            none: list[str] = []
+            arrays = {
+                "maps": self.maps.numpy(),
+                "image": np.asarray(self.image),
+                "classes": np.array(self.classes, dtype=np.int64),
+                "names": np.array(self.names, dtype=np.str_),
+                "scores": np.array(self.scores, dtype=np.float64),
+                "logits": np.zeros(0, np.float32) if self.logits is None else self.logits.float().numpy(),
+                "method": np.array(self.method, dtype=np.str_),
+                "all_names": np.array(self.all_names or none, dtype=np.str_),
+            }
+            write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+        elif ending in (".png", ".jpg", ".jpeg", ".webp"):
+            picture = self.overlay() if len(self.maps) == 1 else self.grid()
+            save_picture(picture, path)
+        else:
+            raise InputError(f"{path!r}: an explanation is saved as .png, .jpg, .webp (picture) or .npz (numbers).")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """Read what `save` wrote as .npz.
+
+        Raises:
+            InputError: the file is missing, damaged, or something else.
+        """
+        from PIL import Image as pil
+
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                logits = torch.from_numpy(data["logits"]) if data["logits"].size else None
+                return cls(
+                    image=pil.fromarray(data["image"]),
+                    maps=torch.from_numpy(data["maps"]),
+                    classes=data["classes"].tolist(),
+                    names=data["names"].tolist(),
+                    scores=data["scores"].tolist(),
+                    logits=logits,
+                    method=str(data["method"]),
+                    all_names=data["all_names"].tolist() or None,
+                )
+        except FileNotFoundError:
+            raise InputError(f"there is no file {os.fspath(path)!r}.") from None
+        except Exception as error:
+            raise InputError(f"{os.fspath(path)!r} is not an explanation saved by camplug ({error}).") from None
+
+    def _checked(self, k: int) -> int:
+        if not -len(self.maps) <= k < len(self.maps):
+            raise InputError(f"map {k} does not exist; this explanation has {len(self.maps)}.")
+        return k
+
+
+def save_picture(picture: Image, path: str) -> None:
+    """Write a picture in the format of the path's ending, whole or not at all.
+
+    Raises:
+        InputError: no such format, or the place cannot be written.
+    """
+    from PIL import Image as pil
+
+    kind = pil.registered_extensions().get(os.path.splitext(path)[1].lower())
+    if kind is None:
+        raise InputError(f"{path!r}: pictures are written as .png, .jpg or .webp.")
+    write_atomically(path, lambda file: picture.save(file, format=kind))
+
+
+def write_atomically(path: str, write: Any) -> None:
+    """Let `write(file)` fill a file beside `path`, then rename it.
+
+    Raises:
+        InputError: the folder is missing or may not be written, or the disk is full.
+    """
+    beside = f"{path}.{os.getpid()}.part"
+    try:
+        with open(beside, "wb") as file:
+            write(file)
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"{path!r} cannot be written ({error.strerror or error}).") from None
+    finally:
+        if os.path.exists(beside):
+            os.remove(beside)

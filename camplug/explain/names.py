@@ -1,0 +1,81 @@
+"""Class names: what index 281 is called, and which index "tabby" has."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from camplug.errors import TargetError
+from camplug.plug import unwrap
+
+
+def names_of(model: nn.Module, count: int, labels: Sequence[str] | Mapping[int, str] | None = None) -> list[str] | None:
+    """The names of a model's `count` classes, or None if nobody knows them.
+
+    In this order: `labels`; the model's own `labels`, `class_names`, `classes` or `config.id2label`; ImageNet's 1000
+    names, if the model comes from timm or torchvision and has 1000 classes.
+
+    Raises:
+        TargetError: `labels` has another length than the model has classes.
+    """
+    inner = unwrap(model)
+    given = labels
+    if given is not None and len(given) != count:
+        raise TargetError(f"labels= holds {len(given)} names, but the model has {count} classes.")
+    candidates: list[Any] = [given] + [getattr(inner, a, None) for a in ("labels", "class_names", "classes")]
+    candidates.append(getattr(getattr(inner, "config", None), "id2label", None))
+    for names in candidates:
+        if isinstance(names, Mapping) and all(i in names for i in range(count)):
+            return [str(names[i]) for i in range(count)]
+        if isinstance(names, (list, tuple)) and len(names) == count:
+            return [str(n) for n in names]
+    if count == 1000 and type(inner).__module__.split(".")[0] in ("timm", "torchvision"):
+        return imagenet_names()
+    return None
+
+
+def imagenet_names() -> list[str]:
+    """The 1000 ImageNet class names as torchvision ships them."""
+    from torchvision.models import ResNet18_Weights
+
+    return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def index_of(name: str, names: list[str] | None, count: int) -> int:
+    """The class that a name means: the whole name, one of its comma-separated synonyms, or the only one holding the words.
+
+    A number in quotes is read as an index.
+
+    Raises:
+        TargetError: no class or several classes fit; the nearest are suggested.
+    """
+    wanted = name.strip().lower()
+    if wanted.isdigit():
+        if int(wanted) < count:
+            return int(wanted)
+        raise TargetError(f"class {wanted} is outside the model's {count} classes; allowed are 0 to {count - 1}.")
+    if names is None:
+        raise TargetError(f"the model has no class names, so {name!r} cannot be found; give labels= or an index.")
+    parts = [[part.strip().lower() for part in n.split(",")] for n in names]
+    exact = [i for i, p in enumerate(parts) if wanted in (names[i].lower(), *p)]
+    if len(exact) == 1:
+        return exact[0]
+    words = wanted.split()
+    partial = exact or [i for i, n in enumerate(names) if all(w in _words(n) for w in words)]
+    if len(partial) == 1:
+        return partial[0]
+    if partial:
+        listed = ", ".join(f"{names[i]} ({i})" for i in partial[:6]) + (", ..." if len(partial) > 6 else "")
+        raise TargetError(f"{name!r} fits several classes: {listed}; give one of these names or its index.")
+    flat = {part: i for i, p in enumerate(parts) for part in p}
+    near = difflib.get_close_matches(wanted, flat, n=3, cutoff=0.5)
+    near = near or [part for part in flat if words and any(w in part for w in words)][:3]
+    hint = f"; did you mean {', '.join(f'{n} ({flat[n]})' for n in near)}?" if near else "."
+    raise TargetError(f"no class is called {name!r}{hint}")
+
+
+def _words(name: str) -> list[str]:
+    return name.lower().replace(",", " ").replace("-", " ").split()

@@ -1,0 +1,108 @@
+"""Read a photograph from anything: path, PIL image, array; upright, RGB, eight bits."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from camplug.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+
+
+def read_photo(source: Any) -> Image:
+    """The photograph as an upright RGB PIL image.
+
+    EXIF rotation is applied, transparency is laid on white, 16-bit and floating-point greys are scaled to 8 bits, CMYK
+    and palettes are converted.
+
+    Args:
+        source: a path, a PIL image, or a uint8 array or tensor, [H,W,3], [H,W] or (tensors) [3,H,W].
+
+    Raises:
+        InputError: the file is missing, not an image or damaged; the array is not uint8; fewer than 2 pixels a side.
+    """
+    from PIL import Image as pil
+
+    if isinstance(source, (str, os.PathLike)):
+        image = _open(os.fspath(source))
+    elif isinstance(source, pil.Image):
+        image = source
+    elif isinstance(source, torch.Tensor):
+        pixels = source.detach().cpu()
+        if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
+            pixels = pixels.permute(1, 2, 0)
+        image = _from_array(pixels.numpy())
+    elif isinstance(source, np.ndarray):
+        image = _from_array(source)
+    else:
+        raise InputError(
+            f"an image can be a path, a PIL image, a uint8 array [H,W,3] or a float tensor; got {type(source).__name__}."
+        )
+    if min(image.size) < 2:
+        raise InputError(f"the image has {image.width}x{image.height} pixels; a map needs at least 2x2.")
+    return _to_rgb(image)
+
+
+def _open(path: str) -> Image:
+    from PIL import Image as pil
+    from PIL import UnidentifiedImageError
+
+    try:
+        with pil.open(path) as image:
+            image.load()
+            return image.copy() if image.getexif().get(0x0112, 1) == 1 else _upright(image)
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path!r}.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path!r} is a folder; give an image file.") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path!r} is not an image that Pillow can read (JPEG, PNG, WebP, TIFF, ...).") from None
+    except PermissionError:
+        raise InputError(f"{path!r} cannot be read: permission denied.") from None
+    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
+        raise InputError(f"{path!r} is damaged or too large to decode ({error}).") from None
+
+
+def _upright(image: Image) -> Image:
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Image:
+    from PIL import Image as pil
+
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise InputError(
+            f"an image array must be uint8 of shape [H,W,3] or [H,W]; got {array.dtype} {list(array.shape)}. A tensor "
+            "that is normalised already goes in as float [3,H,W]."
+        )
+    return pil.fromarray(array)
+
+
+def _to_rgb(image: Image) -> Image:
+    from PIL import Image as pil
+
+    image = _upright(image)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):  # Pillow would clip these at 255
+        grey = np.asarray(image).astype(np.float64)
+        if not np.isfinite(grey).all():
+            raise InputError("the image holds NaN or infinite pixels.")
+        top = 65535.0 if grey.max() > 255 and grey.max() <= 65535 else 255.0 if grey.max() > 1 else 1.0
+        if grey.min() < 0 or grey.max() > 65535:
+            grey, top = grey - grey.min(), float(np.ptp(grey)) or 1.0
+        return pil.fromarray((grey / top * 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and "transparency" in image.info):
+        rgba = image.convert("RGBA")
+        white = pil.new("RGBA", rgba.size, "white")
+        return pil.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")

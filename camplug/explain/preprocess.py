@@ -1,0 +1,182 @@
+"""From a photograph to what the model reads, and back: which part of the photograph the tensor shows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from camplug.errors import InputError
+from camplug.plug import named_layers, unwrap
+from camplug.plug.layers import token_layers
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LONGEST = 4  # sides in a ratio beyond this are squeezed to it, so that a panorama costs no more than four squares
+
+
+class Box(NamedTuple):
+    """A part of a photograph in pixels; right and bottom are outside."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize without cropping, scale to [0, 1], subtract the mean, divide by the standard deviation.
+
+    Args:
+        size: height and width in pixels that the model was made for.
+        mean, std: per channel, for values in [0, 1].
+        interpolation: "bilinear", "bicubic", "nearest" or "lanczos".
+        keep_aspect: the shorter side becomes that of `size` and the photograph keeps its shape; otherwise it is
+            squeezed into exactly `size` (for models that take no other).
+    """
+
+    size: tuple[int, int] = (224, 224)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bilinear"
+    keep_aspect: bool = True
+
+    def __call__(self, photo: Image) -> tuple[Tensor, Box]:
+        """The tensor [3,H,W] and the part of the photograph that it shows, which is all of it."""
+        from PIL import Image as pil
+
+        width, height = photo.size
+        out_h, out_w = self.size
+        if self.keep_aspect:
+            scale = max(out_h / height, out_w / width)
+            out_h = min(max(1, round(height * scale)), LONGEST * out_h)
+            out_w = min(max(1, round(width * scale)), LONGEST * out_w)
+        resample = getattr(pil.Resampling, self.interpolation.upper(), pil.Resampling.BILINEAR)
+        pixels = np.asarray(photo.resize((out_w, out_h), resample))
+        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().div_(255)
+        x = (x - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+        return x, Box(0, 0, width, height)
+
+
+@dataclass(frozen=True)
+class Custom:
+    """Somebody's own transform; the geometry is found by sending pictures of the coordinates through it."""
+
+    transform: Callable[[Any], Any]
+
+    def __call__(self, photo: Image) -> tuple[Tensor, Box]:
+        x = self.transform(photo)
+        if not isinstance(x, Tensor) or x.ndim != 3 or not x.is_floating_point():
+            got = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"transform= must turn a PIL image into a float tensor [3,H,W]; it gave {got}.")
+        return x, find_box(self.transform, photo.size)
+
+
+def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
+    """The part of a photograph of this size (width, height) that a transform lets through.
+
+    Black, white and a ramp in each direction go through the transform; black and white undo whatever it does to
+    values, and a line through each ramp gives the coordinates of the first and last pixel. Holds for resizing and
+    cropping in any order; a transform that rotates, or pads, or draws at random is told of by a warning.
+    """
+    from PIL import Image as pil
+
+    width, height = size
+    x, y = (np.arange(n) + 0.5 for n in size)
+
+    def through(pixels: np.ndarray[Any, Any]) -> Tensor:
+        rgb = np.repeat(pixels.round().astype(np.uint8)[:, :, None], 3, axis=2)
+        return torch.as_tensor(transform(pil.fromarray(rgb))).double().mean(0)
+
+    black = through(np.zeros((height, width)))
+    white = through(np.full((height, width), 255.0))
+    span = torch.where((white - black).abs() > 1e-9, white - black, torch.full_like(black, torch.nan))
+    across = (through(np.broadcast_to(255 * x / width, (height, width))) - black) / span
+    down = (through(np.broadcast_to((255 * y / height)[:, None], (height, width))) - black) / span
+    left, right, error_x = _line(across.mean(0), width)
+    top, bottom, error_y = _line(down.mean(1), height)
+    shears = max(float(across.std(0).max()), float(down.std(1).max())) if min(black.shape) > 1 else 0.0
+    if not max(error_x, error_y, shears) < 0.05:
+        warnings.warn(
+            "the transform does more than resize and crop (it rotates, pads, distorts or draws at random); the map is "
+            "laid over the whole photograph and may be off.",
+            stacklevel=2,
+        )
+        return Box(0, 0, width, height)
+    whole = Box(left, top, right, bottom)
+    tolerance = (0.01 * width + 1, 0.01 * height + 1)  # what eight bits can tell
+    near = abs(left) < tolerance[0] and abs(right - width) < tolerance[0]
+    close = abs(top) < tolerance[1] and abs(bottom - height) < tolerance[1]
+    return Box(
+        0 if near else whole.left, 0 if close else whole.top,
+        width if near else whole.right, height if close else whole.bottom,
+    )  # fmt: skip
+
+
+def _line(values: Tensor, length: int) -> tuple[float, float, float]:
+    """Fit positions (as fractions of `length`) against pixel centres; the edges, and how badly it fits."""
+    n = len(values)
+    if n < 4:
+        return 0.0, float(length), 0.0
+    centres = np.arange(n) + 0.5
+    inner = slice(n // 10, n - n // 10)  # resampling bends the ramp at the borders
+    slope, start = np.polyfit(centres[inner], values.numpy()[inner], 1)
+    error = float(np.abs(start + slope * centres - values.numpy()).max())
+    return start * length, (start + slope * n) * length, error
+
+
+_warned = False
+
+
+def preprocess_of(model: nn.Module, transform: Any = None) -> Preprocess | Custom:
+    """The preprocessing that a model wants.
+
+    A given `transform` comes first: a torchvision preset (`weights.transforms()`) is read, so that its numbers hold
+    and its centre crop does not cut the photograph; any other callable is used as it is. Else the model's own:
+    timm's `pretrained_cfg`, or an attribute `transforms` or `weights` with torchvision's. Else ImageNet's, with one
+    warning. Transformers of one input size get the photograph squeezed into it, other models in its own shape.
+    """
+    if isinstance(transform, (Preprocess, Custom)):
+        return transform
+    inner = unwrap(model)
+    flexible = not token_layers(named_layers(inner))
+    weights = getattr(inner, "weights", None)
+    for preset in (transform, getattr(inner, "transforms", None), weights):
+        preset = preset.transforms() if hasattr(preset, "transforms") and preset is weights else preset
+        if all(hasattr(preset, name) for name in ("crop_size", "mean", "std", "interpolation")):
+            side = int(preset.crop_size[0])
+            mode = str(getattr(preset.interpolation, "value", preset.interpolation))
+            return Preprocess((side, side), tuple(preset.mean), tuple(preset.std), mode, flexible)
+    if transform is not None:
+        if not callable(transform):
+            raise InputError(f"transform= must be callable on a PIL image; got {type(transform).__name__}.")
+        return Custom(transform)
+    config = getattr(inner, "pretrained_cfg", None) or getattr(inner, "default_cfg", None)
+    if config:
+        config = config if isinstance(config, dict) else config.to_dict()
+        size = tuple(config.get("input_size") or (3, 224, 224))[1:]
+        return Preprocess(
+            (int(size[0]), int(size[1])),
+            tuple(config.get("mean") or IMAGENET_MEAN),
+            tuple(config.get("std") or IMAGENET_STD),
+            config.get("interpolation") or "bilinear",
+            flexible and not config.get("fixed_input_size", False),
+        )
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            "the model does not say how it wants its images; ImageNet's mean and standard deviation and 224 pixels are "
+            "assumed. Give transform= to say otherwise.",
+            stacklevel=2,
+        )
+    side = getattr(inner, "image_size", 224)
+    return Preprocess((side, side) if isinstance(side, int) else (224, 224), keep_aspect=flexible)

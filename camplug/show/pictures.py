@@ -1,0 +1,131 @@
+"""Overlays with a colour bar, and grids with titles. Arrays in, PIL images out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from camplug.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Array = np.ndarray[Any, Any]
+
+DEFAULT_COLORS = "inferno"  # equal steps of the map look like equal steps
+
+
+def colorize(heat: Array, colors: str = DEFAULT_COLORS) -> Array:
+    """Colours [H,W,3] uint8 of a map [H,W] in [0, 1]; any matplotlib colour map by name.
+
+    Raises:
+        InputError: no such colour map.
+    """
+    import matplotlib
+
+    if colors not in matplotlib.colormaps:
+        raise InputError(f"there is no colour map {colors!r}; for instance inferno, viridis, magma, cividis.")
+    rgba = matplotlib.colormaps[colors](np.clip(heat, 0, 1), bytes=True)
+    return np.asarray(rgba)[..., :3]
+
+
+def overlay(
+    photo: Array, heat: Array, *, colors: str = DEFAULT_COLORS, opacity: float = 0.6, bar: bool = True
+) -> Image:
+    """A map laid over its photograph.
+
+    Args:
+        photo: uint8 [H,W,3].
+        heat: [H,W] in [0, 1], of the photograph's size.
+        colors: a matplotlib colour map; the default is perceptually even.
+        opacity: of the map, 0 to 1.
+        bar: draw a colour bar from 0 to 1 at the right.
+
+    Raises:
+        InputError: sizes that do not fit, or an opacity outside of 0 to 1.
+    """
+    from PIL import Image as pil
+
+    if photo.shape[:2] != heat.shape:
+        raise InputError(f"the photograph is {photo.shape[:2]} and the map {heat.shape}; they must be of one size.")
+    if not 0 <= opacity <= 1:
+        raise InputError(f"opacity={opacity}; allowed are 0 to 1.")
+    blended = (1 - opacity) * photo + opacity * colorize(heat, colors)
+    picture = pil.fromarray(blended.round().astype(np.uint8))
+    return _with_bar(picture, colors, opacity) if bar else picture
+
+
+def _with_bar(picture: Image, colors: str, opacity: float) -> Image:
+    """The picture with a colour bar, drawn as the map appears over middle grey."""
+    from PIL import Image as pil
+    from PIL import ImageDraw, ImageFont
+
+    height = picture.height
+    text = max(9, min(28, height // 22))
+    font = ImageFont.load_default(size=text)
+    gap, wide = max(3, text // 2), max(6, text)
+    label = max(int(font.getlength(s)) for s in ("0", "0.5", "1")) + gap
+    canvas = pil.new("RGB", (picture.width + gap + wide + gap + label, height), "white")
+    canvas.paste(picture, (0, 0))
+    ramp = colorize(np.linspace(1, 0, height)[:, None].repeat(wide, 1), colors)
+    canvas.paste(pil.fromarray(((1 - opacity) * 127 + opacity * ramp).astype(np.uint8)), (picture.width + gap, 0))
+    draw = ImageDraw.Draw(canvas)
+    x = picture.width + gap + wide + gap
+    for value, anchor in ((1.0, "lt"), (0.5, "lm"), (0.0, "lb")):
+        draw.text((x, round((1 - value) * (height - 1))), f"{value:g}", fill="black", font=font, anchor=anchor)
+    return canvas
+
+
+def grid(
+    photo: Array,
+    heats: Sequence[Array],
+    titles: Sequence[str],
+    *,
+    photo_title: str = "photo",
+    title: str | None = None,
+    columns: int | None = None,
+    colors: str = DEFAULT_COLORS,
+    opacity: float = 0.6,
+) -> Image:
+    """The photograph and overlays of its maps side by side, with titles and one colour bar.
+
+    Args:
+        photo: uint8 [H,W,3].
+        heats: maps [H,W] in [0, 1].
+        titles: one per map.
+        photo_title: over the photograph.
+        title: over everything.
+        columns: pictures per row; default: up to 5.
+        colors, opacity: as for `overlay`.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+    from PIL import Image as pil
+
+    if len(heats) != len(titles):
+        raise InputError(f"{len(heats)} maps and {len(titles)} titles; give one title per map.")
+    panels = [photo] + [np.asarray(overlay(photo, h, colors=colors, opacity=opacity, bar=False)) for h in heats]
+    columns = min(columns or 5, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    aspect = photo.shape[0] / photo.shape[1]
+    width = min(3.2, 3.2 / math.sqrt(aspect))
+    figure = Figure(figsize=(columns * width + 0.7, lines * (width * aspect + 0.55) + (0.35 if title else 0.05)), dpi=110)
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, panel, text in zip(axes, panels, [photo_title, *titles], strict=False):
+        axis.imshow(panel)
+        axis.set_title(text, fontsize=9)
+    figure.set_layout_engine("constrained")
+    bar = ScalarMappable(cmap=matplotlib.colormaps[colors])
+    figure.colorbar(bar, ax=list(axes), fraction=0.03, pad=0.01, shrink=0.85).ax.tick_params(labelsize=8)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return pil.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
