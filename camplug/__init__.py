@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from camplug._version import __version__
 from camplug.errors import CamplugError, InputError, LayerError, ModelError, TargetError
 from camplug.explain import (
     CAM,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from camplug.explain.explanation import Explanation
     from camplug.models import list_models, load_model
 
-__version__ = "0.1.0"
+
 
 __all__ = [
     "CAM",
@@ -48,6 +49,7 @@ __all__ = [
     "Tape",
     "TargetError",
     "XGradCAM",
+    "__version__",
     "create",
     "list_methods",
     "list_models",

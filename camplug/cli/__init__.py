@@ -1,0 +1,5 @@
+"""The command line, one thin file per command."""
+
+from camplug.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,42 @@
+"""The `camplug` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import camplug
+from camplug.cli import compare, explain, listing
+
+app = typer.Typer(
+    name="camplug",
+    help="Show where an image classifier looks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("explain")(explain.explain)
+app.command("compare")(compare.compare)
+app.command("methods")(listing.methods)
+app.command("models")(listing.models)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(camplug.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the `camplug` command."""
+    app()

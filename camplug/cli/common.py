@@ -1,0 +1,198 @@
+"""What the commands share: options, plain errors, loading, the demo photograph, printing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import torch
+import typer
+from rich.console import Console
+
+from camplug.errors import CamplugError, InputError
+from camplug.explain.explanation import Explanation
+from camplug.explain.photo import SUFFIXES
+from camplug.models import load_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Model: TypeAlias = Annotated[
+    str, typer.Option("--model", "-m", help="demo, timm:NAME, torchvision:NAME or import:PACKAGE.MODULE:CALLABLE.")
+]
+Checkpoint: TypeAlias = Annotated[Path | None, typer.Option(help="State dict to load into the model.")]
+NumClasses: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Classes of the model's head.")]
+Labels: TypeAlias = Annotated[Path | None, typer.Option(help="Text file with one class name per line.")]
+ClassNames: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--class", "-c", help="Class index or name; repeat for several. [default: predicted]")
+]
+Mean: TypeAlias = Annotated[float | None, typer.Option(help="Normalisation mean, if the model does not know its own.")]
+Std: TypeAlias = Annotated[float | None, typer.Option(help="Normalisation standard deviation, likewise.")]
+Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+MultiLabel: TypeAlias = Annotated[bool, typer.Option("--multi-label", help="Probabilities by sigmoid, not softmax.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """One sentence and exit code 2 for everything that goes wrong; CAMPLUG_DEBUG=1 shows the traceback."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            yield
+        except CamplugError as error:
+            _give_up(str(error), error)
+        except (OSError, RuntimeError, MemoryError, ImportError) as error:
+            first = (str(error).strip().splitlines() or ["no message"])[0]
+            _give_up(f"{type(error).__name__}: {first} (CAMPLUG_DEBUG=1 shows where)", error)
+
+
+def _give_up(text: str, error: BaseException) -> None:
+    if os.environ.get("CAMPLUG_DEBUG"):
+        raise error
+    err.print(f"[bold red]error:[/] {escaped(text)}", soft_wrap=True)
+    raise typer.Exit(2)
+
+
+def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+    err.print(f"[yellow]note:[/] {escaped(str(message))}", soft_wrap=True)
+
+
+def escaped(text: str) -> str:
+    """Text that rich prints as it is."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def load(model: str, checkpoint: Path | None, num_classes: int | None, device: str) -> nn.Module:
+    """The model on its device.
+
+    Raises:
+        InputError: no such device.
+    """
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError):
+        has = "cpu" + (f", cuda ({torch.cuda.device_count()})" if torch.cuda.is_available() else "")
+        raise InputError(f"the device {device!r} is not available here; there is: {has}.") from None
+    return load_model(model, checkpoint=checkpoint, num_classes=num_classes).to(where)
+
+
+def explainer_options(
+    model: nn.Module, labels: Path | None, mean: float | None, std: float | None
+) -> dict[str, Any]:
+    """Keyword arguments for an explainer from the command line's options."""
+    from dataclasses import replace
+
+    from camplug.explain.preprocess import Preprocess, preprocess_of
+
+    options: dict[str, Any] = {}
+    if labels is not None:
+        try:
+            options["labels"] = labels.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            raise InputError(f"{str(labels)!r} cannot be read as a text file of class names.") from None
+    if mean is not None or std is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the numbers are being given
+            base = preprocess_of(model)
+        assert isinstance(base, Preprocess)
+        options["transform"] = replace(
+            base, mean=base.mean if mean is None else (mean,) * 3, std=base.std if std is None else (std,) * 3
+        )
+    return options
+
+
+def demo_photo() -> Path:
+    """The photograph of a cat that scikit-image ships.
+
+    Raises:
+        InputError: scikit-image is not installed.
+    """
+    found = find_spec("skimage")
+    photo = Path(str(found.origin)).parent / "data" / "chelsea.png" if found and found.origin else None
+    if photo is None or not photo.exists():
+        raise InputError(
+            "without a photograph the demo's own is explained, which comes with scikit-image; install it with: "
+            'pip install "camplug[demo]", or give a photograph.'
+        )
+    return photo
+
+
+def images_in(paths: list[Path]) -> tuple[list[Path], bool]:
+    """All image files that the given files and folders name, and whether this is one photograph.
+
+    Raises:
+        InputError: a path that does not exist, or a folder without an image.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise InputError(f"the folder {str(path)!r} holds no image ({', '.join(SUFFIXES)}).")
+            found += inside
+        elif len(paths) > 1 or path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"there is no file {str(path)!r}.")
+    return found, len(paths) == 1 and not paths[0].is_dir()
+
+
+def summary(path: Path, result: Explanation, written: list[str], multi_label: bool) -> dict[str, Any]:
+    """What one explanation says, for `--json` and for tables."""
+    has = result.logits is not None
+    probabilities = result.probabilities(multi_label=multi_label) if has else None
+    return {
+        "image": str(path),
+        "size": list(result.image.size),
+        "method": result.method,
+        "explained": [
+            {
+                "index": index,
+                "name": name,
+                "probability": None if probabilities is None else float(probabilities[index]),
+                "logit": score,
+                "boxes": boxes,
+            }
+            for index, name, score, boxes in zip(
+                result.classes, result.names, result.scores, result.boxes(), strict=True
+            )
+        ],
+        "top": [{"index": i, "name": n, "probability": p} for i, n, p in result.top(multi_label=multi_label)],
+        "written": written,
+    }
+
+
+def show_top(entry: dict[str, Any]) -> None:
+    """Print the predicted classes of one image as a table."""
+    from rich.table import Table
+
+    table = Table(title=f"{Path(entry['image']).name}, {entry['size'][0]}x{entry['size'][1]}", title_justify="left")
+    table.add_column("class", justify="right")
+    table.add_column("name")
+    table.add_column("probability", justify="right")
+    table.add_column("explained")
+    explained = {e["index"] for e in entry["explained"]}
+    listed = entry["top"] + [e for e in entry["explained"] if e["index"] not in {t["index"] for t in entry["top"]}]
+    for row in listed:
+        mark = "yes" if row["index"] in explained else ""
+        table.add_row(str(row["index"]), escaped(row["name"]), f"{row['probability']:.1%}", mark)
+    out.print(table)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")

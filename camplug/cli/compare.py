@@ -1,0 +1,76 @@
+"""`camplug compare`: one photograph, several methods, one picture."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from camplug.cli import common
+from camplug.errors import CamplugError, InputError
+from camplug.explain import create, list_methods
+from camplug.explain.explanation import Explanation, save_picture
+from camplug.show import grid
+
+
+def compare(
+    path: Annotated[Path | None, typer.Argument(help="A photograph. [default: a photograph of a cat]")] = None,
+    model: common.Model = "demo",
+    class_name: Annotated[
+        str | None, typer.Option("--class", "-c", help="Class index or name. [default: predicted]")
+    ] = None,
+    methods: Annotated[str, typer.Option(help="Names or wildcards, separated by commas.")] = "*",
+    output: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path("camplug_compare.png"),
+    checkpoint: common.Checkpoint = None,
+    num_classes: common.NumClasses = None,
+    labels: common.Labels = None,
+    mean: common.Mean = None,
+    std: common.Std = None,
+    device: common.Device = "cpu",
+    multi_label: common.MultiLabel = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Explain one photograph with several methods side by side; a method that cannot work on the model is named."""
+    with common.plain_errors():
+        net = common.load(model, checkpoint, num_classes, device)
+        options = common.explainer_options(net, labels, mean, std)
+        patterns = [p.strip() for p in methods.split(",") if p.strip()]
+        names = [n for p in patterns for n in list_methods(p)]
+        if not names:
+            raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods())}.")
+        photo = path or common.demo_photo()
+        wanted: Any = class_name
+        results: list[Explanation] = []
+        titles: list[str] = []
+        refused: list[dict[str, str]] = []
+        for name in dict.fromkeys(names):
+            try:
+                start = time.perf_counter()
+                result = create(name, net, **options).explain(photo, wanted)
+                assert isinstance(result, Explanation)
+            except CamplugError as error:
+                if not results and len(names) == 1:
+                    raise
+                refused.append({"method": name, "error": str(error)})
+                continue
+            results.append(result)
+            titles.append(f"{name}\n{time.perf_counter() - start:.2f} s")
+            wanted = result.classes[0]
+        if not results:
+            raise CamplugError(refused[0]["error"])
+        first = results[0]
+        save_picture(
+            grid(np.asarray(first.image), [r.maps[0].numpy() for r in results], titles, title=first.names[0]),
+            str(output),
+        )
+        entry = common.summary(photo, first, [str(output)], multi_label)
+        if as_json:
+            common.print_json({**entry, "methods": [r.method for r in results], "refused": refused})
+            return
+        common.show_top(entry)
+        for r in refused:
+            common.err.print(f"[yellow]left out:[/] {r['method']}: {common.escaped(r['error'])}", soft_wrap=True)
+        common.out.print(f"written: {output}", soft_wrap=True)

@@ -1,0 +1,134 @@
+"""`camplug explain`: photographs in, maps out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from camplug.cli import common
+from camplug.errors import CamplugError, InputError
+from camplug.explain import create
+from camplug.explain.base import Explainer
+from camplug.explain.explanation import Explanation, save_picture
+from camplug.show import grid
+
+DEMO_METHODS = {"fully": "Fully-CAM", "cam": "CAM", "gradcam": "Grad-CAM"}
+
+
+def explain(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Photographs, or folders of them. [default: a photograph of a cat]")
+    ] = None,
+    model: common.Model = "demo",
+    classes: common.ClassNames = None,
+    method: Annotated[str | None, typer.Option(help="See `camplug methods`. [default: fully]")] = None,
+    layers: Annotated[list[str] | None, typer.Option(help="Layer name or glob, convs, last, stages; repeat.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Picture (.png, .jpg) or numbers (.npz); a folder for several photographs."),
+    ] = None,
+    checkpoint: common.Checkpoint = None,
+    num_classes: common.NumClasses = None,
+    labels: common.Labels = None,
+    mean: common.Mean = None,
+    std: common.Std = None,
+    device: common.Device = "cpu",
+    multi_label: common.MultiLabel = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Explain photographs: where does the model see the class?
+
+    Without a photograph: a photograph of a cat, the demo model, and Fully-CAM, CAM and Grad-CAM side by side.
+    A folder gives one picture and one .npz per photograph; damaged files are listed at the end, exit code 1.
+    """
+    with common.plain_errors():
+        net = common.load(model, checkpoint, num_classes, device)
+        options = common.explainer_options(net, labels, mean, std)
+        wanted: Any = list(classes) if classes else None
+        if layers:
+            options["layers"] = layers[0] if len(layers) == 1 else layers
+        if not paths and method is None:
+            entry = _demo(net, wanted, options, output or Path("camplug_explain.png"), multi_label)
+            _tell([entry], [], as_json)
+            return
+        explainer = create(method or "fully", net, **options)
+        files, single = common.images_in(paths or [common.demo_photo()])
+        if single:
+            target = output or Path(f"{files[0].stem}_{explainer.name}.png")
+            result = explainer.explain(files[0], wanted)
+            assert isinstance(result, Explanation)
+            result.save(target)
+            _tell([common.summary(files[0], result, [str(target)], multi_label)], [], as_json)
+            return
+        entries, broken = _folder(explainer, files, wanted, output or Path("camplug_maps"), multi_label)
+        _tell(entries, broken, as_json)
+        if broken:
+            raise typer.Exit(1)
+
+
+def _demo(net: Any, wanted: Any, options: dict[str, Any], target: Path, multi_label: bool) -> dict[str, Any]:
+    photo = common.demo_photo()
+    results: list[Explanation] = []
+    for name in DEMO_METHODS:
+        shown = wanted if not results else [results[0].classes[0]]
+        own = {k: v for k, v in options.items() if k != "layers" or name == "fully"}
+        result = create(name, net, **own).explain(photo, shown)
+        assert isinstance(result, Explanation)
+        results.append(result)
+    first = results[0]
+    picture = grid(
+        np.asarray(first.image),
+        [r.maps[0].numpy() for r in results],
+        list(DEMO_METHODS.values()),
+        title=f"{first.names[0]} ({first.probabilities(multi_label=multi_label)[first.classes[0]]:.0%})",
+    )
+    save_picture(picture, str(target))
+    return common.summary(photo, first, [str(target)], multi_label)
+
+
+def _folder(
+    explainer: Explainer, files: list[Path], wanted: Any, folder: Path, multi_label: bool
+) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:
+    from rich.progress import track
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {str(folder)!r} cannot be made ({error.strerror}).") from None
+    entries: list[dict[str, Any]] = []
+    broken: list[tuple[Path, str]] = []
+    names = _unique_names(files)
+    for file, name in track(list(zip(files, names, strict=True)), description="explaining", console=common.err):
+        try:
+            result = explainer.explain(file, wanted)
+            assert isinstance(result, Explanation)
+            targets = [str(folder / f"{name}.png"), str(folder / f"{name}.npz")]
+            for target in targets:
+                result.save(target)
+            entries.append(common.summary(file, result, targets, multi_label))
+        except CamplugError as error:
+            broken.append((file, str(error)))
+    return entries, broken
+
+
+def _unique_names(files: list[Path]) -> list[str]:
+    """File names without endings, with what tells them apart where they repeat."""
+    stems = [f.stem for f in files]
+    full = ["_".join(f.with_suffix("").parts[-3:]).replace("/", "_") + f.suffix.replace(".", "_") for f in files]
+    return [s if stems.count(s) == 1 else full[i] for i, s in enumerate(stems)]
+
+
+def _tell(entries: list[dict[str, Any]], broken: list[tuple[Path, str]], as_json: bool) -> None:
+    if as_json:
+        common.print_json({"images": entries, "broken": [{"image": str(p), "error": e} for p, e in broken]})
+    else:
+        for entry in entries[:10]:
+            common.show_top(entry)
+            common.out.print(f"written: {', '.join(entry['written'])}", soft_wrap=True)
+        if len(entries) > 10:
+            common.out.print(f"... and {len(entries) - 10} more")
+    for path, error in broken:
+        common.err.print(f"[bold red]skipped:[/] {common.escaped(error if str(path) in error else f'{path}: {error}')}")
