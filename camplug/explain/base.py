@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from camplug.errors import InputError, LayerError, ModelError, TargetError
 from camplug.explain.fuse import Fusion, LayerNorm, Normalize, normalize_map, sum_resized
@@ -102,7 +103,7 @@ class LayerExplainer(Explainer):
         transform: preprocessing for `explain`.
     """
 
-    default_layers: ClassVar[Selector] = "last"
+    default_layers: ClassVar[str] = "last"
     default_layer_norm: ClassVar[LayerNorm] = "max"
     needs_gradient: ClassVar[bool] = True
 
@@ -121,7 +122,7 @@ class LayerExplainer(Explainer):
         if layer_norm not in ("default", "max", "mean", None):
             raise InputError(f'layer_norm={layer_norm!r}; allowed are "max", "mean" and None.')
         self.layers: Selector = self.default_layers if layers is None else layers
-        self.layer_norm: LayerNorm = self.default_layer_norm if layer_norm == "default" else layer_norm  # type: ignore[assignment]
+        self.layer_norm: LayerNorm = self.default_layer_norm if layer_norm == "default" else layer_norm
         self.reshape = reshape
         self.tape()  # a layer that does not exist is told now, not at the first image
 
@@ -133,6 +134,7 @@ class LayerExplainer(Explainer):
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """The layer's map [N,h,w] from its activation and gradient [N,K,h,w]."""
 
+    @override
     def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
         x = checked_batch(self.model, x)
         out_size = checked_size(x, size)
@@ -248,9 +250,7 @@ def rows(
     Raises:
         TargetError: a value is NaN or infinite.
     """
-    picked = [
-        (i, r) for i, classes in enumerate(targets.classes) for r in range(1 if targets.score else len(classes))
-    ]
+    picked = [(i, r) for i, classes in enumerate(targets.classes) for r in range(1 if targets.score else len(classes))]
     if not picked:
         return [torch.zeros((0, *size), device=x.device) for _ in targets.classes]
     images, chosen = (list(index) for index in zip(*picked, strict=True))
@@ -265,7 +265,7 @@ def rows(
             "a wider number format (float32 or bfloat16)."
         )
     maps = normalize_map(sum_resized(sums, size), normalize)
-    return list(maps.split([images.count(i) for i in range(x.shape[0])]))
+    return list(torch.split(maps, [images.count(i) for i in range(x.shape[0])]))
 
 
 def class_logits(output: Any, targets: Targets) -> Tensor | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from camplug.errors import LayerError, ModelError, TargetError
 from camplug.explain.base import LayerExplainer, Result, checked_batch, checked_size, class_logits, rows
 from camplug.explain.fuse import Fusion
 from camplug.explain.numbers import weighted_sum, wide
 from camplug.explain.registry import register
-from camplug.plug import Classes, Layer, Outline, Tape, logits_of, named_layers, resolve, unwrap, watch
+from camplug.plug import Classes, Outline, Tape, logits_of, named_layers, resolve, unwrap, watch
 
 
 def cam(features: Tensor, weights: Tensor) -> Tensor:
@@ -30,9 +32,30 @@ def cam(features: Tensor, weights: Tensor) -> Tensor:
     return weighted_sum(wide(features), wide(weights)).clamp_min_(0)
 
 
+CANDIDATES = 6  # maps before the head that may be the pooled one: containers, and layers beside the road, come last too
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The layer that puts out the classes, and the layers whose map it may pool (none: it reads the map itself)."""
+
+    name: str
+    module: nn.Linear | nn.Conv2d
+    features: tuple[str, ...]
+
+    @property
+    def weight(self) -> Tensor:
+        return wide(self.module.weight.detach()).flatten(1)
+
+    @property
+    def bias(self) -> Tensor:
+        bias = self.module.bias
+        return self.weight.new_zeros(len(self.weight)) if bias is None else wide(bias.detach())
+
+
 @register("cam")
 class CAM(LayerExplainer):
-    """CAM for a model that ends in global average pooling and one linear layer, or in a 1x1 convolution head.
+    """CAM: the head's own weights on the map that it pools; needs global average pooling and one layer after it.
 
     The head is the last linear layer or 1x1 convolution that puts out one value per class. For a linear head the map
     it pools is found and checked: the mean of the map times the weights must give the model's own logits, so a head
@@ -44,109 +67,105 @@ class CAM(LayerExplainer):
 
     needs_gradient: ClassVar[bool] = False
 
+    @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
         raise NotImplementedError("CAM needs the head's weights, not gradients")
 
+    @override
     def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
         x = checked_batch(self.model, x)
         out_size = checked_size(x, size)
         if callable(classes) and not isinstance(classes, Tensor):
             raise TargetError("CAM explains classes of the head, not a callable; use GradCAM for other scores.")
         model = unwrap(self.model)
-        layers = named_layers(model)
-        head, features = self._find(watch(model, layers, (x,)), layers)
-        weight = layers[head].weight.detach()
-        with torch.inference_mode(False), torch.no_grad():
-            with Tape(model, [head, *features], forward_only=True) as tape:
+        with torch.inference_mode(False):
+            layers = named_layers(model)
+            head = self._find_head(watch(model, layers, (x,)), layers)
+            with Tape(model, [head.name, *head.features], forward_only=True) as tape:
                 output = model(x)
                 targets = resolve(classes, output, x.shape[0])
-                logits = class_logits(output, targets)
                 with torch.autocast(x.device.type, enabled=False):
-                    class_maps = self._class_maps(tape, layers[head], head, features, output, x)
-            fusions = []
-            for r in range(targets.rounds):
-                targets.scores(output, r)
-                images, chosen = targets.of_round(r)
-                fusion = Fusion(None)
-                if class_maps[0] == "features":
-                    w = weight.flatten(1).new_zeros(x.shape[0], weight.shape[1])
-                    w[images] = weight.flatten(1)[chosen]
-                    fusion.add(cam(class_maps[1], w), weight.shape[1])
-                else:
-                    one = class_maps[1].new_zeros(x.shape[0], *class_maps[1].shape[2:])
-                    one[images] = class_maps[1][images, chosen]
-                    fusion.add(one.clamp_min_(0), 1)
-                fusions.append(fusion)
+                    fusions = self._fuse_rounds(tape, head, output, targets, x)
+                logits = class_logits(output, targets)
         return Result(rows(fusions, targets, x, out_size, self.normalize), targets, logits)
 
-    def _find(self, seen: Outline, layers: dict[str, nn.Module]) -> tuple[str, list[str]]:
-        """The head, and the layer whose map it pools (none where the head itself puts out the class maps)."""
+    def _find_head(self, seen: Outline, layers: dict[str, nn.Module]) -> _Head:
         for i in reversed(range(len(seen.calls))):
             call = seen.calls[i]
             module = layers[call.name]
-            if not _is_head(module, seen.classes):
+            if not isinstance(module, (nn.Linear, nn.Conv2d)) or not _is_head(module, seen.classes):
                 continue
             if len(call.shape) == 4 and call.shape[2] * call.shape[3] > 1:
-                return call.name, []
+                return _Head(call.name, module, ())
             if self.layers != "last":
-                with_names = Tape(self.model, self.layers, forward_only=True).names
-                return call.name, with_names
+                return _Head(call.name, module, (self._named_layer(),))
             width = module.weight.shape[1]
-            before = [c for c in seen.calls[:i] if c.features and width in (c.shape[1], c.shape[-1]) and _spatial(c.shape)]
+            before = [c.name for c in reversed(seen.calls[:i]) if c.features and _holds_map(c.shape, width)]
             if before:
-                return call.name, [before[-1].name]
+                return _Head(call.name, module, tuple(before[:CANDIDATES]))
             break
-        raise ModelError(_no_cam(type(unwrap(self.model)).__name__))
+        raise ModelError(_refusal(self.model))
 
-    def _class_maps(
-        self, tape: Tape, head: nn.Module, head_name: str, features: list[str], output: Any, x: Tensor
-    ) -> tuple[str, Tensor]:
-        weight, bias = wide(head.weight.detach()).flatten(1), head.bias  # type: ignore[operator, union-attr]
-        offset = weight.new_zeros(len(weight)) if bias is None else wide(bias.detach())  # type: ignore[union-attr, arg-type, operator]
-        if not features:
-            return "classes", wide(tape[head_name]) - offset[:, None, None]
-        if len(features) > 1:
-            raise LayerError(f"CAM reads the one map that the head pools; layers= names {len(features)} layers.")
-        layer = next(layer for layer, _ in reversed(tape.captures) if layer.name == features[0])
-        a = wide(self.on_grid(tape[features[0]], Layer(layer.name, layer.module, 0), x))
-        logits = wide(logits_of(output))
-        if a.shape[1] != weight.shape[1]:
-            raise LayerError(
-                f"the layer {features[0]!r} has {a.shape[1]} channels and the head reads {weight.shape[1]}; CAM needs the "
-                "map that the head pools."
-            )
-        if self.layers != "last":
-            return "features", a
-        tolerance = 0.05 if output_is_narrow(output) else 1e-3
-        for candidate in (a, a.clamp_min(0)):  # DenseNet applies its last ReLU outside of any module
-            made = candidate.mean((2, 3)) @ weight.T + offset
-            if (made - logits).abs().max() <= tolerance * logits.abs().max().clamp_min(1e-12):
-                return "features", candidate
-        raise ModelError(_no_cam(type(unwrap(self.model)).__name__))
+    def _named_layer(self) -> str:
+        names = Tape(self.model, self.layers, forward_only=True).names
+        if len(names) != 1:
+            raise LayerError(f"CAM reads the one map that the head pools; layers= names {len(names)} layers.")
+        return names[0]
+
+    def _fuse_rounds(self, tape: Tape, head: _Head, output: Any, targets: Any, x: Tensor) -> list[Fusion]:
+        features = self._pooled_map(tape, head, output, x) if head.features else None
+        fusions = []
+        for r in range(targets.rounds):
+            targets.scores(output, r)  # NaN is refused here
+            images, chosen = targets.of_round(r)
+            fusion = Fusion(None)
+            if features is not None:
+                weights = head.weight.new_zeros(x.shape[0], features.shape[1])
+                weights[images] = head.weight[chosen]
+                fusion.add(cam(features, weights), features.shape[1])
+            else:
+                class_maps = wide(tape[head.name])
+                one = class_maps.new_zeros(x.shape[0], *class_maps.shape[2:])
+                one[images] = class_maps[images, chosen] - head.bias[chosen][:, None, None]
+                fusion.add(one.clamp_min_(0), 1)
+            fusions.append(fusion)
+        return fusions
+
+    def _pooled_map(self, tape: Tape, head: _Head, output: Any, x: Tensor) -> Tensor:
+        logits = logits_of(output)
+        tolerance = 0.05 if logits.dtype in (torch.float16, torch.bfloat16) else 1e-3
+        for name in head.features:
+            layer, activation = next(c for c in reversed(tape.captures) if c[0].name == name)
+            features = wide(self.on_grid(activation, layer, x))
+            if features.shape[1] != head.weight.shape[1]:
+                raise LayerError(
+                    f"the layer {layer} has {features.shape[1]} channels and the head reads {head.weight.shape[1]}; "
+                    "CAM needs the map that the head pools."
+                )
+            if self.layers != "last":
+                return features
+            for candidate in (features, features.clamp_min(0)):  # DenseNet's last ReLU is no module
+                error = candidate.mean((2, 3)) @ head.weight.T + head.bias - wide(logits)
+                if not error.abs().max() > tolerance * logits.abs().max():  # NaN passes, and is refused by its name
+                    return candidate
+        raise ModelError(_refusal(self.model))
 
 
-def output_is_narrow(output: Any) -> bool:
-    """Whether the logits came in a 16-bit format."""
-    return logits_of(output).dtype in (torch.float16, torch.bfloat16)
-
-
-def _is_head(module: nn.Module, classes: int | None) -> bool:
+def _is_head(module: nn.Linear | nn.Conv2d, classes: int | None) -> bool:
     if isinstance(module, nn.Linear):
         return module.out_features == classes
+    return module.kernel_size == (1, 1) and module.groups == 1 and module.out_channels == classes
+
+
+def _holds_map(shape: tuple[int, ...], width: int) -> bool:
+    """Whether an output of this shape can be a map of `width` channels with more than one position."""
+    if len(shape) == 4:
+        return (shape[1] == width and shape[2] * shape[3] > 1) or (shape[3] == width and shape[1] * shape[2] > 1)
+    return len(shape) == 3 and shape[2] == width and shape[1] > 1
+
+
+def _refusal(model: nn.Module) -> str:
     return (
-        isinstance(module, nn.Conv2d)
-        and module.kernel_size == (1, 1)
-        and module.groups == 1
-        and module.out_channels == classes
-    )
-
-
-def _spatial(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 or (len(shape) == 4 and sorted(shape[1:])[0] * sorted(shape[1:])[1] > 1)
-
-
-def _no_cam(kind: str) -> str:
-    return (
-        f"CAM needs a model that ends in global average pooling and one linear layer or 1x1 convolution, and this {kind} "
-        "does not; use GradCAM or FullyCAM, which need no special head."
+        "CAM needs a model that ends in global average pooling and one linear layer or 1x1 convolution, and this "
+        f"{type(unwrap(model)).__name__} does not; use GradCAM or FullyCAM, which need no special head."
     )

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer, ran
 from camplug.explain.fuse import Fusion
@@ -37,7 +38,8 @@ def eigen_cam(activation: Tensor) -> Tensor:
         _, vectors = torch.linalg.eigh(o.transpose(1, 2) @ o)
         projection = (o @ vectors[..., -1:])[..., 0]
     projection = projection * torch.where(projection.sum(1, keepdim=True) < 0, -1.0, 1.0)
-    return projection.clamp_min(0).view(n, h, w).to(wide(activation[:0]).dtype)
+    shown: Tensor = projection.clamp_min(0).view(n, h, w)
+    return shown.to(wide(activation[:0]).dtype)
 
 
 @register("eigencam")
@@ -46,12 +48,14 @@ class EigenCAM(LayerExplainer):
 
     needs_gradient: ClassVar[bool] = False
 
+    @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return eigen_cam(activation)
 
+    @override
     def fusions(self, tape: Tape, output: Any, targets: Targets, x: Tensor) -> list[Fusion]:
-        with torch.autocast(x.device.type, enabled=False):
-            maps = [self.one_map(layer, activation, activation, x) for layer, activation in ran(tape)]
         for r in range(targets.rounds):
             targets.scores(output, r)  # NaN in the scores is refused here too
+        with torch.autocast(x.device.type, enabled=False):
+            maps = [self.one_map(layer, activation, activation, x) for layer, activation in ran(tape)]
         return [self.fuse(maps)] * targets.rounds

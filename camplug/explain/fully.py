@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
 from camplug.explain.fuse import LayerNorm, Normalize
@@ -61,7 +62,7 @@ class FullyCAM(LayerExplainer):
         transform: preprocessing for `explain`.
     """
 
-    default_layers: ClassVar[Selector] = "convs"
+    default_layers: ClassVar[str] = "convs"
     default_layer_norm: ClassVar[LayerNorm] = None
 
     def __init__(
@@ -87,5 +88,6 @@ class FullyCAM(LayerExplainer):
         )
         self.channel_norm = channel_norm
 
+    @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return fully_cam_layer(activation, gradient, self.channel_norm)

@@ -13,7 +13,7 @@ LayerNorm: TypeAlias = Literal["max", "mean"] | None
 
 
 def normalize_map(maps: Tensor, how: Normalize = "max") -> Tensor:
-    """Scale every map [..., h, w] on its own: "max" divides by its maximum, "minmax" maps it onto [0, 1], None keeps it.
+    """Scale every map [..., h, w] on its own: "max" divides by its maximum, "minmax" fills [0, 1], None keeps it.
 
     A map without evidence (maximum 0, or constant for "minmax") becomes or stays 0; no epsilon enters, so the result
     does not depend on the scale of the gradients. Fully-CAM eq. 11.
@@ -63,12 +63,12 @@ class Fusion:
 
 
 def sum_resized(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
-    """Resize maps [N,h,w] bilinearly (corners not aligned) to `size` and add them, coarse to fine."""
+    """Resize maps [N,h,w] bilinearly (corners not aligned) to `size` and add them."""
     total = None
     for one in maps:
-        if tuple(one.shape[-2:]) != size:
-            one = F.interpolate(one[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-        total = one if total is None else total + one
+        same = tuple(one.shape[-2:]) == size
+        wide = one if same else F.interpolate(one[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        total = wide if total is None else total + wide
     if total is None:
         raise ValueError("no maps to add")
     return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
 from camplug.explain.numbers import weighted_sum, wide
@@ -29,5 +30,6 @@ def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
 class GradCAM(LayerExplainer):
     """Grad-CAM: channels weighted by their mean gradient; default: the last feature map."""
 
+    @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return grad_cam(activation, gradient)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
 from camplug.explain.numbers import safe_divide, weighted_sum, wide
@@ -38,5 +39,6 @@ def grad_cam_pp(activation: Tensor, gradient: Tensor) -> Tensor:
 class GradCAMPlusPlus(LayerExplainer):
     """Grad-CAM++: positive gradients weighted by the paper's alpha; default: the last feature map."""
 
+    @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return grad_cam_pp(activation, gradient)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
 from camplug.explain.numbers import wide
@@ -29,5 +30,6 @@ def hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
 class HiResCAM(LayerExplainer):
     """HiResCAM: activation times gradient at every position; default: the last feature map."""
 
+    @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return hires_cam(activation, gradient)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
 from camplug.explain.numbers import wide
@@ -30,5 +31,6 @@ def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
 class LayerCAM(LayerExplainer):
     """LayerCAM: every position weighted by its own positive gradient; default: the last feature map."""
 
+    @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return layer_cam(activation, gradient)

@@ -33,7 +33,7 @@ def read_photo(source: Any) -> Image:
     if isinstance(source, (str, os.PathLike)):
         image = _open(os.fspath(source))
     elif isinstance(source, pil.Image):
-        image = source
+        image = _decoded(source, "the image")
     elif isinstance(source, torch.Tensor):
         pixels = source.detach().cpu()
         if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
@@ -56,8 +56,9 @@ def _open(path: str) -> Image:
 
     try:
         with pil.open(path) as image:
-            image.load()
-            return image.copy() if image.getexif().get(0x0112, 1) == 1 else _upright(image)
+            return _decoded(image, repr(path))
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"there is no file {path!r}.") from None
     except IsADirectoryError:
@@ -66,14 +67,29 @@ def _open(path: str) -> Image:
         raise InputError(f"{path!r} is not an image that Pillow can read (JPEG, PNG, WebP, TIFF, ...).") from None
     except PermissionError:
         raise InputError(f"{path!r} cannot be read: permission denied.") from None
-    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-        raise InputError(f"{path!r} is damaged or too large to decode ({error}).") from None
+    except Exception as error:
+        raise _damaged(repr(path), error) from None
+
+
+def _decoded(image: Image, called: str) -> Image:
+    try:
+        image.load()
+    except Exception as error:  # what decoders raise on damaged files is anybody's guess
+        raise _damaged(called, error) from None
+    return _upright(image)
+
+
+def _damaged(called: str, error: Exception) -> InputError:
+    return InputError(f"{called} is damaged or too large to decode ({error}).")
 
 
 def _upright(image: Image) -> Image:
     from PIL import ImageOps
 
-    return ImageOps.exif_transpose(image)
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a damaged EXIF block says nothing about rotation
+        return image.copy()
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Image:
@@ -92,17 +108,18 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image:
 def _to_rgb(image: Image) -> Image:
     from PIL import Image as pil
 
-    image = _upright(image)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):  # Pillow would clip these at 255
+    if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip these at 255
         grey = np.asarray(image).astype(np.float64)
         if not np.isfinite(grey).all():
             raise InputError("the image holds NaN or infinite pixels.")
-        top = 65535.0 if grey.max() > 255 and grey.max() <= 65535 else 255.0 if grey.max() > 1 else 1.0
+        top = 65535.0 if grey.max() > 255 or image.mode.startswith("I;16") else 255.0
+        if image.mode == "F" and grey.max() <= 1:
+            top = 1.0
         if grey.min() < 0 or grey.max() > 65535:
             grey, top = grey - grey.min(), float(np.ptp(grey)) or 1.0
         return pil.fromarray((grey / top * 255).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or (image.mode == "P" and "transparency" in image.info):
-        rgba = image.convert("RGBA")
+    if image.has_transparency_data:
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = pil.new("RGBA", rgba.size, "white")
         return pil.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")

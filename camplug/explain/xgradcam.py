@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
 from camplug.explain.numbers import safe_divide, weighted_sum, wide
@@ -34,5 +35,6 @@ def xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
 class XGradCAM(LayerExplainer):
     """XGrad-CAM: gradients averaged with the normalised activations as weights; default: the last feature map."""
 
+    @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return xgrad_cam(activation, gradient)

@@ -10,7 +10,7 @@ from camplug.errors import LayerError
 
 
 def patch_size(model: nn.Module) -> tuple[int, int] | None:
-    """Stride (in pixels, height and width) of the convolution that cuts an image into patches: the first `nn.Conv2d`."""
+    """Stride (height and width, in pixels) of the convolution that cuts the patches: the first `nn.Conv2d`."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             stride = module.stride
@@ -43,7 +43,7 @@ def to_grid(tensor: Tensor, image_size: tuple[int, int], patch: tuple[int, int] 
         if grid is not None:
             h, w = grid
             patches = tensor[:, tensor.shape[1] - h * w :]
-            return patches.transpose(1, 2).unflatten(2, (h, w))
+            return patches.transpose(1, 2).reshape(tensor.shape[0], tensor.shape[2], h, w)
     raise LayerError(
         f"the layer {layer!r} puts out {list(tensor.shape)} for an image of {image_size[0]}x{image_size[1]}, which is "
         "neither a feature map [N,C,h,w] nor tokens [N,L,C] on the image's patch grid; choose another layer with "

@@ -68,6 +68,7 @@ class Guard:
         self._cuda_rng: list[tuple[torch.device, torch.Tensor]] = []
 
     def take(self) -> None:
+        """Freeze, set evaluation mode, and note the random state."""
         if self._parameters is not None:
             return
         parameters = self._all_parameters()
@@ -88,6 +89,7 @@ class Guard:
         return list(found.values())
 
     def give_back(self) -> None:
+        """Put everything back."""
         if self._parameters is None:
             return
         with _lock:

@@ -18,9 +18,11 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 class Listener(Protocol):
     """What is told of module calls; a result other than None replaces the call's arguments or output."""
 
-    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None: ...
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """A module is about to be called with these positional arguments."""
 
-    def after(self, module: nn.Module, output: Any) -> Any: ...
+    def after(self, module: nn.Module, output: Any) -> Any:
+        """A module has put out `output`."""
 
 
 class _Listeners(threading.local):
@@ -34,7 +36,7 @@ _handles: list[Any] = []
 _count = 0
 
 
-def _before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def _before(module: nn.Module, args: tuple[Any, ...]) -> Any:
     changed = None
     for listener in tuple(_listeners.here):
         result = listener.before(module, args)

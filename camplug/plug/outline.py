@@ -39,7 +39,7 @@ class Outline:
     classes: int | None
 
     def maps(self) -> list[Call]:
-        """Calls that put out a feature map [N,C,h,w], without pooling, dropout, and the class map of a 1x1 conv head."""
+        """Calls that put out a feature map [N,C,h,w]; no pooling, no dropout, no class map of a 1x1 conv head."""
         found = [c for c in self.calls if len(c.shape) == 4 and c.features]
         wide = [c for c in found if c.shape[2] * c.shape[3] > 1] or found
         while len(wide) > 1 and wide[-1].shape[1] == self.classes and any(c.shape[1] != self.classes for c in wide):
@@ -55,6 +55,7 @@ class Outline:
         return self.last_per_size([c.name for c in self.maps()])
 
     def last_per_size(self, names: Iterable[str]) -> list[str]:
+        """Of the named layers, the last one of every size of map (or number of tokens)."""
         wanted = set(names)
         by_size: dict[tuple[int, ...], str] = {}
         for call in self.calls:
@@ -72,10 +73,12 @@ class Recorder:
         self.calls: list[Call] = []
         self.classes: int | None = None
 
-    def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Nothing to note."""
         return None
 
-    def after(self, module: nn.Module, output: Any) -> None:
+    def after(self, module: nn.Module, output: Any) -> Any:
+        """Note the call."""
         name = self.names.get(id(module))
         if module is self.root:
             logits = find_logits(output)

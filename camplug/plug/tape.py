@@ -45,7 +45,7 @@ Visit = Callable[[Layer, Tensor, Tensor], None]
 
 
 class _Probe(torch.autograd.Function):
-    """Starts the graph at a layer's output: same values, no copy, nothing before it is differentiated."""
+    """Starts the graph at a layer's output: same values, no copy; nothing before it is differentiated."""
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, out: Tensor) -> Tensor:
@@ -60,7 +60,8 @@ class Tape:
     """Listens to layers of a model while its block is open.
 
     >>> import torch, camplug
-    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
     >>> with camplug.Tape(model, layers="convs") as tape:
     ...     logits = model(torch.ones(1, 3, 4, 4))
     ...     for layer, activation, gradient in tape.gradients(logits[:, 1]):
@@ -77,7 +78,8 @@ class Tape:
 
     An activation is the value that the layer put out, whatever happens to the tensor afterwards: a copy is made by the
     first in-place operation that would overwrite it, and only then. A module called several times is captured at every
-    call; calling the model again starts the tape anew. One tape belongs to the thread that opened it; any number of threads may tape one model.
+    call; calling the model again starts the tape anew. One tape belongs to the thread that opened it; any number of
+    threads may tape one model.
 
     Args:
         model: any module; `torch.compile`, `DataParallel` and `DistributedDataParallel` wrappers are looked through.
@@ -207,8 +209,8 @@ class Tape:
                     self._guard.give_back()  # taken again where activation checkpointing recomputed
         if count == 0:
             raise LayerError(
-                f"no wanted layer ({self._some_names()}) feeds the score; it was computed from something else, or "
-                "inside torch.no_grad(), a reentrant activation checkpoint or integer arithmetic."
+                f"no wanted layer ({self._some_names()}) feeds the score: it is beside the road, or ran inside a "
+                "reentrant activation checkpoint (use_reentrant=True), which bars gradients; name others with layers=."
             )
 
     def gradients(self, score: Tensor, *, retain_graph: bool = False) -> Iterator[tuple[Layer, Tensor, Tensor]]:
@@ -233,6 +235,7 @@ class Tape:
     # ---- called by camplug.plug.listen around every module call of this thread
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Lend the model for reading; let the root forget its last pass and take its inputs without their graph."""
         if id(module) not in self._members:
             return None
         if module is self.root and not _in_backward():
@@ -247,6 +250,7 @@ class Tape:
         return tree_map_only(Tensor, _plain, args)  # type: ignore[no-any-return]
 
     def after(self, module: nn.Module, output: Any) -> Any:
+        """Capture a wanted layer; give the model back when its pass is over."""
         result = None
         name = self._wanted.get(id(module))
         if name is not None:
@@ -294,7 +298,7 @@ class Tape:
             visit(capture.layer, activation, gradient)
 
         # a hook set before an in-place operation receives the gradient of the value before it
-        return out.register_hook(arrived)
+        return out.register_hook(arrived)  # type: ignore[no-untyped-call]
 
     # ---- choosing layers
 
@@ -316,9 +320,9 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _snapshot(tensor: Tensor) -> Tensor:
-    """The tensor's present value, copied by whoever first overwrites it (copy on write), or now where that is missing."""
+    """The tensor's present value: copied by whoever first overwrites it (copy on write), else now."""
     try:
-        return torch._lazy_clone(tensor)  # type: ignore[attr-defined, no-any-return]
+        return torch._lazy_clone(tensor)
     except (AttributeError, RuntimeError, NotImplementedError):
         return tensor.clone()
 
@@ -330,7 +334,7 @@ def _first_tensor(output: Any, name: str) -> tuple[Tensor | None, Callable[[Tens
     if isinstance(output, (tuple, list)):
         for i, item in enumerate(output):
             if isinstance(item, Tensor) and item.is_floating_point():
-                return item, lambda t: _rebuilt(output, i, t)
+                return item, lambda t, i=i: _rebuilt(output, i, t)
     if isinstance(output, dict):
         for key, item in output.items():
             if isinstance(item, Tensor) and item.is_floating_point():

@@ -20,9 +20,10 @@ Classes: TypeAlias = "int | Tensor | Sequence[int] | Sequence[Sequence[int] | Te
 
 
 def logits_of(output: Any) -> Tensor:
-    """The class scores [N,C] in a model's output: the tensor itself, `.logits` or "logits" or "out" of it, or its first tensor.
+    """The class scores [N,C] in a model's output.
 
-    A vector [N] counts as one score per image, [N,C,1,1] as [N,C].
+    They are the tensor itself, `.logits`, the entry "logits" or "out" of a dict, or else the first tensor. A vector [N]
+    counts as one score per image, [N,C,1,1] as [N,C].
 
     Raises:
         ModelError: there is no such tensor; give a callable that says what to explain.

@@ -1,0 +1,301 @@
+"""Time, floating-point operations and memory of camplug's explainers, their peers, and bare PyTorch, in one run.
+
+    python benchmarks/explainers.py --batch 1 8 --rounds 9 5 --json docs/figures/explainers_cpu.json
+    python benchmarks/explainers.py --load docs/figures/explainers_cpu.json --markdown docs/benchmarks.md
+
+The peers come with `pip install camplug[bench]`; one that is missing is left out, and said. docs/benchmarks.md tells
+what is measured and how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import shlex
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from contenders import CONTENDERS, FLOORS, JOBS, Contender, Setting, agreement
+from measure import Spread, clean, gflop, interleaved, machine, memory, physical_cores, plain, ratios
+from torchvision import models
+
+PACKAGES = ["camplug", "torch", "torchvision", "grad-cam", "torchcam", "captum", "numpy"]
+DIFFERS = 1.005  # memory and operations are counted, not timed; anything above half a percent is a difference
+
+
+def parsed(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", default="resnet50", help="a torchvision classifier, with random weights")
+    parser.add_argument("--layer", default="layer4", help="the layer of the one-layer methods")
+    parser.add_argument("--size", type=int, default=224, help="height and width of the images")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=int, nargs="+", default=[9], help="for each batch size; the last one goes on")
+    parser.add_argument("--classes", type=int, default=20, help="classes of one image, explained at batch size 1")
+    parser.add_argument("--methods", nargs="+", default=["*"], help='names or globs such as "camplug_*"; floors always')
+    parser.add_argument("--quick", action="store_true", help="batch 1, 3 rounds, 3 classes: does it run?")
+    parser.add_argument("--json", type=Path, help="write everything here")
+    parser.add_argument("--load", type=Path, help="measure nothing; print the results of this file")
+    parser.add_argument(
+        "--markdown", type=Path, nargs="?", const=Path("-"), help="print Markdown, or renew it in a file"
+    )
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.batch, args.rounds, args.classes = [1], [3], 3
+    args.rounds += args.rounds[-1:] * (len(args.batch) - len(args.rounds))
+    return args
+
+
+# ---- measuring
+
+
+def measured(args: argparse.Namespace, command: str) -> dict[str, Any]:
+    """Everything that is written as JSON."""
+    device = torch.device(args.device)
+    torch.set_num_threads(physical_cores())
+    torch.manual_seed(0)
+    model = models.get_model(args.model, weights=None).eval().to(device)
+    images = torch.randn(max(args.batch), 3, args.size, args.size, device=device)
+    with torch.no_grad():
+        logits = model(images)
+    chosen = [c for c in CONTENDERS if c.library == "floor" or any(fnmatch(c.key, m) for m in args.methods)]
+    missing = sorted({c.library for c in chosen if not c.installed})
+    chosen = [c for c in chosen if c.installed]
+    many = logits[0].topk(args.classes).indices.tolist()
+    rows: list[dict[str, Any]] = []
+    for batch, rounds in zip(args.batch, args.rounds, strict=True):
+        setting = Setting(model, images[:batch], logits[:batch].argmax(1).tolist(), many, args.layer)
+        running = [c for c in chosen if c.job != "classes" or batch == 1]
+        rows += measured_batch(running, setting, device, rounds)
+    setting = Setting(model, images, logits.argmax(1).tolist(), many, args.layer)
+    with clean(model):
+        differences = agreement(setting)
+    return {
+        "command": command,
+        "model": args.model,
+        "convolutions": len(setting.convs),
+        "layer": args.layer,
+        "size": args.size,
+        "classes": args.classes,
+        "device": device.type,
+        "machine": machine(device, PACKAGES),
+        "left out": missing,
+        "agreement": differences,
+        "rows": rows,
+    }
+
+
+def measured_batch(
+    running: list[Contender], setting: Setting, device: torch.device, rounds: int
+) -> list[dict[str, Any]]:
+    """Counts, then interleaved times, of all contenders at one batch size."""
+    batch = setting.x.shape[0]
+    counts = {}
+    for c in running:
+        say(f"batch {batch}: counting {c.label}")
+        with clean(setting.model):
+            operations = gflop(c.opener(setting))
+        with clean(setting.model):
+            counts[c.key] = (operations, memory(c.opener(setting), device))
+    say(f"batch {batch}: timing {len(running)} contenders in {rounds} rounds")
+    times = interleaved({c.key: c.opener(setting) for c in running}, setting.model, device, rounds)
+    wall = {key: [w for w, _ in pairs] for key, pairs in times.items()}
+    cpu = {key: [p for _, p in pairs] for key, pairs in times.items()}
+    single = {c.library: c.key for c in reversed(running) if c.job == "layer"}
+    single["floor"] = FLOORS["layer"]
+    rows = []
+    for c in running:
+        operations, used = counts[c.key]
+        one = single.get(c.library) if c.job == "classes" else None
+        row = {
+            "batch": batch,
+            "job": c.job,
+            "key": c.key,
+            "label": c.label,
+            "library": c.library,
+            "wall_ms": Spread.of([1000 * t for t in wall[c.key]]),
+            "cpu_ms": Spread.of([1000 * t for t in cpu[c.key]]) if device.type == "cpu" else None,
+            "floor": FLOORS[c.job],
+            "times_floor": ratios(wall[c.key], wall[FLOORS[c.job]]),
+            "times_one_class": ratios(wall[c.key], wall[one]) if one else None,
+            "gflop_per_image": operations / (1 if c.job == "classes" else batch),
+            "memory_mib": used,
+            "rounds_wall_s": wall[c.key],
+            "rounds_cpu_s": cpu[c.key],
+        }
+        rows.append(plain(row))
+    return rows
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- judging
+
+
+def compared(data: dict[str, Any], against_floor: bool) -> list[str]:
+    """Where another library (or bare PyTorch) does the same job in less time or with less; one sentence each."""
+    found = []
+    for mine in (r for r in data["rows"] if r["library"] == "camplug"):
+        for other in data["rows"]:
+            same_job = (other["job"], other["batch"]) == (mine["job"], mine["batch"])
+            if same_job and other["library"] != "camplug" and (other["library"] == "floor") == against_floor:
+                found += [f"Batch {mine['batch']}: {mine['label']} {loss}" for loss in losses(mine, other)]
+    return found
+
+
+def losses(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    found = []
+    for unit, name in (("wall", "time"), ("cpu", "CPU time")):
+        if unit == "wall" or mine["cpu_ms"]:
+            spread = ratios(mine[f"rounds_{unit}_s"], other[f"rounds_{unit}_s"])
+            if spread.median > 1:
+                tie = "; the quartiles include 1: no clear difference" if spread.low <= 1 else ""
+                found.append(f"takes {times(plain(spread))} the {name} of {other['label']}{tie}.")
+    pairs = [("gflop_per_image", "operations", "GFLOP per image", mine, other)]
+    pairs += [(k, f"{k} memory", "MiB", mine["memory_mib"], other["memory_mib"]) for k in ("peak", "held", "left")]
+    for key, name, unit, a, b in pairs:
+        if a[key] > max(DIFFERS * b[key], b[key] + 0.05):
+            found.append(f"has more {name} than {other['label']}: {a[key]:.1f} instead of {b[key]:.1f} {unit}.")
+    return found
+
+
+def bounds(data: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """What ResNet-50 at 224x224 is held to: (what, value, limit)."""
+    if (data["model"], data["size"]) != ("resnet50", 224):
+        return []
+    rows = {(r["key"], r["batch"]): r for r in data["rows"]}
+    found = []
+    for (key, batch), row in rows.items():
+        if row["library"] != "camplug" or key == "camplug_layercam":
+            continue
+        if key != "camplug_classes":
+            gflop_limit, mib_limit = (8.20, 1.05 * 86) if key == "camplug_gradcam" else (16.2, 700)
+            found.append((f"{row['label']}, batch {batch}: GFLOP per image", row["gflop_per_image"], gflop_limit))
+            if batch == 8 and data["device"] == "cpu":
+                found.append((f"{row['label']}, batch 8: peak MiB", row["memory_mib"]["peak"], mib_limit))
+        elif row["times_one_class"]:
+            what = f"{data['classes']} classes of one image: time / one class"
+            found.append((what, row["times_one_class"]["median"], 1.2))
+        if key == "camplug_fully":
+            found.append((f"{row['label']}, batch {batch}: time / floor", row["times_floor"]["median"], 1.10))
+            if peer := rows.get(("torchcam_layercam", batch)):
+                value = ratios(row["rounds_wall_s"], peer["rounds_wall_s"]).median
+                found.append((f"{row['label']}, batch {batch}: time / torchcam LayerCAM", value, 1.0))
+    return found
+
+
+# ---- showing
+
+
+def times(spread: dict[str, float]) -> str:
+    return f"{spread['median']:.2f}x [{spread['low']:.2f}, {spread['high']:.2f}]"
+
+
+def milliseconds(spread: dict[str, float] | None) -> str:
+    return f"{spread['median']:.0f} [{spread['low']:.0f}, {spread['high']:.0f}]" if spread else "-"
+
+
+def table(head: list[str], body: list[list[str]]) -> list[str]:
+    """A Markdown table whose columns are aligned, so that it reads well in a terminal too."""
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+
+    def line(cells: list[str]) -> str:
+        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+        return f"| {' | '.join([cells[0].ljust(widths[0]), *rest])} |"
+
+    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
+    return [line(head), f"| {' | '.join(rule)} |", *map(line, body), ""]
+
+
+def report(data: dict[str, Any]) -> list[str]:
+    """The lines of a Markdown report."""
+    m = data["machine"]
+    versions = ", ".join(f"{name} {version or 'missing'}" for name, version in m["versions"].items())
+    processor = f"{m['gpu']}; host: " if m["gpu"] else ""
+    lines = [
+        f"`{data['command']}`",
+        "",
+        f"Machine: {processor}{m['cpu']}, {m['cores']} cores, {m['torch threads']} torch threads, {m['system']}, "
+        f"Python {m['python']}. Versions: {versions}. Model: torchvision {data['model']}, random weights, images of "
+        f"{data['size']}x{data['size']}; the one layer is {data['layer']}, and there are {data['convolutions']} "
+        "convolutions.",
+        "",
+    ]
+    lines += [f"Left out, because not installed: {', '.join(data['left out'])}.", ""] if data["left out"] else []
+    for batch in sorted({r["batch"] for r in data["rows"]}):
+        for job, title in JOBS.items():
+            rows = [r for r in data["rows"] if (r["batch"], r["job"]) == (batch, job)]
+            if not rows:
+                continue
+            what = (
+                f"{title.replace('Many', str(data['classes']))}, batch {batch}, {len(rows[0]['rounds_wall_s'])} rounds"
+            )
+            lines += [f"### {what}", "", *job_table(sorted(rows, key=in_order), job)]
+    lines += ["### Do they compute the same?", "", "Largest difference from camplug's maps, whose maximum is 1:", ""]
+    lines += [*(f"- {what}: {value:.1e}" for what, value in data["agreement"].items()), ""]
+    lines += ["### Where camplug is not first", ""]
+    lines += [*(f"- {loss}" for loss in compared(data, against_floor=False) or ["Nowhere in this run."]), ""]
+    lines += ["### What bare PyTorch, which makes no map, needs less of", ""]
+    lines += [*(f"- {loss}" for loss in compared(data, against_floor=True) or ["Nothing in this run."]), ""]
+    if held := bounds(data):
+        head = ["camplug is held to", "measured", "limit", ""]
+        body = [
+            [what, f"{value:.2f}", f"{limit:.2f}", "met" if value <= limit else "MISSED"] for what, value, limit in held
+        ]
+        lines += ["### Limits", "", *table(head, body)]
+    return lines
+
+
+def in_order(row: dict[str, Any]) -> tuple[int, float]:
+    """Floors first, then by time."""
+    return (0 if row["library"] == "floor" else 1, row["wall_ms"]["median"])
+
+
+def job_table(rows: list[dict[str, Any]], job: str) -> list[str]:
+    head = ["", "ms", "/ floor", "CPU ms", "GFLOP/image", "peak MiB", "held MiB", "left MiB"]
+    if job == "classes":
+        head.insert(3, "/ one class")
+    body = []
+    for r in rows:
+        used = (f"{r['memory_mib'][key]:.1f}" for key in ("peak", "held", "left"))
+        cells = [r["label"], milliseconds(r["wall_ms"]), times(r["times_floor"])]
+        if job == "classes":
+            cells.append(times(r["times_one_class"]) if r["times_one_class"] else "-")
+        body.append([*cells, milliseconds(r["cpu_ms"]), f"{r['gflop_per_image']:.2f}", *used])
+    return table(head, body)
+
+
+def renew(path: Path, section: str, lines: list[str]) -> None:
+    """Replace what stands between `<!-- section -->` and `<!-- /section -->` in a file."""
+    text = path.read_text()
+    pattern = re.compile(rf"(<!-- {section} -->\n).*?(<!-- /{section} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"{path} has no place for it: write <!-- {section} --> and <!-- /{section} --> there.")
+    path.write_text(pattern.sub(lambda m: m[1] + "\n".join(lines) + m[2], text))
+
+
+def main(argv: list[str]) -> None:
+    args = parsed(argv)
+    logging.getLogger("torchcam").setLevel(logging.ERROR)
+    if args.load:
+        data = json.loads(args.load.read_text())
+    else:
+        data = measured(args, f"python benchmarks/explainers.py {shlex.join(argv)}".strip())
+    if args.json:
+        args.json.write_text(json.dumps(data, indent=1) + "\n")
+    lines = report(data)
+    if args.markdown and args.markdown != Path("-"):
+        renew(args.markdown, f"explainers_{data['device']}", lines)
+    else:
+        print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
