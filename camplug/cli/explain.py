@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import typer
 
 from camplug.cli import common
-from camplug.errors import CamplugError, InputError
+from camplug.errors import CamplugError, InputError, TargetError
 from camplug.explain import create
 from camplug.explain.base import Explainer
 from camplug.explain.explanation import Explanation, save_picture
@@ -58,6 +59,7 @@ def explain(
         files, single = common.images_in(paths or [common.demo_photo()])
         if single:
             target = output or Path(f"{files[0].stem}_{explainer.name}.png")
+            common.refuse_overwriting(files, [target])
             result = explainer.explain(files[0], wanted)
             assert isinstance(result, Explanation)
             result.save(target)
@@ -94,13 +96,14 @@ def _folder(
 ) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:
     from rich.progress import track
 
+    names = _unique_names(files)
+    common.refuse_overwriting(files, [folder / f"{name}.png" for name in names])
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {str(folder)!r} cannot be made ({error.strerror}).") from None
     entries: list[dict[str, Any]] = []
     broken: list[tuple[Path, str]] = []
-    names = _unique_names(files)
     for file, name in track(list(zip(files, names, strict=True)), description="explaining", console=common.err):
         try:
             result = explainer.explain(file, wanted)
@@ -110,15 +113,25 @@ def _folder(
                 result.save(target)
             entries.append(common.summary(file, result, targets, multi_label))
         except CamplugError as error:
+            if isinstance(error, TargetError) and not entries:  # a wrong class is wrong for every photograph
+                raise
             broken.append((file, str(error)))
     return entries, broken
 
 
 def _unique_names(files: list[Path]) -> list[str]:
-    """File names without endings, with what tells them apart where they repeat."""
-    stems = [f.stem for f in files]
-    full = ["_".join(f.with_suffix("").parts[-3:]).replace("/", "_") + f.suffix.replace(".", "_") for f in files]
-    return [s if stems.count(s) == 1 else full[i] for i, s in enumerate(stems)]
+    """File names without endings, with folders, ending and number as far as needed to tell them apart."""
+    stems = Counter(f.stem for f in files)
+    names: dict[str, None] = {}
+    for file in files:
+        name = file.stem
+        if stems[name] > 1:
+            name = "_".join(file.with_suffix("").parts[-3:]).replace("/", "_") + file.suffix.replace(".", "_")
+        plain, n = name, 2
+        while name in names:
+            name, n = f"{plain}_{n}", n + 1
+        names[name] = None
+    return list(names)
 
 
 def _tell(entries: list[dict[str, Any]], broken: list[tuple[Path, str]], as_json: bool) -> None:

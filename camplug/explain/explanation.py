@@ -160,7 +160,7 @@ def save_picture(picture: Image, path: str) -> None:
     from PIL import Image as pil
 
     kind = pil.registered_extensions().get(os.path.splitext(path)[1].lower())
-    if kind is None:
+    if kind not in pil.SAVE:  # Pillow reads more formats than it writes
         raise InputError(f"{path!r}: pictures are written as .png, .jpg or .webp.")
     write_atomically(path, lambda file: picture.save(file, format=kind))
 

@@ -73,7 +73,7 @@ def index_of(name: str, names: list[str] | None, count: int) -> int:
     flat = {part: i for i, p in enumerate(parts) for part in p}
     near = difflib.get_close_matches(wanted, flat, n=3, cutoff=0.5)
     near = near or [part for part in flat if words and any(w in part for w in words)][:3]
-    hint = f"; did you mean {', '.join(f'{n} ({flat[n]})' for n in near)}?" if near else "."
+    hint = f"; did you mean {', '.join(f'{n} ({flat[n]})' for n in near)}?" if near else f"; give an index from 0 to {count - 1}."
     raise TargetError(f"no class is called {name!r}{hint}")
 
 

@@ -45,9 +45,10 @@ def read_photo(source: Any) -> Image:
         raise InputError(
             f"an image can be a path, a PIL image, a uint8 array [H,W,3] or a float tensor; got {type(source).__name__}."
         )
+    called = repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "the image"
     if min(image.size) < 2:
-        raise InputError(f"the image has {image.width}x{image.height} pixels; a map needs at least 2x2.")
-    return _to_rgb(image)
+        raise InputError(f"{called} has {image.width}x{image.height} pixels; a map needs at least 2x2.")
+    return _to_rgb(image, called)
 
 
 def _open(path: str) -> Image:
@@ -57,8 +58,6 @@ def _open(path: str) -> Image:
     try:
         with pil.open(path) as image:
             return _decoded(image, repr(path))
-    except InputError:
-        raise
     except FileNotFoundError:
         raise InputError(f"there is no file {path!r}.") from None
     except IsADirectoryError:
@@ -67,6 +66,8 @@ def _open(path: str) -> Image:
         raise InputError(f"{path!r} is not an image that Pillow can read (JPEG, PNG, WebP, TIFF, ...).") from None
     except PermissionError:
         raise InputError(f"{path!r} cannot be read: permission denied.") from None
+    except InputError:
+        raise
     except Exception as error:
         raise _damaged(repr(path), error) from None
 
@@ -105,13 +106,13 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image:
     return pil.fromarray(array)
 
 
-def _to_rgb(image: Image) -> Image:
+def _to_rgb(image: Image, called: str) -> Image:
     from PIL import Image as pil
 
     if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip these at 255
         grey = np.asarray(image).astype(np.float64)
         if not np.isfinite(grey).all():
-            raise InputError("the image holds NaN or infinite pixels.")
+            raise InputError(f"{called} holds NaN or infinite pixels; give finite ones.")
         top = 65535.0 if grey.max() > 255 or image.mode.startswith("I;16") else 255.0
         if image.mode == "F" and grey.max() <= 1:
             top = 1.0

@@ -123,7 +123,7 @@ def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any]) -> list[
         logits = None if result.logits is None else result.logits[i].float().cpu()
         chosen = list(result.targets.classes[i]) or [-1] * len(result.maps[i])
         called = ["score" if c < 0 else names[c] if names else f"class {c}" for c in chosen]
-        maps = _place(result.maps[i], item, raw=explainer.normalize is None)
+        maps = _place(result.maps[i], item)
         for name, empty in zip(called, (maps.amax((1, 2)) == 0).tolist(), strict=True):
             if empty:
                 warnings.warn(f"no positive evidence for {name!r}: its {explainer.name} map is all 0.", stacklevel=4)
@@ -135,20 +135,20 @@ def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any]) -> list[
 @torch.no_grad()
 def _count(explainer: Explainer, x: Tensor) -> int:
     """The number of classes: that of the labels, or of a classifier head; else one forward pass tells."""
+    from camplug.explain.base import checked_batch
     from camplug.plug import Tape
 
     if explainer.labels is not None:
         return len(explainer.labels)
     model = unwrap(explainer.model)
-    for name in ("num_classes",):
-        if isinstance(getattr(model, name, None), int):
-            return int(getattr(model, name))
+    if isinstance(getattr(model, "num_classes", None), int):
+        return int(model.num_classes)
     with Tape(model, [""], forward_only=True):
-        return int(logits_of(model(x[:1])).shape[1])
+        return int(logits_of(model(checked_batch(model, x[:1]))).shape[1])
 
 
-def _place(maps: Tensor, item: _Item, raw: bool) -> Tensor:
-    """Maps [K,h,w] of the model's input, laid on the photograph where the preprocessing took it from."""
+def _place(maps: Tensor, item: _Item) -> Tensor:
+    """Maps [K,h,w] of the model's input, laid on the photograph where the preprocessing took it from, maximum 1."""
     width, height = item.photo.size
     box = item.box
     left, top = max(0, round(box.left)), max(0, round(box.top))
@@ -158,4 +158,4 @@ def _place(maps: Tensor, item: _Item, raw: bool) -> Tensor:
     inside = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0] if len(maps) else maps
     placed = torch.zeros(len(maps), height, width)
     placed[:, top : top + size[0], left : left + size[1]] = inside.reshape(len(maps), *size)
-    return normalize_map(placed, "max") if raw or len(maps) else placed
+    return normalize_map(placed, "max")

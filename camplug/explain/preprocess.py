@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
 
     Black, white and a ramp in each direction go through the transform; black and white undo whatever it does to
     values, and a line through each ramp gives the coordinates of the first and last pixel. Holds for resizing and
-    cropping in any order; a transform that rotates, or pads, or draws at random is told of by a warning.
+    cropping in any order; a transform that rotates, mirrors, pads or draws at random is told of by a warning.
     """
     from PIL import Image as pil
 
@@ -96,7 +97,9 @@ def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
         rgb = np.repeat(pixels.round().astype(np.uint8)[:, :, None], 3, axis=2)
         return torch.as_tensor(transform(pil.fromarray(rgb))).double().mean(0)
 
+    before = _random_state()
     black = through(np.zeros((height, width)))
+    draws = _random_state() != before  # the picture and the ramps would go different ways
     white = through(np.full((height, width), 255.0))
     span = torch.where((white - black).abs() > 1e-9, white - black, torch.full_like(black, torch.nan))
     across = (through(np.broadcast_to(255 * x / width, (height, width))) - black) / span
@@ -104,10 +107,11 @@ def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
     left, right, error_x = _line(across.mean(0), width)
     top, bottom, error_y = _line(down.mean(1), height)
     shears = max(float(across.std(0).max()), float(down.std(1).max())) if min(black.shape) > 1 else 0.0
-    if not max(error_x, error_y, shears) < 0.05:
+    fits = all(error < 0.05 for error in (error_x, error_y, shears)) and left < right and top < bottom
+    if draws or not fits:
         warnings.warn(
-            "the transform does more than resize and crop (it rotates, pads, distorts or draws at random); the map is "
-            "laid over the whole photograph and may be off.",
+            "the transform does more than resize and crop (it rotates, mirrors, pads, distorts or draws at random); the "
+            "map is laid over the whole photograph and may be off.",
             stacklevel=2,
         )
         return Box(0, 0, width, height)
@@ -131,6 +135,12 @@ def _line(values: Tensor, length: int) -> tuple[float, float, float]:
     slope, start = np.polyfit(centres[inner], values.numpy()[inner], 1)
     error = float(np.abs(start + slope * centres - values.numpy()).max())
     return start * length, (start + slope * n) * length, error
+
+
+def _random_state() -> tuple[Any, ...]:
+    """The states of the generators that transforms draw from."""
+    _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), keys.tobytes(), position, torch.get_rng_state().numpy().tobytes()
 
 
 _warned = False

@@ -62,12 +62,9 @@ def _token_grid(length: int, image_size: tuple[int, int], patch: tuple[int, int]
         h, w = -(-image_size[0] // patch[0]), -(-image_size[1] // patch[1])
         if image_size[0] % patch[0] and h * w > length:  # valid convolution drops the rest of the image
             h, w = image_size[0] // patch[0], image_size[1] // patch[1]
-        while h >= 1 and w >= 1:
-            if h * w <= length:
-                return (h, w) if length - h * w <= max(64, length // 2) and length < 2 * h * w + 64 else None
-            if h == w == 1:
-                return None
-            h, w = -(-h // 2), -(-w // 2)
-        return None
+        prefix = 64  # class, distillation and register tokens; later stages keep at most the class token
+        while h * w > length and h * w > 1:
+            h, w, prefix = -(-h // 2), -(-w // 2), 1
+        return (h, w) if 0 <= length - h * w <= prefix else None
     h = round(math.sqrt(length * image_size[0] / image_size[1]))
     return (h, length // h) if h and length % h == 0 else None

@@ -120,12 +120,12 @@ def grid(
         axis.set_axis_off()
     for axis, panel, text in zip(axes, panels, [photo_title, *titles], strict=False):
         axis.imshow(panel)
-        axis.set_title(text, fontsize=9)
+        axis.set_title(text, fontsize=9, parse_math=False)
     figure.set_layout_engine("constrained")
     bar = ScalarMappable(cmap=matplotlib.colormaps[colors])
     figure.colorbar(bar, ax=list(axes), fraction=0.03, pad=0.01, shrink=0.85).ax.tick_params(labelsize=8)
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(title, fontsize=11, parse_math=False)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return pil.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())

@@ -1,0 +1,155 @@
+"""Layer selection and the outline it rests on."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import awkward
+from camplug import LayerError, Tape
+from camplug.plug import named_layers, select, watch
+
+
+def names(model, selector, x=None):
+    layers = named_layers(model)
+    seen = None if x is None else watch(model, layers, (x,))
+    return list(select(model, layers, selector, seen))
+
+
+@pytest.mark.parametrize(
+    ("selector", "want"),
+    [
+        ("convs", ["conv1", "conv2", "conv3"]),
+        ("conv2", ["conv2"]),
+        ("conv[13]", ["conv1", "conv3"]),
+        ("bn*", ["bn1", "bn2"]),
+        (nn.BatchNorm2d, ["bn1", "bn2"]),
+        (["conv3", nn.Linear, "bn1"], ["bn1", "conv3", "head"]),
+        (lambda name, module: name.endswith("1"), ["conv1", "bn1"]),
+    ],
+)
+def test_selectors(selector, want):
+    assert names(awkward.FeatureModule(), selector) == want
+
+
+def test_a_module_selects_itself():
+    model = awkward.FeatureModule()
+    assert names(model, model.bn2) == ["bn2"]
+    assert names(model, [model.conv3, model.conv1]) == ["conv1", "conv3"]
+
+
+@pytest.mark.parametrize(
+    ("selector", "says"),
+    [
+        ("conv9", "no layer named 'conv9'; did you mean 'conv"),
+        ("nothing.*", "no layer named 'nothing"),
+        (nn.Conv3d, "no layer of type Conv3d"),
+        (nn.ReLU(), "not a part of this"),
+        ([], "empty"),
+        (3, "holds 3"),
+        (lambda n, m: False, "accepts none"),
+        ("last", "watching the model run"),
+    ],
+)
+def test_what_matches_nothing_is_told(selector, says):
+    with pytest.raises(LayerError, match=says):
+        names(awkward.FeatureModule(), selector)
+
+
+def test_a_model_without_any_convolution():
+    with pytest.raises(LayerError, match="neither a convolution nor a transformer block"):
+        Tape(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), "convs")
+    with pytest.raises(LayerError, match="feature map"):
+        names(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), "last", torch.randn(1, 3, 2, 2))
+
+
+LAST = {
+    "resnet18": ("layer4", ["relu", "layer1", "layer2", "layer3", "layer4"]),
+    "vgg11_bn": ("features", None),
+    "densenet121": ("features", None),
+    "mobilenet_v3_small": ("features", None),
+    "efficientnet_b0": ("features", None),
+    "convnext_tiny": ("features", None),
+    "googlenet": ("inception5b", None),
+    "squeezenet1_0": ("features", None),
+    "shufflenet_v2_x0_5": ("conv5", None),
+    "regnet_y_400mf": ("trunk_output", None),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_last_map_of_torchvision_models(name):
+    extra = {"init_weights": False} if name == "googlenet" else {}
+    model = torchvision.models.get_model(name, **extra)
+    last, stages = LAST[name]
+    x = torch.randn(2, 3, 96, 96)
+    assert names(model, "last", x) == [last]
+    if stages:
+        assert names(model, "stages", x) == stages
+    assert all(m.training for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [
+        ("mobilenetv3_small_050", "blocks"),
+        ("tf_efficientnet_lite0", "bn2"),
+        ("test_resnet", "layer4"),
+        ("test_convnext", "norm_pre"),
+    ],
+)
+def test_the_last_map_of_timm_models(name, want):
+    model = timm.create_model(name)
+    got = names(model, "last", torch.randn(1, 3, 96, 96))[0]
+    x = torch.randn(1, 3, 96, 96)
+    with Tape(model, got, forward_only=True) as tape:
+        model(x)
+        features = tape[got]
+    with torch.no_grad():
+        expected = model.eval().forward_features(x)
+    torch.testing.assert_close(features, expected)  # timm's own idea of the last map
+
+
+def test_a_class_map_is_not_the_last_feature_map():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert names(model, "last", torch.randn(1, 3, 9, 9)) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "count"),
+    [("test_vit", "blocks.5.norm1", 6), ("swin_tiny_patch4_window7_224", "layers.3.blocks.1", 12)],
+)
+def test_token_layers_of_transformers(name, last, count):
+    model = timm.create_model(name)
+    found = names(model, "convs")
+    assert found[-1] == last
+    assert len(found) == count
+    side = model.pretrained_cfg["input_size"][-1]
+    assert names(model, "last", torch.randn(1, 3, side, side)) == [last]
+
+
+def test_the_outline_is_known_until_the_model_changes():
+    model = awkward.FeatureModule().eval()
+    calls = []
+    model.conv1.register_forward_hook(lambda *a: calls.append(1))
+    x = torch.randn(2, 3, 12, 12)
+    assert names(model, "last", x) == ["act"]
+    names(model, "last", x)
+    assert len(calls) == 1
+    model.act = nn.Sequential(nn.ReLU(), nn.Identity())
+    assert names(model, "last", x) == ["act"]
+    assert len(calls) == 2
+    names(model, "last", torch.randn(1, 3, 20, 20))
+    assert len(calls) == 3
+
+
+def test_wrapped_models_keep_their_layer_names():
+    model = awkward.FeatureModule()
+    wrapped = nn.DataParallel(torch.compile(model, backend="eager"))
+    assert Tape(wrapped, "conv2").names == ["conv2"]
+    outer = awkward.Wrapped(torch.compile(model, backend="eager"), lambda y: y)
+    assert Tape(outer, "inner.conv2").names == ["inner.conv2"]

@@ -1,0 +1,423 @@
+"""The tape: what it captures, what arrives, what it leaves behind."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import awkward
+import camplug
+from camplug import LayerError, ModelError, Tape
+from reference import record
+
+
+def small():
+    return awkward.FeatureModule().double().eval()
+
+
+def picture(n=2):
+    return torch.randn(n, 3, 12, 12).double()
+
+
+def test_activations_and_gradients_equal_textbook_hooks():
+    model, x = small(), picture(1)
+    names = ["conv1", "bn1", "conv3", "act"]
+    want, _ = record(model, names, x, lambda y: y[:, 2])
+    with Tape(model, names) as tape:
+        got = {str(la): (a, g) for la, a, g in tape.gradients(model(x)[:, 2])}
+    for name, (a, g) in zip(names, want, strict=True):
+        torch.testing.assert_close(got[name][0], a)
+        torch.testing.assert_close(got[name][1], g)
+
+
+def test_gradients_arrive_from_the_last_layer_to_the_first():
+    model, x = small(), picture()
+    with Tape(model, "convs") as tape:
+        order = [str(la) for la, _, _ in tape.gradients(model(x)[:, 2])]
+    assert order == ["conv3", "conv2", "conv1"]
+
+
+def test_stream_and_gradients_give_the_same():
+    model, x = small(), picture()
+    pushed = {}
+    with Tape(model, "convs") as tape:
+        tape.stream(model(x)[:, 1], lambda la, a, g: pushed.update({str(la): g.clone()}))
+    with Tape(model, "convs") as tape:
+        pulled = {str(la): g.clone() for la, _, g in tape.gradients(model(x)[:, 1])}
+    assert pushed.keys() == pulled.keys()
+    assert all(torch.equal(pushed[k], pulled[k]) for k in pushed)
+
+
+@pytest.mark.parametrize("pull", [True, False])
+def test_no_two_gradients_are_alive_at_once(pull):
+    model, x = small(), picture()
+    seen, alive_before = [], []
+
+    def visit(layer, activation, gradient):
+        gc.collect()
+        alive_before.append(sum(ref() is not None for ref in seen))
+        seen.append(weakref.ref(gradient))
+
+    with Tape(model, ["conv1", "conv2"]) as tape:
+        score = model(x)[:, 1]
+        if pull:
+            for item in tape.gradients(score):
+                visit(*item)
+                del item
+        else:
+            tape.stream(score, visit)
+    assert alive_before == [0, 0]
+
+
+def test_leaving_the_loop_early_stops_the_backward_pass():
+    model, x = small(), picture()
+    threads = threading.active_count()
+    with Tape(model, "convs") as tape:
+        for layer, _, _ in tape.gradients(model(x)[:, 1]):
+            assert str(layer) == "conv3"
+            break
+    gc.collect()
+    assert threading.active_count() == threads
+
+
+def test_an_error_in_the_backward_pass_reaches_the_loop():
+    class Bad(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            raise ArithmeticError("no derivative")
+
+    class Model(awkward.FeatureModule):
+        def features(self, x):
+            return Bad.apply(super().features(x))
+
+    model = Model().double()
+    with Tape(model, "convs") as tape, pytest.raises(ArithmeticError, match="no derivative"):
+        list(tape.gradients(model(picture())[:, 0]))
+
+
+def test_several_scores_of_one_pass_with_retain_graph():
+    model, x = small(), picture()
+    with Tape(model, "conv1") as tape:
+        y = model(x)
+        first = [g.clone() for _, _, g in tape.gradients(y[:, 0], retain_graph=True)]
+        again = [g.clone() for _, _, g in tape.gradients(y[:, 0], retain_graph=True)]
+        other = [g.clone() for _, _, g in tape.gradients(y[:, 1])]
+        with pytest.raises((LayerError, RuntimeError)):
+            list(tape.gradients(y[:, 0]))  # the graph is released
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_every_call_of_a_reused_module_with_its_own_gradient():
+    model, x = awkward.Reused().double().eval(), picture(1)
+    want, _ = record(model, ["conv3"], x, lambda y: y[:, 2])
+    with Tape(model, "conv3") as tape:
+        got = {la.call: (a, g) for la, a, g in tape.gradients(model(x)[:, 2])}
+    assert set(got) == {0, 1}
+    for call, (a, g) in enumerate(want):
+        torch.testing.assert_close(got[call][0], a)
+        torch.testing.assert_close(got[call][1], g)
+
+
+INPLACE = {
+    "relu_": lambda t: F.relu(t, inplace=True),
+    "silu_": lambda t: F.silu(t, inplace=True),
+    "hardswish_": lambda t: F.hardswish(t, inplace=True),
+    "relu6_": lambda t: F.relu6(t, inplace=True),
+    "leaky_relu_": lambda t: F.leaky_relu(t, 0.2, inplace=True),
+    "mul_": lambda t: t.mul_(2),
+    "clamp_": lambda t: t.clamp_(-0.1, 0.1),
+    "+=": lambda t: t.add_(1),
+    "index": lambda t: t.index_fill_(2, torch.tensor([1]), 0.5),
+    "view": lambda t: t.view(-1).mul_(3).view(t.shape),
+    "out": lambda t: t.copy_(t.tanh()),
+}
+
+
+@pytest.mark.parametrize("name", INPLACE)
+@pytest.mark.parametrize("grad", [False, True])
+def test_the_value_at_the_layer_whatever_overwrites_it(name, grad):
+    model, x = awkward.InPlace(INPLACE[name]).double().eval(), picture(1)
+    names = ["conv1", "conv2", "conv3"]
+    want, _ = record(model, names, x, lambda y: y[:, 2])
+    with Tape(model, names, grad=grad) as tape:
+        got = [(a.detach().clone(), g.clone()) for _, a, g in tape.gradients(model(x)[:, 2])]
+    for (a, g), (wa, wg) in zip(got[::-1], want, strict=True):
+        torch.testing.assert_close(a, wa)
+        torch.testing.assert_close(g, wg)
+
+
+def test_a_container_and_its_last_layer_hold_the_same():
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.Flatten(), nn.LazyLinear(3)).double()
+    model(picture())
+    with Tape(model, ["0", "0.1"]) as tape:
+        got = {str(la): (a, g) for la, a, g in tape.gradients(model(picture())[:, 0])}
+    assert set(got) == {"0", "0.1"}
+    assert torch.equal(got["0"][0], got["0.1"][0])
+    assert torch.equal(got["0"][1], got["0.1"][1])
+
+
+def test_parallel_branches_both_start_the_graph():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Conv2d(3, 2, 3), nn.Conv2d(3, 2, 3)
+
+        def forward(self, x):
+            return torch.cat([self.left(x).relu().mean((2, 3)), 3 * self.right(x).mean((2, 3))], 1)
+
+    model = Branches().double()
+    with Tape(model, "convs") as tape:
+        y = model(picture(1))
+        got = {str(la): g for la, _, g in tape.gradients(y[:, 0] + y[:, 2])}
+    assert torch.allclose(got["right"][:, 0], torch.full((1, 10, 10), 0.03).double())
+    assert got["left"][:, 1].abs().max() == 0
+
+
+@pytest.mark.parametrize("put", ["tuple", "list", "dict", "named"])
+def test_a_layer_that_puts_out_a_collection(put):
+    from collections import namedtuple
+
+    pair = namedtuple("pair", "first second")
+
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            made = {"tuple": (y, 1), "list": [y, 1], "dict": {"n": 1, "y": y}, "named": pair(y, 1)}
+            return made[put]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Layer()
+
+        def forward(self, x):
+            out = self.layer(x)
+            y = out["y"] if put == "dict" else out.first if put == "named" else out[0]
+            return y.relu().mean((2, 3))
+
+    model = Model().double()
+    with Tape(model, "layer") as tape:
+        ((layer, a, g),) = list(tape.gradients(model(picture())[:, 1]))
+    assert str(layer) == "layer"
+    assert a.shape == g.shape == (2, 4, 10, 10)
+    torch.testing.assert_close(g[:, 1], (a[:, 1] > 0).double() / 100)
+
+
+def test_grad_true_keeps_the_graph_for_losses():
+    model, x = awkward.InPlace().double().train(), picture()
+    with Tape(model, ["conv1", "conv3"], grad=True) as tape:
+        y = model(x)
+        loss = tape["conv1"].pow(2).mean() + tape["conv3"].mean() + y.mean()
+    loss.backward()
+    got = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    first = model.conv1(x)
+    kept = [first.clone()]
+    h = model.inplace(first)
+    h = model.inplace(model.conv2(h))
+    third = model.conv3(h)
+    kept.append(third.clone())
+    z = model.head(model.act(model.inplace(third + h)).mean((2, 3)))
+    (kept[0].pow(2).mean() + kept[1].mean() + z.mean()).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(got[name], parameter.grad)
+
+
+def test_grad_false_runs_as_in_evaluation_and_puts_everything_back():
+    model, x = awkward.TrainOnly().double(), picture()
+    flags = [m.training for m in model.modules()]
+    state, buffers = torch.get_rng_state(), model.bn1.running_mean.clone()
+    with Tape(model) as tape:
+        y = model(x)
+        assert [m.training for m in model.modules()] == flags  # already when the pass is over
+        assert all(p.requires_grad for p in model.parameters())
+        list(tape.gradients(y[:, 0]))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(model.bn1.running_mean, buffers)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_tape_starts_anew_with_every_pass_and_holds_nothing_afterwards():
+    model, x = small(), picture()
+    with Tape(model, "convs") as tape:
+        for _ in range(5):
+            model(x)
+            assert len(tape.captures) == 3
+        held = [weakref.ref(a) for _, a in tape.captures]
+        y = model(x)
+    gc.collect()
+    assert all(ref() is None for ref in held)
+    assert tape.captures == []
+    y.sum()  # the output itself is the caller's
+
+
+def test_two_tapes_on_one_model_do_not_see_each_other():
+    model, x = small(), picture()
+    with Tape(model, "conv1") as outer:
+        with Tape(model, "conv2") as inner:
+            y = model(x)
+            assert [str(la) for la, _ in inner.captures] == ["conv2"]
+            assert [str(la) for la, _ in outer.captures] == ["conv1"]
+            list(inner.gradients(y[:, 0], retain_graph=True))
+        assert [str(la) for la, _, _ in outer.gradients(y[:, 0])] == ["conv1"]
+
+
+def test_other_threads_are_not_recorded():
+    model, x = small(), picture()
+    with Tape(model, "convs") as tape:
+        thread = threading.Thread(target=lambda: model(x))
+        thread.start()
+        thread.join()
+        assert tape.captures == []
+
+
+def test_keyword_inputs_that_need_gradients():
+    class Keyword(awkward.FeatureModule):
+        def forward(self, *, image):
+            return super().forward(image)
+
+    model = Keyword().double().eval()
+    x = picture(1).requires_grad_()
+    want, _ = record(_positional(model), ["conv1", "conv3"], x.detach(), lambda y: y[:, 2])
+    with Tape(model, ["conv1", "conv3"]) as tape:
+        got = [g.clone() for _, _, g in tape.gradients(model(image=x)[:, 2])]
+    torch.testing.assert_close(got[1], want[0][1])
+    assert x.grad is None
+
+
+def _positional(model):
+    plain = awkward.FeatureModule().double().eval()
+    plain.load_state_dict(model.state_dict())
+    return plain
+
+
+def test_a_scripted_submodule_is_a_layer():
+    model = awkward.FeatureModule().double().eval()
+    x = picture(1)
+    want, _ = record(model, ["conv2"], x, lambda y: y[:, 2])
+    try:
+        model.conv2 = torch.jit.script(model.conv2)
+    except Exception as error:
+        pytest.skip(f"this torch cannot script: {error}")
+    with Tape(model, "conv2") as tape:
+        ((_, a, g),) = list(tape.gradients(model(x)[:, 2]))
+    torch.testing.assert_close(g, want[0][1])
+
+
+def test_stochastic_models_leave_the_random_state_alone():
+    class Noisy(awkward.FeatureModule):
+        def forward(self, x):
+            return super().forward(x + torch.randn_like(x))
+
+    model = Noisy().double()
+    state = torch.get_rng_state()
+    with Tape(model):
+        model(picture())
+        after = torch.get_rng_state()
+    torch.set_rng_state(state)
+    picture()  # only the picture was drawn
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+# ---- what cannot work is said
+
+
+def test_reentrant_checkpoint_is_refused_with_the_layer_named():
+    class Reentrant(awkward.FeatureModule):
+        def features(self, x):
+            return checkpoint(super().features, x, use_reentrant=True)
+
+    model = Reentrant().double().eval()
+    with Tape(model, "conv2") as tape:
+        y = model(picture())
+        with pytest.raises(LayerError, match=r"conv2.*reentrant"):
+            list(tape.gradients(y[:, 0]))
+
+
+def test_a_layer_beside_the_road_alone_is_refused():
+    model = awkward.Unused().double().eval()
+    with Tape(model, "aside") as tape, pytest.raises(LayerError, match=r"aside.*feeds the score"):
+        list(tape.gradients(model(picture())[:, 0]))
+
+
+def test_a_layer_that_did_not_run_alone_is_refused():
+    model = awkward.Unused().double().eval()
+    with Tape(model, "never") as tape, pytest.raises(LayerError, match="never.* ran"):
+        list(tape.gradients(model(picture())[:, 0]))
+
+
+def test_gradients_outside_of_the_block_and_without_a_graph():
+    model, x = small(), picture()
+    with Tape(model) as tape:
+        y = model(x)
+    with pytest.raises(LayerError, match="inside its with-block"):
+        list(tape.gradients(y[:, 0]))
+    with Tape(model, forward_only=True) as tape:
+        y = model(x)
+        assert not y.requires_grad
+        with pytest.raises(LayerError, match="forward_only"):
+            list(tape.gradients(y[:, 0]))
+
+
+def test_entering_twice_and_wrong_models():
+    with Tape(small()) as tape, pytest.raises(ModelError, match="open already"), tape:
+        pass
+    with pytest.raises(ModelError, match=r"torch\.nn\.Module"):
+        Tape(lambda x: x)
+    with torch.inference_mode():
+        born_blind = awkward.FeatureModule()
+    with pytest.raises(ModelError, match="inference_mode"), Tape(born_blind):
+        pass
+
+
+def test_a_layer_without_a_float_output():
+    class Integers(awkward.FeatureModule):
+        def __init__(self):
+            super().__init__()
+            self.counts = camplug_counts()
+
+        def features(self, x):
+            self.counts(x)
+            return super().features(x)
+
+    model = Integers().double()
+    with Tape(model, "counts"), pytest.raises(LayerError, match=r"counts.*floating-point"):
+        model(picture())
+
+
+def camplug_counts():
+    class Counts(nn.Module):
+        def forward(self, x):
+            return (x > 0).long()
+
+    return Counts()
+
+
+def test_unknown_name_in_the_tape():
+    model = small()
+    with Tape(model, "conv1") as tape:
+        model(picture())
+        assert tape["conv1"].shape == (2, 8, 12, 12)
+        with pytest.raises(LayerError, match="holds no layer 'conv2'"):
+            tape["conv2"]
+
+
+def test_the_public_name():
+    assert camplug.Tape is Tape

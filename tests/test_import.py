@@ -1,0 +1,31 @@
+"""What `import camplug` brings in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = ("matplotlib", "cv2", "timm", "torchvision", "lightning", "pytorch_lightning", "scipy", "PIL", "typer", "rich")
+
+CODE = """
+import sys
+import torch
+before = set(sys.modules)
+import camplug
+new = sorted(m for m in set(sys.modules) - before if not m.startswith("camplug"))
+print(",".join(sorted({m.split(".")[0] for m in sys.modules})))
+print(",".join(new))
+"""
+
+
+def test_import_brings_in_torch_and_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    loaded, new = (line.split(",") for line in done.stdout.splitlines()[:2])
+    assert not set(HEAVY) & set(loaded)
+    assert [m for m in new if m] == [], "import camplug must cost what import torch costs"
+
+
+def test_public_names_exist():
+    import camplug
+
+    assert [n for n in camplug.__all__ if not hasattr(camplug, n)] == []
