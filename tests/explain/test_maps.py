@@ -1,0 +1,157 @@
+"""`maps`: what it takes, what it gives, what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import awkward
+import camplug
+from camplug import InputError, LayerError, TargetError
+
+
+def model_and_batch(n=3):
+    torch.manual_seed(0)
+    return awkward.FeatureModule().double().eval(), torch.randn(n, 3, 12, 14).double()
+
+
+@pytest.mark.parametrize("method", camplug.list_methods())
+def test_classes_in_every_form_agree(method):
+    model, x = model_and_batch()
+    e = camplug.create(method, model)
+    want = e.maps(x, [2, 0, 2])
+    for form in (torch.tensor([2, 0, 2]), (2, 0, 2), np.array([2, 0, 2])):
+        assert torch.equal(e.maps(x, form), want)
+    for form in ([[2], [0], [2]], torch.tensor([[2], [0], [2]]), [np.array([2]), (0,), torch.tensor([2])]):
+        listed = e.maps(x, form)
+        assert isinstance(listed, list)
+        assert torch.equal(torch.cat(listed), want)
+    for one in (2, torch.tensor(2), np.int64(2)):
+        assert torch.allclose(e.maps(x, one)[0], want[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("method", camplug.list_methods())
+def test_none_is_the_predicted_class(method):
+    model, x = model_and_batch()
+    e = camplug.create(method, model)
+    assert torch.equal(e.maps(x), e.maps(x, model(x).argmax(1)))
+
+
+@pytest.mark.parametrize("method", sorted(set(camplug.list_methods()) - {"cam"}))
+def test_a_callable_on_the_output(method):
+    model, x = model_and_batch()
+    e = camplug.create(method, model)
+    assert torch.allclose(e.maps(x, lambda y: y[:, 2]), e.maps(x, 2), atol=1e-12)
+    contrast = e.maps(x, lambda y: y[:, 2] - y[:, 0])
+    assert contrast.shape == x[:, 0].shape
+    if method != "eigencam":
+        assert not torch.allclose(contrast, e.maps(x, 2))
+    with pytest.raises(TargetError, match="one number per image"):
+        e.maps(x, lambda y: y.sum())
+
+
+def test_cam_refuses_a_callable():
+    model, x = model_and_batch()
+    with pytest.raises(TargetError, match="GradCAM"):
+        camplug.CAM(model).maps(x, lambda y: y[:, 0])
+
+
+def test_a_score_from_an_output_without_class_scores():
+    model, x = model_and_batch()
+    spread = awkward.Wrapped(model, lambda y: y[:, :, None, None].expand(-1, -1, 4, 4))
+    e = camplug.GradCAM(spread, "inner.act")
+    with pytest.raises(camplug.ModelError, match="callable"):
+        e.maps(x, 1)
+    assert torch.allclose(e.maps(x, lambda y: y[:, 1].mean((1, 2))), camplug.GradCAM(model).maps(x, 1), atol=1e-12)
+
+
+def test_a_single_output_per_image():
+    model, x = model_and_batch()
+    one = awkward.Wrapped(model, lambda y: y[:, 3])
+    assert torch.allclose(camplug.GradCAM(one).maps(x), camplug.GradCAM(model).maps(x, 3), atol=1e-12)
+    with pytest.raises(TargetError, match="1 classes; allowed are 0 to 0"):
+        camplug.GradCAM(one).maps(x, 3)
+
+
+def test_no_classes_at_all():
+    model, x = model_and_batch()
+    assert [m.shape[0] for m in camplug.FullyCAM(model).maps(x, [[], [], []])] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (torch.randn(3, 12, 12), r"x\[None\]"),
+        (torch.zeros(1, 3, 12, 12, dtype=torch.uint8), "explain"),
+        (torch.randn(0, 3, 12, 12), "at least one image"),
+        (np.zeros((1, 3, 12, 12)), "ndarray"),
+        (torch.randn(1, 3, 12, 12, device="meta"), "the model is on cpu"),
+    ],
+)
+@pytest.mark.parametrize("method", ["cam", "gradcam", "eigencam"])
+def test_what_is_no_batch_is_told(x, says, method):
+    with pytest.raises(InputError, match=says):
+        camplug.create(method, awkward.FeatureModule().eval()).maps(x, 0)
+
+
+@pytest.mark.parametrize("size", [(0, 4), (3,), (4, -1)])
+def test_bad_sizes(size):
+    model, x = model_and_batch()
+    with pytest.raises(InputError, match="size="):
+        camplug.GradCAM(model).maps(x, 0, size=size)
+
+
+@pytest.mark.parametrize("options", [{"normalize": "sum"}, {"layer_norm": "sum"}])
+def test_bad_options(options):
+    with pytest.raises(InputError, match="allowed are"):
+        camplug.GradCAM(awkward.FeatureModule(), **options)
+
+
+def test_a_missing_layer_is_told_at_once():
+    with pytest.raises(LayerError, match="no layer named 'layer9'"):
+        camplug.GradCAM(awkward.FeatureModule(), "layer9")
+
+
+def test_methods_by_name():
+    assert camplug.list_methods("*grad*") == ["gradcam", "gradcam++", "xgradcam"]
+    model = awkward.FeatureModule()
+    for name in ("fully", "FullyCAM", "fully-cam", "Grad-CAM", "gradcam++", "Layer_CAM", "eigen"):
+        assert isinstance(camplug.create(name, model), camplug.Explainer)
+    with pytest.raises(InputError, match="Did you mean 'gradcam'"):
+        camplug.create("gradcma", model)
+
+
+def test_cam_with_convolution_heads():
+    torch.manual_seed(0)
+    body = [nn.Conv2d(3, 8, 3), nn.ReLU()]
+    conv = nn.Conv2d(8, 5, 1)
+    nn.init.uniform_(conv.weight, -0.3, 1)
+    first = nn.Sequential(*body, conv, nn.AdaptiveAvgPool2d(1), nn.Flatten()).double().eval()
+    second = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), conv, nn.Flatten()).double().eval()
+    linear = nn.Linear(8, 5).double()
+    linear.weight.data, linear.bias.data = conv.weight.data.flatten(1), conv.bias.data
+    third = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear).double().eval()
+    x = torch.randn(2, 3, 9, 11).double()
+    want = camplug.GradCAM(third, "1").maps(x, [1, 4])
+    for model in (first, second, third):
+        assert torch.allclose(camplug.CAM(model).maps(x, [1, 4]), want, atol=1e-10)
+
+
+def test_cam_with_a_named_layer_checks_the_channels():
+    model, x = model_and_batch()
+    assert torch.equal(camplug.CAM(model, "act").maps(x, 1), camplug.CAM(model).maps(x, 1))
+    wide = awkward.FeatureModule()
+    wide.head = nn.Linear(6, 5)
+    wide.forward = lambda t: wide.head(wide.features(t).mean((2, 3))[:, :6])
+    with pytest.raises(LayerError, match="8 channels and the head reads 6"):
+        camplug.CAM(wide.double(), "act").maps(x, 1)
+
+
+def test_an_overflow_inside_the_map_is_told():
+    model = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.Flatten(2), nn.Softmax(2)).eval()
+    nn.init.constant_(model[0].weight, 1e38)
+    x = torch.full((1, 3, 2, 2), 1.0)
+    with pytest.raises(TargetError, match="NaN or infinite"):
+        camplug.GradCAM(model, "0").maps(10 * x, lambda y: y[:, 0, 0].nan_to_num())

@@ -1,0 +1,101 @@
+"""ViT and Swin: token layers against the slow reference, square and not, with and without prefix tokens."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import camplug
+from reference import FORMULAS, reference_cam, record, reference_map, relative_error
+
+
+def vit(size=(32, 64), **options):
+    torch.manual_seed(1)
+    model = timm.models.vision_transformer.VisionTransformer(
+        img_size=size, patch_size=16, embed_dim=24, depth=3, num_heads=2, num_classes=5, **options
+    )
+    nn.init.normal_(model.head.weight)
+    return model.double().eval()
+
+
+def swin(size=(64, 96)):
+    torch.manual_seed(1)
+    model = timm.models.swin_transformer.SwinTransformer(
+        img_size=size, patch_size=4, window_size=4, embed_dim=12, depths=(1, 2), num_heads=(2, 2), num_classes=5
+    )
+    nn.init.normal_(model.head.fc.weight)
+    return model.double().eval()
+
+
+def cut(prefix, h, w):
+    return lambda t: t[:, prefix:].transpose(1, 2).reshape(t.shape[0], -1, h, w)
+
+
+def channels_first(t):
+    return t.permute(0, 3, 1, 2)
+
+
+CASES = {
+    "class token": (vit, {}, cut(1, 2, 4), "norm1"),
+    "registers": (vit, {"reg_tokens": 4}, cut(5, 2, 4), "norm1"),
+    "average pooling": (vit, {"class_token": False, "global_pool": "avg"}, cut(0, 2, 4), None),
+    "tall": (vit, {"size": (96, 32)}, cut(1, 6, 2), "norm1"),
+    "swin": (swin, {}, channels_first, None),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("method", FORMULAS)
+def test_equals_the_slow_reference(name, method):
+    make, options, grid, norm = CASES[name]
+    model = make(**options)
+    blocks = [n for n, m in model.named_modules() if type(m).__name__ in ("Block", "SwinTransformerBlock")]
+    layers = [f"{b}.{norm}" if norm else b for b in blocks]
+    layers = layers if method == "fully" else layers[-1:]
+    size = options.get("size", (64, 96) if make is swin else (32, 64))
+    x = torch.randn(1, 3, *size).double()
+    want = int(model(x).argmax())
+    expected = reference_map(method, model, layers, x, lambda y: y[:, want], grid=grid)
+    got = camplug.create(method, model).maps(x, want)[0]
+    assert got.shape == size
+    assert expected.max() == 1
+    assert relative_error(got, expected) <= 1e-5
+
+
+def test_the_last_block_of_a_class_token_model_is_not_silently_empty():
+    model, x = vit(), torch.randn(2, 3, 32, 64).double()
+    assert (camplug.GradCAM(model).maps(x).amax((1, 2)) == 1).all()
+
+
+def test_cam_of_swin_and_of_a_class_token_model():
+    model, x = swin(), torch.randn(1, 3, 64, 96).double()
+    (features, _), *_ = record(model, ["norm"], x, lambda y: y[:, 2])[0]
+    expected = reference_cam(channels_first(features)[0], model.head.fc.weight[2].detach(), (64, 96))
+    assert relative_error(camplug.CAM(model).maps(x, 2)[0], expected) <= 1e-5
+    with pytest.raises(camplug.ModelError, match="VisionTransformer does not"):
+        camplug.CAM(vit()).maps(torch.randn(1, 3, 32, 64).double(), 2)
+
+
+def test_torchvision_transformers():
+    torch.manual_seed(0)
+    model = torchvision.models.vision_transformer.VisionTransformer(64, 16, 2, 2, 16, 32, num_classes=5).eval()
+    nn.init.normal_(model.heads[-1].weight)
+    x = torch.randn(1, 3, 64, 64)
+    layers = ["encoder.layers.encoder_layer_1.ln_1"]
+    expected = reference_map("gradcam", model, layers, x, lambda y: y[:, 1], grid=cut(1, 4, 4))
+    assert relative_error(camplug.GradCAM(model).maps(x, 1)[0], expected) <= 1e-4
+
+
+def test_own_reshape():
+    model, x = vit(), torch.randn(1, 3, 32, 64).double()
+    got = camplug.LayerCAM(model, "blocks.1", reshape=cut(1, 2, 4)).maps(x, 1)
+    assert torch.equal(got, camplug.LayerCAM(model, "blocks.1").maps(x, 1))
+
+
+def test_a_layer_that_is_no_grid_is_refused_by_name():
+    model, x = vit(), torch.randn(1, 3, 32, 64).double()
+    with pytest.raises(camplug.LayerError, match=r"'fc_norm'.*reshape=|'head'.*reshape="):
+        camplug.GradCAM(model, "head").maps(x, 1)

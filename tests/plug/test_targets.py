@@ -1,0 +1,58 @@
+"""Reading the caller's classes and the model's output."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from camplug import ModelError, TargetError
+from camplug.plug import logits_of, resolve
+
+Y = torch.arange(6.0).view(2, 3)
+
+
+class WithLogits:
+    logits = Y
+
+
+@pytest.mark.parametrize(
+    "output",
+    [Y, (Y, 2), [Y], {"logits": Y, "aux": -Y}, {"aux": -Y, "out": Y}, {"only": Y}, WithLogits(), Y[:, :, None, None]],
+)
+def test_logits_are_found(output):
+    assert torch.equal(logits_of(output), Y)
+
+
+def test_a_vector_is_one_score_per_image():
+    assert logits_of(Y[:, 0]).shape == (2, 1)
+
+
+@pytest.mark.parametrize("output", [None, "text", {"names": ["a"]}, (1, 2), Y[:, :, None, None].expand(-1, -1, 2, 2)])
+def test_no_logits_is_told(output):
+    with pytest.raises(ModelError, match="callable"):
+        logits_of(output)
+
+
+def test_rounds_and_scores():
+    targets = resolve([[2, 0], [1]], Y, 2)
+    assert targets.rounds == 2
+    assert targets.per_image
+    assert targets.scores(Y, 0).tolist() == [2.0, 4.0]
+    assert targets.of_round(1) == ([0], [0])
+    assert targets.scores(Y, 1).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        (3, "0 to 2"),
+        ([0, 3], "class 3 is outside"),
+        ([1], "1 entries in classes for 2 images"),
+        ([[0], 1], "mixes"),
+        ("cat", "3 entries|no class index"),
+        ([0.5, 1], "no class index"),
+    ],
+)
+def test_bad_classes(classes, says):
+    with pytest.raises(TargetError, match=says):
+        resolve(classes, Y, 2)
