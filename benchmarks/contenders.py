@@ -150,32 +150,32 @@ def forward(s: Setting) -> Iterator[Any]:
     yield lambda: torch.no_grad()(s.model)(s.x)
 
 
-@contender("forward", "the same, channels_last input", "floor")
+@contender("forward", "forward pass, no_grad, channels_last", "floor")
 def forward_channels_last(s: Setting) -> Iterator[Any]:
     yield lambda: torch.no_grad()(s.model)(s.x.contiguous(memory_format=torch.channels_last))
 
 
-@contender("layer", "floor: forward + gradient at the layer", "floor")
+@contender("layer", "floor: gradient at the layer", "floor")
 def floor_layer(s: Setting) -> Iterator[Any]:
     yield from gradient_at_layer(s, torch.contiguous_format)
 
 
-@contender("layer", "the same floor, channels_last input", "floor")
+@contender("layer", "floor: gradient at the layer, channels_last", "floor")
 def floor_layer_channels_last(s: Setting) -> Iterator[Any]:
     yield from gradient_at_layer(s, torch.channels_last)
 
 
-@contender("convs", "floor: forward + gradients at the convolutions", "floor")
+@contender("convs", "floor: gradients at the convolutions", "floor")
 def floor_convs(s: Setting) -> Iterator[Any]:
     yield from gradients_at_convs(s, torch.contiguous_format)
 
 
-@contender("convs", "the same floor, channels_last input", "floor")
+@contender("convs", "floor: gradients at the convolutions, channels_last", "floor")
 def floor_convs_channels_last(s: Setting) -> Iterator[Any]:
     yield from gradients_at_convs(s, torch.channels_last)
 
 
-@contender("classes", "floor: one forward + a gradient per class", "floor")
+@contender("classes", "floor: one forward pass, a gradient per class", "floor")
 def floor_classes(s: Setting) -> Iterator[Any]:
     with from_layer(s) as outputs:
 

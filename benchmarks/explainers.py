@@ -26,6 +26,7 @@ from torchvision import models
 
 PACKAGES = ["camplug", "torch", "torchvision", "grad-cam", "torchcam", "captum", "numpy"]
 DIFFERS = 1.005  # memory and operations are counted, not timed; anything above half a percent is a difference
+UNEVEN = 1.5  # quartiles further apart than this: something else was running
 
 
 def parsed(argv: list[str]) -> argparse.Namespace:
@@ -72,9 +73,9 @@ def measured(args: argparse.Namespace, command: str) -> dict[str, Any]:
         setting = Setting(model, images[:batch], logits[:batch].argmax(1).tolist(), many, args.layer)
         running = [c for c in chosen if c.job != "classes" or batch == 1]
         rows += measured_batch(running, setting, device, rounds)
-    setting = Setting(model, images, logits.argmax(1).tolist(), many, args.layer)
+    setting = Setting(model.double(), images[:2].double(), logits[:2].argmax(1).tolist(), many, args.layer)
     with clean(model):
-        differences = agreement(setting)
+        differences = agreement(setting)  # in float64, where rounding does not hide or feign a difference
     return {
         "command": command,
         "model": args.model,
@@ -231,6 +232,10 @@ def report(data: dict[str, Any]) -> list[str]:
         "",
     ]
     lines += [f"Left out, because not installed: {', '.join(data['left out'])}.", ""] if data["left out"] else []
+    uneven = [r for r in data["rows"] if r["wall_ms"]["high"] > UNEVEN * r["wall_ms"]["low"]]
+    if uneven:
+        share = f"{len(uneven)} of {len(data['rows'])} rows"
+        lines += [f"**Disturbed run:** in {share} the quartiles are more than {UNEVEN}x apart; measure again.", ""]
     for batch in sorted({r["batch"] for r in data["rows"]}):
         for job, title in JOBS.items():
             rows = [r for r in data["rows"] if (r["batch"], r["job"]) == (batch, job)]
@@ -240,7 +245,12 @@ def report(data: dict[str, Any]) -> list[str]:
                 f"{title.replace('Many', str(data['classes']))}, batch {batch}, {len(rows[0]['rounds_wall_s'])} rounds"
             )
             lines += [f"### {what}", "", *job_table(sorted(rows, key=in_order), job)]
-    lines += ["### Do they compute the same?", "", "Largest difference from camplug's maps, whose maximum is 1:", ""]
+    lines += [
+        "### Do they compute the same?",
+        "",
+        "Largest difference from camplug's maps, whose maximum is 1, in float64:",
+        "",
+    ]
     lines += [*(f"- {what}: {value:.1e}" for what, value in data["agreement"].items()), ""]
     lines += ["### Where camplug is not first", ""]
     lines += [*(f"- {loss}" for loss in compared(data, against_floor=False) or ["Nowhere in this run."]), ""]
@@ -256,8 +266,8 @@ def report(data: dict[str, Any]) -> list[str]:
 
 
 def in_order(row: dict[str, Any]) -> tuple[int, float]:
-    """Floors first, then by time."""
-    return (0 if row["library"] == "floor" else 1, row["wall_ms"]["median"])
+    """Floors first, as defined; then by time."""
+    return (0, 0) if row["library"] == "floor" else (1, row["wall_ms"]["median"])
 
 
 def job_table(rows: list[dict[str, Any]], job: str) -> list[str]:

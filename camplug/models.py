@@ -146,7 +146,9 @@ def _imported(name: str, options: dict[str, Any]) -> nn.Module:
 def _read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     path = os.fspath(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on pickle protocols; what matters is raised
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {path!r}.") from None
     except OSError as error:

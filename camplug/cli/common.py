@@ -50,6 +50,8 @@ def plain_errors() -> Iterator[None]:
         warnings.showwarning = _show_warning
         try:
             yield
+        except (typer.Exit, typer.Abort):  # both are RuntimeErrors
+            raise
         except CamplugError as error:
             _give_up(str(error), error)
         except (OSError, RuntimeError, MemoryError, ImportError) as error:

@@ -104,7 +104,9 @@ def _folder(
         raise InputError(f"the folder {str(folder)!r} cannot be made ({error.strerror}).") from None
     entries: list[dict[str, Any]] = []
     broken: list[tuple[Path, str]] = []
-    for file, name in track(list(zip(files, names, strict=True)), description="explaining", console=common.err):
+    pairs = list(zip(files, names, strict=True))
+    hidden = not common.err.is_terminal
+    for file, name in track(pairs, description="explaining", console=common.err, disable=hidden):
         try:
             result = explainer.explain(file, wanted)
             assert isinstance(result, Explanation)

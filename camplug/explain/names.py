@@ -53,7 +53,7 @@ def index_of(name: str, names: list[str] | None, count: int) -> int:
         TargetError: no class or several classes fit; the nearest are suggested.
     """
     wanted = name.strip().lower()
-    if wanted.isdigit():
+    if wanted.isdecimal():
         if int(wanted) < count:
             return int(wanted)
         raise TargetError(f"class {wanted} is outside the model's {count} classes; allowed are 0 to {count - 1}.")
@@ -64,7 +64,7 @@ def index_of(name: str, names: list[str] | None, count: int) -> int:
     if len(exact) == 1:
         return exact[0]
     words = wanted.split()
-    partial = exact or [i for i, n in enumerate(names) if all(w in _words(n) for w in words)]
+    partial = exact or [i for i, n in enumerate(names) if words and all(w in _words(n) for w in words)]
     if len(partial) == 1:
         return partial[0]
     if partial:

@@ -107,22 +107,20 @@ def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
     left, right, error_x = _line(across.mean(0), width)
     top, bottom, error_y = _line(down.mean(1), height)
     shears = max(float(across.std(0).max()), float(down.std(1).max())) if min(black.shape) > 1 else 0.0
-    fits = all(error < 0.05 for error in (error_x, error_y, shears)) and left < right and top < bottom
-    if draws or not fits:
+    wide, high = 0.01 * width + 1, 0.01 * height + 1  # what eight bits can tell
+    straight = all(error < 0.05 for error in (error_x, error_y, shears))
+    if draws or not (straight and -wide < left < right < width + wide and -high < top < bottom < height + high):
         warnings.warn(
             "the transform does more than resize and crop (it rotates, mirrors, pads, distorts or draws at random); the "
             "map is laid over the whole photograph and may be off.",
             stacklevel=2,
         )
         return Box(0, 0, width, height)
-    whole = Box(left, top, right, bottom)
-    tolerance = (0.01 * width + 1, 0.01 * height + 1)  # what eight bits can tell
-    near = abs(left) < tolerance[0] and abs(right - width) < tolerance[0]
-    close = abs(top) < tolerance[1] and abs(bottom - height) < tolerance[1]
-    return Box(
-        0 if near else whole.left, 0 if close else whole.top,
-        width if near else whole.right, height if close else whole.bottom,
-    )  # fmt: skip
+    if abs(left) < wide and abs(right - width) < wide:
+        left, right = 0, width
+    if abs(top) < high and abs(bottom - height) < high:
+        top, bottom = 0, height
+    return Box(left, top, right, bottom)
 
 
 def _line(values: Tensor, length: int) -> tuple[float, float, float]:
@@ -132,7 +130,7 @@ def _line(values: Tensor, length: int) -> tuple[float, float, float]:
         return 0.0, float(length), 0.0
     centres = np.arange(n) + 0.5
     inner = slice(n // 10, n - n // 10)  # resampling bends the ramp at the borders
-    slope, start = np.polyfit(centres[inner], values.numpy()[inner], 1)
+    slope, start = map(float, np.polyfit(centres[inner], values.numpy()[inner], 1))
     error = float(np.abs(start + slope * centres - values.numpy()).max())
     return start * length, (start + slope * n) * length, error
 

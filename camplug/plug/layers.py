@@ -46,8 +46,8 @@ def select(
         layers: its `named_layers`.
         selector: "convs" (every `nn.Conv2d`; in a transformer, whose only convolution cuts the patches, the token
             layer of every block), "last" (the last feature map, or token layer, before the head), "stages" (the last
-            feature map of every resolution), a layer name, a glob over names ("layer4.*.conv3"), a module, a module
-            type, a callable `(name, module) -> bool`, or a list of names, globs, modules and types.
+            feature map of every resolution), a layer name, a glob over names ("layer4.*.conv3"; "*" stays within one part of
+            the name, "**" is any number of parts), a module, a module type, a callable `(name, module) -> bool`, or a list of names, globs, modules and types.
         outline: what a run of the model showed; needed for "last" and "stages".
 
     Raises:
@@ -107,12 +107,21 @@ def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, outli
         return found
     if text in layers:
         return [text]
-    found = fnmatch.filter(layers, text)
+    found = [name for name in layers if name and _glob(name.split("."), text.split("."))]
     if not found:
         near = difflib.get_close_matches(text, layers, n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
         raise LayerError(f"this {kind} has no layer named {text!r}{hint}")
     return found
+
+
+def _glob(name: list[str], pattern: list[str]) -> bool:
+    """Whether the parts of a name match those of a pattern; "**" stands for any number of parts."""
+    if not pattern:
+        return not name
+    if pattern[0] == "**":
+        return any(_glob(name[i:], pattern[1:]) for i in range(len(name) + 1))
+    return bool(name) and fnmatch.fnmatchcase(name[0], pattern[0]) and _glob(name[1:], pattern[1:])
 
 
 def token_layers(layers: dict[str, nn.Module]) -> list[str]:

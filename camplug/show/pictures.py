@@ -24,12 +24,16 @@ def colorize(heat: Array, colors: str = DEFAULT_COLORS) -> Array:
     Raises:
         InputError: no such colour map.
     """
+    rgba = _colormap(colors)(np.clip(heat, 0, 1), bytes=True)
+    return np.asarray(rgba)[..., :3]
+
+
+def _colormap(colors: str) -> Any:
     import matplotlib
 
     if colors not in matplotlib.colormaps:
         raise InputError(f"there is no colour map {colors!r}; for instance inferno, viridis, magma, cividis.")
-    rgba = matplotlib.colormaps[colors](np.clip(heat, 0, 1), bytes=True)
-    return np.asarray(rgba)[..., :3]
+    return matplotlib.colormaps[colors]
 
 
 def overlay(
@@ -100,8 +104,10 @@ def grid(
         title: over everything.
         columns: pictures per row; default: up to 5.
         colors, opacity: as for `overlay`.
+
+    Raises:
+        InputError: another number of titles than of maps, or as for `overlay`.
     """
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
@@ -122,7 +128,7 @@ def grid(
         axis.imshow(panel)
         axis.set_title(text, fontsize=9, parse_math=False)
     figure.set_layout_engine("constrained")
-    bar = ScalarMappable(cmap=matplotlib.colormaps[colors])
+    bar = ScalarMappable(cmap=_colormap(colors))
     figure.colorbar(bar, ax=list(axes), fraction=0.03, pad=0.01, shrink=0.85).ax.tick_params(labelsize=8)
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)

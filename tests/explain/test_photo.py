@@ -106,7 +106,10 @@ def test_transparency_is_laid_on_white(mode):
     if mode == "La":
         image = image.convert("LA").convert("La")
     elif mode == "PA":
-        image = image.convert("LA").convert("PA")
+        alpha = image.getchannel("A")
+        image = Image.new("P", image.size)
+        image.putalpha(alpha)
+        assert image.mode == "PA"
     else:
         image = image.convert(mode)
     pixels = np.asarray(read_photo(image))
@@ -174,7 +177,9 @@ def test_floating_point_grey_outside_of_any_range_is_stretched():
         read_photo(Image.fromarray(np.array([[np.nan, 0], [0, 0]], np.float32)))
 
 
-@pytest.mark.parametrize("mode,value,rgb", [("L", 77, (77, 77, 77)), ("1", 1, (255, 255, 255)), ("I", 77, (77, 77, 77))])
+@pytest.mark.parametrize(
+    "mode,value,rgb", [("L", 77, (77, 77, 77)), ("1", 1, (255, 255, 255)), ("I", 77, (77, 77, 77))]
+)
 def test_grey(mode, value, rgb):
     assert (np.asarray(read_photo(Image.new(mode, (3, 5), value))) == rgb).all()
 

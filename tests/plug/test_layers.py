@@ -35,6 +35,19 @@ def test_selectors(selector, want):
     assert names(awkward.FeatureModule(), selector) == want
 
 
+def test_globs_go_part_by_part():
+    model = torchvision.models.resnet18()
+    assert names(model, "layer*") == ["layer1", "layer2", "layer3", "layer4"]
+    assert names(model, "layer4.*.conv2") == ["layer4.0.conv2", "layer4.1.conv2"]
+    assert names(model, "layer4.**.conv2") == ["layer4.0.conv2", "layer4.1.conv2"]
+    assert len(names(model, "**.conv2")) == 8
+    assert names(model, "**.downsample.0") == [
+        "layer2.0.downsample.0",
+        "layer3.0.downsample.0",
+        "layer4.0.downsample.0",
+    ]
+
+
 def test_a_module_selects_itself():
     model = awkward.FeatureModule()
     assert names(model, model.bn2) == ["bn2"]

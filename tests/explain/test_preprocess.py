@@ -1,0 +1,253 @@
+"""What the model reads of a photograph, and which part of the photograph that is."""
+
+from __future__ import annotations
+
+import random
+import warnings
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+from torchvision import transforms as T
+from torchvision.transforms import v2
+
+from camplug.errors import InputError
+from camplug.explain import preprocess as module
+from camplug.explain.preprocess import IMAGENET_MEAN, IMAGENET_STD, Box, Custom, Preprocess, find_box, preprocess_of
+
+
+def plain(width, height, colour=(255, 51, 0)):
+    return Image.new("RGB", (width, height), colour)
+
+
+def quiet_box(transform, size):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return find_box(transform, size)
+
+
+# ---- Preprocess
+
+
+def test_values_are_scaled_and_normalised():
+    x, box = Preprocess((8, 8), mean=(0.5, 0.1, 0.2), std=(0.5, 0.2, 0.4))(plain(8, 8))
+    assert x.dtype == torch.float32
+    assert x.shape == (3, 8, 8)
+    expected = torch.tensor([(1 - 0.5) / 0.5, (0.2 - 0.1) / 0.2, (0 - 0.2) / 0.4])
+    torch.testing.assert_close(x, expected[:, None, None].expand(3, 8, 8))
+    assert box == Box(0, 0, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "photo,size,shape",
+    [
+        ((120, 80), (40, 40), (40, 60)),
+        ((80, 120), (40, 40), (60, 40)),
+        ((20, 10), (40, 40), (40, 80)),  # small photographs grow
+        ((100, 100), (32, 64), (64, 64)),  # the shorter side of each is reached
+        ((4000, 10), (40, 40), (40, 160)),  # a panorama costs no more than four squares
+        ((10, 4000), (40, 40), (160, 40)),
+        ((2, 5000), (32, 32), (128, 32)),
+    ],
+)
+def test_the_shape_is_kept_without_cropping(photo, size, shape):
+    x, box = Preprocess(size)(plain(*photo))
+    assert tuple(x.shape[1:]) == shape
+    assert box == Box(0, 0, *photo)
+
+
+def test_squeezing_keeps_everything_in_view():
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, 60:] = 255
+    x, box = Preprocess((20, 20), mean=(0, 0, 0), std=(1, 1, 1), keep_aspect=False)(Image.fromarray(pixels))
+    assert tuple(x.shape) == (3, 20, 20)
+    assert box == Box(0, 0, 80, 40)
+    assert (x[:, :, :14] == 0).all()
+    assert (x[:, :, 16:] == 1).all()  # the right quarter stays the right quarter
+
+
+def test_interpolation_is_what_it_says():
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    photo = Image.fromarray(pixels)
+    for how in ("nearest", "bilinear", "bicubic", "lanczos"):
+        x, _ = Preprocess((27, 27), (0, 0, 0), (1, 1, 1), how)(photo)
+        expected = np.asarray(photo.resize((27, 27), Image.Resampling[how.upper()]))
+        np.testing.assert_array_equal((x * 255).round().byte().permute(1, 2, 0).numpy(), expected)
+    x, _ = Preprocess((27, 27), (0, 0, 0), (1, 1, 1), "random")(photo)  # as some timm configurations say
+    expected = np.asarray(photo.resize((27, 27), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal((x * 255).round().byte().permute(1, 2, 0).numpy(), expected)
+
+
+# ---- geometry of somebody's own transform
+
+NORM = T.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+SHOWS = {
+    "resize and centre crop": ([T.Resize(64), T.CenterCrop(56), T.ToTensor(), NORM], (120, 80), (25, 5, 95, 75)),
+    "the same in v2": (
+        [v2.Resize(64), v2.CenterCrop(56), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)],
+        (120, 80),
+        (25, 5, 95, 75),
+    ),
+    "crop, then resize": ([T.CenterCrop(60), T.Resize(32), T.ToTensor()], (120, 80), (30, 10, 90, 70)),
+    "squeeze": ([T.Resize((40, 40)), T.ToTensor()], (300, 100), (0, 0, 300, 100)),
+    "nothing": ([T.ToTensor()], (50, 30), (0, 0, 50, 30)),
+    "corner": ([T.Lambda(lambda p: p.crop((0, 10, 50, 60))), T.ToTensor()], (100, 80), (0, 10, 50, 60)),
+    "grey": ([T.Grayscale(1), T.Resize(64), T.CenterCrop(56), T.ToTensor()], (80, 80), (5, 5, 75, 75)),
+    "inverted, 0 to 255, BGR": (
+        [T.Resize(64), T.CenterCrop(56), T.ToTensor(), T.Lambda(lambda x: 255 - 255 * x[[2, 1, 0]])],
+        (80, 80),
+        (5, 5, 75, 75),
+    ),
+    "a large photograph": ([T.Resize(64), T.CenterCrop(56), T.ToTensor(), NORM], (3000, 2000), (625, 125, 2375, 1875)),
+}
+
+
+@pytest.mark.parametrize("case", SHOWS)
+def test_the_box_of_resizing_and_cropping_is_found(case):
+    steps, (width, height), expected = SHOWS[case]
+    box = quiet_box(T.Compose(steps), (width, height))
+    # half a pixel of the resized picture, and what eight bits can tell of a long ramp
+    tolerance = max(1.0, 0.003 * max(width, height))
+    assert np.abs(np.subtract(box, expected)).max() <= tolerance, box
+
+
+def test_a_box_within_a_percent_is_the_whole_photograph():
+    assert quiet_box(T.Compose([T.CenterCrop((98, 198)), T.ToTensor()]), (200, 100)) == Box(0, 0, 200, 100)
+
+
+DOES_MORE = {
+    "rotates": [T.Resize((48, 48)), T.RandomRotation((30, 30)), T.ToTensor()],
+    "turns by 90": [T.Resize((48, 48)), T.Lambda(lambda p: p.rotate(90)), T.ToTensor()],
+    "mirrors": [T.Lambda(lambda p: p.transpose(Image.Transpose.FLIP_LEFT_RIGHT)), T.ToTensor()],
+    "upside down": [T.Lambda(lambda p: p.transpose(Image.Transpose.FLIP_TOP_BOTTOM)), T.ToTensor()],
+    "pads": [T.Resize(48), T.Pad(4), T.ToTensor()],
+    "pads one direction": [T.Pad((0, 6)), T.ToTensor()],
+    "reflects": [T.Pad(8, padding_mode="reflect"), T.ToTensor()],
+    "crops at random": [T.RandomResizedCrop(48), T.ToTensor()],
+    "mirrors at random": [T.Resize((48, 48)), T.RandomHorizontalFlip(), T.ToTensor()],
+    "draws from random": [T.Lambda(lambda p: p if random.random() < 2 else None), T.ToTensor()],
+    "draws from numpy": [T.Lambda(lambda p: p if np.random.rand() < 2 else None), T.ToTensor()],  # noqa: NPY002
+    "bends the values": [T.ToTensor(), T.Lambda(lambda x: x**3)],
+}
+
+
+@pytest.mark.parametrize("case", DOES_MORE)
+@pytest.mark.parametrize("size", [(100, 80), (400, 401)])
+def test_a_transform_that_does_more_is_told_of(case, size):
+    with pytest.warns(UserWarning, match="does more than resize and crop"):
+        assert find_box(T.Compose(DOES_MORE[case]), size) == Box(0, 0, *size)
+
+
+def test_custom_hands_on_the_users_own_tensor():
+    transform = T.Compose([T.Resize(64), T.CenterCrop(56), T.ToTensor(), NORM])
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8))
+    x, box = Custom(transform)(photo)
+    torch.testing.assert_close(x, transform(photo))
+    assert box == find_box(transform, photo.size)
+
+
+@pytest.mark.parametrize(
+    "transform,got",
+    [
+        (lambda p: p, "Image"),
+        (lambda p: np.asarray(p), "ndarray"),
+        (T.PILToTensor(), r"torch\.uint8 \[3, 8, 9\]"),
+        (lambda p: T.ToTensor()(p)[None], r"torch\.float32 \[1, 3, 8, 9\]"),
+    ],
+)
+def test_custom_refuses_what_is_no_float_image(transform, got):
+    with pytest.raises(
+        InputError, match=r"transform= must turn a PIL image into a float tensor \[3,H,W\]; it gave " + got
+    ):
+        Custom(transform)(plain(9, 8))
+
+
+# ---- what a model wants
+
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+def test_timm_configuration():
+    model = timm.create_model("test_resnet", pretrained=False)
+    cfg = model.pretrained_cfg
+    got = preprocess_of(model)
+    assert got == Preprocess(
+        tuple(cfg["input_size"][1:]), tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"], keep_aspect=True
+    )
+    assert got.size == (160, 160)
+
+
+def test_transformers_of_one_input_size_are_squeezed():
+    model = timm.create_model("test_vit", pretrained=False)
+    got = preprocess_of(model)
+    assert got.keep_aspect is False
+    x, _ = got(plain(300, 100))
+    assert tuple(x.shape[1:]) == tuple(model.pretrained_cfg["input_size"][1:])
+
+
+def test_fixed_input_size_in_the_configuration_of_a_convolutional_model():
+    model = Net()
+    model.pretrained_cfg = {"input_size": (3, 30, 50), "fixed_input_size": True, "mean": (0, 0, 0), "std": (1, 1, 1)}
+    assert preprocess_of(model) == Preprocess((30, 50), (0, 0, 0), (1, 1, 1), "bilinear", keep_aspect=False)
+
+
+def test_torchvision_weights_on_the_model_or_as_transform():
+    weights = torchvision.models.EfficientNet_B0_Weights.IMAGENET1K_V1  # bicubic, unlike the default
+    expected = Preprocess((224, 224), IMAGENET_MEAN, IMAGENET_STD, "bicubic", keep_aspect=True)
+    model = Net()
+    assert preprocess_of(model, weights.transforms()) == expected
+    model.weights = weights
+    assert preprocess_of(model) == expected
+    del model.weights
+    model.transforms = weights.transforms()
+    assert preprocess_of(model) == expected
+
+
+def test_a_preset_for_a_transformer_is_squeezed():
+    model = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=3)
+    model.weights = torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1
+    assert preprocess_of(model) == Preprocess((224, 224), IMAGENET_MEAN, IMAGENET_STD, "bilinear", keep_aspect=False)
+
+
+def test_a_given_transform_comes_first():
+    model = timm.create_model("test_resnet", pretrained=False)
+    own = Preprocess((31, 33))
+    assert preprocess_of(model, own) is own
+    transform = T.ToTensor()
+    assert preprocess_of(model, transform) == Custom(transform)
+    with pytest.raises(InputError, match="transform= must be callable on a PIL image; got int"):
+        preprocess_of(model, 3)
+
+
+def test_defaults_are_told_of_once(monkeypatch):
+    monkeypatch.setattr(module, "_warned", False)
+    with pytest.warns(
+        UserWarning, match=r"ImageNet's mean and standard deviation and 224 pixels are assumed.*transform="
+    ):
+        got = preprocess_of(Net())
+    assert got == Preprocess((224, 224), IMAGENET_MEAN, IMAGENET_STD, "bilinear", keep_aspect=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert preprocess_of(Net()) == got
+
+
+def test_nothing_is_told_where_the_model_knows(monkeypatch):
+    monkeypatch.setattr(module, "_warned", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        preprocess_of(timm.create_model("test_resnet", pretrained=False))
+        preprocess_of(Net(), T.ToTensor())
+    assert module._warned is False
+
+
+@pytest.mark.filterwarnings("ignore:the model does not say")
+def test_image_size_of_the_model():
+    model = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=3)
+    assert preprocess_of(model) == Preprocess((32, 32), keep_aspect=False)

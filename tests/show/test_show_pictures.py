@@ -1,0 +1,144 @@
+"""Overlays and grids, pixel by pixel where that is decided by the arguments."""
+
+from __future__ import annotations
+
+import warnings
+
+import matplotlib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from camplug.errors import InputError
+from camplug.show import colorize, grid, overlay
+
+RNG = np.random.default_rng(0)
+PHOTO = RNG.integers(0, 256, (60, 90, 3), dtype=np.uint8)
+HEAT = RNG.random((60, 90)).astype(np.float32)
+
+
+def panels(picture, colour):
+    """Boxes (top, left, bottom, right) of the parts of a picture that have this colour."""
+    same = (np.abs(np.asarray(picture).astype(int) - colour).max(2) <= 2) if not isinstance(colour, str) else None
+    parts, _ = ndimage.label(same)
+    found = ndimage.find_objects(parts)
+    return [(s[0].start, s[1].start, s[0].stop, s[1].stop) for s in found if (s[0].stop - s[0].start) > 20]
+
+
+def test_colours_are_those_of_matplotlib():
+    for colors in ("inferno", "viridis", "gray"):
+        expected = (matplotlib.colormaps[colors](HEAT)[..., :3] * 255).astype(np.uint8)
+        got = colorize(HEAT, colors)
+        assert got.dtype == np.uint8
+        assert np.abs(got.astype(int) - expected).max() <= 1
+    assert colorize(np.array([[0.0, 1.0]]), "gray").tolist() == [[[0, 0, 0], [255, 255, 255]]]
+    assert colorize(np.array([[-3.0, 7.0]]), "gray").tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+def test_unknown_colours():
+    with pytest.raises(InputError, match="there is no colour map 'hot pink'; for instance inferno, viridis"):
+        colorize(HEAT, "hot pink")
+    with pytest.raises(InputError, match="there is no colour map"):
+        grid(PHOTO, [HEAT], ["a"], colors="hot pink")
+    with pytest.raises(InputError, match="there is no colour map"):
+        grid(PHOTO, [], [], colors="hot pink")
+
+
+def test_opacity_mixes_photograph_and_colours():
+    colour = colorize(HEAT)
+    np.testing.assert_array_equal(np.asarray(overlay(PHOTO, HEAT, opacity=0, bar=False)), PHOTO)
+    np.testing.assert_array_equal(np.asarray(overlay(PHOTO, HEAT, opacity=1, bar=False)), colour)
+    half = np.asarray(overlay(PHOTO, HEAT, opacity=0.25, bar=False)).astype(float)
+    assert np.abs(half - (0.75 * PHOTO + 0.25 * colour)).max() <= 0.5
+
+
+@pytest.mark.parametrize("opacity", [-0.1, 1.1, float("nan")])
+def test_opacity_outside(opacity):
+    with pytest.raises(InputError, match=rf"opacity={opacity}; allowed are 0 to 1"):
+        overlay(PHOTO, HEAT, opacity=opacity)
+
+
+def test_sizes_must_fit():
+    with pytest.raises(InputError, match=r"the photograph is \(60, 90\) and the map \(90, 60\)"):
+        overlay(PHOTO, HEAT.T)
+
+
+def test_the_bar_stands_beside_the_picture_and_runs_from_one_down_to_zero():
+    bare, barred = overlay(PHOTO, HEAT, bar=False), overlay(PHOTO, HEAT, opacity=0.6)
+    assert barred.height == bare.height
+    pixels = np.asarray(barred).astype(int)
+    np.testing.assert_array_equal(pixels[:, :90], np.asarray(bare))
+    column = next(x for x in range(90, barred.width) if (pixels[:, x] != 255).any(1).all())  # the first of the bar
+    expected = 0.4 * 127 + 0.6 * colorize(np.linspace(1, 0, 60)[:, None])[:, 0].astype(float)
+    assert np.abs(pixels[:, column] - expected).max() <= 1
+    assert (pixels[:, 90:column] == 255).all()
+    written = (pixels[:, column + 12 :] < 128).any((1, 2))  # "1" at the top, "0.5", and "0" at the bottom
+    assert written[:8].any() and written[26:34].any() and written[-8:].any()
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 400), (400, 2), (700, 500)])
+def test_pictures_of_any_shape(shape):
+    photo, heat = np.zeros((*shape, 3), np.uint8), np.ones(shape)
+    picture = np.asarray(overlay(photo, heat))
+    np.testing.assert_array_equal(picture[:, : shape[1]], np.asarray(overlay(photo, heat, bar=False)))
+
+
+def test_the_arguments_are_not_changed():
+    photo, heat = PHOTO.copy(), HEAT.copy()
+    overlay(photo, heat)
+    grid(photo, [heat], ["a"])
+    np.testing.assert_array_equal(photo, PHOTO)
+    np.testing.assert_array_equal(heat, HEAT)
+
+
+RED = np.full((60, 90, 3), (255, 0, 0), np.uint8)
+NOTHING = np.zeros((60, 90))
+
+
+@pytest.mark.parametrize(
+    "maps,columns,rows", [(0, None, [1]), (3, None, [4]), (4, 5, [5]), (7, None, [5, 3]), (3, 2, [2, 2])]
+)
+def test_photograph_and_maps_stand_side_by_side(maps, columns, rows):
+    titles = [f"map {i}" for i in range(maps)]
+    picture = grid(RED, [NOTHING] * maps, titles, columns=columns, opacity=0)
+    found = panels(picture, (255, 0, 0))
+    assert len(found) == maps + 1
+    tops = sorted({box[0] for box in found})
+    assert [sum(box[0] == top for box in found) for top in tops] == rows
+    for top, left, bottom, right in found:
+        assert (right - left) / (bottom - top) == pytest.approx(1.5, rel=0.03)
+
+
+def test_the_first_panel_is_the_photograph_and_the_others_are_the_overlays_in_order():
+    levels = [0.2, 0.5, 0.9]
+    picture = grid(RED, [np.full((60, 90), v) for v in levels], ["a", "b", "c"], colors="gray", opacity=1)
+    ((top, left, bottom, right),) = panels(picture, (255, 0, 0))
+    greys = [panels(picture, np.array([round(v * 255)] * 3)) for v in levels]
+    row = [next(b for b in boxes if abs(b[0] - top) <= 1 and abs(b[2] - bottom) <= 1) for boxes in greys]
+    lefts = [left] + [b[1] for b in row]
+    assert lefts == sorted(lefts) and len(set(lefts)) == 4
+
+
+def test_titles_are_drawn_as_they_are():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = grid(RED, [NOTHING], ["a"], opacity=0)
+        odd = grid(RED, [NOTHING], [r"$\frac{$"], title=r"$5 and \nosuch$", opacity=0)  # no formula
+        tall = grid(RED, [NOTHING], ["a"], title="over everything", opacity=0)
+    assert odd.size == tall.size
+    assert tall.height > plain.height
+    assert len(panels(odd, (255, 0, 0))) == 2
+
+
+def test_one_title_per_map():
+    with pytest.raises(InputError, match="1 maps and 2 titles; give one title per map"):
+        grid(PHOTO, [HEAT], ["a", "b"])
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (10, 600), (600, 10)])
+def test_grids_of_narrow_photographs(shape):
+    photo = np.full((*shape, 3), (255, 0, 0), np.uint8)
+    picture = np.asarray(grid(photo, [np.zeros(shape)] * 2, ["a", "b"], opacity=0)).astype(int)
+    red = (picture[..., 0] > 200) & (picture[..., 1] < 60)
+    assert red.sum() > 100
+    assert max(picture.shape) < 6000
