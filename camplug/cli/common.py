@@ -34,7 +34,7 @@ Checkpoint: TypeAlias = Annotated[Path | None, typer.Option(help="State dict to 
 NumClasses: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Classes of the model's head.")]
 Labels: TypeAlias = Annotated[Path | None, typer.Option(help="Text file with one class name per line.")]
 ClassNames: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--class", "-c", help="Class index or name; repeat for several. [default: predicted]")
+    list[str] | None, typer.Option("--class", "-c", help="Class index or name; repeat for more. [default: predicted]")
 ]
 Mean: TypeAlias = Annotated[float | None, typer.Option(help="Normalisation mean, if the model does not know its own.")]
 Std: TypeAlias = Annotated[float | None, typer.Option(help="Normalisation standard deviation, likewise.")]
@@ -92,9 +92,7 @@ def load(model: str, checkpoint: Path | None, num_classes: int | None, device: s
     return load_model(model, checkpoint=checkpoint, num_classes=num_classes).to(where)
 
 
-def explainer_options(
-    model: nn.Module, labels: Path | None, mean: float | None, std: float | None
-) -> dict[str, Any]:
+def explainer_options(model: nn.Module, labels: Path | None, mean: float | None, std: float | None) -> dict[str, Any]:
     """Keyword arguments for an explainer from the command line's options."""
     from dataclasses import replace
 

@@ -17,7 +17,7 @@ from camplug.explain.registry import method
 from camplug.show import grid
 
 
-def compare(
+def compare(  # noqa: PLR0917
     path: Annotated[Path | None, typer.Argument(help="A photograph. [default: a photograph of a cat]")] = None,
     model: common.Model = "demo",
     class_name: Annotated[

@@ -19,7 +19,7 @@ from camplug.show import grid
 DEMO_METHODS = {"fully": "Fully-CAM", "cam": "CAM", "gradcam": "Grad-CAM"}
 
 
-def explain(
+def explain(  # noqa: PLR0917
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Photographs, or folders of them. [default: a photograph of a cat]")
     ] = None,

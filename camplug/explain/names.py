@@ -45,7 +45,7 @@ def imagenet_names() -> list[str]:
 
 
 def index_of(name: str, names: list[str] | None, count: int) -> int:
-    """The class that a name means: the whole name, one of its comma-separated synonyms, or the only one holding the words.
+    """The class that a name means: the whole name, one of its comma-separated synonyms, or the only one with the words.
 
     A number in quotes is read as an index.
 
@@ -73,8 +73,9 @@ def index_of(name: str, names: list[str] | None, count: int) -> int:
     flat = {part: i for i, p in enumerate(parts) for part in p}
     near = difflib.get_close_matches(wanted, flat, n=3, cutoff=0.5)
     near = near or [part for part in flat if words and any(w in part for w in words)][:3]
-    hint = f"; did you mean {', '.join(f'{n} ({flat[n]})' for n in near)}?" if near else f"; give an index from 0 to {count - 1}."
-    raise TargetError(f"no class is called {name!r}{hint}")
+    listed = ", ".join(f"{n} ({flat[n]})" for n in near)
+    hint = f"did you mean {listed}?" if near else f"give an index from 0 to {count - 1}."
+    raise TargetError(f"no class is called {name!r}; {hint}")
 
 
 def _words(name: str) -> list[str]:

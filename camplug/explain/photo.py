@@ -43,7 +43,8 @@ def read_photo(source: Any) -> Image:
         image = _from_array(source)
     else:
         raise InputError(
-            f"an image can be a path, a PIL image, a uint8 array [H,W,3] or a float tensor; got {type(source).__name__}."
+            "an image can be a path, a PIL image, a uint8 array [H,W,3] or a float tensor; got "
+            f"{type(source).__name__}."
         )
     called = repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "the image"
     if min(image.size) < 2:

@@ -141,8 +141,9 @@ def _count(explainer: Explainer, x: Tensor) -> int:
     if explainer.labels is not None:
         return len(explainer.labels)
     model = unwrap(explainer.model)
-    if isinstance(getattr(model, "num_classes", None), int):
-        return int(model.num_classes)
+    told = getattr(model, "num_classes", None)
+    if isinstance(told, int):
+        return told
     with Tape(model, [""], forward_only=True):
         return int(logits_of(model(checked_batch(model, x[:1]))).shape[1])
 

@@ -74,6 +74,11 @@ class Custom:
     transform: Callable[[Any], Any]
 
     def __call__(self, photo: Image) -> tuple[Tensor, Box]:
+        """The transform's tensor [3,H,W] and the part of the photograph that it shows.
+
+        Raises:
+            InputError: the transform gives something else.
+        """
         x = self.transform(photo)
         if not isinstance(x, Tensor) or x.ndim != 3 or not x.is_floating_point():
             got = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -111,8 +116,8 @@ def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
     straight = all(error < 0.05 for error in (error_x, error_y, shears))
     if draws or not (straight and -wide < left < right < width + wide and -high < top < bottom < height + high):
         warnings.warn(
-            "the transform does more than resize and crop (it rotates, mirrors, pads, distorts or draws at random); the "
-            "map is laid over the whole photograph and may be off.",
+            "the transform does more than resize and crop (it rotates, mirrors, pads, distorts or draws at random); "
+            "the map is laid over the whole photograph and may be off.",
             stacklevel=2,
         )
         return Box(0, 0, width, height)
@@ -137,8 +142,8 @@ def _line(values: Tensor, length: int) -> tuple[float, float, float]:
 
 def _random_state() -> tuple[Any, ...]:
     """The states of the generators that transforms draw from."""
-    _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
-    return random.getstate(), keys.tobytes(), position, torch.get_rng_state().numpy().tobytes()
+    mersenne: Any = np.random.get_state()
+    return random.getstate(), mersenne[1].tobytes(), mersenne[2], torch.get_rng_state().numpy().tobytes()
 
 
 _warned = False
@@ -156,9 +161,10 @@ def preprocess_of(model: nn.Module, transform: Any = None) -> Preprocess | Custo
         return transform
     inner = unwrap(model)
     flexible = not token_layers(named_layers(inner))
-    weights = getattr(inner, "weights", None)
-    for preset in (transform, getattr(inner, "transforms", None), weights):
-        preset = preset.transforms() if hasattr(preset, "transforms") and preset is weights else preset
+    weights: Any = getattr(inner, "weights", None)
+    presets: list[Any] = [transform, getattr(inner, "transforms", None)]
+    presets.append(weights.transforms() if hasattr(weights, "transforms") else None)
+    for preset in presets:
         if all(hasattr(preset, name) for name in ("crop_size", "mean", "std", "interpolation")):
             side = int(preset.crop_size[0])
             mode = str(getattr(preset.interpolation, "value", preset.interpolation))

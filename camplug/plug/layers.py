@@ -46,8 +46,9 @@ def select(
         layers: its `named_layers`.
         selector: "convs" (every `nn.Conv2d`; in a transformer, whose only convolution cuts the patches, the token
             layer of every block), "last" (the last feature map, or token layer, before the head), "stages" (the last
-            feature map of every resolution), a layer name, a glob over names ("layer4.*.conv3"; "*" stays within one part of
-            the name, "**" is any number of parts), a module, a module type, a callable `(name, module) -> bool`, or a list of names, globs, modules and types.
+            feature map of every resolution), a layer name, a glob over names ("layer4.*.conv3"; "*" stays within one
+            part of the name, "**" is any number of parts), a module, a module type, a callable
+            `(name, module) -> bool`, or a list of names, globs, modules and types.
         outline: what a run of the model showed; needed for "last" and "stages".
 
     Raises:

@@ -120,7 +120,8 @@ def grid(
     lines = math.ceil(len(panels) / columns)
     aspect = photo.shape[0] / photo.shape[1]
     width = min(3.2, 3.2 / math.sqrt(aspect))
-    figure = Figure(figsize=(columns * width + 0.7, lines * (width * aspect + 0.55) + (0.35 if title else 0.05)), dpi=110)
+    inches = (columns * width + 0.7, lines * (width * aspect + 0.55) + (0.35 if title else 0.05))
+    figure = Figure(figsize=inches, dpi=110)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
@@ -132,6 +133,6 @@ def grid(
     figure.colorbar(bar, ax=list(axes), fraction=0.03, pad=0.01, shrink=0.85).ax.tick_params(labelsize=8)
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return pil.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())

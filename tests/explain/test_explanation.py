@@ -160,7 +160,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         file.write(b"new")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(InputError, match="cannot be written.*No space left"):
+    with pytest.raises(InputError, match=r"cannot be written.*No space left"):
         write_atomically(str(path), half)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
