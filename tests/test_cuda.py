@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 
+import awkward
 import pytest
 import torch
 import torchvision
 
-import awkward
 import camplug
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -27,7 +27,9 @@ NAMES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
     "sofa train tvmonitor"
 ).split()
-SCORED = [0] + [NAMES.index(n) + 1 for n in ("cat", "cow", "dog", "horse", "person", "sheep")]  # the others are too rare
+SCORED = [0] + [
+    NAMES.index(n) + 1 for n in ("cat", "cow", "dog", "horse", "person", "sheep")
+]  # the others are too rare
 THRESHOLDS = np.arange(0.05, 0.86, 0.05)
 
 

@@ -131,8 +131,10 @@ def demo_photo() -> Path:
     return photo
 
 
-def images_in(paths: list[Path]) -> tuple[list[Path], bool]:
+def images_in(paths: list[Path], results: Path) -> tuple[list[Path], bool]:
     """All image files that the given files and folders name, and whether this is one photograph.
+
+    What an earlier run wrote into the folder `results` is left out of folders.
 
     Raises:
         InputError: a path that does not exist, or a folder without an image.
@@ -140,7 +142,10 @@ def images_in(paths: list[Path]) -> tuple[list[Path], bool]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            own = results.resolve()
+            inside = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and own not in p.resolve().parents
+            )
             if not inside:
                 raise InputError(f"the folder {str(path)!r} holds no image ({', '.join(SUFFIXES)}).")
             found += inside

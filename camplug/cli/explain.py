@@ -56,7 +56,8 @@ def explain(  # noqa: PLR0917
             _tell([entry], [], as_json)
             return
         explainer = create(method or "fully", net, **options)
-        files, single = common.images_in(paths or [common.demo_photo()])
+        folder = output or Path("camplug_maps")
+        files, single = common.images_in(paths or [common.demo_photo()], folder)
         if single:
             target = output or Path(f"{files[0].stem}_{explainer.name}.png")
             common.refuse_overwriting(files, [target])
@@ -65,7 +66,7 @@ def explain(  # noqa: PLR0917
             result.save(target)
             _tell([common.summary(files[0], result, [str(target)], multi_label)], [], as_json)
             return
-        entries, broken = _folder(explainer, files, wanted, output or Path("camplug_maps"), multi_label)
+        entries, broken = _folder(explainer, files, wanted, folder, multi_label)
         _tell(entries, broken, as_json)
         if broken:
             raise typer.Exit(1)
@@ -114,10 +115,10 @@ def _folder(
             for target in targets:
                 result.save(target)
             entries.append(common.summary(file, result, targets, multi_label))
-        except CamplugError as error:
+        except (CamplugError, RuntimeError, MemoryError) as error:  # out of memory on one image spares the others
             if isinstance(error, TargetError) and not entries:  # a wrong class is wrong for every photograph
                 raise
-            broken.append((file, str(error)))
+            broken.append((file, str(error).strip() or type(error).__name__))
     return entries, broken
 
 

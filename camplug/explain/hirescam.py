@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -23,7 +22,7 @@ def hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     Returns:
         [N,h,w], not negative, not normalised.
     """
-    return torch.einsum("nkhw,nkhw->nhw", wide(gradient), wide(activation)).clamp_min_(0)
+    return (wide(gradient) * wide(activation)).sum(1).clamp_min_(0)
 
 
 @register("hirescam")

@@ -13,7 +13,8 @@ def wide(tensor: Tensor) -> Tensor:
 
 def weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
     """Sum over channels with one weight per channel: [N,K,h,w] and [N,K] to [N,h,w], without a product in memory."""
-    return torch.einsum("nkhw,nk->nhw", values, weights)
+    flat = values.flatten(2)  # a view in both memory layouts
+    return torch.bmm(weights[:, None], flat).view(len(values), *values.shape[2:])
 
 
 def safe_divide(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -57,15 +57,20 @@ def explain(
     many = isinstance(image, (list, tuple)) or (isinstance(image, Tensor) and image.ndim == 4)
     sources = list(image) if many else [image]
     wanted = _per_image(classes, len(sources), many)
-    items = [_item(explainer, source) for source in sources]
     results: list[Explanation] = []
-    start = 0
-    while start < len(items):
-        stop = start + 1
-        while stop < len(items) and stop - start < batch_size and items[stop].x.shape == items[start].x.shape:
-            stop += 1
-        results += _batch(explainer, items[start:stop], wanted[start:stop])
-        start = stop
+    waiting: list[_Item] = []  # images of one size, until the batch is full or another size comes
+
+    def flush() -> None:
+        if waiting:
+            results.extend(_batch(explainer, waiting, wanted[len(results) : len(results) + len(waiting)]))
+            waiting.clear()
+
+    for source in sources:
+        item = _item(explainer, source)
+        if waiting and (len(waiting) >= batch_size or item.x.shape != waiting[0].x.shape):
+            flush()
+        waiting.append(item)
+    flush()
     return results if many else results[0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -27,7 +26,7 @@ def xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
         [N,h,w], not negative, not normalised.
     """
     a, g = wide(activation), wide(gradient)
-    alpha = safe_divide(torch.einsum("nkhw,nkhw->nk", a, g), a.sum((2, 3)))
+    alpha = safe_divide((a * g).sum((2, 3)), a.sum((2, 3)))
     return weighted_sum(a, alpha).clamp_min_(0)
 
 

@@ -15,14 +15,14 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
+import awkward
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import FORMULAS, record, reference_cam, reference_map, relative_error
 from torch import nn
 
-import awkward
 import camplug
-from reference import FORMULAS, reference_cam, reference_map, record, relative_error
 
 METHODS = ["cam", *FORMULAS]
 CLASS = 3
@@ -177,8 +177,7 @@ def expected_maps(case, method, model, x):
     twin = (case.twin or (lambda m: m))(model)
     layers = case.names or case.layers
     maps = []
-    for image in x.detach().double():
-        image = image[None].clone()
+    for image in x.detach().double().clone().split(1):
         if method == "cam":
             name = layers[-1] if layers == ["conv2", "act"] else "act"
             (features, _), *_ = record(twin, [name], image, lambda out: out[:, CLASS])[0]

@@ -8,10 +8,10 @@ import warnings
 import pytest
 import torch
 import torchvision
+from reference import FORMULAS, record, reference_cam, reference_map, relative_error
 from torch import nn
 
 import camplug
-from reference import FORMULAS, reference_cam, record, reference_map, relative_error
 
 SIZE = {"inception_v3": 139, "googlenet": 96}
 LAST = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import awkward
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-import awkward
 import camplug
 from camplug import InputError, LayerError, TargetError
 

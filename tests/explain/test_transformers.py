@@ -6,10 +6,10 @@ import pytest
 import timm
 import torch
 import torchvision
+from reference import FORMULAS, record, reference_cam, reference_map, relative_error
 from torch import nn
 
 import camplug
-from reference import FORMULAS, reference_cam, record, reference_map, relative_error
 
 
 def vit(size=(32, 64), **options):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import awkward
 import pytest
 import timm
 import torch
 import torchvision
 from torch import nn
 
-import awkward
 from camplug import LayerError, Tape
 from camplug.plug import named_layers, select, watch
 
