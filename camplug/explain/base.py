@@ -185,7 +185,8 @@ class LayerExplainer(Explainer):
         """A layer's output laid out as [N,K,h,w]."""
         if self.reshape is not None:
             return self.reshape(tensor)
-        return to_grid(tensor, (x.shape[2], x.shape[3]), patch_size(unwrap(self.model)), str(layer))
+        patch = patch_size(unwrap(self.model)) if tensor.ndim == 3 else None
+        return to_grid(tensor, (x.shape[2], x.shape[3]), patch, str(layer))
 
 
 # ---- the steps around a method, shared by all of them

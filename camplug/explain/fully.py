@@ -38,7 +38,7 @@ def fully_cam_layer(activation: Tensor, gradient: Tensor, channel_norm: bool = T
     if not channel_norm:
         return m.sum(1)
     peak = m.amax((2, 3))
-    return weighted_sum(m, torch.where(peak > torch.finfo(m.dtype).tiny, 1 / peak, torch.zeros_like(peak)))
+    return weighted_sum(m, peak.reciprocal().masked_fill_(peak < torch.finfo(m.dtype).tiny, 0))
 
 
 @register("fully")

@@ -36,8 +36,9 @@ def to_grid(tensor: Tensor, image_size: tuple[int, int], patch: tuple[int, int] 
     """
     if tensor.ndim == 4:
         first = _distortion(tensor.shape[2], tensor.shape[3], image_size)
-        last = _distortion(tensor.shape[1], tensor.shape[2], image_size)
-        return tensor.permute(0, 3, 1, 2) if last < first else tensor
+        if first == 0 or _distortion(tensor.shape[1], tensor.shape[2], image_size) >= first:
+            return tensor
+        return tensor.permute(0, 3, 1, 2)
     if tensor.ndim == 3:
         grid = _token_grid(tensor.shape[1], image_size, patch)
         if grid is not None:
