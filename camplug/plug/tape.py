@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -16,6 +15,8 @@ from camplug.plug import listen
 from camplug.plug.guard import Guard, force_eager, is_compiled, unwrap
 from camplug.plug.layers import Selector, named_layers, needs_outline, select
 from camplug.plug.outline import Outline, watch
+from camplug.plug.pull import pull
+from camplug.plug.tensors import Probe, first_tensor, plain, snapshot
 
 
 class Layer(NamedTuple):
@@ -42,18 +43,6 @@ class Capture:
 
 
 Visit = Callable[[Layer, Tensor, Tensor], None]
-
-
-class _Probe(torch.autograd.Function):
-    """Starts the graph at a layer's output: same values, no copy; nothing before it is differentiated."""
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, out: Tensor) -> Tensor:
-        return out.detach()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return None, None
 
 
 class Tape:
@@ -179,8 +168,7 @@ class Tape:
         released on the way, so this can be done once.
 
         Raises:
-            LayerError: no wanted layer ran, or none of them feeds the score.
-            TargetError: the score does not depend on the model's layers.
+            LayerError: no wanted layer ran, or none of them feeds the score; or the tape is closed.
         """
         self._check_open()
         if not self._captures:
@@ -220,7 +208,7 @@ class Tape:
         back, so one gradient is alive at a time. Leaving the loop early stops the backward pass. `stream` does the
         same without the thread, visible to thread-bound tools such as `FlopCounterMode`.
         """
-        return _pull(self, score, retain_graph)
+        return pull(self, score, retain_graph)
 
     def _inputs(self) -> list[Any]:
         anchor = [] if self._anchor is None else [self._anchor]
@@ -247,7 +235,7 @@ class Tape:
         self._guard.take()
         if module is not self.root:
             return None
-        return tree_map_only(Tensor, _plain, args)  # type: ignore[no-any-return]
+        return tree_map_only(Tensor, plain, args)  # type: ignore[no-any-return]
 
     def after(self, module: nn.Module, output: Any) -> Any:
         """Capture a wanted layer; give the model back when its pass is over."""
@@ -260,7 +248,7 @@ class Tape:
         return result
 
     def _capture(self, name: str, module: nn.Module, output: Any) -> Any:
-        out, put_back = _first_tensor(output, name)
+        out, put_back = first_tensor(output)
         if out is None:
             raise LayerError(
                 f"the layer {name!r} puts out {type(output).__name__} without a floating-point tensor; choose another."
@@ -273,14 +261,14 @@ class Tape:
             if not out.requires_grad:
                 if self._anchor is None:
                     self._anchor = torch.zeros((), requires_grad=True)
-                out = _Probe.apply(self._anchor, out)
+                out = Probe.apply(self._anchor, out)
                 replaced = put_back(out)
             elif self._anchor is None:
                 self._rooted = False
         if _in_backward():  # activation checkpointing runs the layer again: same graph, nothing new to record
             return replaced
         call = sum(c.layer.name == name for c in self._captures)
-        capture = Capture(Layer(name, module, call), _snapshot(out if self._grad else out.detach()), None)
+        capture = Capture(Layer(name, module, call), snapshot(out if self._grad else out.detach()), None)
         if out.requires_grad:
             capture.handle = self._listen_to(capture, out)
             if self._grad or not self._rooted:
@@ -312,97 +300,6 @@ class Tape:
 
 def _in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """The caller's tensor without its graph, and without the marks of inference mode."""
-    return tensor.clone() if tensor.is_inference() else tensor.detach() if tensor.requires_grad else tensor
-
-
-def _snapshot(tensor: Tensor) -> Tensor:
-    """The tensor's present value: copied by whoever first overwrites it (copy on write), else now."""
-    try:
-        return torch._lazy_clone(tensor)
-    except (AttributeError, RuntimeError, NotImplementedError):
-        return tensor.clone()
-
-
-def _first_tensor(output: Any, name: str) -> tuple[Tensor | None, Callable[[Tensor], Any]]:
-    """The (first) floating-point tensor of a layer's output, and how to put another one in its place."""
-    if isinstance(output, Tensor):
-        return (output if output.is_floating_point() else None), lambda t: t
-    if isinstance(output, (tuple, list)):
-        for i, item in enumerate(output):
-            if isinstance(item, Tensor) and item.is_floating_point():
-                return item, lambda t, i=i: _rebuilt(output, i, t)
-    if isinstance(output, dict):
-        for key, item in output.items():
-            if isinstance(item, Tensor) and item.is_floating_point():
-
-                def put(tensor: Tensor, key: Any = key) -> Any:
-                    output[key] = tensor
-                    return output
-
-                return item, put
-    return None, lambda t: t
-
-
-def _rebuilt(output: Any, i: int, tensor: Tensor) -> Any:
-    items = [*output[:i], tensor, *output[i + 1 :]]
-    return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
-
-
-class _Abandoned(Exception):
-    """The loop over gradients was left early."""
-
-
-def _pull(tape: Tape, score: Tensor, retain_graph: bool) -> Iterator[tuple[Layer, Tensor, Tensor]]:
-    """Turn the push of autograd into a generator: a worker thread runs backward, hand over hand with the loop."""
-    wanted, ready = threading.Semaphore(0), threading.Semaphore(0)
-    box: list[Any] = []
-    state: dict[str, Any] = {"abandoned": False, "done": False, "error": None}
-
-    def visit(layer: Layer, activation: Tensor, gradient: Tensor) -> None:
-        box.append((layer, activation, gradient))
-        del activation, gradient
-        ready.release()
-        wanted.acquire()
-        if state["abandoned"]:
-            raise _Abandoned
-
-    def work() -> None:
-        wanted.acquire()
-        try:
-            if not state["abandoned"]:
-                with listen.listening(tape), _same_device(score):
-                    tape.stream(score, visit, retain_graph=retain_graph)
-        except _Abandoned:
-            pass
-        except BaseException as error:  # handed to the loop, which raises it
-            state["error"] = error
-        state["done"] = True
-        ready.release()
-
-    worker = threading.Thread(target=work, name="camplug-gradients", daemon=True)
-    worker.start()
-    try:
-        while True:
-            wanted.release()
-            ready.acquire()
-            if state["error"] is not None:
-                raise state["error"]
-            if state["done"]:
-                return
-            yield box.pop()
-    finally:
-        if not state["done"]:
-            state["abandoned"] = True
-            wanted.release()
-        worker.join()
-
-
-def _same_device(score: Tensor) -> Any:
-    return torch.cuda.device(score.device) if score.is_cuda else ExitStack()
 
 
 __all__ = ["Capture", "Layer", "Tape", "Visit"]
