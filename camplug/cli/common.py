@@ -142,10 +142,9 @@ def images_in(paths: list[Path], results: Path) -> tuple[list[Path], bool]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            own = results.resolve()
-            inside = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and own not in p.resolve().parents
-            )
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if results.resolve() != path.resolve():
+                inside = [p for p in inside if results.resolve() not in p.resolve().parents]
             if not inside:
                 raise InputError(f"the folder {str(path)!r} holds no image ({', '.join(SUFFIXES)}).")
             found += inside

@@ -131,7 +131,7 @@ def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any]) -> list[
         maps = _place(result.maps[i], item)
         for name, empty in zip(called, (maps.amax((1, 2)) == 0).tolist(), strict=True):
             if empty:
-                warnings.warn(f"no positive evidence for {name!r}: its {explainer.name} map is all 0.", stacklevel=4)
+                warnings.warn(f"no positive evidence for {name!r}: its {explainer.name} map is all 0.", stacklevel=5)
         scores = [float("nan") if c < 0 or logits is None else float(logits[c]) for c in chosen]
         explanations.append(Explanation(item.photo, maps, chosen, called, scores, logits, explainer.name, names))
     return explanations

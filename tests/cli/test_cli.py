@@ -270,6 +270,33 @@ def test_a_folder_with_a_broken_file(place):
     assert "b.JPG, 120x80" in table.stdout
 
 
+def test_a_second_run_leaves_the_pictures_of_the_first_alone(place):
+    Image.fromarray(photo()).save(place / "a.png")
+    for _ in range(2):
+        result = run("explain", ".", "-m", MODEL, "-c", "bright", "--json", "--out", "out")
+        assert result.exit_code == 0
+        assert [e["image"] for e in json.loads(result.stdout)["images"]] == ["a.png"]
+
+
+def test_a_model_that_fails_on_one_photograph_goes_on(place, monkeypatch):
+    (place / "in").mkdir()
+    for name, size in (("a.png", (120, 80)), ("b.png", (96, 80)), ("c.png", (120, 80))):
+        Image.fromarray(photo(size=size)).save(place / "in" / name)
+    original = camplug.FullyCAM.run
+
+    def run_out_of_memory(self, x, *rest):
+        if x.shape[3] == 48:  # b.png, its shorter side at 40
+            raise RuntimeError("not enough memory")
+        return original(self, x, *rest)
+
+    monkeypatch.setattr(camplug.FullyCAM, "run", run_out_of_memory)
+    result = run("explain", "in", "-m", MODEL, "-c", "bright", "--json", "--out", "out")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert [e["image"] for e in document["images"]] == ["in/a.png", "in/c.png"]
+    assert document["broken"] == [{"image": "in/b.png", "error": "not enough memory"}]
+
+
 def test_several_files_one_of_them_missing(place, square):
     result = run("explain", square, "missing.png", "-m", MODEL, "-c", "bright")
     assert result.exit_code == 1, result.stderr
