@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.errors import LayerError, ModelError, TargetError
-from camplug.explain.base import LayerExplainer, Result, checked_batch, checked_size, class_logits, rows
+from camplug.explain.base import LayerExplainer, Result
+from camplug.explain.batch import checked_batch, checked_size, class_logits, rows
 from camplug.explain.fuse import Fusion
 from camplug.explain.numbers import weighted_sum, wide
 from camplug.explain.registry import register

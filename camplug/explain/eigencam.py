@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.explain.base import LayerExplainer, ran
+from camplug.explain.base import LayerExplainer
+from camplug.explain.batch import ran
 from camplug.explain.fuse import Fusion
 from camplug.explain.numbers import wide
 from camplug.explain.registry import register

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from camplug.errors import InputError, TargetError
+from camplug.explain.batch import checked_batch
 from camplug.explain.explanation import Explanation
 from camplug.explain.fuse import normalize_map
 from camplug.explain.names import index_of, names_of
@@ -140,7 +141,6 @@ def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any]) -> list[
 @torch.no_grad()
 def _count(explainer: Explainer, x: Tensor) -> int:
     """The number of classes: that of the labels, or of a classifier head; else one forward pass tells."""
-    from camplug.explain.base import checked_batch
     from camplug.plug import Tape
 
     if explainer.labels is not None:

@@ -1,34 +1,30 @@
-"""Gradients as a generator: the loop pulls what autograd pushes."""
+"""A push turned into a pull: a generator over what somebody else's loop calls back with."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor
-
-from camplug.plug import listen
-
-if TYPE_CHECKING:
-    from camplug.plug.tape import Layer, Tape
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class _Abandoned(Exception):
-    """The loop over gradients was left early."""
+    """The generator was left early."""
 
 
-def pull(tape: Tape, score: Tensor, retain_graph: bool) -> Iterator[tuple[Layer, Tensor, Tensor]]:
-    """Turn the push of autograd into a generator: a worker thread runs backward, hand over hand with the loop."""
+def pull(push: Callable[[Callable[..., None]], None]) -> Iterator[tuple[Any, ...]]:
+    """Yield the arguments of every call that `push(visit)` makes to `visit`, one at a time.
+
+    `push` runs in a thread of its own, hand over hand with the loop: it waits in `visit` until the loop comes back for
+    the next item, so that one item is alive at a time. Closing the generator makes the pending `visit` raise, which
+    ends `push`; an error in `push` is raised in the loop.
+    """
     wanted, ready = threading.Semaphore(0), threading.Semaphore(0)
-    box: list[Any] = []
+    box: list[tuple[Any, ...]] = []
     state: dict[str, Any] = {"abandoned": False, "done": False, "error": None}
 
-    def visit(layer: Layer, activation: Tensor, gradient: Tensor) -> None:
-        box.append((layer, activation, gradient))
-        del activation, gradient
+    def visit(*item: Any) -> None:
+        box.append(item)
+        del item
         ready.release()
         wanted.acquire()
         if state["abandoned"]:
@@ -38,8 +34,7 @@ def pull(tape: Tape, score: Tensor, retain_graph: bool) -> Iterator[tuple[Layer,
         wanted.acquire()
         try:
             if not state["abandoned"]:
-                with listen.listening(tape), _same_device(score):
-                    tape.stream(score, visit, retain_graph=retain_graph)
+                push(visit)
         except _Abandoned:
             pass
         except BaseException as error:  # handed to the loop, which raises it
@@ -63,7 +58,3 @@ def pull(tape: Tape, score: Tensor, retain_graph: bool) -> Iterator[tuple[Layer,
             state["abandoned"] = True
             wanted.release()
         worker.join()
-
-
-def _same_device(score: Tensor) -> Any:
-    return torch.cuda.device(score.device) if score.is_cuda else ExitStack()

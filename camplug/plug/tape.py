@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -208,7 +208,12 @@ class Tape:
         back, so one gradient is alive at a time. Leaving the loop early stops the backward pass. `stream` does the
         same without the thread, visible to thread-bound tools such as `FlopCounterMode`.
         """
-        return pull(self, score, retain_graph)
+
+        def push(visit: Visit) -> None:
+            with listen.listening(self), torch.cuda.device(score.device) if score.is_cuda else nullcontext():
+                self.stream(score, visit, retain_graph=retain_graph)
+
+        return pull(push)
 
     def _inputs(self) -> list[Any]:
         anchor = [] if self._anchor is None else [self._anchor]

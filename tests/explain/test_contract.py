@@ -23,6 +23,7 @@ from reference import FORMULAS, record, reference_cam, reference_map, relative_e
 from torch import nn
 
 import camplug
+from camplug.plug import tape
 
 METHODS = ["cam", *FORMULAS]
 CLASS = 3
@@ -76,6 +77,31 @@ def inner(model):
     return model.inner
 
 
+def made_in_inference_mode(x):
+    with torch.inference_mode():
+        return x.clone()
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Weak references to every activation and gradient that an explanation gets to see."""
+    seen: list[Any] = []
+    snapshot, on_grid = tape.snapshot, camplug.LayerExplainer.on_grid
+
+    def watched_snapshot(tensor):
+        kept = snapshot(tensor)
+        seen.append(weakref.ref(kept))
+        return kept
+
+    def watched_grid(self, tensor, layer, x):
+        seen.append(weakref.ref(tensor))
+        return on_grid(self, tensor, layer, x)
+
+    monkeypatch.setattr(tape, "snapshot", watched_snapshot)
+    monkeypatch.setattr(camplug.LayerExplainer, "on_grid", watched_grid)
+    return seen
+
+
 CASES = {
     "plain": Case(awkward.FeatureModule),
     "one image": Case(awkward.FeatureModule, shape=(1, 3, 12, 12)),
@@ -86,6 +112,7 @@ CASES = {
     "no_grad": Case(awkward.FeatureModule, under=torch.no_grad),
     "inference_mode": Case(awkward.FeatureModule, under=torch.inference_mode),
     "input needs grad": Case(awkward.FeatureModule, prepare=lambda x: x.requires_grad_()),
+    "inference-mode input": Case(awkward.FeatureModule, prepare=made_in_inference_mode),
     "train mode": Case(lambda: awkward.FeatureModule().train()),
     "eval does nothing": Case(awkward.TrainOnly, twin=lambda m: twin_of(m, awkward.FeatureModule)),
     "float32": Case(awkward.FeatureModule, dtype=torch.float32, tolerance=1e-3),
@@ -177,7 +204,7 @@ def expected_maps(case, method, model, x):
     twin = (case.twin or (lambda m: m))(model)
     layers = case.names or case.layers
     maps = []
-    for image in x.detach().double().clone().split(1):
+    for image in x.detach().clone().double().split(1):
         if method == "cam":
             name = layers[-1] if layers == ["conv2", "act"] else "act"
             (features, _), *_ = record(twin, [name], image, lambda out: out[:, CLASS])[0]
@@ -190,7 +217,7 @@ def expected_maps(case, method, model, x):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])
-def test_contract(name, method):
+def test_contract(name, method, captured):
     case = CASES[name]
     torch.manual_seed(4)
     model = case.model()
@@ -211,6 +238,9 @@ def test_contract(name, method):
         explainer = camplug.create(method, model, **options)
         maps = explainer.maps(x, CLASS)
     assert_same(before, state_of(model, x))
+    gc.collect()
+    assert captured
+    assert all(ref() is None for ref in captured), "an activation or gradient is still alive"
 
     assert maps.shape == (case.shape[0], *case.shape[2:])
     assert not maps.requires_grad
