@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 import os
 import pickle
 import sys
@@ -105,11 +106,16 @@ def _timm(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     known = timm.list_models()
     if name.partition(".")[0] not in known:
         raise ModelError(f"timm has no model {name!r}{_near(name, known, 'timm')}")
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # it reports every retry; what matters is said at the end
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
         return model
     except Exception as error:
         raise _unavailable("timm:" + name, error) from None
+    finally:
+        hub.setLevel(level)
 
 
 def _torchvision(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
@@ -194,7 +200,8 @@ def _near(name: str, known: list[str], source: str) -> str:
 
 
 def _unavailable(spec: str, error: Exception) -> ModelError:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    first = lines[0].split(". ")[0].rstrip(".")
     return ModelError(
         f"{spec} could not be made with its published weights ({first}); they are downloaded at first use, so check "
         "the network, or load your own with a checkpoint, or use the model demo."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,11 +45,9 @@ def compare(  # noqa: PLR0917
         common.refuse_overwriting([photo], [output])
         wanted: Any = class_name
         results: list[Explanation] = []
-        titles: list[str] = []
         refused: list[dict[str, str]] = []
         for name in dict.fromkeys(names):
             try:
-                start = time.perf_counter()
                 result = create(name, net, **options).explain(photo, wanted)
                 assert isinstance(result, Explanation)
             except CamplugError as error:
@@ -59,15 +56,12 @@ def compare(  # noqa: PLR0917
                 refused.append({"method": name, "error": str(error)})
                 continue
             results.append(result)
-            titles.append(f"{name}\n{time.perf_counter() - start:.2f} s")
             wanted = result.classes[0]
         if not results:
             raise CamplugError(refused[0]["error"])
         first = results[0]
-        save_picture(
-            grid(np.asarray(first.image), [r.maps[0].numpy() for r in results], titles, title=first.names[0]),
-            str(output),
-        )
+        maps, titles = [r.maps[0].numpy() for r in results], [r.method for r in results]
+        save_picture(grid(np.asarray(first.image), maps, titles, title=first.names[0]), str(output))
         entry = common.summary(photo, first, [str(output)], multi_label)
         if as_json:
             common.print_json({**entry, "methods": [r.method for r in results], "refused": refused})

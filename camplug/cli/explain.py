@@ -106,8 +106,8 @@ def _folder(
     entries: list[dict[str, Any]] = []
     broken: list[tuple[Path, str]] = []
     pairs = list(zip(files, names, strict=True))
-    hidden = not common.err.is_terminal
-    for file, name in track(pairs, description="explaining", console=common.err, disable=hidden):
+    shown = common.err.is_terminal  # elsewhere a bar would only fill the log
+    for file, name in track(pairs, description="explaining", console=common.err) if shown else pairs:
         try:
             result = explainer.explain(file, wanted)
             assert isinstance(result, Explanation)
@@ -147,4 +147,5 @@ def _tell(entries: list[dict[str, Any]], broken: list[tuple[Path, str]], as_json
         if len(entries) > 10:
             common.out.print(f"... and {len(entries) - 10} more")
     for path, error in broken:
-        common.err.print(f"[bold red]skipped:[/] {common.escaped(error if str(path) in error else f'{path}: {error}')}")
+        text = error if str(path) in error else f"{path}: {error}"
+        common.err.print(f"[bold red]skipped:[/] {common.escaped(text)}", soft_wrap=True)
