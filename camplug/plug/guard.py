@@ -7,6 +7,7 @@ puts the original value back.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -115,9 +116,9 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def is_compiled(modules: list[nn.Module]) -> bool:
-    """Whether any module was passed through `torch.compile` or `Module.compile()`."""
-    return any("_orig_mod" in m._modules or m.__dict__.get("_compiled_call_impl") is not None for m in modules)
+def is_compiled(model: nn.Module) -> bool:
+    """Whether the model or any part of it was passed through `torch.compile` or `Module.compile()`."""
+    return any("_orig_mod" in m._modules or m.__dict__.get("_compiled_call_impl") is not None for m in model.modules())
 
 
 class force_eager:
@@ -132,6 +133,10 @@ class force_eager:
         with _lock:
             _eager_readers += 1
             if _eager_readers == 1:
+                # torch's advice on hooks that fire for the wrapper too: nobody listens to the wrapper here
+                warnings.filterwarnings(
+                    "ignore", message=r"Using `torch.compile\(module\)` when there are global hooks"
+                )
                 _eager_stance = torch.compiler.set_stance("force_eager")
 
     def __exit__(self, *exc: object) -> None:

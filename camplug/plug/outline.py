@@ -7,13 +7,14 @@ registers its auxiliary heads last, timm's MobileNetV3 has a convolution behind 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from camplug.plug.guard import Guard
+from camplug.plug.guard import Guard, force_eager, is_compiled
 from camplug.plug.listen import listening
 from camplug.plug.remember import Remembered
 from camplug.plug.targets import find_logits
@@ -23,7 +24,7 @@ _NO_FEATURES = ("pool", "dropout", "identity", "flatten", "permute", "dropblock"
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one module: its name and type, the shape of its output, and its parameter-free role."""
+    """One call of one module: its name and type, the shape of its output, and whether that counts as features."""
 
     name: str
     kind: str
@@ -110,7 +111,11 @@ def watch(model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...])
         guard = Guard(list(layers.values()))
         guard.take()
         try:
-            with torch.no_grad(), listening(recorder, alone=True):
+            with (
+                torch.no_grad(),
+                listening(recorder, alone=True),
+                force_eager() if is_compiled(model) else nullcontext(),
+            ):
                 model(*args)
         finally:
             guard.give_back()

@@ -114,7 +114,7 @@ class Tape:
                 "build the model outside of it, or copy it with load_state_dict."
             )
         with ExitStack() as stack:
-            if is_compiled(list(self._layers.values())):
+            if is_compiled(self.root):
                 stack.enter_context(force_eager())
             if not self._grad:
                 stack.enter_context(torch.inference_mode(False))

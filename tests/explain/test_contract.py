@@ -73,6 +73,14 @@ def compiled_in_place():
     return model
 
 
+def compiled_inside():
+    torch.compiler.reset()
+    model = awkward.Wrapped(awkward.FeatureModule().double().eval(), lambda y: y)
+    model.inner = torch.compile(model.inner, backend="eager")
+    model(torch.randn(2, 3, 12, 12).double())
+    return model
+
+
 def inner(model):
     return model.inner
 
@@ -145,6 +153,7 @@ CASES = {
     "compiled, aot_eager": Case(compiled("aot_eager"), twin=lambda m: m._orig_mod),
     "compiled, inductor": Case(compiled("inductor"), twin=lambda m: m._orig_mod),
     "compiled in place": Case(compiled_in_place, twin=lambda m: twin_of(m, awkward.FeatureModule)),
+    "compiled inside": Case(compiled_inside, twin=lambda m: m.inner._orig_mod),
     "fx": Case(lambda: torch.fx.symbolic_trace(awkward.FeatureModule().eval())),
     "DataParallel": Case(lambda: nn.DataParallel(awkward.FeatureModule()), twin=lambda m: m.module),
     "channels_last": Case(
@@ -246,6 +255,17 @@ def test_contract(name, method, captured):
     assert not maps.requires_grad
     assert maps.dtype == (torch.float64 if case.dtype == torch.float64 else torch.float32)
     assert relative_error(maps, expected) <= case.tolerance
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["compiled, eager", "compiled in place", "compiled inside"])
+def test_an_explanation_compiles_nothing(name):
+    torch.manual_seed(4)
+    model = CASES[name].model()
+    compiled_before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    camplug.GradCAM(model).maps(torch.randn(2, 3, 12, 12).double(), CLASS)
+    camplug.CAM(model).maps(torch.randn(3, 3, 12, 12).double(), CLASS)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled_before
 
 
 @pytest.mark.parametrize("method", METHODS)
