@@ -143,7 +143,7 @@ class LayerExplainer(Explainer):
             output = unwrap(self.model)(x)
             targets = resolve(classes, output, x.shape[0])
             rounds = self.fusions(tape, output, targets, x)
-            logits = class_logits(output, targets)
+            logits = class_logits(output)
             del output
         return Result(rows(rounds, targets, x, out_size, self.normalize), targets, logits)
 

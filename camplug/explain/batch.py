@@ -23,6 +23,11 @@ def ran(tape: Tape) -> list[tuple[Layer, Tensor]]:
     return tape.captures
 
 
+def first_weight(model: nn.Module) -> nn.Parameter | None:
+    """The parameter whose device and number format stand for the model's; None if it has no floating-point one."""
+    return next((p for p in model.parameters() if p.is_floating_point()), None)
+
+
 def checked_batch(model: nn.Module, x: Tensor) -> Tensor:
     """The batch as the model can take it: checked, detached, in the model's number format.
 
@@ -38,7 +43,7 @@ def checked_batch(model: nn.Module, x: Tensor) -> Tensor:
         )
     if not x.is_floating_point():
         raise InputError(f"maps() takes normalised floating-point images; got {x.dtype}. explain() takes raw pixels.")
-    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+    weight = first_weight(model)
     if weight is not None and weight.device != x.device:
         raise InputError(f"the images are on {x.device} and the model is on {weight.device}; move one of them.")
     x = x.detach()
@@ -81,7 +86,8 @@ def rows(
     Raises:
         TargetError: a value is NaN or infinite.
     """
-    picked = [(i, r) for i, classes in enumerate(targets.classes) for r in range(1 if targets.score else len(classes))]
+    counts = [1 if targets.score else len(classes) for classes in targets.classes]
+    picked = [(i, r) for i, count in enumerate(counts) for r in range(count)]
     if not picked:
         return [torch.zeros((0, *size), device=x.device) for _ in targets.classes]
     images, chosen = (list(index) for index in zip(*picked, strict=True))
@@ -96,13 +102,11 @@ def rows(
             "a wider number format (float32 or bfloat16)."
         )
     maps = normalize_map(sum_resized(sums, size), normalize)
-    return list(torch.split(maps, [images.count(i) for i in range(x.shape[0])]))
+    return list(torch.split(maps, counts))
 
 
-def class_logits(output: Any, targets: Targets) -> Tensor | None:
-    """The detached logits [N,C], or None where a callable reads an output that has none."""
-    if targets.score is None:
-        return logits_of(output).detach()
+def class_logits(output: Any) -> Tensor | None:
+    """The detached logits [N,C], or None where the output has none (and a callable reads it)."""
     try:
         return logits_of(output).detach()
     except ModelError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -44,11 +45,11 @@ class _Head:
     module: nn.Linear | nn.Conv2d
     features: tuple[str, ...]
 
-    @property
+    @cached_property
     def weight(self) -> Tensor:
         return wide(self.module.weight.detach()).flatten(1)
 
-    @property
+    @cached_property
     def bias(self) -> Tensor:
         bias = self.module.bias
         return self.weight.new_zeros(len(self.weight)) if bias is None else wide(bias.detach())
@@ -87,7 +88,7 @@ class CAM(LayerExplainer):
                 targets = resolve(classes, output, x.shape[0])
                 with torch.autocast(x.device.type, enabled=False):
                     fusions = self._fuse_rounds(tape, head, output, targets, x)
-                logits = class_logits(output, targets)
+                logits = class_logits(output)
         return Result(rows(fusions, targets, x, out_size, self.normalize), targets, logits)
 
     def _find_head(self, seen: Outline, layers: dict[str, nn.Module]) -> _Head:

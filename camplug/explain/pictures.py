@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from camplug.errors import InputError, TargetError
-from camplug.explain.batch import checked_batch
+from camplug.explain.batch import checked_batch, first_weight
 from camplug.explain.explanation import Explanation
 from camplug.explain.fuse import normalize_map
 from camplug.explain.names import index_of, names_of
@@ -109,7 +109,7 @@ def _item(explainer: Explainer, source: Any) -> _Item:
             x, box = preprocess_of(model, explainer.transform)(photo)
         except InputError as error:
             raise InputError(f"{source}: {error}" if isinstance(source, (str, os.PathLike)) else str(error)) from None
-    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+    weight = first_weight(model)
     return _Item(photo, x if weight is None else x.to(weight.device), box)
 
 

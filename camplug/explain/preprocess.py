@@ -160,7 +160,7 @@ def preprocess_of(model: nn.Module, transform: Any = None) -> Preprocess | Custo
     if isinstance(transform, (Preprocess, Custom)):
         return transform
     inner = unwrap(model)
-    flexible = not token_layers(named_layers(inner))
+    flexible = not token_layers(inner, named_layers(inner))
     weights: Any = getattr(inner, "weights", None)
     presets: list[Any] = [transform, getattr(inner, "transforms", None)]
     presets.append(weights.transforms() if hasattr(weights, "transforms") else None)

@@ -89,7 +89,7 @@ def _match(model: nn.Module, layers: dict[str, nn.Module], item: Any, outline: O
 def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, outline: Outline | None) -> list[str]:
     kind = type(model).__name__
     convs = [name for name, module in layers.items() if isinstance(module, nn.Conv2d)] if text in SELECTORS else []
-    tokens = _token_layers.get(model, layers, "", lambda: token_layers(layers)) if text in SELECTORS else []
+    tokens = token_layers(model, layers) if text in SELECTORS else []
     if text == "convs":
         found = tokens if len(tokens) > len(convs) else convs
         if not found:
@@ -125,13 +125,17 @@ def _glob(name: list[str], pattern: list[str]) -> bool:
     return bool(name) and fnmatch.fnmatchcase(name[0], pattern[0]) and _glob(name[1:], pattern[1:])
 
 
-def token_layers(layers: dict[str, nn.Module]) -> list[str]:
+def token_layers(model: nn.Module, layers: dict[str, nn.Module]) -> list[str]:
     """The layer of every transformer block that carries its tokens.
 
     A block is a module that owns both an attention and a LayerNorm. Where a class token gathers the evidence, the
     block's output has no gradient at the patches in the last block, so the block's first norm (what the attention
-    reads) is taken; otherwise the block's output.
+    reads) is taken; otherwise the block's output. Found once per model.
     """
+    return _token_layers.get(model, layers, "", lambda: _find_token_layers(layers))
+
+
+def _find_token_layers(layers: dict[str, nn.Module]) -> list[str]:
     class_token = any(_has_prefix_token(module) for module in layers.values())
     found = []
     for name, module in layers.items():

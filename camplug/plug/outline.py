@@ -80,13 +80,12 @@ class Recorder:
 
     def after(self, module: nn.Module, output: Any) -> Any:
         """Note the call."""
-        name = self.names.get(id(module))
         if module is self.root:
             logits = find_logits(output)
             self.classes = logits.shape[1] if logits is not None and logits.ndim >= 2 else None
-        if name is None or not isinstance(output, torch.Tensor):
             return
-        if module is self.root:
+        name = self.names.get(id(module))
+        if name is None or not isinstance(output, torch.Tensor):
             return
         kind = type(module).__name__
         self.calls.append(Call(name, kind, tuple(output.shape), not any(w in kind.lower() for w in _NO_FEATURES)))
