@@ -1,0 +1,73 @@
+"""What the counters ask of labels and maps before they count them."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camplug.errors import InputError
+
+
+def whole(value: Any, what: str) -> int:
+    """`value` as a plain int; raises InputError for anything that is not a whole number."""
+    try:
+        return index(value)
+    except TypeError as error:
+        raise InputError(f"{what}={value!r}: give a whole number") from error
+
+
+def check_num_classes(num_classes: int, ignore: int) -> tuple[int, int]:
+    """The two as plain ints; raises InputError without a class, or where `ignore` would swallow one."""
+    num_classes, ignore = whole(num_classes, "num_classes"), whole(ignore, "ignore")
+    if num_classes < 1:
+        raise InputError(f"num_classes={num_classes}: give 1 or more, the background included (VOC: 21)")
+    if 0 <= ignore < num_classes:
+        raise InputError(
+            f"ignore={ignore} is one of the classes 0 to {num_classes - 1}; give another value, such as -1"
+        )
+    return num_classes, ignore
+
+
+def integers(values: Any, what: str) -> NDArray[np.integer[Any]]:
+    """`values` as an integer array, in its own type; an empty array counts as integers, whatever its type."""
+    array = np.asarray(values)
+    if array.size == 0 and array.dtype != object:
+        array = array.astype(np.int64)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise InputError(f"{what} is of type {array.dtype}; give an array of integers, such as uint8 or int64")
+    return array
+
+
+def check_labels(labels: NDArray[np.integer[Any]], what: str, num_classes: int, hint: str) -> NDArray[np.int64]:
+    """Labels as int64; raises InputError that names a value outside 0..num_classes-1."""
+    if labels.size:
+        for value in (int(labels.min()), int(labels.max())):
+            if not 0 <= value < num_classes:
+                raise InputError(
+                    f"{what} holds the label {value}; labels go from 0 to {num_classes - 1} "
+                    f"(num_classes={num_classes}, background included){hint}"
+                )
+    return labels.astype(np.int64)
+
+
+def check_truth(truth: NDArray[np.integer[Any]], num_classes: int, ignore: int) -> tuple[Any, NDArray[np.int64]]:
+    """Which pixels count (bool, the truth's shape), and the truth on these [M] int64."""
+    counted = truth != ignore
+    return counted, check_labels(truth[counted], "truth", num_classes, f", and {ignore} is left out")
+
+
+def check_maps(maps: NDArray[Any]) -> None:
+    """Raises InputError unless the maps are uint8, or floats in [0, 1] but for rounding."""
+    if maps.dtype == np.uint8 or not maps.size:
+        return
+    if not np.issubdtype(maps.dtype, np.floating):
+        raise InputError(f"maps are of type {maps.dtype}; give floats in [0, 1], or uint8, which means value / 255")
+    low, high = float(maps.min()), float(maps.max())  # a nan anywhere makes both nan
+    slack = 4 * float(np.finfo(maps.dtype).eps)  # what a resize may add to a 1
+    if np.isnan(low):
+        raise InputError("the maps hold nan; give numbers in [0, 1] (a map without evidence is 0, not 0 / 0)")
+    if low < -slack or high > 1 + slack:
+        raise InputError(f"the maps go from {low:g} to {high:g}; divide each by its maximum, for values in [0, 1]")
