@@ -1,0 +1,265 @@
+"""COCO 2014, and whatever lies in its layout."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camplug.errors import InputError
+from camplug.explain.photo import read_photo
+from camplug.wsss.data.dataset import SegmentationData
+from camplug.wsss.data.files import MOST_CLASSES, check_size, check_unique, existing_folder, read_text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FARTHEST = 1e5  # pixels; a polygon's corner beyond is damage, and walking there would take for ever
+
+
+class Shape(NamedTuple):
+    """One annotated object: its annotation's and its category's id, and its polygons or run lengths."""
+
+    annotation: Any
+    category: Any
+    outline: Any
+
+
+class COCO(SegmentationData):
+    """COCO 2014: 80 classes, labels and masks from the instance annotations.
+
+    The categories' ids (1 to 90, with gaps) become classes 0 to 79 in the order of the ids. Images without annotations
+    stay in the list, with labels (). Labels are the categories of all annotations that are not crowds, in view or not.
+    Masks are *painted in file order, crowds left out*: the annotations of an image are painted one over the other in
+    the order of the file, those with iscrowd=1 are not painted, and no pixel is 255. Other masks of COCO circulate;
+    name this variant beside every figure.
+
+    Args:
+        root: the folder with annotations/ and the photographs, in {split}/ or images/{split}/.
+        split: "train2014" or "val2014"; any instances_{split}.json will do.
+        annotations: another file of annotations than annotations/instances_{split}.json.
+        masks: False goes without masks, and without pycocotools.
+
+    Raises:
+        InputError: pycocotools, a folder or the file of annotations is missing, or the file is not such a one.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str = "train2014",
+        annotations: str | os.PathLike[str] | None = None,
+        masks: bool = True,
+    ) -> None:
+        if masks:
+            _pycocotools_mask()  # better missing now than at every image
+        self.has_masks = masks
+        self.root = existing_folder(root)
+        path = find_annotations(self.root, split) if annotations is None else Path(annotations).expanduser()
+        self._photos = find_photos(self.root, split)
+        content = read_annotations(path)
+        categories, images = content["categories"], content["images"]
+        if not images or not categories:
+            raise InputError(f"{str(path)!r} lists no {'categories' if images else 'images'}.")
+        if len(categories) > MOST_CLASSES:
+            raise InputError(f"{str(path)!r} has {len(categories)} categories; masks can hold {MOST_CLASSES}.")
+        try:
+            names = {c["id"]: str(c["name"]) for c in categories}
+            self._files = [(str(m["file_name"]), (int(m["width"]), int(m["height"]))) for m in images]
+            numbers = sorted(names)
+            check_unique((str(m["id"]) for m in images), f"the list of image ids in {str(path)!r}")
+            check_unique((str(c["id"]) for c in categories), f"the list of category ids in {str(path)!r}")
+            self._shapes = by_image(content["annotations"], [m["id"] for m in images])
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            what = (
+                f"an entry has no {error}" if isinstance(error, KeyError) else f"an entry is not as it should: {error}"
+            )
+            raise InputError(f"{str(path)!r} is not a file of COCO's instances: {what}.") from None
+        self.classes = tuple(names[number] for number in numbers)
+        self.ids = tuple(PurePosixPath(name).stem for name, _ in self._files)
+        self._index = {number: c for c, number in enumerate(numbers)}
+        check_unique(self.ids, f"the list of images in {str(path)!r}")
+
+    def labels(self, i: int) -> tuple[int, ...]:
+        """The classes of image i's annotations that are not crowds, sorted; see `SegmentationData.labels`."""
+        return tuple(sorted({self._class(i, shape) for shape in self._shapes[self._checked(i)]}))
+
+    def photo(self, i: int) -> Image:
+        """Image i, upright RGB; see `SegmentationData.photo`."""
+        return read_photo(self._photo_path(i))
+
+    def mask(self, i: int) -> NDArray[np.uint8]:
+        """Image i's mask, painted in file order, crowds left out, uint8 [H,W]; see `SegmentationData.mask`."""
+        if not self.has_masks:
+            raise InputError("this data set was opened with masks=False and has no masks.")
+        width, height = self._files[self._checked(i)][1]
+        check_size(self._photo_path(i), (width, height), f"image {self.ids[i]!r} in the annotations")
+        mask = np.zeros((height, width), np.uint8)
+        for shape in self._shapes[i]:
+            try:
+                mask[inside(shape.outline, height, width)] = self._class(i, shape) + 1
+            except InputError:
+                raise
+            except Exception as error:  # whatever pycocotools raises
+                raise InputError(
+                    f"image {self.ids[i]!r}: the segmentation of annotation {shape.annotation} cannot be painted "
+                    f"({error})."
+                ) from None
+        return mask
+
+    def _class(self, i: int, shape: Shape) -> int:
+        try:
+            return self._index[shape.category]
+        except (KeyError, TypeError):
+            raise InputError(
+                f"image {self.ids[i]!r}: annotation {shape.annotation} is of category {shape.category!r}, which the "
+                "file does not list."
+            ) from None
+
+    def _photo_path(self, i: int) -> Path:
+        return self._photos / self._files[self._checked(i)][0]
+
+
+def find_annotations(root: Path, split: str) -> Path:
+    """The path of annotations/instances_{split}.json.
+
+    Raises:
+        InputError: there is none, with those that there are.
+    """
+    path = root / "annotations" / f"instances_{split}.json"
+    if not path.is_file():
+        known = sorted(p.stem.removeprefix("instances_") for p in path.parent.glob("instances_*.json"))
+        raise InputError(
+            f"there is no {str(path)!r}; the splits there are {', '.join(known) or 'none'}, and annotations= names "
+            "another file."
+        )
+    return path
+
+
+def find_photos(root: Path, split: str) -> Path:
+    """The folder of a split's photographs.
+
+    Raises:
+        InputError: there is none.
+    """
+    for place in (root / split, root / "images" / split):
+        if place.is_dir():
+            return place
+    raise InputError(f"{str(root)!r} has no folder {split} or images/{split} with the photographs.")
+
+
+def read_annotations(path: Path) -> dict[str, Any]:
+    """The content of a file of instance annotations.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds something else.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(path)!r} is damaged or not JSON ({error}).") from None
+    parts = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
+        raise InputError(f"{str(path)!r} is not a file of COCO's instances: it must hold lists {', '.join(parts)}.")
+    return content
+
+
+def by_image(annotations: list[Any], images: list[Any]) -> list[list[Shape]]:
+    """The objects in each image, in file order, crowds left out; empties `annotations`, which take gigabytes.
+
+    Raises:
+        KeyError, TypeError, ValueError: an entry lacks something, or is of an image that is not listed.
+    """
+    shapes: dict[Any, list[Shape]] = {image: [] for image in images}
+    while annotations:
+        one = annotations.pop()
+        if one["image_id"] not in shapes:
+            raise ValueError(f"annotation {one.get('id')} is of image {one['image_id']!r}, which is not listed")
+        if not one.get("iscrowd", 0):
+            shapes[one["image_id"]].append(Shape(one["id"], one["category_id"], _packed(one.get("segmentation"))))
+    return [shapes[image][::-1] for image in images]  # they were taken from the end
+
+
+def inside(outline: Any, height: int, width: int) -> NDArray[np.bool_]:
+    """The pixels inside polygons or run lengths, bool [H,W], as pycocotools counts them.
+
+    Args:
+        outline: a list of polygons [x0, y0, x1, y1, ...] in pixels, or run lengths {"size": [H, W], "counts": ...},
+            compressed or not. A polygon of fewer than three corners has nothing inside.
+        height: H.
+        width: W.
+
+    Raises:
+        ValueError: something else, or of another size.
+    """
+    if isinstance(outline, dict):
+        if list(outline.get("size", ())) != [height, width]:
+            raise ValueError(f"its run lengths are for {outline.get('size')}, not {[height, width]}")
+        counts = outline["counts"]
+        runs = [int(n) for n in counts] if isinstance(counts, list) else run_lengths(counts)
+    elif not isinstance(outline, list) or not outline:
+        raise ValueError("neither polygons nor run lengths")
+    else:
+        polygons = [np.asarray(p, np.float64) for p in outline]
+        for p in polygons:
+            if p.ndim != 1 or p.size % 2 or not (np.abs(p) < FARTHEST).all():
+                raise ValueError("a polygon is not a list of pairs of coordinates near the image")
+        polygons = [p for p in polygons if p.size >= 6]  # pycocotools would take two corners for a box
+        if not polygons:
+            return np.zeros((height, width), bool)
+        coding = _pycocotools_mask()
+        merged = coding.merge(coding.frPyObjects([p.tolist() for p in polygons], height, width))
+        runs = run_lengths(merged["counts"])
+    if sum(runs) != height * width or min(runs) < 0:
+        raise ValueError(f"its run lengths add up to {sum(runs)} pixels, not {height * width}")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def run_lengths(counts: str | bytes) -> list[int]:
+    """The run lengths, outside and inside in turn and column by column, that COCO packs into text.
+
+    Five bits a character, the lowest first, and one bit that says whether more follow; from the fourth on, a run is
+    given as the difference to the one before last.
+
+    >>> run_lengths("52203")
+    [5, 2, 2, 2, 5]
+    """
+    text = counts.encode() if isinstance(counts, str) else counts
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value = shift = 0
+    return runs
+
+
+def _packed(outline: Any) -> Any:
+    """Polygons as arrays, which take a quarter of the memory of lists; anything else as it is."""
+    try:
+        return [np.array(p, np.float64) for p in outline] if isinstance(outline, list) else outline
+    except (TypeError, ValueError):
+        return outline  # refused when it is painted
+
+
+def _pycocotools_mask() -> Any:
+    try:
+        return import_module("pycocotools.mask")
+    except ImportError:
+        raise InputError(
+            'COCO\'s masks need pycocotools: pip install "camplug[coco]"; masks=False goes without masks.'
+        ) from None

@@ -1,0 +1,21 @@
+"""The colours in which VOC shows its classes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """VOC's 256 colours, uint8 [256,3], by its rule: the bits of the index are dealt to red, green and blue in turn.
+
+    Bits 0, 1, 2 become the highest bits of red, green, blue, bits 3, 4, 5 the next, and so on.
+
+    >>> voc_palette()[[0, 1, 8, 15, 255]].tolist()  # background, aeroplane, cat, person, ignored
+    [[0, 0, 0], [128, 0, 0], [64, 0, 0], [192, 128, 128], [224, 224, 192]]
+    """
+    index = np.arange(256)
+    palette = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        palette[:, bit % 3] |= ((index >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
+    return palette
