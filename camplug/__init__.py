@@ -9,20 +9,29 @@ from camplug._version import __version__
 from camplug.errors import CamplugError, InputError, LayerError, ModelError, TargetError
 from camplug.explain import (
     CAM,
+    ClassConditional,
+    Compete,
+    Dense,
     EigenCAM,
     Explainer,
     FullyCAM,
     GradCAM,
     GradCAMPlusPlus,
     HiResCAM,
+    IterativeErasing,
     LayerCAM,
     LayerExplainer,
+    MultiView,
+    SplitUnite,
+    Wrapper,
     XGradCAM,
     create,
     list_methods,
+    list_wrappers,
     register,
+    register_wrapper,
 )
-from camplug.plug import Layer, Tape
+from camplug.plug import Layer, Tape, dense
 
 if TYPE_CHECKING:
     from camplug.explain.explanation import Explanation
@@ -33,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CAM",
     "CamplugError",
+    "ClassConditional",
+    "Compete",
+    "Dense",
     "EigenCAM",
     "Explainer",
     "Explanation",
@@ -41,21 +53,28 @@ __all__ = [
     "GradCAMPlusPlus",
     "HiResCAM",
     "InputError",
+    "IterativeErasing",
     "Layer",
     "LayerCAM",
     "LayerError",
     "LayerExplainer",
     "ModelError",
+    "MultiView",
     "Preprocess",
+    "SplitUnite",
     "Tape",
     "TargetError",
+    "Wrapper",
     "XGradCAM",
     "__version__",
     "create",
+    "dense",
     "list_methods",
     "list_models",
+    "list_wrappers",
     "load_model",
     "register",
+    "register_wrapper",
 ]
 
 # what pulls in image libraries is imported when it is first asked for

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import camplug
-from camplug.cli import compare, explain, listing
+from camplug.cli import compare, evaluate, explain, listing, seeds
 
 app = typer.Typer(
     name="camplug",
@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 app.command("explain")(explain.explain)
 app.command("compare")(compare.compare)
+app.command("seeds")(seeds.seeds)
+app.command("evaluate")(evaluate.evaluate)
 app.command("methods")(listing.methods)
 app.command("models")(listing.models)
 

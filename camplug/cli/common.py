@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -92,7 +92,9 @@ def load(model: str, checkpoint: Path | None, num_classes: int | None, device: s
     return load_model(model, checkpoint=checkpoint, num_classes=num_classes).to(where)
 
 
-def explainer_options(model: nn.Module, labels: Path | None, mean: float | None, std: float | None) -> dict[str, Any]:
+def explainer_options(
+    model: nn.Module, labels: Path | None, mean: float | None, std: float | None, long_side: int | None = None
+) -> dict[str, Any]:
     """Keyword arguments for an explainer from the command line's options."""
     from dataclasses import replace
 
@@ -104,13 +106,16 @@ def explainer_options(model: nn.Module, labels: Path | None, mean: float | None,
             options["labels"] = labels.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError):
             raise InputError(f"{str(labels)!r} cannot be read as a text file of class names.") from None
-    if mean is not None or std is not None:
+    if mean is not None or std is not None or long_side is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the numbers are being given
             base = preprocess_of(model)
         assert isinstance(base, Preprocess)
         options["transform"] = replace(
-            base, mean=base.mean if mean is None else (mean,) * 3, std=base.std if std is None else (std,) * 3
+            base,
+            mean=base.mean if mean is None else (mean,) * 3,
+            std=base.std if std is None else (std,) * 3,
+            long_side=long_side,
         )
     return options
 
@@ -207,6 +212,27 @@ def show_top(entry: dict[str, Any]) -> None:
         mark = "yes" if row["index"] in explained else ""
         table.add_row(str(row["index"]), escaped(row["name"]), f"{row['probability']:.1%}", mark)
     out.print(table)
+
+
+@contextmanager
+def progress(text: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal's standard error; yields what to call after each step."""
+    if not err.is_terminal:  # elsewhere a bar would only fill the log
+        yield lambda: None
+        return
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda: bar.advance(task)
+
+
+def show_broken(broken: list[tuple[str, str]]) -> None:
+    """Print what was skipped, and why."""
+    for name, error in broken:
+        text = error if name in error else f"{name}: {error}"
+        err.print(f"[bold red]skipped:[/] {escaped(text)}", soft_wrap=True)
 
 
 def print_json(document: Any) -> None:

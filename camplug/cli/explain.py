@@ -146,6 +146,4 @@ def _tell(entries: list[dict[str, Any]], broken: list[tuple[Path, str]], as_json
             common.out.print(f"written: {', '.join(entry['written'])}", soft_wrap=True)
         if len(entries) > 10:
             common.out.print(f"... and {len(entries) - 10} more")
-    for path, error in broken:
-        text = error if str(path) in error else f"{path}: {error}"
-        common.err.print(f"[bold red]skipped:[/] {common.escaped(text)}", soft_wrap=True)
+    common.show_broken([(str(path), error) for path, error in broken])

@@ -2,27 +2,43 @@
 
 from camplug.explain.base import Explainer, LayerExplainer
 from camplug.explain.cam import CAM
+from camplug.explain.compete import Compete
+from camplug.explain.conditional import ClassConditional
+from camplug.explain.densely import Dense
 from camplug.explain.eigencam import EigenCAM
+from camplug.explain.erase import IterativeErasing
 from camplug.explain.fully import FullyCAM
 from camplug.explain.gradcam import GradCAM
 from camplug.explain.gradcam_pp import GradCAMPlusPlus
 from camplug.explain.hirescam import HiResCAM
 from camplug.explain.layercam import LayerCAM
-from camplug.explain.registry import create, list_methods, register
+from camplug.explain.registry import create, list_methods, list_wrappers, register, register_wrapper
+from camplug.explain.split import SplitUnite
+from camplug.explain.views import MultiView
+from camplug.explain.wrapper import Wrapper
 from camplug.explain.xgradcam import XGradCAM
 
 __all__ = [
     "CAM",
+    "ClassConditional",
+    "Compete",
+    "Dense",
     "EigenCAM",
     "Explainer",
     "FullyCAM",
     "GradCAM",
     "GradCAMPlusPlus",
     "HiResCAM",
+    "IterativeErasing",
     "LayerCAM",
     "LayerExplainer",
+    "MultiView",
+    "SplitUnite",
+    "Wrapper",
     "XGradCAM",
     "create",
     "list_methods",
+    "list_wrappers",
     "register",
+    "register_wrapper",
 ]

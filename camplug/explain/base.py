@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ class Explainer(ABC):
         transform: preprocessing for `explain`; default: the model's own, see `camplug.explain.preprocess`.
     """
 
-    name: ClassVar[str] = ""
+    name: str = ""
 
     def __init__(
         self,
@@ -61,6 +62,12 @@ class Explainer(ABC):
     @abstractmethod
     def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
         """Maps of a batch; `maps` and `explain` are two views of it."""
+
+    def unnormalized(self) -> Self:
+        """A copy of this explainer whose maps keep their own scale, so that those of several runs can be compared."""
+        other = copy.copy(self)
+        other.normalize = None
+        return other
 
     def maps(self, x: Tensor, classes: Classes = None, size: tuple[int, int] | None = None) -> Tensor | list[Tensor]:
         """Class activation maps of a batch.

@@ -62,12 +62,20 @@ class Fusion:
         return sum_resized(list(self.sums.values()), size)
 
 
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [K,h,w] resized bilinearly (corners not aligned) to `size`; K may be 0."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    if len(maps) == 0:
+        return maps.new_zeros((0, *size))
+    return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
 def sum_resized(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
     """Resize maps [N,h,w] bilinearly (corners not aligned) to `size` and add them."""
     total = None
     for one in maps:
-        same = tuple(one.shape[-2:]) == size
-        wide = one if same else F.interpolate(one[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        wide = resized(one, size)
         total = wide if total is None else total + wide
     if total is None:
         raise ValueError("no maps to add")

@@ -75,6 +75,20 @@ def explain(
     return results if many else results[0]
 
 
+def maps_on_photo(explainer: Explainer, photo: Image, classes: list[int]) -> tuple[Tensor, Tensor | None]:
+    """Maps [K,H,W] of the given classes at the photograph's size, on the CPU, and the logits [C].
+
+    What `explain` does for one photograph, for those who need nothing else; the maps are made at the photograph's size
+    in one step where the model sees all of it.
+    """
+    item = _item(explainer, photo)
+    width, height = photo.size
+    whole = item.box == Box(0, 0, width, height)
+    result = explainer.run(item.x[None], [classes], (height, width) if whole else None)
+    maps = result.maps[0].float().cpu() if whole else _place(result.maps[0], item)
+    return maps, None if result.logits is None else result.logits[0].float().cpu()
+
+
 def _per_image(classes: Any, n: int, many: bool) -> list[Any]:
     """What to explain in each of n images: None, a callable, or a list of indices and names."""
     if classes is None or (callable(classes) and not isinstance(classes, Tensor)):

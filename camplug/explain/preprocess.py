@@ -42,6 +42,10 @@ class Preprocess:
         interpolation: "bilinear", "bicubic", "nearest" or "lanczos".
         keep_aspect: the shorter side becomes that of `size` and the photograph keeps its shape; otherwise it is
             squeezed into exactly `size` (for models that take no other).
+        long_side: the longer side becomes this many pixels and the photograph keeps its shape, whatever `size` says.
+
+    Raises:
+        InputError: `long_side` for a model that takes one size only, or below 1.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -49,6 +53,15 @@ class Preprocess:
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bilinear"
     keep_aspect: bool = True
+    long_side: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.long_side is not None and self.long_side < 1:
+            raise InputError(f"a long side of {self.long_side} pixels is not possible; give at least 1.")
+        if self.long_side is not None and not self.keep_aspect:
+            raise InputError(
+                f"the model takes images of {self.size[0]}x{self.size[1]} pixels only; leave the long side out."
+            )
 
     def __call__(self, photo: Image) -> tuple[Tensor, Box]:
         """The tensor [3,H,W] and the part of the photograph that it shows, which is all of it."""
@@ -56,7 +69,10 @@ class Preprocess:
 
         width, height = photo.size
         out_h, out_w = self.size
-        if self.keep_aspect:
+        if self.long_side is not None:
+            scale = self.long_side / max(width, height)
+            out_h, out_w = max(1, round(height * scale)), max(1, round(width * scale))
+        elif self.keep_aspect:
             scale = max(out_h / height, out_w / width)
             out_h = min(max(1, round(height * scale)), LONGEST * out_h)
             out_w = min(max(1, round(width * scale)), LONGEST * out_w)

@@ -1,31 +1,49 @@
-"""Methods by name."""
+"""Methods and wrappers by name, and explainers from a line of text."""
 
 from __future__ import annotations
 
+import ast
 import difflib
 import fnmatch
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
-from camplug.errors import InputError
+from camplug.errors import CamplugError, InputError
 
 if TYPE_CHECKING:
     from camplug.explain.base import Explainer
+    from camplug.explain.wrapper import Wrapper
 
 _methods: dict[str, type[Explainer]] = {}
+_wrappers: dict[str, type[Wrapper]] = {}
 E_ = TypeVar("E_", bound="type[Explainer]")
+W_ = TypeVar("W_", bound="type[Wrapper]")
 
 
 def register(name: str) -> Callable[[E_], E_]:
     """Class decorator: make an explainer available to `create`, `list_methods` and the command line."""
 
     def add(cls: E_) -> E_:
-        if name in _methods:
+        if name in _methods or name in _wrappers:
             raise ValueError(f"a method named {name!r} is registered already")
         cls.name = name
         _methods[name] = cls
+        return cls
+
+    return add
+
+
+def register_wrapper(name: str) -> Callable[[W_], W_]:
+    """Class decorator: make a wrapper (an explainer of an explainer) available to `create` and the command line."""
+
+    def add(cls: W_) -> W_:
+        if name in _methods or name in _wrappers:
+            raise ValueError(f"a method named {name!r} is registered already")
+        cls.kind = name
+        _wrappers[name] = cls
         return cls
 
     return add
@@ -40,21 +58,97 @@ def list_methods(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_methods, pattern))
 
 
+def list_wrappers(pattern: str = "*") -> list[str]:
+    """The names of the registered wrappers that match a wildcard pattern, in alphabetical order.
+
+    >>> list_wrappers("multi*")
+    ['multiview']
+    """
+    return sorted(fnmatch.filter(_wrappers, pattern))
+
+
 def method(name: str) -> type[Explainer]:
-    """The explainer class of a name; case, "-" and "_" do not matter.
+    """The explainer class of a name, its own or its class's; case, "-" and "_" do not matter.
 
     Raises:
         InputError: no such method.
     """
-    plain = name.lower().replace("-", "").replace("_", "")
+    plain = _plain(name)
     for candidate in (plain, plain.removesuffix("cam"), plain + "cam"):
         if candidate in _methods:
             return _methods[candidate]
-    near = difflib.get_close_matches(plain, _methods, n=1, cutoff=0.3)
+    for cls in _methods.values():
+        if cls.__name__.lower() == plain:
+            return cls
+    known = [*list_methods(), *list_wrappers()] if plain not in _wrappers else []
+    near = difflib.get_close_matches(plain, known, n=1, cutoff=0.3)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    if plain in _wrappers:
+        hint = f" It is a wrapper; write what it wraps: {name}(FullyCAM)."
     raise InputError(f"there is no method {name!r}; available are {', '.join(list_methods())}.{hint}")
 
 
 def create(name: str, model: nn.Module, **options: Any) -> Explainer:
-    """Build an explainer by name: `create("fully", model, layer_norm="max")`."""
-    return method(name)(model, **options)
+    """Build an explainer from a name, or from a line that reads as in Python, without the model.
+
+    `create("fully", model, layer_norm="max")`, or
+    `create("MultiView(FullyCAM(channel_norm=False), scales=(0.5, 1), flip=True)", model)`.
+
+    Args:
+        name: a method of `list_methods`, or wrappers of `list_wrappers` around one; arguments are plain Python values.
+        model: what to explain.
+        options: further arguments of the innermost method.
+
+    Raises:
+        InputError: no such method or wrapper, or the text is something else.
+    """
+    if "(" not in name:
+        return method(name)(model, **options)
+    try:
+        tree = ast.parse(name.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last ones: nested too deeply
+        raise InputError(f'{name!r} cannot be read; write for instance "MultiView(FullyCAM, flip=True)".') from None
+    return _build(tree, model, options, name)
+
+
+def _build(node: ast.expr, model: nn.Module, options: dict[str, Any], text: str) -> Explainer:
+    call = node if isinstance(node, ast.Call) else None
+    head = call.func if call else node
+    if not isinstance(head, ast.Name) or (call and any(k.arg is None for k in call.keywords)):
+        raise InputError(
+            f"{ast.unparse(node)!r} in {text!r} is no explainer; write for instance MultiView(FullyCAM, flip=True)."
+        )
+    keywords = {str(k.arg): _value(k.value, model, text) for k in call.keywords} if call else {}
+    arguments = list(call.args) if call else []
+    wrapper = _wrappers.get(_plain(head.id))
+    if wrapper is None:
+        made, first = method(head.id), model
+        keywords = {**options, **keywords}
+    elif arguments:
+        made, first = wrapper, _build(arguments.pop(0), model, options, text)  # type: ignore[assignment]
+    else:
+        raise InputError(f"{head.id} wraps an explainer; write {head.id}(FullyCAM).")
+    try:
+        return made(first, *[_value(a, model, text) for a in arguments], **keywords)
+    except CamplugError:
+        raise
+    except TypeError as error:
+        says = re.sub(r"^\w+\.__init__\(\) ", "", str(error))
+        raise InputError(f"{ast.unparse(node)!r} does not fit {made.__name__}: {says}.") from None
+
+
+def _value(node: ast.expr, model: nn.Module, text: str) -> Any:
+    """A plain value, or another explainer of the same model."""
+    if isinstance(node, (ast.Name, ast.Call)):
+        return _build(node, model, {}, text)
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        raise InputError(
+            f"{ast.unparse(node)!r} in {text!r} is no plain value; give numbers, texts in quotes, lists, True, False, "
+            "None, or an explainer."
+        ) from None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")

@@ -1,11 +1,12 @@
 """The plug: layer selection, the tape of activations and gradients, targets, tokens on a grid. Knows torch only."""
 
+from camplug.plug.dense import dense
 from camplug.plug.grid import patch_size, to_grid
 from camplug.plug.guard import unwrap
 from camplug.plug.layers import SELECTORS, Selector, named_layers, select
 from camplug.plug.outline import Outline, watch
 from camplug.plug.tape import Layer, Tape
-from camplug.plug.targets import Classes, Score, Targets, logits_of, resolve
+from camplug.plug.targets import Classes, Score, Targets, logits_of, resolve, spelled_out
 
 __all__ = [
     "SELECTORS",
@@ -16,11 +17,13 @@ __all__ = [
     "Selector",
     "Tape",
     "Targets",
+    "dense",
     "logits_of",
     "named_layers",
     "patch_size",
     "resolve",
     "select",
+    "spelled_out",
     "to_grid",
     "unwrap",
     "watch",

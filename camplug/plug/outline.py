@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from camplug.plug.guard import Guard, force_eager, is_compiled
-from camplug.plug.listen import listening
+from camplug.plug.listen import Listener, listening
 from camplug.plug.remember import Remembered
+from camplug.plug.settings import as_built
 from camplug.plug.targets import find_logits
 
 _NO_FEATURES = ("pool", "dropout", "identity", "flatten", "permute", "dropblock")
@@ -107,17 +108,38 @@ def watch(model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...])
 
     def run() -> Outline:
         recorder = Recorder(layers)
-        guard = Guard(list(layers.values()))
-        guard.take()
-        try:
-            with (
-                torch.no_grad(),
-                listening(recorder, alone=True),
-                force_eager() if is_compiled(model) else nullcontext(),
-            ):
-                model(*args)
-        finally:
-            guard.give_back()
+        observe(model, layers, args, recorder)
         return Outline(tuple(recorder.calls), recorder.classes)
 
     return _outlines.get(model, layers, shape, run)
+
+
+def observe(
+    model: nn.Module,
+    layers: dict[str, nn.Module],
+    args: tuple[Any, ...],
+    listener: Listener,
+    *,
+    as_they_are: bool = False,
+) -> None:
+    """Run `model(*args)` without gradients, in evaluation mode and as built, while `listener` is told of every call.
+
+    Args:
+        model: an unwrapped model.
+        layers: its `named_layers`.
+        args: what to call it with.
+        listener: the only one that hears of this run.
+        as_they_are: leave settings on that hold at the moment (see `camplug.dense`).
+    """
+    guard = Guard(list(layers.values()))
+    guard.take()
+    try:
+        with (
+            torch.no_grad(),
+            listening(listener, alone=True),
+            force_eager() if is_compiled(model) else nullcontext(),
+            nullcontext() if as_they_are else as_built(layers.values()),
+        ):
+            model(*args)
+    finally:
+        guard.give_back()

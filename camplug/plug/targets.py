@@ -118,10 +118,20 @@ def resolve(classes: Any, output: Any, n: int) -> Targets:
     if classes is None:
         chosen = logits.detach().argmax(1).tolist()
         return Targets(tuple((c,) for c in chosen), None, False)
+    rows, per_image = spelled_out(classes, n)
+    return Targets(tuple(tuple(_index(c, logits.shape[1]) for c in row) for row in rows), None, per_image)
+
+
+def spelled_out(classes: Any, n: int) -> tuple[list[list[Any]], bool]:
+    """One list of classes for each of n images, and whether the caller gave it so; whether they exist is not checked.
+
+    Raises:
+        TargetError: not one entry per image, or single classes and lists mixed.
+    """
     if isinstance(classes, Tensor):
         classes = classes.tolist()
     if not isinstance(classes, (list, tuple, range)) and not hasattr(classes, "__len__"):
-        return Targets(((_index(classes, logits.shape[1]),),) * n, None, False)
+        return [[classes] for _ in range(n)], False
     entries = [e.tolist() if isinstance(e, Tensor) else e for e in classes]
     if len(entries) != n:
         raise TargetError(
@@ -132,8 +142,7 @@ def resolve(classes: Any, output: Any, n: int) -> Targets:
     if any(lists) and not all(lists):
         raise TargetError("classes mixes single classes and lists; give one class per image, or one list per image.")
     per_image = all(lists) and n > 0
-    rows = entries if per_image else [[e] for e in entries]
-    return Targets(tuple(tuple(_index(c, logits.shape[1]) for c in row) for row in rows), None, per_image)
+    return [list(e) if per_image else [e] for e in entries], per_image
 
 
 def _index(value: Any, count: int) -> int:

@@ -1,5 +1,6 @@
-"""Pictures out of plain arrays: overlays and grids."""
+"""Pictures out of plain arrays: overlays, grids and plots."""
 
 from camplug.show.pictures import colorize, grid, overlay
+from camplug.show.plots import curves
 
-__all__ = ["colorize", "grid", "overlay"]
+__all__ = ["colorize", "curves", "grid", "overlay"]

@@ -1,0 +1,219 @@
+"""`camplug evaluate`: seeds or label pictures against masks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import camplug
+from camplug.cli import common
+from camplug.errors import InputError
+
+CONVENTIONS = ("present", "all", "truth")
+
+
+def evaluate(  # noqa: PLR0917
+    results: Annotated[Path, typer.Argument(help="Folder of seeds (.npz), or of label pictures (.png).")],
+    data: Annotated[str, typer.Option(help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path.")],
+    split: Annotated[str | None, typer.Option(help="Of the data: train, val, ...")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names to average over, by commas; background always is. [default: all]")
+    ] = None,
+    convention: Annotated[
+        str, typer.Option(help="Mean over classes that are present, all, or in the truth.")
+    ] = "present",
+    threshold: Annotated[
+        float | None, typer.Option(help="Background threshold of seeds. [default: the best one here, and it says so]")
+    ] = None,
+    threshold_from: Annotated[
+        Path | None, typer.Option(help="A report (.json) of another split, whose best threshold is taken.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Report to write; a plot goes beside it. [default: none]")
+    ] = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """Score seeds or label pictures: IoU, precision, recall, false discovery rate, mIoU, and mIoU over thresholds."""
+    with common.plain_errors():
+        from camplug.metrics import Scores
+        from camplug.wsss.data import open_data
+        from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
+
+        if convention not in CONVENTIONS:
+            raise InputError(f"--convention {convention!r}; allowed are {', '.join(CONVENTIONS)}.")
+        if threshold is not None and threshold_from is not None:
+            raise InputError("--threshold and --threshold-from exclude each other; give one.")
+        if output is not None and output.suffix != ".json":
+            raise InputError(f"{str(output)!r}: a report is a .json file.")
+        dataset = open_data(data, split)
+        if not dataset.has_masks:
+            raise InputError(f"{data!r} has no masks to compare with.")
+        names = ["background", *dataset.classes]
+        chosen = chosen_classes(classes, names)
+        report: dict[str, Any] = {
+            "results": str(results),
+            "data": data,
+            "split": split,
+            "images_listed": len(dataset),
+            "list_sha256": hashlib.sha256("\n".join(dataset.ids).encode()).hexdigest()[:16],
+            "convention": convention,
+            "camplug": camplug.__version__,
+        }
+        sweep = None
+        with common.progress("evaluating", len(dataset)) as advance:
+            if kind(results) == "seeds":
+                sweep, broken = score_seeds(SeedFolder(results), dataset, step=advance)
+            else:
+                matrix, broken = score_labels(results, dataset, advance)
+        if len(broken) == len(dataset):
+            raise InputError(f"none of the {len(dataset)} images could be scored; the first one: {broken[0][1]}")
+        if sweep is None:
+            scores = Scores.of(matrix.matrix, names, chosen)
+        else:
+            report["seeds"] = SeedFolder(results).settings()
+            value, how = pick(sweep, threshold, threshold_from, convention, chosen)
+            scores = Scores.of(sweep.at(value), names, chosen)
+            report |= {
+                "threshold": value,
+                "threshold_chosen": how,
+                "best_threshold_here": sweep.best(convention, chosen)[0],  # type: ignore[arg-type]
+                "sweep": {
+                    "thresholds": sweep.thresholds.tolist(),
+                    "miou": none_for_nan(sweep.scores(convention, chosen)),  # type: ignore[arg-type]
+                },
+                "by_number_of_classes": {
+                    str(group): {
+                        "images": sweep.images[group],
+                        "miou": none_for_nan(by_group(sweep, group, value, convention, chosen)),
+                    }
+                    for group in sorted(sweep.groups)
+                },
+            }
+        report |= {"images_scored": len(dataset) - len(broken), **scores.as_dict()}
+        report["broken"] = [{"image": name, "error": error} for name, error in broken]
+        if output is not None:
+            write(report, output)
+        if as_json:
+            common.print_json(report)
+        else:
+            show(report)
+        common.show_broken(broken)
+        if broken:
+            raise typer.Exit(1)
+
+
+def chosen_classes(text: str | None, names: list[str]) -> list[int]:
+    """Indices of the classes to average over, from names separated by commas; background is always among them.
+
+    Raises:
+        InputError: a name that the data does not have.
+    """
+    if text is None:
+        return list(range(len(names)))
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in wanted if name not in names]
+    if unknown or not wanted:
+        raise InputError(f"--classes {text!r}: the data has {', '.join(names[1:])}.")
+    return sorted({0, *(names.index(name) for name in wanted)})
+
+
+def kind(folder: Path) -> str:
+    """Whether a folder holds "seeds" or "labels".
+
+    Raises:
+        InputError: neither.
+    """
+    from camplug.wsss.seeds.store import SETTINGS
+
+    if (folder / SETTINGS).exists():
+        return "seeds"
+    if folder.is_dir() and next(folder.rglob("*.png"), None) is not None:
+        return "labels"
+    raise InputError(f"{str(folder)!r} holds neither seeds ({SETTINGS}, made by `camplug seeds`) nor label PNGs.")
+
+
+def pick(
+    sweep: Any, threshold: float | None, report: Path | None, convention: Any, classes: list[int]
+) -> tuple[float, str]:
+    """The background threshold, and in words how it was chosen.
+
+    Raises:
+        InputError: the report of the other split cannot be used.
+    """
+    if threshold is not None:
+        return threshold, "given"
+    if report is None:
+        return sweep.best(convention, classes)[0], "best on these very images, with their masks: optimistic"
+    try:
+        other = json.loads(report.read_text(encoding="utf-8"))
+        return float(other["best_threshold_here"]), f"best on {other['split'] or other['data']} ({report})"
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{str(report)!r} is no report of `camplug evaluate` on seeds.") from None
+
+
+def by_group(sweep: Any, group: int, threshold: float, convention: Any, classes: list[int]) -> float:
+    """mIoU of the images with this number of classes."""
+    from camplug.metrics import miou
+
+    at = int(np.abs(sweep.thresholds - threshold).argmin())
+    return float(miou(sweep.matrices_of(group)[at], convention, classes))
+
+
+def none_for_nan(values: Any) -> Any:
+    """Numbers as JSON takes them."""
+    if np.ndim(values) == 0:
+        return None if np.isnan(values) else float(values)
+    return [none_for_nan(v) for v in values]
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    """Write the report, and for seeds the plot of mIoU over thresholds beside it."""
+    from camplug.explain.explanation import save_picture, write_atomically
+    from camplug.show import curves
+
+    text = json.dumps(report, indent=2) + "\n"
+    write_atomically(str(path), lambda file: file.write(text.encode()))
+    if "sweep" in report:
+        line = [np.nan if v is None else 100 * v for v in report["sweep"]["miou"]]
+        title = f"mIoU ({report['convention']}), {Path(report['results']).name}, {report['split'] or report['data']}"
+        picture = curves(
+            report["sweep"]["thresholds"],
+            {"": line},
+            x_label="background threshold",
+            y_label="mIoU [%]",
+            title=title,
+            mark=report["threshold"],
+        )
+        save_picture(picture, str(path.with_suffix(".png")))
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the report as a table."""
+    from rich.table import Table
+
+    head = f"{report['results']}: {report['images_scored']} of {report['images_listed']} images"
+    if "threshold" in report:
+        head += f"; threshold {report['threshold']:.2f}, {report['threshold_chosen']}"
+    common.out.print(common.escaped(head), soft_wrap=True)
+    table = Table("class", "IoU", "precision", "recall", "FDR")
+    averaged = set(report["averaged_over"])
+    for name, row in report["per_class"].items():
+        cells = [f"{100 * v:.1f}" if v is not None else "-" for v in row.values()]
+        if name in averaged or any(v is not None for v in row.values()):
+            table.add_row(common.escaped(name), *cells, style=None if name in averaged else "dim")
+    common.out.print(table)
+    miou = {k: "-" if v is None else f"{100 * v:.1f}" for k, v in report["miou"].items()}
+    common.out.print(
+        f"mIoU over {len(averaged)} classes: {miou[report['convention']]} ({report['convention']}); by the other "
+        f"conventions: {', '.join(f'{v} ({k})' for k, v in miou.items() if k != report['convention'])}",
+        soft_wrap=True,
+    )
+    for group, row in report.get("by_number_of_classes", {}).items():
+        value = "-" if row["miou"] is None else f"{100 * row['miou']:.1f}"
+        more = " or more" if group == "3" else ""
+        common.out.print(f"  images of {group}{more} classes: {value} ({row['images']} images)", soft_wrap=True)

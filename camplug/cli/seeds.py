@@ -1,0 +1,165 @@
+"""`camplug seeds`: the activation maps of a whole data set."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from camplug.cli import common
+from camplug.cli.config import read_config
+from camplug.errors import InputError
+from camplug.explain import create
+
+NUMBER = (int, float)
+OPTIONS: dict[str, Any] = {
+    "data": str,
+    "split": str,
+    "explainer": str,
+    "model": str,
+    "checkpoint": str,
+    "num_classes": int,
+    "long_side": int,
+    "mean": NUMBER,
+    "std": NUMBER,
+    "out": str,
+    "number": str,
+    "scale": NUMBER,
+    "device": str,
+}
+DEFAULTS: dict[str, Any] = {"explainer": "FullyCAM", "model": "demo", "out": "seeds", "number": "uint8", "scale": 1.0}
+
+
+def seeds(  # noqa: PLR0917
+    data: Annotated[
+        str | None, typer.Option(help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path. Required.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of the data: train, val, train2014, ...")] = None,
+    explainer: Annotated[
+        str | None,
+        typer.Option(help='As in Python: "MultiView(FullyCAM(channel_norm=False), flip=True)". [default: FullyCAM]'),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="As for `camplug explain`. [default: demo]")
+    ] = None,
+    checkpoint: common.Checkpoint = None,
+    num_classes: common.NumClasses = None,
+    long_side: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pixels of the longer side that the model sees. [default: the model's size]"),
+    ] = None,
+    mean: common.Mean = None,
+    std: common.Std = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the seeds. [default: seeds]")] = None,
+    number: Annotated[str | None, typer.Option(help="uint8 or float16. [default: uint8]")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Size of the stored maps relative to the photographs. [default: 1]")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="[default: cuda where there is one]")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML or YAML file with any of these options.")] = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """Make the maps of a data set's images for the classes they are labelled with, one .npz per image.
+
+    Stopped at any moment, the same command goes on where it was. Under torchrun each process takes its share. Broken
+    images are listed at the end, exit code 1.
+    """
+    given = dict(locals())
+    with common.plain_errors():
+        from camplug.wsss.data import open_data
+        from camplug.wsss.seeds import SeedFolder, make_seeds
+
+        chosen = DEFAULTS | read_config(config, OPTIONS)
+        chosen |= {k: v for k, v in given.items() if k in OPTIONS and v is not None}
+        if chosen.get("data") is None:
+            raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split train.")
+        rank, world = share()
+        dataset = open_data(str(chosen["data"]), chosen.get("split"))
+        weights = None if chosen.get("checkpoint") is None else Path(str(chosen["checkpoint"]))
+        net = common.load(
+            str(chosen["model"]), weights, chosen.get("num_classes"), str(chosen.get("device") or default_device(rank))
+        )
+        options = common.explainer_options(net, None, chosen.get("mean"), chosen.get("std"), chosen.get("long_side"))
+        made = create(str(chosen["explainer"]), net, **options)
+        folder = SeedFolder(Path(str(chosen["out"])))
+        kept = ("explainer", "model", "num_classes", "long_side", "mean", "std", "number", "scale")
+        settings = {k: chosen.get(k) for k in kept}
+        settings |= {"checkpoint": fingerprint(weights), "classes": list(dataset.classes), "labels": "given"}
+        folder.prepare(settings)
+        mine = len(range(rank, len(dataset), world))
+        start = time.perf_counter()
+        with common.progress("seeds", mine) as advance:
+            report = make_seeds(
+                made,
+                dataset,
+                folder,
+                number=chosen["number"],
+                scale=float(chosen["scale"]),
+                shard=(rank, world),
+                step=lambda _: advance(),
+            )
+        _tell(folder.path, report, time.perf_counter() - start, (rank, world), as_json)
+        if report.broken:
+            raise typer.Exit(1)
+
+
+def share() -> tuple[int, int]:
+    """This process's rank and the number of processes, as torchrun tells them; (0, 1) without it.
+
+    Raises:
+        InputError: RANK and WORLD_SIZE that do not fit together.
+    """
+    try:
+        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError:
+        rank, world = -1, 0
+    if not 0 <= rank < world:
+        raise InputError(
+            f"RANK={os.environ.get('RANK')!r} and WORLD_SIZE={os.environ.get('WORLD_SIZE')!r} do not fit together; "
+            "torchrun sets them, and RANK goes from 0 to WORLD_SIZE - 1."
+        )
+    return rank, world
+
+
+def default_device(rank: int) -> str:
+    """The process's own CUDA device where there are any, else the CPU."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % count}" if count else "cpu"
+
+
+def fingerprint(file: Path | None) -> str | None:
+    """The first 16 digits of a file's SHA-256, so that seeds of other weights are not mixed in."""
+    if file is None:
+        return None
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+
+
+def _tell(folder: Path, report: Any, seconds: float, shard: tuple[int, int], as_json: bool) -> None:
+    numbers = {
+        "folder": str(folder),
+        "shard": list(shard),
+        "made": report.made,
+        "found": report.found,
+        "seconds_per_image": seconds / report.made if report.made else None,
+        "megabytes_per_1000_images": report.bytes / report.made / 1e3 if report.made else None,
+        "broken": [{"image": name, "error": error} for name, error in report.broken],
+    }
+    if as_json:
+        common.print_json(numbers)
+    else:
+        which = f" (share {shard[0] + 1} of {shard[1]})" if shard[1] > 1 else ""
+        text = f"{folder}{which}: {report.made} seeds made, {report.found} were there"
+        if report.made:
+            text += (
+                f"; {numbers['seconds_per_image']:.2f} s per image, "
+                f"{numbers['megabytes_per_1000_images']:.1f} MB per 1000 images"
+            )
+        common.out.print(common.escaped(text), soft_wrap=True)
+    common.show_broken(report.broken)

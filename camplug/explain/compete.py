@@ -1,0 +1,92 @@
+"""Several classes in one image: who owns a position is for a class-discriminative map to say."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from typing_extensions import override
+
+from camplug.errors import InputError, ModelError, TargetError
+from camplug.explain.base import Explainer, Result
+from camplug.explain.batch import checked_batch, checked_size
+from camplug.explain.fuse import Normalize, normalize_map
+from camplug.explain.gradcam import GradCAM
+from camplug.explain.registry import register_wrapper
+from camplug.explain.wrapper import Wrapper, asked, is_number, is_score
+from camplug.plug import Classes
+
+FLOOR = 1e-3  # where the judge is silent about all classes, the maps themselves decide
+
+
+def share_of_winner(judged: Tensor, power: float = 1.0) -> Tensor:
+    r"""How much of each position is left to each class.
+
+    .. math:: s_c = \Big(\frac{J_c + \epsilon}{\max_{c'} J_{c'} + \epsilon}\Big)^p, \quad \epsilon = 10^{-3}
+
+    Args:
+        judged: J, the judge's maps of one image's K classes, [K,h,w], each of maximum 1.
+        power: p; the larger, the more the strongest class takes all.
+
+    Returns:
+        [K,h,w]: 1 for the strongest class of a position, less for the others; 1 for all where none speaks.
+
+    >>> import torch
+    >>> share_of_winner(torch.tensor([[[0.5]], [[0.25]]]))
+    tensor([[[1.0000]],
+            [[0.5010]]])
+    """
+    if len(judged) == 0:
+        return judged
+    return ((judged + FLOOR) / (judged.amax(0, keepdim=True) + FLOOR)) ** power
+
+
+@register_wrapper("compete")
+class Compete(Wrapper):
+    """Lets the classes of one image compete for each position, judged by a map that tells classes apart.
+
+    Maps that use early layers (Fully-CAM above all) are complete, but nearly the same for two classes of one image:
+    edges and textures are evidence for both. A map of the last layer is coarse, but tells the classes apart. So every
+    class's map is multiplied by its share of what the judge gives to the strongest class there (`share_of_winner`).
+    An image with one class is left as it is and does not cost the judge's pass. Ours; no paper.
+
+    Args:
+        explainer: any explainer.
+        judge: the explainer that tells classes apart; default: `GradCAM` of the same model.
+        power: of the share; the larger, the more the strongest class takes all.
+        normalize: of the result: "max", "minmax" or None.
+    """
+
+    kind = "compete"
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        judge: Explainer | None = None,
+        power: float = 2.0,
+        *,
+        normalize: Normalize = "max",
+    ) -> None:
+        super().__init__(explainer, normalize=normalize)
+        if judge is not None and not isinstance(judge, Explainer):
+            raise InputError(f"judge={judge!r} is no explainer; give for instance judge=camplug.CAM(model).")
+        if not is_number(power) or not power > 0:
+            raise InputError(f"power={power!r}; give more than 0.")
+        self.judge = GradCAM(explainer.model) if judge is None else judge
+        if self.judge.model is not self.model:
+            raise ModelError("the judge explains another model than the explainer; give both the same.")
+        self.power = power
+
+    @override
+    def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
+        x = checked_batch(self.model, x)
+        size = checked_size(x, size)
+        if is_score(classes):
+            raise TargetError("classes compete for positions; a callable has no rivals.")
+        wanted, per_image = self.settled(x, classes)
+        result = self.explainer.run(x, wanted, size)
+        many = [i for i, row in enumerate(wanted) if len(row) > 1]
+        maps = list(result.maps)
+        if many:
+            judged = self.judge.run(x[many], [wanted[i] for i in many], size)
+            for i, j in zip(many, judged.maps, strict=True):
+                maps[i] = maps[i] * share_of_winner(normalize_map(j, "max"), self.power).to(maps[i].dtype)
+        return asked(Result([normalize_map(m, self.normalize) for m in maps], result.targets, result.logits), per_image)

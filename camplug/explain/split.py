@@ -1,0 +1,207 @@
+"""Split & unite at inference: look at parts of the image by themselves, and unite their maps (class-conditional)."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from camplug.errors import InputError, TargetError
+from camplug.explain.base import Explainer, Result
+from camplug.explain.batch import checked_batch, checked_size
+from camplug.explain.erase import Weight, class_weights
+from camplug.explain.fuse import Normalize, normalize_map, resized
+from camplug.explain.registry import register_wrapper
+from camplug.explain.views import resize_images
+from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number, is_score
+from camplug.plug import Classes
+
+SPLIT: dict[str, dict[str, Any]] = {
+    "paper": {"margins": (0, 0), "many": "per-class"},
+    "repo": {"margins": (10, 20), "many": "none"},
+}
+
+
+class Patch(NamedTuple):
+    """A part of an image in pixels; bottom and right are outside."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+def centre_of_mass(maps: Tensor) -> list[tuple[int, int]]:
+    """The (row, column) of the centre of mass of each map [K,h,w], cut to whole pixels; a map of zeros: its middle."""
+    height, width = maps.shape[-2:]
+    mass = maps.double().clamp_min(0)
+    total = mass.sum((1, 2))
+    y = (mass.sum(2) * torch.arange(height, device=maps.device)).sum(1) / total
+    x = (mass.sum(1) * torch.arange(width, device=maps.device)).sum(1) / total
+    return [(int(y[k]), int(x[k])) if total[k] > 0 else (height // 2, width // 2) for k in range(len(maps))]
+
+
+def four_patches(
+    centres: Sequence[tuple[int, int]], size: tuple[int, int], margin: int = 0, smallest: int = 1
+) -> list[Patch]:
+    """Four patches, one for each corner of the image, that all hold the box around the centres.
+
+    One centre: four patches about it, which overlap by `margin` pixels past it. Two centres: the box between them,
+    widened by `margin`, belongs to all four.
+
+    Args:
+        centres: (row, column) of one or more centres of mass.
+        size: height and width of the image.
+        margin: pixels, clamped to the image.
+        smallest: no side of a patch is shorter than this (or than the image).
+    """
+    height, width = size
+    top, bottom = min(c[0] for c in centres) - margin, max(c[0] for c in centres) + margin
+    left, right = min(c[1] for c in centres) - margin, max(c[1] for c in centres) + margin
+    bottom, right = max(bottom, smallest), max(right, smallest)
+    top, left = min(top, height - smallest), min(left, width - smallest)
+    bottom, right = min(bottom, height), min(right, width)
+    top, left = max(top, 0), max(left, 0)
+    return [
+        Patch(0, 0, bottom, right),
+        Patch(0, left, bottom, width),
+        Patch(top, 0, height, right),
+        Patch(top, left, height, width),
+    ]
+
+
+@register_wrapper("splitunite")
+class SplitUnite(Wrapper):
+    """Explains four parts of each image by themselves and unites their maps.
+
+    Sun et al., "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation" (2021), Sec.
+    3.2, Fig. 3. One class: four patches about the centre of mass of its map. Two classes: four patches that share the
+    box between both centres. Three or more: each class by itself about its own centre ("per-class", the paper), or
+    the whole image only ("none", what the authors' code amounts to). Each patch's map takes its place, and the maximum
+    over the patches is the map. Patches of one size go through the model together.
+
+    Args:
+        explainer: any explainer; it explains the patches.
+        preset: "paper" or "repo": where margins and `many` come from if they are not given.
+        margins: pixels by which patches overlap past the centre of one class, and past the box of two.
+        many: three or more classes: "per-class" or "none".
+        smallest: pixels; no side of a patch is shorter.
+        unite: "max" (the paper) or "sum" of the patches' maps.
+        normalise: "own": each patch's map has maximum 1, also that of a patch without the object; "global": maps keep
+            their scale.
+        weight: weigh each patch by the probability of the class in it: "sigmoid", "softmax" or None.
+        whole: also unite the map of the whole image.
+        zoom: enlarge each patch by this factor before the model sees it.
+        locate: explainer for the centres; default: `explainer`.
+        normalize: of the united map: "max", "minmax" or None.
+    """
+
+    kind = "split"
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        preset: str = "paper",
+        *,
+        margins: tuple[int, int] | None = None,
+        many: str | None = None,
+        smallest: int = 32,
+        unite: str = "max",
+        normalise: str = "own",
+        weight: Weight = None,
+        whole: bool = False,
+        zoom: float = 1.0,
+        locate: Explainer | None = None,
+        normalize: Normalize = "max",
+    ) -> None:
+        super().__init__(explainer, normalize=normalize)
+        checked_choice("preset", preset, tuple(SPLIT))
+        chosen = SPLIT[preset]["margins"] if margins is None else margins
+        self.many = SPLIT[preset]["many"] if many is None else many
+        checked_choice("many", self.many, ("per-class", "none"))
+        checked_choice("unite", unite, ("max", "sum"))
+        checked_choice("normalise", normalise, ("own", "global"))
+        checked_choice("weight", weight, ("sigmoid", "softmax", None))
+        pixels = (*chosen, smallest) if isinstance(chosen, (tuple, list)) and len(chosen) == 2 else ()
+        if (
+            not pixels
+            or not all(is_number(v, numbers.Integral) and v >= 0 for v in pixels)
+            or smallest < 1
+            or not is_number(zoom)
+            or not 0 < zoom < math.inf
+        ):
+            raise InputError(
+                f"margins={chosen!r}, smallest={smallest!r}, zoom={zoom!r}: give two margins of at least 0 pixels, a "
+                "smallest side of at least 1 pixel, and a zoom above 0."
+            )
+        if locate is not None and not isinstance(locate, Explainer):
+            raise InputError(f"locate={locate!r} is no explainer; give for instance locate=camplug.CAM(model).")
+        self.margins = tuple(chosen)
+        self.smallest, self.unite, self.normalise, self.weight = smallest, unite, normalise, weight
+        self.whole, self.zoom = whole, zoom
+        self.locate = explainer if locate is None else locate
+
+    @override
+    def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
+        x = checked_batch(self.model, x)
+        out_size = checked_size(x, size)
+        if is_score(classes):
+            raise TargetError("class-conditional inference explains classes, not a callable.")
+        wanted, per_image = self.settled(x, classes)
+        full = (x.shape[2], x.shape[3])
+        located = self.locate.run(x, wanted, full)
+        inner = self.explainer.unnormalized() if self.normalise == "global" else self.explainer
+        jobs: list[tuple[int, Patch, list[int]]] = []  # image, patch, which of its classes
+        for i, maps in enumerate(located.maps):
+            jobs += [(i, patch, rows) for patch, rows in self._patches(maps, full)]
+        united = [torch.zeros_like(m) for m in located.maps]
+        for job, found in self._explained(inner, x, wanted, jobs):
+            i, patch, rows = job
+            place = united[i][rows, patch.top : patch.bottom, patch.left : patch.right]
+            united[i][rows, patch.top : patch.bottom, patch.left : patch.right] = (
+                torch.maximum(place, found) if self.unite == "max" else place + found
+            )
+        fused = [normalize_map(resized(m, out_size), self.normalize) for m in united]
+        return asked(Result(fused, located.targets, located.logits), per_image)
+
+    def _patches(self, maps: Tensor, size: tuple[int, int]) -> list[tuple[Patch, list[int]]]:
+        """The parts of one image to look at, each with the classes to look for."""
+        everything = (Patch(0, 0, *size), list(range(len(maps))))
+        if len(maps) == 0:
+            return []
+        found = [everything] if self.whole else []
+        centres = centre_of_mass(maps)
+        if len(centres) <= 2:
+            margin = self.margins[len(centres) - 1]
+            return found + [(p, everything[1]) for p in four_patches(centres, size, margin, self.smallest)]
+        if self.many == "none":
+            return [everything]
+        return found + [
+            (p, [k])
+            for k, centre in enumerate(centres)
+            for p in four_patches([centre], size, self.margins[0], self.smallest)
+        ]
+
+    def _explained(
+        self, inner: Explainer, x: Tensor, wanted: list[list[int]], jobs: list[tuple[int, Patch, list[int]]]
+    ) -> list[tuple[tuple[int, Patch, list[int]], Tensor]]:
+        """Each job with the maps of its patch; patches of one size in one batch."""
+        by_size: dict[tuple[int, int], list[tuple[int, Patch, list[int]]]] = defaultdict(list)
+        for job in jobs:
+            by_size[job[1].bottom - job[1].top, job[1].right - job[1].left].append(job)
+        found = []
+        for size, group in by_size.items():
+            parts = torch.stack([x[i, :, p.top : p.bottom, p.left : p.right] for i, p, _ in group])
+            zoom = 1.0 if size == tuple(x.shape[2:]) else self.zoom
+            zoomed = resize_images(parts, (max(1, round(size[0] * zoom)), max(1, round(size[1] * zoom))))
+            result = inner.run(zoomed, [[wanted[i][k] for k in rows] for i, _, rows in group], size)
+            weights = class_weights(result.logits, result.targets.classes, self.weight)
+            for job, maps, w in zip(group, result.maps, weights, strict=True):
+                found.append((job, maps * w[:, None, None]))
+        return found

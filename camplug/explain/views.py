@@ -1,0 +1,122 @@
+"""Several views of an image (scales, mirrored), one map: eq. 12 of the Fully-CAM paper, for any explainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typing_extensions import override
+
+from camplug.errors import CamplugError, InputError, ModelError
+from camplug.explain.base import Explainer, Result
+from camplug.explain.batch import checked_batch, checked_size
+from camplug.explain.fuse import Normalize, normalize_map, resized
+from camplug.explain.numbers import wide
+from camplug.explain.registry import register_wrapper
+from camplug.explain.wrapper import Wrapper, checked_choice, is_number, is_score
+from camplug.plug import Classes, Targets
+
+Fuse: TypeAlias = Literal["sum", "max", "mean"]
+
+
+def resize_images(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a batch [N,C,H,W] as PIL's bicubic filter does (without rounding to eight bits)."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    small = F.interpolate(wide(x), size, mode="bicubic", align_corners=False, antialias=True)
+    return small.to(x.dtype)
+
+
+@register_wrapper("multiview")
+class MultiView(Wrapper):
+    r"""The maps of several views of each image, fused: scales, each with its mirror image.
+
+    .. math:: \mathrm{normalize}\Big(\sum_t t^{-1}\big(\mathrm{CAM}(t(I))\big)\Big) \quad \text{(Fully-CAM eq. 12)}
+
+    A view's map is normalised as the inner explainer says, mirrored back, resized bilinearly to the wanted size, added
+    with equal weight to the others, and the sum is normalised. An image and its mirror image go through the model as
+    one batch. The logits are those of the unmirrored view whose scale is nearest to 1.
+
+    Args:
+        explainer: any explainer.
+        scales: factors of height and width; images are resized like PIL's bicubic filter does.
+        flip: also take each view's mirror image (left and right exchanged).
+        fuse: "sum", "max" or "mean" over the views ("sum" and "mean" differ only without `normalize`).
+        normalize: of the fused map: "max", "minmax" or None.
+
+    Raises:
+        ModelError: at call time, the model does not take images of some view's size.
+    """
+
+    kind = "multiview"
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        scales: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
+        flip: bool = True,
+        fuse: Fuse = "sum",
+        *,
+        normalize: Normalize = "max",
+    ) -> None:
+        super().__init__(explainer, normalize=normalize)
+        factors = tuple(scales) if isinstance(scales, (tuple, list)) else ()
+        if not factors or not all(is_number(s) and 0 < s < math.inf for s in factors):
+            raise InputError(f"scales={scales!r}; give positive factors, for instance (0.5, 1.0, 1.5, 2.0).")
+        checked_choice("fuse", fuse, ("sum", "max", "mean"))
+        self.scales = tuple(float(s) for s in factors)
+        self.flip = flip
+        self.fuse: Fuse = fuse
+
+    @override
+    def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
+        x = checked_batch(self.model, x)
+        out_size = checked_size(x, size)
+        wanted, per_image = (classes, False) if is_score(classes) else self.settled(x, classes)
+        fused: list[Tensor] | None = None
+        nearest: Result | None = None
+        for scale in sorted(self.scales, key=lambda s: abs(math.log(s))):
+            for result, mirrored in self._views(x, wanted, scale):
+                maps = [resized(m.flip(-1) if mirrored else m, out_size) for m in result.maps]
+                fused = maps if fused is None else [self._joined(a, b) for a, b in zip(fused, maps, strict=True)]
+                nearest = nearest or result
+        assert fused is not None
+        assert nearest is not None
+        if self.fuse == "mean":
+            count = len(self.scales) * (2 if self.flip else 1)
+            fused = [m / count for m in fused]
+        n = x.shape[0]
+        targets = Targets(nearest.targets.classes[:n], nearest.targets.score, per_image)
+        logits = None if nearest.logits is None else nearest.logits[:n]
+        return Result([normalize_map(m, self.normalize) for m in fused], targets, logits)
+
+    def _joined(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.maximum(a, b) if self.fuse == "max" else a + b
+
+    def _views(self, x: Tensor, wanted: Any, scale: float) -> list[tuple[Result, bool]]:
+        """The results of one scale, without and with mirroring."""
+        n = x.shape[0]
+        size = (max(1, round(x.shape[2] * scale)), max(1, round(x.shape[3] * scale)))
+        view = resize_images(x, size)
+        try:
+            if not self.flip:
+                return [(self.explainer.run(view, wanted), False)]
+            if is_score(wanted):  # it may hold something per image, so it sees each batch by itself
+                return [(self.explainer.run(v, wanted), v is not view) for v in (view, view.flip(-1))]
+            both = self.explainer.run(torch.cat([view, view.flip(-1)]), [*wanted, *wanted])
+        except CamplugError:
+            raise
+        except (RuntimeError, AssertionError, ValueError) as error:
+            if size == tuple(x.shape[2:]):
+                raise
+            says = (str(error).strip().splitlines() or ["no message"])[0]
+            raise ModelError(
+                f"the model does not take the view at scale {scale:g}, {size[0]}x{size[1]} pixels ({says}); leave that "
+                "scale out of scales=."
+            ) from error
+        halves = ((both.maps[:n], False), (both.maps[n:], True))
+        return [(Result(maps, both.targets, both.logits), mirrored) for maps, mirrored in halves]

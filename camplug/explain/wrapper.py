@@ -1,0 +1,88 @@
+"""What wraps an explainer and is one itself: several runs of it on changed images become one map."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from camplug.errors import InputError
+from camplug.explain.base import Explainer, Result
+from camplug.explain.batch import checked_batch
+from camplug.explain.fuse import Normalize
+from camplug.plug import Classes, Tape, logits_of, resolve, spelled_out, unwrap
+
+
+class Wrapper(Explainer):
+    """Base of explainers that run another one; model, labels and preprocessing are the inner one's.
+
+    Args:
+        explainer: any explainer, a wrapper included.
+        normalize: of the fused map: "max", "minmax" or None.
+    """
+
+    kind: str = ""
+
+    def __init__(self, explainer: Explainer, *, normalize: Normalize = "max") -> None:
+        if not isinstance(explainer, Explainer):
+            raise InputError(
+                f"{type(self).__name__} wraps an explainer, for instance {type(self).__name__}(camplug.FullyCAM(model))"
+                f"; got {type(explainer).__name__}."
+            )
+        super().__init__(explainer.model, normalize=normalize, labels=explainer.labels, transform=explainer.transform)
+        self.explainer = explainer
+        self.name = f"{self.kind}({explainer.name})"
+
+    @override
+    def unnormalized(self) -> Self:
+        other = super().unnormalized()
+        other.explainer = self.explainer.unnormalized()
+        return other
+
+    def settled(self, x: Tensor, classes: Classes) -> tuple[list[list[int]], bool]:
+        """The classes of every image, so that all runs explain the same; predicted ones cost one forward pass.
+
+        Returns:
+            One list per image, and whether the caller gave them so.
+        """
+        if classes is None:
+            targets = resolve(None, whole_logits(self, x), x.shape[0])
+            return [list(row) for row in targets.classes], False
+        return spelled_out(classes, x.shape[0])
+
+
+@torch.no_grad()
+def whole_logits(explainer: Explainer, x: Tensor) -> Tensor:
+    """The logits [N,C] of a batch, from a forward pass that leaves the model as it is."""
+    with Tape(explainer.model, [""], forward_only=True):
+        return logits_of(unwrap(explainer.model)(checked_batch(explainer.model, x)))
+
+
+def asked(result: Result, per_image: bool) -> Result:
+    """The result with the caller's way of asking: single maps per image, or lists."""
+    return replace(result, targets=replace(result.targets, per_image=per_image))
+
+
+def is_score(classes: Any) -> bool:
+    """Whether a callable is explained, not classes."""
+    return callable(classes) and not isinstance(classes, Tensor)
+
+
+def is_number(value: Any, kind: type = numbers.Real) -> bool:
+    """Whether an option is a number (`numbers.Integral`: a whole one); True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def checked_choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Make sure of an option that has a few values.
+
+    Raises:
+        InputError: another value.
+    """
+    if value not in allowed:
+        raise InputError(f"{name}={value!r}; allowed are {', '.join(map(repr, allowed))}.")

@@ -1,0 +1,65 @@
+"""Score seeds, or label pictures, against masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camplug.errors import InputError
+from camplug.metrics import ConfusionMatrix, ThresholdSweep
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.data.files import read_mask
+from camplug.wsss.seeds.store import SeedFolder
+
+
+def score_seeds(
+    folder: SeedFolder,
+    data: SegmentationData,
+    thresholds: NDArray[np.float64] | None = None,
+    step: Callable[[], None] = lambda: None,
+) -> tuple[ThresholdSweep, list[tuple[str, str]]]:
+    """Compare all seeds of a data set with its masks at every threshold, in one pass.
+
+    Args:
+        folder: the seeds.
+        data: with masks.
+        thresholds: increasing, in [0, 1); default: .01 to .99.
+        step: told after every image.
+
+    Returns:
+        The sweep, and the images that could not be scored, with the reasons.
+    """
+    sweep = ThresholdSweep(len(data.classes) + 1, thresholds, data.ignore)
+    broken: list[tuple[str, str]] = []
+    for i, name in enumerate(data.ids):
+        try:
+            seed, mask = folder.load(name), data.mask(i)
+            if seed.size != mask.shape:
+                raise InputError(f"the seed of {name!r} is of a photograph of {seed.size}, its mask has {mask.shape}.")
+            sweep.add(seed.full(), seed.classes, mask)
+        except InputError as error:
+            broken.append((name, str(error)))
+        step()
+    return sweep, broken
+
+
+def score_labels(
+    folder: Path, data: SegmentationData, step: Callable[[], None] = lambda: None
+) -> tuple[ConfusionMatrix, list[tuple[str, str]]]:
+    """Compare label pictures (palette or grey PNGs named like the images) with the masks of a data set.
+
+    Returns:
+        The confusion matrix, and the images that could not be scored, with the reasons.
+    """
+    matrix = ConfusionMatrix(len(data.classes) + 1, data.ignore)
+    broken: list[tuple[str, str]] = []
+    for i, name in enumerate(data.ids):
+        try:
+            matrix.add(read_mask(folder / f"{name}.png", len(data.classes)), data.mask(i))
+        except InputError as error:
+            broken.append((name, str(error)))
+        step()
+    return matrix, broken
