@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import re
 import shlex
 import sys
 from fnmatch import fnmatch
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 from contenders import CONTENDERS, FLOORS, JOBS, Contender, Setting, agreement
+from markdown_tables import renew, table
 from measure import Spread, clean, gflop, interleaved, machine, memory, physical_cores, plain, ratios
 from torchvision import models
 
@@ -206,18 +206,6 @@ def milliseconds(spread: dict[str, float] | None) -> str:
     return f"{spread['median']:.0f} [{spread['low']:.0f}, {spread['high']:.0f}]" if spread else "-"
 
 
-def table(head: list[str], body: list[list[str]]) -> list[str]:
-    """A Markdown table whose columns are aligned, so that it reads well in a terminal too."""
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-
-    def line(cells: list[str]) -> str:
-        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-        return f"| {' | '.join([cells[0].ljust(widths[0]), *rest])} |"
-
-    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
-    return [line(head), f"| {' | '.join(rule)} |", *map(line, body), ""]
-
-
 def report(data: dict[str, Any]) -> list[str]:
     """The lines of a Markdown report."""
     m = data["machine"]
@@ -289,15 +277,6 @@ def job_table(rows: list[dict[str, Any]], job: str) -> list[str]:
             cells.append(times(r["times_one_class"]) if r["times_one_class"] else "-")
         body.append([*cells, milliseconds(r["cpu_ms"]), f"{r['gflop_per_image']:.2f}", *used])
     return table(head, body)
-
-
-def renew(path: Path, section: str, lines: list[str]) -> None:
-    """Replace what stands between `<!-- section -->` and `<!-- /section -->` in a file."""
-    text = path.read_text()
-    pattern = re.compile(rf"(<!-- {section} -->\n).*?(<!-- /{section} -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise SystemExit(f"{path} has no place for it: write <!-- {section} --> and <!-- /{section} --> there.")
-    path.write_text(pattern.sub(lambda m: m[1] + "\n".join(lines) + m[2], text))
 
 
 def main(argv: list[str]) -> None:

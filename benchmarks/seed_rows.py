@@ -25,16 +25,10 @@ def views(explainer: str) -> list[tuple[str, str]]:
     ]
 
 
-def densely(explainer: str) -> list[tuple[str, str]]:
-    return [
-        (f"{label}, {explainer}", text if view else f"MultiView({text})")
-        for view in (True, False)
-        for label, text in (
-            (f"stride 32, {'one view' if view else 'eight'}", explainer),
-            (f"stride 16, {'one view' if view else 'eight'}", f"Dense({explainer}, 16)"),
-            (f"stride 8, {'one view' if view else 'eight'}", f"Dense({explainer}, 8)"),
-        )
-    ]
+def densely(explainer: str, eight: bool) -> list[tuple[str, str]]:
+    lines = (("32", explainer), ("16", f"Dense({explainer}, 16)"), ("8", f"Dense({explainer}, 8)"))
+    views = "eight views" if eight else "one view"
+    return [(f"stride {n}, {views}, {explainer}", f"MultiView({text})" if eight else text) for n, text in lines]
 
 
 def conditional(explainer: str) -> list[tuple[str, str]]:
@@ -46,6 +40,23 @@ def conditional(explainer: str) -> list[tuple[str, str]]:
         ("+ split (repo)", f"SplitUnite({explainer}, 'repo')"),
         ("+ erase (repo)", f"IterativeErasing({explainer}, 'repo')"),
         ("+ both (repo)", f"ClassConditional({explainer}, 'repo')"),
+    ]
+
+
+LARGE = "(1, 1.5, 2)"
+WEIGHED = "weight='sigmoid'"
+
+
+def settings(explainer: str) -> list[tuple[str, str]]:
+    """Class-conditional inference in other settings than the paper's and the repository's."""
+    split = f"{WEIGHED}, whole=True"
+    return [
+        (f"{explainer}", explainer),
+        ("split: weighed, + whole, sum", f"SplitUnite({explainer}, {split}, unite='sum')"),
+        ("split: the same, patches x2", f"SplitUnite({explainer}, {split}, unite='sum', zoom=2.0)"),
+        ("split: global, + whole", f"SplitUnite({explainer}, normalise='global', whole=True)"),
+        ("erase: weighed, sum", f"IterativeErasing({explainer}, {WEIGHED})"),
+        ("erase: global, sum", f"IterativeErasing({explainer}, normalise='global')"),
     ]
 
 
@@ -67,6 +78,22 @@ TABLES: dict[str, list[tuple[str, str]]] = {
         ("Fully-CAM, no channel norm", R),
     ],
     "views": [*views("CAM"), *views(F), *views(R)],
-    "dense": [*densely("CAM"), *densely(F), *densely(R)],
-    "conditional": [*conditional("CAM"), *conditional(R)],
+    "dense": [*densely("CAM", False), *densely(F, False), *densely(R, False)],
+    "dense_views": [*densely("CAM", True), *densely(F, True)],
+    "recipe": [
+        ("Fully-CAM, no channel norm", R),
+        ("competing classes", f"Compete({R})"),
+        ("competing classes, Fully-CAM", f"Compete({F})"),
+        ("competing classes, dense judge", f"Compete({R}, judge=Dense(CAM, 8))"),
+        ("eight views", f"MultiView({R})"),
+        ("scales 1, 1.5, 2 with flips", f"MultiView({R}, scales={LARGE})"),
+        ("eight views, competing", f"Compete(MultiView({R}), judge=MultiView(CAM))"),
+        ("1, 1.5, 2, competing", f"Compete(MultiView({R}, scales={LARGE}), judge=MultiView(CAM, scales={LARGE}))"),
+        (
+            "1, 1.5, dense 16, competing",
+            f"Compete(MultiView(Dense({R}, 16), scales=(1, 1.5)), judge=MultiView(CAM, scales={LARGE}))",
+        ),
+    ],
+    "conditional": [*conditional("CAM"), *conditional(F)],
+    "settings": [*settings("CAM"), *settings(R)],
 }

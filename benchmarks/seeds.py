@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from markdown_tables import renew, table
 from measure import machine
 from seed_rows import TABLES
 
@@ -227,16 +228,49 @@ def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
     }
 
 
+# ---- reporting
+
+
+def report(data: dict[str, Any], name: str) -> list[str]:
+    """The lines of one table."""
+    m = data["machine"]
+    versions = ", ".join(f"{package} {version}" for package, version in m["versions"].items())
+    lines = [
+        f"`{data['command']}`",
+        "",
+        f"Long side {data['long_side']} px; {data['images']['train']} images of train chose the thresholds, "
+        f"{data['images']['val']} of val are reported. Time: median over {data['timed_on']} images of val, "
+        f"{m['cpu']}, {m['torch threads']} threads. {versions}.",
+        "",
+    ]
+    body = [
+        [
+            row["label"],
+            f"{row['val']:.1f}",
+            f"{row['threshold']:.2f}",
+            f"{row['train']:.1f}",
+            *(f"{row['groups'].get(g, float('nan')):.1f}" for g in ("1", "2", "3")),
+            "-" if row["seconds"] is None else f"{row['seconds']:.2f}",
+            f"`{row['explainer']}`",
+        ]
+        for row in data["tables"][name]
+    ]
+    head = ["", "mIoU-7 val", "threshold", "train", "1 class", "2", "3+", "s / image", "explainer"]
+    return lines + table(head, body)
+
+
 def main(argv: list[str]) -> None:
     args = parsed(argv)
     command = shlex.join(["python", "benchmarks/seeds.py", *argv])
     data = json.loads(args.load.read_text(encoding="utf-8")) if args.load else everything(args, command)
     if args.json:
         args.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    for name, rows in data["tables"].items():
-        print(name)
-        for row in rows:
-            print(f"  {row['val']:5.1f} val  {row['train']:5.1f} train @{row['threshold']:.2f}  {row['label']}")
+    for name in data["tables"]:
+        lines = report(data, name)
+        if args.markdown:
+            renew(args.markdown, f"seeds_{name}", lines)
+        else:
+            print("\n".join([f"## {name}", "", *lines]))
 
 
 if __name__ == "__main__":
