@@ -48,6 +48,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--train", default="train", help="split, or file of ids, that thresholds are chosen on")
     parser.add_argument("--train-every", type=int, default=4, help="take every n-th image of it")
     parser.add_argument("--val", default="val", help="split, or file of ids, that is reported")
+    parser.add_argument("--val-every", type=int, default=1, help="take every n-th image of it")
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--cache", type=Path, default=Path("seeds_cache"))
@@ -145,7 +146,7 @@ class Measured:
 def measure(args: argparse.Namespace, model: torch.nn.Module, rows: list[str], split: str) -> dict[str, ThresholdSweep]:
     """The sweeps of all rows on one split."""
     data = VOC(args.data, args.train if split == "train" else args.val)
-    images = range(0, len(data), args.train_every if split == "train" else 1)
+    images = range(0, len(data), args.train_every if split == "train" else args.val_every)
     listed = hashlib.sha256(" ".join(data.ids).encode()).hexdigest()
     key = f"{args.long_side}|{camplug.__version__}|{listed}|{images.step}"
     kept = {text: Measured(text, split, args.cache, key) for text in rows}

@@ -34,12 +34,21 @@ Checkpoint: TypeAlias = Annotated[Path | None, typer.Option(help="State dict to 
 NumClasses: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Classes of the model's head.")]
 Labels: TypeAlias = Annotated[Path | None, typer.Option(help="Text file with one class name per line.")]
 ClassNames: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--class", "-c", help="Class index or name; repeat for more. [default: predicted]")
+    list[str] | None,
+    typer.Option("--class", "-c", help="Class index or name; repeat for more.", show_default="predicted"),
 ]
 Mean: TypeAlias = Annotated[float | None, typer.Option(help="Normalisation mean, if the model does not know its own.")]
 Std: TypeAlias = Annotated[float | None, typer.Option(help="Normalisation standard deviation, likewise.")]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 MultiLabel: TypeAlias = Annotated[bool, typer.Option("--multi-label", help="Probabilities by sigmoid, not softmax.")]
+LongSide: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="Pixels of the longer side as the model sees it.", show_default="the model's own size"),
+]
+Split: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Part of VOC (train, val, a list file) or COCO (train2014, val2014).", show_default="train"),
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
@@ -215,9 +224,9 @@ def show_top(entry: dict[str, Any]) -> None:
 
 
 @contextmanager
-def progress(text: str, total: int) -> Iterator[Callable[[], None]]:
+def progress(text: str, total: int, shown: bool = True) -> Iterator[Callable[[], None]]:
     """A progress bar on a terminal's standard error; yields what to call after each step."""
-    if not err.is_terminal:  # elsewhere a bar would only fill the log
+    if not (shown and err.is_terminal):  # elsewhere a bar would only fill the log
         yield lambda: None
         return
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn

@@ -17,18 +17,19 @@ from camplug.show import grid
 
 
 def compare(  # noqa: PLR0917
-    path: Annotated[Path | None, typer.Argument(help="A photograph. [default: a photograph of a cat]")] = None,
+    path: Annotated[Path | None, typer.Argument(help="A photograph.", show_default="a photograph of a cat")] = None,
     model: common.Model = "demo",
     class_name: Annotated[
-        str | None, typer.Option("--class", "-c", help="Class index or name. [default: predicted]")
+        str | None, typer.Option("--class", "-c", help="Class index or name.", show_default="predicted")
     ] = None,
-    methods: Annotated[str, typer.Option(help="Names or wildcards, separated by commas.")] = "*",
+    methods: Annotated[str, typer.Option(help="Names, wildcards or wrapped methods, separated by commas.")] = "*",
     output: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path("camplug_compare.png"),
     checkpoint: common.Checkpoint = None,
     num_classes: common.NumClasses = None,
     labels: common.Labels = None,
     mean: common.Mean = None,
     std: common.Std = None,
+    long_side: common.LongSide = None,
     device: common.Device = "cpu",
     multi_label: common.MultiLabel = False,
     as_json: common.AsJson = False,
@@ -36,9 +37,8 @@ def compare(  # noqa: PLR0917
     """Explain one photograph with several methods side by side; a method that cannot work on the model is named."""
     with common.plain_errors():
         net = common.load(model, checkpoint, num_classes, device)
-        options = common.explainer_options(net, labels, mean, std)
-        patterns = [p.strip() for p in methods.split(",") if p.strip()]
-        names = [n for p in patterns for n in list_methods(p) or [method(p).name]]
+        options = common.explainer_options(net, labels, mean, std, long_side)
+        names = [n for p in parts(methods) for n in list_methods(p) or [p if "(" in p else method(p).name]]
         if not names:
             raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods())}.")
         photo = path or common.demo_photo()
@@ -70,3 +70,19 @@ def compare(  # noqa: PLR0917
         for r in refused:
             common.err.print(f"[yellow]left out:[/] {r['method']}: {common.escaped(r['error'])}", soft_wrap=True)
         common.out.print(f"written: {output}", soft_wrap=True)
+
+
+def parts(text: str) -> list[str]:
+    """What stands between commas outside of brackets.
+
+    >>> parts("cam, MultiView(FullyCAM, (1, 2))")
+    ['cam', 'MultiView(FullyCAM, (1, 2))']
+    """
+    found, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([") - (letter in ")]")
+        if letter == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += letter
+    return [part.strip() for part in found if part.strip()]

@@ -22,15 +22,16 @@ def read_config(path: Path | None, allowed: dict[str, type | tuple[type, ...]]) 
     if path is None:
         return {}
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise InputError(f"there is no configuration file {str(path)!r} that can be read.") from None
-    if path.suffix == ".toml":
+    suffix = path.suffix.lower()
+    if suffix == ".toml":
         try:
             found: Any = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{str(path)!r} is not TOML ({error}).") from None
-    elif path.suffix in (".yaml", ".yml"):
+    elif suffix in (".yaml", ".yml"):
         import yaml
 
         try:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 import camplug
 from camplug.cli import common
@@ -19,26 +20,34 @@ CONVENTIONS = ("present", "all", "truth")
 
 def evaluate(  # noqa: PLR0917
     results: Annotated[Path, typer.Argument(help="Folder of seeds (.npz), or of label pictures (.png).")],
-    data: Annotated[str, typer.Option(help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path.")],
-    split: Annotated[str | None, typer.Option(help="Of the data: train, val, ...")] = None,
+    data: Annotated[str, typer.Option(help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path; with masks.")],
+    split: common.Split = None,
     classes: Annotated[
-        str | None, typer.Option(help="Names to average over, by commas; background always is. [default: all]")
+        str | None,
+        typer.Option(help="Class names to average over, separated by commas, and background.", show_default="all"),
     ] = None,
     convention: Annotated[
-        str, typer.Option(help="Mean over classes that are present, all, or in the truth.")
+        str, typer.Option(help="mIoU over the classes that are present (in truth or result), all, or in the truth.")
     ] = "present",
     threshold: Annotated[
-        float | None, typer.Option(help="Background threshold of seeds. [default: the best one here, and it says so]")
+        float | None,
+        typer.Option(help="Of seeds: up to here a pixel is background.", show_default="the best on these very images"),
     ] = None,
     threshold_from: Annotated[
-        Path | None, typer.Option(help="A report (.json) of another split, whose best threshold is taken.")
+        Path | None, typer.Option(help="Take the threshold that was best in this report (.json) of another split.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Report to write; a plot goes beside it. [default: none]")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Report to write (.json); the plot of seeds goes beside it.", show_default="none"
+        ),
     ] = None,
     as_json: common.AsJson = False,
 ) -> None:
-    """Score seeds or label pictures: IoU, precision, recall, false discovery rate, mIoU, and mIoU over thresholds."""
+    """Score seeds or label pictures: IoU, precision, recall, false discovery rate, mIoU, and mIoU over thresholds.
+
+    Images without a seed, label picture or mask are listed at the end, exit code 1.
+    """
     with common.plain_errors():
         from camplug.metrics import Scores
         from camplug.wsss.data import open_data
@@ -48,13 +57,18 @@ def evaluate(  # noqa: PLR0917
             raise InputError(f"--convention {convention!r}; allowed are {', '.join(CONVENTIONS)}.")
         if threshold is not None and threshold_from is not None:
             raise InputError("--threshold and --threshold-from exclude each other; give one.")
-        if output is not None and output.suffix != ".json":
-            raise InputError(f"{str(output)!r}: a report is a .json file.")
+        if output is not None:
+            check_place(output)
         dataset = open_data(data, split)
         if not dataset.has_masks:
             raise InputError(f"{data!r} has no masks to compare with.")
         names = ["background", *dataset.classes]
         chosen = chosen_classes(classes, names)
+        seeds = SeedFolder(results) if kind(results) == "seeds" else None
+        if seeds is None and (threshold is not None or threshold_from is not None):
+            raise InputError(f"{str(results)!r} holds label pictures, which have no threshold; leave it out.")
+        if seeds is not None:
+            check_classes(seeds.settings(), dataset.classes)
         report: dict[str, Any] = {
             "results": str(results),
             "data": data,
@@ -64,24 +78,26 @@ def evaluate(  # noqa: PLR0917
             "convention": convention,
             "camplug": camplug.__version__,
         }
+        value, how = given_threshold(threshold, threshold_from, report["list_sha256"])
         sweep = None
         with common.progress("evaluating", len(dataset)) as advance:
-            if kind(results) == "seeds":
-                sweep, broken = score_seeds(SeedFolder(results), dataset, step=advance)
+            if seeds is not None:
+                sweep, broken = score_seeds(seeds, dataset, grid_with(value), advance)
             else:
                 matrix, broken = score_labels(results, dataset, advance)
         if len(broken) == len(dataset):
             raise InputError(f"none of the {len(dataset)} images could be scored; the first one: {broken[0][1]}")
-        if sweep is None:
+        if seeds is None or sweep is None:
             scores = Scores.of(matrix.matrix, names, chosen)
         else:
-            report["seeds"] = SeedFolder(results).settings()
-            value, how = pick(sweep, threshold, threshold_from, convention, chosen)
+            best = sweep.best(convention, chosen)[0]  # type: ignore[arg-type]
+            value = best if value is None else value
             scores = Scores.of(sweep.at(value), names, chosen)
             report |= {
+                "seeds": seeds.settings(),
                 "threshold": value,
                 "threshold_chosen": how,
-                "best_threshold_here": sweep.best(convention, chosen)[0],  # type: ignore[arg-type]
+                "best_threshold_here": best,
                 "sweep": {
                     "thresholds": sweep.thresholds.tolist(),
                     "miou": none_for_nan(sweep.scores(convention, chosen)),  # type: ignore[arg-type]
@@ -130,30 +146,73 @@ def kind(folder: Path) -> str:
     """
     from camplug.wsss.seeds.store import SETTINGS
 
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {str(folder)!r}.")
     if (folder / SETTINGS).exists():
         return "seeds"
-    if folder.is_dir() and next(folder.rglob("*.png"), None) is not None:
+    if next(folder.rglob("*.png"), None) is not None:
         return "labels"
     raise InputError(f"{str(folder)!r} holds neither seeds ({SETTINGS}, made by `camplug seeds`) nor label PNGs.")
 
 
-def pick(
-    sweep: Any, threshold: float | None, report: Path | None, convention: Any, classes: list[int]
-) -> tuple[float, str]:
-    """The background threshold, and in words how it was chosen.
+def check_place(report: Path) -> None:
+    """Refuse a place for the report before anything is scored.
 
     Raises:
-        InputError: the report of the other split cannot be used.
+        InputError: not a .json file, or in a folder that is not there.
     """
-    if threshold is not None:
-        return threshold, "given"
+    if report.suffix.lower() != ".json":
+        raise InputError(f"{str(report)!r}: a report is a .json file.")
+    if not report.parent.is_dir():
+        raise InputError(f"{str(report)!r} cannot be written: there is no folder {str(report.parent)!r}.")
+
+
+def check_classes(settings: dict[str, Any], classes: tuple[str, ...]) -> None:
+    """Refuse seeds of other classes, or of the same ones in another order.
+
+    Raises:
+        InputError: so it is.
+    """
+    made = settings.get("classes", list(classes))
+    if made != list(classes):
+        differing = next((i for i, pair in enumerate(zip(made, classes, strict=False)) if pair[0] != pair[1]), None)
+        which = f"{len(made)} classes" if differing is None else f"class {differing} = {made[differing]!r}"
+        has = f"{len(classes)}" if differing is None else f"{classes[differing]!r}"
+        raise InputError(f"the seeds were made for other data: they have {which}, this data has {has}.")
+
+
+def given_threshold(threshold: float | None, report: Path | None, images: str) -> tuple[float | None, str]:
+    """The background threshold, if one is given or another report says it; and in words how it was chosen.
+
+    Args:
+        threshold: the one given.
+        report: of another split.
+        images: the hash of the list of images that are scored now.
+
+    Raises:
+        InputError: not a number from 0 to below 1; the report cannot be used.
+    """
+    here = "best on these very images, with their masks: optimistic"
     if report is None:
-        return sweep.best(convention, classes)[0], "best on these very images, with their masks: optimistic"
-    try:
-        other = json.loads(report.read_text(encoding="utf-8"))
-        return float(other["best_threshold_here"]), f"best on {other['split'] or other['data']} ({report})"
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{str(report)!r} is no report of `camplug evaluate` on seeds.") from None
+        value, how = threshold, here if threshold is None else "given"
+    else:
+        try:
+            other = json.loads(report.read_text(encoding="utf-8"))
+            value = float(other["best_threshold_here"])
+            how = here if other["list_sha256"] == images else f"best on {other['split'] or other['data']} ({report})"
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{str(report)!r} is no report of `camplug evaluate` on seeds.") from None
+    if value is not None and not 0 <= value < 1:
+        raise InputError(f"a threshold of {value:g} is not possible; give 0 or more, and less than 1.")
+    return value, how
+
+
+def grid_with(threshold: float | None) -> NDArray[np.float64]:
+    """The thresholds .01 to .99, and one more where it is not among them."""
+    grid = np.arange(1, 100) / 100
+    if threshold is None or np.abs(grid - threshold).min() <= 1e-9:
+        return grid
+    return np.sort(np.append(grid, threshold))
 
 
 def by_group(sweep: Any, group: int, threshold: float, convention: Any, classes: list[int]) -> float:
@@ -198,9 +257,11 @@ def show(report: dict[str, Any]) -> None:
 
     head = f"{report['results']}: {report['images_scored']} of {report['images_listed']} images"
     if "threshold" in report:
-        head += f"; threshold {report['threshold']:.2f}, {report['threshold_chosen']}"
+        head += f"; threshold {report['threshold']:.4g}, {report['threshold_chosen']}"
     common.out.print(common.escaped(head), soft_wrap=True)
-    table = Table("class", "IoU", "precision", "recall", "FDR")
+    table = Table("class")
+    for column in ("IoU", "precision", "recall", "FDR"):
+        table.add_column(column, justify="right")
     averaged = set(report["averaged_over"])
     for name, row in report["per_class"].items():
         cells = [f"{100 * v:.1f}" if v is not None else "-" for v in row.values()]
@@ -215,5 +276,5 @@ def show(report: dict[str, Any]) -> None:
     )
     for group, row in report.get("by_number_of_classes", {}).items():
         value = "-" if row["miou"] is None else f"{100 * row['miou']:.1f}"
-        more = " or more" if group == "3" else ""
-        common.out.print(f"  images of {group}{more} classes: {value} ({row['images']} images)", soft_wrap=True)
+        of = {"1": "1 class", "3": "3 or more classes"}.get(group, f"{group} classes")
+        common.out.print(f"  images of {of}: {value} ({row['images']} of them)", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,11 +22,14 @@ DEMO_METHODS = {"fully": "Fully-CAM", "cam": "CAM", "gradcam": "Grad-CAM"}
 
 def explain(  # noqa: PLR0917
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Photographs, or folders of them. [default: a photograph of a cat]")
+        list[Path] | None, typer.Argument(help="Photographs, or folders of them.", show_default="a photograph of a cat")
     ] = None,
     model: common.Model = "demo",
     classes: common.ClassNames = None,
-    method: Annotated[str | None, typer.Option(help="See `camplug methods`. [default: fully]")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help='See `camplug methods`; "MultiView(FullyCAM)" with a wrapper.', show_default="fully"),
+    ] = None,
     layers: Annotated[list[str] | None, typer.Option(help="Layer name or glob, convs, last, stages; repeat.")] = None,
     output: Annotated[
         Path | None,
@@ -36,6 +40,7 @@ def explain(  # noqa: PLR0917
     labels: common.Labels = None,
     mean: common.Mean = None,
     std: common.Std = None,
+    long_side: common.LongSide = None,
     device: common.Device = "cpu",
     multi_label: common.MultiLabel = False,
     as_json: common.AsJson = False,
@@ -47,7 +52,7 @@ def explain(  # noqa: PLR0917
     """
     with common.plain_errors():
         net = common.load(model, checkpoint, num_classes, device)
-        options = common.explainer_options(net, labels, mean, std)
+        options = common.explainer_options(net, labels, mean, std, long_side)
         wanted: Any = list(classes) if classes else None
         if layers:
             options["layers"] = layers[0] if len(layers) == 1 else layers
@@ -59,7 +64,7 @@ def explain(  # noqa: PLR0917
         folder = output or Path("camplug_maps")
         files, single = common.images_in(paths or [common.demo_photo()], folder)
         if single:
-            target = output or Path(f"{files[0].stem}_{explainer.name}.png")
+            target = output or Path(f"{files[0].stem}_{file_name(explainer.name)}.png")
             common.refuse_overwriting(files, [target])
             result = explainer.explain(files[0], wanted)
             assert isinstance(result, Explanation)
@@ -70,6 +75,11 @@ def explain(  # noqa: PLR0917
         _tell(entries, broken, as_json)
         if broken:
             raise typer.Exit(1)
+
+
+def file_name(text: str) -> str:
+    """An explainer's name without what file names had better not hold: "multiview(fully)" becomes multiview_fully."""
+    return re.sub(r"[^\w.+-]+", "_", text).strip("_")
 
 
 def _demo(net: Any, wanted: Any, options: dict[str, Any], target: Path, multi_label: bool) -> dict[str, Any]:

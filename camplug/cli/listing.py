@@ -8,33 +8,41 @@ import typer
 
 from camplug.cli import common
 from camplug.errors import InputError
-from camplug.explain import list_methods
-from camplug.explain.base import LayerExplainer
-from camplug.explain.registry import method
+from camplug.explain import list_methods, list_wrappers
+from camplug.explain.base import Explainer, LayerExplainer
+from camplug.explain.registry import method, wrapper
 from camplug.models import list_models
 
 
 def methods(
     pattern: Annotated[str, typer.Argument(help="A wildcard pattern.")] = "*", as_json: common.AsJson = False
 ) -> None:
-    """List the methods, with what each does and where it looks by default."""
+    """List the methods, with what each does and where it looks by default, and the wrappers around them.
+
+    A wrapper is written around what it wraps, as in --method "MultiView(FullyCAM, flip=False)".
+    """
     from rich.table import Table
 
     with common.plain_errors():
-        rows = []
-        for name in list_methods(pattern):
-            cls = method(name)
-            layers = str(cls.default_layers) if issubclass(cls, LayerExplainer) else ""
-            rows.append((name, layers, (cls.__doc__ or "").strip().splitlines()[0]))
+        rows = [row(name, "method", method(name)) for name in list_methods(pattern)]
+        rows += [row(name, "wrapper", wrapper(name)) for name in list_wrappers(pattern)]
         if not rows:
-            raise InputError(f"no method matches {pattern!r}; available are {', '.join(list_methods())}.")
+            known = ", ".join([*list_methods(), *list_wrappers()])
+            raise InputError(f"no method matches {pattern!r}; available are {known}.")
         if as_json:
-            common.print_json([{"name": n, "layers": la, "about": about} for n, la, about in rows])
+            common.print_json(rows)
             return
-        table = Table("method", "layers", "what it does")
-        for row in rows:
-            table.add_row(*map(common.escaped, row))
+        table = Table("name", "kind", "layers", "what it does")
+        for entry in rows:
+            table.add_row(*map(common.escaped, entry.values()))
         common.out.print(table)
+
+
+def row(name: str, kind: str, cls: type[Explainer]) -> dict[str, str]:
+    """What is said about one method or wrapper."""
+    layers = str(cls.default_layers) if issubclass(cls, LayerExplainer) else ""
+    about = (cls.__doc__ or "").strip().partition("\n")[0]
+    return {"name": name, "kind": kind, "layers": layers, "about": about}
 
 
 def models(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +17,7 @@ from camplug.cli.config import read_config
 from camplug.errors import InputError
 from camplug.explain import create
 
+LONG = timedelta(days=30)
 NUMBER = (int, float)
 OPTIONS: dict[str, Any] = {
     "data": str,
@@ -36,37 +39,45 @@ DEFAULTS: dict[str, Any] = {"explainer": "FullyCAM", "model": "demo", "out": "se
 
 def seeds(  # noqa: PLR0917
     data: Annotated[
-        str | None, typer.Option(help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path. Required.")
+        str | None,
+        typer.Option(
+            help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path.", show_default="none, one must be given"
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Of the data: train, val, train2014, ...")] = None,
+    split: common.Split = None,
     explainer: Annotated[
         str | None,
-        typer.Option(help='As in Python: "MultiView(FullyCAM(channel_norm=False), flip=True)". [default: FullyCAM]'),
+        typer.Option(
+            help='Written as in Python, "MultiView(FullyCAM, flip=False)" for instance.', show_default="FullyCAM"
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="As for `camplug explain`. [default: demo]")
+        str | None, typer.Option("--model", "-m", help="As for `camplug explain`.", show_default="demo")
     ] = None,
     checkpoint: common.Checkpoint = None,
     num_classes: common.NumClasses = None,
-    long_side: Annotated[
-        int | None,
-        typer.Option(min=1, help="Pixels of the longer side that the model sees. [default: the model's size]"),
-    ] = None,
+    long_side: common.LongSide = None,
     mean: common.Mean = None,
     std: common.Std = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the seeds. [default: seeds]")] = None,
-    number: Annotated[str | None, typer.Option(help="uint8 or float16. [default: uint8]")] = None,
-    scale: Annotated[
-        float | None, typer.Option(help="Size of the stored maps relative to the photographs. [default: 1]")
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the seeds.", show_default="seeds")] = None,
+    number: Annotated[
+        str | None, typer.Option(help="What maps are stored in: uint8 or float16.", show_default="uint8")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="[default: cuda where there is one]")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML or YAML file with any of these options.")] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="Size of the stored maps relative to the photographs, at most 1.", show_default="1"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...", show_default="cuda where there is one")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML or YAML file with any of these options; the command line comes first.")
+    ] = None,
     as_json: common.AsJson = False,
 ) -> None:
-    """Make the maps of a data set's images for the classes they are labelled with, one .npz per image.
+    """Make the maps of a data set's images for the classes that they are labelled with, one .npz per image.
 
-    Stopped at any moment, the same command goes on where it was. Under torchrun each process takes its share. Broken
-    images are listed at the end, exit code 1.
+    Stopped at any moment, the same command goes on where it was.
+    Under torchrun each process takes its share: torchrun --nproc-per-node 2 -m camplug seeds ...
+    Broken images are listed at the end, exit code 1.
     """
     given = dict(locals())
     with common.plain_errors():
@@ -77,11 +88,13 @@ def seeds(  # noqa: PLR0917
         chosen |= {k: v for k, v in given.items() if k in OPTIONS and v is not None}
         if chosen.get("data") is None:
             raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split train.")
+        if chosen.get("num_classes") is not None and chosen["num_classes"] < 1:
+            raise InputError(f"num_classes = {chosen['num_classes']}; give at least 1.")
         rank, world = share()
         dataset = open_data(str(chosen["data"]), chosen.get("split"))
         weights = None if chosen.get("checkpoint") is None else Path(str(chosen["checkpoint"]))
         net = common.load(
-            str(chosen["model"]), weights, chosen.get("num_classes"), str(chosen.get("device") or default_device(rank))
+            str(chosen["model"]), weights, chosen.get("num_classes"), device_of(chosen.get("device"), rank)
         )
         options = common.explainer_options(net, None, chosen.get("mean"), chosen.get("std"), chosen.get("long_side"))
         made = create(str(chosen["explainer"]), net, **options)
@@ -92,7 +105,7 @@ def seeds(  # noqa: PLR0917
         folder.prepare(settings)
         mine = len(range(rank, len(dataset), world))
         start = time.perf_counter()
-        with common.progress("seeds", mine) as advance:
+        with common.progress("seeds", mine, shown=rank == 0) as advance:
             report = make_seeds(
                 made,
                 dataset,
@@ -103,6 +116,7 @@ def seeds(  # noqa: PLR0917
                 step=lambda _: advance(),
             )
         _tell(folder.path, report, time.perf_counter() - start, (rank, world), as_json)
+        wait_for_the_others(rank, world)
         if report.broken:
             raise typer.Exit(1)
 
@@ -125,12 +139,29 @@ def share() -> tuple[int, int]:
     return rank, world
 
 
-def default_device(rank: int) -> str:
-    """The process's own CUDA device where there are any, else the CPU."""
+def device_of(wanted: str | None, rank: int) -> str:
+    """The device that is asked for; of several CUDA devices ("cuda", or nothing said) the process's own."""
     import torch
 
     count = torch.cuda.device_count()
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % count}" if count else "cpu"
+    if wanted not in (None, "cuda") or not count:
+        return wanted or "cpu"
+    local = os.environ.get("LOCAL_RANK", "")
+    return f"cuda:{(int(local) if local.isdecimal() else rank) % count}"
+
+
+def wait_for_the_others(rank: int, world: int) -> None:
+    """Under torchrun, wait until every process is done: when one ends with an exit code, torchrun ends the others."""
+    from torch import distributed
+
+    if world == 1 or not distributed.is_available() or not distributed.is_torchelastic_launched():
+        return
+    from torch.distributed.rendezvous import rendezvous
+
+    with suppress(RuntimeError):  # a courtesy: the seeds are made
+        store, *_ = next(rendezvous("env://", timeout=LONG))
+        store.set(f"camplug/{rank}", "done")
+        store.wait([f"camplug/{other}" for other in range(world)], LONG)
 
 
 def fingerprint(file: Path | None) -> str | None:

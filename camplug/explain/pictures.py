@@ -79,13 +79,13 @@ def maps_on_photo(explainer: Explainer, photo: Image, classes: list[int]) -> tup
     """Maps [K,H,W] of the given classes at the photograph's size, on the CPU, and the logits [C].
 
     What `explain` does for one photograph, for those who need nothing else; the maps are made at the photograph's size
-    in one step where the model sees all of it.
+    in one step where the model sees all of it. As there, their maximum is 1, whatever the explainer's `normalize`.
     """
     item = _item(explainer, photo)
     width, height = photo.size
     whole = item.box == Box(0, 0, width, height)
     result = explainer.run(item.x[None], [classes], (height, width) if whole else None)
-    maps = result.maps[0].float().cpu() if whole else _place(result.maps[0], item)
+    maps = normalize_map(result.maps[0].float().cpu(), "max") if whole else _place(result.maps[0], item)
     return maps, None if result.logits is None else result.logits[0].float().cpu()
 
 

@@ -80,12 +80,23 @@ def method(name: str) -> type[Explainer]:
     for cls in _methods.values():
         if cls.__name__.lower() == plain:
             return cls
-    known = [*list_methods(), *list_wrappers()] if plain not in _wrappers else []
-    near = difflib.get_close_matches(plain, known, n=1, cutoff=0.3)
+    near = difflib.get_close_matches(plain, _wrappers, n=1, cutoff=0.7)
+    near = near or difflib.get_close_matches(plain, _methods, n=1, cutoff=0.3)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     if plain in _wrappers:
         hint = f" It is a wrapper; write what it wraps: {name}(FullyCAM)."
     raise InputError(f"there is no method {name!r}; available are {', '.join(list_methods())}.{hint}")
+
+
+def wrapper(name: str) -> type[Wrapper]:
+    """The wrapper class of a name; case, "-" and "_" do not matter.
+
+    Raises:
+        InputError: no such wrapper.
+    """
+    if _plain(name) not in _wrappers:
+        raise InputError(f"there is no wrapper {name!r}; available are {', '.join(list_wrappers())}.")
+    return _wrappers[_plain(name)]
 
 
 def create(name: str, model: nn.Module, **options: Any) -> Explainer:
@@ -105,7 +116,8 @@ def create(name: str, model: nn.Module, **options: Any) -> Explainer:
     if "(" not in name:
         return method(name)(model, **options)
     try:
-        tree = ast.parse(name.strip(), mode="eval").body
+        line = re.sub(r"(?<=\w)\+\+(?=\s*[(),])", "PlusPlus", name.strip())  # gradcam++ is no name in Python
+        tree = ast.parse(line, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last ones: nested too deeply
         raise InputError(f'{name!r} cannot be read; write for instance "MultiView(FullyCAM, flip=True)".') from None
     return _build(tree, model, options, name)

@@ -45,7 +45,7 @@ def curves(
         axis.plot(x, values, label=name or None)
     if mark is not None:
         axis.axvline(mark, color="grey", linestyle="--", linewidth=1)
-        axis.annotate(f" {mark:.2f}", (mark, 0), xycoords=("data", "axes fraction"), va="bottom", fontsize=8)
+        axis.annotate(f" {mark:.4g}", (mark, 0), xycoords=("data", "axes fraction"), va="bottom", fontsize=8)
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.set_title(title, fontsize=9, parse_math=False)

@@ -9,12 +9,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from commands import good, refused, run
 from PIL import Image
-from typer.testing import CliRunner
 
 import camplug
-from camplug.cli.app import app
-from camplug.explain import list_methods
+from camplug.explain import list_methods, list_wrappers
 from camplug.explain.explanation import Explanation
 from camplug.explain.preprocess import Preprocess
 
@@ -45,6 +44,14 @@ class Bright(nn.Module):
 
 class Nameless(Bright):
     class_names = pretrained_cfg = None
+
+
+class Watched(Bright):
+    seen = []
+
+    def forward(self, x):
+        self.seen.append(tuple(x.shape[2:]))
+        return super().forward(x)
 
 
 class NoLayer(nn.Sequential):
@@ -83,30 +90,6 @@ def photo(square=SQUARE, size=(120, 80)):
 def square(place):
     Image.fromarray(photo()).save(place / "square.png")
     return "square.png"
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def good(*arguments):
-    result = run(*arguments)
-    assert result.exit_code == 0, (result.stderr, result.exception)
-    assert "Traceback" not in result.stderr
-    return result
-
-
-def refused(*arguments):
-    """The one sentence of a refusal."""
-    result = run(*arguments)
-    assert result.exit_code == 2, (result.exit_code, result.stdout, result.stderr, result.exception)
-    assert isinstance(result.exception, SystemExit)
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert result.stderr.endswith((".\n", "?\n"))
-    assert "Traceback" not in result.output
-    assert result.stdout == ""
-    return result.stderr.strip()
 
 
 def files(place):
@@ -202,6 +185,31 @@ def test_the_command_line_says_what_the_library_says(place, square):
     back = Explanation.load("a.npz")
     assert torch.equal(back.maps, expected.maps)
     assert (back.classes, back.scores) == (expected.classes, expected.scores)
+
+
+def test_a_wrapper_around_a_method(place, square):
+    text = "MultiView(GradCAM, scales=(1, 2), flip=False)"
+    good("explain", square, "-m", MODEL, "-c", "0", "--method", text, "--layers", "features", "-o", "a.npz")
+    model = camplug.load_model(MODEL)
+    wrapped = camplug.MultiView(camplug.GradCAM(model, "features"), (1, 2), flip=False)
+    back = Explanation.load("a.npz")
+    assert torch.equal(back.maps, wrapped.explain(square, [0]).maps)
+    assert back.method == "multiview(gradcam)"
+    good("explain", square, "-m", MODEL, "-c", "0", "--method", "Compete(MultiView(GradCAM++))")
+    assert files(place) == ["a.npz", f"{MODULE}.py", "square.png", "square_compete_multiview_gradcam++.png"]
+    assert "MultiView wraps an explainer" in refused("explain", square, "-m", MODEL, "--method", "MultiView()")
+    assert "It is a wrapper; write what it wraps" in refused("explain", square, "-m", MODEL, "--method", "multiview")
+
+
+def test_the_long_side(place, square):
+    seen = []
+    for command in ("explain", "compare"):
+        good(command, square, "-m", f"import:{MODULE}:Watched", "-c", "0", "--long-side", "90", "-o", "a.png",
+             "--method" if command == "explain" else "--methods", "gradcam")  # fmt: skip
+        seen.append(sys.modules[MODULE].Watched.seen[-1])
+    assert seen == [(60, 90), (60, 90)]
+    fixed = f"import:{MODULE}:NoLayer"
+    assert "takes images of 40x40 pixels only" in refused("explain", square, "-m", fixed, "--long-side", "90")
 
 
 def test_probabilities_of_a_multi_label_model(place, square):
@@ -407,6 +415,14 @@ def test_compare(place, square):
     assert Image.open("c.png").format == "PNG"
 
 
+def test_compare_wrapped_methods(place, square):
+    methods = "cam, MultiView(Compete(FullyCAM, GradCAM), scales=(1, 2)),hires*"
+    document = json.loads(good("compare", square, "-m", MODEL, "-c", "0", "--methods", methods, "--json").stdout)
+    assert document["methods"] == ["cam", "multiview(compete(fully))", "hirescam"]
+    assert document["refused"] == []
+    assert "there is no method 'typo'" in refused("compare", square, "-m", MODEL, "--methods", "MultiView(typo)")
+
+
 def test_compare_names_what_cannot_work(place, square):
     spec = "timm:test_vit"
     import timm
@@ -442,12 +458,17 @@ def test_compare_without_arguments(place, demo):
 
 def test_methods():
     rows = json.loads(good("methods", "--json").stdout)
-    assert [r["name"] for r in rows] == list_methods()
+    assert [r["name"] for r in rows] == [*list_methods(), *list_wrappers()]
+    assert [r["kind"] for r in rows] == ["method"] * len(list_methods()) + ["wrapper"] * len(list_wrappers())
     assert {r["name"]: r["layers"] for r in rows}["fully"] == "convs"
+    assert all(r["layers"] == "" for r in rows if r["kind"] == "wrapper")
     assert all(len(r["about"]) > 20 for r in rows)
+    about = {r["name"]: r["about"] for r in rows}["multiview"]
+    assert about == camplug.MultiView.__doc__.strip().splitlines()[0]
     table = good("methods", "*grad*").stdout
     assert all(name in table for name in list_methods("*grad*"))
     assert "fully" not in table
+    assert "wrapper" in good("methods", "multi*").stdout
     assert "no method matches 'nothing'; available are cam, eigencam" in refused("methods", "nothing")
 
 

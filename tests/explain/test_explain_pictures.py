@@ -16,6 +16,7 @@ from camplug import CAM, FullyCAM, GradCAM
 from camplug.errors import InputError, TargetError
 from camplug.explain import preprocess as preprocess_module
 from camplug.explain.explanation import Explanation
+from camplug.explain.pictures import maps_on_photo
 from camplug.explain.preprocess import Preprocess
 
 
@@ -410,3 +411,33 @@ def test_the_model_and_its_mode_are_untouched():
     assert all(p.grad is None for p in model.parameters())
     assert not model._forward_hooks
     assert not model.features._forward_hooks
+
+
+# ---- maps alone
+
+
+@pytest.mark.parametrize("normalize", ["max", "minmax", None])
+def test_maps_on_a_photograph_are_made_at_its_size(normalize):
+    explainer, source = grad_cam(normalize=normalize), Image.fromarray(photo())
+    maps, logits = maps_on_photo(explainer, source, [DARK, BRIGHT])
+    x, _ = KEPT(source)
+    want = explainer.run(x[None], [[DARK, BRIGHT]], (80, 120))
+    torch.testing.assert_close(maps, want.maps[0] / want.maps[0].amax((1, 2), keepdim=True))
+    torch.testing.assert_close(logits, want.logits[0])
+    assert maps.dtype == torch.float32
+
+
+def test_maps_on_a_cropped_photograph_are_those_of_an_explanation():
+    crop = T.Compose([T.Resize(64), T.CenterCrop(48), T.ToTensor()])
+    explainer, source = grad_cam(crop), Image.fromarray(photo(square=(50, 30, 74, 54)))
+    maps, logits = maps_on_photo(explainer, source, [BRIGHT, DARK])
+    want = explainer.explain(source, [BRIGHT, DARK])
+    assert torch.equal(maps, want.maps)
+    assert torch.equal(logits, want.logits)
+    assert maps[:, :, :20].amax() == 0  # outside of the crop
+
+
+def test_no_maps_on_a_photograph():
+    maps, logits = maps_on_photo(grad_cam(), Image.fromarray(photo()), [])
+    assert maps.shape == (0, 80, 120)
+    assert logits.shape == (3,)

@@ -37,9 +37,9 @@ def make_seeds(
 ) -> Report:
     """Explain every image of a data set for the classes that it is labelled with.
 
-    A seed that is there already is left alone, so a run that was stopped goes on where it was. Images go through one by
-    one: a seed does not depend on which others were made in the same run. An image without labels gets a seed without
-    maps. A broken image is noted, and the run goes on.
+    A seed that is there already is left alone, so a run that was stopped goes on where it was; what it left half
+    written is removed. Images go through one by one: a seed does not depend on which others were made in the same run.
+    An image without labels gets a seed without maps. A broken image is noted, and the run goes on.
 
     Args:
         explainer: whose class c is the data's class c.
@@ -52,7 +52,7 @@ def make_seeds(
 
     Raises:
         InputError: the model has another number of classes than the data; a place that cannot be written.
-        CamplugError: whatever stops the first image.
+        Exception: whatever else stops the first image; nothing says that it is the image's fault.
     """
     if number not in NUMBERS:
         raise InputError(f"number={number!r}; allowed are {', '.join(map(repr, NUMBERS))}.")
@@ -62,6 +62,7 @@ def make_seeds(
     if not 0 <= rank < world:
         raise InputError(f"shard={shard!r}; give (r, n) with r from 0 to n - 1.")
     report = Report()
+    leftovers = folder.leftovers()
     for i in range(rank, len(data), world):
         name = data.ids[i]
         if folder.holds(name):
@@ -70,18 +71,27 @@ def make_seeds(
             continue
         try:
             seed = _seed(explainer, data, i, number, scale)
-        except (CamplugError, RuntimeError, MemoryError, OSError) as error:
-            if not isinstance(error, InputError) and not (
-                report.made or report.found
-            ):  # nothing says that it is the image's fault
+        except _Mismatch:
+            raise
+        except Exception as error:  # somebody's own model may raise anything
+            if not isinstance(error, InputError) and not (report.made or report.found):
                 raise
-            report.broken.append((name, (str(error).strip().splitlines() or [type(error).__name__])[0]))
+            report.broken.append((name, _says(error)))
         else:
             folder.save(name, seed)
+            for part in leftovers.get(name, ()):  # older than this seed took, so nobody is writing it any more
+                part.unlink(missing_ok=True)
             report.made += 1
             report.bytes += folder.file(name).stat().st_size
         step(report)
     return report
+
+
+def _says(error: Exception) -> str:
+    """The first line of an error, with its kind if it is not one of ours."""
+    lines = str(error).strip().splitlines()
+    kind = [] if isinstance(error, CamplugError) else [type(error).__name__]
+    return ": ".join([*kind, *lines[:1]]) or type(error).__name__
 
 
 class _Mismatch(CamplugError):

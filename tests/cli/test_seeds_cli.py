@@ -1,0 +1,314 @@
+"""`camplug seeds`: the same bytes after a kill and in shares, options from a file, and one sentence for bad input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from commands import good, refused, run
+from PIL import Image
+
+import camplug
+from camplug.wsss.data import Scenes
+from camplug.wsss.seeds import SeedFolder, make_seeds
+
+OWN = '''
+import glob
+import os
+import time
+
+import torch
+from torch import nn
+
+
+class Tiny(nn.Module):
+    pretrained_cfg = {"input_size": (3, 48, 48), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+    def __init__(self, num_classes=6):
+        super().__init__()
+        torch.manual_seed(3)
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
+        self.fc = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.fc(self.features(x).relu().mean((2, 3)))
+
+
+class Holding(Tiny):
+    """Waits after eight images as long as there is a file "hold"."""
+
+    def forward(self, x):
+        while os.path.exists("hold") and len(glob.glob("killed/*.npz")) >= 8:
+            time.sleep(0.02)
+        return super().forward(x)
+
+
+class Slow(Tiny):
+    """The second process is still at work when the first one is done."""
+
+    def forward(self, x):
+        if os.environ.get("RANK") == "1" and not glob.glob("seeds/1.npz"):
+            while not glob.glob("seeds/4.npz"):
+                time.sleep(0.02)
+            time.sleep(4)
+        return super().forward(x)
+'''
+
+MODULE = "camplug_test_seeds_models"
+MODEL = f"import:{MODULE}:Tiny"
+PLAIN = ("--data", "scenes:6", "-m", MODEL, "--explainer", "GradCAM('features.2')")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """An empty working folder with a module of models, and no torchrun around."""
+    (tmp_path / f"{MODULE}.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CAMPLUG_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    yield tmp_path
+    sys.modules.pop(MODULE, None)
+
+
+def hashes(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*.npz"))}
+
+
+def marks(folder):
+    """What changes when a file is written again."""
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*.npz")}
+
+
+def own_data(place, broken=()):
+    """Six photographs of two classes; the named ones are cut off."""
+    (place / "mine" / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        file = place / "mine" / "images" / f"{i}.jpg"
+        Image.fromarray(rng.integers(0, 256, (40, 52, 3), dtype=np.uint8)).save(file)
+        if i in broken:
+            (place / f"{i}.jpg").write_bytes(file.read_bytes())
+            file.write_bytes(file.read_bytes()[:300])
+    labels = {f"{i}.jpg": [("cat", "dog")[i % 2]] for i in range(6)}
+    (place / "mine" / "labels.json").write_text(json.dumps(labels))
+
+
+# ---- what is made
+
+
+def test_the_command_line_makes_what_the_library_makes(place):
+    result = good("seeds", *PLAIN, "-o", "a", "--number", "float16", "--scale", "0.5", "--json")
+    numbers = json.loads(result.stdout)
+    assert (numbers["folder"], numbers["made"], numbers["found"], numbers["broken"]) == ("a", 6, 0, [])
+    model = camplug.load_model(MODEL)
+    folder = SeedFolder(place / "b")
+    make_seeds(camplug.GradCAM(model, "features.2"), Scenes(6), folder, number="float16", scale=0.5)
+    assert hashes(place / "a") == hashes(place / "b")
+    assert len(hashes(place / "a")) == 6
+    settings = SeedFolder("a").settings()
+    assert settings["explainer"] == "GradCAM('features.2')"
+    assert (settings["number"], settings["scale"], settings["classes"]) == ("float16", 0.5, list(Scenes(6).classes))
+    size = sum(p.stat().st_size for p in (place / "a").glob("*.npz"))
+    assert numbers["megabytes_per_1000_images"] == pytest.approx(size / 6 * 1000 / 1e6)
+
+
+def test_a_second_run_makes_nothing(place):
+    assert "seeds: 6 seeds made, 0 were there; " in good("seeds", *PLAIN).stdout
+    before = marks(place / "seeds")
+    again = good("seeds", *PLAIN)
+    assert again.stdout == "seeds: 0 seeds made, 6 were there\n"
+    assert again.stderr == ""
+    assert marks(place / "seeds") == before
+
+
+def test_the_size_that_the_model_sees(place):
+    good("seeds", *PLAIN, "-o", "a")
+    good("seeds", *PLAIN, "-o", "b", "--long-side", "80")
+    good("seeds", *PLAIN, "-o", "c", "--mean", "0.3", "--std", "0.5")
+    assert SeedFolder("b").settings()["long_side"] == 80
+    maps = [SeedFolder(name).load("scene0_000000") for name in "abc"]
+    assert {m.maps.shape[1:] for m in maps} == {(96, 96)}
+    assert not np.array_equal(maps[0].maps, maps[1].maps)
+    assert not np.array_equal(maps[0].logits, maps[2].logits)
+
+
+# ---- killed, and in shares
+
+
+def test_killed_in_the_middle_and_run_again(place):
+    options = ("--data", "scenes:12", "-m", f"import:{MODULE}:Holding", "--explainer", "FullyCAM(channel_norm=False)")
+    good("seeds", *options, "-o", "whole")
+    (place / "hold").touch()
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "camplug", "seeds", *options, "-o", "killed"], cwd=place, env=environment
+    )
+    try:
+        while len(list((place / "killed").glob("*.npz"))) < 3:
+            assert process.poll() is None, "it ended by itself"
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (place / "hold").unlink()
+    before, whole = marks(place / "killed"), hashes(place / "whole")
+    assert 3 <= len(before) <= 8
+    assert hashes(place / "killed").items() <= whole.items()  # whatever has a seed's name is whole
+    (place / "killed" / "scene0_000011.npz.4711.part").write_bytes(b"PK")  # had it been killed while writing
+    numbers = json.loads(good("seeds", *options, "-o", "killed", "--json").stdout)
+    assert (numbers["made"], numbers["found"]) == (12 - len(before), len(before))
+    assert hashes(place / "killed") == whole
+    assert len(whole) == 12
+    assert marks(place / "killed").items() >= before.items()
+    assert list((place / "killed").glob("*.part")) == []
+
+
+def test_two_shares_give_the_same_bytes(place, monkeypatch):
+    good("seeds", *PLAIN, "-o", "one")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        result = good("seeds", *PLAIN, "-o", "two")
+        assert f"two (share {int(rank) + 1} of 2): 3 seeds made" in result.stdout
+    assert hashes(place / "one") == hashes(place / "two")
+
+
+@pytest.mark.parametrize("rank,world", [("2", "2"), ("-1", "2"), ("1", None), ("a", "2"), ("0", "0"), ("0", "")])
+def test_ranks_that_do_not_fit(place, monkeypatch, rank, world):
+    monkeypatch.setenv("RANK", rank)
+    if world is not None:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    says = refused("seeds", *PLAIN)
+    assert f"RANK={rank!r} and WORLD_SIZE={world!r} do not fit together" in says
+    assert not (place / "seeds").exists()
+
+
+@pytest.mark.slow
+def test_torchrun(place):
+    """The first process meets a broken image and is done early; torchrun must not stop the second one for it."""
+    own_data(place, broken=[0])
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "camplug",
+         "seeds", "--data", "mine", "-m", f"import:{MODULE}:Slow", "--num-classes", "2"],
+        cwd=place, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "share 1 of 2): 2 seeds made" in done.stdout
+    assert "share 2 of 2): 3 seeds made" in done.stdout
+    assert "mine/images/0.jpg" in done.stderr
+    assert sorted(hashes(place / "seeds")) == [f"{i}.npz" for i in range(1, 6)]
+
+
+# ---- broken images
+
+
+def test_broken_images_are_listed_and_repaired(place):
+    own_data(place, broken=[0, 3])
+    options = ("seeds", "--data", "mine", "-m", MODEL, "--num-classes", "2")
+    result = run(*options)
+    assert result.exit_code == 1
+    assert "4 seeds made" in result.stdout
+    lines = result.stderr.splitlines()
+    assert [line.partition(" is ")[0] for line in lines] == [f"skipped: 'mine/images/{i}.jpg'" for i in (0, 3)]
+    assert "Traceback" not in result.output
+    before = marks(place / "seeds")
+    again = run(*options, "--json")
+    assert again.exit_code == 1
+    assert [b["image"] for b in json.loads(again.stdout)["broken"]] == ["0", "3"]
+    for i in (0, 3):
+        (place / "mine" / "images" / f"{i}.jpg").write_bytes((place / f"{i}.jpg").read_bytes())
+    numbers = json.loads(good(*options, "--json").stdout)
+    assert (numbers["made"], numbers["found"], numbers["broken"]) == (2, 4, [])
+    assert marks(place / "seeds").items() >= before.items()
+
+
+# ---- options from a file
+
+
+@pytest.mark.parametrize("ending", ["toml", "yaml", "yml"])
+def test_options_from_a_file(place, ending):
+    given = {"data": "scenes:6", "model": MODEL, "explainer": "GradCAM('features.2')", "out": "a", "scale": 0.5}
+    given |= {"long-side": 64, "number": "float16"}
+    lines = [f"{k} = {json.dumps(v)}" if ending == "toml" else f"{k}: {json.dumps(v)}" for k, v in given.items()]
+    (place / f"c.{ending}").write_text("\n".join(lines))
+    good("seeds", "--config", f"c.{ending}")
+    good("seeds", *PLAIN, "-o", "b", "--scale", "0.5", "--long-side", "64", "--number", "float16")
+    assert hashes(place / "a") == hashes(place / "b")
+    assert SeedFolder("a").settings() == SeedFolder("b").settings()
+    good("seeds", "--config", f"c.{ending}", "--scale", "1", "--out", "c")  # the command line comes first
+    assert SeedFolder("c").load("scene0_000000").maps.shape[1:] == (96, 96)
+
+
+def test_files_of_options_that_cannot_be_used(place):
+    def says(text, name="c.toml"):
+        (place / name).write_text(text)
+        return refused("seeds", "--config", name)
+
+    assert "'c.toml' has an unknown option 'explainers'; allowed are data, split, explainer" in says("explainers = 'a'")
+    assert "'c.toml': long_side = '320' is a str; give int." in says("long-side = '320'")
+    assert "scale = True is a bool; give int or float." in says("scale = true")
+    assert "data = 7 is a int; give str." in says("data: 7", "c.yaml")
+    assert "is not TOML (Invalid value" in says("data = ")
+    assert "is not YAML (mapping values are not allowed" in says("data: a: b", "c.yaml")
+    assert "'c.yaml' holds no options" in says("- data", "c.yaml")
+    assert "'c.yaml' holds no options" in says("", "c.yaml")
+    assert "'c.json': a configuration is a .toml, .yaml or .yml file." in says("{}", "c.json")
+    assert "there is no configuration file 'none.toml' that can be read" in refused("seeds", "--config", "none.toml")
+    assert "--data is missing" in says("")
+    assert "num_classes = 0; give at least 1" in says("data = 'scenes:2'\nnum_classes = 0")
+    assert "a long side of 0 pixels" in says(f"data = 'scenes:2'\nmodel = '{MODEL}'\nlong_side = 0")
+
+
+# ---- everything that goes wrong
+
+
+def test_other_settings_into_the_same_folder(place):
+    good("seeds", *PLAIN)
+    before = marks(place / "seeds")
+    says = refused("seeds", *PLAIN, "--scale", "0.5", "--number", "float16")
+    assert "'seeds' holds seeds of other settings: number, scale differ (number: 'uint8' there, 'float16' now)" in says
+    torch.save(camplug.load_model(MODEL).state_dict(), "c.pt")
+    assert "checkpoint differs (checkpoint: None there" in refused("seeds", *PLAIN, "--checkpoint", "c.pt")
+    own_data(place)
+    other = refused("seeds", "--data", "mine", *PLAIN[2:], "--num-classes", "2")
+    assert "classes, num_classes differ" in other
+    assert marks(place / "seeds") == before
+
+
+@pytest.mark.parametrize(
+    "options,says",
+    [
+        (("--explainer", "MultiView(FullyCAMM)"), "there is no method 'FullyCAMM'; available are cam,"),
+        (("--explainer", "MultiView(FullyCAM"), "'MultiView(FullyCAM' cannot be read; write for instance"),
+        (("--explainer", "multiview"), "It is a wrapper; write what it wraps: multiview(FullyCAM)."),
+        (("--explainer", "GradCAM('none')"), "no layer named 'none'"),
+        (("--scale", "0"), "scale=0.0; give more than 0 and at most 1."),
+        (("--number", "float64"), "number='float64'; allowed are 'uint8', 'float16'."),
+        (("--num-classes", "7"), "the model has 7 classes and the data has 6 (striped disc, dotted square, ringed"),
+        (("--data", "scenes:none"), "'scenes:none' is not understood"),
+        (("--data", "nowhere"), "'nowhere' is missing; give the data set's folder."),
+        (("--split", "train"), "scenes has no splits"),
+        (("-m", "resnet50"), "'resnet50' names no model"),
+        (("--device", "gpu"), "the device 'gpu' is not available here"),
+        (("--checkpoint", "none.pt"), "there is no checkpoint 'none.pt'."),
+    ],
+)
+def test_bad_input(place, options, says):
+    assert says in refused("seeds", *PLAIN, *options)
+    assert not (place / "seeds" / "settings.json").exists()
+    good("seeds", *PLAIN)  # nothing stands in the way of the right command
+
+
+def test_a_place_that_cannot_be_written(place):
+    (place / "file").write_text("kept")
+    assert "the folder 'file/seeds' cannot be made (Not a directory)" in refused("seeds", *PLAIN, "-o", "file/seeds")
+    assert "--data is missing" in refused("seeds")
