@@ -35,6 +35,28 @@ def test_maps_equal_those_of_the_cpu(method, kind):
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "MultiView(FullyCAM, (1.0, 1.5))",
+        "IterativeErasing(FullyCAM, max_iter=3)",
+        "SplitUnite(FullyCAM, smallest=4, zoom=1.5)",
+        "ClassConditional(FullyCAM, split={'smallest': 4}, erase={'max_iter': 2})",
+        "Compete(FullyCAM, judge=CAM)",
+        "Dense(FullyCAM, 1)",
+    ],
+)
+def test_wrappers_equal_those_of_the_cpu(line):
+    torch.manual_seed(0)
+    model, x = awkward.FeatureModule().double(), torch.randn(4, 3, 12, 14).double()
+    classes = [[0, 3], [], [4], [1, 2, 0]]
+    want = camplug.create(line, model).maps(x, classes)
+    got = camplug.create(line, model.cuda()).maps(x.cuda(), classes)
+    for a, b in zip(want, got, strict=True):
+        assert b.is_cuda
+        torch.testing.assert_close(b.cpu().to(a.dtype), a, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_half_formats(dtype, autocast):

@@ -17,7 +17,8 @@ from camplug.plug.dense import checked_stride
 class Dense(Wrapper):
     """Runs an explainer while its model computes at a finer output stride; see `camplug.dense`.
 
-    The same weights, no training; the model is as before after every call. Inside other wrappers or around them.
+    The same weights, no training; the model is as before after every call. Inside other wrappers or around them. While
+    it runs, other threads that use the model see it dense, too; other `Dense` explainers of the model wait.
 
     Args:
         explainer: any explainer of a convolution network.

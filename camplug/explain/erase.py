@@ -137,7 +137,7 @@ class IterativeErasing(Wrapper):
             for j, i in enumerate(active):
                 seen = normalize_map(joined[i], "max").amax(0) if len(joined[i]) else joined[i].new_zeros(input_size)
                 new = (seen > self.threshold) & ~hidden[i]
-                share = float(new.float().mean())
+                share = int(new.sum()) / new.numel()
                 hidden[i] |= new
                 if share >= self.stop and share > 0 and (weights[j] > 0).any():
                     going.append(i)

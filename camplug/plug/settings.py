@@ -16,7 +16,7 @@ class Settings:
     """Attributes that some modules of a model take on; `forward` may be among them."""
 
     def __init__(self, root: nn.Module, changes: dict[nn.Module, dict[str, Any]]) -> None:
-        self.root = root
+        self.modules = [root, *changes]
         self._changes = changes
         self._before: list[tuple[nn.Module, str, Any]] = []
 
@@ -60,7 +60,7 @@ def as_built(modules: Iterable[nn.Module]) -> Iterator[None]:
     """The modules are as their author built them in the block, whatever settings hold around it."""
     members = {id(m) for m in modules}
     with _lock:
-        lifted = [s for s in _held if id(s.root) in members]
+        lifted = [s for s in _held if any(id(m) in members for m in s.modules)]
         for settings in reversed(lifted):
             _held.remove(settings)
             settings.lift()

@@ -8,7 +8,7 @@ import torch
 from camplug.explain.cam import cam
 from camplug.explain.eigencam import eigen_cam
 from camplug.explain.fully import fully_cam_layer
-from camplug.explain.fuse import Fusion, normalize_map
+from camplug.explain.fuse import Fusion, normalize_map, resized
 from camplug.explain.gradcam import grad_cam
 from camplug.explain.gradcam_pp import grad_cam_pp
 from camplug.explain.hirescam import hires_cam
@@ -107,6 +107,15 @@ def test_normalize_golden():
     assert normalize_map(maps, "max")[1].tolist() == [[0.0, 0.0], [0.0, 0.0]]
     assert torch.equal(normalize_map(maps, None), maps)
     assert normalize_map(1e-20 * maps, "max")[0].amax() == 1
+
+
+def test_resized_golden():
+    one = torch.tensor([[[0.0, 4.0]]])
+    assert resized(one, (2, 4)).tolist() == [[[0.0, 1.0, 3.0, 4.0]] * 2]
+    assert resized(one, (1, 2)) is one
+    none = resized(torch.zeros(0, 3, 3).double(), (5, 6))
+    assert none.shape == (0, 5, 6)
+    assert none.dtype == torch.float64
 
 
 def test_fusion_adds_before_it_resizes():

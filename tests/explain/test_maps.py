@@ -155,3 +155,14 @@ def test_an_overflow_inside_the_map_is_told():
     x = torch.full((1, 3, 2, 2), 1.0)
     with pytest.raises(TargetError, match="NaN or infinite"):
         camplug.GradCAM(model, "0").maps(10 * x, lambda y: y[:, 0, 0].nan_to_num())
+
+
+@pytest.mark.parametrize("method", camplug.list_methods())
+def test_unnormalized_is_a_copy_with_raw_values(method):
+    model, x = model_and_batch()
+    for how in ("max", "minmax", None):
+        e = camplug.create(method, model, normalize=how)
+        raw = e.unnormalized()
+        assert (raw.normalize, e.normalize) == (None, how)
+        assert type(raw) is type(e)
+        assert torch.equal(raw.maps(x, 1), camplug.create(method, model, normalize=None).maps(x, 1))

@@ -60,6 +60,38 @@ def test_the_shape_is_kept_without_cropping(photo, size, shape):
     assert box == Box(0, 0, *photo)
 
 
+@pytest.mark.parametrize(
+    "photo,long_side,shape",
+    [
+        ((120, 80), 60, (40, 60)),
+        ((80, 120), 60, (60, 40)),
+        ((20, 10), 60, (30, 60)),  # small photographs grow
+        ((500, 333), 320, (213, 320)),
+        ((4000, 10), 320, (1, 320)),  # never less than a pixel, and no ratio is too long
+        ((50, 50), 1, (1, 1)),
+    ],
+)
+def test_the_longer_side_is_as_long_as_wanted(photo, long_side, shape):
+    x, box = Preprocess((40, 40), long_side=long_side)(plain(*photo))
+    assert tuple(x.shape[1:]) == shape
+    assert box == Box(0, 0, *photo)
+
+
+def test_a_long_side_resizes_as_any_other_size():
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    x, _ = Preprocess((9, 9), (0, 0, 0), (1, 1, 1), "bicubic", long_side=20)(Image.fromarray(pixels))
+    expected = np.asarray(Image.fromarray(pixels).resize((20, 15), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal((x * 255).round().byte().permute(1, 2, 0).numpy(), expected)
+
+
+def test_bad_long_sides():
+    for side in (0, -5):
+        with pytest.raises(InputError, match=f"^a long side of {side} pixels is not possible; give at least 1"):
+            Preprocess(long_side=side)
+    with pytest.raises(InputError, match=r"^the model takes images of 30x50 pixels only; leave the long side out"):
+        Preprocess((30, 50), keep_aspect=False, long_side=64)
+
+
 def test_squeezing_keeps_everything_in_view():
     pixels = np.zeros((40, 80, 3), np.uint8)
     pixels[:, 60:] = 255

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from camplug import ModelError, TargetError
-from camplug.plug import logits_of, resolve
+from camplug.plug import logits_of, resolve, spelled_out
 
 Y = torch.arange(6.0).view(2, 3)
 
@@ -56,3 +57,47 @@ def test_rounds_and_scores():
 def test_bad_classes(classes, says):
     with pytest.raises(TargetError, match=says):
         resolve(classes, Y, 2)
+
+
+@pytest.mark.parametrize(
+    ("classes", "rows", "per_image"),
+    [
+        (1, [[1], [1]], False),
+        (torch.tensor(1), [[1], [1]], False),
+        (np.int64(1), [[1], [1]], False),
+        ([1, 9], [[1], [9]], False),  # whether they exist is not asked
+        (range(2), [[0], [1]], False),
+        (torch.tensor([2, 0]), [[2], [0]], False),
+        (np.array([2, 0]), [[2], [0]], False),
+        ([[2, 0], []], [[2, 0], []], True),
+        (((1,), (2, 0)), [[1], [2, 0]], True),
+        ([torch.tensor([1, 2]), np.array([0])], [[1, 2], [0]], True),
+        (torch.tensor([[2, 1], [0, 1]]), [[2, 1], [0, 1]], True),
+    ],
+)
+def test_classes_spelled_out(classes, rows, per_image):
+    assert spelled_out(classes, 2) == (rows, per_image)
+    if rows[1] != [9]:
+        assert resolve(classes, Y, 2).classes == tuple(map(tuple, rows))
+        assert resolve(classes, Y, 2).per_image is per_image
+
+
+def test_rows_spelled_out_are_not_shared():
+    for classes in (1, [[1], [1]], [1, 1]):
+        first, second = rows = spelled_out(classes, 2)[0]
+        first.append(2)
+        assert second == [1]
+        assert spelled_out(classes, 2)[0] != rows
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        ([1], "^1 entries in classes for 2 images; give one class for all, one per image, or one list per image"),
+        (torch.tensor([1, 2, 0]), "^3 entries in classes for 2 images"),
+        ([[0], 1], "^classes mixes single classes and lists; give one class per image, or one list per image"),
+    ],
+)
+def test_what_cannot_be_spelled_out(classes, says):
+    with pytest.raises(TargetError, match=says):
+        spelled_out(classes, 2)

@@ -1,0 +1,96 @@
+"""Explainers for the tests of the wrappers: some whose maps can be told by hand, one that keeps what it was shown."""
+
+from __future__ import annotations
+
+import awkward
+import numpy as np
+import torch
+from torch import nn
+
+import camplug
+from camplug.explain.base import Result
+from camplug.explain.fuse import normalize_map, resized
+from camplug.plug import resolve
+
+
+class Means(nn.Module):
+    """Class c is as present as channel c is bright."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = 0
+
+    def forward(self, x):
+        self.passes += 1
+        return x.mean((2, 3))
+
+
+class Channels(camplug.Explainer):
+    """The map of class c is channel c of the image. `seen` keeps the images and classes of every run."""
+
+    name = "channels"
+
+    def __init__(self, model=None, normalize="max"):
+        super().__init__(model or Means(), normalize=normalize)
+        self.seen = []
+
+    def run(self, x, classes, size=None):
+        self.seen.append((x.clone(), classes))
+        logits = self.model(x)
+        targets = resolve(classes, logits, len(x))
+        size = size or tuple(x.shape[2:])
+        maps = [resized(x[i, list(c)].clamp_min(0), size) for i, c in enumerate(targets.classes)]
+        return Result([normalize_map(m, self.normalize) for m in maps], targets, logits)
+
+
+class Scripted(Channels):
+    """Gives prepared maps [K,h,w] and logits [C] of one image, run after run, whatever it is shown."""
+
+    def __init__(self, runs, model=None):
+        super().__init__(model)
+        self.runs = iter(runs)
+
+    def run(self, x, classes, size=None):
+        self.seen.append((x.clone(), classes))
+        maps, logits = next(self.runs)
+        return Result([torch.tensor(maps)], resolve(classes, torch.tensor([logits]), 1), torch.tensor([logits]))
+
+
+class Recording(camplug.Wrapper):
+    """Keeps the images, classes and sizes that its explainer is asked for."""
+
+    kind = "recording"
+
+    def __init__(self, explainer):
+        super().__init__(explainer, normalize=explainer.normalize)
+        self.seen = []
+
+    def run(self, x, classes, size=None):
+        self.seen.append((x.clone(), classes, size))
+        return self.explainer.run(x, classes, size)
+
+
+def model_and_batch(n=2, shape=(12, 14)):
+    torch.manual_seed(0)
+    return awkward.FeatureModule().double().eval(), torch.randn(n, 3, *shape).double()
+
+
+def looking(explainer):
+    """The maps [K,h,w] of one image [C,H,W] and its classes, in numpy, as the slow references ask for them."""
+
+    def look(image, classes, size=None):
+        return explainer.maps(torch.from_numpy(image)[None], [classes], size)[0].numpy()
+
+    return look
+
+
+def chances(model, weight):
+    """The probabilities of an image's classes, in numpy."""
+
+    def chance(image, classes):
+        with torch.no_grad():
+            logits = model(torch.from_numpy(image)[None])[0].float().numpy().astype(float)
+        odds = np.exp(logits)
+        return (odds / (1 + odds) if weight == "sigmoid" else odds / odds.sum())[classes]
+
+    return chance
