@@ -81,7 +81,7 @@ def erasing(look, image, classes, threshold, stop, max_iter, accumulate, chance=
         maps, weights, probability = look(shown, classes), chance(shown, classes), likely(shown, classes)
         for k in range(len(classes)):
             followed[k] = followed[k] and probability[k] >= least
-            one = maps[k] * weights[k] if followed[k] else np.zeros_like(maps[k])
+            one = maps[k] * weights[k] if followed[k] or not hidden.any() else np.zeros_like(maps[k])
             joined[k] = np.maximum(joined[k], one) if accumulate == "max" else joined[k] + one
         new = np.zeros_like(hidden)
         for one in joined:

@@ -55,8 +55,6 @@ class Compete(Wrapper):
         normalize: of the result: "max", "minmax" or None.
     """
 
-    kind = "compete"
-
     def __init__(
         self,
         explainer: Explainer,

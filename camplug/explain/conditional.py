@@ -32,8 +32,6 @@ class ClassConditional(Wrapper):
         normalize: of the united map: "max", "minmax" or None.
     """
 
-    kind = "conditional"
-
     def __init__(
         self,
         explainer: Explainer,

@@ -29,8 +29,6 @@ class Dense(Wrapper):
         ModelError: at call time, the model cannot be made dense (a transformer, say).
     """
 
-    kind = "dense"
-
     def __init__(self, explainer: Explainer, output_stride: int = 8) -> None:
         super().__init__(explainer, normalize=getattr(explainer, "normalize", "max"))
         self.output_stride = checked_stride(output_stride)

@@ -66,11 +66,9 @@ class IterativeErasing(Wrapper):
             little evidence adds little.
         weight: weigh each pass by the probability of the class in it: "sigmoid", "softmax" or None.
         stop_probability: no class is followed further once its probability (by `weight`, or else a sigmoid) is below;
-            the pass in which it is counts no more.
+            the pass in which it is counts no more, except that the first pass, the image itself, always counts.
         normalize: of the joined map: "max", "minmax" or None.
     """
-
-    kind = "erase"
 
     def __init__(
         self,
@@ -129,17 +127,18 @@ class IterativeErasing(Wrapper):
                 joined = [torch.zeros_like(m) for m in result.maps]
             weights, probable = self._weights(result)
             for j, i in enumerate(active):
-                followed[i] = probable[j] & followed.get(i, probable[j])
-                weights[j] = weights[j] * followed[i]
-                one = result.maps[j] * weights[j][:, None, None]
+                first_pass = i not in followed
+                followed[i] = probable[j] if first_pass else probable[j] & followed[i]
+                counts = weights[j] if first_pass else weights[j] * followed[i]
+                one = result.maps[j] * counts[:, None, None]
                 joined[i] = torch.maximum(joined[i], one) if self.accumulate == "max" else joined[i] + one
             going = []
-            for j, i in enumerate(active):
+            for i in active:
                 seen = normalize_map(joined[i], "max").amax(0) if len(joined[i]) else joined[i].new_zeros(input_size)
                 new = (seen > self.threshold) & ~hidden[i]
                 share = int(new.sum()) / new.numel()
                 hidden[i] |= new
-                if share >= self.stop and share > 0 and (weights[j] > 0).any():
+                if share >= self.stop and share > 0 and followed[i].any():
                     going.append(i)
             active = going
             if not active:

@@ -18,8 +18,7 @@ from camplug.explain.batch import checked_batch, checked_size
 from camplug.explain.erase import Weight, class_weights
 from camplug.explain.fuse import Normalize, normalize_map, resized
 from camplug.explain.registry import register_wrapper
-from camplug.explain.views import resize_images
-from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number, is_score
+from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number, is_score, resize_images, run_at
 from camplug.plug import Classes
 
 SPLIT: dict[str, dict[str, Any]] = {
@@ -101,8 +100,6 @@ class SplitUnite(Wrapper):
         locate: explainer for the centres; default: `explainer`.
         normalize: of the united map: "max", "minmax" or None.
     """
-
-    kind = "split"
 
     def __init__(
         self,
@@ -200,7 +197,8 @@ class SplitUnite(Wrapper):
             parts = torch.stack([x[i, :, p.top : p.bottom, p.left : p.right] for i, p, _ in group])
             zoom = 1.0 if size == tuple(x.shape[2:]) else self.zoom
             zoomed = resize_images(parts, (max(1, round(size[0] * zoom)), max(1, round(size[1] * zoom))))
-            result = inner.run(zoomed, [[wanted[i][k] for k in rows] for i, _, rows in group], size)
+            called = "a part of the image; models of one input size cannot be explained in parts"
+            result = run_at(inner, zoomed, [[wanted[i][k] for k in rows] for i, _, rows in group], called, size)
             weights = class_weights(result.logits, result.targets.classes, self.weight)
             for job, maps, w in zip(group, result.maps, weights, strict=True):
                 found.append((job, maps * w[:, None, None]))

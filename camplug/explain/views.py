@@ -7,28 +7,18 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.errors import CamplugError, InputError, ModelError
+from camplug.errors import InputError
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import checked_batch, checked_size
 from camplug.explain.fuse import Normalize, normalize_map, resized
-from camplug.explain.numbers import wide
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, checked_choice, is_number, is_score
+from camplug.explain.wrapper import Wrapper, checked_choice, is_number, is_score, resize_images, run_at
 from camplug.plug import Classes, Targets
 
 Fuse: TypeAlias = Literal["sum", "max", "mean"]
-
-
-def resize_images(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize a batch [N,C,H,W] as PIL's bicubic filter does (without rounding to eight bits)."""
-    if tuple(x.shape[2:]) == size:
-        return x
-    small = F.interpolate(wide(x), size, mode="bicubic", align_corners=False, antialias=True)
-    return small.to(x.dtype)
 
 
 @register_wrapper("multiview")
@@ -51,8 +41,6 @@ class MultiView(Wrapper):
     Raises:
         ModelError: at call time, the model does not take images of some view's size.
     """
-
-    kind = "multiview"
 
     def __init__(
         self,
@@ -102,21 +90,17 @@ class MultiView(Wrapper):
         n = x.shape[0]
         size = (max(1, round(x.shape[2] * scale)), max(1, round(x.shape[3] * scale)))
         view = resize_images(x, size)
-        try:
-            if not self.flip:
-                return [(self.explainer.run(view, wanted), False)]
-            if is_score(wanted):  # it may hold something per image, so it sees each batch by itself
-                return [(self.explainer.run(v, wanted), v is not view) for v in (view, view.flip(-1))]
-            both = self.explainer.run(torch.cat([view, view.flip(-1)]), [*wanted, *wanted])
-        except CamplugError:
-            raise
-        except (RuntimeError, AssertionError, ValueError) as error:
+        called = f"the view at scale {scale:g}; leave that scale out of scales="
+
+        def run(images: Tensor, classes: Any) -> Result:
             if size == tuple(x.shape[2:]):
-                raise
-            says = (str(error).strip().splitlines() or ["no message"])[0]
-            raise ModelError(
-                f"the model does not take the view at scale {scale:g}, {size[0]}x{size[1]} pixels ({says}); leave that "
-                "scale out of scales=."
-            ) from error
+                return self.explainer.run(images, classes)
+            return run_at(self.explainer, images, classes, called)
+
+        if not self.flip:
+            return [(run(view, wanted), False)]
+        if is_score(wanted):  # it may hold something per image, so it sees each batch by itself
+            return [(run(v, wanted), v is not view) for v in (view, view.flip(-1))]
+        both = run(torch.cat([view, view.flip(-1)]), [*wanted, *wanted])
         halves = ((both.maps[:n], False), (both.maps[n:], True))
         return [(Result(maps, both.targets, both.logits), mirrored) for maps, mirrored in halves]

@@ -8,13 +8,15 @@ from dataclasses import replace
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.errors import InputError
+from camplug.errors import CamplugError, InputError, ModelError
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import checked_batch
 from camplug.explain.fuse import Normalize
+from camplug.explain.numbers import wide
 from camplug.plug import Classes, Tape, logits_of, resolve, spelled_out, unwrap
 
 
@@ -54,6 +56,38 @@ class Wrapper(Explainer):
             targets = resolve(None, whole_logits(self, x), x.shape[0])
             return [list(row) for row in targets.classes], False
         return spelled_out(classes, x.shape[0])
+
+
+def resize_images(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a batch [N,C,H,W] as PIL's bicubic filter does (without rounding to eight bits)."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    small = F.interpolate(wide(x), size, mode="bicubic", align_corners=False, antialias=True)
+    return small.to(x.dtype)
+
+
+def run_at(explainer: Explainer, x: Tensor, wanted: Any, called: str, size: tuple[int, int] | None = None) -> Result:
+    """Run an explainer on images of another size than the caller's.
+
+    Args:
+        explainer: the inner one.
+        x: the images.
+        wanted: classes or a callable.
+        called: what the images are and how to do without them, for the error.
+        size: of the maps.
+
+    Raises:
+        ModelError: the model does not take images of this size.
+    """
+    try:
+        return explainer.run(x, wanted, size)
+    except CamplugError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        says = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ModelError(
+            f"the model does not take images of {x.shape[2]}x{x.shape[3]} pixels ({says}), which is {called}."
+        ) from error
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from wrapped import Channels, Recording, Scripted, looking, model_and_batch
 
 import camplug
 from camplug import FullyCAM, GradCAM, InputError, ModelError, MultiView, TargetError
-from camplug.explain.views import resize_images
+from camplug.explain.wrapper import resize_images
 
 SIZES = [(5, 7), (13, 9), (26, 40), (20, 20), (7, 33), (1, 1)]
 
@@ -237,7 +237,9 @@ def test_a_model_of_one_input_size_is_told_with_the_scale(error, flip, classes):
     model = Fixed().eval()
     model.error = error
     x = torch.randn(2, 3, 12, 14)
-    says = r"does not take the view at scale 1.5, 18x21 pixels \(Input is wrong\); leave that scale out of scales=\.$"
+    says = (
+        r"images of 18x21 pixels \(Input is wrong\), which is the view at scale 1.5; leave that scale out of scales=\.$"
+    )
     with pytest.raises(ModelError, match=says):
         MultiView(GradCAM(model), (1.0, 1.5), flip).maps(x, classes)
     assert MultiView(GradCAM(model), (1.0,), flip).maps(x, classes).amax() == 1
@@ -247,7 +249,7 @@ def test_a_model_of_one_input_size_is_told_with_the_scale(error, flip, classes):
 
 def test_a_transformer_of_one_input_size():
     model = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=3).eval()
-    with pytest.raises(ModelError, match=r"scale 0\.5, 16x16 pixels .*; leave that scale out"):
+    with pytest.raises(ModelError, match=r"16x16 pixels .*, which is the view at scale 0\.5; leave that scale out"):
         MultiView(GradCAM(model), (0.5, 1.0)).maps(torch.randn(1, 3, 32, 32), 1)
 
 
