@@ -1,11 +1,11 @@
 """Quality and time of seeds on real photographs: the tables of docs/seeds.md.
 
-    python benchmarks/seeds.py --data VOCdevkit/VOC2012 --weights voc_animals_lite0.pt --cache seeds_cache \
-        --json docs/figures/seeds.json
-    python benchmarks/seeds.py --load docs/figures/seeds.json --markdown docs/seeds.md
+    python benchmarks/seeds.py --data VOCdevkit/VOC2012 --weights voc_animals_lite0.pt --tables views --time 10 \
+        --json docs/figures/seeds_views.json
+    python benchmarks/seeds.py --load docs/figures/seeds_views.json --markdown docs/seeds.md
 
-Thresholds are chosen on the train split and reported on val, mIoU over background and six animals. A run that was
-stopped goes on where it was: each row's counts are kept in the cache folder, every 20 images.
+Thresholds are chosen on train and reported on val, mIoU over background and six animals. A run that was stopped goes on
+where it was: each row's counts are kept in the folder seeds_cache, every 20 images.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from camplug.wsss.data import VOC
 
 CLASSES = ("cat", "cow", "dog", "horse", "person", "sheep")  # the other classes are too rare in this part of VOC
 SAVE_EVERY = 20
+LISTS = Path(__file__).parent.parent / "tests"
 
 
 def parsed(argv: list[str]) -> argparse.Namespace:
@@ -45,9 +46,11 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="VOCdevkit/VOC2012")
     parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
     parser.add_argument("--long-side", type=int, default=320)
-    parser.add_argument("--train", default="train", help="split, or file of ids, that thresholds are chosen on")
+    parser.add_argument(
+        "--train", default=str(LISTS / "voc12_animals_train.txt"), help="split, or file of ids, to choose thresholds on"
+    )
     parser.add_argument("--train-every", type=int, default=4, help="take every n-th image of it")
-    parser.add_argument("--val", default="val", help="split, or file of ids, that is reported")
+    parser.add_argument("--val", default=str(LISTS / "voc12_animals_val.txt"), help="split, or file of ids, to report")
     parser.add_argument("--val-every", type=int, default=1, help="take every n-th image of it")
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
     parser.add_argument("--threads", type=int, default=None)
@@ -240,8 +243,8 @@ def report(data: dict[str, Any], name: str) -> list[str]:
         f"`{data['command']}`",
         "",
         f"Long side {data['long_side']} px; {data['images']['train']} images of train chose the thresholds, "
-        f"{data['images']['val']} of val are reported. Time: median over {data['timed_on']} images of val, "
-        f"{m['cpu']}, {m['torch threads']} threads. {versions}.",
+        f"{data['images']['val']} of val are reported. Time: median over {data['timed_on']} of them, {m['cpu']}, "
+        f"{m['torch threads']} threads. {versions}.",
         "",
     ]
     body = [

@@ -102,7 +102,10 @@ class CAM(LayerExplainer):
             if self.layers != "last":
                 return _Head(call.name, module, (self._named_layer(),))
             width = module.weight.shape[1]
-            before = [c.name for c in reversed(seen.calls[:i]) if c.features and _holds_map(c.shape, width)]
+            earlier = [c for c in reversed(seen.calls[:i]) if c.features]
+            before = [c.name for c in earlier if _holds_map(c.shape, width)]
+            if not before:  # an image so small that the last map has a single position
+                before = [c.name for c in earlier if c.shape[1:] == (width, 1, 1)]
             if before:
                 return _Head(call.name, module, tuple(before[:CANDIDATES]))
             break

@@ -166,3 +166,11 @@ def test_unnormalized_is_a_copy_with_raw_values(method):
         assert (raw.normalize, e.normalize) == (None, how)
         assert type(raw) is type(e)
         assert torch.equal(raw.maps(x, 1), camplug.create(method, model, normalize=None).maps(x, 1))
+
+
+def test_cam_of_an_image_so_small_that_the_last_map_is_one_position():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    x = torch.randn(2, 3, 2, 2)
+    raw = camplug.CAM(model, normalize=None).maps(x, 1)
+    want = (model[1](model[0](x))[:, :, 0, 0] @ model[4].weight[1]).clamp_min(0)
+    assert torch.allclose(raw, want[:, None, None].expand(2, 2, 2))
