@@ -33,13 +33,12 @@ def densely(explainer: str, eight: bool) -> list[tuple[str, str]]:
 
 def conditional(explainer: str) -> list[tuple[str, str]]:
     return [
-        (f"{explainer}", explainer),
-        ("+ split (paper)", f"SplitUnite({explainer})"),
-        ("+ erase (paper)", f"IterativeErasing({explainer})"),
-        ("+ both (paper)", f"ClassConditional({explainer})"),
-        ("+ split (repo)", f"SplitUnite({explainer}, 'repo')"),
-        ("+ erase (repo)", f"IterativeErasing({explainer}, 'repo')"),
-        ("+ both (repo)", f"ClassConditional({explainer}, 'repo')"),
+        (explainer, explainer),
+        *(
+            (f"+ {what} ({preset})", f"{wrapper}({explainer}, '{preset}')")
+            for preset in ("paper", "repo")
+            for what, wrapper in (("split", "SplitUnite"), ("erase", "IterativeErasing"), ("both", "ClassConditional"))
+        ),
     ]
 
 
@@ -49,14 +48,15 @@ WEIGHED = "weight='sigmoid'"
 
 def settings(explainer: str) -> list[tuple[str, str]]:
     """Class-conditional inference in other settings than the paper's and the repository's."""
-    split = f"{WEIGHED}, whole=True"
+    split = f"SplitUnite({explainer}, 'paper', {WEIGHED}, whole=True, unite='sum')"
     return [
-        (f"{explainer}", explainer),
-        ("split: weighed, + whole, sum", f"SplitUnite({explainer}, {split}, unite='sum')"),
-        ("split: the same, patches x2", f"SplitUnite({explainer}, {split}, unite='sum', zoom=2.0)"),
-        ("split: global, + whole", f"SplitUnite({explainer}, normalise='global', whole=True)"),
-        ("erase: weighed, sum", f"IterativeErasing({explainer}, {WEIGHED})"),
-        ("erase: global, sum", f"IterativeErasing({explainer}, normalise='global')"),
+        (explainer, explainer),
+        ("split: weighed, + whole, sum", split),
+        ("split: the same, patches x2 (camplug)", f"SplitUnite({explainer})"),
+        ("split: global, + whole", f"SplitUnite({explainer}, 'paper', normalise='global', whole=True)"),
+        ("erase: weighed, sum", f"IterativeErasing({explainer}, 'paper', {WEIGHED})"),
+        ("erase: global, sum (camplug)", f"IterativeErasing({explainer})"),
+        ("both (camplug)", f"ClassConditional({explainer})"),
     ]
 
 
@@ -89,6 +89,8 @@ TABLES: dict[str, list[tuple[str, str]]] = {
         ("scales 1, 1.5, 2 with flips", f"MultiView({R}, scales={LARGE})"),
         ("eight views, competing", f"Compete(MultiView({R}), judge=MultiView(CAM))"),
         ("1, 1.5, 2, competing", f"Compete(MultiView({R}, scales={LARGE}), judge=MultiView(CAM, scales={LARGE}))"),
+        ("erase, competing", f"Compete(IterativeErasing({R}), judge=CAM)"),
+        ("split, competing", f"Compete(SplitUnite({R}), judge=SplitUnite(CAM))"),
         (
             "1, 1.5, dense 16, competing",
             f"Compete(MultiView(Dense({R}, 16), scales=(1, 1.5)), judge=MultiView(CAM, scales={LARGE}))",

@@ -14,7 +14,8 @@ explainers = {
     "split & unite": camplug.SplitUnite(cam),
     "iterative erasing": camplug.IterativeErasing(cam),
     "both": camplug.ClassConditional(cam),
-    "the authors' code": camplug.ClassConditional(cam, preset="repo"),
+    "both as in the paper": camplug.ClassConditional(cam, preset="paper"),
+    "both as in the authors' code": camplug.ClassConditional(cam, preset="repo"),
 }
 for name, explainer in explainers.items():
     result = explainer.explain(photo, "Egyptian cat")

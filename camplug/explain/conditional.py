@@ -26,7 +26,7 @@ class ClassConditional(Wrapper):
 
     Args:
         explainer: any explainer.
-        preset: "paper" or "repo"; of both parts.
+        preset: "camplug", "paper" or "repo"; of both parts.
         split: further arguments of `SplitUnite`.
         erase: further arguments of `IterativeErasing`.
         normalize: of the united map: "max", "minmax" or None.
@@ -35,7 +35,7 @@ class ClassConditional(Wrapper):
     def __init__(
         self,
         explainer: Explainer,
-        preset: str = "paper",
+        preset: str = "camplug",
         *,
         split: Mapping[str, Any] | None = None,
         erase: Mapping[str, Any] | None = None,

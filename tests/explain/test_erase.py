@@ -64,6 +64,8 @@ def test_presets_are_the_papers_and_the_authors():
     for preset, numbers in (("paper", PAPER), ("repo", REPO)):
         erasing = IterativeErasing(Channels(), preset)
         assert {name: getattr(erasing, name) for name in numbers} == numbers
+    assert [IterativeErasing(Channels(), p).normalise for p in ("paper", "repo", "camplug")] == ["own", "own", "global"]
+    assert IterativeErasing(Channels()).stop == 0.01
     own = IterativeErasing(Channels(), "repo", threshold=0.5, max_iter=2)
     assert (own.threshold, own.stop, own.max_iter, own.accumulate) == (0.5, 0.02, 2, "max")
 
@@ -250,7 +252,7 @@ def test_a_callable_is_refused():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"preset": "mine"}, r"^preset='mine'; allowed are 'paper', 'repo'\.$"),
+        ({"preset": "mine"}, r"^preset='mine'; allowed are 'paper', 'repo', 'camplug'\.$"),
         ({"accumulate": "mean"}, r"^accumulate='mean'; allowed are 'sum', 'max'\.$"),
         ({"normalise": "none"}, r"^normalise='none'; allowed are 'own', 'global'\.$"),
         ({"weight": "relu"}, r"^weight='relu'; allowed are 'sigmoid', 'softmax', None\.$"),

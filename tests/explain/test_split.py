@@ -120,35 +120,44 @@ def test_uniting_golden():
     x[0, 0, 0] = torch.tensor([2.0, 4.0, 1.0, 3.0])  # the centre: (4 + 2 + 9) / 10 = 1.5, cut to 1
     # the parts [2] and [4, 1, 3], each of maximum 1; above and below are the same row
     for unite, want in (("max", [1.0, 1.0, 0.25, 0.75]), ("sum", [2.0, 2.0, 0.5, 1.5])):
-        split = SplitUnite(Channels(), smallest=1, unite=unite, normalize=None)
+        split = SplitUnite(Channels(), "paper", smallest=1, unite=unite, normalize=None)
         assert split.maps(x, 0)[0, 0].tolist() == want
-    kept = SplitUnite(Channels(), smallest=1, normalise="global", normalize=None)
+    kept = SplitUnite(Channels(), "paper", smallest=1, normalise="global", normalize=None)
     assert kept.maps(x, 0)[0, 0].tolist() == [2.0, 4.0, 1.0, 3.0]
-    assert SplitUnite(Channels(), smallest=1, normalise="global").maps(x, 0)[0, 0].tolist() == [0.5, 1.0, 0.25, 0.75]
-    whole = SplitUnite(Channels(), smallest=1, unite="sum", whole=True, normalize=None)
+    assert SplitUnite(Channels(), "paper", smallest=1, normalise="global").maps(x, 0)[0, 0].tolist() == [
+        0.5,
+        1.0,
+        0.25,
+        0.75,
+    ]
+    whole = SplitUnite(Channels(), "paper", smallest=1, unite="sum", whole=True, normalize=None)
     assert whole.maps(x, 0)[0, 0].tolist() == [2.5, 3.0, 0.75, 2.25]
-    margin = SplitUnite(Channels(), smallest=1, margins=(1, 0), normalize=None)  # [2, 4] and [2, 4, 1, 3]
+    margin = SplitUnite(Channels(), "paper", smallest=1, margins=(1, 0), normalize=None)  # [2, 4] and [2, 4, 1, 3]
     assert margin.maps(x, 0)[0, 0].tolist() == [0.5, 1.0, 0.25, 0.75]
 
 
 def test_a_part_without_the_object_is_as_loud_as_the_others_unless_it_is_weighed():
     x = torch.zeros(1, 3, 8, 8)
     x[0, 0, 0], x[0, 0, :, 0], x[0, 0, 7, 7] = 8.0, 8.0, 0.1  # the centre is (1, 1)
-    assert SplitUnite(Channels(), smallest=1).maps(x, 0)[0, 7, 7] == 1
-    assert SplitUnite(Channels(), smallest=1, normalise="global").maps(x, 0)[0, 7, 7] == pytest.approx(0.0125)
+    assert SplitUnite(Channels(), "paper", smallest=1).maps(x, 0)[0, 7, 7] == 1
+    assert SplitUnite(Channels(), "paper", smallest=1, normalise="global").maps(x, 0)[0, 7, 7] == pytest.approx(0.0125)
 
 
 def test_presets_are_the_papers_and_the_authors():
-    paper, repo = SplitUnite(Channels()), SplitUnite(Channels(), "repo")
+    paper, repo = SplitUnite(Channels(), "paper"), SplitUnite(Channels(), "repo")
     assert (paper.margins, paper.many) == ((0, 0), "per-class")
     assert (repo.margins, repo.many) == ((10, 20), "none")
     assert SplitUnite(Channels(), "repo", margins=[3, 4], many="per-class").margins == (3, 4)
+    own = SplitUnite(Channels())
+    assert (own.margins, own.unite, own.weight, own.whole, own.zoom) == ((0, 0), "sum", "sigmoid", True, 2.0)
+    assert SplitUnite(Channels(), weight=None, whole=False).weight is None
 
 
 CLASSES = {"one": [[3], [0]], "two": [[3, 0], [1, 4]], "three": [[4, 2, 0], [0, 1, 2, 3]], "mixed": [[2], [4, 3, 1]]}
 OPTIONS = {
     "paper": {"margins": (0, 0), "many": "per-class"},
     "repo": {"margins": (10, 20), "many": "none"},
+    "camplug": {"unite": "sum", "weight": "sigmoid", "whole": True, "zoom": 2.0},
     "small margins": {"margins": (1, 2), "many": "per-class"},
     "small margins, none": {"margins": (2, 1), "many": "none"},
     "sum": {"unite": "sum"},
@@ -173,7 +182,7 @@ def test_equals_the_slow_reference(name, classes):
     options = {"smallest": 4, **OPTIONS[name]}
     if "locate" in options:
         options["locate"] = options["locate"](model)
-    preset = name if name == "repo" else "paper"
+    preset = name if name in ("repo", "camplug") else "paper"
     split = SplitUnite(GradCAM(model), preset, normalize=None, **({"smallest": 4} if name == preset else options))
     reference = {"margins": (0, 0), "many": "per-class", **options}
     normalise, weight = reference.pop("normalise", "own"), reference.pop("weight", None)
@@ -200,7 +209,7 @@ def test_size_and_normalisation_come_last(normalize):
 
 def test_maps_of_zeros_are_split_in_the_middle():
     recorder = Recording(Channels())
-    got = SplitUnite(recorder, smallest=1).maps(-torch.rand(1, 3, 6, 8), 1)
+    got = SplitUnite(recorder, "paper", smallest=1).maps(-torch.rand(1, 3, 6, 8), 1)
     assert torch.equal(got, torch.zeros(1, 6, 8))
     assert [tuple(seen.shape) for seen, _, _ in recorder.seen] == [(1, 3, 6, 8), (4, 3, 3, 4)]
 
@@ -210,10 +219,10 @@ def test_maps_of_zeros_are_split_in_the_middle():
 
 def test_patches_of_one_size_go_through_the_model_together():
     model = Means()
-    SplitUnite(Channels(model), smallest=1).maps(torch.zeros(3, 3, 8, 12), 0)
+    SplitUnite(Channels(model), "paper", smallest=1).maps(torch.zeros(3, 3, 8, 12), 0)
     assert model.passes == 2  # twelve quarters of 4x6
     recorder = Recording(Channels())
-    SplitUnite(recorder, smallest=1).maps(torch.ones(2, 3, 7, 11), [[0], [1]])  # the centre of both is (3, 5)
+    SplitUnite(recorder, "paper", smallest=1).maps(torch.ones(2, 3, 7, 11), [[0], [1]])  # the centre of both is (3, 5)
     assert [tuple(seen.shape) for seen, _, _ in recorder.seen] == [
         (2, 3, 7, 11),
         (2, 3, 3, 5),
@@ -280,7 +289,7 @@ def test_a_callable_is_refused():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"preset": "mine"}, r"^preset='mine'; allowed are 'paper', 'repo'\.$"),
+        ({"preset": "mine"}, r"^preset='mine'; allowed are 'paper', 'repo', 'camplug'\.$"),
         ({"many": "some"}, r"^many='some'; allowed are 'per-class', 'none'\.$"),
         ({"unite": "mean"}, r"^unite='mean'; allowed are 'max', 'sum'\.$"),
         ({"normalise": "none"}, r"^normalise='none'; allowed are 'own', 'global'\.$"),
@@ -292,7 +301,7 @@ def test_a_callable_is_refused():
             for v in (5, (1,), (1, 2, 3), (-1, 2), (0.5, 1), "ab", (True, 1))
         ),
         *(({"smallest": v}, r"smallest=.* smallest side of at least 1 pixel") for v in (0, -3, 2.5, "8", None)),
-        *(({"zoom": v}, r"zoom=.* a zoom above 0\.$") for v in (0, -1.5, float("inf"), float("nan"), "2", None)),
+        *(({"zoom": v}, r"zoom=.* a zoom above 0\.$") for v in (0, -1.5, float("inf"), float("nan"), "2")),
     ],
 )
 def test_bad_options(options, says):
