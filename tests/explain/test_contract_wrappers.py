@@ -25,8 +25,8 @@ from camplug.plug import resolve
 WRAPPERS = {
     "multiview": lambda e, judge: MultiView(e, (1.0, 1.5)),
     "iterativeerasing": lambda e, judge: IterativeErasing(e, "repo", max_iter=3),
-    "splitunite": lambda e, judge: SplitUnite(e, smallest=4, margins=(2, 1)),
-    "classconditional": lambda e, judge: ClassConditional(e, split={"smallest": 4}, erase={"max_iter": 2}),
+    "splitunite": lambda e, judge: SplitUnite(e, "paper", smallest=4, margins=(2, 1)),
+    "classconditional": lambda e, judge: ClassConditional(e, "paper", split={"smallest": 4}, erase={"max_iter": 2}),
     "compete": Compete,
     "dense": lambda e, judge: Dense(e, 1),  # every model of the cases has stride 2
 }
