@@ -48,17 +48,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Contender:
-    """One row of a table; `library` is "floor", "camplug" or the module name of a peer."""
+    """One row of a table; `origin` is "floor", "camplug" or the module name of a peer."""
 
     key: str
     job: str
     label: str
-    library: str
+    origin: str
     build: Callable[[Setting], Any]
 
     @property
     def installed(self) -> bool:
-        return self.library in ("floor", "camplug") or find_spec(self.library) is not None
+        return self.origin in ("floor", "camplug") or find_spec(self.origin) is not None
 
     def opener(self, setting: Setting) -> Opener:
         return lambda: self.build(setting)

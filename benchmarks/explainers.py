@@ -65,8 +65,8 @@ def measured(args: argparse.Namespace, command: str) -> dict[str, Any]:
     images = torch.randn(max(args.batch), 3, args.size, args.size, device=device)
     with torch.no_grad():
         logits = model(images)
-    chosen = [c for c in CONTENDERS if c.library == "floor" or any(fnmatch(c.key, m) for m in args.methods)]
-    missing = sorted({c.library for c in chosen if not c.installed})
+    chosen = [c for c in CONTENDERS if c.origin == "floor" or any(fnmatch(c.key, m) for m in args.methods)]
+    missing = sorted({c.origin for c in chosen if not c.installed})
     chosen = [c for c in chosen if c.installed]
     many = logits[0].topk(args.classes).indices.tolist()
     rows: list[dict[str, Any]] = []
@@ -108,18 +108,18 @@ def measured_batch(
     times = interleaved({c.key: c.opener(setting) for c in running}, setting.model, device, rounds)
     wall = {key: [w for w, _ in pairs] for key, pairs in times.items()}
     cpu = {key: [p for _, p in pairs] for key, pairs in times.items()}
-    single = {c.library: c.key for c in reversed(running) if c.job == "layer"}
+    single = {c.origin: c.key for c in reversed(running) if c.job == "layer"}
     single["floor"] = FLOORS["layer"]
     rows = []
     for c in running:
         operations, used = counts[c.key]
-        one = single.get(c.library) if c.job == "classes" else None
+        one = single.get(c.origin) if c.job == "classes" else None
         row = {
             "batch": batch,
             "job": c.job,
             "key": c.key,
             "label": c.label,
-            "library": c.library,
+            "library": c.origin,
             "wall_ms": Spread.of([1000 * t for t in wall[c.key]]),
             "cpu_ms": Spread.of([1000 * t for t in cpu[c.key]]) if device.type == "cpu" else None,
             "floor": FLOORS[c.job],

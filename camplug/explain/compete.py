@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.errors import InputError, ModelError, TargetError
+from camplug.errors import InputError, ModelError
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import checked_batch, checked_size
 from camplug.explain.fuse import Normalize, normalize_map
 from camplug.explain.gradcam import GradCAM
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, asked, is_number, is_score
+from camplug.explain.wrapper import Wrapper, asked, is_number
 from camplug.plug import Classes
 
 FLOOR = 1e-3  # where the judge is silent about all classes, the maps themselves decide
@@ -77,8 +77,6 @@ class Compete(Wrapper):
     def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
         x = checked_batch(self.model, x)
         size = checked_size(x, size)
-        if is_score(classes):
-            raise TargetError("classes compete for positions; a callable has no rivals.")
         wanted, per_image = self.settled(x, classes)
         result = self.explainer.run(x, wanted, size)
         many = [i for i, row in enumerate(wanted) if len(row) > 1]

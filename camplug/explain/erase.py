@@ -14,7 +14,7 @@ from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import checked_batch, checked_size
 from camplug.explain.fuse import Normalize, normalize_map, resized
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number, is_score
+from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number
 from camplug.plug import Classes, Targets
 
 Weight: TypeAlias = Literal["sigmoid", "softmax"] | None
@@ -119,8 +119,6 @@ class IterativeErasing(Wrapper):
     def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
         x = checked_batch(self.model, x)
         out_size = checked_size(x, size)
-        if is_score(classes):
-            raise TargetError("class-conditional inference explains classes, not a callable.")
         wanted, per_image = self.settled(x, classes)
         inner = self.explainer.unnormalized() if self.normalise == "global" else self.explainer
         input_size = (x.shape[2], x.shape[3])

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.errors import InputError, TargetError
+from camplug.errors import InputError
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import checked_batch, checked_size
 from camplug.explain.erase import Weight, class_weights
 from camplug.explain.fuse import Normalize, normalize_map, resized
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number, is_score, resize_images, run_at
+from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number, resize_images, run_at
 from camplug.plug import Classes
 
 SPLIT: dict[str, dict[str, Any]] = {
@@ -164,8 +164,6 @@ class SplitUnite(Wrapper):
     def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
         x = checked_batch(self.model, x)
         out_size = checked_size(x, size)
-        if is_score(classes):
-            raise TargetError("class-conditional inference explains classes, not a callable.")
         wanted, per_image = self.settled(x, classes)
         full = (x.shape[2], x.shape[3])
         located = self.locate.run(x, wanted, full)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.errors import CamplugError, InputError, ModelError
+from camplug.errors import CamplugError, InputError, ModelError, TargetError
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import checked_batch
 from camplug.explain.fuse import Normalize
@@ -51,7 +51,12 @@ class Wrapper(Explainer):
 
         Returns:
             One list per image, and whether the caller gave them so.
+
+        Raises:
+            TargetError: a callable is no class.
         """
+        if is_score(classes):
+            raise TargetError(f"{type(self).__name__} explains classes, not a callable; GradCAM or FullyCAM take one.")
         if classes is None:
             targets = resolve(None, whole_logits(self, x), x.shape[0])
             return [list(row) for row in targets.classes], False

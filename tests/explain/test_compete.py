@@ -108,5 +108,5 @@ def test_refusals():
         Compete(FullyCAM(model), normalize="sum")
     with pytest.raises(InputError, match=r"^Compete wraps an explainer, .*; got FeatureModule\.$"):
         Compete(model)
-    with pytest.raises(TargetError, match="a callable has no rivals"):
+    with pytest.raises(TargetError, match="explains classes, not a callable"):
         Compete(Channels()).maps(torch.rand(1, 3, 4, 4), lambda output: output[:, 0])
