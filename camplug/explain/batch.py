@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from camplug.errors import InputError, LayerError, ModelError, TargetError
 from camplug.explain.fuse import Fusion, Normalize, normalize_map, sum_resized
-from camplug.plug import Layer, Tape, Targets, logits_of
+from camplug.plug import Layer, Tape, Targets, first_weight, logits_of, unwrap
 
 
 def ran(tape: Tape) -> list[tuple[Layer, Tensor]]:
@@ -21,11 +21,6 @@ def ran(tape: Tape) -> list[tuple[Layer, Tensor]]:
     if not tape.captures:
         raise LayerError("none of the wanted layers ran in the forward pass; name layers that the model calls.")
     return tape.captures
-
-
-def first_weight(model: nn.Module) -> nn.Parameter | None:
-    """The parameter whose device and number format stand for the model's; None if it has no floating-point one."""
-    return next((p for p in model.parameters() if p.is_floating_point()), None)
 
 
 def checked_batch(model: nn.Module, x: Tensor) -> Tensor:
@@ -111,3 +106,10 @@ def class_logits(output: Any) -> Tensor | None:
         return logits_of(output).detach()
     except ModelError:
         return None
+
+
+@torch.no_grad()
+def whole_logits(model: nn.Module, x: Tensor) -> Tensor:
+    """The logits [N,C] of a batch, from a forward pass that leaves the model as it is."""
+    with Tape(model, [""], forward_only=True):
+        return logits_of(unwrap(model)(checked_batch(model, x)))

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from camplug.errors import InputError, TargetError
-from camplug.explain.batch import checked_batch, first_weight
+from camplug.explain.batch import whole_logits
 from camplug.explain.explanation import Explanation
 from camplug.explain.fuse import normalize_map
 from camplug.explain.names import index_of, names_of
 from camplug.explain.photo import read_photo
 from camplug.explain.preprocess import Box, preprocess_of
-from camplug.plug import logits_of, unwrap
+from camplug.plug import first_weight, unwrap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -152,19 +152,15 @@ def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any]) -> list[
     return explanations
 
 
-@torch.no_grad()
 def _count(explainer: Explainer, x: Tensor) -> int:
     """The number of classes: that of the labels, or of a classifier head; else one forward pass tells."""
-    from camplug.plug import Tape
-
     if explainer.labels is not None:
         return len(explainer.labels)
     model = unwrap(explainer.model)
     told = getattr(model, "num_classes", None)
     if isinstance(told, int):
         return told
-    with Tape(model, [""], forward_only=True):
-        return int(logits_of(model(checked_batch(model, x[:1]))).shape[1])
+    return whole_logits(explainer.model, x[:1]).shape[1]
 
 
 def _place(maps: Tensor, item: _Item) -> Tensor:

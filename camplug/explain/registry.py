@@ -27,8 +27,7 @@ def register(name: str) -> Callable[[E_], E_]:
     """Class decorator: make an explainer available to `create`, `list_methods` and the command line."""
 
     def add(cls: E_) -> E_:
-        if name in _methods or name in _wrappers:
-            raise ValueError(f"a method named {name!r} is registered already")
+        _refuse_taken(name)
         cls.name = name
         _methods[name] = cls
         return cls
@@ -40,13 +39,17 @@ def register_wrapper(name: str) -> Callable[[W_], W_]:
     """Class decorator: make a wrapper (an explainer of an explainer) available to `create` and the command line."""
 
     def add(cls: W_) -> W_:
-        if name in _methods or name in _wrappers:
-            raise ValueError(f"a method named {name!r} is registered already")
+        _refuse_taken(name)
         cls.kind = name
         _wrappers[name] = cls
         return cls
 
     return add
+
+
+def _refuse_taken(name: str) -> None:
+    if name in _methods or name in _wrappers:
+        raise ValueError(f"a method named {name!r} is registered already")
 
 
 def list_methods(pattern: str = "*") -> list[str]:

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
 from camplug.errors import CamplugError, InputError, ModelError, TargetError
 from camplug.explain.base import Explainer, Result
-from camplug.explain.batch import checked_batch
+from camplug.explain.batch import whole_logits
 from camplug.explain.fuse import Normalize
 from camplug.explain.numbers import wide
-from camplug.plug import Classes, Tape, logits_of, resolve, spelled_out, unwrap
+from camplug.plug import Classes, resolve, spelled_out
 
 
 class Wrapper(Explainer):
@@ -58,7 +57,7 @@ class Wrapper(Explainer):
         if is_score(classes):
             raise TargetError(f"{type(self).__name__} explains classes, not a callable; GradCAM or FullyCAM take one.")
         if classes is None:
-            targets = resolve(None, whole_logits(self, x), x.shape[0])
+            targets = resolve(None, whole_logits(self.model, x), x.shape[0])
             return [list(row) for row in targets.classes], False
         return spelled_out(classes, x.shape[0])
 
@@ -93,13 +92,6 @@ def run_at(explainer: Explainer, x: Tensor, wanted: Any, called: str, size: tupl
         raise ModelError(
             f"the model does not take images of {x.shape[2]}x{x.shape[3]} pixels ({says}), which is {called}."
         ) from error
-
-
-@torch.no_grad()
-def whole_logits(explainer: Explainer, x: Tensor) -> Tensor:
-    """The logits [N,C] of a batch, from a forward pass that leaves the model as it is."""
-    with Tape(explainer.model, [""], forward_only=True):
-        return logits_of(unwrap(explainer.model)(checked_batch(explainer.model, x)))
 
 
 def asked(result: Result, per_image: bool) -> Result:

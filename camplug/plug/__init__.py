@@ -2,7 +2,7 @@
 
 from camplug.plug.dense import dense
 from camplug.plug.grid import patch_size, to_grid
-from camplug.plug.guard import unwrap
+from camplug.plug.guard import first_weight, unwrap
 from camplug.plug.layers import SELECTORS, Selector, named_layers, select
 from camplug.plug.outline import Outline, watch
 from camplug.plug.tape import Layer, Tape
@@ -18,6 +18,7 @@ __all__ = [
     "Tape",
     "Targets",
     "dense",
+    "first_weight",
     "logits_of",
     "named_layers",
     "patch_size",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from camplug.errors import InputError, ModelError
 from camplug.plug.dense_layers import Step
 from camplug.plug.dense_plan import plan, settings_of, verify
-from camplug.plug.guard import force_eager, is_compiled, unwrap
+from camplug.plug.guard import first_weight, force_eager, is_compiled, unwrap
 from camplug.plug.layers import named_layers, token_layers
 from camplug.plug.remember import Remembered
 from camplug.plug.settings import as_built, holding
@@ -103,6 +103,7 @@ def _steps(root: nn.Module, output_stride: int, example: Tensor | None) -> dict[
 
 
 def _example(root: nn.Module) -> Tensor:
-    weight = next((p for p in root.parameters() if p.is_floating_point()), torch.zeros(()))
+    weight = first_weight(root)
     conv = next((m for m in root.modules() if isinstance(m, nn.Conv2d)), None)
-    return torch.zeros(1, 3 if conv is None else conv.in_channels, 224, 224, device=weight.device, dtype=weight.dtype)
+    x = torch.zeros(1, 3 if conv is None else conv.in_channels, 224, 224)
+    return x if weight is None else x.to(weight)

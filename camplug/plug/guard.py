@@ -116,6 +116,11 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def first_weight(model: nn.Module) -> nn.Parameter | None:
+    """The parameter whose device and number format stand for the model's; None if it has no floating-point one."""
+    return next((p for p in model.parameters() if p.is_floating_point()), None)
+
+
 def is_compiled(model: nn.Module) -> bool:
     """Whether the model or any part of it was passed through `torch.compile` or `Module.compile()`."""
     return any("_orig_mod" in m._modules or m.__dict__.get("_compiled_call_impl") is not None for m in model.modules())

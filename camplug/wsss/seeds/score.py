@@ -33,17 +33,14 @@ def score_seeds(
         The sweep, and the images that could not be scored, with the reasons.
     """
     sweep = ThresholdSweep(len(data.classes) + 1, thresholds, data.ignore)
-    broken: list[tuple[str, str]] = []
-    for i, name in enumerate(data.ids):
-        try:
-            seed, mask = folder.load(name), data.mask(i)
-            if seed.size != mask.shape:
-                raise InputError(f"the seed of {name!r} is of a photograph of {seed.size}, its mask has {mask.shape}.")
-            sweep.add(seed.full(), seed.classes, mask)
-        except InputError as error:
-            broken.append((name, str(error)))
-        step()
-    return sweep, broken
+
+    def add(i: int, name: str) -> None:
+        seed, mask = folder.load(name), data.mask(i)
+        if seed.size != mask.shape:
+            raise InputError(f"the seed of {name!r} is of a photograph of {seed.size}, its mask has {mask.shape}.")
+        sweep.add(seed.full(), seed.classes, mask)
+
+    return sweep, _each(data, add, step)
 
 
 def score_labels(
@@ -55,11 +52,20 @@ def score_labels(
         The confusion matrix, and the images that could not be scored, with the reasons.
     """
     matrix = ConfusionMatrix(len(data.classes) + 1, data.ignore)
+
+    def add(i: int, name: str) -> None:
+        matrix.add(read_mask(folder / f"{name}.png", len(data.classes)), data.mask(i))
+
+    return matrix, _each(data, add, step)
+
+
+def _each(data: SegmentationData, add: Callable[[int, str], None], step: Callable[[], None]) -> list[tuple[str, str]]:
+    """Add every image by its number and name; those that could not be added, with the reasons."""
     broken: list[tuple[str, str]] = []
     for i, name in enumerate(data.ids):
         try:
-            matrix.add(read_mask(folder / f"{name}.png", len(data.classes)), data.mask(i))
+            add(i, name)
         except InputError as error:
             broken.append((name, str(error)))
         step()
-    return matrix, broken
+    return broken
