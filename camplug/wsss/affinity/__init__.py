@@ -1,0 +1,32 @@
+"""Affinities between the positions of a grid, their loss, and the random walk of maps over them.
+
+>>> import numpy as np
+>>> planes = np.ones((1, 1, 4))  # one row of positions; the affinity of each and the next:
+>>> planes[0, 0, 1] = 0.1  # an edge in the middle
+>>> affinity = SparseAffinity.from_pairs(planes, offsets=[(0, 1)])
+>>> propagate(np.array([[[1.0, 0.0, 0.0, 0.0]]]), affinity, steps=256, beta=10).round(3)
+array([[[0.5, 0.5, 0. , 0. ]]])
+"""
+
+from camplug.wsss.affinity.colour import attention_affinity, colour_affinity
+from camplug.wsss.affinity.losses import Pairs, affinity_loss, pairs_of
+from camplug.wsss.affinity.pairs import Offset, along, ends, half_disc, path
+from camplug.wsss.affinity.sparse import SparseAffinity
+from camplug.wsss.affinity.walk import Walk, chebyshev_terms, propagate
+
+__all__ = [
+    "Offset",
+    "Pairs",
+    "SparseAffinity",
+    "Walk",
+    "affinity_loss",
+    "along",
+    "attention_affinity",
+    "chebyshev_terms",
+    "colour_affinity",
+    "ends",
+    "half_disc",
+    "pairs_of",
+    "path",
+    "propagate",
+]

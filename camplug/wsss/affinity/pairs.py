@@ -1,0 +1,80 @@
+"""Pairs of neighbouring positions on a grid, and the straight paths between them, as offsets and shifted slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, TypeAlias
+
+from camplug.errors import InputError
+
+Offset: TypeAlias = tuple[int, int]
+
+
+@cache
+def half_disc(radius: int) -> tuple[Offset, ...]:
+    """The offsets (dy, dx) closer than `radius` that lie ahead in reading order, so that every pair comes once.
+
+    IRN and PSA's half plane: dy = 0 with dx = 1 to radius - 1, then dy = 1 to radius - 1, where dx^2 + dy^2 < radius^2.
+
+    >>> half_disc(2)
+    ((0, 1), (1, -1), (1, 0), (1, 1))
+    >>> len(half_disc(5)), len(half_disc(10))
+    (34, 152)
+
+    Raises:
+        InputError: a radius below 2, which no neighbour is closer than.
+    """
+    if not isinstance(radius, int) or radius < 2:
+        raise InputError(f"radius={radius!r}; give a whole number of positions, at least 2.")
+    ahead = [(0, dx) for dx in range(1, radius)]
+    below = [(dy, dx) for dy in range(1, radius) for dx in range(1 - radius, radius)]
+    return tuple(ahead + [(dy, dx) for dy, dx in below if dy * dy + dx * dx < radius * radius])
+
+
+@cache
+def path(dy: int, dx: int) -> tuple[Offset, ...]:
+    """The positions that the straight line from (0, 0) to (dy, dx) touches, both ends included.
+
+    IRN's rule: every position of the bounding box whose squared distance to the line is below 1, the destination first.
+
+    >>> path(0, 2)
+    ((0, 2), (0, 1), (0, 0))
+    >>> path(2, -2)
+    ((2, -2), (1, -2), (2, -1), (1, -1), (0, -1), (1, 0), (0, 0))
+    """
+    length = dy * dy + dx * dx
+    box = [(y, x) for y in _between(dy) for x in _between(dx)]
+    near = [(y, x) for y, x in box if (dy * x - dx * y) ** 2 < length]
+    return tuple(sorted(near, key=lambda at: (-abs(at[0]) - abs(at[1]), at)))
+
+
+def _between(end: int) -> range:
+    return range(0, end + 1) if end >= 0 else range(0, end - 1, -1)
+
+
+def ends(x: Any, dy: int, dx: int) -> tuple[Any, Any]:
+    """Views [..., h', w'] of an array [..., h, w]: the sources and the destinations of all pairs with this offset.
+
+    Both are cut to where source and destination lie on the grid; empty if the grid is too small. dy is not negative.
+
+    >>> import torch
+    >>> ends(torch.arange(4).reshape(2, 2), 1, -1)
+    (tensor([[1]]), tensor([[2]]))
+    """
+    h, w = x.shape[-2:]
+    rows, cols = max(h - dy, 0), max(w - abs(dx), 0)
+    left = max(-dx, 0)
+    return x[..., :rows, left : left + cols], x[..., dy : dy + rows, left + dx : left + dx + cols]
+
+
+def along(x: Any, dy: int, dx: int) -> Iterator[Any]:
+    """Views [..., h', w'] of an array [..., h, w], one for each position of the path, for all pairs with this offset.
+
+    Aligned with `ends`: the first view is the destinations, the last the sources.
+    """
+    h, w = x.shape[-2:]
+    rows, cols = max(h - dy, 0), max(w - abs(dx), 0)
+    left = max(-dx, 0)
+    for y, step in path(dy, dx):
+        yield x[..., y : y + rows, left + step : left + step + cols]

@@ -1,0 +1,252 @@
+"""The random walk of activation maps over an affinity, without a dense matrix.
+
+AffinityNet (Ahn & Kwak, CVPR 2018) and IRN (Ahn, Cho & Kwak, CVPR 2019) spread an activation map x along affinities a:
+x* = P^t x with P = D^-1 W, W = a^beta elementwise and D_ii = sum over j of W_ij. Each row of P sums to 1, so a step
+replaces every value by an average over its neighbours: constants stay, sums do not. Their code keeps maps as rows and
+multiplies them by W D^-1 from the right, the same as W is symmetric, and squares that matrix densely, 8 times for 256
+steps. Here P stays sparse, and only maps are multiplied by it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from operator import index
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from scipy.sparse import csr_array
+
+from camplug.errors import InputError
+from camplug.wsss.affinity.sparse import SparseAffinity
+
+Backend: TypeAlias = Literal["scipy", "torch"]
+BACKENDS = ("scipy", "torch")
+TOLERANCE = 1e-6
+FLOATS = ("float32", "float64", "float16", "bfloat16")
+MOST_STEPS = 10**6
+
+A = TypeVar("A", NDArray[Any], torch.Tensor)
+
+
+def propagate(
+    maps: A,
+    affinity: SparseAffinity,
+    steps: int = 256,
+    beta: float = 10.0,
+    *,
+    tolerance: float | None = TOLERANCE,
+    backend: Backend | None = None,
+    device: torch.device | str | None = None,
+) -> A:
+    """Maps after `steps` steps of the random walk: P^steps x, with P = D^-1 W and W = affinity^beta elementwise.
+
+    By default P^steps is not stepped through but summed up from Chebyshev polynomials, of which 256 steps need 78
+    products (see `chebyshev_terms` for the error); `tolerance=None` makes all `steps` products.
+
+    Maps in float64 are computed in float64, others in float32, where rounding adds an error of its own: in 256 steps
+    some 1e-5 of the largest value.
+
+    Args:
+        maps: [K, h, w] floats, an array or a tensor; K may be 0. Values may be negative: the walk is linear.
+        affinity: of a grid of the same h and w.
+        steps: 256 in IRN (its exp_times is log2 of this) and AffinityNet, 64 in SEAM.
+        beta: above 0; 10 in IRN, 8 in AffinityNet.
+        tolerance: below 1, the most that the error may be (`chebyshev_terms`); None for all products.
+        backend: "scipy", one thread of the CPU; "torch", its sparse CSR product, on any device that has it. Left out:
+            torch for tensors on a GPU (CUDA, ROCm) and where `device` is given, else scipy.
+        device: where torch computes; that of the maps if left out.
+
+    Returns:
+        [K, h, w], float32 or float64; an array for an array, a tensor on the same device for a tensor.
+
+    Raises:
+        InputError: maps of another size than the affinity's, nan or infinity in the maps, an option out of its range.
+
+    Two positions with affinity 1/2: P = [[2/3, 1/3], [1/3, 2/3]] for beta = 1.
+
+    >>> pair = SparseAffinity([[1, 0.5], [0.5, 1]], size=(1, 2))
+    >>> propagate(np.array([[[1.0, 0.0]]]), pair, steps=2, beta=1).round(4)
+    array([[[0.5556, 0.4444]]])
+    """
+    if backend is None:
+        on_gpu = isinstance(maps, torch.Tensor) and maps.device.type == "cuda"
+        backend = "torch" if on_gpu or device is not None else "scipy"
+    if device is None and isinstance(maps, torch.Tensor):
+        device = maps.device
+    double = str(getattr(maps, "dtype", "")).endswith("float64")
+    return Walk(affinity, beta, double=double, backend=backend, device=device)(maps, steps, tolerance)
+
+
+class Walk:
+    """The matrix P = D^-1 W of one affinity, made once for several calls.
+
+    It holds its own values and shares the places of the affinity's: 4 bytes per value in float32.
+
+    Args:
+        affinity: the a_ij.
+        beta: W = a^beta elementwise; above 0.
+        double: compute in float64, not float32.
+        backend: see `propagate`.
+        device: where the torch backend computes.
+
+    Raises:
+        InputError: beta is not above 0, or another option is none of those.
+
+    >>> walk = Walk(SparseAffinity([[1, 0.5], [0.5, 1]], size=(1, 2)), beta=1, double=True)
+    >>> walk(np.array([[[1.0, 0.0]]]), steps=1).round(4)
+    array([[[0.6667, 0.3333]]])
+    """
+
+    def __init__(
+        self,
+        affinity: SparseAffinity,
+        beta: float = 10.0,
+        *,
+        double: bool = False,
+        backend: Backend = "scipy",
+        device: torch.device | str | None = None,
+    ) -> None:
+        if not isinstance(affinity, SparseAffinity):
+            raise InputError(f"the affinity is of type {type(affinity).__name__}; give a SparseAffinity.")
+        if not (isinstance(beta, (int, float)) and 0 < beta < float("inf")):
+            raise InputError(f"beta={beta!r}; give a number above 0 (IRN: 10), with 0 all neighbours would be alike.")
+        if backend not in BACKENDS:
+            raise InputError(f"backend={backend!r}; give one of {', '.join(BACKENDS)}.")
+        self.size = affinity.size
+        self._type = torch.float64 if double else torch.float32
+        values = _transitions(affinity.matrix, float(beta), np.float64 if double else np.float32)
+        matrix = csr_array((values, affinity.matrix.indices, affinity.matrix.indptr), shape=affinity.matrix.shape)
+        self._device = None if backend == "scipy" else "cpu" if device is None else device
+        self._matrix: Any = matrix if self._device is None else _torch_csr(matrix, self._device)
+
+    def __call__(self, maps: A, steps: int = 256, tolerance: float | None = TOLERANCE) -> A:
+        """The maps after `steps` steps: see `propagate`."""
+        coefficients, _ = chebyshev_terms(steps, tolerance)
+        columns = self._columns(maps if isinstance(maps, torch.Tensor) else np.asarray(maps))
+        if tolerance is None:
+            for _ in range(steps):
+                columns = self._matrix @ columns
+        else:
+            columns = _series(self._matrix, columns, coefficients.tolist())
+        made: A = self._maps(columns, maps)
+        return made
+
+    def _columns(self, maps: Any) -> Any:
+        """A copy of the maps, [n, K] contiguous, where this walk computes."""
+        h, w = self.size
+        kind = str(maps.dtype).removeprefix("torch.")
+        if maps.ndim != 3 or kind not in FLOATS:
+            raise InputError(f"the maps are {kind} {list(maps.shape)}; give floats [K, h, w].")
+        if tuple(maps.shape[1:]) != (h, w):
+            raise InputError(
+                f"the maps are {maps.shape[1]}x{maps.shape[2]} and the affinity is {h}x{w}; resize the maps to "
+                f"{h}x{w} before the walk."
+            )
+        given = maps.detach() if isinstance(maps, torch.Tensor) else torch.from_numpy(np.array(maps, order="C"))
+        flat = given.to(self._device or "cpu", self._type).reshape(-1, h * w)
+        columns = flat.T.clone(memory_format=torch.contiguous_format)
+        if not columns.isfinite().all():
+            raise InputError("the maps hold nan or infinity; give finite numbers (a map without evidence is 0).")
+        return columns if self._device is not None else columns.numpy()
+
+    def _maps(self, columns: Any, like: Any) -> Any:
+        """Columns [n, K] as maps [K, h, w], of the kind of `like`."""
+        h, w = self.size
+        maps = torch.as_tensor(columns).T.contiguous().view(-1, h, w)
+        return maps.to(like.device) if isinstance(like, torch.Tensor) else maps.cpu().numpy()
+
+
+def chebyshev_terms(steps: int, tolerance: float | None = TOLERANCE) -> tuple[NDArray[np.float64], float]:
+    """The Chebyshev coefficients of t^steps, cut where the rest is small, and a bound of the error of that.
+
+    On [-1, 1], t^s = sum over k of c_k T_k(t) with c_k = 2^(1-s) C(s, (s-k)/2) for k = s, s-2, ... (half of it at
+    k = 0) and 0 between; all c_k >= 0, and their sum is 1 as T_k(1) = 1. The series is cut after the smallest K for
+    which bound = c_{K+1} + ... + c_s <= tolerance; K is about sqrt(2 s ln(2 / tolerance)), and is the number of
+    products that a walk needs.
+
+    The bound is that of the walk: let y = P^s x and y' the sum of c_k T_k(P) x up to K. Then
+    |y' - y|_D <= bound |x|_D in the norm |x|_D^2 = sum of D_i x_i^2. Proof: with S = D^-1/2 W D^-1/2 and z = D^1/2 x,
+    D^1/2 (y' - y) = -(c_{K+1} T_{K+1}(S) + ... + c_s T_s(S)) z. S is symmetric and similar to P, a row-stochastic
+    matrix, so its eigenvalues are real and in [-1, 1], where |T_k| <= 1; hence each T_k(S) has a 2-norm of at most 1,
+    and |y' - y|_D = |D^1/2 (y' - y)|_2 <= (c_{K+1} + ... + c_s) |z|_2 = bound |x|_D. Constant maps meet the bound: they
+    come out times 1 - bound.
+
+    Args:
+        steps: s, 0 to 1,000,000.
+        tolerance: 0 or more and below 1; None for the whole series.
+
+    Returns:
+        The coefficients c_0 to c_K, float64, and the bound.
+
+    Raises:
+        InputError: an argument out of its range.
+
+    t^3 = 3/4 T_1 + 1/4 T_3:
+
+    >>> chebyshev_terms(3, tolerance=0.3)
+    (array([0.  , 0.75]), 0.25)
+    >>> coefficients, bound = chebyshev_terms(256)
+    >>> len(coefficients) - 1, bound < 1e-6
+    (78, True)
+    """
+    try:
+        steps = index(steps)
+    except TypeError:
+        raise InputError(f"steps={steps!r}; give a whole number.") from None
+    if not 0 <= steps <= MOST_STEPS:
+        raise InputError(f"steps={steps}; give 0 to {MOST_STEPS}.")
+    if tolerance is not None and not 0 <= tolerance < 1:
+        raise InputError(f"tolerance={tolerance!r}; give a number from 0 to below 1, or None for all products.")
+    first = steps % 2
+    k = np.arange(first, steps, 2)
+    # by c_{k+2} / c_k and the sum of 1: no factorials, so nothing overflows and nothing cancels
+    series = np.cumprod(np.append(1.0, (steps - k) / (steps + k + 2)))
+    if first == 0:
+        series[0] /= 2
+    series /= series.sum()
+    rest = np.append(np.cumsum(series[:0:-1])[::-1], 0.0)  # what is left over after each; falls to 0
+    cut = len(series) - 1 if tolerance is None else int(np.argmax(rest <= tolerance))
+    coefficients = np.zeros(first + 2 * cut + 1)
+    coefficients[first::2] = series[: cut + 1]
+    return coefficients, float(rest[cut])
+
+
+def _series(matrix: Any, x: Any, coefficients: list[float]) -> Any:
+    """The sum of c_k T_k(P) x, by T_{k+1} = 2 P T_k - T_{k-1}; arrays or tensors."""
+    total = x * coefficients[0]
+    before, now = x, x
+    for k, c in enumerate(coefficients[1:], start=1):
+        after = matrix @ now
+        if k > 1:
+            after *= 2
+            after -= before
+        before, now = now, after
+        if c:
+            total += now * c
+    return total
+
+
+def _transitions(matrix: csr_array, beta: float, dtype: DTypeLike) -> NDArray[Any]:
+    """The values of P, in the places of the affinity's."""
+    values: NDArray[Any] = matrix.data.astype(dtype)
+    np.power(values, beta, out=values)
+    values[values < np.finfo(np.float32).tiny] = 0  # denormal numbers are slow, and nothing beside the diagonal's 1
+    starts = matrix.indptr[:-1]  # no row is empty: each has its diagonal
+    sums = np.add.reduceat(values, starts, dtype=np.float64)
+    values /= np.repeat(sums.astype(dtype), np.diff(matrix.indptr))
+    return values
+
+
+def _torch_csr(matrix: csr_array, device: torch.device | str) -> torch.Tensor:
+    starts, columns, values = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+            return torch.sparse_csr_tensor(starts, columns, values, matrix.shape, device=device, check_invariants=True)
+    except (RuntimeError, AssertionError) as error:  # what torch raises where it lacks the device or its sparse part
+        reason = str(error).split("\n", 1)[0].rstrip(".")
+        raise InputError(
+            f"torch cannot hold a sparse matrix on device {str(device)!r} ({reason}); give backend='scipy'."
+        ) from None
