@@ -1,0 +1,8 @@
+"""Dense CRF: labels or scores drawn to the edges of the photograph, without anything to compile."""
+
+from camplug.wsss.crf.densecrf import DenseCRF, refine_labels
+from camplug.wsss.crf.lattice import Lattice
+from camplug.wsss.crf.settings import PRESETS, CRFSettings
+from camplug.wsss.crf.unary import unary_from_labels, unary_from_scores
+
+__all__ = ["PRESETS", "CRFSettings", "DenseCRF", "Lattice", "refine_labels", "unary_from_labels", "unary_from_scores"]

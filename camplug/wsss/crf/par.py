@@ -1,0 +1,204 @@
+"""Pixel-adaptive refinement: maps flow between pixels of similar colour, without a CRF and without training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from operator import index
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from camplug.errors import InputError
+from camplug.explain.photo import read_photo
+
+DILATIONS = (1, 2, 4, 8, 12, 24)
+FLAT = 1e-6  # a deviation, of the largest colour value, that is rounding (a step of 8-bit colour is 0.004)
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+A = TypeVar("A", NDArray[Any], Tensor)
+Offset: TypeAlias = tuple[int, int]
+
+
+@torch.no_grad()
+def pixel_adaptive_refinement(
+    photo: Any,
+    maps: A,
+    *,
+    dilations: Sequence[int] = DILATIONS,
+    iterations: int = 10,
+    w1: float = 0.3,
+    w2: float = 0.01,
+    scale: float = 0.5,
+) -> A:
+    r"""Maps after some steps of averaging over neighbours, the more alike in colour the heavier.
+
+    The neighbours j of a pixel i are the 8 around it at each dilation; beyond the border the nearest pixel inside
+    counts. One step replaces every value by the sum of :math:`w_{ij} x_j`, the pixel itself not included, with
+
+    .. math:: w_{ij} = \frac{1}{1 + w_2} \left[ \mathrm{softmax}_j \Big( -\frac{1}{C} \sum_c
+              \Big( \frac{|I_{ic} - I_{jc}|}{w_1 \sigma_{ic}} \Big)^2 \Big)
+              + w_2 \, \mathrm{softmax}_j \Big( -\Big( \frac{|p_i - p_j|}{w_1 \sigma_p} \Big)^2 \Big) \right]
+
+    where :math:`\sigma_{ic}` is the standard deviation (divisor n - 1) of channel c over the neighbours of i, and
+    :math:`\sigma_p` that of their distances. This is PAR of Ru et al. (AFA, CVPR 2022), which refines the labels of
+    ToCo (Ru et al., CVPR 2023), but for the factor 1 / (1 + w2): there the weights of a pixel sum to 1 + w2, and maps
+    grow by it in each step. Here they sum to 1, so that constants stay and values stay in their range; which map is
+    the strongest is the same. Maps do not mix: several background planes can go through in one call.
+
+    The deviations set the scale of colours: 8-bit values and values in [0, 1] give the same. A channel that is equal
+    in all neighbours has no say, since the softmax cancels it. The weights take 4 bytes per neighbour and pixel
+    (float32); nothing else grows with the number of neighbours.
+
+    Args:
+        photo: a path, a PIL image, uint8 [H,W,3] or [H,W] (array or tensor), or a floating-point tensor [C,H,W].
+        maps: [K,H,W] floats, an array or a tensor; K may be 0. Computed on its device, in float64 if it is float64,
+            else in float32.
+        dilations: distances of the neighbours, in pixels at `scale`.
+        iterations: steps.
+        w1: how far colours may differ, in standard deviations; above 0.
+        w2: weight of nearness beside colour; 0 or more.
+        scale: at which part of the photograph's sides all this is done, in (0, 1]; bilinear there and back. ToCo and
+            its successors use a half.
+
+    Returns:
+        [K,H,W], float32 or float64; an array for an array, a tensor on the same device for a tensor.
+
+    Raises:
+        InputError: a photograph that cannot be read or is of another size than the maps, nan or infinity, an option
+            out of its range.
+
+    What is known of two pixels fills their colour, and stops at the edge:
+
+    >>> edge = np.zeros((1, 8, 3), np.uint8)
+    >>> edge[:, 4:] = 255
+    >>> maps = np.array([[[0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]])
+    >>> pixel_adaptive_refinement(edge, maps, dilations=(1, 2), scale=1).round(1)
+    array([[[0.5, 0.5, 0.5, 0.5, 0. , 0. , 0. , 0. ]]])
+    """
+    offsets = _neighbours(dilations)
+    _check_options(iterations, w1, w2, scale)
+    planes = _checked(maps)
+    colours = _colours(photo).to(planes)
+    size = planes.shape[1:]
+    if colours.shape[1:] != size:
+        raise InputError(
+            f"the photograph is {colours.shape[1]}x{colours.shape[2]} and the maps are {size[0]}x{size[1]} (rows x "
+            "columns); resize the maps to the photograph's size."
+        )
+    if planes.numel():
+        small = [max(1, int(side * scale)) for side in size]
+        weights = _weights(_resized(colours, small), offsets, w1, w2)
+        planes = _resized(planes, small)
+        for _ in range(index(iterations)):
+            planes = _step(planes, offsets, weights)
+        planes = _resized(planes, size)
+    refined: Any = planes.clone() if isinstance(maps, Tensor) else planes.numpy()
+    made: A = refined
+    return made
+
+
+def _neighbours(dilations: Sequence[int]) -> list[Offset]:
+    """(dy, dx) of all neighbours, dilation after dilation."""
+    try:
+        distances = [index(d) for d in dilations]
+    except TypeError:
+        distances = []
+    if not distances or min(distances) < 1:
+        raise InputError(f"dilations={dilations!r}; give whole numbers of pixels, each at least 1, such as (1, 2, 4).")
+    return [(dy * d, dx * d) for d in distances for dy, dx in product((-1, 0, 1), repeat=2) if (dy, dx) != (0, 0)]
+
+
+def _weights(colours: Tensor, offsets: list[Offset], w1: float, w2: float) -> Tensor:
+    """The weights of all neighbours of every pixel, [len(offsets),H,W]; they sum to 1."""
+    colours = colours / colours.abs().max().clamp(min=torch.finfo(colours.dtype).tiny)
+    spread = _deviation(colours, offsets)
+    # equal neighbours add one number to all exponents, which the softmax cancels; left in, it would drown the others
+    sharpness = torch.where(spread > FLAT, 1 / (w1 * spread), 0)
+    weights = colours.new_empty((len(offsets), *colours.shape[1:]))
+    for weight, neighbour in zip(weights, _shifted(colours, offsets), strict=True):
+        torch.mean(((neighbour - colours) * sharpness).square_().neg_(), 0, out=weight)
+    weights -= weights.amax(0)  # softmax in place
+    weights.exp_()
+    weights /= weights.sum(0) * (1 + w2)
+    distance = torch.tensor(offsets, dtype=colours.dtype).norm(dim=1)
+    nearness = torch.softmax(-((distance / (w1 * distance.std())) ** 2), 0)
+    weights += (nearness * (w2 / (1 + w2))).to(colours.device).view(-1, 1, 1)
+    return weights
+
+
+def _deviation(colours: Tensor, offsets: list[Offset]) -> Tensor:
+    """The standard deviation over the neighbours, [C,H,W], by Welford's recurrence."""
+    mean, squares = torch.zeros_like(colours), torch.zeros_like(colours)
+    for count, neighbour in enumerate(_shifted(colours, offsets), start=1):
+        change = neighbour - mean
+        mean.add_(change, alpha=1 / count)
+        squares.addcmul_(change, neighbour - mean)
+    return squares.div_(len(offsets) - 1).sqrt_()
+
+
+def _step(planes: Tensor, offsets: list[Offset], weights: Tensor) -> Tensor:
+    total = torch.zeros_like(planes)
+    for weight, neighbour in zip(weights, _shifted(planes, offsets), strict=True):
+        total.addcmul_(neighbour, weight)
+    return total
+
+
+def _shifted(planes: Tensor, offsets: list[Offset]) -> Iterator[Tensor]:
+    """Views [C,H,W] of what lies at each offset from every pixel, of one copy with its border repeated."""
+    h, w = planes.shape[1:]
+    reach = max(dy for dy, _ in offsets)
+    padded = F.pad(planes[None], [reach] * 4, mode="replicate")[0]
+    for dy, dx in offsets:
+        yield padded[:, reach + dy : reach + dy + h, reach + dx : reach + dx + w]
+
+
+def _resized(planes: Tensor, size: Sequence[int]) -> Tensor:
+    if planes.shape[1:] == tuple(size):
+        return planes
+    return F.interpolate(planes[None], tuple(size), mode="bilinear", align_corners=False)[0]
+
+
+def _colours(photo: Any) -> Tensor:
+    """The photograph as floating-point planes [C,H,W]."""
+    if isinstance(photo, Tensor) and photo.is_floating_point() and photo.ndim == 3:
+        if not photo.isfinite().all():
+            raise InputError("the photograph holds nan or infinity; give finite pixels [C,H,W].")
+        return photo.detach()
+    if isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.ndim == 3 and photo.shape[2] == 3:
+        pixels = photo  # as it is, since one row or column is enough here
+    else:
+        pixels = np.asarray(read_photo(photo))
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float()
+
+
+def _checked(maps: Any) -> Tensor:
+    """The maps as float32 or float64; a tensor may be the one given."""
+    values = maps if isinstance(maps, Tensor) else np.asarray(maps)
+    kind = str(values.dtype).removeprefix("torch.")
+    if values.ndim != 3 or kind not in FLOATS or 0 in values.shape[1:]:
+        raise InputError(f"the maps are {kind} {list(values.shape)}; give floats [K,H,W].")
+    planes = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    if not planes.isfinite().all():
+        raise InputError("the maps hold nan or infinity; give finite numbers (a map without evidence is 0).")
+    return planes if kind == "float64" else planes.float()
+
+
+def _check_options(iterations: Any, w1: float, w2: float, scale: float) -> None:
+    try:
+        steps = index(iterations)
+    except TypeError:
+        steps = -1
+    if steps < 0:
+        raise InputError(f"iterations={iterations!r}; give a whole number of at least 0 (ToCo: 10).")
+    if not (isinstance(w1, (int, float)) and 0 < w1 < float("inf")):
+        raise InputError(f"w1={w1!r}; give a number above 0 (ToCo: 0.3).")
+    if not (isinstance(w2, (int, float)) and 0 <= w2 < float("inf")):
+        raise InputError(f"w2={w2!r}; give a number of at least 0 (ToCo: 0.01).")
+    if not (isinstance(scale, (int, float)) and 0 < scale <= 1):
+        raise InputError(f"scale={scale!r}; give a number above 0, up to 1 (ToCo: 0.5).")

@@ -1,0 +1,73 @@
+"""What a dense CRF is told: its two kernels and the number of iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from camplug.errors import InputError
+from camplug.metrics.checks import whole
+
+_LEAST = 1e-3  # standard deviation: far below a pixel or a level
+
+
+@dataclass(frozen=True)
+class CRFSettings:
+    """The pairwise terms of a dense CRF, and how long to iterate.
+
+    Compat is the weight of a kernel: so much is added for neighbours of the same label (Potts model); 0 leaves the
+    kernel out.
+
+    Attributes:
+        gaussian: of the smoothness kernel, (sxy [pixels], compat).
+        bilateral: of the appearance kernel, (sxy [pixels], srgb [levels of 0..255], compat).
+        iterations: mean-field updates; 0 leaves the softmax of the unary.
+
+    Raises:
+        InputError: a standard deviation below 0.001, a compat below 0, something that is no such number.
+
+    >>> from dataclasses import replace
+    >>> replace(PRESETS["irn"], iterations=1)
+    CRFSettings(gaussian=(3, 3), bilateral=(50, 5, 10), iterations=1)
+    """
+
+    gaussian: tuple[float, float]
+    bilateral: tuple[float, float, float]
+    iterations: int = 10
+
+    def __post_init__(self) -> None:
+        _check("gaussian", self.gaussian, ("sxy", "compat"))
+        _check("bilateral", self.bilateral, ("sxy", "srgb", "compat"))
+        if whole(self.iterations, "iterations") < 0:
+            raise InputError(f"iterations={self.iterations}: give 0 or more")
+
+
+def _check(name: str, given: Any, parts: Sequence[str]) -> None:
+    try:
+        *deviations, compat = numbers = [float(number) for number in given]
+    except (TypeError, ValueError):
+        numbers = deviations = []
+        compat = -1.0
+    if len(numbers) != len(parts) or not all(map(isfinite, numbers)) or min(deviations) < _LEAST or compat < 0:
+        raise InputError(
+            f"{name}={given!r}: give ({', '.join(parts)}), standard deviations of {_LEAST} or more, compat 0 or more"
+        )
+
+
+PRESETS = {
+    "irn": CRFSettings(gaussian=(3, 3), bilateral=(50, 5, 10), iterations=10),
+    "psa": CRFSettings(gaussian=(3, 3), bilateral=(80, 13, 10), iterations=10),
+    "deeplab": CRFSettings(gaussian=(1, 3), bilateral=(67, 3, 4), iterations=10),
+}
+"""Settings in use: those of IRN (AdvCAM, ReCAM, ...), PSA (SEAM, ...) and deeplab-pytorch (CLIP-ES)."""
+
+
+def settings_of(given: Any) -> CRFSettings:
+    """Settings as they are, or those of a preset; raises InputError that names the presets."""
+    if isinstance(given, CRFSettings):
+        return given
+    if isinstance(given, str) and given in PRESETS:
+        return PRESETS[given]
+    raise InputError(f"settings={given!r}: give CRFSettings(...) or one of {', '.join(map(repr, PRESETS))}")

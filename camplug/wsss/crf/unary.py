@@ -1,0 +1,81 @@
+"""Unary potentials: what labels or scores say of each pixel, before its neighbours are heard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from camplug.errors import InputError
+from camplug.metrics.checks import check_labels, integers, whole
+
+Floats = NDArray[np.float32]
+
+
+def unary_from_labels(labels: ArrayLike, classes: int, certainty: float = 0.7, unsure: int | None = 255) -> Floats:
+    """Potentials of a label image: -log p, p being `certainty` for the label and the rest shared by the others.
+
+    The others get -log((1 - certainty) / (K - 1)), as in the label CRF of IRN.
+
+    Args:
+        labels: [H, W] integers, 0 to K-1 or `unsure`.
+        classes: K.
+        certainty: between 0 and 1.
+        unsure: pixels of this value get -log(1 / K) for every class; None: there is no such value.
+
+    Returns:
+        [K, H, W] float32; zeros for K = 1.
+
+    Raises:
+        InputError: labels that are not [H, W] integers, or name a class that does not exist; a certainty outside
+            (0, 1); no class.
+
+    >>> unary_from_labels(np.array([[0, 255]]), classes=2, certainty=0.8)
+    array([[[0.22314355, 0.6931472 ]],
+           [[1.609438  , 0.6931472 ]]], dtype=float32)
+    """
+    given, k = integers(labels, "labels"), whole(classes, "classes")
+    if given.ndim != 2:
+        raise InputError(f"labels are {list(given.shape)}; give one label image [H, W]")
+    if k < 1:
+        raise InputError(f"classes={k}: give 1 or more, the background included")
+    if not 0 < certainty < 1:
+        raise InputError(f"certainty={certainty}: give a probability between 0 and 1, such as 0.7")
+    if unsure is not None and 0 <= whole(unsure, "unsure") < k:
+        raise InputError(f"unsure={unsure} is one of the classes 0 to {k - 1}; give another value, or None")
+    free = np.zeros(given.shape, bool) if unsure is None else given == unsure
+    hint = "" if unsure is None else f", and {unsure} means unsure"
+    known = check_labels(np.where(free, 0, given), "the label image", k, hint)
+    if k == 1:
+        return np.zeros((1, *given.shape), np.float32)
+    potentials = np.full((k, *given.shape), -np.log((1 - certainty) / (k - 1)), np.float32)
+    np.put_along_axis(potentials, known[None], np.float32(-np.log(certainty)), axis=0)
+    potentials[:, free] = -np.log(1 / k)
+    return potentials
+
+
+def unary_from_scores(scores: ArrayLike, clip: float = 1e-5) -> Floats:
+    """Potentials of scores: -log of the scores, clipped to [clip, 1]. They need not add up to 1 (PSA's do not).
+
+    Args:
+        scores: [K, H, W] floats.
+        clip: the smallest score that counts, above 0, up to 1.
+
+    Returns:
+        [K, H, W] float32.
+
+    Raises:
+        InputError: scores of another shape or type, or not finite; a clip outside (0, 1].
+
+    >>> unary_from_scores(np.array([[[1.0, 0.5, 0.0]]]))
+    array([[[ 0.       ,  0.6931472, 11.512925 ]]], dtype=float32)
+    """
+    values: NDArray[Any] = np.asarray(scores)
+    if values.ndim != 3 or not np.issubdtype(values.dtype, np.floating):
+        raise InputError(f"scores are {values.dtype} {list(values.shape)}; give floats [K, H, W]")
+    if not 0 < clip <= 1:
+        raise InputError(f"clip={clip}: give a number above 0, up to 1, such as 1e-5")
+    if not np.isfinite(values).all():
+        raise InputError("scores hold nan or infinite values; give numbers in [0, 1]")
+    return 0 - np.log(np.clip(values.astype(np.float32), np.float32(clip), 1))  # 0, not -0, for a score of 1
