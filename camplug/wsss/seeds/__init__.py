@@ -1,6 +1,7 @@
 """Seeds: the activation maps of a whole data set, made, kept and scored."""
 
-from camplug.wsss.seeds.make import Report, make_seeds
+from camplug.wsss.jobs import Report
+from camplug.wsss.seeds.make import make_seeds
 from camplug.wsss.seeds.score import score_labels, score_seeds
 from camplug.wsss.seeds.store import Seed, SeedFolder
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.explain.explanation import write_atomically
 from camplug.explain.fuse import resized
+from camplug.wsss.results import ResultFolder
 
 Number: TypeAlias = Literal["uint8", "float16"]
 NUMBERS: tuple[Number, ...] = ("uint8", "float16")
-SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,16 @@ class Seed:
         return resized(maps, self.size).numpy()
 
 
+def check_number(number: str) -> None:
+    """Refuse what maps are not stored in.
+
+    Raises:
+        InputError: so it is.
+    """
+    if number not in NUMBERS:
+        raise InputError(f"number={number!r}; allowed are {', '.join(map(repr, NUMBERS))}.")
+
+
 def packed(maps: torch.Tensor, number: Number, scale: float) -> NDArray[Any]:
     """Maps [K,H,W] in [0, 1] as they are stored: resized by `scale` (with antialiasing), as uint8 or float16.
 
@@ -59,111 +66,49 @@ def packed(maps: torch.Tensor, number: Number, scale: float) -> NDArray[Any]:
     (1, 2, 2)
     """
     if scale != 1:
-        size = [max(1, math.ceil(side * scale - 1e-6)) for side in maps.shape[1:]]  # 30 * .1 is a bit above 3
-        if len(maps):
-            maps = F.interpolate(maps[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
-        else:
-            maps = maps.new_zeros((0, *size))
+        height, width = (max(1, math.ceil(side * scale - 1e-6)) for side in maps.shape[1:])  # 30 * .1 is above 3
+        maps = shrunk(maps, (height, width))
     maps = maps.clamp(0, 1)
     return (maps * 255).round().byte().numpy() if number == "uint8" else maps.half().numpy()
 
 
-class SeedFolder:
-    """Reads and writes seeds by image name; each file appears whole or not at all.
+def shrunk(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Maps [K,H,W] at a smaller size, bilinearly with antialiasing; K may be 0.
+
+    >>> shrunk(torch.tensor([[[0.0], [0.0], [1.0], [1.0]]]), (2, 1)).flatten()
+    tensor([0.1429, 0.8571])
+    """
+    if not len(maps):
+        return maps.new_zeros((0, *size))
+    upright = size[1] > 1  # to a width of 1, torch (2.15) gives all rows the value of the first
+    x = maps[None] if upright else maps[None].transpose(2, 3)
+    x = F.interpolate(x, size if upright else size[::-1], mode="bilinear", align_corners=False, antialias=True)[0]
+    return x if upright else x.transpose(1, 2).contiguous()
+
+
+class SeedFolder(ResultFolder[Seed]):
+    """A folder of seeds.
 
     Args:
         path: the folder.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._settings: dict[str, Any] | None = None  # to be written down
+    what = "seeds"
+    suffix = ".npz"
 
-    def prepare(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder for seeds of these settings, or go on with one that has the same.
-
-        The first seed that is saved writes them down: a run that makes none leaves the folder open for others.
-
-        Raises:
-            InputError: the folder holds seeds of other settings, or cannot be made.
-        """
-        self._settings = json.loads(json.dumps(dict(settings)))
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"the folder {str(self.path)!r} cannot be made ({error.strerror}).") from None
-        self._settled()
-
-    def _settled(self) -> bool:
-        """Whether these very settings are written down already."""
-        if not (self.path / SETTINGS).exists():
-            return False
-        here, before = self._settings or {}, self.settings()
-        differing = sorted(k for k in {*before, *here} if before.get(k) != here.get(k))
-        if differing:
-            first = differing[0]
-            raise InputError(
-                f"{str(self.path)!r} holds seeds of other settings: {', '.join(differing)} "
-                f"{'differs' if len(differing) == 1 else 'differ'} ({first}: {before.get(first)!r} there, "
-                f"{here.get(first)!r} now); give another folder with --out, or delete this one."
-            )
-        return True
-
-    def settings(self) -> dict[str, Any]:
-        """What the seeds were made with.
-
-        Raises:
-            InputError: this is no folder of seeds.
-        """
-        try:
-            found = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{str(self.path)!r} is no folder of seeds: it has no {SETTINGS}.") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{str(self.path / SETTINGS)!r} cannot be read ({error}).") from None
-        if not isinstance(found, dict):
-            raise InputError(f"{str(self.path / SETTINGS)!r} holds no settings.")
-        return found
-
-    def file(self, name: str) -> Path:
-        """Where the seed of an image lies."""
-        return self.path / f"{name}.npz"
-
+    @override
     def holds(self, name: str) -> bool:
-        """Whether the seed of an image is there and whole."""
         return zipfile.is_zipfile(self.file(name))
 
-    def leftovers(self) -> dict[str, list[Path]]:
-        """By image name, the files that were half written when a run was killed, or are being written right now."""
-        found: dict[str, list[Path]] = {}
-        for part in self.path.rglob("*.npz.*.part"):
-            name = part.relative_to(self.path).as_posix().rpartition(".npz.")[0]
-            found.setdefault(name, []).append(part)
-        return found
-
-    def save(self, name: str, seed: Seed) -> None:
-        """Write one seed.
-
-        Raises:
-            InputError: the place cannot be written, or the folder has got seeds of other settings meanwhile.
-        """
-        if self._settings is not None:
-            if not self._settled():
-                text = json.dumps(self._settings, indent=2) + "\n"
-                write_atomically(str(self.path / SETTINGS), lambda f: f.write(text.encode()))
-            self._settings = None
-        arrays = {
-            "maps": seed.maps,
-            "classes": np.array(seed.classes, np.int64),
-            "size": np.array(seed.size, np.int64),
-            "logits": seed.logits.astype(np.float32),
+    @override
+    def write(self, result: Seed, file: IO[bytes]) -> None:
+        arrays: dict[str, Any] = {
+            "maps": result.maps,
+            "classes": np.array(result.classes, np.int64),
+            "size": np.array(result.size, np.int64),
+            "logits": result.logits.astype(np.float32),
         }
-        file = self.file(name)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)  # names may hold folders
-        except OSError as error:
-            raise InputError(f"the folder {str(file.parent)!r} cannot be made ({error.strerror}).") from None
-        write_atomically(str(file), lambda f: np.savez_compressed(f, **arrays))  # type: ignore[arg-type]
+        np.savez_compressed(file, **arrays)
 
     def load(self, name: str) -> Seed:
         """Read one seed.

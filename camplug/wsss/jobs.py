@@ -1,0 +1,95 @@
+"""One result per image of a data set: resumable, in shares over processes, past broken images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from camplug.errors import CamplugError, InputError
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.results import ResultFolder
+
+T = TypeVar("T")
+
+
+@dataclass
+class Report:
+    """What a run did: the numbers of results made and found, bytes written, and the broken images with their errors."""
+
+    made: int = 0
+    found: int = 0
+    bytes: int = 0
+    broken: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Mismatch(CamplugError):
+    """Things that do not fit together for any image; the run ends."""
+
+
+def for_each(
+    data: SegmentationData,
+    folder: ResultFolder[T],
+    make: Callable[[int], T],
+    *,
+    shard: tuple[int, int] = (0, 1),
+    step: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """Make and save the result of every image that has none yet.
+
+    What is there already is left alone, so a run that was stopped goes on where it was; what it left half written is
+    removed. Images go through one by one: a result does not depend on which others are made in the same run. A broken
+    image is noted, and the run goes on.
+
+    Args:
+        data: the images.
+        folder: where results go; see `ResultFolder.prepare`.
+        make: the result of image i.
+        shard: (r, n): every n-th image, starting from the r-th.
+        step: told after every image.
+
+    Raises:
+        InputError: a shard that is none; a place that cannot be written.
+        Mismatch: whenever `make` raises it.
+        Exception: whatever else stops the first image; nothing says that it is the image's fault.
+    """
+    rank, world = shard
+    if not 0 <= rank < world:
+        raise InputError(f"shard={shard!r}; give (r, n) with r from 0 to n - 1.")
+    report = Report()
+    leftovers = folder.leftovers()
+    for i in range(rank, len(data), world):
+        name = data.ids[i]
+        if folder.holds(name):
+            report.found += 1
+            step(report)
+            continue
+        try:
+            result = make(i)
+        except Mismatch:
+            raise
+        except Exception as error:  # somebody's own model may raise anything
+            if not isinstance(error, InputError) and not (report.made or report.found):
+                raise
+            report.broken.append((name, _says(error)))
+        else:
+            folder.save(name, result)
+            for part in leftovers.get(name, ()):  # older than this result took, so nobody is writing it any more
+                part.unlink(missing_ok=True)
+            report.made += 1
+            report.bytes += folder.file(name).stat().st_size
+        step(report)
+    return report
+
+
+def _says(error: Exception) -> str:
+    """The first line of an error, with its kind if it is not one of ours."""
+    lines = str(error).strip().splitlines()
+    kind = [] if isinstance(error, CamplugError) else [type(error).__name__]
+    return ": ".join([*kind, *lines[:1]]) or type(error).__name__
+
+
+def list_sha256(data: SegmentationData) -> str:
+    """The first 16 digits of a SHA-256 of the images' names, which tells two lists of images apart."""
+    return hashlib.sha256("\n".join(data.ids).encode()).hexdigest()[:16]
