@@ -2,7 +2,17 @@
 
 from camplug.wsss.crf.densecrf import DenseCRF, refine_labels
 from camplug.wsss.crf.lattice import Lattice
+from camplug.wsss.crf.par import pixel_adaptive_refinement
 from camplug.wsss.crf.settings import PRESETS, CRFSettings
 from camplug.wsss.crf.unary import unary_from_labels, unary_from_scores
 
-__all__ = ["PRESETS", "CRFSettings", "DenseCRF", "Lattice", "refine_labels", "unary_from_labels", "unary_from_scores"]
+__all__ = [
+    "PRESETS",
+    "CRFSettings",
+    "DenseCRF",
+    "Lattice",
+    "pixel_adaptive_refinement",
+    "refine_labels",
+    "unary_from_labels",
+    "unary_from_scores",
+]

@@ -1,0 +1,40 @@
+"""Trained IRNets in files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from camplug.wsss.irn.module import IRN, IRNSettings
+from camplug.wsss.train import Backbone, Schedule
+from camplug.wsss.train.heads import load_network, save_heads
+
+
+def save_irn(path: str | os.PathLike[str], irn: IRN, made_with: Mapping[str, Any] | None = None) -> None:
+    """Write the heads of an IRNet and what tells their classifier; see `save_heads`.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    save_heads(path, "irn", asdict(irn.settings), irn.state_dict(), backbone=irn.backbone, made_with=made_with or {})
+
+
+def load_irn(path: str | os.PathLike[str], model: nn.Module) -> IRN:
+    """A trained IRNet on its classifier, on the classifier's device and in evaluation mode.
+
+    Args:
+        path: of a file that `save_irn` or `camplug train irn` wrote.
+        model: the classifier on which it was trained.
+
+    Raises:
+        InputError: no such file, or none of a trained IRNet; another classifier.
+    """
+
+    def build(backbone: Backbone, settings: dict[str, Any]) -> IRN:
+        return IRN(backbone, IRNSettings(**{**settings, "schedule": Schedule(**settings["schedule"])}))
+
+    return load_network(path, model, "irn", build)

@@ -1,0 +1,274 @@
+"""Instances from maps, displacements and a random walk, by IRN's rules (Ahn, Cho & Kwak, CVPR 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import index
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from camplug.errors import InputError
+from camplug.wsss.affinity.sparse import to_numpy
+from camplug.wsss.irn.network import STRIDE, grid_size
+
+Floats = NDArray[np.floating[Any]]
+Whole = NDArray[np.integer[Any]]
+
+
+class Instance(NamedTuple):
+    """One object.
+
+    Attributes:
+        class_index: which of the maps it comes from.
+        mask: [H,W] bool, one 4-connected piece.
+        score: the largest value of its map inside the mask, in (0, 1].
+    """
+
+    class_index: int
+    mask: NDArray[np.bool_]
+    score: float
+
+
+def centroids(displacement: Any, steps: int = 300) -> NDArray[np.int64]:
+    """Where each position ends up that follows the displacements.
+
+    It starts at its own coordinates; a step adds the displacement there, interpolated bilinearly, and clips to the
+    grid. The end is rounded, halves to even. In float64.
+
+    Args:
+        displacement: [2,h,w], rows before columns, in grid positions; an array or a tensor.
+        steps: at most as many; 100 or more in the paper, 300 in their code.
+
+    Returns:
+        [2,h,w]: row and column.
+
+    Raises:
+        InputError: another shape, nan or infinity, steps that are no count.
+
+    >>> centroids([[[0, 0, 0]], [[2, 1, 0]]])  # a row whose positions point to its end
+    array([[[0, 0, 0]],
+           [[2, 2, 2]]])
+    """
+    field = _field(displacement).astype(np.float64)
+    last = np.array(field.shape[1:]).reshape(2, 1, 1) - 1
+    at = np.indices(field.shape[1:]).astype(np.float64)
+    for _ in range(_count(steps)):
+        before = at
+        move = [ndimage.map_coordinates(plane, at, order=1, mode="nearest") for plane in field]
+        at = np.clip(at + np.stack(move), 0, last)
+        if np.array_equal(at, before):  # and so it stays
+            break
+    return np.rint(at).astype(np.int64)
+
+
+def cluster(displacement: Any, centroids: Any, threshold: float = 2.5) -> tuple[Whole, int]:
+    """Positions that end up at the same centre, a centre being a 4-connected part where displacements are short.
+
+    Positions that end up at no centre have the label 0. Objects whose centre is outside the photograph are among them:
+    their positions run into the border.
+
+    Args:
+        displacement: as for `centroids`.
+        centroids: where each position ends up, [2,h,w] integers.
+        threshold: in grid positions; centres are where displacements are shorter.
+
+    Returns:
+        The labels [h,w], 0 or 1 to n, and the number n of centres, to some of which no position may lead.
+
+    Raises:
+        InputError: shapes that do not fit, centroids off the grid, a threshold that is not above 0.
+
+    >>> field = np.zeros((2, 1, 8))
+    >>> field[1, 0] = [1, 0, 0, -1, 1, 0, 0, -1]
+    >>> cluster(field, centroids(field), threshold=1)
+    (array([[1, 1, 1, 1, 2, 2, 2, 2]], dtype=int32), 2)
+    """
+    field = _field(displacement)
+    if not (isinstance(threshold, (int, float)) and threshold > 0):
+        raise InputError(f"threshold={threshold!r}; give a length above 0, in grid positions (IRN: 2.5).")
+    ends = to_numpy(centroids, "centroids")
+    if ends.shape != field.shape or ends.dtype.kind not in "iu":
+        raise InputError(f"centroids are {ends.dtype} {list(ends.shape)}; give integers {list(field.shape)}.")
+    rows, columns = ends
+    h, w = field.shape[1:]
+    if rows.min() < 0 or columns.min() < 0 or rows.max() >= h or columns.max() >= w:
+        raise InputError(f"a centroid lies off the {h}x{w} grid; give rows and columns as `centroids` does.")
+    parts, count = ndimage.label(np.hypot(*field) < threshold)
+    return parts[rows, columns], int(count)
+
+
+def instance_maps(maps: Any, clusters: Whole) -> list[tuple[int, Floats]]:
+    """Each map cut to each cluster, as (which map, [h,w]); those that are 0 everywhere are left out.
+
+    The positions without a centre make one cluster more, as in IRN's code; an object that the photograph's border cuts
+    would be lost otherwise.
+
+    Args:
+        maps: [K,h,w] floats, not negative.
+        clusters: the labels of `cluster`, [h,w].
+
+    Raises:
+        InputError: maps of another kind or size.
+
+    >>> instance_maps(np.array([[[0.5, 0.7, 0.0]]]), np.array([[1, 2, 3]]))
+    [(0, array([[0.5, 0. , 0. ]])), (0, array([[0. , 0.7, 0. ]]))]
+    """
+    planes = _maps(maps, clusters.shape)
+    masks = [clusters == label for label in np.unique(clusters)]
+    cut = [(k, np.where(mask, plane, 0)) for k, plane in enumerate(planes) for mask in masks]
+    return [(k, plane) for k, plane in cut if plane.any()]
+
+
+def instances(
+    maps: Any,
+    displacement: Any,
+    spread: Callable[[Floats], Any],
+    size: Sequence[int],
+    *,
+    threshold: float = 0.25,
+    smallest: float = 0.01,
+    steps: int = 300,
+    short: float = 2.5,
+) -> list[Instance]:
+    """The objects of a photograph: IRN's instance step.
+
+    The maps are cut to the clusters of the displacements (`centroids`, `cluster`, `instance_maps`) and spread by a
+    random walk. They are resized bilinearly to 4 times the grid, cut to the photograph and divided by the one maximum
+    of them all. Each pixel goes to the strongest of them, or to the background where none is above `threshold`. Every
+    4-connected piece of what a map won is an object of its own; pieces too small are dropped, where IRN's code keeps
+    them with a score of 0.
+
+    Args:
+        maps: [K,h,w] floats, not negative, on the grid of stride 4; K may be 0.
+        displacement: [2,h,w], rows before columns, in grid positions.
+        spread: the random walk, from [M,h,w] of an instance each to the same shape; for instance
+            `lambda x: propagate(x * (1 - boundary), affinity)`.
+        size: (H, W) of the photograph.
+        threshold: of the background, from 0 to below 1.
+        smallest: pieces below this part of the photograph are dropped.
+        steps: as for `centroids`.
+        short: the threshold of `cluster`.
+
+    Returns:
+        The best score first; masks do not overlap.
+
+    Raises:
+        InputError: sizes that do not fit one another, values that are not finite, an option out of its range.
+
+    Two objects of one class that touch; each half of the map points to its own centre:
+
+    >>> field = np.zeros((2, 4, 16))
+    >>> field[1] = np.repeat([4, 12], 8) - np.arange(16)
+    >>> found = instances(np.ones((1, 4, 16)), field, spread=lambda maps: maps, size=(16, 64))
+    >>> [(one.class_index, int(one.mask.sum()), one.score) for one in found]
+    [(0, 512, 1.0), (0, 512, 1.0)]
+    """
+    height, width = _photo_size(size)
+    for name, value in (("threshold", threshold), ("smallest", smallest)):
+        if not (isinstance(value, (int, float)) and 0 <= value < 1):
+            raise InputError(f"{name}={value!r}; give a number from 0 to below 1.")
+    field = _field(displacement)
+    if field.shape[1:] != grid_size(height, width):
+        h, w = grid_size(height, width)
+        raise InputError(
+            f"the displacement is {list(field.shape)} and the photograph {height}x{width}, whose grid of stride "
+            f"{STRIDE} is {h}x{w}; give the displacement of this photograph."
+        )
+    clusters, _ = cluster(field, centroids(field, steps), short)
+    parts = instance_maps(maps, clusters)
+    if not parts:
+        return []
+    walked = _spread(spread, np.stack([plane for _, plane in parts]))
+    owner, best = _strongest(walked, height, width, threshold)
+    found = [
+        Instance(class_index, piece, float(best[piece].max()))
+        for label, (class_index, _) in enumerate(parts, start=1)
+        for piece in _pieces(owner == label, smallest * height * width)
+    ]
+    return sorted(found, key=lambda one: -one.score)
+
+
+def _spread(spread: Callable[[Floats], Any], planes: Floats) -> Floats:
+    walked = to_numpy(spread(planes), "what spread returned")
+    if walked.shape != planes.shape or walked.dtype.kind != "f" or not np.isfinite(walked).all():
+        raise InputError(
+            f"spread made {walked.dtype} {list(walked.shape)} of maps {list(planes.shape)}; it must return finite "
+            "floats of the same shape."
+        )
+    return walked
+
+
+def _strongest(
+    planes: Floats, height: int, width: int, threshold: float
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Which plane is the strongest at each pixel, from 1, or 0 for the background (also on ties); and its value.
+
+    Each plane is enlarged twice, rather than all held at the photograph's size.
+    """
+    owner = np.zeros((height, width), np.int64)
+    best = np.full((height, width), threshold, np.float32)
+    top = max(_enlarged(plane, height, width).max() for plane in planes)
+    if top > 0:
+        for number, plane in enumerate(planes, start=1):
+            score = _enlarged(plane, height, width) / top
+            wins = score > best
+            owner[wins], best[wins] = number, score[wins]
+    return owner, best
+
+
+def _enlarged(plane: Floats, height: int, width: int) -> NDArray[np.float32]:
+    """To stride 1, cut to the photograph."""
+    x = torch.from_numpy(plane.astype(np.float32))[None, None]
+    x = F.interpolate(x, scale_factor=STRIDE, mode="bilinear", align_corners=False)
+    cut: NDArray[np.float32] = x[0, 0, :height, :width].numpy()
+    return cut
+
+
+def _pieces(mask: NDArray[np.bool_], smallest: float) -> list[NDArray[np.bool_]]:
+    """The 4-connected parts of a mask that have enough pixels."""
+    parts, _ = ndimage.label(mask)
+    areas = np.bincount(parts.ravel())
+    return [parts == i for i in range(1, len(areas)) if areas[i] >= smallest]
+
+
+def _field(displacement: Any) -> Floats:
+    field = to_numpy(displacement, "the displacement")
+    if field.ndim != 3 or len(field) != 2 or not field.size or field.dtype.kind not in "iuf":
+        raise InputError(f"the displacement is {field.dtype} {list(field.shape)}; give floats [2,h,w], rows first.")
+    if not np.isfinite(field).all():
+        raise InputError("the displacement holds nan or infinity; give finite numbers, in grid positions.")
+    return field
+
+
+def _maps(maps: Any, size: tuple[int, ...]) -> Floats:
+    planes = to_numpy(maps, "the maps")
+    if planes.ndim != 3 or planes.shape[1:] != size or planes.dtype.kind != "f":
+        raise InputError(f"the maps are {planes.dtype} {list(planes.shape)}; give floats [K,{size[0]},{size[1]}].")
+    if planes.size and not (np.isfinite(planes).all() and planes.min() >= 0):
+        raise InputError("the maps hold nan, infinity or negative values; give finite maps of at least 0.")
+    return planes
+
+
+def _photo_size(size: Sequence[int]) -> tuple[int, int]:
+    try:
+        height, width = map(index, size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise InputError(f"size={size!r}; give the photograph's height and width, such as (375, 500).")
+    return height, width
+
+
+def _count(steps: Any) -> int:
+    try:
+        number = index(steps)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise InputError(f"steps={steps!r}; give a whole number of at least 0 (IRN: 300).")
+    return number

@@ -1,0 +1,133 @@
+"""Train IRNet in one call: from seeds to a file of heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from camplug.explain.preprocess import Preprocess
+from camplug.plug.layers import Selector
+from camplug.wsss.crf import CRFSettings
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.irn.files import load_irn
+from camplug.wsss.irn.labels import ir_labels
+from camplug.wsss.irn.module import IRN, IRNSettings
+from camplug.wsss.irn.network import STRIDE
+from camplug.wsss.irn.training import make_ir_labels, set_mean_displacement
+from camplug.wsss.jobs import Report
+from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.store import LabelFolder
+from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.train import Backbone
+from camplug.wsss.train.run import Stages, Trained, TrainSettings, Watch, run_stages
+
+
+@dataclass(frozen=True)
+class IRNTraining:
+    """How IRNet is made of seeds; by default as in the published code.
+
+    Args:
+        foreground, background: the thresholds of its labels; see `ir_labels`.
+        crf: that draws its labels to the edges; None for none.
+        network: how it is built, and how it learns.
+        training: how long, and on which crops.
+
+    Raises:
+        InputError: thresholds in the wrong order; no such CRF.
+    """
+
+    foreground: float = 0.30
+    background: float = 0.05
+    crf: str | CRFSettings | None = "irn"
+    network: IRNSettings = field(default_factory=IRNSettings)
+    training: TrainSettings = field(
+        default_factory=lambda: TrainSettings(epochs=3, batch=32, crop=512, scales=(0.5, 1.5))
+    )
+
+    def __post_init__(self) -> None:
+        crf_settings(self.crf)
+        # refuses wrong thresholds here, not for every image
+        ir_labels(np.zeros((0, 1, 1)), None, foreground=self.foreground, background=self.background)
+
+
+def train_irn(
+    model: nn.Module,
+    data: SegmentationData,
+    labels_from: SeedFolder | Path,
+    out: str | Path,
+    settings: IRNTraining | None = None,
+    *,
+    layers: Selector = "stages",
+    preprocess: Preprocess | None = None,
+    workers: int = 0,
+    made_with: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> Trained[IRN]:
+    """Train IRNet on a classifier: its labels, its heads, its mean displacement, and at last `out`/irn.pt.
+
+    Stopped at any moment, the same call goes on where it was, and ends with the same heads. Images without a seed, or
+    with a broken photograph, are left out and told. Trains on the model's device; the model is left as it is.
+
+    Args:
+        model: a classifier.
+        data: the photographs; labels and masks are not read.
+        labels_from: the seeds that labels are made of, or a folder of ready-made label pictures.
+        out: folder for labels, checkpoints, losses and the heads.
+        settings: of labels, network and training.
+        layers: of the model, that the heads read; see `Backbone`.
+        preprocess: how photographs are normalised, if the model does not say it itself.
+        workers: processes that load images beside the one that trains.
+        made_with: how the command line builds the model, to be kept with the heads; see `save_heads`.
+        watch: is told how it goes.
+
+    Raises:
+        InputError: `out` holds a training of other settings; no image has labels; an option out of range.
+        ModelError: a model without such layers; the loss is no number any more.
+        KeyboardInterrupt: it was stopped by Ctrl-C.
+    """
+    settings = IRNTraining() if settings is None else settings
+    crf = crf_settings(settings.crf)
+    foreground, background = settings.foreground, settings.background
+
+    def make(seeds: SeedFolder, folder: LabelFolder, step: Callable[[Report], None]) -> Report:
+        return make_ir_labels(data, seeds, folder, foreground=foreground, background=background, crf=crf, step=step)
+
+    def finish(irn: IRN, watch: Watch) -> None:
+        if irn.displacement is not None:
+            with watch.steps("mean displacement", len(data)) as step:
+                set_mean_displacement(irn, data, step)
+            rows, columns = irn.displacement.mean.tolist()
+            watch.done(f"mean displacement: {rows:.3f} rows, {columns:.3f} columns of the grid")
+
+    stages = Stages(
+        kind="irn",
+        file="irn.pt",
+        network=asdict(settings.network),
+        label_settings={
+            "method": "irn",
+            "foreground": foreground,
+            "background": background,
+            "crf": None if crf is None else asdict(crf),
+        },
+        make_labels=make,
+        build=lambda backbone: IRN(backbone, settings.network),
+        stride=STRIDE,
+        finish=finish,
+        load=lambda file: load_irn(file, model),
+    )
+    return run_stages(
+        stages,
+        Backbone(model, layers, preprocess),
+        data,
+        labels_from,
+        Path(out),
+        settings=settings.training,
+        workers=workers,
+        made_with=made_with,
+        watch=watch,
+    )

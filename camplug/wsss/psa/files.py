@@ -1,0 +1,42 @@
+"""Trained AffinityNets in files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from camplug.wsss.psa.module import AffinityNet, PSASettings
+from camplug.wsss.train import Backbone, Schedule
+from camplug.wsss.train.heads import load_network, save_heads
+
+
+def save_affinitynet(
+    path: str | os.PathLike[str], net: AffinityNet, made_with: Mapping[str, Any] | None = None
+) -> None:
+    """Write the head of an AffinityNet and what tells its classifier; see `save_heads`.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    save_heads(path, "psa", asdict(net.settings), net.state_dict(), backbone=net.backbone, made_with=made_with or {})
+
+
+def load_affinitynet(path: str | os.PathLike[str], model: nn.Module) -> AffinityNet:
+    """A trained AffinityNet on its classifier, on the classifier's device and in evaluation mode.
+
+    Args:
+        path: of a file that `save_affinitynet` or `camplug train affinity` wrote.
+        model: the classifier on which it was trained.
+
+    Raises:
+        InputError: no such file, or none of a trained AffinityNet; another classifier.
+    """
+
+    def build(backbone: Backbone, settings: dict[str, Any]) -> AffinityNet:
+        return AffinityNet(backbone, PSASettings(**{**settings, "schedule": Schedule(**settings["schedule"])}))
+
+    return load_network(path, model, "psa", build)

@@ -1,0 +1,114 @@
+"""PSA's training labels: what a dense CRF says with much and with little background."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import correlate1d
+from scipy.special import softmax
+
+from camplug.errors import InputError
+from camplug.wsss.crf import DenseCRF, unary_from_scores
+
+IGNORE = 255
+SLACK = 1e-6  # what rounding may add to maps in [0, 1]
+
+
+def scores_with_background(maps: NDArray[np.floating], alpha: float) -> NDArray[np.floating]:
+    r"""The maps behind a plane of background scores, [K+1,H,W].
+
+    .. math:: M_{bg} = (1 - \max_c M_c)^\alpha
+
+    (Ahn & Kwak, CVPR 2018). The lower alpha, the more background. The planes do not add up to 1.
+
+    Args:
+        maps: [K,H,W] in [0, 1]; K may be 0.
+        alpha: above 0.
+
+    Returns:
+        float64 for maps in float64, else float32.
+
+    Raises:
+        InputError: maps of another shape or type, with values outside [0, 1] or nan; an alpha that is not above 0.
+
+    >>> scores_with_background(np.array([[[0.5, 0.0]], [[0.25, 0.75]]]), alpha=2)
+    array([[[0.25  , 0.0625]],
+    <BLANKLINE>
+           [[0.5   , 0.    ]],
+    <BLANKLINE>
+           [[0.25  , 0.75  ]]])
+    """
+    if not 0 < alpha < np.inf:
+        raise InputError(f"alpha={alpha}; give a number above 0, such as 4 for much background or 32 for little.")
+    values: NDArray[Any] = np.asarray(maps)
+    if values.ndim != 3 or values.dtype.kind != "f":
+        raise InputError(f"maps are {values.dtype} {list(values.shape)}; give floating-point maps [K,H,W] in [0, 1].")
+    low, high = float(values.min(initial=0)), float(values.max(initial=1))  # nan anywhere makes both nan
+    if not (low >= -SLACK and high <= 1 + SLACK):
+        raise InputError(f"maps go from {low:g} to {high:g}; give values in [0, 1], without nan.")
+    scores = np.empty((len(values) + 1, *values.shape[1:]), np.float64 if values.dtype == np.float64 else np.float32)
+    np.clip(values, 0, 1, out=scores[1:], dtype=scores.dtype, casting="same_kind")
+    scores[0] = (1 - scores[1:].max(0, initial=0)) ** alpha
+    return scores
+
+
+def alpha_labels(
+    maps: NDArray[np.floating],
+    crf: DenseCRF | None,
+    *,
+    low: float = 4.0,
+    high: float = 32.0,
+    stride: int = 8,
+) -> NDArray[np.uint8]:
+    """The training labels of AffinityNet from the maps of one image, 0 to K and 255 ignored, [H,W].
+
+    For a low and for a high alpha, the maps and their background go through a dense CRF, whose probabilities are
+    averaged over cells of stride x stride pixels; the class of a cell is its strongest plane. A cell is background
+    where the high alpha, which leaves little of it, says so; else the class that the low alpha names, and ignored where
+    that is background.
+
+    The published code cuts the probabilities to a training crop before it averages them, so that the cells begin
+    wherever the crop does. Here each pixel has the label of the cell that has this pixel in its middle, rows
+    y - stride // 2 to y + (stride - 1) // 2 and columns likewise, averaged over what lies inside the photograph. Taking
+    the middle pixel of each cell, as `camplug.wsss.train.LabelCrops` does, therefore gives the published labels of a
+    crop at any place, in the photograph's own size. In rescaled crops a cell is `stride` pixels of the photograph, not
+    of the crop, and in mirrored ones it lies one pixel beside its place if `stride` is even.
+
+    Args:
+        maps: [K,H,W] in [0, 1] at the photograph's size.
+        crf: of the photograph, with the settings "psa"; None takes the scores as they enter it, normalised over the
+            planes.
+        low: the alpha that makes much background and so names the sure objects; the paper has 4.
+        high: the alpha that makes little background and so names the sure background; 32 in the published code, 24 in
+            the paper's results and in SEAM.
+        stride: pixels of a cell's side.
+
+    Raises:
+        InputError: alphas in the wrong order or out of range; a stride below 1; maps as in `scores_with_background`, or
+            more of them than labels can name.
+    """
+    if not 0 < low <= high < np.inf:
+        raise InputError(
+            f"low={low:g} and high={high:g} are not possible; both alphas are above 0, and the low one is at most the "
+            "high one."
+        )
+    if stride < 1:
+        raise InputError(f"stride={stride}; give a whole number of pixels, at least 1.")
+    if len(maps) >= IGNORE:
+        raise InputError(f"{len(maps)} maps are more than labels can name; give at most {IGNORE - 1}.")
+
+    def strongest(alpha: float) -> NDArray[np.intp]:
+        unary = unary_from_scores(scores_with_background(maps, alpha))
+        probabilities = softmax(-unary, axis=0) if crf is None else crf.refine(unary)
+        # sums instead of averages: all planes of a cell have as many pixels inside the photograph
+        sums = np.asarray(probabilities, np.float64)
+        for axis in (1, 2):
+            sums = correlate1d(sums, np.ones(stride), axis, mode="constant")
+        return np.asarray(sums.argmax(0))
+
+    if not len(maps):
+        return np.zeros(maps.shape[1:], np.uint8)
+    confident, generous = strongest(low), strongest(high)
+    return np.where(generous == 0, 0, np.where(confident == 0, IGNORE, confident)).astype(np.uint8)

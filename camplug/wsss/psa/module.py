@@ -1,0 +1,93 @@
+"""AffinityNet: trained on the confident parts of activation maps, it tells which positions belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import override
+
+from camplug.errors import InputError
+from camplug.wsss.affinity import SparseAffinity, affinity_loss, half_disc, pairs_of
+from camplug.wsss.psa.affinities import feature_affinity
+from camplug.wsss.psa.network import FeatureHead, grid_size
+from camplug.wsss.train import Backbone, Crop, Schedule, filled, refuse_nan
+
+
+@dataclass(frozen=True)
+class PSASettings:
+    """How AffinityNet is built and trained.
+
+    Args:
+        radius: pairs closer than this many grid positions are compared, in training and afterwards.
+        width: channels of the features, a multiple of 56.
+        schedule: of the head. The published code gives new layers ten times its rate of 0.1, and the weight decay 5e-4.
+    """
+
+    radius: int = 5
+    width: int = 448
+    schedule: Schedule = field(default_factory=lambda: Schedule(lr=1.0, weight_decay=5e-4))
+
+
+class AffinityNet(LightningModule):
+    """The feature head over a frozen backbone (Ahn & Kwak, CVPR 2018, who train the backbone too).
+
+    Args:
+        backbone: any classifier's feature maps.
+        settings: how it is built and trained.
+
+    Raises:
+        InputError: a radius or a width that is not possible.
+    """
+
+    def __init__(self, backbone: Backbone, settings: PSASettings | None = None) -> None:
+        super().__init__()
+        self.settings = PSASettings() if settings is None else settings
+        half_disc(self.settings.radius)  # refuses a wrong radius here, not in the first step
+        self.backbone = backbone
+        self.head = FeatureHead(backbone.channels, self.settings.width)
+
+    @override
+    def configure_optimizers(self) -> Any:
+        return self.settings.schedule.optimizers([(self.head, 1.0)], int(self.trainer.estimated_stepping_batches))
+
+    @override
+    def forward(self, image: Tensor) -> Tensor:
+        """Features [N,C,h,w] at stride 8, float32, of normalised images [N,3,H,W] of any size."""
+        x = filled(image)
+        features: Tensor = self.head(self.backbone(x), grid_size(*x.shape[-2:]))
+        h, w = grid_size(*image.shape[-2:])
+        return features[..., :h, :w].float()  # half precision has too few digits for the loss near 0 and 1
+
+    @override
+    def training_step(self, batch: Crop, batch_idx: int) -> Tensor:
+        image, labels = batch
+        radius = self.settings.radius
+        loss = affinity_loss(feature_affinity(self(image), radius), pairs_of(labels, radius))
+        self.log("affinity", loss.detach(), prog_bar=True)
+        refuse_nan(loss, self.global_step)
+        return loss
+
+    @torch.no_grad()
+    def look(self, photo: NDArray[np.uint8]) -> SparseAffinity:
+        """The affinities of a photograph at stride 8.
+
+        Any size is possible: sides are filled up to whole positions only, and what is filled is cut away.
+
+        Args:
+            photo: RGB uint8 [H,W,3].
+
+        Raises:
+            InputError: no such photograph.
+        """
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[-1] != 3 or not photo.size:
+            raise InputError(f"the photograph is {photo.dtype} {list(photo.shape)}; give RGB uint8 [H,W,3].")
+        pixels = torch.from_numpy(np.array(photo)).to(self.device).permute(2, 0, 1)
+        features = self(self.backbone.normalized(pixels)[None])
+        radius = self.settings.radius
+        return SparseAffinity.from_pairs(feature_affinity(features, radius)[0], half_disc(radius))

@@ -1,0 +1,69 @@
+"""AffinityNet's head over the feature maps of any backbone: features on a grid of stride 8, whose distance counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from camplug.errors import InputError
+
+STRIDE = 8
+SHARES = (1, 2, 4)  # of the last three stages, in sevenths of the width: 64, 128 and 256 of 448
+GROUP = 8  # channels that are normalised together
+
+
+def grid_size(height: int, width: int) -> tuple[int, int]:
+    """The grid of an image: an eighth of it, rounded up.
+
+    >>> grid_size(375, 500)
+    (47, 63)
+    """
+    return (height - 1) // STRIDE + 1, (width - 1) // STRIDE + 1
+
+
+class FeatureHead(nn.Module):
+    """Features from the last three stages.
+
+    Each stage goes through a 1x1 convolution to 64, 128 and 256 channels, the coarsest having most, through group
+    normalisation (as in the published VGG-16), to the wanted grid and through an ELU; a 1x1 convolution over all of
+    them and an ELU give the features. Where there are fewer than three stages the narrower ones are missing.
+
+    Args:
+        channels: of the stages, finest first; only the last three are used.
+        width: channels of the features; 448 in the published code, a multiple of 56. The stages' widths grow and shrink
+            with it.
+
+    Raises:
+        InputError: such a width is not possible.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int = 448) -> None:
+        super().__init__()
+        unit = sum(SHARES) * GROUP
+        if width < unit or width % unit:
+            raise InputError(f"width={width}; give a multiple of {unit}.")
+        used = channels[-len(SHARES) :]
+        widths = [width // sum(SHARES) * share for share in SHARES[-len(used) :]]
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, w, 1, bias=False), nn.GroupNorm(w // GROUP, w))
+            for c, w in zip(used, widths, strict=True)
+        )
+        self.join = nn.Conv2d(sum(widths), width, 1, bias=False)
+        for module in self.stages.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        nn.init.xavier_uniform_(self.join.weight, gain=4)  # as published: affinities start well below 1
+
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Features [N,width,h,w] of the grid's `size` (h, w) from the maps of all stages [N,C,h',w'], finest first."""
+        planes = [
+            F.elu(_resized(stage(x), size)) for stage, x in zip(self.stages, features[-len(self.stages) :], strict=True)
+        ]
+        return F.elu(self.join(torch.cat(planes, 1)))
+
+
+def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)

@@ -1,0 +1,98 @@
+"""From maps to labels by PSA's random walk: the planes that walk, and the labels that come out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from camplug.errors import InputError
+from camplug.wsss.affinity import SparseAffinity, propagate
+from camplug.wsss.psa.labels import scores_with_background
+from camplug.wsss.psa.network import STRIDE
+
+
+def walk_planes(maps: NDArray[np.floating], alpha: float = 16.0, stride: int = STRIDE) -> NDArray[np.floating]:
+    """The background and the maps on the grid, as they enter the walk: [K+1,h,w], h = ceil(H / stride).
+
+    Averages over cells of stride x stride pixels, the last ones over the pixels that are there (the published code
+    fills them up with zeros).
+
+    Args:
+        maps: [K,H,W] in [0, 1] at the photograph's size; K may be 0.
+        alpha: of `scores_with_background`; 16 in the published code, 6 in SEAM.
+        stride: pixels of a cell's side.
+
+    Raises:
+        InputError: a stride below 1; otherwise as `scores_with_background`.
+
+    >>> walk_planes(np.array([[[1.0, 0.0, 0.5]]]), alpha=1, stride=2)
+    array([[[0.5, 0.5]],
+    <BLANKLINE>
+           [[0.5, 0.5]]])
+    """
+    if stride < 1:
+        raise InputError(f"stride={stride}; give a whole number of pixels, at least 1.")
+    planes = scores_with_background(maps, alpha)
+    for axis in (1, 2):
+        side = planes.shape[axis]
+        starts = np.arange(0, side, stride)
+        counts = np.minimum(stride, side - starts).astype(planes.dtype)
+        planes = np.add.reduceat(planes, starts, axis) / (counts[:, None] if axis == 1 else counts)
+    return planes
+
+
+def labels_of_planes(planes: NDArray[np.floating], size: tuple[int, int], stride: int = STRIDE) -> NDArray[np.uint8]:
+    """The strongest plane at every pixel, uint8 [H,W]: planes are enlarged bilinearly and cut to the photograph's size.
+
+    Args:
+        planes: [K+1,h,w], the background first; on equal values the first wins.
+        size: (H, W) of the photograph.
+        stride: pixels of a cell's side.
+
+    Raises:
+        InputError: the grid is not that of such a photograph.
+
+    >>> labels_of_planes(np.array([[[1.0, 0.0]], [[0.0, 1.0]]]), size=(1, 4), stride=2)
+    array([[0, 0, 1, 1]], dtype=uint8)
+    """
+    height, width = size
+    grid = -(-height // stride), -(-width // stride)
+    if planes.ndim != 3 or planes.shape[1:] != grid:
+        raise InputError(
+            f"planes are {list(planes.shape)}; for {height}x{width} pixels at stride {stride} give "
+            f"[K+1,{grid[0]},{grid[1]}]."
+        )
+    grids = torch.from_numpy(np.ascontiguousarray(planes))[None]
+    full = F.interpolate(grids, scale_factor=stride, mode="bilinear", align_corners=False)[0, :, :height, :width]
+    labels: NDArray[np.uint8] = full.numpy().argmax(0).astype(np.uint8)
+    return labels
+
+
+def refined_labels(
+    maps: NDArray[np.floating],
+    affinity: SparseAffinity,
+    *,
+    alpha: float = 16.0,
+    steps: int = 256,
+    beta: float = 8.0,
+    **options: Any,
+) -> NDArray[np.uint8]:
+    """The labels of a photograph after PSA's random walk, uint8 [H,W]: 0 background, k + 1 for map k.
+
+    Args:
+        maps: [K,H,W] in [0, 1] at the photograph's size; K may be 0.
+        affinity: of the photograph, as `AffinityNet.look` gives it.
+        alpha: of the background; see `walk_planes`.
+        steps: of the walk; 64 in SEAM.
+        beta: the power of affinities.
+        options: more of `propagate`'s.
+
+    Raises:
+        InputError: the affinity is of another size; options out of range.
+    """
+    walked = propagate(walk_planes(maps, alpha), affinity, steps, beta, **options)
+    return labels_of_planes(walked, (maps.shape[1], maps.shape[2]))

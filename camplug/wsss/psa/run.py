@@ -1,0 +1,130 @@
+"""Train AffinityNet in one call: from seeds to a file of its head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from camplug.explain.preprocess import Preprocess
+from camplug.plug.layers import Selector
+from camplug.wsss.crf import CRFSettings, DenseCRF
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.jobs import Report
+from camplug.wsss.psa.files import load_affinitynet
+from camplug.wsss.psa.labels import alpha_labels
+from camplug.wsss.psa.module import AffinityNet, PSASettings
+from camplug.wsss.psa.network import STRIDE
+from camplug.wsss.pseudo.make import make_labels
+from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.store import LabelFolder
+from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.train import Backbone
+from camplug.wsss.train.run import Stages, Trained, TrainSettings, Watch, run_stages
+
+
+@dataclass(frozen=True)
+class PSATraining:
+    """How AffinityNet is made of seeds; by default as in the published code.
+
+    Args:
+        low, high: the alphas of its labels; see `alpha_labels`.
+        crf: that draws its labels to the edges; None for none.
+        network: how it is built, and how it learns.
+        training: how long, and on which crops.
+
+    Raises:
+        InputError: alphas in the wrong order; no such CRF.
+    """
+
+    low: float = 4.0
+    high: float = 32.0
+    crf: str | CRFSettings | None = "psa"
+    network: PSASettings = field(default_factory=PSASettings)
+    training: TrainSettings = field(
+        default_factory=lambda: TrainSettings(epochs=8, batch=8, crop=448, scales=(1.0, 1.0))
+    )
+
+    def __post_init__(self) -> None:
+        crf_settings(self.crf)
+        # refuses wrong alphas here, not for every image
+        alpha_labels(np.zeros((0, 1, 1)), None, low=self.low, high=self.high)
+
+
+def train_affinitynet(
+    model: nn.Module,
+    data: SegmentationData,
+    labels_from: SeedFolder | Path,
+    out: str | Path,
+    settings: PSATraining | None = None,
+    *,
+    layers: Selector = "stages",
+    preprocess: Preprocess | None = None,
+    workers: int = 0,
+    made_with: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> Trained[AffinityNet]:
+    """Train AffinityNet on a classifier: its labels, its head, and at last `out`/affinity.pt.
+
+    Stopped at any moment, the same call goes on where it was, and ends with the same head. Images without a seed, or
+    with a broken photograph, are left out and told. Trains on the model's device; the model is left as it is.
+
+    Args:
+        model: a classifier.
+        data: the photographs; labels and masks are not read.
+        labels_from: the seeds that labels are made of, or a folder of ready-made label pictures.
+        out: folder for labels, checkpoints, losses and the head.
+        settings: of labels, network and training.
+        layers: of the model, that the head reads; see `Backbone`.
+        preprocess: how photographs are normalised, if the model does not say it itself.
+        workers: processes that load images beside the one that trains.
+        made_with: how the command line builds the model, to be kept with the head; see `save_heads`.
+        watch: is told how it goes.
+
+    Raises:
+        InputError: `out` holds a training of other settings; no image has labels; an option out of range.
+        ModelError: a model without such layers; the loss is no number any more.
+        KeyboardInterrupt: it was stopped by Ctrl-C.
+    """
+    settings = PSATraining() if settings is None else settings
+    crf = crf_settings(settings.crf)
+
+    def labels(photo: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.uint8]:
+        refine = DenseCRF(photo, crf) if crf is not None and len(maps) else None
+        return alpha_labels(maps, refine, low=settings.low, high=settings.high)
+
+    def make(seeds: SeedFolder, folder: LabelFolder, step: Callable[[Report], None]) -> Report:
+        return make_labels(labels, data, seeds, folder, step=step)
+
+    stages = Stages(
+        kind="psa",
+        file="affinity.pt",
+        network=asdict(settings.network),
+        label_settings={
+            "method": "psa",
+            "low": settings.low,
+            "high": settings.high,
+            "crf": None if crf is None else asdict(crf),
+        },
+        make_labels=make,
+        build=lambda backbone: AffinityNet(backbone, settings.network),
+        stride=STRIDE,
+        finish=lambda net, watch: None,
+        load=lambda file: load_affinitynet(file, model),
+    )
+    return run_stages(
+        stages,
+        Backbone(model, layers, preprocess),
+        data,
+        labels_from,
+        Path(out),
+        settings=settings.training,
+        workers=workers,
+        made_with=made_with,
+        watch=watch,
+    )

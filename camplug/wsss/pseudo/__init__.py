@@ -1,0 +1,19 @@
+"""Pseudo-labels: activation maps refined by random walks and dense CRFs, as label pictures for a whole data set."""
+
+from camplug.wsss.pseudo.make import in_data, make_labels, make_walked_seeds
+from camplug.wsss.pseudo.refine import PseudoLabels, Scores, Threshold
+from camplug.wsss.pseudo.store import LabelFolder
+from camplug.wsss.pseudo.walks import IRNWalk, MapWalk, PSAWalk
+
+__all__ = [
+    "IRNWalk",
+    "LabelFolder",
+    "MapWalk",
+    "PSAWalk",
+    "PseudoLabels",
+    "Scores",
+    "Threshold",
+    "in_data",
+    "make_labels",
+    "make_walked_seeds",
+]

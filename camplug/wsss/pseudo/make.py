@@ -1,0 +1,115 @@
+"""Label pictures and walked maps for a whole data set of seeds: resumable, in shares, past broken images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from camplug.errors import InputError
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.jobs import Mismatch, Report, for_each
+from camplug.wsss.pseudo.refine import Floats, Photo
+from camplug.wsss.pseudo.store import LabelFolder
+from camplug.wsss.pseudo.walks import MapWalk
+from camplug.wsss.seeds import Seed, SeedFolder
+from camplug.wsss.seeds.store import Number, check_number, packed
+
+
+def make_labels(
+    labels: Callable[[Photo, Floats], NDArray[np.uint8]],
+    data: SegmentationData,
+    seeds: SeedFolder,
+    folder: LabelFolder,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    step: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """Make the label picture of every image from its seed.
+
+    Resumable, in shares, past broken images and missing seeds: see `camplug.wsss.jobs.for_each`.
+
+    Args:
+        labels: from a photograph [H,W,3] and its maps [K,H,W] to its labels [H,W], 0 background, k + 1 for map k and
+            255 ignored; `PseudoLabels` for instance.
+        data: the photographs; labels and masks are not read.
+        seeds: the maps.
+        folder: where label pictures go, with the classes of the data (c + 1 for class c); see `LabelFolder.prepare`.
+        shard: (r, n): every n-th image, starting from the r-th.
+        step: told after every image.
+
+    Raises:
+        InputError: the seeds have classes that the data has not; a place that cannot be written.
+    """
+
+    def make(i: int) -> NDArray[np.uint8]:
+        photo, seed = _opened(data, seeds, i)
+        return in_data(labels(photo, seed.full()), seed.classes)
+
+    return for_each(data, folder, make, shard=shard, step=step)
+
+
+def make_walked_seeds(
+    walk: MapWalk,
+    data: SegmentationData,
+    seeds: SeedFolder,
+    folder: SeedFolder,
+    *,
+    number: Number = "uint8",
+    shard: tuple[int, int] = (0, 1),
+    step: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """Make seeds of the walked maps, whose background threshold can then be chosen like that of any seeds.
+
+    Args:
+        walk: spreads the maps of a photograph.
+        data: the photographs; labels and masks are not read.
+        seeds: the maps before the walk.
+        folder: where the maps after the walk go, with the same classes, sizes and logits.
+        number: "uint8" (maps in steps of 1/255) or "float16".
+        shard: (r, n): every n-th image, starting from the r-th.
+        step: told after every image.
+
+    Raises:
+        InputError: the seeds have classes that the data has not; a place that cannot be written.
+    """
+    check_number(number)
+
+    def make(i: int) -> Seed:
+        photo, seed = _opened(data, seeds, i)
+        walked = torch.from_numpy(walk.maps(photo, seed.full()))
+        return Seed(packed(walked, number, 1.0), seed.classes, seed.size, seed.logits)
+
+    return for_each(data, folder, make, shard=shard, step=step)
+
+
+def in_data(labels: NDArray[np.integer], classes: Sequence[int]) -> NDArray[np.uint8]:
+    """Labels 0 to K (255 ignored) of an image's own classes as the data's: 0, c + 1 for class c, 255.
+
+    >>> in_data(np.array([0, 2, 1, 255]), (7, 14))
+    array([  0,  15,   8, 255], dtype=uint8)
+    """
+    values = np.full(256, 255, np.uint8)
+    values[: len(classes) + 1] = [0, *(c + 1 for c in classes)]
+    mapped: NDArray[np.uint8] = values[labels]
+    return mapped
+
+
+def _opened(data: SegmentationData, seeds: SeedFolder, i: int) -> tuple[Photo, Seed]:
+    """The photograph of image i and its seed, if they fit together."""
+    seed, photo = seeds.load(data.ids[i]), np.asarray(data.photo(i))
+    unknown = [c for c in seed.classes if not 0 <= c < len(data.classes)]
+    if unknown:
+        raise Mismatch(
+            f"the seed of {data.ids[i]!r} has class {unknown[0]}, the data has {len(data.classes)} classes, counted "
+            "from 0; give the seeds of this data set."
+        )
+    if seed.size != photo.shape[:2]:
+        (h, w), (height, width) = seed.size, photo.shape[:2]
+        raise InputError(
+            f"the seed of {data.ids[i]!r} is of a photograph of {w}x{h} pixels, this one has {width}x{height}; make "
+            "the seed anew."
+        )
+    return photo, seed

@@ -1,0 +1,135 @@
+"""From the activation maps of one photograph to its pseudo-labels: scores with a background, then a dense CRF."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from camplug.errors import InputError
+from camplug.wsss.crf import PRESETS, CRFSettings, DenseCRF, unary_from_labels
+
+Photo: TypeAlias = NDArray[np.uint8]
+Floats: TypeAlias = NDArray[np.float32]
+
+MOST = 254  # maps that labels can name; 255 is ignored
+
+
+class Scores(Protocol):
+    """What scores the classes of every pixel: `Threshold`, `IRNWalk`, `PSAWalk`, or your own."""
+
+    def __call__(self, photo: Photo, maps: Floats, /) -> Floats:
+        """Scores [K+1,H,W], background first.
+
+        Args:
+            photo: RGB uint8 [H,W,3].
+            maps: [K,H,W] in [0, 1]; K may be 0.
+        """
+
+
+class Threshold:
+    """The maps behind a plane of constant background score.
+
+    Args:
+        threshold: of the background, 0 or more and below 1.
+
+    Raises:
+        InputError: it is out of range.
+
+    >>> photo = np.zeros((1, 3, 3), np.uint8)
+    >>> Threshold(0.25)(photo, np.array([[[0.0, 0.25, 1.0]]], np.float32))
+    array([[[0.25, 0.25, 0.25]],
+    <BLANKLINE>
+           [[0.  , 0.25, 1.  ]]], dtype=float32)
+    """
+
+    def __init__(self, threshold: float) -> None:
+        if not 0 <= threshold < 1:
+            raise InputError(f"a threshold of {threshold:g} is not possible; give 0 or more, and less than 1.")
+        self.threshold = threshold
+
+    def __call__(self, photo: Photo, maps: Floats) -> Floats:
+        """Scores [K+1,H,W]; see `Scores`."""
+        scores = np.empty((len(maps) + 1, *maps.shape[1:]), np.float32)
+        scores[0], scores[1:] = self.threshold, maps
+        return scores
+
+
+class PseudoLabels:
+    """The labels of a photograph: the class of the highest score, drawn to the edges by a dense CRF if wanted.
+
+    The CRF starts from the labels, as in IRN, and knows the photograph's own classes and the background only.
+
+    Args:
+        scores: of the photograph's classes and the background.
+        crf: a name in `camplug.wsss.crf.PRESETS`, settings, or None for no CRF.
+        certainty: the probability that the CRF starts a pixel's label with.
+
+    Raises:
+        InputError: no such CRF; a certainty outside (0, 1).
+
+    >>> labels = PseudoLabels(Threshold(0.25))
+    >>> labels(np.zeros((1, 3, 3), np.uint8), np.array([[[0.0, 0.25, 1.0]]], np.float32))  # on ties, background
+    array([[0, 0, 1]], dtype=uint8)
+    """
+
+    def __init__(self, scores: Scores, crf: str | CRFSettings | None = None, certainty: float = 0.7) -> None:
+        self.scores, self.crf, self.certainty = scores, crf_settings(crf), certainty
+        if not 0 < certainty < 1:
+            raise InputError(f"certainty={certainty:g}; give a probability between 0 and 1, such as 0.7.")
+
+    def __call__(self, photo: Photo, maps: Floats) -> NDArray[np.uint8]:
+        """Labels [H,W]: 0 background, k + 1 for map k.
+
+        Args:
+            photo: RGB uint8 [H,W,3].
+            maps: [K,H,W] in [0, 1]; without maps everything is background.
+
+        Raises:
+            InputError: photograph and maps do not fit together.
+        """
+        check_maps(photo, maps)
+        if not len(maps):
+            return np.zeros(maps.shape[1:], np.uint8)
+        labels: NDArray[np.integer] = self.scores(photo, maps).argmax(0)  # the first of equals
+        if self.crf is not None:
+            unary = unary_from_labels(labels, len(maps) + 1, self.certainty)
+            labels = DenseCRF(photo, self.crf).refine(unary).argmax(0)
+        return np.asarray(labels, np.uint8)
+
+
+def crf_settings(crf: str | CRFSettings | None) -> CRFSettings | None:
+    """The settings that a name stands for.
+
+    Raises:
+        InputError: there is no such name.
+    """
+    if crf is None or isinstance(crf, CRFSettings):
+        return crf
+    if crf not in PRESETS:
+        raise InputError(f"there is no CRF {crf!r}; give {', '.join(map(repr, PRESETS))}, CRFSettings, or None.")
+    return PRESETS[crf]
+
+
+def check_maps(photo: Photo, maps: Floats) -> None:
+    """Refuse maps that are not those of a photograph.
+
+    Raises:
+        InputError: another kind or size; nan; more maps than labels can name.
+    """
+    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
+        raise InputError(f"the photograph is {photo.dtype} {list(photo.shape)}; give RGB uint8 [H,W,3].")
+    if maps.ndim != 3 or maps.shape[1:] != photo.shape[:2] or maps.dtype.kind != "f" or len(maps) > MOST:
+        h, w = photo.shape[:2]
+        raise InputError(f"the maps are {maps.dtype} {list(maps.shape)}; give floats [K,{h},{w}], K at most {MOST}.")
+    if not np.isfinite(maps).all():
+        raise InputError("the maps hold nan or infinity; give values in [0, 1].")
+
+
+def enlarged(planes: torch.Tensor, stride: int, size: tuple[int, int]) -> Floats:
+    """Planes [K,h,w] of a grid at the photograph's size: `stride` times as large, bilinearly, then cut to (H, W)."""
+    full = torch.nn.functional.interpolate(planes[None], scale_factor=stride, mode="bilinear", align_corners=False)[0]
+    pixels: Floats = full[:, : size[0], : size[1]].float().cpu().numpy()
+    return pixels

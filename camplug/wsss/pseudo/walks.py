@@ -1,0 +1,215 @@
+"""Maps after a random walk over learned affinities: IRN's, which boundaries stop, and PSA's."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from camplug.errors import InputError
+from camplug.wsss.affinity import SparseAffinity, chebyshev_terms, half_disc, propagate
+from camplug.wsss.affinity.walk import TOLERANCE
+from camplug.wsss.irn.instances import Instance, instances
+from camplug.wsss.irn.network import STRIDE, grid_size
+from camplug.wsss.irn.paths import path_affinity
+from camplug.wsss.pseudo.refine import Floats, Photo, Threshold, check_maps, enlarged
+from camplug.wsss.seeds.store import shrunk
+
+
+class MapWalk(Protocol):
+    """What spreads the maps of a photograph: `IRNWalk` or `PSAWalk`."""
+
+    def maps(self, photo: Photo, maps: Floats, /) -> Floats:
+        """The walked maps [K,H,W] in [0, 1]."""
+
+
+class Boundaries(Protocol):
+    """What tells boundaries: an `IRN`, or anything else that looks at photographs."""
+
+    def look(self, photo: Photo, /) -> tuple[Tensor, Tensor | None]:
+        """Boundaries [h,w] in [0, 1] and displacements [2,h,w], if it has any, on the grid of stride 4."""
+
+
+class Affinities(Protocol):
+    """What tells affinities: an `AffinityNet`, or anything else that looks at photographs."""
+
+    def look(self, photo: Photo, /) -> SparseAffinity:
+        """The affinities on the grid of stride 8."""
+
+
+class IRNWalk:
+    """Scores by IRN's random walk: maps spread until they meet a boundary (Ahn, Cho & Kwak, CVPR 2019).
+
+    The maps are shrunk to the grid of stride 4, raised to `power` and cleared from boundaries,
+    x = M^power (1 - clear B); they walk over the affinities of `camplug.wsss.irn.paths`, are enlarged, and divided by
+    one maximum over all classes.
+
+    Args:
+        irn: tells the boundaries B.
+        threshold: the background's score. 0.25 in the paper, for its own seeds; ReCAM .28, RIB .27, FPR .20.
+        beta: the power of affinities.
+        steps: of the walk.
+        power: of the maps; AdvCAM, FPR and RIB have 1.5.
+        clear: how much boundaries are cleared of the maps, 0 to 1; all in IRN, where boundaries are thin.
+        tolerance: of the walk; see `propagate`.
+        radius: pairs closer than this many grid positions have an affinity.
+
+    Raises:
+        InputError: an option out of its range.
+    """
+
+    def __init__(
+        self,
+        irn: Boundaries,
+        threshold: float = 0.25,
+        *,
+        beta: float = 10.0,
+        steps: int = 256,
+        power: float = 1.0,
+        clear: float = 1.0,
+        tolerance: float | None = TOLERANCE,
+        radius: int = 5,
+    ) -> None:
+        self.with_background = Threshold(threshold)
+        _check_walk(beta, steps, tolerance)
+        if not 0 < power < inf:
+            raise InputError(f"power={power:g}; give a number above 0, 1 for the maps as they are.")
+        if not 0 <= clear <= 1:
+            raise InputError(f"clear={clear:g}; give a number from 0 to 1.")
+        self.irn, self.beta, self.steps, self.tolerance = irn, beta, steps, tolerance
+        self.power, self.clear = power, clear
+        self.offsets, self.radius = half_disc(radius), radius
+
+    def maps(self, photo: Photo, maps: Floats) -> Floats:
+        """The walked maps [K,H,W], their greatest value 1 (or all 0).
+
+        Args:
+            photo: RGB uint8 [H,W,3].
+            maps: [K,H,W] in [0, 1]; K may be 0.
+
+        Raises:
+            InputError: photograph and maps do not fit together.
+        """
+        check_maps(photo, maps)
+        if not len(maps):
+            return np.zeros(maps.shape, np.float32)
+        size = (maps.shape[1], maps.shape[2])
+        boundary = self.irn.look(photo)[0].detach()
+        walked = self._spread(boundary, _on_grid(maps, boundary.device))
+        pixels = enlarged(walked, STRIDE, size).clip(0)  # the series may undershoot by its tolerance
+        greatest = pixels.max()
+        return pixels / greatest if greatest > 0 else pixels
+
+    def __call__(self, photo: Photo, maps: Floats) -> Floats:
+        """Scores [K+1,H,W]: the walked maps behind a plane of the threshold."""
+        return self.with_background(photo, self.maps(photo, maps))
+
+    def instances(self, photo: Photo, maps: Floats, *, smallest: float = 0.01) -> list[Instance]:
+        """The objects of a photograph, told apart by the centres that their positions point to; see `instances`.
+
+        Args:
+            photo: RGB uint8 [H,W,3].
+            maps: [K,H,W] in [0, 1]; K may be 0.
+            smallest: pieces below this part of the photograph are dropped.
+
+        Returns:
+            The best score first; masks do not overlap.
+
+        Raises:
+            InputError: photograph and maps do not fit together; an IRN without displacements.
+        """
+        check_maps(photo, maps)
+        boundary, displacement = self.irn.look(photo)
+        if displacement is None:
+            raise InputError("this IRN has no displacements, which tell objects apart; train one with a width above 0.")
+        return instances(
+            _on_grid(maps, boundary.device),
+            displacement,
+            lambda planes: self._spread(boundary, torch.as_tensor(planes, device=boundary.device)),
+            (maps.shape[1], maps.shape[2]),
+            threshold=self.with_background.threshold,
+            smallest=smallest,
+        )
+
+    def _spread(self, boundary: Tensor, maps: Tensor) -> Tensor:
+        """Maps [K,h,w] after the walk, on the boundary's device."""
+        affinity = SparseAffinity.from_pairs(path_affinity(boundary[None], self.radius)[0], self.offsets)
+        start = maps.clamp(0, 1) ** self.power * (1 - self.clear * boundary)
+        return propagate(start, affinity, self.steps, self.beta, tolerance=self.tolerance)
+
+
+def _on_grid(maps: Floats, device: torch.device) -> Tensor:
+    """Maps [K,H,W] shrunk to IRN's grid."""
+    full = torch.from_numpy(np.ascontiguousarray(maps, np.float32)).to(device)
+    return shrunk(full, grid_size(maps.shape[1], maps.shape[2]))
+
+
+class PSAWalk:
+    """Scores by AffinityNet's random walk, of the background as well (Ahn & Kwak, CVPR 2018).
+
+    Args:
+        net: tells the affinities.
+        alpha: the background is (1 - the strongest map)^alpha before the walk; 16 in the published code, 6 in SEAM.
+        beta: the power of affinities.
+        steps: of the walk; 64 in SEAM.
+        tolerance: of the walk; see `propagate`.
+
+    Raises:
+        InputError: an option out of its range.
+    """
+
+    def __init__(
+        self,
+        net: Affinities,
+        alpha: float = 16.0,
+        *,
+        beta: float = 8.0,
+        steps: int = 256,
+        tolerance: float | None = TOLERANCE,
+    ) -> None:
+        _check_walk(beta, steps, tolerance)
+        if not 0 < alpha < inf:
+            raise InputError(f"alpha={alpha:g}; give a number above 0; the lower, the more background.")
+        self.net, self.alpha, self.beta, self.steps, self.tolerance = net, alpha, beta, steps, tolerance
+
+    def maps(self, photo: Photo, maps: Floats) -> Floats:
+        """The walked maps over the sum of the strongest one and the background, s_k / (max_j s_j + s_0), [K,H,W].
+
+        A threshold t takes for background where max_j s_j <= s_0 t / (1 - t): t = 0.5 gives the labels of the scores
+        themselves, and another one can be chosen like that of any other maps.
+
+        Args:
+            photo: RGB uint8 [H,W,3].
+            maps: [K,H,W] in [0, 1]; K may be 0.
+
+        Raises:
+            InputError: photograph and maps do not fit together.
+        """
+        scores = self(photo, maps)
+        walked = scores[1:]
+        total = scores[0] + walked.max(0, initial=0)
+        over: Floats = np.divide(walked, total, out=np.zeros_like(walked), where=total > 0)
+        return over
+
+    def __call__(self, photo: Photo, maps: Floats) -> Floats:
+        """Scores [K+1,H,W]: the walked background and the walked maps."""
+        from camplug.wsss.psa import STRIDE as CELL
+        from camplug.wsss.psa import walk_planes
+
+        check_maps(photo, maps)
+        if not len(maps):
+            return np.ones((1, *maps.shape[1:]), np.float32)
+        planes = np.asarray(walk_planes(maps, self.alpha), np.float32)
+        walked = propagate(planes, self.net.look(photo), self.steps, self.beta, tolerance=self.tolerance)
+        scores: Floats = enlarged(torch.from_numpy(walked), CELL, (maps.shape[1], maps.shape[2])).clip(0)
+        return scores
+
+
+def _check_walk(beta: float, steps: int, tolerance: float | None) -> None:
+    """Raises InputError for a number out of range here, not for every image."""
+    if not 0 < beta < inf:
+        raise InputError(f"beta={beta:g}; give a number above 0; IRN has 10, PSA 8.")
+    chebyshev_terms(steps, tolerance)

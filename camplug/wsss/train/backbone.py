@@ -1,0 +1,114 @@
+"""Feature maps of any classifier, read through the plug, for networks that learn on top of them."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import camplug
+from camplug.errors import LayerError, ModelError
+from camplug.explain.preprocess import Preprocess, preprocess_of
+from camplug.plug import first_weight, unwrap
+from camplug.plug.layers import Selector
+
+MULTIPLE = 32  # sides that are multiples of this keep the maps of all resolutions aligned
+
+
+def filled(x: Tensor) -> Tensor:
+    """Images [N,C,H,W] whose sides are multiples of 32: filled up at the right and the bottom by repeating the edge."""
+    h, w = x.shape[-2:]
+    return F.pad(x, (0, -w % MULTIPLE, 0, -h % MULTIPLE), mode="replicate")
+
+
+class Backbone:
+    """The outputs of chosen layers of a frozen classifier, coarse ones last.
+
+    It is no module, so that a network that holds it neither trains nor stores it.
+
+    Args:
+        model: a classifier; it is left as it is.
+        layers: as for `camplug.Tape`; "stages" is the last map of every resolution.
+        preprocess: how photographs are normalised, if the model does not say it itself.
+
+    Attributes:
+        names: of the layers, finest first.
+        channels: of their outputs.
+        strides: how many pixels of the image one position is wide.
+
+    Raises:
+        LayerError: there are no such layers.
+        ModelError: the layers put out no feature maps [N,C,h,w], or do so for one image size only.
+    """
+
+    def __init__(self, model: nn.Module, layers: Selector = "stages", preprocess: Preprocess | None = None) -> None:
+        self.model = unwrap(model)
+        if preprocess is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # ImageNet's mean and deviation are the usual guess
+                found = preprocess_of(self.model)
+            preprocess = found if isinstance(found, Preprocess) else Preprocess()
+        self.preprocess = replace(preprocess, long_side=None)
+        self._layers = layers
+        side = 4 * MULTIPLE
+        weight = first_weight(self.model)
+        example = torch.zeros(1, 3, side, side)
+        maps = self._taped(example if weight is None else example.to(weight))
+        order = sorted(range(len(maps)), key=lambda i: -maps[i][1].shape[-1])
+        self._order = order
+        self.names = [maps[i][0] for i in order]
+        self.channels = [maps[i][1].shape[1] for i in order]
+        self.strides = [side / maps[i][1].shape[-1] for i in order]
+
+    def _taped(self, x: Tensor) -> list[tuple[str, Tensor]]:
+        try:
+            with camplug.Tape(self.model, self._layers, forward_only=True) as tape:
+                self.model(x)
+                maps = [(str(layer), activation) for layer, activation in tape.captures]
+        except LayerError:  # tells a wrong name itself
+            raise
+        except (RuntimeError, ValueError, AssertionError) as error:  # a model of one input size may raise anything
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"the model does not take images of {x.shape[2]}x{x.shape[3]} pixels ({first})."
+            ) from error
+        flat = next((f"{name!r} ({list(a.shape)})" for name, a in maps if a.ndim != 4), None)
+        if flat is not None or not maps:
+            raise ModelError(
+                f"feature maps [N,C,h,w] are needed, but {flat or 'no layer'} was found; name convolution layers."
+            )
+        return maps
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """The feature maps of normalised images [N,3,H,W], finest first, in their number format and on their device.
+
+        Sides that are no multiple of 32 are filled up by repeating the edge, at the right and at the bottom, so that a
+        position of stride s is s pixels wide at any image size; what lies beyond the image stays in the maps.
+        """
+        x = filled(x)
+        weight = first_weight(self.model)
+        if weight is not None and weight.device != x.device:
+            self.model.to(x.device)  # it follows the network that holds it
+        maps = self._taped(x if weight is None else x.to(weight.dtype))
+        return [maps[i][1].to(x.dtype) for i in self._order]
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """Images [...,3,H,W] with values in 0 to 255 as the model reads them."""
+        values = (self.preprocess.mean, self.preprocess.std)
+        mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in values)
+        return (pixels.float() / 255 - mean) / std
+
+    def fingerprint(self) -> str:
+        """The first 16 digits of a SHA-256 of the model's weights, so that heads are not put on another one."""
+        digest = hashlib.sha256()
+        for name, tensor in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(
+                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b""
+            )
+        return digest.hexdigest()[:16]

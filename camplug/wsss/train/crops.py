@@ -1,0 +1,162 @@
+"""Random crops of photographs with label pictures of one's own, the same ones in every run of a seed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from camplug.errors import InputError
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.data.files import read_mask
+
+IGNORE = 255
+
+
+class Crop(NamedTuple):
+    """A normalised crop [3,S,S] and its labels [s,s], uint8, where s = S / stride."""
+
+    image: Tensor
+    labels: Tensor
+
+
+class LabelCrops(Dataset[Crop]):
+    """Rescaled, flipped and cropped photographs beside their labels, as IRN and PSA train on.
+
+    The photograph is resized (bicubic; labels nearest, by Pillow's rule), mirrored every other time, and a square is
+    cut at a random place; where the photograph is smaller it lies at a random place in the square, around it the mean
+    colour, which is ignored. Labels are shrunk to the network's grid by taking the nearest.
+
+    An item is asked for by (epoch, number) and depends on them and the seed alone, not on the order or the process.
+
+    Args:
+        data: the photographs; masks are not read.
+        labels: the label picture of an image, uint8 [H,W] of the photograph's size; 255 is ignored.
+        normalized: from pixels [3,S,S] in 0 to 255 to what the network reads.
+        crop: side of the square in pixels, a multiple of `stride`.
+        scales: smallest and largest factor of the photograph's size.
+        stride: of the network's grid.
+        long_side: photographs are first brought to this size of the longer side; None keeps their own.
+        seed: of everything random.
+        indices: which images; all by default.
+
+    Raises:
+        InputError: options out of range, or no image to train on.
+    """
+
+    def __init__(
+        self,
+        data: SegmentationData,
+        labels: Callable[[int], NDArray[np.uint8]],
+        normalized: Callable[[Tensor], Tensor],
+        *,
+        crop: int = 512,
+        scales: tuple[float, float] = (0.5, 1.5),
+        stride: int = 4,
+        long_side: int | None = None,
+        seed: int = 0,
+        indices: list[int] | None = None,
+    ) -> None:
+        if crop < stride or crop % stride:
+            raise InputError(f"crop={crop}; give a multiple of {stride}, the network's stride.")
+        if not 0 < scales[0] <= scales[1]:
+            raise InputError(f"scales={scales}; give the smallest and the largest factor, above 0.")
+        self.data, self.labels, self.normalized = data, labels, normalized
+        self.crop, self.scales, self.stride, self.long_side, self.seed = crop, scales, stride, long_side, seed
+        self.indices = list(range(len(data))) if indices is None else indices
+        if not self.indices:
+            raise InputError("there is no image to train on.")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, which: tuple[int, int]) -> Crop:
+        epoch, number = which
+        i = self.indices[number]
+        rng = np.random.default_rng((self.seed, epoch, i))
+        try:
+            photo, labels = self.data.photo(i), self.labels(i)
+        except InputError as error:  # one broken image does not end a long training
+            warnings.warn(f"{self.data.ids[i]}: {error}", stacklevel=2)
+            photo, labels = Image.new("RGB", (1, 1)), np.full((1, 1), IGNORE, np.uint8)
+        width, height = self._size(photo.size, rng)
+        pixels = np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC))
+        marks = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+        if rng.random() < 0.5:
+            pixels, marks = pixels[:, ::-1], marks[:, ::-1]
+        top, left, rows, cols, y, x = self._place(height, width, rng)
+        image = torch.zeros(3, self.crop, self.crop)
+        part = torch.from_numpy(pixels[y : y + rows, x : x + cols].transpose(2, 0, 1).copy())
+        image[:, top : top + rows, left : left + cols] = self.normalized(part)
+        whole = np.full((self.crop, self.crop), IGNORE, np.uint8)
+        whole[top : top + rows, left : left + cols] = marks[y : y + rows, x : x + cols]
+        side = self.crop // self.stride
+        small = np.array(Image.fromarray(whole).resize((side, side), Image.Resampling.NEAREST))
+        return Crop(image, torch.from_numpy(small))
+
+    def _size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        scale = rng.uniform(*self.scales)
+        if self.long_side is not None:
+            scale *= self.long_side / max(size)
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+    def _place(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, ...]:
+        """Where the part goes in the square, its size, and where it is taken from."""
+
+        def along(side: int) -> tuple[int, int, int]:
+            room = int(rng.integers(0, abs(side - self.crop) + 1))
+            return (room, side, 0) if side < self.crop else (0, self.crop, room)
+
+        (top, rows, y), (left, cols, x) = along(height), along(width)
+        return top, left, rows, cols, y, x
+
+
+class Shuffled(Sampler[tuple[int, int]]):
+    """All items in an order that depends on the seed and the epoch alone, as (epoch, number)."""
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch, also after a resume."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        return ((self.epoch, int(number)) for number in order)
+
+
+def label_pictures(folder: Path, data: SegmentationData) -> tuple[list[int], list[str]]:
+    """The numbers of the images that have a label picture in a folder, and the names of those that have none."""
+    there = [(folder / f"{name}.png").is_file() for name in data.ids]
+    return (
+        [i for i, found in enumerate(there) if found],
+        [name for name, found in zip(data.ids, there, strict=True) if not found],
+    )
+
+
+def read_labels(folder: Path, data: SegmentationData, i: int) -> NDArray[np.uint8]:
+    """The label picture of an image.
+
+    Raises:
+        InputError: it is missing, damaged, or has not its photograph's size.
+    """
+    labels = read_mask(folder / f"{data.ids[i]}.png", len(data.classes))
+    photo = data.photo(i)
+    if labels.shape != (photo.height, photo.width):
+        raise InputError(
+            f"the labels of {data.ids[i]!r} are {labels.shape[1]}x{labels.shape[0]}, its photograph is "
+            f"{photo.width}x{photo.height}; make the labels anew for these photographs."
+        )
+    return labels

@@ -1,0 +1,162 @@
+"""A file of trained heads: what was learned, how the network is built, and on which classifier it stands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from camplug.errors import InputError, LayerError
+from camplug.explain.explanation import write_atomically
+from camplug.explain.preprocess import Preprocess
+from camplug.plug import first_weight
+from camplug.wsss.train.backbone import Backbone
+
+Kind: TypeAlias = Literal["irn", "psa"]
+N = TypeVar("N", bound=nn.Module)
+FORMAT = "camplug heads 1"
+CALLED = {"irn": "an IRNet", "psa": "an AffinityNet"}
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a file of trained heads holds.
+
+    Attributes:
+        kind: "irn" or "psa".
+        settings: of the network, as plain data.
+        state: the heads' weights; those of the classifier are not in the file.
+        layers: names of the classifier's layers that the heads read, finest first.
+        fingerprint: of the classifier's weights.
+        mean, std: how photographs are normalised.
+        made_with: how the command line builds the classifier: model, checkpoint, num_classes.
+    """
+
+    kind: Kind
+    settings: dict[str, Any]
+    state: dict[str, Tensor]
+    layers: list[str]
+    fingerprint: str
+    mean: list[float]
+    std: list[float]
+    made_with: dict[str, Any]
+
+
+def save_heads(
+    path: str | os.PathLike[str],
+    kind: Kind,
+    settings: Mapping[str, Any],
+    state_dict: Mapping[str, Tensor],
+    *,
+    backbone: Backbone,
+    made_with: Mapping[str, Any],
+) -> None:
+    """Write trained heads, whole or not at all; the file holds plain data and tensors only.
+
+    Args:
+        path: of the file.
+        kind: "irn" or "psa".
+        settings: of the network: numbers, texts, and dicts of them.
+        state_dict: of the heads.
+        backbone: on which they were trained.
+        made_with: how the command line builds the classifier: model, checkpoint, num_classes.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    document = {
+        "format": FORMAT,
+        "kind": kind,
+        "settings": dict(settings),
+        "state": {name: tensor.detach().cpu() for name, tensor in state_dict.items()},
+        "layers": list(backbone.names),
+        "fingerprint": backbone.fingerprint(),
+        "mean": list(backbone.preprocess.mean),
+        "std": list(backbone.preprocess.std),
+        "made_with": dict(made_with),
+    }
+    write_atomically(os.fspath(path), lambda file: torch.save(document, file))
+
+
+def load_heads(path: str | os.PathLike[str], backbone: Backbone | None = None, kind: Kind | None = None) -> Heads:
+    """Read trained heads; no code in the file is run.
+
+    Args:
+        path: of the file.
+        backbone: on which they are to stand; None leaves that open.
+        kind: what they must be; None allows any.
+
+    Raises:
+        InputError: no such file, or none of trained heads; heads of another kind; heads that were trained on another
+            classifier, or on other layers of it.
+    """
+    name = os.fspath(path)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"there is no file {name!r}; `camplug train` makes it.") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{name!r} cannot be read ({error.strerror}).") from None
+    except Exception:  # torch.load raises nearly anything on damaged files
+        found = None
+    try:
+        if not isinstance(found, dict) or found["format"] != FORMAT or found["kind"] not in CALLED:
+            raise ValueError
+        heads = Heads(**{key: value for key, value in found.items() if key != "format"})
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{name!r} is no file of trained heads, or damaged; give one made by `camplug train`."
+        ) from None
+    if kind is not None and heads.kind != kind:
+        raise InputError(f"{name!r} holds {CALLED[heads.kind]}; {CALLED[kind]} is needed.")
+    if backbone is not None:
+        _check_backbone(heads, backbone, name)
+    return heads
+
+
+def load_network(
+    path: str | os.PathLike[str], model: nn.Module, kind: Kind, build: Callable[[Backbone, dict[str, Any]], N]
+) -> N:
+    """The network that a file of trained heads describes, on the classifier's device and in evaluation mode.
+
+    Args:
+        path: of the file.
+        model: the classifier that the heads were trained on.
+        kind: what the heads must be.
+        build: the untrained network over a backbone, from its settings.
+
+    Raises:
+        InputError: as `load_heads`.
+    """
+    heads = load_heads(path, kind=kind)
+    try:
+        backbone = Backbone(model, heads.layers, Preprocess(mean=tuple(heads.mean), std=tuple(heads.std)))
+    except LayerError as error:
+        raise InputError(f"{_other(heads, os.fspath(path))}: {error}") from None
+    _check_backbone(heads, backbone, os.fspath(path))
+    network = build(backbone, heads.settings)
+    network.load_state_dict(heads.state)
+    weight = first_weight(model)
+    return (network if weight is None else network.to(weight.device)).eval()
+
+
+def _check_backbone(heads: Heads, backbone: Backbone, name: str) -> None:
+    """Raises InputError unless the heads were trained on this backbone."""
+    if heads.layers != backbone.names:
+        raise InputError(
+            f"the heads in {name!r} read the layers {', '.join(heads.layers)}, this backbone has "
+            f"{', '.join(backbone.names)}; give Backbone(model, layers=...) the former."
+        )
+    if heads.fingerprint != backbone.fingerprint():
+        raise InputError(f"{_other(heads, name)}, of other weights; give that one, or train the heads again.")
+
+
+def _other(heads: Heads, name: str) -> str:
+    spec, checkpoint = heads.made_with.get("model"), heads.made_with.get("checkpoint")
+    which = f" ({spec}" + (f" with {Path(checkpoint).name}" if checkpoint else "") + ")" if spec else ""
+    return f"the heads in {name!r} were trained on another classifier{which}"

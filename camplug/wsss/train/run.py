@@ -1,0 +1,233 @@
+"""What the trainings of heads have in common: labels, then training, then a file; each goes on where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import torch
+
+from camplug.errors import InputError
+from camplug.plug import first_weight
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.jobs import Report, list_sha256
+from camplug.wsss.pseudo.store import LabelFolder
+from camplug.wsss.results import SETTINGS, SettledFolder
+from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.train.backbone import Backbone
+from camplug.wsss.train.crops import LabelCrops, label_pictures, read_labels
+from camplug.wsss.train.fit import fit
+from camplug.wsss.train.heads import CALLED, Kind, save_heads
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
+    N = TypeVar("N", bound=LightningModule)
+else:
+    N = TypeVar("N")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long a network is trained, and on which crops; see `fit` and `LabelCrops`.
+
+    Args:
+        epochs: how often through all images.
+        batch: images per step.
+        crop: side of the crops in pixels.
+        scales: smallest and largest factor of the photograph's size.
+        long_side: photographs are first brought to this size of the longer side; None keeps their own.
+        seed: of everything random.
+
+    Raises:
+        InputError: less than one epoch or image; scales in the wrong order.
+    """
+
+    epochs: int
+    batch: int
+    crop: int
+    scales: tuple[float, float]
+    long_side: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "crop", "long_side"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value}; give at least 1.")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed}; give 0 or more.")
+        if not 0 < self.scales[0] <= self.scales[1]:
+            low, high = self.scales
+            raise InputError(f"scales {low:g} and {high:g}: give the smallest and the largest factor, above 0.")
+
+
+class Watch:
+    """Is told how a training goes, and keeps it to itself."""
+
+    bars = False  # whether Lightning shows its own
+
+    @contextmanager
+    def steps(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """A stage of so many steps; yields what is called after each."""
+        yield lambda: None
+
+    def done(self, text: str) -> None:
+        """A stage is over, in one line."""
+
+
+class TrainingFolder(SettledFolder):
+    """The folder of a training: its labels, checkpoints and losses, and at last the file of heads."""
+
+    what = "a training"
+
+
+@dataclass
+class Trained(Generic[N]):
+    """What a training brought.
+
+    Attributes:
+        network: on the model's device, in evaluation mode.
+        file: of its heads.
+        labels: what became of the labels; None where ready-made ones were used.
+        images: how many it was trained on.
+        losses: logged last; empty where nothing was left to train.
+        broken: images that it was not trained on, with the reasons.
+    """
+
+    network: N
+    file: Path
+    labels: Report | None = None
+    images: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+    broken: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Stages(Generic[N]):
+    """What one kind of heads does at each stage.
+
+    Attributes:
+        kind: of the heads.
+        file: the name of theirs.
+        network: its settings, as plain data.
+        label_settings: what the labels are made with, as plain data.
+        make_labels: make all labels, in a folder, telling after each.
+        build: the untrained network.
+        stride: of its grid.
+        finish: what is left to do after training.
+        load: the network of a file.
+    """
+
+    kind: Kind
+    file: str
+    network: dict[str, Any]
+    label_settings: dict[str, Any]
+    make_labels: Callable[[SeedFolder, LabelFolder, Callable[[Report], None]], Report]
+    build: Callable[[Backbone], N]
+    stride: int
+    finish: Callable[[N, Watch], None]
+    load: Callable[[Path], N]
+
+
+def run_stages(
+    stages: Stages[N],
+    backbone: Backbone,
+    data: SegmentationData,
+    labels_from: SeedFolder | Path,
+    out: Path,
+    *,
+    settings: TrainSettings,
+    workers: int = 0,
+    made_with: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> Trained[N]:
+    """Labels, training and the file of heads; see `train_irn` and `train_affinitynet`."""
+    watch = Watch() if watch is None else watch
+    ready = None if isinstance(labels_from, SeedFolder) else LabelFolder(labels_from)
+    folder = TrainingFolder(out)
+    made_of, told = _labels_told(labels_from, stages.label_settings)
+    folder.prepare(
+        {
+            "heads": stages.kind,
+            "classes": list(data.classes),
+            "images": {"count": len(data), "list_sha256": list_sha256(data)},
+            "backbone": {
+                "fingerprint": backbone.fingerprint(),
+                "layers": backbone.names,
+                "mean": backbone.preprocess.mean,
+                "std": backbone.preprocess.std,
+            },
+            "labels": told,
+            "network": stages.network,
+            "training": asdict(settings),
+        }
+    )
+    file = out / stages.file
+    if file.exists():
+        network = stages.load(file)
+        watch.done(f"{file} was there")
+        return Trained(network, file)
+    crops = LabelCrops(  # before any label is made, so that wrong options are told at once
+        data,
+        partial(read_labels, out / "labels" if ready is None else ready.path, data),
+        backbone.normalized,
+        crop=settings.crop,
+        scales=settings.scales,
+        stride=stages.stride,
+        long_side=settings.long_side,
+        seed=settings.seed,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = stages.build(backbone)
+    report = None
+    if isinstance(labels_from, SeedFolder):
+        ready = LabelFolder(out / "labels")
+        ready.prepare(made_of)
+        with watch.steps("labels", len(data)) as step:
+            report = stages.make_labels(labels_from, ready, lambda _: step())
+        watch.done(f"labels: {report.made} made, {report.found} were there")
+    assert ready is not None
+    crops.indices, missing = label_pictures(ready.path, data)
+    broken = report.broken if report else [(n, f"there are no labels {str(ready.file(n))!r}.") for n in missing]
+    if not crops.indices:
+        raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {broken[0][1]}")
+    folder.settle()
+    weight = first_weight(backbone.model)
+    device = torch.device("cpu") if weight is None else weight.device
+    losses = fit(
+        network,
+        crops,
+        out / "checkpoints",
+        epochs=settings.epochs,
+        batch=settings.batch,
+        device=str(device),
+        workers=workers,
+        progress=watch.bars,
+    )
+    last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    watch.done(
+        f"training: {settings.epochs} epochs of {len(crops)} images in batches of {settings.batch}"
+        + (f"; last losses: {last}" if losses else ", made before")
+    )
+    network.to(device).eval()  # Lightning leaves it on the CPU
+    stages.finish(network, watch)
+    save_heads(file, stages.kind, stages.network, network.state_dict(), backbone=backbone, made_with=made_with or {})
+    watch.done(f"{file}: {CALLED[stages.kind]} on {len(backbone.names)} layers")
+    return Trained(network, file, report, len(crops), losses, broken)
+
+
+def _labels_told(source: SeedFolder | Path, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the labels are made with: as their own folder keeps it, and as the training does."""
+    if isinstance(source, SeedFolder):
+        made = {**settings, "seeds": source.settings()}
+        return made, made
+    if not source.is_dir():
+        raise InputError(f"there is no folder of labels {str(source)!r}.")
+    known = LabelFolder(source).settings() if (source / SETTINGS).exists() else {}
+    return {}, {"folder": str(source.resolve()), **known}

@@ -1,0 +1,186 @@
+"""AffinityNet: what learns and what does not, that it learns, photographs of any size, and what they give."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from camplug.errors import InputError, ModelError
+from camplug.wsss.affinity import SparseAffinity, half_disc, pairs_of, propagate
+from camplug.wsss.data import Scenes
+from camplug.wsss.psa import AffinityNet, PSASettings, feature_affinity, grid_size, refined_labels
+from camplug.wsss.train import Backbone, Crop, LabelCrops, Schedule, fit
+
+SMALL = PSASettings(width=56)
+pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")  # steps without a trainer
+
+
+class Tiny(nn.Module):
+    """Three convolutions of stride 2, with batch normalisation and dropout that must not run."""
+
+    def __init__(self):
+        super().__init__()
+        sizes = zip((3, 12, 16), (12, 16, 24), strict=True)
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(i, o, 3, 2, 1), nn.BatchNorm2d(o), nn.ReLU(), nn.Dropout(0.3)) for i, o in sizes
+        )
+        self.fc = nn.Linear(24, 3)
+
+    def forward(self, x):
+        for stage in self.stages:
+            x = stage(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def network(settings=SMALL, model=None):
+    torch.manual_seed(0)
+    return AffinityNet(Backbone(Tiny() if model is None else model), settings)
+
+
+def scenes_batch(net, count=2, size=(96, 96)):
+    data = Scenes(count, size, classes=3)
+    photos = [torch.from_numpy(np.array(data.photo(i))).permute(2, 0, 1) for i in range(count)]
+    labels = [torch.from_numpy(data.mask(i)[4::8, 4::8].copy()) for i in range(count)]
+    return Crop(net.backbone.normalized(torch.stack(photos)), torch.stack(labels))
+
+
+def photo(h, w):
+    return np.random.default_rng(0).integers(0, 256, (h, w, 3), np.uint8)
+
+
+def state(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_the_published_schedule():
+    schedule = PSASettings().schedule
+    assert (schedule.optimizer, schedule.lr, schedule.momentum) == ("sgd", 1.0, 0.0)
+    assert (schedule.weight_decay, schedule.power) == (5e-4, 0.9)
+    assert PSASettings().radius == 5
+
+
+def test_gradients_reach_the_head_alone():
+    net = network()
+    net.training_step(scenes_batch(net), 0).backward()
+    assert all(p.grad is not None and p.grad.any() for p in net.parameters())
+    assert all(p.grad is None for p in net.backbone.model.parameters())
+
+
+def test_it_learns_which_positions_belong_together():
+    net = network()
+    crop = scenes_batch(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=3.0)
+    losses = []
+    for _ in range(80):
+        loss = net.training_step(crop, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.65 * losses[0]
+    with torch.no_grad():
+        affinity = feature_affinity(net(crop.image), 5)
+    pairs = pairs_of(crop.labels, 5)
+    same, different = affinity[pairs.background | pairs.foreground].sort().values, affinity[pairs.different]
+    below = torch.searchsorted(same, different).float() / len(same)
+    assert 1 - below.mean() > 0.88  # how often a pair of one class has the higher affinity; chance is 0.5
+
+
+def test_fit_trains_the_head_and_leaves_the_backbone(tmp_path):
+    model = Tiny().train()
+    net = network(PSASettings(radius=3, width=56, schedule=Schedule(lr=0.5)), model)
+    before, head = state(model), state(net)
+    data = Scenes(2, (48, 48), classes=3)
+    crops = LabelCrops(data, data.mask, net.backbone.normalized, crop=64, stride=8)
+    fit(net, crops, tmp_path, epochs=2, batch=2, device="cpu", progress=False)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(not torch.equal(head[name], tensor) for name, tensor in net.state_dict().items())
+    assert set(torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]) == set(head)
+
+
+def test_a_loss_that_is_no_number_stops_the_training():
+    net = network()
+    image, labels = scenes_batch(net)
+    with pytest.raises(ModelError, match="learning rate"):
+        net.training_step(Crop(image * float("nan"), labels), 0)
+
+
+def test_a_batch_without_pairs_trains_nothing():
+    net = network()
+    image, labels = scenes_batch(net)
+    loss = net.training_step(Crop(image, torch.full_like(labels, 255)), 0)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(not p.grad.any() for p in net.parameters())
+
+
+def test_half_precision_leaves_the_loss_its_digits():
+    net = network()
+    crop = scenes_batch(net)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net(crop.image).dtype == torch.float32
+        loss = net.training_step(crop, 0)
+    assert loss.item() == pytest.approx(net.training_step(crop, 0).item(), rel=0.02)
+
+
+def test_crops_need_not_be_multiples_of_32():
+    net = network()
+    image, labels = scenes_batch(net, size=(40, 56))
+    assert net(image).shape == (2, 56, 5, 7)
+    net.training_step(Crop(image, labels), 0).backward()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (40, 1), (32, 64), (33, 65), (75, 101)])
+def test_photographs_of_any_size(size):
+    affinity = network().look(photo(*size))
+    assert isinstance(affinity, SparseAffinity)
+    assert affinity.size == grid_size(*size)
+    planes = np.random.default_rng(1).random((2, *affinity.size)).astype(np.float32)
+    walked = propagate(planes, affinity, 256, 8)
+    assert walked.shape == planes.shape
+    assert planes.min() - 1e-3 <= walked.min()
+    assert walked.max() <= planes.max() + 1e-3
+    maps = np.random.default_rng(2).random((2, *size)).astype(np.float32)
+    assert refined_labels(maps, affinity).shape == size
+
+
+def test_look_is_the_affinity_of_the_features():
+    net, picture = network(), photo(24, 40)
+    image = net.backbone.normalized(torch.from_numpy(picture).permute(2, 0, 1))[None]
+    planes = feature_affinity(net(image), 5)[0].detach()
+    matrix = net.look(picture).matrix
+    assert matrix[0, 1] == planes[0, 0, 0]
+    assert matrix[6, 1 * 5 + 4] == planes[2, 1, 1]  # (1, 1) and (1, 4): three steps to the right
+    assert matrix[2, 2 * 5 + 2] == planes[half_disc(5).index((2, 0)), 0, 2]
+
+
+def test_a_grid_smaller_than_the_radius_has_all_its_pairs():
+    assert network().look(photo(16, 16)).matrix.nnz == 4 * 4
+
+
+@pytest.mark.parametrize(
+    "wrong", [photo(8, 8).astype(np.float32), photo(8, 8)[..., 0], photo(8, 8)[..., :2], np.zeros((0, 4, 3), np.uint8)]
+)
+def test_look_refuses_what_is_no_photograph(wrong):
+    with pytest.raises(InputError, match=r"RGB uint8 \[H,W,3\]"):
+        network().look(wrong)
+
+
+def test_settings_are_checked_at_once():
+    with pytest.raises(InputError, match="radius=1"):
+        network(PSASettings(radius=1, width=56))
+    with pytest.raises(InputError, match="width=100"):
+        network(PSASettings(width=100))
+
+
+def test_affinities_do_not_import_lightning():
+    code = "import sys, camplug.wsss.affinity; print('lightning' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,140 @@
+"""Label pictures and walked maps of a data set: classes, files, going on, and images that fail."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from heads import CLASSES, photos, random_seeds
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from camplug.errors import CamplugError, InputError
+from camplug.wsss.data import voc_palette
+from camplug.wsss.data.files import read_mask
+from camplug.wsss.pseudo import LabelFolder, PseudoLabels, Threshold, in_data, make_labels, make_walked_seeds
+from camplug.wsss.seeds import Seed, SeedFolder
+
+LABELS = {"a.png": ["dog"], "b.png": ["cat", "yak"], "c.png": [], "d.png": ["cat", "dog", "yak"]}
+
+
+class Halved:
+    """A walk that halves maps."""
+
+    def maps(self, photo, maps):
+        return maps / 2
+
+
+@pytest.fixture
+def made(tmp_path):
+    data = photos(tmp_path / "mine", LABELS)
+    return data, random_seeds(tmp_path / "seeds", data), tmp_path
+
+
+def labels_folder(path):
+    folder = LabelFolder(path)
+    folder.prepare({"classes": CLASSES})
+    return folder
+
+
+def hashes(path, ending="png"):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in path.glob(f"*.{ending}")}
+
+
+def test_labels_have_the_classes_of_the_data(made):
+    data, seeds, place = made
+    folder = labels_folder(place / "labels")
+    report = make_labels(PseudoLabels(Threshold(0.4)), data, seeds, folder)
+    assert (report.made, report.found, report.broken) == (4, 0, [])
+    assert report.bytes == sum(p.stat().st_size for p in folder.path.glob("*.png"))
+    for name in data.ids:
+        seed = seeds.load(name)
+        values = np.concatenate([np.full((1, *seed.size), 0.4), seed.maps.astype(np.float64)])
+        expected = np.array([0, *(c + 1 for c in seed.classes)])[values.argmax(0)]
+        assert_array_equal(read_mask(folder.file(name), 3), expected)
+    assert not read_mask(folder.file("c"), 3).any()
+
+
+def test_pictures_have_the_colours_of_voc(made):
+    data, seeds, place = made
+    folder = labels_folder(place / "labels")
+    make_labels(PseudoLabels(Threshold(0.4)), data, seeds, folder)
+    picture = Image.open(folder.file("d"))
+    assert (picture.mode, picture.size) == ("P", (20, 14))
+    indices = np.asarray(picture)
+    assert_array_equal(np.asarray(picture.convert("RGB")), voc_palette()[indices])
+
+
+def test_ignored_pixels_stay_ignored():
+    assert_array_equal(in_data(np.array([[0, 1, 255, 2]]), (3, 19)), [[0, 4, 255, 20]])
+    assert_array_equal(in_data(np.zeros((2, 1), np.uint8), ()), [[0], [0]])
+
+
+def test_going_on_and_shares(made):
+    data, seeds, place = made
+    labels = PseudoLabels(Threshold(0.4))
+    make_labels(labels, data, seeds, labels_folder(place / "whole"))
+    folder = labels_folder(place / "parts")
+    assert make_labels(labels, data, seeds, folder, shard=(1, 2)).made == 2
+    folder.file("a").with_name("a.png.7.part").write_bytes(b"half")
+    folder.file("c").write_bytes(folder.file("b").read_bytes()[:-4])  # cut off
+    steps = []
+    report = make_labels(labels, data, seeds, folder, step=lambda r: steps.append((r.made, r.found)))
+    assert steps == [(1, 0), (1, 1), (2, 1), (2, 2)]
+    assert (report.made, report.found) == (2, 2)
+    assert hashes(place / "parts") == hashes(place / "whole")
+    assert not list((place / "parts").glob("*.part"))
+
+
+def test_what_fails_is_listed_and_the_others_are_made(made):
+    data, seeds, place = made
+    seeds.file("a").unlink()
+    seed = seeds.load("b")
+    seeds.save("b", Seed(seed.maps, seed.classes, (20, 14), seed.logits))
+    photo = place / "mine" / "images" / "d.png"
+    photo.write_bytes(photo.read_bytes()[:300])
+    folder = labels_folder(place / "labels")
+    report = make_labels(PseudoLabels(Threshold(0.4)), data, seeds, folder)
+    assert report.made == 1
+    errors = dict(report.broken)
+    assert list(errors) == ["a", "b", "d"]
+    assert "there is no seed" in errors["a"]
+    assert errors["b"] == "the seed of 'b' is of a photograph of 14x20 pixels, this one has 20x14; make the seed anew."
+    assert "d.png" in errors["d"]
+    assert list(hashes(folder.path)) == ["c.png"]
+
+
+def test_seeds_of_other_data_end_the_run(made):
+    data, seeds, place = made
+    seed = seeds.load("a")
+    seeds.save("a", Seed(seed.maps, (7,), seed.size, seed.logits))
+    with pytest.raises(CamplugError, match="the seed of 'a' has class 7, the data has 3 classes"):
+        make_labels(PseudoLabels(Threshold(0.4)), data, seeds, labels_folder(place / "labels"))
+
+
+@pytest.mark.parametrize("number", ["uint8", "float16"])
+def test_walked_seeds(made, number):
+    data, seeds, place = made
+    folder = SeedFolder(place / "walked")
+    folder.prepare({"classes": CLASSES})
+    report = make_walked_seeds(Halved(), data, seeds, folder, number=number)
+    assert (report.made, report.broken) == (4, [])
+    for name in data.ids:
+        before, after = seeds.load(name), folder.load(name)
+        assert after.maps.dtype == number
+        assert (after.classes, after.size) == (before.classes, before.size)
+        assert_array_equal(after.logits, before.logits)
+        halves = before.full() / 2
+        assert_array_equal(after.maps, np.rint(halves * 255) if number == "uint8" else halves.astype(np.float16))
+    with pytest.raises(InputError, match="number='int8'; allowed are 'uint8', 'float16'"):
+        make_walked_seeds(Halved(), data, seeds, folder, number="int8")
+
+
+def test_a_folder_of_labels_says_so(tmp_path):
+    folder = LabelFolder(tmp_path)
+    folder.prepare({"classes": CLASSES, "crf": {"iterations": 10}})
+    folder.save("a", np.zeros((2, 3), np.uint8))
+    assert folder.settings() == {"holds": "labels", "classes": CLASSES, "crf": {"iterations": 10}}
+    with pytest.raises(InputError, match=r"crf.iterations differs \(crf.iterations: 10 there, 5 now\)"):
+        LabelFolder(tmp_path).prepare({"classes": CLASSES, "crf": {"iterations": 5}})

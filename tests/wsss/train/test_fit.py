@@ -1,0 +1,159 @@
+"""A training that is stopped and goes on ends like one that was not; and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+from heads import tiny
+from lightning.pytorch import Callback
+
+from camplug.errors import InputError, ModelError
+from camplug.wsss.data import Scenes
+from camplug.wsss.irn.module import IRN, IRNSettings
+from camplug.wsss.train import Backbone, LabelCrops, Schedule, fit
+
+SCENES = Scenes(6, (48, 48))
+SETTINGS = IRNSettings(radius=3, width=16, schedule=Schedule(lr=0.02, momentum=0.9))
+
+
+def parts(settings=SETTINGS, indices=None):
+    backbone = Backbone(tiny())
+    crops = LabelCrops(SCENES, SCENES.mask, backbone.normalized, crop=32, indices=indices)
+    torch.manual_seed(0)
+    return IRN(backbone, settings), crops
+
+
+def trained(out, callbacks=(), epochs=3, **options):
+    irn, crops = parts(**options)
+    losses = fit(irn, crops, out, epochs=epochs, batch=2, device="cpu", progress=False, callbacks=callbacks)
+    return irn, losses
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+class CtrlC(Callback):
+    """In the middle of the second epoch."""
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if (trainer.current_epoch, index) == (1, 1):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+class Killed(Callback):
+    """Ends without a word after the first epoch."""
+
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 1:
+            raise GeneratorExit
+
+
+def test_stopped_and_going_on_is_the_same_as_not_stopped(tmp_path):
+    whole, losses = trained(tmp_path / "whole")
+    assert losses.keys() == {"affinity", "displacement", "displacement_bg"}
+    fresh, _ = parts()
+    assert not same(whole, fresh)
+    hears = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "stopped", (CtrlC(),))
+    assert signal.getsignal(signal.SIGINT) is hears  # the next Ctrl-C is heard again
+    resumed, again = trained(tmp_path / "stopped")
+    assert same(resumed, whole)
+    assert again == losses
+    with pytest.raises(GeneratorExit):
+        trained(tmp_path / "killed", (Killed(),))
+    assert same(trained(tmp_path / "killed")[0], whole)
+    finished, none = trained(tmp_path / "whole")  # nothing is left to do
+    assert same(finished, whole)
+    assert none == {}
+
+
+def test_the_losses_of_all_epochs_are_kept(tmp_path):
+    with pytest.raises(GeneratorExit):
+        trained(tmp_path, (Killed(),))
+    trained(tmp_path)
+    for run, wanted in enumerate((["0"], ["1", "2"])):
+        rows = (tmp_path / "losses" / f"version_{run}" / "metrics.csv").read_text().splitlines()
+        columns = rows[0].split(",")
+        assert {"affinity", "displacement", "displacement_bg", "step"} <= set(columns)
+        assert sorted({row.split(",")[columns.index("epoch")] for row in rows[1:]}) == wanted
+
+
+def test_nothing_is_printed(tmp_path, capfd, recwarn):
+    trained(tmp_path, epochs=1)
+    trained(tmp_path, epochs=2)
+    assert capfd.readouterr() == ("", "")
+    assert [str(w.message) for w in recwarn] == []
+
+
+def test_one_step_is_that_of_sgd(tmp_path):
+    """The boundary head's bias after one step of one batch: its value minus rate times gradient."""
+    irn, crops = parts(IRNSettings(radius=3, width=0, schedule=Schedule(lr=0.5, weight_decay=0.0)), [0, 3])
+    before = irn.boundary.out.bias.detach().clone()
+    batch = [torch.stack(parts) for parts in zip(*(crops[0, i] for i in range(2)), strict=True)]
+    loss = irn_loss(irn, *batch)
+    (gradient,) = torch.autograd.grad(loss, irn.boundary.out.bias)
+    fit(irn, crops, tmp_path, epochs=1, batch=2, device="cpu", progress=False)
+    assert torch.allclose(irn.boundary.out.bias, before - 0.5 * gradient, atol=1e-6)
+    assert not torch.equal(irn.boundary.out.bias, before)
+
+
+def irn_loss(irn, image, labels):
+    """The affinity loss of a batch, pair by pair."""
+    boundary = irn.boundary(irn.backbone(image)).sigmoid()
+    terms = {"bg": [], "fg": [], "other": []}
+    for b, marks in zip(boundary, labels, strict=True):
+        h, w = marks.shape
+        for y in range(h):
+            for x in range(w):
+                for dy, dx in (
+                    (0, 1),
+                    (0, 2),
+                    (1, -2),
+                    (1, -1),
+                    (1, 0),
+                    (1, 1),
+                    (1, 2),
+                    (2, -2),
+                    (2, -1),
+                    (2, 0),
+                    (2, 1),
+                    (2, 2),
+                ):
+                    v, u = y + dy, x + dx
+                    if not (dy * dy + dx * dx < 9 and v < h and 0 <= u < w) or 255 in (marks[y, x], marks[v, u]):
+                        continue
+                    ys, xs = range(y, v + 1), range(min(x, u), max(x, u) + 1)
+                    way = [b[p, q] for p in ys for q in xs if (dy * (q - x) - dx * (p - y)) ** 2 < dy * dy + dx * dx]
+                    a = 1 - torch.stack(way).max()
+                    kind = ("bg" if marks[y, x] == 0 else "fg") if marks[y, x] == marks[v, u] else "other"
+                    terms[kind].append(-(1 + 1e-5 - a).log() if kind == "other" else -(a + 1e-5).log())
+    means = {kind: torch.stack(values).mean() if values else 0 for kind, values in terms.items()}
+    return means["bg"] / 4 + means["fg"] / 4 + means["other"] / 2
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(InputError, match="1 images do not fill a batch of 2; give a smaller batch"):
+        trained(tmp_path, indices=[0])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"the folder '.*file/a' cannot be made"):
+        trained(tmp_path / "file" / "a")
+    trained(tmp_path / "a", epochs=1)
+    content = (tmp_path / "a" / "last.ckpt").read_bytes()
+    with pytest.raises(InputError, match=r"last\.ckpt' belongs to another training"):
+        trained(tmp_path / "a", settings=IRNSettings(radius=3, width=32))
+    (tmp_path / "a" / "last.ckpt").write_bytes(content[:999])
+    with pytest.raises(InputError, match=r"last\.ckpt' is damaged; delete it and begin again"):
+        trained(tmp_path / "a")
+    with pytest.raises(ModelError, match=r"the loss at step . is nan; a lower learning rate"):
+        trained(tmp_path / "b", settings=IRNSettings(radius=3, width=16, schedule=Schedule(lr=1e30)))
+
+
+def test_the_last_images_are_left_out(tmp_path):
+    irn, crops = parts(indices=[0, 1, 2, 3, 4])
+    fit(irn, crops, tmp_path, epochs=2, batch=2, device="cpu", progress=False)
+    assert irn.trainer.global_step == 4
