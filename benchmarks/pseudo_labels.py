@@ -1,0 +1,235 @@
+"""From seeds to pseudo-labels on real photographs: the tables of docs/pseudo_labels.md.
+
+    python benchmarks/pseudo_labels.py --data VOCdevkit/VOC2012 --weights voc_animals_lite0.pt \
+        --json docs/figures/pseudo_labels.json
+    python benchmarks/pseudo_labels.py --load docs/figures/pseudo_labels.json --markdown docs/pseudo_labels.md
+
+Every figure is what a `camplug` command says; all commands are in the JSON file. They leave their files in the folder
+pseudo_labels_cache, and a run that was stopped goes on where it was. Thresholds are chosen on train; where a CRF
+follows, on every n-th image of it, since each threshold needs CRFs of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from markdown_tables import renew, table
+from measure import machine
+
+CLASSES = "cat,cow,dog,horse,person,sheep"
+LISTS = Path("tests/voc12_animals_train.txt"), Path("tests/voc12_animals_val.txt")
+VIEWS = "scales=(1, 1.5, 2)"
+ROWS = {
+    "cam": ("CAM (four scales + flip)", "MultiView(CAM)"),
+    "fully": (
+        "Fully-CAM (best recipe)",
+        f"Compete(MultiView(FullyCAM(channel_norm=False), {VIEWS}), judge=MultiView(CAM, {VIEWS}))",
+    ),
+}
+# found on train: labels that are right where they say something, and the walk's numbers
+LABELS = {
+    "cam": {"irn": ["--foreground", "0.5", "--background", "0.22"], "affinity": ["--low", "1.5", "--high", "6"]},
+    "fully": {"irn": ["--foreground", "0.36", "--background", "0.2"], "affinity": ["--low", "2", "--high", "6"]},
+}
+TRAINING = {
+    "irn": shlex.split("--optimizer adamw --lr 0.003 --epochs 4 --batch 8 --crop 320 --scales 0.5 1.5 --width 64"),
+    "affinity": shlex.split("--optimizer adamw --lr 0.003 --epochs 4 --batch 8 --crop 320 --scales 0.75 1.25"),
+}
+WALKS = {"irn": ["--beta", "10", "--power", "1.5", "--clear", "0"], "psa": ["--alpha", "4", "--beta", "8"]}
+AROUND = (-0.06, -0.03, 0.0, 0.03, 0.06)  # thresholds tried before a CRF, around the best without one
+
+
+def parsed(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, help="VOCdevkit/VOC2012")
+    parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument(
+        "--crf-every", type=int, default=8, help="choose thresholds before a CRF on every n-th of train"
+    )
+    parser.add_argument("--cache", type=Path, default=Path("pseudo_labels_cache"))
+    parser.add_argument("--json", type=Path, help="write everything here")
+    parser.add_argument("--load", type=Path, help="measure nothing; print the results of this file")
+    parser.add_argument("--markdown", type=Path, help="renew the tables in this file")
+    return parser.parse_args(argv)
+
+
+class Chain:
+    """Runs `camplug` commands, each once; what they said is kept in the cache."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.cache = args, args.cache
+        self.commands: list[str] = []
+        self.said = self.cache / "said"
+        self.said.mkdir(parents=True, exist_ok=True)
+
+    def camplug(self, *words: Any) -> dict[str, Any]:
+        """What the command says with --json."""
+        command = [str(word) for word in words]
+        line = shlex.join(["camplug", *command])
+        if line not in self.commands:
+            self.commands.append(line)
+        kept = self.said / f"{hashlib.sha256(line.encode()).hexdigest()[:20]}.json"
+        if not kept.exists():
+            print(f"+ {line}", file=sys.stderr, flush=True)
+            start = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-m", "camplug", *command, "--json"], stdout=subprocess.PIPE, text=True, check=False
+            )
+            if done.returncode:
+                raise SystemExit(f"exit code {done.returncode}: {line}")
+            said = json.loads(done.stdout) | {"command": line, "seconds": time.perf_counter() - start}
+            kept.write_text(json.dumps(said))
+        return json.loads(kept.read_text())  # type: ignore[no-any-return]
+
+    def on(self, split: str) -> list[Any]:
+        """Options that name a part of the data."""
+        lists = {"train": LISTS[0], "val": LISTS[1], "some": self.cache / "some_of_train.txt"}
+        return ["--data", f"voc:{self.args.data}", "--split", lists[split]]
+
+    def evaluate(self, folder: Path, split: str, *options: Any) -> dict[str, Any]:
+        return self.camplug("evaluate", folder, *self.on(split), "--classes", CLASSES, *options)
+
+
+def scores(report: dict[str, Any], chosen: float | None = None) -> dict[str, Any]:
+    """What a table says of one evaluation: mIoU, and the mean precision and recall of the objects."""
+    rows = [
+        row for name, row in report["per_class"].items() if name in report["averaged_over"] and name != "background"
+    ]
+    return {
+        "miou": 100 * report["miou"]["present"],
+        "precision": 100 * sum(r["precision"] for r in rows) / len(rows),
+        "recall": 100 * sum(r["recall"] for r in rows) / len(rows),
+        "threshold": report.get("threshold", chosen),
+    }
+
+
+def of_maps(chain: Chain, name: str) -> dict[str, Any]:
+    """Seeds, or walked maps, of both splits: the best threshold on train, and what it gives on both."""
+    folder = {split: chain.cache / f"{name}_{split}" for split in ("train", "val")}
+    on_train = chain.evaluate(folder["train"], "train")
+    threshold = on_train["best_threshold_here"]
+    on_val = chain.evaluate(folder["val"], "val", "--threshold", threshold)
+    return {"train": scores(on_train), "val": scores(on_val), "threshold": threshold}
+
+
+def with_crf(chain: Chain, name: str, best: float) -> dict[str, Any]:
+    """A dense CRF over the maps: its threshold chosen on some of train, then both splits."""
+
+    def labels(threshold: float, split: str) -> dict[str, Any]:
+        source = chain.cache / f"{name}_{'val' if split == 'val' else 'train'}"
+        out = chain.cache / f"{name}_crf_{threshold:g}_{split}"
+        given = ["--threshold", f"{threshold:g}", "--crf", "irn", "--out", out]
+        chain.camplug("pseudo-labels", source, *chain.on(split), *given)
+        return chain.evaluate(out, split)
+
+    tried = {}
+    for step in AROUND:
+        threshold = round(best + step, 2)
+        tried[threshold] = scores(labels(threshold, "some"))["miou"]
+    threshold = max(tried, key=lambda t: tried[t])
+    found = {split: scores(labels(threshold, split), threshold) for split in ("train", "val")}
+    return {**found, "threshold": threshold, "tried": tried}
+
+
+def measured_row(chain: Chain, row: str) -> dict[str, Any]:
+    """All columns of one row."""
+    model = ["--checkpoint", chain.args.weights, "--num-classes", 20]
+    for split in ("train", "val"):
+        given = [*chain.on(split), *model, "--long-side", 320, "--explainer", ROWS[row][1]]
+        chain.camplug("seeds", *given, "--out", chain.cache / f"{row}_{split}")
+    columns: dict[str, Any] = {"seeds": of_maps(chain, row)}
+    columns["crf"] = with_crf(chain, row, columns["seeds"]["threshold"])
+    minutes = {}
+    for walk, kind in (("psa", "affinity"), ("irn", "irn")):
+        heads = chain.cache / f"{row}_{kind}"
+        seeds = chain.cache / f"{row}_train"
+        given = [*chain.on("train"), *model, *LABELS[row][kind], *TRAINING[kind], "--device", "cpu", "--out", heads]
+        trained = chain.camplug("train", kind, seeds, *given)
+        minutes[walk] = trained["seconds"] / 60
+        for split in ("train", "val"):
+            given = [*chain.on(split), "--weights", heads / f"{kind}.pt", *WALKS[walk], "--maps"]
+            source, out = (chain.cache / f"{row}{of}_{split}" for of in ("", f"_{walk}"))
+            chain.camplug("pseudo-labels", source, *given, "--device", "cpu", "--out", out)
+        columns[walk] = of_maps(chain, f"{row}_{walk}")
+    columns["irn_crf"] = with_crf(chain, f"{row}_irn", columns["irn"]["threshold"])
+    return {"label": ROWS[row][0], "explainer": ROWS[row][1], "columns": columns, "training_minutes": minutes}
+
+
+COLUMNS = {
+    "seeds": "seeds",
+    "crf": "+ CRF",
+    "psa": "+ PSA walk",
+    "irn": "+ IRN walk",
+    "irn_crf": "+ IRN walk + CRF",
+}
+
+
+def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
+    chain = Chain(args)
+    ids = LISTS[0].read_text().split()
+    (args.cache / "some_of_train.txt").write_text("\n".join(ids[:: args.crf_every]) + "\n")
+    rows = {row: measured_row(chain, row) for row in args.rows}
+    return {
+        "command": command,
+        "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "numpy", "scipy"]),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
+        "crf_every": args.crf_every,
+        "images": {"train": len(ids), "val": len(LISTS[1].read_text().split())},
+        "rows": rows,
+        "commands": chain.commands,
+    }
+
+
+def report(data: dict[str, Any]) -> list[str]:
+    """The tables in Markdown."""
+    lines = [f"`{data['command']}`", ""]
+    lines += [
+        f"Thresholds chosen on train ({data['images']['train']} images; before a CRF on every {data['crf_every']}th of "
+        f"them), val ({data['images']['val']} images) reported; mIoU-7 val, in brackets train.",
+        "",
+    ]
+    body = []
+    for row in data["rows"].values():
+        cells = [row["columns"][c] for c in COLUMNS]
+        body.append([row["label"], *(f"{c['val']['miou']:.1f} ({c['train']['miou']:.1f})" for c in cells)])
+    lines += table(["", *COLUMNS.values()], body)
+    lines += ["Mean precision and recall of the six classes on train, and the threshold:", ""]
+    body = []
+    for row in data["rows"].values():
+        for name, title in COLUMNS.items():
+            c = row["columns"][name]
+            numbers = (f"{c['train'][k]:.1f}" for k in ("precision", "recall"))
+            body.append([f"{row['label'].split(' (')[0]}, {title}", *numbers, f"{c['threshold']:.2f}"])
+    return lines + table(["", "precision", "recall", "threshold"], body)
+
+
+def main(argv: list[str]) -> None:
+    args = parsed(argv)
+    if args.load is None:
+        if args.data is None or args.weights is None:
+            raise SystemExit("give --data and --weights, or --load a result.")
+        words = ["python", "benchmarks/pseudo_labels.py", *argv]
+        data = everything(args, shlex.join(words))
+        if args.json is not None:
+            args.json.write_text(json.dumps(data, indent=1) + "\n")
+    else:
+        data = json.loads(args.load.read_text())
+    lines = report(data)
+    print("\n".join(lines))
+    if args.markdown is not None:
+        renew(args.markdown, "pseudo_labels", lines)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
