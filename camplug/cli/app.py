@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import camplug
-from camplug.cli import compare, evaluate, explain, listing, seeds
+from camplug.cli import compare, evaluate, explain, listing, pseudo_labels, seeds, train
 
 app = typer.Typer(
     name="camplug",
@@ -19,6 +19,8 @@ app = typer.Typer(
 app.command("explain")(explain.explain)
 app.command("compare")(compare.compare)
 app.command("seeds")(seeds.seeds)
+app.add_typer(train.app)
+app.command("pseudo-labels")(pseudo_labels.pseudo_labels)
 app.command("evaluate")(evaluate.evaluate)
 app.command("methods")(listing.methods)
 app.command("models")(listing.models)

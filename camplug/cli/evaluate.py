@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,6 +50,7 @@ def evaluate(  # noqa: PLR0917
     with common.plain_errors():
         from camplug.metrics import Scores
         from camplug.wsss.data import open_data
+        from camplug.wsss.jobs import list_sha256
         from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
 
         if convention not in CONVENTIONS:
@@ -64,19 +64,20 @@ def evaluate(  # noqa: PLR0917
             raise InputError(f"{data!r} has no masks to compare with.")
         names = ["background", *dataset.classes]
         chosen = chosen_classes(classes, names)
-        seeds = SeedFolder(results) if kind(results) == "seeds" else None
+        holds, made_with = kind(results)
+        seeds = SeedFolder(results) if holds == "seeds" else None
         if seeds is None and (threshold is not None or threshold_from is not None):
             raise InputError(f"{str(results)!r} holds label pictures, which have no threshold; leave it out.")
-        if seeds is not None:
-            check_classes(seeds.settings(), dataset.classes)
+        check_classes(made_with, dataset.classes, holds)
         report: dict[str, Any] = {
             "results": str(results),
             "data": data,
             "split": split,
             "images_listed": len(dataset),
-            "list_sha256": hashlib.sha256("\n".join(dataset.ids).encode()).hexdigest()[:16],
+            "list_sha256": list_sha256(dataset),
             "convention": convention,
             "camplug": camplug.__version__,
+            holds: made_with,
         }
         value, how = given_threshold(threshold, threshold_from, report["list_sha256"])
         sweep = None
@@ -94,7 +95,6 @@ def evaluate(  # noqa: PLR0917
             value = best if value is None else value
             scores = Scores.of(sweep.at(value), names, chosen)
             report |= {
-                "seeds": seeds.settings(),
                 "threshold": value,
                 "threshold_chosen": how,
                 "best_threshold_here": best,
@@ -138,20 +138,22 @@ def chosen_classes(text: str | None, names: list[str]) -> list[int]:
     return sorted({0, *(names.index(name) for name in wanted)})
 
 
-def kind(folder: Path) -> str:
-    """Whether a folder holds "seeds" or "labels".
+def kind(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Whether a folder holds "seeds" or "labels", and what they were made with (label pictures may not say it).
 
     Raises:
         InputError: neither.
     """
-    from camplug.wsss.seeds.store import SETTINGS
+    from camplug.wsss.results import SETTINGS
+    from camplug.wsss.seeds import SeedFolder
 
     if not folder.is_dir():
         raise InputError(f"there is no folder {str(folder)!r}.")
     if (folder / SETTINGS).exists():
-        return "seeds"
+        settings = SeedFolder(folder).settings()
+        return ("labels" if settings.get("holds") == "labels" else "seeds"), settings
     if next(folder.rglob("*.png"), None) is not None:
-        return "labels"
+        return "labels", {}
     raise InputError(f"{str(folder)!r} holds neither seeds ({SETTINGS}, made by `camplug seeds`) nor label PNGs.")
 
 
@@ -167,8 +169,8 @@ def check_place(report: Path) -> None:
         raise InputError(f"{str(report)!r} cannot be written: there is no folder {str(report.parent)!r}.")
 
 
-def check_classes(settings: dict[str, Any], classes: tuple[str, ...]) -> None:
-    """Refuse seeds of other classes, or of the same ones in another order.
+def check_classes(settings: dict[str, Any], classes: tuple[str, ...], what: str = "seeds") -> None:
+    """Refuse seeds (or labels) of other classes, or of the same ones in another order.
 
     Raises:
         InputError: so it is.
@@ -178,7 +180,7 @@ def check_classes(settings: dict[str, Any], classes: tuple[str, ...]) -> None:
         differing = next((i for i, pair in enumerate(zip(made, classes, strict=False)) if pair[0] != pair[1]), None)
         which = f"{len(made)} classes" if differing is None else f"class {differing} = {made[differing]!r}"
         has = f"{len(classes)}" if differing is None else f"{classes[differing]!r}"
-        raise InputError(f"the seeds were made for other data: they have {which}, this data has {has}.")
+        raise InputError(f"the {what} were made for other data: they have {which}, this data has {has}.")
 
 
 def given_threshold(threshold: float | None, report: Path | None, images: str) -> tuple[float | None, str]:

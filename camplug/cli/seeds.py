@@ -115,7 +115,7 @@ def seeds(  # noqa: PLR0917
                 shard=(rank, world),
                 step=lambda _: advance(),
             )
-        _tell(folder.path, report, time.perf_counter() - start, (rank, world), as_json)
+        tell("seeds", folder.path, report, time.perf_counter() - start, (rank, world), as_json)
         wait_for_the_others(rank, world)
         if report.broken:
             raise typer.Exit(1)
@@ -172,7 +172,26 @@ def fingerprint(file: Path | None) -> str | None:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
 
 
-def _tell(folder: Path, report: Any, seconds: float, shard: tuple[int, int], as_json: bool) -> None:
+def tell(  # noqa: PLR0917
+    what: str,
+    folder: Path,
+    report: Any,
+    seconds: float,
+    shard: tuple[int, int],
+    as_json: bool,
+    more: dict[str, Any] | None = None,
+) -> None:
+    """Print what a run over a data set did, and what was skipped.
+
+    Args:
+        what: was made.
+        folder: where it lies.
+        report: of `camplug.wsss.jobs.for_each`.
+        seconds: that it took.
+        shard: this process's share.
+        as_json: one JSON document, not a line.
+        more: what else belongs into that document.
+    """
     numbers = {
         "folder": str(folder),
         "shard": list(shard),
@@ -180,13 +199,14 @@ def _tell(folder: Path, report: Any, seconds: float, shard: tuple[int, int], as_
         "found": report.found,
         "seconds_per_image": seconds / report.made if report.made else None,
         "megabytes_per_1000_images": report.bytes / report.made / 1e3 if report.made else None,
+        **(more or {}),
         "broken": [{"image": name, "error": error} for name, error in report.broken],
     }
     if as_json:
         common.print_json(numbers)
     else:
         which = f" (share {shard[0] + 1} of {shard[1]})" if shard[1] > 1 else ""
-        text = f"{folder}{which}: {report.made} seeds made, {report.found} were there"
+        text = f"{folder}{which}: {report.made} {what} made, {report.found} were there"
         if report.made:
             text += (
                 f"; {numbers['seconds_per_image']:.2f} s per image, "

@@ -27,13 +27,14 @@ class IRNSettings:
         radius: pairs closer than this many grid positions are compared in training.
         width: channels of the displacement head; 0 leaves it out, and with it instances.
         schedule: of the boundary head.
-        displacement_lr: the displacement head's learning rate relative to it.
+        displacement_lr: the displacement head's learning rate relative to it; None is 10 for SGD, as in the paper, and
+            1 for AdamW, whose steps do not depend on the gradient's scale.
     """
 
     radius: int = 10
     width: int = 256
     schedule: Schedule = field(default_factory=Schedule)
-    displacement_lr: float = 10.0
+    displacement_lr: float | None = None
 
 
 class IRN(LightningModule):
@@ -58,8 +59,13 @@ class IRN(LightningModule):
     def configure_optimizers(self) -> Any:
         groups: list[tuple[torch.nn.Module, float]] = [(self.boundary, 1.0)]
         if self.displacement is not None:
-            groups.append((self.displacement, self.settings.displacement_lr))
+            groups.append((self.displacement, self._displacement_lr()))
         return self.settings.schedule.optimizers(groups, int(self.trainer.estimated_stepping_batches))
+
+    def _displacement_lr(self) -> float:
+        if self.settings.displacement_lr is not None:
+            return self.settings.displacement_lr
+        return 10.0 if self.settings.schedule.optimizer == "sgd" else 1.0
 
     @override
     def training_step(self, batch: Crop, batch_idx: int) -> Tensor:
@@ -77,22 +83,35 @@ class IRN(LightningModule):
         return loss
 
     @torch.no_grad()
-    def look(self, photo: NDArray[np.uint8], *, mirrored: bool = True) -> tuple[Tensor, Tensor | None]:
-        """The boundaries [h,w] in [0, 1] and the displacements [2,h,w] of a photograph, at stride 4.
+    def boundaries(self, photo: NDArray[np.uint8]) -> Tensor:
+        """The boundaries of a photograph, [h,w] in [0, 1] at stride 4.
 
-        Boundaries are the sigmoid of the mean logits of the photograph and its mirror image. Any size is possible:
-        sides are filled up to whole positions only, and what is filled is cut away.
+        The sigmoid of the mean logits of the photograph and its mirror image. Any size is possible: sides are filled up
+        to whole positions only, and what is filled is cut away.
 
         Args:
             photo: RGB uint8 [H,W,3].
-            mirrored: whether the mirror image is asked, too.
         """
+        x, (h, w) = self._filled(photo)
+        logits = self.boundary(self.backbone(x)) + self.boundary(self.backbone(x.flip(-1))).flip(-1)
+        boundary: Tensor = (logits[0, :h, :w] / 2).sigmoid()
+        return boundary
+
+    @torch.no_grad()
+    def displacements(self, photo: NDArray[np.uint8]) -> Tensor | None:
+        """The displacements of a photograph, [2,h,w] in grid positions at stride 4; None without that head.
+
+        Args:
+            photo: RGB uint8 [H,W,3].
+        """
+        if self.displacement is None:
+            return None
+        x, (h, w) = self._filled(photo)
+        displacement: Tensor = self.displacement(self.backbone(x))[0, :, :h, :w]
+        return displacement
+
+    def _filled(self, photo: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
+        """The photograph as the backbone reads it, and its grid."""
         pixels = torch.from_numpy(np.array(photo)).to(self.device).permute(2, 0, 1)
-        x = filled(self.backbone.normalized(pixels)[None])  # before mirroring, so that the grids fall on each other
-        h, w = grid_size(*photo.shape[:2])
-        features = self.backbone(x)
-        logits = self.boundary(features)
-        if mirrored:
-            logits = (logits + self.boundary(self.backbone(x.flip(-1))).flip(-1)) / 2
-        displacement = None if self.displacement is None else self.displacement(features)[0, :, :h, :w]
-        return logits[0, :h, :w].sigmoid(), displacement
+        # filled before any mirroring, so that the grids fall on each other
+        return filled(self.backbone.normalized(pixels)[None]), grid_size(*photo.shape[:2])

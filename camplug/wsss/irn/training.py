@@ -59,7 +59,7 @@ def set_mean_displacement(irn: IRN, data: SegmentationData, step: Callable[[], N
             photo = np.asarray(data.photo(i))
         except InputError:
             continue
-        displacement = irn.look(photo, mirrored=False)[1]
+        displacement = irn.displacements(photo)
         assert displacement is not None
         total += displacement.double().sum((1, 2)).cpu()
         count += displacement[0].numel()

@@ -74,7 +74,7 @@ class AffinityNet(LightningModule):
         return loss
 
     @torch.no_grad()
-    def look(self, photo: NDArray[np.uint8]) -> SparseAffinity:
+    def affinities(self, photo: NDArray[np.uint8]) -> SparseAffinity:
         """The affinities of a photograph at stride 8.
 
         Any size is possible: sides are filled up to whole positions only, and what is filled is cut away.

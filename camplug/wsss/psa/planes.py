@@ -85,7 +85,7 @@ def refined_labels(
 
     Args:
         maps: [K,H,W] in [0, 1] at the photograph's size; K may be 0.
-        affinity: of the photograph, as `AffinityNet.look` gives it.
+        affinity: of the photograph, as `AffinityNet.affinities` gives it.
         alpha: of the background; see `walk_planes`.
         steps: of the walk; 64 in SEAM.
         beta: the power of affinities.

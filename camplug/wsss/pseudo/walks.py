@@ -27,16 +27,19 @@ class MapWalk(Protocol):
 
 
 class Boundaries(Protocol):
-    """What tells boundaries: an `IRN`, or anything else that looks at photographs."""
+    """What tells boundaries, and maybe displacements: an `IRN`, or anything else that looks at photographs."""
 
-    def look(self, photo: Photo, /) -> tuple[Tensor, Tensor | None]:
-        """Boundaries [h,w] in [0, 1] and displacements [2,h,w], if it has any, on the grid of stride 4."""
+    def boundaries(self, photo: Photo, /) -> Tensor:
+        """Boundaries [h,w] in [0, 1] on the grid of stride 4."""
+
+    def displacements(self, photo: Photo, /) -> Tensor | None:
+        """Displacements [2,h,w] on the grid of stride 4, in its positions, if they are known."""
 
 
 class Affinities(Protocol):
     """What tells affinities: an `AffinityNet`, or anything else that looks at photographs."""
 
-    def look(self, photo: Photo, /) -> SparseAffinity:
+    def affinities(self, photo: Photo, /) -> SparseAffinity:
         """The affinities on the grid of stride 8."""
 
 
@@ -97,7 +100,7 @@ class IRNWalk:
         if not len(maps):
             return np.zeros(maps.shape, np.float32)
         size = (maps.shape[1], maps.shape[2])
-        boundary = self.irn.look(photo)[0].detach()
+        boundary = self.irn.boundaries(photo)
         walked = self._spread(boundary, _on_grid(maps, boundary.device))
         pixels = enlarged(walked, STRIDE, size).clip(0)  # the series may undershoot by its tolerance
         greatest = pixels.max()
@@ -122,9 +125,10 @@ class IRNWalk:
             InputError: photograph and maps do not fit together; an IRN without displacements.
         """
         check_maps(photo, maps)
-        boundary, displacement = self.irn.look(photo)
+        displacement = self.irn.displacements(photo)
         if displacement is None:
             raise InputError("this IRN has no displacements, which tell objects apart; train one with a width above 0.")
+        boundary = self.irn.boundaries(photo)
         return instances(
             _on_grid(maps, boundary.device),
             displacement,
@@ -203,7 +207,7 @@ class PSAWalk:
         if not len(maps):
             return np.ones((1, *maps.shape[1:]), np.float32)
         planes = np.asarray(walk_planes(maps, self.alpha), np.float32)
-        walked = propagate(planes, self.net.look(photo), self.steps, self.beta, tolerance=self.tolerance)
+        walked = propagate(planes, self.net.affinities(photo), self.steps, self.beta, tolerance=self.tolerance)
         scores: Floats = enlarged(torch.from_numpy(walked), CELL, (maps.shape[1], maps.shape[2])).clip(0)
         return scores
 

@@ -76,7 +76,7 @@ def test_width_refused():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (64, 96), (75, 100), (33, 4)])
 def test_any_size(irn, size):
-    boundary, displacement = irn.eval().look(photo(*size))
+    boundary, displacement = irn.eval().boundaries(photo(*size)), irn.displacements(photo(*size))
     assert boundary.shape == grid_size(*size)
     assert displacement.shape == (2, *grid_size(*size))
     assert 0 <= float(boundary.min()) <= float(boundary.max()) <= 1
@@ -85,7 +85,7 @@ def test_any_size(irn, size):
 def test_a_mirrored_photograph_has_mirrored_boundaries(irn):
     """Mirroring is averaged out; exact where the width is whole positions of all strides."""
     pixels = photo(32, 64)
-    one, other = (irn.eval().look(p)[0] for p in (pixels, pixels[:, ::-1]))
+    one, other = (irn.eval().boundaries(p) for p in (pixels, pixels[:, ::-1]))
     torch.testing.assert_close(one, other.flip(-1))
 
 
@@ -93,7 +93,7 @@ def test_a_mirrored_photograph_has_mirrored_boundaries(irn):
 def test_stages_of_real_architectures(name):
     net = IRN(Backbone(timm.create_model(name, num_classes=3).eval()), IRNSettings(width=16)).eval()
     assert net.backbone.strides == sorted(net.backbone.strides)
-    boundary, displacement = net.look(photo(45, 70))
+    boundary, displacement = net.boundaries(photo(45, 70)), net.displacements(photo(45, 70))
     assert boundary.shape == (12, 18)
     assert displacement.shape == (2, 12, 18)
 
@@ -133,16 +133,16 @@ def test_the_mean_displacement_is_that_of_all_positions(irn):
                 raise InputError("broken")
             return photo(20 + 12 * i, 33)
 
-    found = [irn.eval().look(photo(20 + 12 * i, 33), mirrored=False)[1].flatten(1) for i in (0, 2)]
+    found = [irn.eval().displacements(photo(20 + 12 * i, 33)).flatten(1) for i in (0, 2)]
     set_mean_displacement(irn, Two())
     torch.testing.assert_close(irn.displacement.mean, torch.cat(found, 1).mean(1))
-    again = [irn.look(photo(20 + 12 * i, 33), mirrored=False)[1].flatten(1) for i in (0, 2)]
+    again = [irn.displacements(photo(20 + 12 * i, 33)).flatten(1) for i in (0, 2)]
     torch.testing.assert_close(torch.cat(again, 1).mean(1), torch.zeros(2), atol=1e-6, rtol=0)
 
 
 def test_without_width_there_are_boundaries_only(irn):
     net = IRN(irn.backbone, IRNSettings(width=0)).eval()
-    assert net.look(photo(20, 20))[1] is None
+    assert net.displacements(photo(20, 20)) is None
     assert not any("displacement" in name for name in net.state_dict())
 
 
@@ -165,3 +165,13 @@ def test_the_optimizer_has_no_momentum_by_default(irn):
 def test_losses_and_paths_need_no_lightning():
     code = "import camplug.wsss.irn.paths, camplug.wsss.irn.losses, sys; assert 'lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "told", "factor"), [("sgd", None, 10), ("adamw", None, 1), ("sgd", 2.0, 2), ("adamw", 0.5, 0.5)]
+)
+def test_the_displacement_heads_learning_rate(irn, optimizer, told, factor):
+    net = IRN(irn.backbone, IRNSettings(width=16, schedule=Schedule(optimizer, lr=0.01), displacement_lr=told))
+    net._trainer = type("Trainer", (), {"estimated_stepping_batches": 10})()
+    made = net.configure_optimizers()["optimizer"]
+    assert [g["lr"] for g in made.param_groups] == pytest.approx([0.01, 0.01 * factor])

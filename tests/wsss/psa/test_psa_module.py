@@ -139,7 +139,7 @@ def test_crops_need_not_be_multiples_of_32():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (40, 1), (32, 64), (33, 65), (75, 101)])
 def test_photographs_of_any_size(size):
-    affinity = network().look(photo(*size))
+    affinity = network().affinities(photo(*size))
     assert isinstance(affinity, SparseAffinity)
     assert affinity.size == grid_size(*size)
     planes = np.random.default_rng(1).random((2, *affinity.size)).astype(np.float32)
@@ -155,14 +155,14 @@ def test_look_is_the_affinity_of_the_features():
     net, picture = network(), photo(24, 40)
     image = net.backbone.normalized(torch.from_numpy(picture).permute(2, 0, 1))[None]
     planes = feature_affinity(net(image), 5)[0].detach()
-    matrix = net.look(picture).matrix
+    matrix = net.affinities(picture).matrix
     assert matrix[0, 1] == planes[0, 0, 0]
     assert matrix[6, 1 * 5 + 4] == planes[2, 1, 1]  # (1, 1) and (1, 4): three steps to the right
     assert matrix[2, 2 * 5 + 2] == planes[half_disc(5).index((2, 0)), 0, 2]
 
 
 def test_a_grid_smaller_than_the_radius_has_all_its_pairs():
-    assert network().look(photo(16, 16)).matrix.nnz == 4 * 4
+    assert network().affinities(photo(16, 16)).matrix.nnz == 4 * 4
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_grid_smaller_than_the_radius_has_all_its_pairs():
 )
 def test_look_refuses_what_is_no_photograph(wrong):
     with pytest.raises(InputError, match=r"RGB uint8 \[H,W,3\]"):
-        network().look(wrong)
+        network().affinities(wrong)
 
 
 def test_settings_are_checked_at_once():

@@ -22,8 +22,11 @@ class Two:
             self.displacement = torch.zeros(2, 8, 16)
             self.displacement[1] = torch.where(columns < 8, 3, 12) - columns
 
-    def look(self, photo):
-        return self.boundary, self.displacement
+    def boundaries(self, photo):
+        return self.boundary
+
+    def displacements(self, photo):
+        return self.displacement
 
 
 PHOTO = np.zeros((32, 64, 3), np.uint8)

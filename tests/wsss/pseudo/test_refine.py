@@ -38,8 +38,11 @@ class Drawn:
     def __init__(self, boundary):
         self.boundary = boundary
 
-    def look(self, photo):
-        return torch.from_numpy(self.boundary), None
+    def boundaries(self, photo):
+        return torch.from_numpy(self.boundary)
+
+    def displacements(self, photo):
+        return None
 
 
 class Known:
@@ -48,13 +51,15 @@ class Known:
     def __init__(self, matrix, size):
         self.affinity = SparseAffinity(matrix, size)
 
-    def look(self, photo):
+    def affinities(self, photo):
         return self.affinity
 
 
 class Untouched:
-    def look(self, photo):
+    def affinities(self, photo):
         raise AssertionError("nobody needs this network")
+
+    boundaries = displacements = affinities
 
 
 # ---- the references

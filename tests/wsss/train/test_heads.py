@@ -40,8 +40,8 @@ def test_irn_comes_back(tmp_path):
     back = load_irn(tmp_path / "irn.pt", tiny())
     assert back.settings == irn.settings
     assert not back.training
-    for one, other in zip(irn.look(PHOTO), back.look(PHOTO), strict=True):
-        assert torch.equal(one, other)
+    assert torch.equal(irn.boundaries(PHOTO), back.boundaries(PHOTO))
+    assert torch.equal(irn.displacements(PHOTO), back.displacements(PHOTO))
     heads = load_heads(tmp_path / "irn.pt")
     assert (heads.kind, heads.layers, heads.made_with) == ("irn", irn.backbone.names, MADE_WITH)
     assert sum(t.numel() for t in heads.state.values()) == sum(t.numel() for t in irn.state_dict().values())
@@ -56,8 +56,8 @@ def test_irn_without_displacements_and_with_other_layers_and_normalisation(tmp_p
     back = load_irn(tmp_path / "irn.pt", tiny())
     assert back.backbone.names == ["one", "two"]
     assert (back.backbone.preprocess.mean, back.backbone.preprocess.std) == (preprocess.mean, preprocess.std)
-    assert torch.equal(irn.look(PHOTO)[0], back.look(PHOTO)[0])
-    assert back.look(PHOTO)[1] is None
+    assert torch.equal(irn.boundaries(PHOTO), back.boundaries(PHOTO))
+    assert back.displacements(PHOTO) is None
 
 
 def test_affinitynet_comes_back(tmp_path):
@@ -65,7 +65,7 @@ def test_affinitynet_comes_back(tmp_path):
     save_affinitynet(tmp_path / "affinity.pt", net)
     back = load_affinitynet(tmp_path / "affinity.pt", tiny())
     assert back.settings == net.settings
-    one, other = (n.look(PHOTO).matrix.toarray() for n in (net, back))
+    one, other = (n.affinities(PHOTO).matrix.toarray() for n in (net, back))
     np.testing.assert_array_equal(one, other)
 
 

@@ -1,0 +1,210 @@
+"""`camplug pseudo-labels`: from the seeds of a data set to its label pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from camplug.cli import common
+from camplug.cli.config import read_config
+from camplug.cli.evaluate import check_classes, kind
+from camplug.cli.seeds import NUMBER, device_of, share, tell, wait_for_the_others
+from camplug.cli.walk import (
+    chosen_walk,
+    facts_of,
+    lines_of,
+    refuse_idle,
+    scores_of,
+    settings_of_walk,
+    threshold_of,
+)
+from camplug.errors import InputError
+
+if TYPE_CHECKING:
+    from camplug.wsss.crf import CRFSettings
+    from camplug.wsss.jobs import Report
+
+OPTIONS: dict[str, Any] = {
+    "seeds": str,
+    "data": str,
+    "split": str,
+    "out": str,
+    "walk": str,
+    "weights": str,
+    "model": str,
+    "checkpoint": str,
+    "num_classes": int,
+    "threshold": NUMBER,
+    "threshold_from": str,
+    "alpha": NUMBER,
+    "beta": NUMBER,
+    "steps": int,
+    "power": NUMBER,
+    "clear": NUMBER,
+    "crf": str,
+    "certainty": NUMBER,
+    "number": str,
+    "device": str,
+}
+DEFAULTS: dict[str, Any] = {"out": "labels", "crf": "irn", "certainty": 0.7, "number": "uint8"}
+Crf = Annotated[str | None, typer.Option(help="Dense CRF: irn, psa, deeplab or none.", show_default="irn")]
+
+
+def pseudo_labels(  # noqa: PLR0917
+    seeds: Annotated[
+        Path | None, typer.Argument(help="Folder of seeds, made by `camplug seeds`.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path.", show_default="none, one must be given"
+        ),
+    ] = None,
+    split: common.Split = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the label pictures.", show_default="labels")
+    ] = None,
+    walk: Annotated[
+        str | None,
+        typer.Option(help="Random walk: none, irn or psa.", show_default="what the weights are for, none without"),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Heads made by `camplug train irn` or `camplug train affinity`.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="As for `camplug explain`.", show_default="the one that the weights name"),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="State dict to load into the model.", show_default="the one that the weights name"),
+    ] = None,
+    num_classes: common.NumClasses = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Up to here a pixel is background; not for psa.", show_default="0.25 for irn, else none"),
+    ] = None,
+    threshold_from: Annotated[
+        Path | None,
+        typer.Option(help="Take the threshold that was best in this report (.json) of `camplug evaluate`."),
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Of psa: the lower, the more background.", show_default="16")
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Power of affinities.", show_default="10 for irn, 8 for psa")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the walk.", show_default="256")] = None,
+    power: Annotated[float | None, typer.Option(help="Of irn: power of the maps.", show_default="1")] = None,
+    clear: Annotated[
+        float | None, typer.Option(help="Of irn: how much boundaries are cleared of the maps.", show_default="1")
+    ] = None,
+    crf: Crf = None,
+    certainty: Annotated[
+        float | None, typer.Option(help="What the CRF gives a label to begin with.", show_default="0.7")
+    ] = None,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Store the walked maps as seeds, to choose a threshold on.")
+    ] = False,
+    number: Annotated[
+        str | None, typer.Option(help="What --maps stores maps in: uint8 or float16.", show_default="uint8")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...", show_default="cuda where there is one")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML or YAML file with any of these options; the command line comes first.")
+    ] = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """Make pseudo-labels from seeds: a random walk (IRN or PSA) if wanted, a background, a dense CRF.
+
+    Writes palette PNGs. Stopped at any moment, the same command goes on where it was.
+    Under torchrun each process takes its share: torchrun --nproc-per-node 2 -m camplug pseudo-labels ...
+    Broken images, and those without a seed, are listed at the end, exit code 1.
+    """
+    given = dict(locals())
+    with common.plain_errors():
+        from camplug.wsss.data import open_data
+        from camplug.wsss.jobs import list_sha256
+        from camplug.wsss.pseudo import LabelFolder, PseudoLabels, make_labels, make_walked_seeds
+        from camplug.wsss.seeds import SeedFolder
+        from camplug.wsss.seeds.store import check_number
+
+        told = read_config(config, OPTIONS) | {k: v for k, v in given.items() if k in OPTIONS and v is not None}
+        chosen = DEFAULTS | told
+        source, made_with = seeds_of(chosen)
+        rank, world = share()
+        dataset = open_data(str(chosen["data"]), chosen.get("split"))
+        check_classes(made_with, dataset.classes)
+        kind_of_walk = chosen_walk(chosen)
+        refuse_idle(told, kind_of_walk, maps)
+        walk_settings = settings_of_walk(kind_of_walk, chosen)
+        value, how = (None, "")
+        if not maps and kind_of_walk != "psa":
+            before = made_with.get("walk") if walk_settings is None else walk_settings
+            value, how = threshold_of(chosen, before, list_sha256(dataset), kind_of_walk)
+        dense = crf_of(chosen["crf"])
+        scores = scores_of(chosen, value, walk_settings, device_of(chosen.get("device"), rank))
+        facts = facts_of(walk_settings, value, how)
+        made_of: dict[str, Any] = {"classes": list(dataset.classes), "seeds": made_with, "walk": walk_settings}
+        path, what = Path(str(chosen["out"])), "seeds" if maps else "labels"
+        make: Callable[..., Report]
+        if maps:
+            check_number(chosen["number"])
+            walked = SeedFolder(path)
+            walked.prepare(made_of | {"number": chosen["number"]})
+            make = partial(make_walked_seeds, scores, dataset, source, walked, number=chosen["number"])
+        else:
+            refined = {"crf": None if dense is None else asdict(dense), "certainty": chosen["certainty"]}
+            labels = PseudoLabels(scores, dense, float(chosen["certainty"]))
+            folder = LabelFolder(path)
+            folder.prepare(made_of | {"threshold": value} | refined)
+            make = partial(make_labels, labels, dataset, source, folder)
+        if rank == 0 and not as_json:
+            for line in lines_of(facts):
+                common.out.print(common.escaped(line), soft_wrap=True)
+        start = time.perf_counter()
+        with common.progress(what, len(range(rank, len(dataset), world)), shown=rank == 0) as advance:
+            report = make(shard=(rank, world), step=lambda _: advance())
+        seconds = time.perf_counter() - start
+        tell(what, path, report, seconds, (rank, world), as_json, facts)
+        wait_for_the_others(rank, world)
+        if report.broken:
+            raise typer.Exit(1)
+
+
+def seeds_of(chosen: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The folder of seeds, and what they were made with.
+
+    Raises:
+        InputError: none is named, or no data; the folder holds something else.
+    """
+    from camplug.wsss.seeds import SeedFolder
+
+    if chosen.get("seeds") is None:
+        raise InputError("the folder of seeds is missing; write for instance: camplug pseudo-labels seeds --data ...")
+    if chosen.get("data") is None:
+        raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split train.")
+    folder = Path(str(chosen["seeds"]))
+    holds, settings = kind(folder)
+    if holds != "seeds":
+        raise InputError(f"{str(folder)!r} holds label pictures; give a folder of seeds, made by `camplug seeds`.")
+    return SeedFolder(folder), settings
+
+
+def crf_of(text: str) -> CRFSettings | None:
+    """The CRF that a text names.
+
+    Raises:
+        InputError: there is no such one.
+    """
+    from camplug.wsss.crf import PRESETS
+
+    if text != "none" and text not in PRESETS:
+        raise InputError(f"--crf {text!r}; allowed are {', '.join(PRESETS)} and none.")
+    return PRESETS.get(text)

@@ -1,0 +1,205 @@
+"""`camplug train irn` and `camplug train affinity`: the networks that random walks ask, from seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from camplug.cli import common
+from camplug.cli import train_options as of
+from camplug.cli.config import read_config
+from camplug.cli.evaluate import check_classes
+from camplug.cli.options import takes
+from camplug.cli.pseudo_labels import crf_of, seeds_of
+from camplug.cli.seeds import NUMBER, device_of, share
+from camplug.cli.walk import need_lightning
+from camplug.errors import InputError
+
+app = typer.Typer(
+    name="train",
+    help="Train the networks that refine seeds.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+STOPPED = 130  # what shells say of a command that Ctrl-C ended
+S = TypeVar("S")
+
+
+@app.command("irn")
+@takes(of.TrainOptions)
+def irn(
+    foreground: Annotated[float | None, typer.Option(help="Labels: above this an object.", show_default="0.3")] = None,
+    background: Annotated[
+        float | None, typer.Option(help="Labels: up to this background.", show_default="0.05")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Channels of the displacement head; 0 for none.", show_default="256")
+    ] = None,
+    **given: Any,
+) -> None:
+    """Train IRN's boundaries and displacements on a classifier, from its seeds; writes OUT/irn.pt.
+
+    Stopped at any moment, the same command goes on where it was.
+    Images without a seed or label picture, and broken ones, are left out and listed, exit code 1.
+    """
+    given |= {"foreground": foreground, "background": background, "width": width}
+    with _stoppable(), common.plain_errors():
+        chosen = _chosen(given, of.OF_IRN, "runs/irn")
+        from camplug.wsss.irn.run import IRNTraining, train_irn
+
+        settings = _changed(IRNTraining(), chosen, ("foreground", "background"))
+        _run(train_irn, settings, chosen, given["as_json"])
+
+
+@app.command("affinity")
+@takes(of.TrainOptions)
+def affinity(
+    low: Annotated[
+        float | None, typer.Option(help="Labels: the alpha that names sure objects.", show_default="4")
+    ] = None,
+    high: Annotated[
+        float | None, typer.Option(help="Labels: the alpha that names sure background.", show_default="32")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Channels of the features, a multiple of 56.", show_default="448")
+    ] = None,
+    **given: Any,
+) -> None:
+    """Train PSA's AffinityNet on a classifier, from its seeds; writes OUT/affinity.pt.
+
+    Stopped at any moment, the same command goes on where it was.
+    Images without a seed or label picture, and broken ones, are left out and listed, exit code 1.
+    """
+    given |= {"low": low, "high": high, "width": width}
+    with _stoppable(), common.plain_errors():
+        chosen = _chosen(given, of.OF_PSA, "runs/affinity")
+        from camplug.wsss.psa.run import PSATraining, train_affinitynet
+
+        settings = _changed(PSATraining(), chosen, ("low", "high"))
+        _run(train_affinitynet, settings, chosen, given["as_json"])
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        common.err.print("stopped; the same command goes on where it was.")
+        raise typer.Exit(STOPPED) from None
+
+
+def _chosen(given: dict[str, Any], own: dict[str, Any], out: str) -> dict[str, Any]:
+    """All options that are set, those of the command line before those of the file.
+
+    Raises:
+        InputError: what can be refused before anything is loaded.
+    """
+    need_lightning()
+    allowed = of.OPTIONS | own
+    chosen = of.DEFAULTS | {"out": out} | read_config(given["config"], allowed)
+    chosen |= {k: v for k, v in given.items() if k in allowed and v is not None}
+    if share()[1] > 1:
+        raise InputError("training runs in one process on one device; start it without torchrun.")
+    if (chosen.get("seeds") is None) == (chosen.get("labels") is None):
+        raise InputError("give either a folder of seeds or, with --labels, one of label pictures.")
+    if chosen.get("data") is None:
+        raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split train.")
+    if chosen.get("num_classes") is not None and chosen["num_classes"] < 1:
+        raise InputError(f"num_classes = {chosen['num_classes']}; give at least 1.")
+    if chosen["workers"] < 0:
+        raise InputError(f"--workers {chosen['workers']}; give 0 or more.")
+    scales = chosen.get("scales")
+    if scales is not None:
+        if len(scales) != 2 or not all(isinstance(s, NUMBER) and not isinstance(s, bool) for s in scales):
+            raise InputError(f"scales = {scales!r}; give the smallest and the largest factor, such as [0.5, 1.5].")
+        chosen["scales"] = (float(scales[0]), float(scales[1]))
+    return chosen
+
+
+def _changed(settings: Any, chosen: dict[str, Any], of_labels: tuple[str, ...]) -> Any:
+    """Settings of a training with the chosen options in place of the defaults.
+
+    Raises:
+        InputError: an option out of its range, or of the labels, which are ready-made.
+    """
+    idle = [name for name in (*of_labels, "crf") if name in chosen and chosen.get("labels") is not None]
+    if idle:
+        raise InputError(f"--{idle[0]} has no effect on ready-made labels; leave it out.")
+
+    def changed(part: S) -> S:
+        names = {f.name for f in fields(part)}  # type: ignore[arg-type]
+        return replace(part, **{k: v for k, v in chosen.items() if k in names})  # type: ignore[type-var]
+
+    network = replace(settings.network, schedule=changed(settings.network.schedule))
+    network = replace(network, **{k: chosen[k] for k in ("radius", "width") if k in chosen})
+    own = {name: chosen[name] for name in of_labels if name in chosen}
+    if "crf" in chosen:
+        own["crf"] = crf_of(chosen["crf"])
+    return replace(settings, network=network, training=changed(settings.training), **own)
+
+
+def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_json: bool) -> None:
+    """Train, and tell what came out."""
+    from camplug.wsss.data import open_data
+    from camplug.wsss.train.run import Watch
+
+    class Shown(Watch):
+        bars = common.err.is_terminal and not as_json
+
+        @contextmanager
+        def steps(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+            with common.progress(what, total) as advance:
+                yield advance
+
+        def done(self, text: str) -> None:
+            if not as_json:
+                common.out.print(common.escaped(text), soft_wrap=True)
+
+    labels_from: Any = chosen.get("labels")
+    made_with: dict[str, Any] = {}
+    if labels_from is None:
+        labels_from, made_with = seeds_of(chosen)
+    else:
+        labels_from = Path(str(labels_from))
+    dataset = open_data(str(chosen["data"]), chosen.get("split"))
+    check_classes(made_with, dataset.classes)
+    weights = None if chosen.get("checkpoint") is None else Path(str(chosen["checkpoint"]))
+    device = device_of(chosen.get("device"), 0)
+    model = common.load(str(chosen["model"]), weights, chosen.get("num_classes"), device)
+    names = [name.strip() for name in str(chosen["layers"]).split(",")]
+    done = train(
+        model,
+        dataset,
+        labels_from,
+        Path(str(chosen["out"])),
+        settings,
+        layers=names[0] if len(names) == 1 else names,
+        preprocess=common.explainer_options(model, None, chosen.get("mean"), chosen.get("std")).get("transform"),
+        workers=chosen["workers"],
+        made_with={
+            "model": chosen["model"],
+            "checkpoint": None if weights is None else str(weights.resolve()),
+            "num_classes": chosen.get("num_classes"),
+        },
+        watch=Shown(),
+    )
+    if as_json:
+        common.print_json(
+            {
+                "folder": str(chosen["out"]),
+                "file": str(done.file),
+                "labels": None if done.labels is None else {"made": done.labels.made, "found": done.labels.found},
+                "images": done.images,
+                "losses": done.losses,
+                "broken": [{"image": name, "error": error} for name, error in done.broken],
+            }
+        )
+    common.show_broken(done.broken)
+    if done.broken:
+        raise typer.Exit(1)

@@ -1,0 +1,190 @@
+"""Which random walk `camplug pseudo-labels` makes, with which numbers, and which threshold follows it."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from camplug.cli import common
+from camplug.cli.evaluate import given_threshold
+from camplug.cli.seeds import fingerprint
+from camplug.errors import InputError
+
+WALKS = ("none", "irn", "psa")
+OF_WALK: dict[str, dict[str, float]] = {  # what a walk is told, and its default
+    "none": {},
+    "irn": {"beta": 10.0, "steps": 256, "power": 1.0, "clear": 1.0},
+    "psa": {"alpha": 16.0, "beta": 8.0, "steps": 256},
+}
+PAPERS = 0.25, "IRN's own, chosen for other seeds: choose yours with --maps and `camplug evaluate`"
+
+
+def chosen_walk(chosen: dict[str, Any]) -> str:
+    """Which walk is meant: the one that is named, or the one that the weights are for.
+
+    Raises:
+        InputError: no such walk; weights that are missing, of another kind, or for nothing.
+    """
+    from camplug.wsss.train.heads import load_heads
+
+    walk, weights = chosen.get("walk"), chosen.get("weights")
+    if walk not in (None, *WALKS):
+        raise InputError(f"--walk {walk!r}; allowed are {', '.join(WALKS)}.")
+    if weights is None:
+        if walk in (None, "none"):
+            return "none"
+        command = "irn" if walk == "irn" else "affinity"
+        raise InputError(f"--walk {walk} needs --weights; `camplug train {command}` makes them.")
+    if walk == "none":
+        raise InputError("--walk none uses no --weights; leave one of the two out.")
+    found: str = load_heads(weights, kind=walk).kind
+    return found
+
+
+def refuse_idle(told: dict[str, Any], walk: str, maps: bool) -> None:
+    """Refuse options that would change nothing.
+
+    Raises:
+        InputError: there is one.
+    """
+    if maps and walk == "none":
+        raise InputError("--maps stores the maps after a walk; give --weights of one.")
+    other = {name for options in OF_WALK.values() for name in options} - set(OF_WALK[walk])
+    if walk == "none":
+        other |= {"model", "checkpoint", "num_classes"}
+    if walk == "psa":
+        other |= {"threshold", "threshold_from"}
+    idle = [name for name in told if name in other]
+    if idle:
+        hint = "; it has a background of its own, see --alpha" if walk == "psa" and "threshold" in idle[0] else ""
+        raise InputError(f"--{idle[0].replace('_', '-')} has no effect with --walk {walk}{hint}; leave it out.")
+    idle = [n for n in told if n in ({"threshold", "threshold_from", "crf", "certainty"} if maps else {"number"})]
+    if idle:
+        how = "with --maps" if maps else "without --maps"
+        raise InputError(f"--{idle[0].replace('_', '-')} has no effect {how}; leave it out.")
+
+
+def settings_of_walk(walk: str, chosen: dict[str, Any]) -> dict[str, Any] | None:
+    """What the walk is told, and the fingerprint of its weights; None without a walk."""
+    if walk == "none":
+        return None
+    numbers = {name: chosen.get(name, default) for name, default in OF_WALK[walk].items()}
+    return {"kind": walk, "weights": fingerprint(Path(str(chosen["weights"]))), **numbers}
+
+
+def threshold_of(
+    chosen: dict[str, Any], walk: dict[str, Any] | None, images: str, kind_of_walk: str
+) -> tuple[float, str]:
+    """The background threshold, and in words where it comes from.
+
+    Args:
+        chosen: the options.
+        walk: what the maps that it cuts have walked, if they did.
+        images: the hash of the list of images.
+        kind_of_walk: of this run.
+
+    Raises:
+        InputError: none is given and none is known; a report of other maps; not from 0 to below 1.
+    """
+    report = chosen.get("threshold_from")
+    if chosen.get("threshold") is not None and report is not None:
+        raise InputError("--threshold and --threshold-from exclude each other; give one.")
+    path = None if report is None else Path(str(report))
+    value, how = given_threshold(chosen.get("threshold"), path, images)
+    if path is not None:
+        before = json.loads(path.read_text(encoding="utf-8")).get("seeds", {}).get("walk")
+        if before != walk:
+            has, wanted = (("walked maps" if w else "maps before any walk") for w in (before, walk))
+            wanted = "maps of another walk" if before and walk else wanted
+            raise InputError(
+                f"{str(path)!r} chose its threshold on {has}, and here it would cut {wanted}; make those of that "
+                "split, with --maps where there is a walk, and give the report of `camplug evaluate` on them."
+            )
+    if value is not None:
+        return value, how
+    if kind_of_walk == "irn":
+        return PAPERS
+    raise InputError(
+        "--threshold is missing: up to which value a map is background; choose it with `camplug evaluate` on another "
+        "split, and give it, or the report with --threshold-from."
+    )
+
+
+def scores_of(chosen: dict[str, Any], threshold: float | None, walk: dict[str, Any] | None, device: str) -> Any:
+    """What scores the classes of a photograph's pixels, with its network loaded.
+
+    Raises:
+        InputError: a number out of range; a classifier that is not known, or not the one of the weights.
+    """
+    from camplug.wsss.pseudo import IRNWalk, PSAWalk, Threshold
+
+    if walk is None:
+        assert threshold is not None
+        return Threshold(threshold)
+    numbers = {name: walk[name] for name in OF_WALK[walk["kind"]]}
+    if walk["kind"] == "psa":
+        return PSAWalk(network_of(chosen, device), **numbers)
+    return IRNWalk(network_of(chosen, device), PAPERS[0] if threshold is None else threshold, **numbers)
+
+
+def network_of(chosen: dict[str, Any], device: str) -> Any:
+    """The network of the weights, on the classifier that they name unless another one is given.
+
+    Raises:
+        InputError: lightning is missing; no classifier is known, or it is another one than that of the weights.
+    """
+    from camplug.wsss.train.heads import load_heads
+
+    need_lightning()
+    heads = load_heads(chosen["weights"])
+    known = heads.made_with | {k: v for k, v in chosen.items() if v is not None}
+    if known.get("model") is None:
+        raise InputError(f"{str(chosen['weights'])!r} does not name its classifier; give it with --model.")
+    checkpoint = None if known.get("checkpoint") is None else Path(str(known["checkpoint"]))
+    model = common.load(str(known["model"]), checkpoint, known.get("num_classes"), device)
+    if heads.kind == "irn":
+        from camplug.wsss.irn.files import load_irn
+
+        return load_irn(chosen["weights"], model)
+    from camplug.wsss.psa.files import load_affinitynet
+
+    return load_affinitynet(chosen["weights"], model)
+
+
+def need_lightning() -> None:
+    """Refuse to go on without the package that trained networks are built with.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    if find_spec("lightning") is None:
+        raise InputError('this needs the package lightning; install it with: pip install "camplug[train]".')
+
+
+def facts_of(walk: dict[str, Any] | None, threshold: float | None, how: str) -> dict[str, Any]:
+    """What is told of a run beside its counts."""
+    from camplug.wsss.affinity import chebyshev_terms
+
+    facts: dict[str, Any] = {}
+    if walk is not None:
+        coefficients, bound = chebyshev_terms(walk["steps"])
+        facts["walk"] = {**walk, "products": len(coefficients) - 1, "error_bound": bound}
+    if threshold is not None:
+        facts |= {"threshold": threshold, "threshold_chosen": how}
+    return facts
+
+
+def lines_of(facts: dict[str, Any]) -> list[str]:
+    """The same in words."""
+    lines = []
+    if "walk" in facts:
+        walk = facts["walk"]
+        lines.append(
+            f"walk {walk['kind']}: {walk['steps']} steps in {walk['products']} products, error at most "
+            f"{walk['error_bound']:.1e}"
+        )
+    if "threshold" in facts:
+        lines.append(f"threshold {facts['threshold']:g}, {facts['threshold_chosen']}")
+    return lines
