@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
         name, photo, truth = data.ids[i], np.asarray(data.photo(i)), data.mask(i)
         seed, after = seeds.load(name), walked.load(name)
         labels = in_data(with_background(after.full(), columns["irn"]["threshold"]), after.classes)
-        boundary = irn.look(photo)[0].numpy()
+        boundary = irn.boundaries(photo).numpy()
         pictures = (
             colorize(seed.full().max(0)),
             np.repeat((255 * boundary).astype(np.uint8)[..., None], 3, axis=2),
