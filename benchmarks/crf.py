@@ -10,6 +10,7 @@ photographs; else the Gaussian lattice of this size is, as in a run over a data 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -141,7 +142,8 @@ def main(argv: list[str]) -> None:
     photo = photo_of(args.photo)
     body = [row(photo, k, preset, args.rounds, not args.no_memory) for preset in args.presets for k in args.classes]
     about = machine(torch.device("cpu"), ["camplug", "pydensecrf2", "numpy", "scipy"])
-    lines = table(HEAD + ([] if args.no_memory else PEAKS), body)
+    lines = [f"`{shlex.join(['python', 'benchmarks/crf.py', *argv])}`", ""]
+    lines += table(HEAD + ([] if args.no_memory else PEAKS), body)
     lines += [
         f"{photo.shape[1]}x{photo.shape[0]} pixels, {args.rounds} rounds, median (quartiles). {about['cpu']}, "
         f"Python {about['python']}, " + ", ".join(f"{name} {version}" for name, version in about["versions"].items()),

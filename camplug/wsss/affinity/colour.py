@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as pil
-from scipy.sparse import csr_array, eye_array
+from scipy.sparse import csr_array, identity
 
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
@@ -111,7 +111,7 @@ def attention_affinity(attention: Any, size: Sequence[int], *, keep: int = 32) -
     scale = np.sqrt(np.divide(1, top, out=np.zeros(n), where=top > 0))
     values = strength[rows, columns] * scale[rows] * scale[columns]
     chosen = csr_array((values, (rows, columns)), shape=(n, n))
-    return SparseAffinity(chosen.maximum(chosen.T) + eye_array(n), (h, w))
+    return SparseAffinity(chosen.maximum(chosen.T) + csr_array(identity(n)), (h, w))
 
 
 def _strongest(values: NDArray[Any], keep: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

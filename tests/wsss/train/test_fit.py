@@ -52,6 +52,15 @@ class Killed(Callback):
             raise GeneratorExit
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """A process that a shell started in the background is deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_stopped_and_going_on_is_the_same_as_not_stopped(tmp_path):
     whole, losses = trained(tmp_path / "whole")
     assert losses.keys() == {"affinity", "displacement", "displacement_bg"}
