@@ -274,6 +274,11 @@ def test_bad_input(place, options, says):
     assert not list(place.rglob("runs/irn/labels/*.png")) or options[0] == "--batch"
 
 
+def test_a_batch_that_was_too_large_leaves_the_folder_open(place):
+    refused(*IRN, "--batch", "9", "--epochs", "1", "-o", "again", "--json")
+    good(*IRN, "--batch", "4", "--epochs", "1", "-o", "again")
+
+
 def test_more_bad_input(place, monkeypatch):
     assert "low=9 and high=2 are not possible" in refused(*PSA, "--low", "9", "--high", "2")
     assert "width=57; give a multiple of 56." in refused(*PSA, "--width", "57")

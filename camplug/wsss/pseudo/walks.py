@@ -54,7 +54,7 @@ class IRNWalk:
         irn: tells the boundaries B.
         threshold: the background's score. 0.25 in the paper, for its own seeds; ReCAM .28, RIB .27, FPR .20.
         beta: the power of affinities.
-        steps: of the walk.
+        steps: of the walk; for grids like IRN's of about 100 positions a side, others by the square of theirs.
         power: of the maps; AdvCAM, FPR and RIB have 1.5.
         clear: how much boundaries are cleared of the maps, 0 to 1; all in IRN, where boundaries are thin.
         tolerance: of the walk; see `propagate`.

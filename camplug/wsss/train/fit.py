@@ -63,8 +63,7 @@ def fit(
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger
 
-    if len(crops) < batch:
-        raise InputError(f"{len(crops)} images do not fill a batch of {batch}; give a smaller batch.")
+    check_batch(crops, batch)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,6 +103,16 @@ def fit(
     if trainer.interrupted:
         raise KeyboardInterrupt
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def check_batch(crops: LabelCrops, batch: int) -> None:
+    """Refuse a batch that is never full.
+
+    Raises:
+        InputError: so it is.
+    """
+    if len(crops) < batch:
+        raise InputError(f"{len(crops)} images do not fill a batch of {batch}; give a smaller batch.")
 
 
 def _check_checkpoint(file: Path, module: LightningModule) -> None:

@@ -20,7 +20,7 @@ from camplug.wsss.results import SETTINGS, SettledFolder
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train.backbone import Backbone
 from camplug.wsss.train.crops import LabelCrops, label_pictures, read_labels
-from camplug.wsss.train.fit import fit
+from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.heads import CALLED, Kind, save_heads
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ def run_stages(
     broken = report.broken if report else [(n, f"there are no labels {str(ready.file(n))!r}.") for n in missing]
     if not crops.indices:
         raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {broken[0][1]}")
+    check_batch(crops, settings.batch)
     folder.settle()
     weight = first_weight(backbone.model)
     device = torch.device("cpu") if weight is None else weight.device
@@ -225,7 +226,7 @@ def run_stages(
 def _labels_told(source: SeedFolder | Path, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the labels are made with: as their own folder keeps it, and as the training does."""
     if isinstance(source, SeedFolder):
-        made = {**settings, "seeds": source.settings()}
+        made = {**settings, "seeds": source.settings() if (source.path / SETTINGS).exists() else {}}
         return made, made
     if not source.is_dir():
         raise InputError(f"there is no folder of labels {str(source)!r}.")
