@@ -65,9 +65,9 @@ class DenseCRF:
         device: str | torch.device | None = None,
     ) -> None:
         if backend not in ("numpy", "torch"):
-            raise InputError(f"backend={backend!r}: give 'numpy' or 'torch'")
+            raise InputError(f"backend={backend!r}: give 'numpy' or 'torch'.")
         if device is not None and backend == "numpy":
-            raise InputError(f"device={str(device)!r} is for backend='torch'; numpy runs on the CPU")
+            raise InputError(f"device={str(device)!r} is for backend='torch'; numpy runs on the CPU.")
         self.settings, pixels = settings_of(settings), _pixels(photo)
         self.size: tuple[int, int] = (pixels.shape[0], pixels.shape[1])
         (near, smooth), (far, colours, alike) = self.settings.gaussian, self.settings.bilateral
@@ -114,12 +114,12 @@ class DenseCRF:
         if given.ndim != 3 or len(given) == 0 or given.shape[1:] != self.size or given.dtype.kind not in "fiu":
             raise InputError(
                 f"the unary is {given.dtype} {list(given.shape)}; give floats [K, {self.size[0]}, {self.size[1]}], a "
-                "plane for each class, of the photo's size"
+                "plane for each class, of the photo's size."
             )
         with np.errstate(over="ignore"):  # infinite then
             energies = given.astype(np.float32)
         if not np.isfinite(energies).all():
-            raise InputError("the unary holds nan or infinite values; clip probabilities above 0 before the logarithm")
+            raise InputError("the unary holds nan or infinite values; clip probabilities above 0 before the logarithm.")
         return energies
 
 
@@ -151,13 +151,13 @@ def _pixels(photo: Any) -> NDArray[np.uint8]:
     from PIL.Image import Image
 
     if isinstance(photo, Image) and photo.mode != "RGB":
-        raise InputError(f"the photo is a PIL image of mode {photo.mode}; give photo.convert('RGB')")
+        raise InputError(f"the photo is a PIL image of mode {photo.mode}; give photo.convert('RGB').")
     if not isinstance(photo, (Image, np.ndarray)):
-        raise InputError(f"the photo is of type {type(photo).__name__}; give a PIL image or a uint8 array [H, W, 3]")
+        raise InputError(f"the photo is of type {type(photo).__name__}; give a PIL image or a uint8 array [H, W, 3].")
     pixels = np.asarray(photo)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise InputError(
             f"the photo is {pixels.dtype} {list(pixels.shape)}; give the raw RGB photo, uint8 [H, W, 3]: its colours "
-            "count as 0..255, and values that were normalised wrap around when they are cast to uint8"
+            "count as 0..255, and values that were normalised wrap around when they are cast to uint8."
         )
     return pixels

@@ -78,7 +78,7 @@ class Lattice:
             InputError: values of another shape.
         """
         if values.ndim != 2 or len(values) != self.points:
-            raise InputError(f"values are {list(values.shape)}; give [{self.points}, C], a row for each point")
+            raise InputError(f"values are {list(values.shape)}; give [{self.points}, C], a row for each point.")
         if values.shape[1] > NARROW:
             return self._filter(np.ascontiguousarray(values, np.float32))
         out = np.empty(values.shape, np.float32, order="F")
@@ -120,9 +120,9 @@ class Lattice:
 def _checked(features: NDArray[Any]) -> NDArray[Any]:
     array = np.asarray(features)
     if array.ndim != 2 or not array.size:
-        raise InputError(f"features are {list(array.shape)}; give [N, d], one row for each of one or more points")
+        raise InputError(f"features are {list(array.shape)}; give [N, d], one row for each of one or more points.")
     if not np.isfinite(array).all():
-        raise InputError("features hold nan or infinite values; give finite ones")
+        raise InputError("features hold nan or infinite values; give finite ones.")
     return array
 
 
@@ -158,7 +158,7 @@ def _near(elevated: Floats) -> Floats:
     if not farthest < 2**22:
         raise InputError(
             f"points lie up to {farthest:.2g} steps of the lattice from the origin, beyond what float32 tells apart; "
-            "give larger standard deviations"
+            "give larger standard deviations."
         )
     return elevated
 
@@ -213,7 +213,7 @@ def _strides(corner: Floats) -> Integers:
     if strides.pop() >= 2**62:
         raise InputError(
             f"the points span {' x '.join(map(str, spans))} steps of the lattice, too many to number; "
-            "give larger standard deviations"
+            "give larger standard deviations."
         )
     return np.array(strides[::-1], np.int64)
 

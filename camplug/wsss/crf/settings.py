@@ -41,7 +41,7 @@ class CRFSettings:
         _check("gaussian", self.gaussian, ("sxy", "compat"))
         _check("bilateral", self.bilateral, ("sxy", "srgb", "compat"))
         if whole(self.iterations, "iterations") < 0:
-            raise InputError(f"iterations={self.iterations}: give 0 or more")
+            raise InputError(f"iterations={self.iterations}: give 0 or more.")
 
 
 def _check(name: str, given: Any, parts: Sequence[str]) -> None:
@@ -52,7 +52,7 @@ def _check(name: str, given: Any, parts: Sequence[str]) -> None:
         compat = -1.0
     if len(numbers) != len(parts) or not all(map(isfinite, numbers)) or min(deviations) < _LEAST or compat < 0:
         raise InputError(
-            f"{name}={given!r}: give ({', '.join(parts)}), standard deviations of {_LEAST} or more, compat 0 or more"
+            f"{name}={given!r}: give ({', '.join(parts)}), standard deviations of {_LEAST} or more, compat 0 or more."
         )
 
 
@@ -70,4 +70,4 @@ def settings_of(given: Any) -> CRFSettings:
         return given
     if isinstance(given, str) and given in PRESETS:
         return PRESETS[given]
-    raise InputError(f"settings={given!r}: give CRFSettings(...) or one of {', '.join(map(repr, PRESETS))}")
+    raise InputError(f"settings={given!r}: give CRFSettings(...) or one of {', '.join(map(repr, PRESETS))}.")

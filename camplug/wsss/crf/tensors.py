@@ -60,7 +60,7 @@ class TensorField:
             torch.empty(0, device=self.device)
         except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"device={str(device)!r} cannot be used here ({reason}); 'cpu' always can") from None
+            raise InputError(f"device={str(device)!r} cannot be used here ({reason}); 'cpu' always can.") from None
         self._lattices = [TensorLattice(lattice, self.device) for lattice in lattices]
 
     @torch.inference_mode()

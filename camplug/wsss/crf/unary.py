@@ -37,13 +37,13 @@ def unary_from_labels(labels: ArrayLike, classes: int, certainty: float = 0.7, u
     """
     given, k = integers(labels, "labels"), whole(classes, "classes")
     if given.ndim != 2:
-        raise InputError(f"labels are {list(given.shape)}; give one label image [H, W]")
+        raise InputError(f"labels are {list(given.shape)}; give one label image [H, W].")
     if k < 1:
-        raise InputError(f"classes={k}: give 1 or more, the background included")
+        raise InputError(f"classes={k}: give 1 or more, the background included.")
     if not 0 < certainty < 1:
-        raise InputError(f"certainty={certainty}: give a probability between 0 and 1, such as 0.7")
+        raise InputError(f"certainty={certainty}: give a probability between 0 and 1, such as 0.7.")
     if unsure is not None and 0 <= whole(unsure, "unsure") < k:
-        raise InputError(f"unsure={unsure} is one of the classes 0 to {k - 1}; give another value, or None")
+        raise InputError(f"unsure={unsure} is one of the classes 0 to {k - 1}; give another value, or None.")
     free = np.zeros(given.shape, bool) if unsure is None else given == unsure
     hint = "" if unsure is None else f", and {unsure} means unsure"
     known = check_labels(np.where(free, 0, given), "the label image", k, hint)
@@ -73,9 +73,9 @@ def unary_from_scores(scores: ArrayLike, clip: float = 1e-5) -> Floats:
     """
     values: NDArray[Any] = np.asarray(scores)
     if values.ndim != 3 or not np.issubdtype(values.dtype, np.floating):
-        raise InputError(f"scores are {values.dtype} {list(values.shape)}; give floats [K, H, W]")
+        raise InputError(f"scores are {values.dtype} {list(values.shape)}; give floats [K, H, W].")
     if not 0 < clip <= 1:
-        raise InputError(f"clip={clip}: give a number above 0, up to 1, such as 1e-5")
+        raise InputError(f"clip={clip}: give a number above 0, up to 1, such as 1e-5.")
     if not np.isfinite(values).all():
-        raise InputError("scores hold nan or infinite values; give numbers in [0, 1]")
+        raise InputError("scores hold nan or infinite values; give numbers in [0, 1].")
     return 0 - np.log(np.clip(values.astype(np.float32), np.float32(clip), 1))  # 0, not -0, for a score of 1
