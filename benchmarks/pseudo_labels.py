@@ -170,7 +170,7 @@ def measured_row(chain: Chain, row: str) -> dict[str, Any]:
             source, out = (chain.cache / f"{row}{of}_{split}" for of in ("", f"_{walk}"))
             chain.camplug("pseudo-labels", source, *given, "--device", "cpu", "--out", out)
         columns[walk] = of_maps(chain, f"{row}_{walk}")
-    columns["irn_crf"] = with_crf(chain, f"{row}_irn", columns["irn"]["threshold"])
+        columns[f"{walk}_crf"] = with_crf(chain, f"{row}_{walk}", columns[walk]["threshold"])
     return {
         "label": ROWS[row][0],
         "explainer": ROWS[row][1],
@@ -195,6 +195,7 @@ COLUMNS = {
     "seeds": "seeds",
     "crf": "+ CRF",
     "psa": "+ PSA walk",
+    "psa_crf": "+ PSA walk + CRF",
     "irn": "+ IRN walk",
     "irn_crf": "+ IRN walk + CRF",
 }
