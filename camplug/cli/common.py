@@ -49,6 +49,18 @@ Split: TypeAlias = Annotated[
     str | None,
     typer.Option(help="Part of VOC (train, val, a list file) or COCO (train2014, val2014).", show_default="train"),
 ]
+Data: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path.", show_default="none, one must be given"
+    ),
+]
+BestDevice: TypeAlias = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, ...", show_default="cuda where there is one")
+]
+Config: TypeAlias = Annotated[
+    Path | None, typer.Option(help="TOML or YAML file with any of these options; the command line comes first.")
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 

@@ -60,12 +60,7 @@ def pseudo_labels(  # noqa: PLR0917
     seeds: Annotated[
         Path | None, typer.Argument(help="Folder of seeds, made by `camplug seeds`.", show_default=False)
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path.", show_default="none, one must be given"
-        ),
-    ] = None,
+    data: common.Data = None,
     split: common.Split = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the label pictures.", show_default="labels")
@@ -115,10 +110,8 @@ def pseudo_labels(  # noqa: PLR0917
     number: Annotated[
         str | None, typer.Option(help="What --maps stores maps in: uint8 or float16.", show_default="uint8")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...", show_default="cuda where there is one")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML or YAML file with any of these options; the command line comes first.")
-    ] = None,
+    device: common.BestDevice = None,
+    config: common.Config = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Make pseudo-labels from seeds: a random walk (IRN or PSA) if wanted, a background, a dense CRF.

@@ -38,12 +38,7 @@ DEFAULTS: dict[str, Any] = {"explainer": "FullyCAM", "model": "demo", "out": "se
 
 
 def seeds(  # noqa: PLR0917
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path.", show_default="none, one must be given"
-        ),
-    ] = None,
+    data: common.Data = None,
     split: common.Split = None,
     explainer: Annotated[
         str | None,
@@ -67,10 +62,8 @@ def seeds(  # noqa: PLR0917
         float | None,
         typer.Option(help="Size of the stored maps relative to the photographs, at most 1.", show_default="1"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...", show_default="cuda where there is one")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML or YAML file with any of these options; the command line comes first.")
-    ] = None,
+    device: common.BestDevice = None,
+    config: common.Config = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Make the maps of a data set's images for the classes that they are labelled with, one .npz per image.

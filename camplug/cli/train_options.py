@@ -50,12 +50,6 @@ Seeds: TypeAlias = Annotated[
 Labels: TypeAlias = Annotated[
     Path | None, typer.Option(help="Folder of ready-made label PNGs (255 is ignored), instead of seeds.")
 ]
-Data: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path.", show_default="none, one must be given"
-    ),
-]
 Out: TypeAlias = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder of this training.", show_default="runs/irn or runs/affinity")
 ]
@@ -114,12 +108,6 @@ Radius: TypeAlias = Annotated[
 ]
 Seed: TypeAlias = Annotated[int | None, typer.Option(help="Of everything random.", show_default="0")]
 Workers: TypeAlias = Annotated[int | None, typer.Option(help="Processes that load images.", show_default="0")]
-Device: TypeAlias = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, ...", show_default="cuda where there is one")
-]
-Config: TypeAlias = Annotated[
-    Path | None, typer.Option(help="TOML or YAML file with any of these options; the command line comes first.")
-]
 
 
 class TrainOptions:
@@ -127,7 +115,7 @@ class TrainOptions:
 
     seeds: Seeds = None
     labels: Labels = None
-    data: Data = None
+    data: common.Data = None
     split: common.Split = None
     out: Out = None
     model: Model = None
@@ -151,6 +139,6 @@ class TrainOptions:
     radius: Radius = None
     seed: Seed = None
     workers: Workers = None
-    device: Device = None
-    config: Config = None
+    device: common.BestDevice = None
+    config: common.Config = None
     as_json: common.AsJson = False

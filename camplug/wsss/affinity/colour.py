@@ -16,6 +16,7 @@ from scipy.sparse import csr_array, identity
 
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
+from camplug.wsss.affinity.grid import cells
 from camplug.wsss.affinity.pairs import ends, half_disc
 from camplug.wsss.affinity.sparse import SparseAffinity, grid_size, to_numpy
 
@@ -124,8 +125,7 @@ def _strongest(values: NDArray[Any], keep: int) -> tuple[NDArray[np.intp], NDArr
 
 
 def _over(height: int, width: int, stride: int) -> tuple[int, int]:
-    stride = _at_least_one(stride, "stride")
-    return -(-height // stride), -(-width // stride)
+    return cells(height, width, _at_least_one(stride, "stride"))
 
 
 def _at_least_one(value: Any, what: str) -> int:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.wsss.affinity.pairs import ends, half_disc
+from camplug.wsss.data.dataset import IGNORE
 
-IGNORE = 255
 EPSILON = 1e-5
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+IGNORE = 255  # labels of pixels that count neither way
+
+
 class SegmentationData(ABC):
     """Images with image-level labels and, where they exist, masks, counted from 0.
 
@@ -32,7 +35,7 @@ class SegmentationData(ABC):
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     has_masks: bool
-    ignore: ClassVar[int] = 255
+    ignore: ClassVar[int] = IGNORE
 
     @abstractmethod
     def labels(self, i: int) -> tuple[int, ...]:

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from camplug.errors import InputError
+from camplug.wsss.affinity.grid import enlarged
 from camplug.wsss.affinity.sparse import to_numpy
 from camplug.wsss.irn.network import STRIDE, grid_size
 
@@ -223,10 +223,9 @@ def _strongest(
 
 def _enlarged(plane: Floats, height: int, width: int) -> NDArray[np.float32]:
     """To stride 1, cut to the photograph."""
-    x = torch.from_numpy(plane.astype(np.float32))[None, None]
-    x = F.interpolate(x, scale_factor=STRIDE, mode="bilinear", align_corners=False)
-    cut: NDArray[np.float32] = x[0, 0, :height, :width].numpy()
-    return cut
+    planes = torch.from_numpy(plane.astype(np.float32))[None]
+    pixels: NDArray[np.float32] = enlarged(planes, STRIDE, (height, width))[0].numpy()
+    return pixels
 
 
 def _pieces(mask: NDArray[np.bool_], smallest: float) -> list[NDArray[np.bool_]]:

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.wsss.crf import DenseCRF, unary_from_labels
-
-IGNORE = 255
+from camplug.wsss.crf import DenseCRF, refine_labels
+from camplug.wsss.data.dataset import IGNORE
 
 
 def with_background(maps: NDArray[np.floating], threshold: float) -> NDArray[np.int64]:
@@ -66,7 +65,6 @@ def ir_labels(
         labels = with_background(maps, threshold)
         if crf is None:
             return labels
-        refined: NDArray[np.int64] = crf.refine(unary_from_labels(labels, len(maps) + 1, certainty)).argmax(0)
-        return refined
+        return refine_labels(crf, labels, len(maps) + 1, certainty)
 
     return merged(cut(foreground), cut(background))

@@ -112,6 +112,5 @@ class IRN(LightningModule):
 
     def _filled(self, photo: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
         """The photograph as the backbone reads it, and its grid."""
-        pixels = torch.from_numpy(np.array(photo)).to(self.device).permute(2, 0, 1)
         # filled before any mirroring, so that the grids fall on each other
-        return filled(self.backbone.normalized(pixels)[None]), grid_size(*photo.shape[:2])
+        return filled(self.backbone.read(photo, self.device)), grid_size(*photo.shape[:2])

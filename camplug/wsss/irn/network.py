@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camplug.errors import InputError
+from camplug.wsss.affinity.grid import cells
 
 STRIDE = 4
 
@@ -19,7 +20,7 @@ def grid_size(height: int, width: int) -> tuple[int, int]:
     >>> grid_size(375, 500)
     (94, 125)
     """
-    return (height - 1) // STRIDE + 1, (width - 1) // STRIDE + 1
+    return cells(height, width, STRIDE)
 
 
 def _to(x: Tensor, stride: float, wanted: float) -> Tensor:

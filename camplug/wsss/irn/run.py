@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,8 @@ from camplug.wsss.irn.files import load_irn
 from camplug.wsss.irn.labels import ir_labels
 from camplug.wsss.irn.module import IRN, IRNSettings
 from camplug.wsss.irn.network import STRIDE
-from camplug.wsss.irn.training import make_ir_labels, set_mean_displacement
-from camplug.wsss.jobs import Report
+from camplug.wsss.irn.training import set_mean_displacement
 from camplug.wsss.pseudo.refine import crf_settings
-from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.run import Stages, Trained, TrainSettings, Watch, run_stages
@@ -91,11 +89,7 @@ def train_irn(
         KeyboardInterrupt: it was stopped by Ctrl-C.
     """
     settings = IRNTraining() if settings is None else settings
-    crf = crf_settings(settings.crf)
-    foreground, background = settings.foreground, settings.background
-
-    def make(seeds: SeedFolder, folder: LabelFolder, step: Callable[[Report], None]) -> Report:
-        return make_ir_labels(data, seeds, folder, foreground=foreground, background=background, crf=crf, step=step)
+    thresholds = {"foreground": settings.foreground, "background": settings.background}
 
     def finish(irn: IRN, watch: Watch) -> None:
         if irn.displacement is not None:
@@ -108,13 +102,9 @@ def train_irn(
         kind="irn",
         file="irn.pt",
         network=asdict(settings.network),
-        label_settings={
-            "method": "irn",
-            "foreground": foreground,
-            "background": background,
-            "crf": None if crf is None else asdict(crf),
-        },
-        make_labels=make,
+        label_settings={"method": "irn", **thresholds},
+        labels=lambda maps, crf: ir_labels(maps, crf, **thresholds),
+        crf=crf_settings(settings.crf),
         build=lambda backbone: IRN(backbone, settings.network),
         stride=STRIDE,
         finish=finish,

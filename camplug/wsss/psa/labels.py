@@ -11,8 +11,8 @@ from scipy.special import softmax
 
 from camplug.errors import InputError
 from camplug.wsss.crf import DenseCRF, unary_from_scores
+from camplug.wsss.data.dataset import IGNORE
 
-IGNORE = 255
 SLACK = 1e-6  # what rounding may add to maps in [0, 1]
 
 

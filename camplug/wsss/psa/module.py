@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity, affinity_loss, half_disc, pairs_of
 from camplug.wsss.psa.affinities import feature_affinity
 from camplug.wsss.psa.network import FeatureHead, grid_size
@@ -85,9 +84,6 @@ class AffinityNet(LightningModule):
         Raises:
             InputError: no such photograph.
         """
-        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[-1] != 3 or not photo.size:
-            raise InputError(f"the photograph is {photo.dtype} {list(photo.shape)}; give RGB uint8 [H,W,3].")
-        pixels = torch.from_numpy(np.array(photo)).to(self.device).permute(2, 0, 1)
-        features = self(self.backbone.normalized(pixels)[None])
+        features = self(self.backbone.read(photo, self.device))
         radius = self.settings.radius
         return SparseAffinity.from_pairs(feature_affinity(features, radius)[0], half_disc(radius))

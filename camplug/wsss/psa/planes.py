@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity, propagate
+from camplug.wsss.affinity.grid import cells, enlarged
 from camplug.wsss.psa.labels import scores_with_background
 from camplug.wsss.psa.network import STRIDE
 
@@ -60,14 +60,13 @@ def labels_of_planes(planes: NDArray[np.floating], size: tuple[int, int], stride
     array([[0, 0, 1, 1]], dtype=uint8)
     """
     height, width = size
-    grid = -(-height // stride), -(-width // stride)
+    grid = cells(height, width, stride)
     if planes.ndim != 3 or planes.shape[1:] != grid:
         raise InputError(
             f"planes are {list(planes.shape)}; for {height}x{width} pixels at stride {stride} give "
             f"[K+1,{grid[0]},{grid[1]}]."
         )
-    grids = torch.from_numpy(np.ascontiguousarray(planes))[None]
-    full = F.interpolate(grids, scale_factor=stride, mode="bilinear", align_corners=False)[0, :, :height, :width]
+    full = enlarged(torch.from_numpy(np.ascontiguousarray(planes)), stride, size)
     labels: NDArray[np.uint8] = full.numpy().argmax(0).astype(np.uint8)
     return labels
 

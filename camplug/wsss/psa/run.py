@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from camplug.explain.preprocess import Preprocess
 from camplug.plug.layers import Selector
-from camplug.wsss.crf import CRFSettings, DenseCRF
+from camplug.wsss.crf import CRFSettings
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.jobs import Report
 from camplug.wsss.psa.files import load_affinitynet
 from camplug.wsss.psa.labels import alpha_labels
 from camplug.wsss.psa.module import AffinityNet, PSASettings
 from camplug.wsss.psa.network import STRIDE
-from camplug.wsss.pseudo.make import make_labels
 from camplug.wsss.pseudo.refine import crf_settings
-from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.run import Stages, Trained, TrainSettings, Watch, run_stages
@@ -92,26 +88,15 @@ def train_affinitynet(
         KeyboardInterrupt: it was stopped by Ctrl-C.
     """
     settings = PSATraining() if settings is None else settings
-    crf = crf_settings(settings.crf)
-
-    def labels(photo: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.uint8]:
-        refine = DenseCRF(photo, crf) if crf is not None and len(maps) else None
-        return alpha_labels(maps, refine, low=settings.low, high=settings.high)
-
-    def make(seeds: SeedFolder, folder: LabelFolder, step: Callable[[Report], None]) -> Report:
-        return make_labels(labels, data, seeds, folder, step=step)
+    alphas: dict[str, Any] = {"low": settings.low, "high": settings.high}
 
     stages = Stages(
         kind="psa",
         file="affinity.pt",
         network=asdict(settings.network),
-        label_settings={
-            "method": "psa",
-            "low": settings.low,
-            "high": settings.high,
-            "crf": None if crf is None else asdict(crf),
-        },
-        make_labels=make,
+        label_settings={"method": "psa", **alphas},
+        labels=lambda maps, crf: alpha_labels(maps, crf, **alphas),
+        crf=crf_settings(settings.crf),
         build=lambda backbone: AffinityNet(backbone, settings.network),
         stride=STRIDE,
         finish=lambda net, watch: None,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Protocol, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.wsss.crf import PRESETS, CRFSettings, DenseCRF, unary_from_labels
+from camplug.wsss.crf import PRESETS, CRFSettings, DenseCRF, refine_labels
 
 Photo: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -95,8 +94,7 @@ class PseudoLabels:
             return np.zeros(maps.shape[1:], np.uint8)
         labels: NDArray[np.integer] = self.scores(photo, maps).argmax(0)  # the first of equals
         if self.crf is not None:
-            unary = unary_from_labels(labels, len(maps) + 1, self.certainty)
-            labels = DenseCRF(photo, self.crf).refine(unary).argmax(0)
+            labels = refine_labels(DenseCRF(photo, self.crf), labels, len(maps) + 1, self.certainty)
         return np.asarray(labels, np.uint8)
 
 
@@ -126,10 +124,3 @@ def check_maps(photo: Photo, maps: Floats) -> None:
         raise InputError(f"the maps are {maps.dtype} {list(maps.shape)}; give floats [K,{h},{w}], K at most {MOST}.")
     if not np.isfinite(maps).all():
         raise InputError("the maps hold nan or infinity; give values in [0, 1].")
-
-
-def enlarged(planes: torch.Tensor, stride: int, size: tuple[int, int]) -> Floats:
-    """Planes [K,h,w] of a grid at the photograph's size: `stride` times as large, bilinearly, then cut to (H, W)."""
-    full = torch.nn.functional.interpolate(planes[None], scale_factor=stride, mode="bilinear", align_corners=False)[0]
-    pixels: Floats = full[:, : size[0], : size[1]].float().cpu().numpy()
-    return pixels

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity, chebyshev_terms, half_disc, propagate
+from camplug.wsss.affinity.grid import enlarged
 from camplug.wsss.affinity.walk import TOLERANCE
 from camplug.wsss.irn.instances import Instance, instances
 from camplug.wsss.irn.network import STRIDE, grid_size
 from camplug.wsss.irn.paths import path_affinity
-from camplug.wsss.pseudo.refine import Floats, Photo, Threshold, check_maps, enlarged
+from camplug.wsss.pseudo.refine import Floats, Photo, Threshold, check_maps
 from camplug.wsss.seeds.store import shrunk
 
 
@@ -102,7 +103,7 @@ class IRNWalk:
         size = (maps.shape[1], maps.shape[2])
         boundary = self.irn.boundaries(photo)
         walked = self._spread(boundary, _on_grid(maps, boundary.device))
-        pixels = enlarged(walked, STRIDE, size).clip(0)  # the series may undershoot by its tolerance
+        pixels = _pixels(walked, STRIDE, size).clip(0)  # the series may undershoot by its tolerance
         greatest = pixels.max()
         return pixels / greatest if greatest > 0 else pixels
 
@@ -149,6 +150,12 @@ def _on_grid(maps: Floats, device: torch.device) -> Tensor:
     """Maps [K,H,W] shrunk to IRN's grid."""
     full = torch.from_numpy(np.ascontiguousarray(maps, np.float32)).to(device)
     return shrunk(full, grid_size(maps.shape[1], maps.shape[2]))
+
+
+def _pixels(planes: Tensor, stride: int, size: tuple[int, int]) -> Floats:
+    """Planes [K,h,w] of a grid at the photograph's size, on the CPU."""
+    pixels: Floats = enlarged(planes, stride, size).float().cpu().numpy()
+    return pixels
 
 
 class PSAWalk:
@@ -208,7 +215,7 @@ class PSAWalk:
             return np.ones((1, *maps.shape[1:]), np.float32)
         planes = np.asarray(walk_planes(maps, self.alpha), np.float32)
         walked = propagate(planes, self.net.affinities(photo), self.steps, self.beta, tolerance=self.tolerance)
-        scores: Floats = enlarged(torch.from_numpy(walked), CELL, (maps.shape[1], maps.shape[2])).clip(0)
+        scores: Floats = _pixels(torch.from_numpy(walked), CELL, (maps.shape[1], maps.shape[2])).clip(0)
         return scores
 
 

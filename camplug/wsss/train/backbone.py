@@ -6,12 +6,14 @@ import hashlib
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import camplug
-from camplug.errors import LayerError, ModelError
+from camplug.errors import InputError, LayerError, ModelError
 from camplug.explain.preprocess import Preprocess, preprocess_of
 from camplug.plug import first_weight, unwrap
 from camplug.plug.layers import Selector
@@ -102,6 +104,16 @@ class Backbone:
         values = (self.preprocess.mean, self.preprocess.std)
         mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in values)
         return (pixels.float() / 255 - mean) / std
+
+    def read(self, photo: NDArray[np.uint8], device: torch.device | str) -> Tensor:
+        """A photograph, RGB uint8 [H,W,3], as the model reads it: [1,3,H,W] on the device.
+
+        Raises:
+            InputError: no such photograph.
+        """
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[-1] != 3 or not photo.size:
+            raise InputError(f"the photograph is {photo.dtype} {list(photo.shape)}; give RGB uint8 [H,W,3].")
+        return self.normalized(torch.from_numpy(np.array(photo)).to(device).permute(2, 0, 1))[None]
 
     def fingerprint(self) -> str:
         """The first 16 digits of a SHA-256 of the model's weights, so that heads are not put on another one."""

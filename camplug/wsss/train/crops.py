@@ -16,9 +16,8 @@ from torch.utils.data import Dataset, Sampler
 
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
+from camplug.wsss.data.dataset import IGNORE
 from camplug.wsss.data.files import read_mask
-
-IGNORE = 255
 
 
 class Crop(NamedTuple):
@@ -84,6 +83,7 @@ class LabelCrops(Dataset[Crop]):
         rng = np.random.default_rng((self.seed, epoch, i))
         try:
             photo, labels = self.data.photo(i), self.labels(i)
+            check_label_size(labels, photo, self.data.ids[i])
         except InputError as error:  # one broken image does not end a long training
             warnings.warn(f"{self.data.ids[i]}: {error}", stacklevel=2)
             photo, labels = Image.new("RGB", (1, 1)), np.full((1, 1), IGNORE, np.uint8)
@@ -152,11 +152,24 @@ def read_labels(folder: Path, data: SegmentationData, i: int) -> NDArray[np.uint
     Raises:
         InputError: it is missing, damaged, or has not its photograph's size.
     """
-    labels = read_mask(folder / f"{data.ids[i]}.png", len(data.classes))
-    photo = data.photo(i)
+    labels = read_picture(folder, data, i)
+    check_label_size(labels, data.photo(i), data.ids[i])
+    return labels
+
+
+def read_picture(folder: Path, data: SegmentationData, i: int) -> NDArray[np.uint8]:
+    """The label picture of an image, whatever its size, so that the photograph need not be read; see `read_labels`."""
+    return read_mask(folder / f"{data.ids[i]}.png", len(data.classes))
+
+
+def check_label_size(labels: NDArray[np.uint8], photo: Image.Image, name: str) -> None:
+    """Refuse labels [H,W] that have not their photograph's size.
+
+    Raises:
+        InputError: so it is.
+    """
     if labels.shape != (photo.height, photo.width):
         raise InputError(
-            f"the labels of {data.ids[i]!r} are {labels.shape[1]}x{labels.shape[0]}, its photograph is "
+            f"the labels of {name!r} are {labels.shape[1]}x{labels.shape[0]}, its photograph is "
             f"{photo.width}x{photo.height}; make the labels anew for these photographs."
         )
-    return labels

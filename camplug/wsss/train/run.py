@@ -9,17 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.plug import first_weight
+from camplug.wsss.crf import CRFSettings, DenseCRF
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.jobs import Report, list_sha256
+from camplug.wsss.pseudo.make import make_labels
 from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.results import SETTINGS, SettledFolder
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train.backbone import Backbone
-from camplug.wsss.train.crops import LabelCrops, label_pictures, read_labels
+from camplug.wsss.train.crops import LabelCrops, label_pictures, read_picture
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.heads import CALLED, Kind, save_heads
 
@@ -115,8 +119,9 @@ class Stages(Generic[N]):
         kind: of the heads.
         file: the name of theirs.
         network: its settings, as plain data.
-        label_settings: what the labels are made with, as plain data.
-        make_labels: make all labels, in a folder, telling after each.
+        label_settings: what the labels are made with, as plain data; the CRF comes to it.
+        labels: of an image, from its maps [K,H,W] and the dense CRF of its photograph, if there is one.
+        crf: that draws labels to the edges; None for none.
         build: the untrained network.
         stride: of its grid.
         finish: what is left to do after training.
@@ -127,7 +132,8 @@ class Stages(Generic[N]):
     file: str
     network: dict[str, Any]
     label_settings: dict[str, Any]
-    make_labels: Callable[[SeedFolder, LabelFolder, Callable[[Report], None]], Report]
+    labels: Callable[[NDArray[np.float32], DenseCRF | None], NDArray[np.uint8]]
+    crf: CRFSettings | None
     build: Callable[[Backbone], N]
     stride: int
     finish: Callable[[N, Watch], None]
@@ -150,7 +156,8 @@ def run_stages(
     watch = Watch() if watch is None else watch
     ready = None if isinstance(labels_from, SeedFolder) else LabelFolder(labels_from)
     folder = TrainingFolder(out)
-    made_of, told = _labels_told(labels_from, stages.label_settings)
+    crf = None if stages.crf is None else asdict(stages.crf)
+    made_of, told = _labels_told(labels_from, {**stages.label_settings, "crf": crf})
     folder.prepare(
         {
             "heads": stages.kind,
@@ -174,7 +181,7 @@ def run_stages(
         return Trained(network, file)
     crops = LabelCrops(  # before any label is made, so that wrong options are told at once
         data,
-        partial(read_labels, out / "labels" if ready is None else ready.path, data),
+        partial(read_picture, out / "labels" if ready is None else ready.path, data),
         backbone.normalized,
         crop=settings.crop,
         scales=settings.scales,
@@ -190,7 +197,7 @@ def run_stages(
         ready = LabelFolder(out / "labels")
         ready.prepare(made_of)
         with watch.steps("labels", len(data)) as step:
-            report = stages.make_labels(labels_from, ready, lambda _: step())
+            report = make_labels(partial(_training_labels, stages), data, labels_from, ready, step=lambda _: step())
         watch.done(f"labels: {report.made} made, {report.found} were there")
     assert ready is not None
     crops.indices, missing = label_pictures(ready.path, data)
@@ -221,6 +228,11 @@ def run_stages(
     save_heads(file, stages.kind, stages.network, network.state_dict(), backbone=backbone, made_with=made_with or {})
     watch.done(f"{file}: {CALLED[stages.kind]} on {len(backbone.names)} layers")
     return Trained(network, file, report, len(crops), losses, broken)
+
+
+def _training_labels(stages: Stages[Any], photo: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The labels of a photograph; one without classes needs no CRF."""
+    return stages.labels(maps, DenseCRF(photo, stages.crf) if stages.crf is not None and len(maps) else None)
 
 
 def _labels_told(source: SeedFolder | Path, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
