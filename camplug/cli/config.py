@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from camplug.errors import InputError
 
 
-def read_config(path: Path | None, allowed: dict[str, type | tuple[type, ...]]) -> dict[str, Any]:
+def read_config(path: Path | None, allowed: dict[str, Any]) -> dict[str, Any]:
     """The options that a file gives, by name ("-" and "_" are the same), checked; none without a file.
 
     Args:
@@ -45,9 +46,11 @@ def read_config(path: Path | None, allowed: dict[str, type | tuple[type, ...]]) 
     options = {str(key).replace("-", "_"): value for key, value in found.items()}
     for key, value in options.items():
         if key not in allowed:
-            raise InputError(f"{str(path)!r} has an unknown option {key!r}; allowed are {', '.join(allowed)}.")
+            near = difflib.get_close_matches(key, allowed, n=1)
+            hint = f"did you mean {near[0]!r}? Allowed" if near else "allowed"
+            raise InputError(f"{str(path)!r} has an unknown option {key!r}; {hint} are {', '.join(allowed)}.")
         kinds = allowed[key] if isinstance(allowed[key], tuple) else (allowed[key],)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            names = " or ".join(kind.__name__ for kind in kinds)  # type: ignore[union-attr]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
             raise InputError(f"{str(path)!r}: {key} = {value!r} is a {type(value).__name__}; give {names}.")
     return options

@@ -14,7 +14,7 @@ import typer
 from camplug.cli import common
 from camplug.cli.config import read_config
 from camplug.cli.evaluate import check_classes, kind
-from camplug.cli.seeds import NUMBER, device_of, share, tell, wait_for_the_others
+from camplug.cli.seeds import NUMBER, device_of, tell, wait_for_the_others
 from camplug.cli.walk import (
     chosen_walk,
     facts_of,
@@ -25,6 +25,7 @@ from camplug.cli.walk import (
     threshold_of,
 )
 from camplug.errors import InputError
+from camplug.wsss.jobs import share
 
 if TYPE_CHECKING:
     from camplug.wsss.crf import CRFSettings

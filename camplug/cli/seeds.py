@@ -16,6 +16,7 @@ from camplug.cli import common
 from camplug.cli.config import read_config
 from camplug.errors import InputError
 from camplug.explain import create
+from camplug.wsss.jobs import share
 
 LONG = timedelta(days=30)
 NUMBER = (int, float)
@@ -112,24 +113,6 @@ def seeds(  # noqa: PLR0917
         wait_for_the_others(rank, world)
         if report.broken:
             raise typer.Exit(1)
-
-
-def share() -> tuple[int, int]:
-    """This process's rank and the number of processes, as torchrun tells them; (0, 1) without it.
-
-    Raises:
-        InputError: RANK and WORLD_SIZE that do not fit together.
-    """
-    try:
-        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError:
-        rank, world = -1, 0
-    if not 0 <= rank < world:
-        raise InputError(
-            f"RANK={os.environ.get('RANK')!r} and WORLD_SIZE={os.environ.get('WORLD_SIZE')!r} do not fit together; "
-            "torchrun sets them, and RANK goes from 0 to WORLD_SIZE - 1."
-        )
-    return rank, world
 
 
 def device_of(wanted: str | None, rank: int) -> str:

@@ -1,34 +1,36 @@
-"""`camplug train irn` and `camplug train affinity`: the networks that random walks ask, from seeds."""
+"""`camplug train`; `irn` and `affinity`, the networks that random walks ask, from seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from camplug.cli import common
+from camplug.cli import common, train_classifier
 from camplug.cli import train_options as of
 from camplug.cli.config import read_config
 from camplug.cli.evaluate import check_classes
 from camplug.cli.options import takes
 from camplug.cli.pseudo_labels import crf_of, seeds_of
-from camplug.cli.seeds import NUMBER, device_of, share
+from camplug.cli.seeds import NUMBER, device_of
+from camplug.cli.shown import Shown, stoppable
 from camplug.cli.walk import need_lightning
 from camplug.errors import InputError
+from camplug.wsss.jobs import share
 
 app = typer.Typer(
     name="train",
-    help="Train the networks that refine seeds.",
+    help="Train classifiers, and the networks that refine seeds.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-STOPPED = 130  # what shells say of a command that Ctrl-C ended
 S = TypeVar("S")
+
+train_classifier.register(app)
 
 
 @app.command("irn")
@@ -49,7 +51,7 @@ def irn(
     Images without a seed or label picture, and broken ones, are left out and listed, exit code 1.
     """
     given |= {"foreground": foreground, "background": background, "width": width}
-    with _stoppable(), common.plain_errors():
+    with stoppable(), common.plain_errors():
         chosen = _chosen(given, of.OF_IRN, "runs/irn")
         from camplug.wsss.irn.run import IRNTraining, train_irn
 
@@ -77,21 +79,12 @@ def affinity(
     Images without a seed or label picture, and broken ones, are left out and listed, exit code 1.
     """
     given |= {"low": low, "high": high, "width": width}
-    with _stoppable(), common.plain_errors():
+    with stoppable(), common.plain_errors():
         chosen = _chosen(given, of.OF_PSA, "runs/affinity")
         from camplug.wsss.psa.run import PSATraining, train_affinitynet
 
         settings = _changed(PSATraining(), chosen, ("low", "high"))
         _run(train_affinitynet, settings, chosen, given["as_json"])
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        common.err.print("stopped; the same command goes on where it was.")
-        raise typer.Exit(STOPPED) from None
 
 
 def _chosen(given: dict[str, Any], own: dict[str, Any], out: str) -> dict[str, Any]:
@@ -147,19 +140,6 @@ def _changed(settings: Any, chosen: dict[str, Any], of_labels: tuple[str, ...]) 
 def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_json: bool) -> None:
     """Train, and tell what came out."""
     from camplug.wsss.data import open_data
-    from camplug.wsss.train.run import Watch
-
-    class Shown(Watch):
-        bars = common.err.is_terminal and not as_json
-
-        @contextmanager
-        def steps(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-            with common.progress(what, total) as advance:
-                yield advance
-
-        def done(self, text: str) -> None:
-            if not as_json:
-                common.out.print(common.escaped(text), soft_wrap=True)
 
     labels_from: Any = chosen.get("labels")
     made_with: dict[str, Any] = {}
@@ -187,7 +167,7 @@ def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_js
             "checkpoint": None if weights is None else str(weights.resolve()),
             "num_classes": chosen.get("num_classes"),
         },
-        watch=Shown(),
+        watch=Shown(as_json),
     )
     if as_json:
         common.print_json(

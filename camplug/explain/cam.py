@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +118,7 @@ class CAM(LayerExplainer):
         return names[0]
 
     def _fuse_rounds(self, tape: Tape, head: _Head, output: Any, targets: Any, x: Tensor) -> list[Fusion]:
-        features = self._pooled_map(tape, head, output, x) if head.features else None
+        features = self._pooled_map(tape, head, output, x)[1] if head.features else None
         fusions = []
         for r in range(targets.rounds):
             targets.scores(output, r)  # NaN is refused here
@@ -136,7 +136,8 @@ class CAM(LayerExplainer):
             fusions.append(fusion)
         return fusions
 
-    def _pooled_map(self, tape: Tape, head: _Head, output: Any, x: Tensor) -> Tensor:
+    def _pooled_map(self, tape: Tape, head: _Head, output: Any, x: Tensor) -> tuple[str, Tensor, bool]:
+        """The layer whose map the head pools, that map, and whether only its positive part is pooled."""
         logits = logits_of(output)
         tolerance = 0.05 if logits.dtype in (torch.float16, torch.bfloat16) else 1e-3
         for name in head.features:
@@ -148,12 +149,38 @@ class CAM(LayerExplainer):
                     "CAM needs the map that the head pools."
                 )
             if self.layers != "last":
-                return features
-            for candidate in (features, features.clamp_min(0)):  # DenseNet's last ReLU is no module
+                return name, features, False
+            for relu in (False, True):  # DenseNet's last ReLU is no module
+                candidate = features.clamp_min(0) if relu else features
                 error = candidate.mean((2, 3)) @ head.weight.T + head.bias - wide(logits)
                 if not error.abs().max() > tolerance * logits.abs().max():  # NaN passes, and is refused by its name
-                    return candidate
+                    return name, candidate, relu
         raise ModelError(_refusal(self.model))
+
+
+class PooledHead(NamedTuple):
+    """A trained head: the layer whose map it averages (with `relu` the positive part), weights [C,K], bias [C]."""
+
+    layer: str
+    relu: bool
+    weight: Tensor
+    bias: Tensor
+
+
+def pooled_head(model: nn.Module, x: Tensor) -> PooledHead:
+    """The head of a classifier that averages a map and weighs it, checked on images x [N,3,H,W] as `CAM` checks it.
+
+    Raises:
+        ModelError: it has no such head.
+    """
+    explainer = CAM(model)
+    layers = named_layers(unwrap(model))
+    head = explainer._find_head(watch(unwrap(model), layers, (x,)), layers)
+    if not head.features:
+        raise ModelError(_refusal(model))
+    with Tape(model, [head.name, *head.features], forward_only=True) as tape:
+        name, _, relu = explainer._pooled_map(tape, head, unwrap(model)(x), x)
+    return PooledHead(name, relu, head.weight, head.bias)
 
 
 def _is_head(module: nn.Linear | nn.Conv2d, classes: int | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -93,3 +94,21 @@ def _says(error: Exception) -> str:
 def list_sha256(data: SegmentationData) -> str:
     """The first 16 digits of a SHA-256 of the images' names, which tells two lists of images apart."""
     return hashlib.sha256("\n".join(data.ids).encode()).hexdigest()[:16]
+
+
+def share() -> tuple[int, int]:
+    """This process's rank and the number of processes, as torchrun tells them; (0, 1) without it.
+
+    Raises:
+        InputError: RANK and WORLD_SIZE that do not fit together.
+    """
+    try:
+        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError:
+        rank, world = -1, 0
+    if not 0 <= rank < world:
+        raise InputError(
+            f"RANK={os.environ.get('RANK')!r} and WORLD_SIZE={os.environ.get('WORLD_SIZE')!r} do not fit together; "
+            "torchrun sets them, and RANK goes from 0 to WORLD_SIZE - 1."
+        )
+    return rank, world

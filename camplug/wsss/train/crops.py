@@ -92,7 +92,7 @@ class LabelCrops(Dataset[Crop]):
         marks = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
         if rng.random() < 0.5:
             pixels, marks = pixels[:, ::-1], marks[:, ::-1]
-        top, left, rows, cols, y, x = self._place(height, width, rng)
+        top, left, rows, cols, y, x = drawn_place(height, width, self.crop, rng)
         image = torch.zeros(3, self.crop, self.crop)
         part = torch.from_numpy(pixels[y : y + rows, x : x + cols].transpose(2, 0, 1).copy())
         image[:, top : top + rows, left : left + cols] = self.normalized(part)
@@ -108,33 +108,56 @@ class LabelCrops(Dataset[Crop]):
             scale *= self.long_side / max(size)
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
-    def _place(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, ...]:
-        """Where the part goes in the square, its size, and where it is taken from."""
 
-        def along(side: int) -> tuple[int, int, int]:
-            room = int(rng.integers(0, abs(side - self.crop) + 1))
-            return (room, side, 0) if side < self.crop else (0, self.crop, room)
+def drawn_place(height: int, width: int, crop: int, rng: np.random.Generator) -> tuple[int, int, int, int, int, int]:
+    """A random place of a picture in a square of side `crop`, or of the square in a picture that is larger.
 
-        (top, rows, y), (left, cols, x) = along(height), along(width)
-        return top, left, rows, cols, y, x
+    Returns:
+        Where the part goes in the square (top, left), its size (rows, cols), where it is taken from (y, x).
+    """
+
+    def along(side: int) -> tuple[int, int, int]:
+        room = int(rng.integers(0, abs(side - crop) + 1))
+        return (room, side, 0) if side < crop else (0, crop, room)
+
+    (top, rows, y), (left, cols, x) = along(height), along(width)
+    return top, left, rows, cols, y, x
 
 
 class Shuffled(Sampler[tuple[int, int]]):
-    """All items in an order that depends on the seed and the epoch alone, as (epoch, number)."""
+    """Whole batches of items in an order that depends on the seed and the epoch alone, as (epoch, number).
 
-    def __init__(self, count: int, seed: int = 0) -> None:
+    Several processes share every batch, so that together they see what one would see, batch by batch. The last items
+    of the order are left out where they do not fill a batch.
+
+    Args:
+        count: of the items.
+        seed: of the order.
+        batch: items per step, all processes together; None gives all items, whole batches or not.
+        share: (r, n): this is the r-th of n processes, and n divides the batch.
+
+    Raises:
+        InputError: the processes cannot share a batch evenly.
+    """
+
+    def __init__(self, count: int, seed: int = 0, *, batch: int | None = None, share: tuple[int, int] = (0, 1)) -> None:
+        if batch is not None and batch % share[1]:
+            raise InputError(f"{share[1]} processes cannot share a batch of {batch}; give a multiple of {share[1]}.")
         self.count, self.seed, self.epoch = count, seed, 0
+        self.batch, self.share = batch, share
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch, also after a resume."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count
+        whole = self.count if self.batch is None else self.count // self.batch * self.batch
+        return whole // self.share[1]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        return ((self.epoch, int(number)) for number in order)
+        rank, world = self.share
+        return ((self.epoch, int(number)) for number in order[rank : len(self) * world : world])
 
 
 def label_pictures(folder: Path, data: SegmentationData) -> tuple[list[int], list[str]]:

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch.utils.data import DataLoader
 
 from camplug.errors import InputError, ModelError
-from camplug.wsss.train.crops import LabelCrops, Shuffled
+from camplug.wsss.jobs import share
+from camplug.wsss.train.crops import Shuffled
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
 LAST = "last.ckpt"
+BEST = "best.ckpt"
+
+
+class Items(Protocol):
+    """What a training runs through: items by (epoch, number), the same ones in every run of a seed."""
+
+    seed: int
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: tuple[int, int]) -> Any: ...
 
 
 def fit(
     module: LightningModule,
-    crops: LabelCrops,
+    items: Items,
     out: Path,
     *,
     epochs: int,
@@ -33,16 +46,20 @@ def fit(
     workers: int = 0,
     progress: bool = True,
     callbacks: tuple[Any, ...] = (),
+    validation: Items | None = None,
+    best: str | None = None,
+    amp: bool = False,
+    log: Literal["csv", "tensorboard"] = "csv",
 ) -> dict[str, float]:
-    """Train, with a checkpoint in `out` after every epoch, and the losses of each run in a CSV file of its own.
+    """Train, with a checkpoint in `out` after every epoch, and the losses of each run in a log of its own.
 
     Started again after it was stopped it goes on after the last full epoch, and ends with the same weights as a run
     that was not stopped (on one device). A batch is filled up by no other: the last images of an epoch's order are left
-    out where they do not fill one.
+    out where they do not fill one. Under torchrun, every process trains on its share of each batch.
 
     Args:
         module: what to train.
-        crops: on what.
+        items: on what.
         out: folder for checkpoints and logs.
         epochs: how often through all images.
         batch: images per step.
@@ -50,62 +67,102 @@ def fit(
         workers: processes that load images beside the one that trains.
         progress: show a bar.
         callbacks: more of Lightning's.
+        validation: what the module is validated on after every epoch.
+        best: what the validation logs; the weights of the epoch where it was largest are those that remain, instead of
+            the last ones.
+        amp: half precision where it is safe; on CUDA only.
+        log: "csv", or "tensorboard", which needs that package.
 
     Returns:
         What the module logged last; nothing where all epochs had been made before.
 
     Raises:
-        InputError: fewer images than one batch; a folder that cannot be made; a checkpoint of another training.
+        InputError: fewer images than one batch, or one that processes cannot share evenly; a folder that cannot be
+            made; a checkpoint of another training; no tensorboard.
         KeyboardInterrupt: it was stopped by Ctrl-C.
         ModelError: the loss is no number any more.
     """
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
-    from lightning.pytorch.loggers import CSVLogger
 
-    check_batch(crops, batch)
+    check_batch(items, batch)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {str(out)!r} cannot be made ({error.strerror}).") from None
-    loader = DataLoader(
-        crops,
-        batch_size=batch,
-        sampler=Shuffled(len(crops), crops.seed),
-        drop_last=True,
+    rank, world = share()
+    loader: DataLoader[Any] = DataLoader(
+        items,  # type: ignore[arg-type]
+        batch_size=batch // world,
+        sampler=Shuffled(len(items), items.seed, batch=batch, share=(rank, world)),
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    saver = ModelCheckpoint(dirpath=out, filename="{epoch}", save_last=True, save_top_k=1, enable_version_counter=False)
+    held_out = None
+    if validation is not None:
+        mine = [(0, i) for i in range(rank, len(validation), world)]
+        held_out = DataLoader[Any](validation, batch_size=batch, sampler=mine, num_workers=workers)  # type: ignore[arg-type]
+    kept = ModelCheckpoint(dirpath=out, filename="{epoch}", save_last=True, save_top_k=1, enable_version_counter=False)
+    savers = [kept]
+    if best is not None:
+        name = BEST.removesuffix(".ckpt")
+        savers.append(
+            ModelCheckpoint(dirpath=out, filename=name, monitor=best, mode="max", enable_version_counter=False)
+        )
     accelerator, _, number = device.partition(":")
     with _quiet():
         trainer = Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
-            devices=[int(number)] if number and accelerator == "cuda" else 1,
-            callbacks=[saver, *callbacks],
-            logger=CSVLogger(out, name="losses"),
+            callbacks=[*savers, *callbacks],
+            logger=_logger(log, out),
             enable_progress_bar=progress,
             enable_model_summary=False,
-            log_every_n_steps=max(1, min(10, len(crops) // batch)),
+            log_every_n_steps=max(1, min(10, len(items) // batch)),
             num_sanity_val_steps=0,
+            precision="16-mixed" if amp and accelerator == "cuda" else "32-true",
+            use_distributed_sampler=False,
+            **_devices(accelerator, number, world),
         )
         before = out / LAST if (out / LAST).exists() else None
         if before is not None:
             _check_checkpoint(before, module)
         hears = signal.getsignal(signal.SIGINT)
         try:
-            trainer.fit(module, loader, ckpt_path=before)
+            trainer.fit(module, loader, held_out, ckpt_path=before)
         except SystemExit:  # how Lightning ends after Ctrl-C, deaf to the next one
             if not trainer.interrupted:
                 raise
             signal.signal(signal.SIGINT, hears)
     if trainer.interrupted:
         raise KeyboardInterrupt
+    if best is not None and (out / BEST).exists():
+        module.load_state_dict(torch.load(out / BEST, map_location="cpu", weights_only=True)["state_dict"])
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def check_batch(crops: LabelCrops, batch: int) -> None:
+def _devices(accelerator: str, number: str, world: int) -> dict[str, Any]:
+    """What runs the training: one device, or one for each process that torchrun has started."""
+    if world > 1:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+        return {"devices": here, "num_nodes": world // here, "strategy": "ddp"}
+    return {"devices": [int(number)] if number and accelerator == "cuda" else 1}
+
+
+def _logger(log: str, out: Path) -> Any:
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    if log == "csv":
+        return CSVLogger(out, name="losses")
+    if log != "tensorboard":
+        raise InputError(f"log={log!r}; allowed are csv and tensorboard.")
+    try:
+        return TensorBoardLogger(out, name="losses")
+    except ModuleNotFoundError:
+        raise InputError("log='tensorboard' needs a package; install it with: pip install tensorboard.") from None
+
+
+def check_batch(crops: Items, batch: int) -> None:
     """Refuse a batch that is never full.
 
     Raises:
@@ -129,14 +186,20 @@ def _check_checkpoint(file: Path, module: LightningModule) -> None:
         )
 
 
-def refuse_nan(loss: Any, step: int) -> None:
+def refuse_nan(loss: Any, step: int, images: Sequence[str] = ()) -> None:
     """Stop a training whose loss is no number any more.
+
+    Args:
+        loss: of the step.
+        step: its number.
+        images: that it came from, by name.
 
     Raises:
         ModelError: so it is.
     """
     if not bool(loss.isfinite()):
-        raise ModelError(f"the loss at step {step} is {loss.item()}; a lower learning rate usually mends that.")
+        came = f" on the images {', '.join(images)}" if images else ""
+        raise ModelError(f"the loss at step {step} is {loss.item()}{came}; a lower learning rate usually mends that.")
 
 
 @contextmanager
@@ -147,7 +210,7 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            hints = "does not have many workers|Checkpoint directory|number of training|LeafSpec"
+            hints = "many workers|Checkpoint directory|number of training|LeafSpec|in eval mode|trainer` reference|no `val_data"
             warnings.filterwarnings("ignore", f".*({hints}).*")
             yield
     finally:

@@ -12,6 +12,7 @@ from torch import nn
 from camplug.errors import InputError
 
 OPTIMIZERS = ("sgd", "adamw")
+SHAPES = ("poly", "one-cycle")
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,12 @@ class Schedule:
         momentum: of SGD; AdamW has its own two.
         weight_decay: of the weights.
         power: lr (1 - step/steps)^power, updated at every step.
-        warmup: part of the steps, from the first on, in which the rate rises linearly.
+        warmup: part of the steps, from the first on, in which the rate rises, linearly with "poly".
+        shape: "poly", the decay above, or "one-cycle" (Smith & Topin, 2018; `torch.optim.lr_scheduler.OneCycleLR`):
+            along cosines up from lr/25 and down to next to nothing; it has no power.
 
     Raises:
-        InputError: a number out of range, or an unknown optimizer.
+        InputError: a number out of range, or an unknown optimizer or shape.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -39,10 +42,13 @@ class Schedule:
     weight_decay: float = 1e-4
     power: float = 0.9
     warmup: float = 0.0
+    shape: Literal["poly", "one-cycle"] = "poly"
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise InputError(f"optimizer={self.optimizer!r}; allowed are {', '.join(OPTIMIZERS)}.")
+        if self.shape not in SHAPES:
+            raise InputError(f"shape={self.shape!r}; allowed are {', '.join(SHAPES)}.")
         bounds = {"lr": (0, None), "momentum": (0, 1), "weight_decay": (0, None), "power": (0, None), "warmup": (0, 1)}
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
@@ -63,7 +69,11 @@ class Schedule:
     def optimizers(self, groups: Sequence[tuple[nn.Module, float]], steps: int) -> Any:
         """What `LightningModule.configure_optimizers` returns, for modules with a factor of the learning rate each."""
         parameters: list[dict[str, Any]] = [
-            {"params": list(module.parameters()), "lr": self.lr * factor, "weight_decay": self.weight_decay}
+            {
+                "params": [p for p in module.parameters() if p.requires_grad],
+                "lr": self.lr * factor,
+                "weight_decay": self.weight_decay,
+            }
             for module, factor in groups
         ]
         optimizer: torch.optim.Optimizer
@@ -71,5 +81,12 @@ class Schedule:
             optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
         else:
             optimizer = torch.optim.AdamW(parameters, lr=self.lr)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, steps))
+        scheduler: torch.optim.lr_scheduler.LRScheduler
+        if self.shape == "one-cycle":
+            top = [group["lr"] for group in parameters]
+            steps = max(steps, 3)  # torch divides by the lengths of both halves, less one step
+            rising = min(max(self.warmup, 2 / steps), 1 - 1 / steps)
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, top, steps, pct_start=rising)
+        else:
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -86,3 +86,28 @@ def test_numbers_out_of_range(options, says):
     with pytest.raises(InputError) as error:
         Schedule(**options)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.2), (2, 0.2), (3, 0.0), (4, 0.2), (10, 0.3), (10, 0.99)])
+def test_one_cycle_rises_and_falls(steps, warmup):
+    layer = nn.Linear(1, 1)
+    made = Schedule(lr=0.5, shape="one-cycle", warmup=warmup).optimizers([(layer, 1.0), (nn.Linear(1, 1), 4.0)], steps)
+    optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        assert optimizer.param_groups[1]["lr"] == pytest.approx(4 * seen[-1])
+        optimizer.step()
+        scheduler.step()
+    assert seen[0] == pytest.approx(0.5 / 25)
+    top = seen.index(max(seen))
+    assert seen[: top + 1] == sorted(seen[: top + 1])
+    assert seen[top:] == sorted(seen[top:], reverse=True)
+    if steps == 10:
+        assert max(seen) == pytest.approx(0.5)
+        assert top == {0.3: 2, 0.99: 8}[warmup]
+
+
+def test_an_unknown_shape_is_refused():
+    with pytest.raises(InputError, match="shape='square'; allowed are poly, one-cycle"):
+        Schedule(shape="square")

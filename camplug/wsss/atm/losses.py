@@ -1,0 +1,108 @@
+"""The similarity losses of attention transfer, over the max-normalised class maps of three views."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from camplug.errors import InputError
+from camplug.wsss.atm.merge import shown_classes
+
+
+def similarity_loss(original: Tensor, enhanced: Tensor | None, decreased: Tensor | None, present: Tensor) -> Tensor:
+    r"""Distance of the original view's class maps from the adjusted views' (Qin et al., TCSVT 2024).
+
+    .. math:: L_s = \tfrac12 \left( \overline{|M_o - M_d|} + \overline{|M_o - M_e|} \right) \qquad (5)
+
+    Each bar is a mean over all positions of all present classes of the batch together, in place of the printed sum, so
+    that the weight of the loss does not depend on the size of the maps. Maps of absent classes count nowhere; a batch
+    without any present class gives 0, still with a graph. The gradient goes to all views.
+
+    Args:
+        original: M_o, max-normalised, [N,C,h,w].
+        enhanced: M_e likewise; None leaves its term out, and the other term is not halved.
+        decreased: M_d likewise, or None; not both.
+        present: which classes each image shows, [N,C].
+
+    Raises:
+        InputError: no adjusted view, or shapes that do not fit together.
+
+    >>> original, brighter = torch.tensor([[[[0.5, 1.0]]]]), torch.tensor([[[[0.7, 1.0]]]])
+    >>> similarity_loss(original, brighter, None, torch.tensor([[1]]))
+    tensor(0.1000)
+    """
+    views = [view for view in (enhanced, decreased) if view is not None]
+    if not views:
+        raise InputError("there is no adjusted view; give the maps of the enhanced or the decreased view, or of both.")
+    shown = shown_classes(present, original, *views)
+    return torch.stack([_mean_difference(original, view, shown) for view in views]).mean()
+
+
+def background_planes(maps: Tensor, present: Tensor, *, foreground: bool = True) -> Tensor:
+    r"""Class maps with a background plane, of which only the strongest class is left at each position.
+
+    .. math:: B_0 = 1 - \max_c M_c, \qquad B_c = M_c \, [M_c = \max_k M_k]
+
+    The planes M_b of eq. 6, built as SEAM builds them (Wang et al., CVPR 2020). Equally strong classes all stay.
+
+    Args:
+        maps: M, max-normalised, [N,C,h,w] in [0, 1].
+        present: which classes each image shows, [N,C]; the maps of others are taken as 0.
+        foreground: whether the planes of the classes follow that of the background.
+
+    Returns:
+        [N,C+1,h,w], or the background plane alone, [N,1,h,w].
+
+    Raises:
+        InputError: shapes that do not fit together.
+
+    >>> background_planes(torch.tensor([[[[0.8, 0.1]], [[0.6, 0.4]]]]), torch.tensor([[1, 1]]))[0, :, 0]
+    tensor([[0.2000, 0.6000],
+            [0.8000, 0.0000],
+            [0.0000, 0.4000]])
+    """
+    maps = torch.where(shown_classes(present, maps), _exact(maps), 0)
+    strongest = maps.amax(1, keepdim=True)
+    if not foreground:
+        return 1 - strongest
+    return torch.cat([1 - strongest, torch.where(maps == strongest, maps, 0)], 1)
+
+
+def background_similarity_loss(original: Tensor, merged: Tensor, present: Tensor, *, foreground: bool = True) -> Tensor:
+    r"""Distance of the original view's background planes from those of the merged maps (Qin et al., TCSVT 2024).
+
+    .. math:: L_{bs} = \overline{|M_b - \hat M_b|} \qquad (6)
+
+    The bar is a mean over all positions of all planes of the batch together: of each image, the background and its
+    present classes. The merged maps supervise, so no gradient goes to them.
+
+    Args:
+        original: M_o, max-normalised, [N,C,h,w].
+        merged: of the adjusted views, from `merged_maps`, of the same shape.
+        present: which classes each image shows, [N,C].
+        foreground: whether the planes of the classes count, too, or the background plane alone.
+
+    Raises:
+        InputError: shapes that do not fit together.
+
+    >>> original, merged = torch.tensor([[[[0.5, 1.0]]]]), torch.tensor([[[[0.7, 1.0]]]])
+    >>> background_similarity_loss(original, merged, torch.tensor([[1]]))
+    tensor(0.1000)
+    """
+    shown = shown_classes(present, original, merged)
+    planes = background_planes(original, present, foreground=foreground)
+    wanted = background_planes(merged.detach(), present, foreground=foreground)
+    background = torch.ones_like(shown[:, :1])
+    return _mean_difference(planes, wanted, torch.cat([background, shown], 1) if foreground else background)
+
+
+def _mean_difference(one: Tensor, other: Tensor, shown: Tensor) -> Tensor:
+    """Mean absolute difference over the shown planes; 0 if there are none. shown: bool [N,C,1,1]."""
+    difference = torch.where(shown, (_exact(one) - _exact(other)).abs(), 0)
+    positions = one.shape[2] * one.shape[3]
+    return difference.sum() / (shown.sum() * positions).clamp_min(1)
+
+
+def _exact(x: Tensor) -> Tensor:
+    """Half precision would lose the small differences, and overflow in the sum."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,129 @@
+"""The options of attention transfer and of the focused-unfocused module."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from typing_extensions import override
+
+from camplug.errors import InputError
+from camplug.wsss.atm.attention import check_dilations
+from camplug.wsss.atm.merge import BACKGROUND, SURE
+from camplug.wsss.atm.views import GreyChange
+from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.method import Method
+from camplug.wsss.classifier.network import Classifier
+from camplug.wsss.classifier.pictures import Pictures
+
+if TYPE_CHECKING:
+    from camplug.wsss.atm.module import ATMTraining
+
+PLANES = ("all", "background")
+FUM_PARTS = ("channel_attention", "spatial_attention", "atrous", "context")
+
+
+@dataclass(frozen=True)
+class ATM(Method):
+    """Train a classifier whose maps agree on brighter and darker views, behind a focused-unfocused module (ATM + FUM).
+
+    Of Qin et al., TCSVT 2024. Without `enhance` and `decrease` it is the classification loss with the module alone; a
+    module without any part is left out. A loss of weight 0 is not computed.
+
+    Args:
+        enhance: also show each image with more contrast and brightness.
+        decrease: also show each image with less contrast and brightness.
+        enhanced: alpha and beta of the enhanced view, beta in grey levels of 0 to 255.
+        decreased: alpha and beta of the decreased view.
+        similarity: weight of the distance between the views' class maps (lambda_s).
+        background_similarity: weight of the distance from the merged maps (lambda_bs).
+        background: value of the background plane when maps are merged, 0 to 1.
+        sure: where one view alone finds a class, its value must be above this, 0 to 1.
+        planes: that are compared with the merged maps, all or background alone.
+        fum: put the focused-unfocused module before the head; all options below are its own.
+        channel_attention: weigh channels (squeeze and excitation).
+        spatial_attention: weigh positions.
+        atrous: atrous convolutions in series.
+        context: make each position the mean of those related to it.
+        dilations: of the atrous convolutions, whose paper prints 0,1,2,3 for 1,2,3,4.
+        width: channels of the atrous convolutions; none is a quarter of the network's.
+        reduction: how many times fewer channels the middle of the channel attention has.
+        residual: add the attended features to the related ones.
+        most_positions: largest map, height times width, whose positions are related.
+
+    Raises:
+        InputError: an option out of its range.
+
+    >>> ATM(decrease=False).changes
+    (GreyChange(alpha=1.5, beta=30.0),)
+    """
+
+    name: ClassVar[str] = "atm"
+
+    enhance: bool = True
+    decrease: bool = True
+    enhanced: tuple[float, float] = (1.5, 30.0)
+    decreased: tuple[float, float] = (0.8, 15.0)
+    similarity: float = 0.5
+    background_similarity: float = 0.5
+    background: float = BACKGROUND
+    sure: float = SURE
+    planes: Literal["all", "background"] = "all"
+    fum: bool = True
+    channel_attention: bool = True
+    spatial_attention: bool = True
+    atrous: bool = True
+    context: bool = True
+    dilations: tuple[int, ...] = (1, 2, 3, 4)
+    width: int | None = None
+    reduction: int = 16
+    residual: bool = False
+    most_positions: int = 4096
+
+    def __post_init__(self) -> None:
+        for name in ("enhanced", "decreased"):
+            try:
+                GreyChange(*getattr(self, name))
+            except (InputError, TypeError):
+                raise InputError(
+                    f"{name}={getattr(self, name)}; give alpha, above 0, and beta, in grey levels of 0 to 255."
+                ) from None
+        for name in ("similarity", "background_similarity"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name}={getattr(self, name)}; give a weight of 0 or more.")
+        for name in ("background", "sure"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}={getattr(self, name)}; give a value from 0 to 1, as the maps have.")
+        if self.planes not in PLANES:
+            raise InputError(f"planes={self.planes!r}; allowed are {', '.join(PLANES)}.")
+        check_dilations(self.dilations)
+        for name in ("width", "reduction", "most_positions"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value}; give at least 1.")
+        if self.residual and not self.context:
+            raise InputError("residual adds to the context relation, which context=False leaves out; set one.")
+
+    @property
+    def changes(self) -> tuple[GreyChange, ...]:
+        """What makes the adjusted views, the enhanced one first."""
+        enhanced = (GreyChange(*self.enhanced),) if self.enhance else ()
+        return (*enhanced, GreyChange(*self.decreased)) if self.decrease else enhanced
+
+    @override
+    def neck(self) -> dict[str, Any] | None:
+        """The settings of a FUM; a width that is not asked for is left open, so that a trained FUM goes on as it is."""
+        parts = {name: getattr(self, name) for name in FUM_PARTS}
+        if not self.fum or not any(parts.values()):
+            return None
+        width = {} if self.width is None else {"width": self.width}
+        others = {name: getattr(self, name) for name in ("reduction", "residual", "most_positions")}
+        return {"kind": "fum", **parts, "dilations": list(self.dilations), **width, **others}
+
+    @override
+    def module(self, network: Classifier, learning: Learning, pictures: Pictures) -> ATMTraining:
+        """What trains the network."""
+        from camplug.wsss.atm.module import ATMTraining
+
+        return ATMTraining(network, learning, self, ids=pictures.data.ids, seed=pictures.seed)

@@ -1,0 +1,81 @@
+"""Training a classifier by attention transfer: three views of each image, whose class maps are drawn together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from camplug.wsss.atm.losses import background_similarity_loss, similarity_loss
+from camplug.wsss.atm.merge import merged_maps
+from camplug.wsss.atm.method import ATM
+from camplug.wsss.atm.views import adjusted, warn_if_saturated
+from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.maps import normalized_maps
+from camplug.wsss.classifier.module import ClassifierTraining
+from camplug.wsss.classifier.network import Classifier
+from camplug.wsss.classifier.pictures import Picture
+
+
+class ATMTraining(ClassifierTraining):
+    r"""Attention transfer (Qin et al., TCSVT 2024, section III).
+
+    .. math:: L = L_{cls} + \lambda_s L_s + \lambda_{bs} L_{bs} \qquad (7)
+
+    The classification loss is the mean over all views. The maps are the head's before pooling, without its bias, of
+    the classes that the image shows, each divided by its maximum.
+
+    The views go through the network as one batch. That is the same as one after another, except for batch
+    normalisation that is trained: a neck's always, the body's with `Learning(batch_norm="trained")`. Its statistics are
+    of all views together, and so are those kept for later, when only original images are seen.
+
+    With one adjusted view, the merged maps are that view's own under the same rule, merged with itself. "merged" in the
+    log is the share of positions where a merged map is above 0.
+
+    Args:
+        network: what is trained.
+        learning: how.
+        method: the options.
+        ids: the images' names, to be told where a loss is no number.
+        seed: of everything random in a step.
+    """
+
+    def __init__(
+        self, network: Classifier, learning: Learning, method: ATM, *, ids: Sequence[str] = (), seed: int = 0
+    ) -> None:
+        super().__init__(network, learning, ids=ids, seed=seed)
+        self.method = method
+
+    @override
+    def losses(self, x: Tensor, batch: Picture, step: int) -> Mapping[str, tuple[float, Tensor]]:
+        """The weight and the value of every loss; see `ClassifierTraining`."""
+        method, changes = self.method, self.method.changes
+        if not changes:
+            return super().losses(x, batch, step)
+        if step == self.current_epoch == self.global_rank == 0:
+            for change in changes:
+                warn_if_saturated(batch.pixels, change)
+        views = torch.cat([x, *(self.normalized(adjusted(batch.pixels, change)) for change in changes)])
+        maps = self.network.head(self.network.features(views))
+        every = batch.present.repeat(1 + len(changes), 1)
+        losses = {"classification": (1.0, self.classification(self.network.pooled(maps), every))}
+        original, *others = self._shares(maps, every).chunk(1 + len(changes))
+        first, last = others[0], others[-1]  # the same one if there is one
+        if method.similarity:
+            second = last if len(others) > 1 else None
+            value = similarity_loss(original, first, second, batch.present)
+            losses["similarity"] = (method.similarity, value)
+        if method.background_similarity:
+            merged = merged_maps(first, last, batch.present, background=method.background, sure=method.sure)
+            value = background_similarity_loss(original, merged, batch.present, foreground=method.planes == "all")
+            losses["background_similarity"] = (method.background_similarity, value)
+            self.log("merged", (merged.amax(1) > 0).float().mean(), batch_size=len(batch.image))
+        return losses
+
+    def _shares(self, maps: Tensor, present: Tensor) -> Tensor:
+        """The normalised maps without the head's bias, in full precision: half of it has no room for 1 / eps."""
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        bias = self.network.head.bias
+        return normalized_maps(maps if bias is None else maps - bias.to(maps)[:, None, None], present)

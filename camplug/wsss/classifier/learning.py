@@ -1,0 +1,148 @@
+"""How a classifier learns: optimizer, what is frozen, which loss; and the published recipes by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from camplug.errors import InputError, LayerError
+from camplug.plug import named_layers, select, watch
+from camplug.wsss.classifier.body import Body, example
+from camplug.wsss.train.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a classifier learns.
+
+    Args:
+        schedule: of the body.
+        head_lr: learning rate of what is new (head and neck), relative to it.
+        cut: no gradient before this: layers up to the last map of this stride (8, say), or up to the layer of this
+            name, stay as they are; None trains all.
+        batch_norm: "fixed" uses the running statistics as they are, also in training (its scales and shifts learn, as
+            in the code of IRN); "trained" is the usual one, for networks that begin at random. A neck's is always
+            trained.
+        focal: power of the probability that weighs absent classes in the loss (see `classification_loss`); 0 for none.
+
+    Raises:
+        InputError: an option out of its range.
+    """
+
+    schedule: Schedule = field(default_factory=Schedule)
+    head_lr: float = 10.0
+    cut: int | str | None = 8
+    batch_norm: Literal["fixed", "trained"] = "fixed"
+    focal: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.batch_norm not in ("fixed", "trained"):
+            raise InputError(f"batch_norm={self.batch_norm!r}; allowed are fixed and trained.")
+        for name in ("head_lr", "focal"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}={getattr(self, name)}; give 0 or more.")
+        if isinstance(self.cut, int) and self.cut < 1:
+            raise InputError(f"cut={self.cut}; give a stride in pixels such as 8, the name of a layer, or none.")
+
+
+@dataclass(frozen=True)
+class Span:
+    """How long a classifier is trained, and on which crops.
+
+    Args:
+        epochs: how often through as many images as there are.
+        batch: images per step.
+        crop: side of the crops in pixels.
+        sides: the smallest and the largest longer side of the photographs in pixels.
+        seed: of everything random.
+
+    Raises:
+        InputError: an option out of its range.
+    """
+
+    epochs: int = 5
+    batch: int = 16
+    crop: int = 512
+    sides: tuple[int, int] = (320, 640)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "crop"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}; give at least 1.")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed}; give 0 or more.")
+        if not 1 <= self.sides[0] <= self.sides[1]:
+            raise InputError(f"sides={self.sides}; give the smallest and the largest longer side in pixels.")
+
+
+PRESETS: dict[str, tuple[Learning, Span]] = {
+    # Ahn, Cho & Kwak, CVPR 2019, whose "momentum" of 0.9 is the decay's power
+    "irn": (Learning(), Span()),
+    "modern": (
+        Learning(
+            Schedule(optimizer="adamw", lr=5e-4, weight_decay=0.05, warmup=0.2, shape="one-cycle"),
+            head_lr=4.0,
+            cut=None,
+        ),
+        Span(epochs=10, crop=448, sides=(320, 640)),
+    ),
+}
+
+
+def preset(name: str) -> tuple[Learning, Span]:
+    """A recipe by its name.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in PRESETS:
+        raise InputError(f"preset={name!r}; allowed are {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def freeze(body: Body, cut: int | str | None) -> list[nn.Module]:
+    """Bar gradients from the layers of a body up to a cut; see `Learning`.
+
+    Returns:
+        The layers that have own parameters or statistics and stay as they are.
+
+    Raises:
+        InputError: no map of that stride, or no such layer.
+    """
+    if cut is None:
+        return []
+    layers = named_layers(body)
+    x = example(body.model)
+    calls = watch(body, layers, (x,)).calls
+    if isinstance(cut, int):
+        wide = x.shape[-1] / cut
+        ends = [i for i, c in enumerate(calls) if len(c.shape) == 4 and c.features and c.shape[-1] >= wide]
+        last = ends[-1] if ends and any(calls[i].shape[-1] == wide for i in ends) else None
+    else:
+        last = _named(body, layers, [c.name for c in calls], cut)
+    if last is None:
+        raise InputError(f"cut={cut!r}: the network has no map of that stride; give the name of a layer.")
+    names = {c.name for c in calls[: last + 1]} - {c.name for c in calls[last + 1 :] if _has_own(layers[c.name])}
+    frozen = [layers[name] for name in layers if name in names and _has_own(layers[name])]
+    for module in frozen:
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)
+    return frozen
+
+
+def _named(body: Body, layers: dict[str, nn.Module], called: list[str], name: str) -> int | None:
+    try:
+        found = select(body.model, named_layers(body.model), name)
+    except LayerError as error:
+        raise InputError(f"cut={name!r}: {error}") from None
+    wanted = {id(module) for module in found.values()}
+    at = [i for i, c in enumerate(called) if id(layers[c]) in wanted]
+    return at[-1] if at else None
+
+
+def _has_own(module: nn.Module) -> bool:
+    own: list[Any] = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return bool(own)

@@ -1,0 +1,181 @@
+"""Train a classifier in one call, by any method: from image-level labels to a file that explainers take."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from camplug.errors import InputError
+from camplug.explain.preprocess import Preprocess
+from camplug.plug import first_weight
+from camplug.wsss.classifier.files import load_classifier, save_classifier
+from camplug.wsss.classifier.learning import Learning, Span
+from camplug.wsss.classifier.method import Method
+from camplug.wsss.classifier.module import VALIDATION
+from camplug.wsss.classifier.network import Classifier, over, settings_of
+from camplug.wsss.classifier.pictures import Pictures, without_images
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.jobs import list_sha256, share
+from camplug.wsss.train.fit import check_batch, fit
+from camplug.wsss.train.run import TrainingFolder, Watch
+
+FILE = "classifier.pt"
+
+
+@dataclass
+class TrainedClassifier:
+    """What a training brought.
+
+    Attributes:
+        network: on the model's device, in evaluation mode.
+        file: of it.
+        images: how many it was trained on.
+        losses: logged last, and the mean average precision on the validation images ("val_map"); empty where nothing
+            was left to train.
+    """
+
+    network: Classifier
+    file: Path
+    images: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+def train_classifier(
+    model: nn.Module,
+    data: SegmentationData,
+    out: str | Path,
+    *,
+    method: Method | None = None,
+    learning: Learning | None = None,
+    span: Span | None = None,
+    validation: SegmentationData | None = None,
+    keep: Literal["last", "best"] = "last",
+    output_stride: int | None = None,
+    keep_head: bool | None = None,
+    preprocess: Preprocess | None = None,
+    workers: int = 0,
+    amp: bool = True,
+    log: Literal["csv", "tensorboard"] = "csv",
+    made_with: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> TrainedClassifier:
+    """Train a multi-label classifier on image-level labels; writes `out`/classifier.pt. No mask is ever read.
+
+    Stopped at any moment, the same call goes on after the last full epoch, and ends with the same classifier. Trains
+    on the model's device; the model is copied and left as it is. Under torchrun every process makes the same call.
+
+    Args:
+        model: what the classifier is built on; see `over`.
+        data: the photographs and their labels.
+        out: folder for checkpoints, losses and the classifier.
+        method: `Method()`, ordinary training, or `ATM`, `RPNet` or `FPR` with their options.
+        learning: optimizer, what is frozen, which loss; by default as in IRN's code.
+        span: epochs, batch and crops; by default as in IRN's code.
+        validation: images whose labels tell the mean average precision after every epoch.
+        keep: "last" keeps the weights of the last epoch, "best" those of the epoch with the best mean average precision
+            on the validation images. Both rules use image-level labels only.
+        output_stride: see `Classifier`.
+        keep_head: go on with the model's trained head; by default where it has as many classes.
+        preprocess: how photographs are normalised, if the model does not say it itself.
+        workers: processes that load images beside the one that trains.
+        amp: half precision on CUDA where it is safe.
+        log: "csv" or "tensorboard".
+        made_with: how the command line builds the model; see `save_classifier`.
+        watch: is told how it goes.
+
+    Raises:
+        InputError: `out` holds a training of other settings; no image; an option out of range.
+        ModelError: a model that cannot be cut at its last map, or has no trained head where the method needs one; the
+            loss is no number any more.
+        KeyboardInterrupt: it was stopped by Ctrl-C.
+    """
+    method = Method() if method is None else method
+    learning = Learning() if learning is None else learning
+    span = Span() if span is None else span
+    watch = Watch() if watch is None else watch
+    if keep not in ("last", "best"):
+        raise InputError(f"keep={keep!r}; allowed are last and best.")
+    if keep == "best" and validation is None:
+        raise InputError("keep='best' chooses by validation images; give some, or keep the last weights.")
+    if validation is not None and tuple(validation.classes) != tuple(data.classes):
+        raise InputError("the validation images have other classes than those to train on; give the same data set.")
+    if span.batch % method.group:
+        raise InputError(f"batch={span.batch}: a batch holds groups of {method.group} images; give a multiple.")
+    keep_head = True if method.needs_trained else keep_head
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(span.seed)
+        network = over(
+            model,
+            data.classes,
+            neck=method.neck(),
+            output_stride=output_stride,
+            keep_head=keep_head,
+            preprocess=preprocess,
+        )
+    mean = network.preprocess.mean
+    pictures = Pictures(data, crop=span.crop, sides=span.sides, mean=mean, seed=span.seed)
+    items = method.items(pictures)
+    check_batch(items, span.batch // method.group)
+    folder, file = TrainingFolder(out), Path(out) / FILE
+    folder.prepare(
+        {
+            "method": {"name": method.name, **asdict(method)},
+            "classes": list(data.classes),
+            "images": {"count": len(data), "list_sha256": list_sha256(data)},
+            "validation": None if validation is None else {"list_sha256": list_sha256(validation), "keep": keep},
+            "model": dict(made_with or {}),
+            "network": settings_of(network),
+            "learning": asdict(learning),
+            "span": asdict(span),
+        }
+    )
+    weight = first_weight(model)
+    device = torch.device("cpu") if weight is None else weight.device
+    if file.exists():
+        watch.done(f"{file} was there")
+        return TrainedClassifier(load_classifier(file, None if _built_by_text(made_with) else model).to(device), file)
+    missing = without_images(data)
+    if missing:
+        warnings.warn(
+            f"no image shows {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''} ({len(missing)} of "
+            f"{len(data.classes)} classes): the classifier can only learn to deny them.",
+            stacklevel=2,
+        )
+    held_out = None
+    if validation is not None:
+        held_out = Pictures(validation, crop=span.crop, sides=span.sides, mean=mean, still=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(span.seed)  # parts of the method's own
+        module = method.module(network, learning, pictures)
+        folder.settle()
+        losses = fit(
+            module,
+            items,
+            Path(out) / "checkpoints",
+            epochs=span.epochs,
+            batch=span.batch // method.group,
+            device=str(device),
+            workers=workers,
+            progress=watch.bars,
+            validation=held_out,
+            best=VALIDATION if keep == "best" else None,
+            amp=amp,
+            log=log,
+        )
+    last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    watch.done(f"training: {span.epochs} epochs of {len(pictures)} images; {last or 'made before'}")
+    network.to(device).eval()
+    if share()[0] == 0:
+        save_classifier(file, network, made_with or {})
+        watch.done(f"{file}: a classifier of {len(network.classes)} classes")
+    return TrainedClassifier(network, file, len(pictures), losses)
+
+
+def _built_by_text(made_with: Mapping[str, Any] | None) -> bool:
+    return bool(made_with and made_with.get("model"))

@@ -1,0 +1,48 @@
+"""FPR: false positives of class maps, found over a data set, put right in training (Chen et al., ICCV 2023).
+
+Importing this needs no scikit-learn; clustering prototypes with `Collector` does. What trains (`FPRTraining`) needs
+lightning; the rest does not import it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from camplug.wsss.fpr.collector import Collector
+from camplug.wsss.fpr.gather import PrototypePass
+from camplug.wsss.fpr.groups import COCO_GROUPS, VOC_GROUPS, group_of, known_groups, usable
+from camplug.wsss.fpr.losses import RegionContrast, distances, region_contrast_loss
+from camplug.wsss.fpr.method import FPR
+from camplug.wsss.fpr.pixels import PixelRectification, false_positive_pixels, pixel_rectification_loss
+from camplug.wsss.fpr.prototypes import Prototypes, centroids
+from camplug.wsss.fpr.regions import class_masks, masked_mean
+
+if TYPE_CHECKING:
+    from camplug.wsss.fpr.module import FPRTraining
+
+__all__ = [
+    "COCO_GROUPS",
+    "Collector",
+    "FPR",
+    "FPRTraining",
+    "PixelRectification",
+    "PrototypePass",
+    "Prototypes",
+    "RegionContrast",
+    "VOC_GROUPS",
+    "centroids",
+    "class_masks",
+    "distances",
+    "false_positive_pixels",
+    "group_of",
+    "known_groups",
+    "masked_mean",
+    "pixel_rectification_loss",
+    "region_contrast_loss",
+    "usable",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "FPRTraining":
+        return getattr(import_module(f"{__name__}.module"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,116 @@
+"""Super-classes: which negatives of a class may come from an object that looks like it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from camplug.errors import InputError
+
+UNGROUPED = -1
+
+VOC_GROUPS: dict[str, tuple[str, ...]] = {
+    "person": ("person",),
+    "animal": ("bird", "cat", "cow", "dog", "horse", "sheep"),
+    "vehicle": ("aeroplane", "bicycle", "boat", "bus", "car", "motorbike", "train"),
+    "indoor": ("bottle", "chair", "diningtable", "pottedplant", "sofa", "tvmonitor"),
+}
+
+COCO_GROUPS: dict[str, tuple[str, ...]] = {
+    "person": ("person",),
+    "vehicle": ("bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
+    "outdoor": ("traffic light", "fire hydrant", "stop sign", "parking meter", "bench"),
+    "animal": ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"),
+    "accessory": ("backpack", "umbrella", "handbag", "tie", "suitcase"),
+    "sports": (
+        "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard",
+        "surfboard", "tennis racket",
+    ),
+    "kitchen": ("bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl"),
+    "food": (
+        "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake",
+    ),
+    "furniture": ("chair", "couch", "potted plant", "bed", "dining table", "toilet"),
+    "electronic": ("tv", "laptop", "mouse", "remote", "keyboard", "cell phone"),
+    "appliance": ("microwave", "oven", "toaster", "sink", "refrigerator"),
+    "indoor": ("book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
+}  # fmt: skip
+
+_NAMED = {"voc": VOC_GROUPS, "coco": COCO_GROUPS}
+
+
+def group_of(classes: Sequence[str], groups: Mapping[str, Sequence[str]] | str | None) -> list[int]:
+    """The number of every class's super-class.
+
+    Args:
+        classes: names, in the order of the class numbers.
+        groups: the classes of every super-class; "voc" or "coco"; or None for no super-classes. It may name classes
+            that are not among `classes`.
+
+    Returns:
+        Numbers from 0 in the order of `groups`; -1 everywhere for None, so that `usable` keeps every negative.
+
+    Raises:
+        InputError: groups that do not exist; a class in no group or in two.
+
+    >>> group_of(["cat", "dog", "train"], "voc")
+    [1, 1, 2]
+    """
+    if groups is None:
+        return [UNGROUPED] * len(classes)
+    if isinstance(groups, str):
+        if groups not in _NAMED:
+            raise InputError(
+                f"there are no groups {groups!r}{_hint(groups.lower(), _NAMED)}; give "
+                f"{' or '.join(map(repr, _NAMED))}, a mapping of group names to class names, or None."
+            )
+        groups = _NAMED[groups]
+    numbers: dict[str, int] = {}
+    for number, (group, members) in enumerate(groups.items()):
+        for name in [members] if isinstance(members, str) else members:
+            if numbers.setdefault(name, number) != number:
+                raise InputError(
+                    f"class {name!r} is in two groups, {list(groups)[numbers[name]]!r} and {group!r}; leave it in one."
+                )
+    for name in classes:
+        if name not in numbers:
+            raise InputError(f"class {name!r} is in no group{_hint(name, numbers)}; every class needs one group.")
+    return [numbers[name] for name in classes]
+
+
+def known_groups(classes: Collection[str]) -> str | None:
+    """ "voc" for the 20 classes of VOC, "coco" for the 80 of COCO, None for others.
+
+    >>> known_groups(["cat", "dog"])
+    """
+    for name, groups in _NAMED.items():
+        if sorted(classes) == sorted(member for members in groups.values() for member in members):
+            return name
+    return None
+
+
+def usable(negative_class: int, present_classes: Iterable[int], groups: Sequence[int]) -> bool:
+    """Whether a false positive of a class may tell pixels of this class from its background.
+
+    It may if no class present in its image is of the same super-class (the wheels of a bus are no background of cars;
+    the paper's trimmed prototypes of eq. 8), and if this super-class has other classes. So person, alone in its group,
+    has no usable negatives in VOC and in COCO, as in the authors' code.
+
+    Args:
+        negative_class: the absent class whose map lit up.
+        present_classes: of the image in which it did.
+        groups: of every class, from `group_of`; -1 stands for no super-class, and there everything is usable.
+
+    >>> numbers = group_of(["bus", "car", "cat", "dog", "person"], "voc")
+    >>> usable(1, [0], numbers), usable(1, [2, 4], numbers), usable(4, [2], numbers)
+    (False, True, False)
+    """
+    group = groups[negative_class]
+    if group == UNGROUPED:
+        return True
+    return list(groups).count(group) > 1 and all(groups[c] != group for c in present_classes)
+
+
+def _hint(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,143 @@
+"""FPR's loss on regions: near to the prototypes of their class, far from its false positives."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from camplug.errors import InputError
+from camplug.wsss.classifier.maps import checked_present
+from camplug.wsss.fpr.prototypes import Prototypes
+from camplug.wsss.fpr.regions import class_masks, masked_mean
+
+EPS = 1e-4  # of normalised maps, and under the root of distances, as in the authors' code
+LEAST = 1e-5  # of 1 - S
+
+Distance = Literal["rms", "l2"]
+
+
+class RegionContrast(NamedTuple):
+    """What `region_contrast_loss` returns: loss = positive + negative, each a mean over `pairs` regions (or a sum)."""
+
+    loss: Tensor
+    positive: Tensor
+    negative: Tensor
+    pairs: Tensor
+
+
+def distances(a: Tensor, b: Tensor, kind: Distance = "rms") -> Tensor:
+    r"""Distances of features.
+
+    "rms", as in the authors' code, and "l2", as in the paper:
+
+    .. math:: d = \sqrt{\tfrac1D \textstyle\sum_j \left((a_j - b_j)^2 + 10^{-4}\right)}, \qquad
+              d = \sqrt{10^{-4} + \textstyle\sum_j (a_j - b_j)^2}
+
+    The second is about sqrt(D) times the first, 45 times for 2048 channels; neither is below 0.01.
+
+    Args:
+        a: [...,D].
+        b: [...,D], of a shape that goes with a's.
+        kind: "rms" or "l2".
+
+    Raises:
+        InputError: another kind.
+
+    >>> distances(torch.tensor([1.0, 7.0]), torch.tensor([4.0, 3.0]), "l2")
+    tensor(5.0000)
+    """
+    squares = (a - b).square()
+    if kind == "rms":
+        return (squares.mean(-1) + EPS).sqrt()
+    if kind == "l2":
+        return (squares.sum(-1) + EPS).sqrt()
+    raise InputError(f'distance={kind!r}; give "rms" (the authors\' code) or "l2" (the paper).')
+
+
+def region_contrast_loss(
+    features: Tensor,
+    class_maps: Tensor,
+    present: Tensor,
+    prototypes: Prototypes,
+    *,
+    theta: float = 0.1,
+    temperature: float = 13.0,
+    offset: float = 0.1,
+    distance: Distance = "rms",
+    reduction: Literal["mean", "sum"] = "mean",
+) -> RegionContrast:
+    r"""Pull the region of each present class to its positive prototypes and push it off its nearest negative one.
+
+    .. math:: L_{RC} = -\overline{\log S(d(f_c, \bar P_{pos}^c)) + \log(1 - S(\min_k d(f_c, P_{neg}^{c,k})))},
+              \qquad S(d) = \exp(-(d / T + o))
+
+    (Chen et al., ICCV 2023, eqs. 4 and 5; f of eq. 3, over the mask of eq. 2; the paper weighs it with 0.12.) The bar
+    is the mean over all regions of the batch, pairs of an image and a present class. Left out are pairs with an empty
+    mask or without positive prototypes; without negative ones a pair has its positive part only. All negatives count,
+    those that are not `usable`, too. The defaults are the authors' code; the paper has the L2 distance and offset 0.
+    1 - S is kept above 1e-5, so that a region on a negative prototype costs 11.5 at most whatever T.
+
+    The gradient goes into the features alone: prototypes and masks are constant.
+
+    Args:
+        features: F, [N,D,h,w].
+        class_maps: M, [N,C,h,w].
+        present: y, 1 where image n shows class c, [N,C].
+        prototypes: of the C classes.
+        theta: threshold of the normalised class maps.
+        temperature: T, above 0.
+        offset: o, at least 0; it bounds the negative part by -log(1 - exp(-o)), 2.35 at 0.1.
+        distance: "rms" or "l2"; see `distances`.
+        reduction: "mean" over pairs, or their "sum", which several processes divide by their pairs together.
+
+    Returns:
+        Scalars; 0 with a graph where there are no pairs.
+
+    Raises:
+        InputError: shapes that do not fit together, or an option out of range.
+    """
+    if temperature <= 0 or offset < 0:
+        raise InputError(f"temperature={temperature} and offset={offset}; give one above 0 and one of at least 0.")
+    if reduction not in ("mean", "sum"):
+        raise InputError(f'reduction={reduction!r}; give "mean" or "sum".')
+    shown = checked(features, class_maps, present, prototypes)
+    masks = class_masks(class_maps, theta, EPS)
+    counted = shown & masks.flatten(2).any(2)
+    classes = [c for c in counted.any(0).nonzero().flatten().tolist() if len(prototypes.positive[c])]
+    regions = masked_mean(features, masks[:, classes])
+    positive, negative = [regions[:0].sum()], [regions[:0].sum()]  # nothing, but with a graph
+    pairs = counted[:, classes].sum()
+    for k, c in enumerate(classes):
+        f = regions[counted[:, c], k]
+        centre = prototypes.positive[c].detach().to(f).mean(0)
+        positive.append((distances(f, centre, distance) / temperature + offset).sum())
+        if len(others := prototypes.negative[c].detach().to(f)):
+            nearest = distances(f[:, None], others, distance).amin(1)
+            exponent = nearest / temperature + offset
+            negative.append(-(-torch.expm1(-exponent)).clamp_min(LEAST).log().sum())
+    share = pairs.clamp_min(1) if reduction == "mean" else 1
+    pull, push = torch.stack(positive).sum() / share, torch.stack(negative).sum() / share
+    return RegionContrast(pull + push, pull, push, pairs)
+
+
+def checked(features: Tensor, class_maps: Tensor, present: Tensor, prototypes: Prototypes) -> Tensor:
+    """Labels as bool [N,C] of features [N,D,h,w] and class maps [N,C,h,w] that prototypes fit.
+
+    Raises:
+        InputError: they do not fit together.
+    """
+    shown = checked_present(class_maps, present) > 0
+    if features.ndim != 4 or features.shape[::2] + features.shape[3:] != class_maps.shape[::2] + class_maps.shape[3:]:
+        raise InputError(
+            f"features {list(features.shape)} and class maps {list(class_maps.shape)} do not fit; "
+            "give [N,D,h,w] and [N,C,h,w] of one grid."
+        )
+    widths = {x.shape[1] for x in (*prototypes.positive, *prototypes.negative) if len(x)}
+    if len(prototypes.positive) != shown.shape[1] or widths - {features.shape[1]}:
+        raise InputError(
+            f"prototypes of {len(prototypes.positive)} classes and {min(widths, default=0)} channels, but "
+            f"{shown.shape[1]} class maps and {features.shape[1]} channels; collect prototypes from this network."
+        )
+    return shown

@@ -1,0 +1,111 @@
+"""FPR's options, as `train_classifier` and the command line take them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from typing_extensions import override
+
+from camplug.errors import InputError
+from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.method import Method
+from camplug.wsss.classifier.network import Classifier
+from camplug.wsss.classifier.pictures import Pictures
+from camplug.wsss.fpr.groups import group_of, known_groups
+
+if TYPE_CHECKING:
+    from camplug.wsss.fpr.module import FPRTraining
+
+GROUPS = ("auto", "voc", "coco", "none")
+
+
+@dataclass(frozen=True)
+class FPR(Method):
+    """Train a trained classifier further, so that its maps let go of false positives (FPR, Chen et al., ICCV 2023).
+
+    Before every epoch one pass over the data set gathers prototypes: what each class looks like, and what its map
+    falsely lights up in images without it. With both weights at 0 this is ordinary training.
+
+    Args:
+        clusters: the most positive prototypes of a class.
+        negatives: the most negative prototypes of a class.
+        theta: what a class map lights up: above this part of its maximum.
+        temperature: of the region contrast; distances are divided by it.
+        offset: added to these distances; 0 in the paper, 0.1 in its code.
+        distance: of region contrast: rms over channels, as in the paper's code, or l2, as in its text.
+        region_contrast: weight of the region contrast; 0 for none.
+        pixel_rectification: weight of the pixel rectification; 0 for none.
+        groups: super-classes whose members give each other no negatives for pixel rectification: voc, coco, none, or
+            auto, which knows the classes of VOC and COCO. A configuration file may list the classes of each group.
+        pass_scales: sizes of the photographs in the pass for prototypes, relative to the crop; maps are averaged on
+            the grid of the first. Published: 1,0.5,1.5,2, which takes 7.5 times as long.
+        pass_flip: the pass sees every photograph mirrored, too, as published.
+
+    Raises:
+        InputError: an option out of its range.
+    """
+
+    name: ClassVar[str] = "fpr"
+    needs_trained: ClassVar[bool] = True
+
+    clusters: int = 10
+    negatives: int = 10
+    theta: float = 0.1
+    temperature: float = 13.0
+    offset: float = 0.1
+    distance: Literal["rms", "l2"] = "rms"
+    region_contrast: float = 0.12
+    pixel_rectification: float = 15e-5
+    groups: str | Mapping[str, Sequence[str]] = "auto"
+    pass_scales: tuple[float, ...] = (1.0,)
+    pass_flip: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("clusters", 1), ("negatives", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}={getattr(self, name)}; give at least {least}.")
+        if not 0 <= self.theta < 1:
+            raise InputError(f"theta={self.theta}; give a part of the maximum, at least 0 and less than 1.")
+        if not 0 < self.temperature < float("inf"):
+            raise InputError(f"temperature={self.temperature}; give a number above 0.")
+        for name in ("offset", "region_contrast", "pixel_rectification"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"{name}={getattr(self, name)}; give 0 or more.")
+        if self.distance not in ("rms", "l2"):
+            raise InputError(f"distance={self.distance!r}; allowed are rms and l2.")
+        if not self.pass_scales or not all(0 < s < float("inf") for s in self.pass_scales):
+            raise InputError(f"pass_scales={self.pass_scales}; give at least one number, each above 0.")
+        if isinstance(self.groups, str):
+            if self.groups not in GROUPS:
+                near = difflib.get_close_matches(self.groups.lower(), GROUPS, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                raise InputError(f"groups={self.groups!r}{hint}; allowed are {', '.join(GROUPS)}.")
+        else:  # plain, to be written down
+            lists = {
+                str(group): [names] if isinstance(names, str) else list(names) for group, names in self.groups.items()
+            }
+            object.__setattr__(self, "groups", lists)
+
+    @property
+    def needs_prototypes(self) -> bool:
+        """Whether any loss is switched on that reads them."""
+        return self.region_contrast > 0 or self.pixel_rectification > 0
+
+    def group_numbers(self, classes: Sequence[str]) -> list[int]:
+        """The number of every class's super-class, -1 for none.
+
+        Raises:
+            InputError: a class in no group or in two.
+        """
+        chosen = known_groups(classes) if self.groups == "auto" else self.groups
+        return group_of(classes, None if chosen == "none" else chosen)
+
+    @override
+    def module(self, network: Classifier, learning: Learning, pictures: Pictures) -> FPRTraining:
+        """What trains the network."""
+        from camplug.wsss.fpr.module import FPRTraining
+
+        return FPRTraining(network, learning, self, pictures)

@@ -1,0 +1,133 @@
+"""Training with prototypes of false positives, gathered anew before every epoch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from typing_extensions import override
+
+from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.module import ClassifierTraining
+from camplug.wsss.classifier.network import Classifier
+from camplug.wsss.classifier.pictures import Picture, Pictures
+from camplug.wsss.fpr.gather import PrototypePass, class_maps, processes
+from camplug.wsss.fpr.losses import region_contrast_loss
+from camplug.wsss.fpr.pixels import pixel_rectification_loss
+from camplug.wsss.fpr.prototypes import Prototypes
+
+if TYPE_CHECKING:
+    from camplug.wsss.fpr.method import FPR
+
+TOLD = 5  # classes by name in a warning
+
+
+class FPRTraining(ClassifierTraining):
+    r"""Trains a classifier by three losses.
+
+    .. math:: L = L_{BCE} + \lambda_1 L_{RC} + \lambda_2 L_{PR}
+
+    (Chen et al., ICCV 2023, eq. 9.) The prototypes of an epoch depend on the weights at its beginning alone, so they
+    are in no checkpoint: a resumed run gathers them again. Under several processes the losses are means over the
+    regions and pixels of all of them.
+
+    Besides the losses it logs how many regions ("pairs" of an image and a class) and how many false-positive pixels
+    ("false_positives") they are means of, each in its own process.
+
+    Args:
+        network: a trained classifier.
+        learning: how it learns.
+        fpr: the options.
+        pictures: what it is trained on, and what prototypes are gathered from.
+
+    Attributes:
+        prototypes: of this epoch; None before the first one, and where no loss needs them.
+
+    Raises:
+        InputError: groups that the classes do not fit, or scikit-learn is not installed.
+    """
+
+    def __init__(self, network: Classifier, learning: Learning, fpr: FPR, pictures: Pictures) -> None:
+        super().__init__(network, learning, ids=pictures.data.ids, seed=pictures.seed)
+        self.fpr = fpr
+        self.prototypes: Prototypes | None = None
+        self.gather: PrototypePass | None = None
+        if fpr.needs_prototypes:
+            self.gather = PrototypePass(
+                pictures,
+                clusters=fpr.clusters,
+                negatives=fpr.negatives,
+                theta=fpr.theta,
+                groups=fpr.group_numbers(pictures.data.classes),
+                scales=fpr.pass_scales,
+                flip=fpr.pass_flip,
+            )
+
+    @property
+    def passes(self) -> int:
+        """How often the data set was run through for prototypes."""
+        return 0 if self.gather is None else self.gather.passes
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.gather is None:
+            return
+        workers = getattr(self.trainer.train_dataloader, "num_workers", 0)
+        with self.trainer.precision_plugin.forward_context():
+            self.prototypes = self.gather(self.network, self.normalized, workers=workers).to(self.device)
+        if self.passes == 1 and self.fpr.pixel_rectification and self.global_rank == 0:
+            self._tell_of_unusable(self.prototypes)
+
+    def _tell_of_unusable(self, prototypes: Prototypes) -> None:
+        names = [n for n, kept in zip(self.network.classes, prototypes.usable, strict=True) if not kept.any()]
+        if names:
+            warnings.warn(
+                f"pixel rectification leaves out {', '.join(names[:TOLD])}{' ...' if len(names) > TOLD else ''} "
+                f"({len(names)} of {len(prototypes.usable)} classes): their maps light up in no other image, or "
+                "only in those with a class of their group; a class alone in its group has no usable false positives.",
+                stacklevel=2,
+            )
+
+    @override
+    def losses(self, x: Tensor, batch: Picture, step: int) -> Mapping[str, tuple[float, Tensor]]:
+        if self.gather is None:
+            return super().losses(x, batch, step)
+        assert self.prototypes is not None  # gathered before the first step
+        features = self.network.features(x)
+        maps = class_maps(self.network, features)
+        logits, bias = self.network.pooled(maps), self.network.head.bias
+        logits = logits if bias is None else logits + bias
+        parts = {"classification": (1.0, self.classification(logits, batch.present))}
+        theta = self.fpr.theta
+        if self.fpr.region_contrast:
+            contrast = region_contrast_loss(
+                features,
+                maps,
+                batch.present,
+                self.prototypes,
+                theta=theta,
+                temperature=self.fpr.temperature,
+                offset=self.fpr.offset,
+                distance=self.fpr.distance,
+            )
+            parts["region_contrast"] = self.fpr.region_contrast, contrast.loss * share_of(contrast.pairs)
+            parts["pairs"] = 0.0, contrast.pairs.float()  # to be logged
+        if self.fpr.pixel_rectification:
+            pixels = pixel_rectification_loss(features, maps, batch.present, self.prototypes, theta=theta)
+            parts["pixel_rectification"] = self.fpr.pixel_rectification, pixels.loss * share_of(pixels.pixels)
+            parts["false_positives"] = 0.0, pixels.pixels.float()
+        return parts
+
+
+def share_of(count: Tensor) -> Tensor:
+    """The factor of a mean over `count` things, with which the mean over processes is that over all their things."""
+    if processes()[1] == 1:
+        return torch.ones((), device=count.device)
+    total = count.clone()
+    dist.all_reduce(total)
+    return count * processes()[1] / total.clamp_min(1)

@@ -1,0 +1,140 @@
+"""What the regions of a class look like over a data set: its positive and negative prototypes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from camplug.errors import InputError
+
+STARTS = 10  # of k-means; the default of scikit-learn when the paper was written
+ROUNDS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Prototypes:
+    """Prototypes of C classes (Chen et al., ICCV 2023, section 3.2.1).
+
+    Attributes:
+        positive: for every class the centroids of its regions, [k,D]; k is 0 for a class that no image shows.
+        negative: for every class the mean features of its strongest false positives, strongest first, [m,D].
+        usable: which of these pixel rectification may use (the super-class filter), bool [m].
+    """
+
+    positive: list[Tensor]
+    negative: list[Tensor]
+    usable: list[Tensor]
+
+    def __post_init__(self) -> None:
+        if not len(self.positive) == len(self.negative) == len(self.usable):
+            raise InputError(
+                f"prototypes of {len(self.positive)}, {len(self.negative)} and {len(self.usable)} classes; "
+                "give positive, negative and usable of the same classes."
+            )
+        rows = [*self.positive, *self.negative]
+        if any(x.ndim != 2 for x in rows) or len({x.shape[1] for x in rows if len(x)}) > 1:
+            shapes = sorted({str(list(x.shape)) for x in rows})
+            raise InputError(f"prototypes of every class are [k,D] with one D for all; got {', '.join(shapes)}.")
+        if any(x.shape != y.shape[:1] for x, y in zip(self.usable, self.negative, strict=True)):
+            raise InputError("usable has one bool for every negative prototype; give [m] for every [m,D].")
+
+    def to(self, device: torch.device | str) -> Prototypes:
+        """The same prototypes on a device."""
+        return Prototypes(*([x.to(device) for x in part] for part in (self.positive, self.negative, self.usable)))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Plain tensors for a checkpoint."""
+        return {
+            "positive": _joined(self.positive),
+            "positives": torch.tensor([len(x) for x in self.positive]),
+            "negative": _joined(self.negative),
+            "negatives": torch.tensor([len(x) for x in self.negative]),
+            "usable": torch.cat([torch.zeros(0, dtype=torch.bool), *(x.cpu() for x in self.usable)]),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Prototypes:
+        """The inverse of `state_dict`.
+
+        Raises:
+            InputError: something else was given.
+        """
+        try:
+            positives, negatives = state["positives"].tolist(), state["negatives"].tolist()
+            return cls(
+                list(torch.split(state["positive"], positives)),
+                list(torch.split(state["negative"], negatives)),
+                list(torch.split(state["usable"], negatives)),
+            )
+        except (KeyError, RuntimeError, AttributeError, TypeError):
+            raise InputError("this is not a state of Prototypes; give what state_dict() returned.") from None
+
+
+def centroids(points: Tensor, clusters: int = 10, seed: int = 0) -> Tensor:
+    """Centroids of points by k-means, each only once.
+
+    scikit-learn's KMeans with 10 starts (its default when the paper was written; the best is kept), 10 rounds, in one
+    thread so that the result is the same to the last bit. Where there are no more distinct points than clusters, these
+    points are the centroids.
+
+    Args:
+        points: [n,D].
+        clusters: at most so many.
+        seed: of k-means.
+
+    Returns:
+        [k,D] on the points' device, k at most `clusters`.
+
+    Raises:
+        InputError: scikit-learn is not installed.
+
+    >>> centroids(torch.tensor([[0.0], [5.0], [5.0]]))
+    tensor([[0.],
+            [5.]])
+    """
+    rows = points.detach().cpu().numpy()
+    different = _distinct(rows, clusters + 1)
+    if len(different) > clusters:
+        sklearn, threads = needed_sklearn(), import_module("threadpoolctl")
+        kmeans = sklearn.KMeans(clusters, n_init=STARTS, max_iter=ROUNDS, random_state=seed)
+        with warnings.catch_warnings(), threads.threadpool_limits(1):
+            warnings.simplefilter("ignore", import_module("sklearn.exceptions").ConvergenceWarning)
+            different = _distinct(kmeans.fit(rows).cluster_centers_, clusters)
+    return torch.from_numpy(different).to(points)
+
+
+def needed_sklearn() -> Any:
+    """scikit-learn's clustering.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return import_module("sklearn.cluster")
+    except ImportError:
+        raise InputError(
+            'prototypes need the package scikit-learn; install it with: pip install "camplug[train]".'
+        ) from None
+
+
+def _distinct(rows: np.ndarray[Any, Any], most: int) -> np.ndarray[Any, Any]:
+    """The first `most` different rows, in their order."""
+    found: dict[bytes, int] = {}
+    for i, row in enumerate(rows):
+        found.setdefault((row + 0).tobytes(), i)  # -0 is 0
+        if len(found) == most:
+            break
+    return rows[list(found.values())]
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """All rows on the CPU; classes without any tell nothing of the width."""
+    some = [x.detach().cpu() for x in parts if len(x)]
+    return torch.cat(some) if some else torch.zeros(0, parts[0].shape[1] if parts else 0)

@@ -1,0 +1,51 @@
+"""RPNet: region prototypes across images of one class.
+
+Liu et al., Cross-Image Region Mining with Region Prototypical Network, IEEE Transactions on Multimedia.
+A position of an image's map that resembles a confident region of any image of its group is foreground, too; class maps
+of features weighed by that resemblance teach the plain ones. What trains (`RPNetTraining`) needs lightning; the rest
+does not import it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from camplug.wsss.rpnet.comparison import foreground_probability, region_similarity
+from camplug.wsss.rpnet.groups import Groups
+from camplug.wsss.rpnet.losses import averaged_maps, self_supervised_loss
+from camplug.wsss.rpnet.method import RPNet
+from camplug.wsss.rpnet.neck import RegionNeck
+from camplug.wsss.rpnet.nonlocal_block import NonLocal, nonlocal_mean
+from camplug.wsss.rpnet.pairs import Partners
+from camplug.wsss.rpnet.regions import confident_regions, dropped, prototypes
+from camplug.wsss.rpnet.smoothing import smoothed
+from camplug.wsss.rpnet.stages import Stage, stage_layers, stage_maps
+
+if TYPE_CHECKING:
+    from camplug.wsss.rpnet.module import RPNetTraining
+
+__all__ = [
+    "Groups",
+    "NonLocal",
+    "Partners",
+    "RPNet",
+    "RPNetTraining",
+    "RegionNeck",
+    "Stage",
+    "averaged_maps",
+    "confident_regions",
+    "dropped",
+    "foreground_probability",
+    "nonlocal_mean",
+    "prototypes",
+    "region_similarity",
+    "self_supervised_loss",
+    "smoothed",
+    "stage_layers",
+    "stage_maps",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RPNetTraining":
+        return import_module(f"{__name__}.module").RPNetTraining
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,121 @@
+"""The options of RPNet."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from typing_extensions import override
+
+from camplug.errors import InputError
+from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.method import Method
+from camplug.wsss.classifier.network import Classifier
+from camplug.wsss.classifier.pictures import Pictures
+from camplug.wsss.rpnet.comparison import LARGEST_GROUP
+from camplug.wsss.rpnet.groups import Groups
+from camplug.wsss.rpnet.smoothing import Border
+
+if TYPE_CHECKING:
+    from camplug.wsss.rpnet.module import RPNetTraining
+    from camplug.wsss.train.fit import Items
+
+LAST = "last"
+
+
+@dataclass(frozen=True)
+class RPNet(Method):
+    """Train a classifier whose maps agree with those found by comparing images of one class (region prototypes).
+
+    Of Liu et al., Cross-Image Region Mining with Region Prototypical Network, IEEE Transactions on Multimedia. The
+    images of a group share one head and one non-local block, where the authors' code keeps one of each for either image
+    of a pair: so groups of any size work, and all that is learned is kept. A weight of 0 leaves all but the
+    classification loss out.
+
+    Args:
+        images: that are compared with each other, 1 to 4, so many of which share a class; a batch holds whole groups.
+        width: channels that the last map is reduced to.
+        stages: maps that prototypes are taken of, with commas: last (the reduced one), strides in pixels of the network
+            as built (the last map of that stride), or names of layers.
+        threshold: share of a channel's maximum that makes a position a confident one.
+        random_part: probability of a confident position to be in the random part that has a prototype, too; 1 leaves
+            these out.
+        scale: factor of the normalised foreground probability.
+        smooth: smooth the foreground probability by a Gaussian.
+        border: at the borders of the map the Gaussian is normalized, or takes zero around it, as in the authors' code.
+        weight: of the distance between the two branches' class maps.
+        scales: of the images whose enhanced class maps are averaged, 1 among them, which alone has a gradient.
+
+    Raises:
+        InputError: an option out of its range.
+
+    >>> RPNet(images=3, stages="last, layer2, layer3").places
+    ('last', 'layer2', 'layer3')
+    """
+
+    name: ClassVar[str] = "rpnet"
+
+    images: int = 2
+    width: int = 512
+    stages: str = "last,8"
+    threshold: float = 0.3
+    random_part: float = 0.5
+    scale: float = 1.3
+    smooth: bool = True
+    border: Border = "normalized"
+    weight: float = 10.0
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.images <= LARGEST_GROUP:
+            raise InputError(f"images={self.images}; give 1 to {LARGEST_GROUP}.")
+        if self.width < 1:
+            raise InputError(f"width={self.width}; give at least 1.")
+        if not self.places or len(set(self.places)) < len(self.places):
+            raise InputError(f"stages={self.stages!r}; give each once: last, strides such as 8, or names of layers.")
+        if not 0 < self.threshold < 1:
+            raise InputError(f"threshold={self.threshold}; give a number above 0 and below 1.")
+        if not 0 < self.random_part <= 1:
+            raise InputError(f"random_part={self.random_part}; give a probability above 0 and at most 1.")
+        if not 0 < self.scale < math.inf:
+            raise InputError(f"scale={self.scale}; give a number above 0.")
+        if self.border not in ("normalized", "zero"):
+            raise InputError(f"border={self.border!r}; allowed are normalized, zero.")
+        if not 0 <= self.weight < math.inf:
+            raise InputError(f"weight={self.weight}; give a weight of 0 or more.")
+        if (
+            1 not in self.scales
+            or len(set(self.scales)) < len(self.scales)
+            or not all(0 < scale < math.inf for scale in self.scales)
+        ):
+            raise InputError(f"scales={tuple(self.scales)}; give each once, above 0, and 1 among them.")
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The stages one by one."""
+        return tuple(re.findall(r"[^\s,]+", self.stages))
+
+    @property
+    @override
+    def group(self) -> int:
+        """Images that an item holds."""
+        return self.images
+
+    @override
+    def neck(self) -> dict[str, Any]:
+        """The settings of a `RegionNeck`."""
+        return {"kind": "regions", "width": self.width}
+
+    @override
+    def items(self, pictures: Pictures) -> Items:
+        """Groups of images that share a class."""
+        return Groups(pictures, self.images)
+
+    @override
+    def module(self, network: Classifier, learning: Learning, pictures: Pictures) -> RPNetTraining:
+        """What trains the network."""
+        from camplug.wsss.rpnet.module import RPNetTraining
+
+        return RPNetTraining(network, learning, self, ids=pictures.data.ids, seed=pictures.seed)

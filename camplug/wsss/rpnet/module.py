@@ -1,0 +1,155 @@
+"""Training a classifier by region prototypes: the plain branch learns the class maps of the enhanced one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from typing_extensions import override
+
+from camplug.errors import InputError, ModelError
+from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.module import ClassifierTraining
+from camplug.wsss.classifier.network import Classifier
+from camplug.wsss.classifier.pictures import Picture
+from camplug.wsss.rpnet.comparison import foreground_probability
+from camplug.wsss.rpnet.losses import averaged_maps, self_supervised_loss
+from camplug.wsss.rpnet.method import LAST, RPNet
+from camplug.wsss.rpnet.neck import RegionNeck
+from camplug.wsss.rpnet.regions import at_least_float32, confident_regions
+from camplug.wsss.rpnet.stages import stage_layers, stage_maps
+
+MULTIPLE = 32  # of which the sides of rescaled images are, so that any network has maps of them
+
+
+class RPNetTraining(ClassifierTraining):
+    r"""RPNet (Liu et al., IEEE Transactions on Multimedia).
+
+    .. math:: L = L_c + \lambda L_s, \qquad L_s = \overline{(S - R)^2} \qquad (11, 13)
+
+    The plain branch is what inference runs: reduced features, non-local block, head. Its logits have the classification
+    loss, its normalised class maps are R. The enhanced branch weighs the reduced features by the foreground probability
+    before the same block and head; S is the mean of its maps over the scales, of which 1 alone has a gradient. Maps of
+    stages earlier than the last have none. Confident regions are those of the reduced features, whichever stages the
+    prototypes are taken of.
+
+    One pass of the body per scale; the plain branch of scale 1 alone moves running statistics, since it is what
+    inference runs. Logs the share of positions in confident regions ("confident") and the mean of the foreground
+    probability ("foreground"), both at scale 1.
+
+    Args:
+        network: what is trained, with a `RegionNeck`.
+        learning: how.
+        method: the options.
+        ids: the images' names, to be told where a loss is no number.
+        seed: of everything random in a step.
+
+    Raises:
+        InputError: a stage that the network has not.
+        ModelError: a network with another neck.
+    """
+
+    def __init__(
+        self, network: Classifier, learning: Learning, method: RPNet, *, ids: Sequence[str] = (), seed: int = 0
+    ) -> None:
+        super().__init__(network, learning, ids=ids, seed=seed)
+        if not isinstance(network.neck, RegionNeck):
+            raise ModelError(
+                f"RPNet trains a classifier with a RegionNeck, this one has {type(network.neck).__name__}; build it "
+                "with over(model, classes, neck=method.neck())."
+            )
+        self.method = method
+        earlier = [stage for stage in method.places if stage != LAST]
+        self.stages = stage_layers(network.body, earlier) if method.weight else []
+
+    @property
+    def neck(self) -> RegionNeck:
+        """The network's."""
+        return cast(RegionNeck, self.network.neck)
+
+    @override
+    def training_step(self, batch: Picture, batch_idx: int) -> Tensor:
+        """A step on groups, pixels [B,k,3,S,S], taken as a batch of B*k images, group by group."""
+        return super().training_step(Picture(*(part.flatten(0, 1) for part in batch)), batch_idx)
+
+    @override
+    def losses(self, x: Tensor, batch: Picture, step: int) -> Mapping[str, tuple[float, Tensor]]:
+        """The weight and the value of every loss; see `ClassifierTraining`. Images g*k .. g*k + k-1 are one group."""
+        method = self.method
+        reduced, earlier = self._features(x)
+        plain = self.network.head(self.neck.context(reduced))
+        losses = {"classification": (1.0, self.classification(self.network.pooled(plain), batch.present))}
+        if not method.weight:
+            return losses
+        generator = self.generator(step)
+        with _kept_statistics(self.network):
+            # scale 1 first: autocast remembers half-precision weights of this step, which must have a gradient
+            maps = [self._enhanced(reduced, earlier, generator, log=True)]
+            with torch.no_grad():
+                for scale in method.scales:
+                    if scale != 1:
+                        maps.append(self._enhanced(*self._features(_rescaled(x, scale)), generator))
+        target = averaged_maps(maps, (plain.shape[-2], plain.shape[-1]))
+        value = self_supervised_loss(target, self._without_bias(plain), batch.present)
+        return losses | {"self_supervised": (method.weight, value)}
+
+    def _features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Reduced features [N,width,h,w], and maps of the earlier stages [N,D,h,w], of images."""
+        last, earlier = stage_maps(self.network, x, self.stages)
+        if last.shape[0] * last.shape[2] * last.shape[3] < 2:
+            raise InputError(
+                f"one image of {x.shape[-1]} pixels has a map of one position, which a batch normalisation cannot "
+                "learn from; give a larger batch, crop or scale."
+            )
+        return self.neck.reduced(last), earlier
+
+    def _enhanced(
+        self, reduced: Tensor, earlier: list[Tensor], generator: torch.Generator, log: bool = False
+    ) -> Tensor:
+        """Class maps of the features where the images of a group look alike."""
+        method = self.method
+        region = confident_regions(reduced, method.threshold)
+        probability = foreground_probability(
+            [*([reduced] if LAST in method.places else []), *earlier],
+            region=region,
+            group=method.images,
+            keep=method.random_part,
+            scale=method.scale,
+            border=method.border,
+            generator=generator,
+            smooth=method.smooth,
+            drop=method.random_part < 1,
+        )
+        if log:
+            shares = {"confident": region.float().mean(), "foreground": probability.detach().mean()}
+            self.log_dict(shares, batch_size=len(reduced))
+        return self._without_bias(self.network.head(self.neck.context(probability * reduced)))
+
+    def _without_bias(self, maps: Tensor) -> Tensor:
+        """Class maps without the head's bias, at least float32: half of it has no room for the loss's epsilons."""
+        maps, bias = at_least_float32(maps), self.network.head.bias
+        return maps if bias is None else maps - bias[:, None, None]
+
+
+def _rescaled(x: Tensor, scale: float) -> Tensor:
+    """Images resized by a factor, their sides to the nearest multiples of 32, at least 32."""
+    h, w = (max(MULTIPLE, MULTIPLE * round(side * scale / MULTIPLE)) for side in x.shape[-2:])
+    return F.interpolate(x, (h, w), mode="bilinear", align_corners=False)
+
+
+@contextmanager
+def _kept_statistics(network: nn.Module) -> Iterator[None]:
+    """Normalise by the batch where that is trained, and leave the running statistics as they are."""
+    tracking = [m for m in network.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
+    for module in tracking:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True

@@ -1,0 +1,51 @@
+"""Between a backbone's last stage and the 1x1 classifier: fewer channels, and a look at all positions."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from camplug.errors import InputError
+from camplug.wsss.rpnet.nonlocal_block import NonLocal
+
+
+class RegionNeck(nn.Module):
+    """A 1x1 convolution without bias, then a non-local block.
+
+    The plain branch is `neck(x)`: all that inference needs. The enhanced branch of training weighs the reduced features
+    by the foreground probability in between (Liu et al., RPNet, eq. 10): `neck.context(probability * neck.reduced(x))`.
+    There is no ReLU after the convolution, as in the authors' code, so the reduced features may be negative. Their code
+    keeps a block of its own for each image of a pair; here the images of a group share one.
+
+    Args:
+        channels: of the last stage.
+        width: of the reduced features.
+
+    Raises:
+        InputError: sizes below 1.
+
+    >>> RegionNeck(8, 4).settings()
+    {'channels': 8, 'width': 4}
+    """
+
+    def __init__(self, channels: int, width: int = 512) -> None:
+        super().__init__()
+        if channels < 1 or width < 1:
+            raise InputError(f"channels={channels}, width={width}; give 1 or more.")
+        self.channels = channels
+        self.width = width
+        self.reduce = nn.Conv2d(channels, width, 1, bias=False)
+        self.context = NonLocal(width)
+
+    def reduced(self, x: Tensor) -> Tensor:
+        """Features of the last stage [N,channels,h,w] with fewer channels, [N,width,h,w]; of any sign."""
+        features: Tensor = self.reduce(x)
+        return features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The plain branch: features of the last stage [N,channels,h,w] to those of the classifier [N,width,h,w]."""
+        features: Tensor = self.context(self.reduced(x))
+        return features
+
+    def settings(self) -> dict[str, int]:
+        """Plain data that builds the same neck again: `RegionNeck(**settings)`."""
+        return {"channels": self.channels, "width": self.width}

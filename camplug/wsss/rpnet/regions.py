@@ -1,0 +1,126 @@
+"""Confident regions of feature maps, and the prototypes that are their means."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from camplug.errors import InputError
+
+PEAK_EPS = 1e-5
+AREA_EPS = 5e-4
+
+
+def confident_regions(features: Tensor, threshold: float = 0.3) -> Tensor:
+    r"""Positions where at least one channel is near its own maximum.
+
+    .. math:: M(x) = \Big[ \max_d \frac{\mathrm{relu}(f_d(x))}{\max_{x'} \mathrm{relu}(f_d(x')) + 10^{-5}}
+              \ge \alpha \Big]
+
+    (Liu et al., RPNet, eq. 3, 4 and the threshold of eq. 6 as the authors' code reads them: the maximum of eq. 4 is
+    over channels, and alpha = 0.3 is not the beta of the dropping.) Features may be negative, after a convolution
+    without a ReLU; they are cut at 0 first, as eq. 3 says, so that a channel without a positive value adds no position.
+
+    Args:
+        features: f, [N,D,h,w].
+        threshold: alpha, between 0 and 1.
+
+    Returns:
+        bool [N,h,w]; empty for an image without a positive feature. A mask is hard: it has no gradient.
+
+    Raises:
+        InputError: features of another shape or kind, a threshold outside of its range.
+
+    >>> confident_regions(torch.tensor([[[[1.0, 4.0, 0.5]], [[-1.0, -1.0, -2.0]]]]))
+    tensor([[[False,  True, False]]])
+    """
+    if not 0 < threshold < 1:
+        raise InputError(f"threshold={threshold}; give a number above 0 and below 1.")
+    positive = at_least_float32(checked_features(features).detach()).clamp_min(0)
+    shares = positive / (positive.amax((2, 3), keepdim=True) + PEAK_EPS)
+    return (shares >= threshold).any(1)
+
+
+def dropped(mask: Tensor, keep: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
+    """Keep each position of a mask with probability `keep`, and at least one position of a mask that has any.
+
+    The Z of eq. 6. Where the draw would empty an image's mask, the position with the lowest draw is kept, which is one
+    of them at random; the authors' code divides 0 by 0 there.
+
+    Args:
+        mask: bool [N,h,w].
+        keep: above 0, at most 1.
+        generator: of the CPU; None is torch's own. One number is drawn for every position, in or out of the mask.
+
+    Returns:
+        bool [N,h,w], a part of `mask`.
+
+    Raises:
+        InputError: a mask of another shape or kind, `keep` outside of its range, a generator of another device.
+
+    >>> int(dropped(torch.ones(1, 2, 2, dtype=torch.bool), 1e-9).sum())
+    1
+    """
+    if not 0 < keep <= 1:
+        raise InputError(f"keep={keep}; give a probability above 0 and at most 1.")
+    if generator is not None and generator.device.type != "cpu":
+        raise InputError(f"the generator is on {generator.device}; give one of the CPU: torch.Generator().")
+    draw = torch.rand(_checked_mask(mask).shape, generator=generator).to(mask.device)
+    lowest = draw.masked_fill(~mask, torch.inf).amin((1, 2), keepdim=True)
+    return mask & ((draw < keep) | (draw == lowest))
+
+
+def prototypes(features: Tensor, mask: Tensor) -> Tensor:
+    r"""The mean feature vector of a region.
+
+    .. math:: p = \frac{\sum_x f(x) M(x)}{\sum_x M(x) + 5 \cdot 10^{-4}}
+
+    (eq. 5, with the authors' epsilon.) The gradient goes to the features, and the mask has none.
+
+    Args:
+        features: f, [N,D,h,w].
+        mask: M, bool [N,h,w].
+
+    Returns:
+        [N,D], at least float32, also in autocast; zeros for an empty mask.
+
+    Raises:
+        InputError: shapes or kinds that do not fit.
+
+    >>> prototypes(torch.tensor([[[[1.0, 3.0, 9.0]]]]), torch.tensor([[[True, True, False]]])).round(decimals=2)
+    tensor([[2.]])
+    """
+    checked_features(features)
+    if _checked_mask(mask).shape != features.shape[:1] + features.shape[2:]:
+        raise InputError(
+            f"features {list(features.shape)} and mask {list(mask.shape)} do not fit; give [N,D,h,w] and [N,h,w]."
+        )
+    with torch.autocast(features.device.type, enabled=False):
+        flat = at_least_float32(features).flatten(2)
+        weights = mask.flatten(1).to(flat)
+        sums = torch.einsum("ndx,nx->nd", flat, weights)
+        return sums / (weights.sum(1, keepdim=True) + AREA_EPS)
+
+
+def checked_features(features: Tensor) -> Tensor:
+    """Feature maps [N,D,h,w] with positions.
+
+    Raises:
+        InputError: they are not.
+    """
+    if features.ndim != 4 or not features.is_floating_point() or not features.numel():
+        raise InputError(
+            f"features are {features.dtype} {list(features.shape)}; give floating-point maps [N,D,h,w], none of it 0."
+        )
+    return features
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision widened: sums over positions and small epsilons do not fit into it."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _checked_mask(mask: Tensor) -> Tensor:
+    if mask.ndim != 3 or mask.dtype != torch.bool:
+        raise InputError(f"mask is {mask.dtype} {list(mask.shape)}; give bool [N,h,w].")
+    return mask

@@ -1,0 +1,97 @@
+"""What is frozen, with which rates the rest learns, and what settings refuse."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+import torchvision
+from trainable import Net, net
+
+from camplug.errors import InputError
+from camplug.wsss.classifier import PRESETS, ClassifierTraining, Learning, Span, over, preset
+from camplug.wsss.classifier.learning import freeze
+
+
+def free(network):
+    return {n for n, p in network.body.named_parameters() if p.requires_grad}
+
+
+def test_cut_at_a_stride_or_a_layer_is_irns():
+    """IRN cuts a ResNet's gradient behind layer2: layer3, layer4 and the head learn."""
+    for cut in (8, "layer2"):
+        network = over(torchvision.models.resnet18(num_classes=3), "abc")
+        freeze(network.body, cut)
+        assert {n.split(".")[1] for n in free(network)} == {"layer3", "layer4"}
+
+
+def test_cut_of_a_timm_network():
+    network = over(timm.create_model("tf_efficientnet_lite0", num_classes=3), "abc")
+    freeze(network.body, 8)
+    parts = {".".join(n.split(".")[1:3]) for n in free(network)}
+    assert parts == {"blocks.3", "blocks.4", "blocks.5", "blocks.6", "conv_head.weight", "bn2.weight", "bn2.bias"}
+
+
+def test_no_cut_trains_all_and_another_stride_is_refused():
+    network = over(net(), "abc")
+    assert freeze(network.body, None) == []
+    assert len(free(network)) == 12
+    with pytest.raises(InputError, match="cut=3: the network has no map of that stride; give the name of a layer"):
+        freeze(network.body, 3)
+    with pytest.raises(InputError, match="cut='layerX': this Net has no layer named 'layerX'"):
+        freeze(network.body, "layerX")
+
+
+def test_fixed_statistics_do_not_move_and_scales_learn():
+    learning = Learning(cut=4, batch_norm="fixed")
+    module = ClassifierTraining(over(net(), "abc"), learning)
+    module.train()
+    before = {k: v.clone() for k, v in module.network.body.state_dict().items()}
+    module.network(torch.rand(4, 3, 48, 48)).square().sum().backward()
+    after = module.network.body.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    body: Net = module.network.body.model
+    assert body.three[1].weight.grad.abs().sum() > 0
+    assert body.two[0].weight.grad is None
+    assert not body.two[1].training
+    # with trained statistics only what is frozen stays
+    module = ClassifierTraining(over(net(), "abc"), Learning(cut=4, batch_norm="trained"))
+    module.train()
+    module.network(torch.rand(4, 3, 48, 48))
+    body = module.network.body.model
+    assert body.two[1].num_batches_tracked == 0
+    assert body.three[1].num_batches_tracked == 1
+    module.eval()
+    assert not body.three[1].training
+
+
+def test_groups_have_their_rates():
+    module = ClassifierTraining(over(net(), "abc"), Learning(head_lr=7.0, cut=4))
+    assert [factor for _, factor in module.parts()] == [1.0, 7.0, 7.0]
+
+
+def test_presets():
+    learning, span = preset("irn")
+    # Ahn et al., 2019: SGD without momentum, poly power .9, lr .1 and 1 for the head, 5 epochs of 16 crops of 512
+    assert (learning.schedule.lr, learning.schedule.momentum, learning.schedule.power) == (0.1, 0.0, 0.9)
+    assert (learning.head_lr, learning.cut, learning.batch_norm) == (10.0, 8, "fixed")
+    assert (span.epochs, span.batch, span.crop, span.sides) == (5, 16, 512, (320, 640))
+    assert preset("modern")[0].schedule.shape == "one-cycle"
+    assert set(PRESETS) == {"irn", "modern"}
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: preset("paper"), "preset='paper'; allowed are irn, modern"),
+        (lambda: Learning(cut=0), "cut=0; give a stride in pixels such as 8"),
+        (lambda: Learning(focal=-1), "focal=-1; give 0 or more"),
+        (lambda: Learning(batch_norm="frozen"), "batch_norm='frozen'; allowed are fixed and trained"),
+        (lambda: Span(epochs=0), "epochs=0; give at least 1"),
+        (lambda: Span(sides=(640, 320)), r"sides=\(640, 320\); give the smallest and the largest"),
+        (lambda: Span(seed=-1), "seed=-1; give 0 or more"),
+    ],
+)
+def test_refusals(make, says):
+    with pytest.raises(InputError, match=says):
+        make()

@@ -1,0 +1,176 @@
+"""Classifiers over any network: cut where its head pools, with the logits that it had."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+from trainable import Net
+
+import camplug
+from camplug.errors import InputError, ModelError
+from camplug.wsss.classifier import Classifier, over
+
+NAMES = ["a", "b", "c"]
+
+
+def resnet(classes=3):
+    return torchvision.models.resnet18(num_classes=classes).eval()
+
+
+def images(side=64):
+    return torch.rand(2, 3, side, side)
+
+
+POOLING = {
+    "torchvision resnet": resnet,
+    "torchvision densenet": lambda: torchvision.models.densenet121(num_classes=3).eval(),  # a ReLU without a layer
+    "torchvision efficientnet": lambda: torchvision.models.efficientnet_b0(num_classes=3).eval(),
+    "torchvision googlenet": lambda: torchvision.models.googlenet(num_classes=3, init_weights=False).eval(),
+    "timm resnet": lambda: timm.create_model("resnet10t", num_classes=3).eval(),
+    "timm mobilenet": lambda: timm.create_model("mobilenetv2_050", num_classes=3).eval(),
+    "timm efficientnet": lambda: timm.create_model("tf_efficientnet_lite0", num_classes=3).eval(),
+}
+OTHERS = {  # what their head reads is no plain mean, or has layers behind
+    "torchvision vgg": lambda: torchvision.models.vgg11(num_classes=3).eval(),
+    "torchvision squeezenet": lambda: torchvision.models.squeezenet1_1(num_classes=3).eval(),
+    "timm convnext": lambda: timm.create_model("convnext_atto", num_classes=3).eval(),
+    "own": lambda: Net().eval(),
+}
+
+
+def alive(model):
+    """Weights as after a training: with fresh ones some networks put out next to nothing."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+    return model
+
+
+@pytest.mark.parametrize("name", POOLING)
+def test_a_head_that_pools_is_kept_with_its_logits(name):
+    model = alive(POOLING[name]())
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    network = over(model, NAMES)
+    x = images(96)
+    with torch.no_grad():
+        wanted, found = model(x), network(x)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()) + 1e-7)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())  # left as it is
+    # CAM of both is the same map
+    ours = camplug.CAM(network, normalize=None).maps(x, [0, 2])
+    theirs = camplug.CAM(model, normalize=None).maps(x, [0, 2])
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()) + 1e-7)
+
+
+@pytest.mark.parametrize("name", [*POOLING, *OTHERS])
+def test_any_network_takes_a_new_head(name):
+    model = alive({**POOLING, **OTHERS}[name]())
+    network = over(model, [*NAMES, "d"])
+    x = images(96)
+    maps = network.head(network.features(x))
+    torch.testing.assert_close(network(x), maps.mean((2, 3)))
+    assert maps.shape[:2] == (2, 4)
+    assert maps.shape[2] > 1
+    # nothing that is never used is trained or stored
+    network.zero_grad()
+    network.train()(x).sum().backward()
+    unused = [n for n, p in network.named_parameters() if p.grad is None]
+    assert not unused
+    own = sum(p.numel() for p in model.parameters())
+    assert sum(p.numel() for p in network.body.parameters()) <= own
+
+
+def test_a_transformers_patch_tokens_are_its_map():
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=2, img_size=64)
+    network = over(model, NAMES)
+    x = images(64)
+    assert network.features(x).shape == (2, 192, 4, 4)
+    assert camplug.GradCAM(network).maps(x, [0, 1]).shape == (2, 64, 64)
+
+
+def test_output_stride():
+    coarse = over(alive(resnet()), NAMES)
+    fine = over(alive(resnet()), NAMES, output_stride=8)
+    fine.load_state_dict(coarse.state_dict())
+    x = images(64)
+    assert coarse.features(x).shape[-1] == 2
+    assert fine.features(x).shape[-1] == 8
+    torch.testing.assert_close(fine.features(x)[..., ::4, ::4], coarse.features(x))
+    fine.train()(x).sum().backward()  # trains, too
+    assert fine.body.model.layer4[0].conv1.weight.grad.abs().sum() > 0
+    assert camplug.CAM(fine).maps(x, [0, 1]).isfinite().all()
+    assert camplug.FullyCAM(fine).maps(x, [0, 1]).isfinite().all()
+
+
+def test_a_classifier_as_the_start_of_the_next():
+    first = over(resnet(), NAMES)
+    x = images()
+    again = over(first, ["x", "y", "z"])
+    torch.testing.assert_close(again(x), first(x))
+    assert (again.classes, first.classes) == (["x", "y", "z"], NAMES)
+    wider = over(first, [*NAMES, "d"])
+    assert wider(x).shape == (2, 4)
+    torch.testing.assert_close(wider.features(x), first.features(x))
+    with_neck = over(first, NAMES, neck={"kind": "fum"})
+    assert type(with_neck.neck).__name__ == "FUM"
+    kept = over(with_neck, NAMES, neck={"kind": "fum"})
+    torch.testing.assert_close(kept(x), with_neck(x))
+
+
+def test_explainers_know_its_classes_and_its_photographs():
+    model = resnet()
+    model.pretrained_cfg = {"input_size": (3, 48, 48), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    network = over(model, NAMES)
+    from PIL import Image
+
+    found = camplug.CAM(network).explain(Image.new("RGB", (96, 64), "red"), "b")
+    assert found.names == ["b"]
+    assert network.preprocess.mean == (0.5,) * 3
+    assert network.preprocess.size == (48, 48)
+
+
+class Losing(nn.Module):
+    """Its forward is more than its parts one after another."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2)
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out((self.conv(x) * 2).relu().amax((2, 3)))
+
+
+def test_what_cannot_be_cut_is_told():
+    class Behind(Losing):
+        def forward(self, x):
+            return self.out(self.conv(x + 1).amax((2, 3)))
+
+    with pytest.raises(ModelError, match="cannot be run up to its layer 'conv' alone; give a module that puts out"):
+        over(Behind(), NAMES)
+    with pytest.raises(ModelError, match="no head that averages a map and weighs it, and the data set 3 classes"):
+        over(Losing(), NAMES, keep_head=True)
+    with pytest.raises(ModelError, match="the model has a head of 5 classes, and the data set 3 classes"):
+        over(resnet(5), NAMES, keep_head=True)
+    with pytest.raises(ModelError, match="behind a new neck"):
+        over(resnet(), NAMES, neck={"kind": "fum"}, keep_head=True)
+    with pytest.raises(InputError, match="neck='nothing'; allowed are fum, regions"):
+        over(resnet(), NAMES, neck={"kind": "nothing"})
+    with pytest.raises(InputError, match="no class to tell apart"):
+        over(resnet(), [])
+
+
+def test_deep_copies_stand_alone():
+    import copy
+
+    network = over(resnet(), NAMES, output_stride=16)
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other.head.weight.zero_()
+    x = images()
+    assert network(x).abs().sum() > other(x).abs().sum()
+    assert isinstance(other, Classifier)

@@ -1,0 +1,113 @@
+"""What classifiers train on: crops by the seed, labels of the whole image, masks never."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from trainable import scenes
+
+from camplug.errors import InputError
+from camplug.wsss.classifier import Pictures
+from camplug.wsss.classifier.pictures import without_images
+from camplug.wsss.train import Shuffled
+
+
+class Blind(type(scenes(1))):
+    """Reading a mask ends the test."""
+
+    def mask(self, i):
+        raise AssertionError("a mask was read")
+
+
+def data(count=6):
+    return Blind(count, (40, 60), classes=3)
+
+
+def test_crops_depend_on_seed_epoch_and_number_alone():
+    one, other = (Pictures(data(), crop=48, sides=(40, 70), seed=5) for _ in range(2))
+    _ = one[0, 1], one[3, 2]
+    for which in ((0, 0), (1, 0), (1, 4)):
+        assert torch.equal(one[which].pixels, other[which].pixels)
+    assert not torch.equal(one[0, 0].pixels, one[1, 0].pixels)
+    assert not torch.equal(one[0, 0].pixels, Pictures(data(), crop=48, sides=(40, 70), seed=6)[0, 0].pixels)
+    assert not torch.equal(one.picture(0, 0).pixels, one.picture(0, 0, slot=1).pixels)
+
+
+def test_labels_and_numbers():
+    pictures = Pictures(data(), crop=32, sides=(32, 64), indices=[4, 1])
+    for number, i in enumerate((4, 1)):
+        item = pictures[0, number]
+        assert torch.equal(item.present.nonzero().flatten(), torch.tensor(pictures.data.labels(i)))
+        assert int(item.image) == i
+        assert item.pixels.dtype == torch.uint8
+
+
+def test_still_pictures_lie_in_the_middle():
+    pictures = Pictures(data(), crop=30, sides=(1, 1), mean=(1.0, 0.0, 0.5), still=True)
+    pixels = pictures[0, 0].pixels
+    assert torch.equal(pixels, pictures[7, 0].pixels)
+    # 40x60 becomes 20x30: five rows of the mean colour above and below
+    border = torch.cat([pixels[:, :5], pixels[:, 25:]], 1)
+    assert border.flatten(1).unique(dim=1).tolist() == [[255], [0], [128]]
+    wanted = np.asarray(data().photo(0).resize((30, 20), 3)).transpose(2, 0, 1)
+    assert torch.equal(pixels[:, 5:25], torch.from_numpy(wanted.copy()))
+
+
+def test_a_crop_is_a_part_of_the_resized_photograph():
+    pictures = Pictures(data(), crop=24, sides=(60, 60), seed=2)
+    whole = torch.from_numpy(np.array(data().photo(3))).permute(2, 0, 1)
+    crop = pictures[0, 3].pixels
+    places = [
+        (y, x, flip)
+        for flip in (False, True)
+        for y in range(40 - 24 + 1)
+        for x in range(60 - 24 + 1)
+        if torch.equal((whole.flip(-1) if flip else whole)[:, y : y + 24, x : x + 24], crop)
+    ]
+    assert len(places) == 1
+
+
+def test_broken_photographs_are_told_and_filled():
+    class Broken(Blind):
+        def photo(self, i):
+            raise InputError("the file is damaged.")
+
+    pictures = Pictures(Broken(2, (40, 60), classes=3), crop=16, sides=(16, 16), mean=(0.5,) * 3)
+    with pytest.warns(UserWarning, match="scene0_000001: the file is damaged"):
+        pixels = pictures[0, 1].pixels
+    assert pixels.unique().tolist() == [128]
+
+
+def test_refusals():
+    with pytest.raises(InputError, match="crop=0; give the side in pixels"):
+        Pictures(data(), crop=0, sides=(1, 1))
+    with pytest.raises(InputError, match=r"sides=\(4, 2\)"):
+        Pictures(data(), crop=8, sides=(4, 2))
+    with pytest.raises(InputError, match="no image to train on"):
+        Pictures(data(), crop=8, sides=(4, 4), indices=[])
+
+
+def test_classes_without_an_image_are_named():
+    class Two(Blind):
+        def labels(self, i):
+            return (1,)
+
+    named = Two(3, (40, 60), classes=3)
+    assert without_images(named) == [named.classes[0], named.classes[2]]
+
+
+def test_processes_share_every_batch():
+    whole = Shuffled(11, seed=3, batch=4)
+    assert len(whole) == 8
+    shares = [Shuffled(11, seed=3, batch=4, share=(r, 2)) for r in range(2)]
+    for sampler in (whole, *shares):
+        sampler.set_epoch(2)
+    order = list(whole)
+    assert order == list(Shuffled(11, seed=3))[:0] + order
+    assert len(order) == 8
+    for t in range(2):
+        together = [item for s in shares for item in list(s)[2 * t : 2 * t + 2]]
+        assert sorted(together) == sorted(order[4 * t : 4 * t + 4])
+    with pytest.raises(InputError, match="3 processes cannot share a batch of 4; give a multiple of 3"):
+        Shuffled(11, batch=4, share=(0, 3))

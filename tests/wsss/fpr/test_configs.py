@@ -1,0 +1,59 @@
+"""The settings of the paper's tables and figures, as `camplug train fpr --config` reads them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from camplug.wsss.classifier import Learning
+from camplug.wsss.fpr import FPR
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "fpr"
+PUBLISHED = {"pass_scales": (1.0, 0.5, 1.5, 2.0), "pass_flip": True}
+NOTHING = {"region_contrast": 0.0, "pixel_rectification": 0.0}
+CHANGED = {
+    "table5_bce": NOTHING,
+    "table5_focal": {**NOTHING, "focal": 2.0},
+    "table5_rc": {**PUBLISHED, "pixel_rectification": 0.0},
+    "table5_rc_pr": PUBLISHED,
+    "distance_l2": {**PUBLISHED, "distance": "l2", "offset": 0.0},
+    "distance_rms": PUBLISHED,
+    **{f"figure7b_k_{k}": {**PUBLISHED, "clusters": k, "negatives": k} for k in (1, 5, 10, 20, 50)},
+    **{
+        f"figure7a_l1_{one:.2f}_l2_{two}e-5": {**PUBLISHED, "region_contrast": one, "pixel_rectification": two * 1e-5}
+        for one in (0.1, 0.12, 0.15, 0.17, 0.2)
+        for two in (10, 15, 20)
+    },
+}
+
+
+def test_there_are_no_others():
+    assert sorted(path.stem for path in CONFIGS.glob("*.toml")) == sorted(CHANGED)
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_config(name):
+    from camplug.cli.config import read_config
+    from camplug.cli.fields import allowed, changed
+
+    path = CONFIGS / f"{name}.toml"
+    chosen = read_config(path, allowed(FPR, Learning))
+    found = {**asdict(changed(FPR(), chosen)), **asdict(changed(Learning(), chosen))}
+    wanted = {**asdict(FPR()), **asdict(Learning()), **CHANGED[name]}
+    assert found == {**wanted, "pixel_rectification": pytest.approx(wanted["pixel_rectification"], rel=1e-12)}
+    assert set(chosen) >= set(CHANGED[name]) - {"region_contrast", "pixel_rectification"}
+    assert path.read_text().startswith("# Chen et al., ICCV 2023, ")
+
+
+def test_groups_of_ones_own(tmp_path):
+    from camplug.cli.config import read_config
+    from camplug.cli.fields import allowed, changed
+
+    path = tmp_path / "own.toml"
+    path.write_text('clusters = 3\n[groups]\nbeasts = ["cat", "dog"]\nthings = ["cup"]\n')
+    fpr = changed(FPR(), read_config(path, allowed(FPR)))
+    assert (fpr.clusters, fpr.groups) == (3, {"beasts": ["cat", "dog"], "things": ["cup"]})
+    assert changed(FPR(), {"groups": "none"}).groups == "none"
+    assert changed(FPR(), {"pass_scales": "1,0.5"}).pass_scales == (1.0, 0.5)

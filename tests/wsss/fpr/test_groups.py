@@ -1,0 +1,60 @@
+"""Super-classes: whole, disjoint, and what they leave usable."""
+
+from __future__ import annotations
+
+import pytest
+
+from camplug.errors import InputError
+from camplug.wsss.data import VOC_CLASSES
+from camplug.wsss.fpr import COCO_GROUPS, VOC_GROUPS, group_of, usable
+
+
+def test_voc_groups_hold_every_class_once():
+    assert sorted(name for names in VOC_GROUPS.values() for name in names) == sorted(VOC_CLASSES)
+    numbers = group_of(VOC_CLASSES, "voc")
+    assert [numbers.count(g) for g in range(4)] == [1, 6, 7, 6]
+
+
+def test_coco_groups_hold_80_classes_once():
+    names = [name for names in COCO_GROUPS.values() for name in names]
+    assert len(COCO_GROUPS) == 12
+    assert len(names) == len(set(names)) == 80
+    assert [len(names) for names in COCO_GROUPS.values()] == [1, 8, 5, 10, 5, 10, 7, 10, 6, 6, 5, 7]
+
+
+def test_usable_in_voc():
+    numbers = group_of(VOC_CLASSES, "voc")
+    at = VOC_CLASSES.index
+    assert not usable(at("car"), [at("bus")], numbers)
+    assert not usable(at("car"), [at("cat"), at("bus")], numbers)
+    assert usable(at("car"), [at("cat"), at("person")], numbers)
+    assert usable(at("car"), [], numbers)
+    assert not any(usable(at("person"), [c], numbers) for c in range(20))
+
+
+def test_no_groups_keep_every_negative():
+    numbers = group_of(["a", "b"], None)
+    assert numbers == [-1, -1]
+    assert usable(0, [1], numbers)
+
+
+def test_a_group_with_one_of_its_classes_in_the_data_has_no_usable_negatives():
+    assert not usable(0, [1], group_of(["car", "cat"], "voc"))
+
+
+def test_own_groups():
+    assert group_of(["b", "c", "a"], {"one": ["a", "b"], "two": ["c", "d"]}) == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "classes, groups, sentence",
+    [
+        (["cat"], "vco", r"there are no groups 'vco' \(did you mean 'voc'\?\); give 'voc' or 'coco', a mapping"),
+        (["cat"], "xyzzy", r"there are no groups 'xyzzy'; give"),
+        (["potted plant"], "voc", r"class 'potted plant' is in no group \(did you mean 'pottedplant'\?\); every class"),
+        (["cat"], {"g": ["cat"], "h": ["cat"]}, r"class 'cat' is in two groups, 'g' and 'h'; leave it in one"),
+    ],
+)
+def test_refused(classes, groups, sentence):
+    with pytest.raises(InputError, match=sentence):
+        group_of(classes, groups)
