@@ -12,22 +12,18 @@ follows, on every n-th image of it, since each threshold needs CRFs of its own.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shlex
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from chain import LISTS, Chain, scores
 from markdown_tables import renew, table
 from measure import machine
 
-CLASSES = "cat,cow,dog,horse,person,sheep"
-LISTS = Path("tests/voc12_animals_train.txt"), Path("tests/voc12_animals_val.txt")
 VIEWS = "scales=(1, 1.5, 2)"
 ROWS = {
     "cam": ("CAM (four scales + flip)", "MultiView(CAM)"),
@@ -72,56 +68,6 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-class Chain:
-    """Runs `camplug` commands, each once; what they said is kept in the cache."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.cache = args, args.cache
-        self.commands: list[str] = []
-        self.said = self.cache / "said"
-        self.said.mkdir(parents=True, exist_ok=True)
-
-    def camplug(self, *words: Any) -> dict[str, Any]:
-        """What the command says with --json."""
-        command = [str(word) for word in words]
-        line = shlex.join(["camplug", *command])
-        if line not in self.commands:
-            self.commands.append(line)
-        kept = self.said / f"{hashlib.sha256(line.encode()).hexdigest()[:20]}.json"
-        if not kept.exists():
-            print(f"+ {line}", file=sys.stderr, flush=True)
-            start = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, "-m", "camplug", *command, "--json"], stdout=subprocess.PIPE, text=True, check=False
-            )
-            if done.returncode:
-                raise SystemExit(f"exit code {done.returncode}: {line}")
-            said = json.loads(done.stdout) | {"command": line, "seconds": time.perf_counter() - start}
-            kept.write_text(json.dumps(said))
-        return json.loads(kept.read_text())  # type: ignore[no-any-return]
-
-    def on(self, split: str) -> list[Any]:
-        """Options that name a part of the data."""
-        lists = {"train": LISTS[0], "val": LISTS[1], "some": self.cache / "some_of_train.txt"}
-        return ["--data", f"voc:{self.args.data}", "--split", lists[split]]
-
-    def evaluate(self, folder: Path, split: str, *options: Any) -> dict[str, Any]:
-        return self.camplug("evaluate", folder, *self.on(split), "--classes", CLASSES, *options)
-
-
-def scores(report: dict[str, Any], chosen: float | None = None) -> dict[str, Any]:
-    """What a table says of one evaluation: mIoU, and the mean precision and recall of the objects."""
-    rows = [
-        row for name, row in report["per_class"].items() if name in report["averaged_over"] and name != "background"
-    ]
-    return {
-        "miou": 100 * report["miou"]["present"],
-        "precision": 100 * sum(r["precision"] for r in rows) / len(rows),
-        "recall": 100 * sum(r["recall"] for r in rows) / len(rows),
-        "threshold": report.get("threshold", chosen),
-    }
-
-
 def of_maps(chain: Chain, name: str) -> dict[str, Any]:
     """Seeds, or walked maps, of both splits: the best threshold on train, and what it gives on both."""
     folder = {split: chain.cache / f"{name}_{split}" for split in ("train", "val")}
@@ -150,9 +96,9 @@ def with_crf(chain: Chain, name: str, best: float) -> dict[str, Any]:
     return {**found, "threshold": threshold, "tried": tried}
 
 
-def measured_row(chain: Chain, row: str) -> dict[str, Any]:
+def measured_row(chain: Chain, row: str, weights: Path) -> dict[str, Any]:
     """All columns of one row."""
-    model = ["--checkpoint", chain.args.weights, "--num-classes", 20]
+    model = ["--checkpoint", weights, "--num-classes", 20]
     for split in ("train", "val"):
         given = [*chain.on(split), *model, "--long-side", 320, "--explainer", ROWS[row][1]]
         chain.camplug("seeds", *given, "--out", chain.cache / f"{row}_{split}")
@@ -202,10 +148,10 @@ COLUMNS = {
 
 
 def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
-    chain = Chain(args)
+    chain = Chain(args.data, args.cache)
     ids = LISTS[0].read_text().split()
     (args.cache / "some_of_train.txt").write_text("\n".join(ids[:: args.crf_every]) + "\n")
-    rows = {row: measured_row(chain, row) for row in args.rows}
+    rows = {row: measured_row(chain, row, args.weights) for row in args.rows}
     return {
         "command": command,
         "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "numpy", "scipy"]),

@@ -17,8 +17,8 @@ from camplug.wsss.seeds import SeedFolder, make_seeds, score_seeds
 from camplug.wsss.train import Schedule
 
 torch.manual_seed(0)
-out, preprocess = Path(tempfile.mkdtemp()), camplug.Preprocess((96, 128), (0.5,) * 3, (0.25,) * 3)
-train, val = Scenes(120, (96, 128), 0, 4, plain=0.25), Scenes(30, (96, 128), 1, 4, plain=0.25)
+out, preprocess = Path(tempfile.mkdtemp()), camplug.Preprocess((64, 64), (0.5,) * 3, (0.25,) * 3)
+train, val = Scenes(120, (64, 64), 0, 4), Scenes(40, (64, 64), 1, 4)
 widths = (3, 16, 32, 64, 128)
 strides = (2, 2, 2, 1)
 layers = [
@@ -27,7 +27,7 @@ layers = [
 ]
 body = nn.Sequential(*layers)  # puts out its last feature map; the head is new
 learning = Learning(Schedule("adamw", lr=3e-3), head_lr=1.0, cut=None, batch_norm="trained")
-span = Span(epochs=24, batch=16, crop=96, sides=(96, 128))
+span = Span(epochs=24, batch=16, crop=64, sides=(64, 80))
 
 for method in (Method(), RPNet(width=64, stages="last,4", scales=(1.0, 0.5))):
     done = train_classifier(
@@ -42,5 +42,5 @@ for method in (Method(), RPNet(width=64, stages="last,4", scales=(1.0, 0.5))):
     score = Scores.of(sweeps[1].at(threshold))
     recall, fdr = np.nanmean(score.recall[1:]), np.nanmean(score.false_discovery_rate[1:])
     print(
-        f"{method.name}: mIoU {100 * score.miou['present']:.1f}, recall {100 * recall:.1f}, FDR {100 * fdr:.1f} on val"
+        f"{method.name}: mIoU {100 * score.miou_present:.1f}, recall {100 * recall:.1f}, FDR {100 * fdr:.1f} on val"
     )
