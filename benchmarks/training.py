@@ -27,11 +27,15 @@ from measure import machine
 EXPLAINERS = {"cam": "CAM", "fully": "FullyCAM(channel_norm=False)"}
 BUDGET = shlex.split("--preset modern --cut 8 --batch 16 --crop 224 --sides 224,336 --device cpu")
 SCALES = ["--scales", "1,0.5"]  # of RPNet's target; four scales take three times as long
+OFF = ["--no-enhance", "--no-decrease"]
+ALONE = ["--no-atrous", "--no-channel-attention", "--no-spatial-attention"]
 ROWS: dict[str, tuple[str, str, list[str]]] = {  # label, method, options
     "classifier": ("classifier", "classifier", []),
     "atm": ("+ ATM", "atm", ["--no-fum"]),
-    "fum": ("+ FUM", "atm", ["--no-enhance", "--no-decrease"]),
+    "fum": ("+ FUM", "atm", OFF),
     "atm_fum": ("+ ATM + FUM", "atm", []),
+    "context": ("+ FUM's context alone", "atm", [*OFF, *ALONE]),
+    "atm_context": ("+ ATM + context alone", "atm", ALONE),
     "rpnet1": ("RPNet, 1 image", "rpnet", ["--images", "1", *SCALES]),
     "rpnet2": ("RPNet, 2 images", "rpnet", ["--images", "2", *SCALES]),
     "more": ("classifier, on", "fpr", ["--region-contrast", "0", "--pixel-rectification", "0"]),

@@ -41,6 +41,4 @@ for method in (Method(), RPNet(width=64, stages="last,4", scales=(1.0, 0.5))):
     threshold = sweeps[0].best()[0]  # of the background, best on train
     score = Scores.of(sweeps[1].at(threshold))
     recall, fdr = np.nanmean(score.recall[1:]), np.nanmean(score.false_discovery_rate[1:])
-    print(
-        f"{method.name}: mIoU {100 * score.miou_present:.1f}, recall {100 * recall:.1f}, FDR {100 * fdr:.1f} on val"
-    )
+    print(f"{method.name}: mIoU {100 * score.miou_present:.1f}, recall {100 * recall:.1f}, FDR {100 * fdr:.1f} on val")

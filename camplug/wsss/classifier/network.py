@@ -133,7 +133,7 @@ def over(
         cut = find_cut(model, head.layer, relu=head.relu)
     except ModelError:
         if keep_head:
-            raise
+            raise ModelError(_no_such_head(0, len(classes), None)) from None
         head, cut = None, find_cut(model)
     fits = head is not None and len(head.weight) == len(classes) and neck is None
     if keep_head and not fits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -47,12 +46,14 @@ def convs(seed=3):
         torch.manual_seed(seed)
         layers = [nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
         layers += [nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU()]
-        return nn.Sequential(*layers).eval()
+        model = nn.Sequential(*layers).eval()
+        model.pretrained_cfg = {"input_size": (3, 48, 48), "mean": READS.mean, "std": READS.std}
+        return model
 
 
 def training(method, learning=FIXED, bias=None):
     torch.manual_seed(1)
-    network = over(convs(), SCENES.classes, neck=method.neck(), preprocess=READS)
+    network = over(convs(), SCENES.classes, neck=method.neck())
     if bias is not None:
         network.head.bias = nn.Parameter(torch.tensor(bias))
     return ATMTraining(network, learning, method, ids=SCENES.ids).double().train()
@@ -71,14 +72,14 @@ def losses(module, batch, step=0):
 
 def by_hand(module, batch, method):
     """One view after another: the losses with their weights, and the merged maps."""
-    network, mean, std = module.network, torch.tensor(READS.mean), torch.tensor(READS.std)
+    network, mean, std = module.network, *((255 * torch.tensor(v))[:, None, None] for v in (READS.mean, READS.std))
     changes = {"enhanced": method.enhanced, "decreased": method.decreased}
     kept = {"enhanced": method.enhance, "decreased": method.decrease}
     views = {"original": batch.pixels.double()}
     views |= {k: adjusted(batch.pixels, GreyChange(*v)).double() for k, v in changes.items() if kept[k]}
     bces, maps = [], {}
     for name, pixels in views.items():
-        features = network.features((pixels / 255 - mean[:, None, None]) / std[:, None, None])
+        features = network.features((pixels - mean) / std)
         bces.append(binary_cross_entropy_with_logits(network.head(features).mean((2, 3)), batch.present))
         maps[name] = normalized_maps(conv2d(features, network.head.weight), batch.present)
     expected = {"classification": (1.0, sum(bces) / len(bces))}
@@ -245,7 +246,7 @@ def test_saturation_is_told_in_the_first_step_alone():
 
 
 def trained(out, method=ATM()):
-    return train_classifier(convs(), SCENES, out, method=method, learning=TRAINED, span=SPAN, preprocess=READS)
+    return train_classifier(convs(), SCENES, out, method=method, learning=TRAINED, span=SPAN)
 
 
 def same(one, other):
@@ -290,7 +291,7 @@ def test_a_trained_classifier_is_read_and_explained(tmp_path, method):
 
 def test_a_trained_fum_goes_on():
     method = ATM(width=5)
-    network = over(convs(), SCENES.classes, neck=method.neck(), preprocess=READS)
+    network = over(convs(), SCENES.classes, neck=method.neck())
     nn.init.ones_(network.neck.atrous[0].weight)
     for again in (method, ATM()):  # ATM() leaves the width open
         assert same(over(network, SCENES.classes, neck=again.neck()), network)

@@ -1,0 +1,163 @@
+"""`camplug train classifier|atm|rpnet|fpr`: from labels to a classifier's file that the other commands take."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import trainable
+from commands import good, refused, run
+
+from camplug.cli.fields import allowed, changed, option_group
+from camplug.errors import InputError
+from camplug.wsss.atm import ATM
+from camplug.wsss.classifier import Learning, Span, load_classifier
+from camplug.wsss.fpr import FPR
+from camplug.wsss.rpnet import RPNet
+from camplug.wsss.train import Schedule
+
+MODULE = "camplug_test_classifier_models"
+MODEL = f"import:{MODULE}:Net"
+SHORT = ("--epochs", "1", "--batch", "4", "--crop", "48", "--sides", "48,48", "--cut", "none", "--lr", "0.01")
+DATA = ("--data", "scenes:8", "--device", "cpu")
+OWN = {
+    "classifier": ("--focal", "2"),
+    "atm": ("--width", "4", "--no-enhance"),
+    "rpnet": ("--width", "8", "--stages", "last", "--scales", "1"),
+    "fpr": ("--clusters", "2", "--groups", "none"),
+}
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A working folder with a module of models, and no torchrun around."""
+    (tmp_path / f"{MODULE}.py").write_text(Path(trainable.__file__).read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("COLUMNS", "120")
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CAMPLUG_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    yield tmp_path
+    sys.modules.pop(MODULE, None)
+
+
+def started(out="start"):
+    good("train", "classifier", *DATA, *SHORT, "-m", MODEL, "--out", out)
+    return f"{out}/classifier.pt"
+
+
+def test_every_method_from_labels_to_seeds():
+    start = started()
+    for method, own in OWN.items():
+        model = start if method == "fpr" else MODEL
+        said = json.loads(good("train", method, *DATA, *SHORT, "-m", model, *own, "--json").stdout)
+        assert said["file"] == str(Path("runs") / method / "classifier.pt")
+        assert said["images"] == 8
+        assert said["losses"]["classification"] > 0
+        found = load_classifier(said["file"])
+        kept = json.loads((Path("runs") / method / "settings.json").read_text())
+        assert kept["method"]["name"] == method
+        assert found.classes == kept["classes"]
+        good("seeds", *DATA, "-m", said["file"], "--explainer", "CAM", "--out", f"seeds_{method}")
+        assert len(list(Path(f"seeds_{method}").glob("*.npz"))) == 8
+        # once more: nothing is left to do
+        again = json.loads(good("train", method, *DATA, *SHORT, "-m", model, *own, "--json").stdout)
+        assert again["losses"] == {}
+    report = json.loads(good("evaluate", "seeds_atm", "--data", "scenes:8", "--json").stdout)
+    assert 0 < report["miou"]["present"] < 1
+
+
+def test_explain_prints_the_names_of_the_classes(tmp_path):
+    from PIL import Image
+
+    file = started()
+    Image.new("RGB", (48, 48), "red").save("photo.png")
+    said = json.loads(good("explain", "photo.png", "-m", file, "-c", "dotted square", "--json").stdout)
+    assert said["images"][0]["explained"][0]["name"] == "dotted square"
+
+
+def test_options_of_a_file_and_of_the_command_line():
+    Path("config.yaml").write_text(
+        "data: scenes:8\ndevice: cpu\nmodel: " + MODEL + "\nepochs: 1\nbatch: 4\ncrop: 48\nsides: [40, 56]\n"
+        "cut: none\nlr: 0.01\nfum: false\nenhanced: [1.2, 10]\n"
+    )
+    good("train", "atm", "--config", "config.yaml", "--crop", "40", "--fum", "--width", "4")
+    kept = json.loads(Path("runs/atm/settings.json").read_text())
+    assert kept["span"] == {"epochs": 1, "batch": 4, "crop": 40, "sides": [40, 56], "seed": 0}
+    assert kept["method"]["fum"] is True
+    assert kept["method"]["enhanced"] == [1.2, 10.0]
+    assert kept["learning"]["cut"] is None
+    assert kept["learning"]["schedule"]["lr"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("classifier",), "--data is missing"),
+        (("classifier", *DATA, "--preset", "paper"), "preset='paper'; allowed are irn, modern"),
+        (("classifier", *DATA, "--sides", "1"), "sides = '1' cannot be read; give 2 numbers separated by commas."),
+        (("classifier", *DATA, "--sides", "a,b"), "sides = 'a,b' cannot be read"),
+        (("classifier", *DATA, "--epochs", "0"), "epochs=0; give at least 1."),
+        (("classifier", *DATA, "--workers", "-1"), "--workers -1; give 0 or more."),
+        (("classifier", *DATA, "--head", "old"), "--head old; allowed are keep and new."),
+        (("classifier", *DATA, "--keep", "best", "-m", MODEL), "keep='best' chooses by validation images"),
+        (("classifier", *DATA, "-m", MODEL, *SHORT, "--cut", "layer9"), "cut='layer9': this Net has no layer named"),
+        (("classifier", *DATA, "-m", MODEL, *SHORT, "--batch", "9"), "8 images do not fill a batch of 9"),
+        (("fpr", *DATA, "-m", MODEL), "no head that averages a map and weighs it, and the data set 6 classes"),
+        (("rpnet", *DATA, "-m", MODEL, "--images", "5"), "images=5"),
+        (("rpnet", *DATA, "-m", MODEL, *SHORT, "--images", "3"), "batch=4: a batch holds groups of 3 images"),
+        (("classifier", *DATA, "-m", "runs/none.pt"), "there is no file 'runs/none.pt'"),
+    ],
+)
+def test_refusals(words, says):
+    assert says in " ".join(refused("train", *words).split())
+    assert not Path("runs/classifier/settings.json").exists()
+
+
+def test_unknown_options_in_a_file_are_named_with_the_nearest():
+    Path("config.toml").write_text("epoch = 3\n")
+    said = refused("train", "classifier", *DATA, "--config", "config.toml")
+    assert "unknown option 'epoch'; did you mean 'epochs'?" in " ".join(said.split())
+    Path("config.toml").write_text("fum = 1\n")
+    said = refused("train", "atm", *DATA, "--config", "config.toml")
+    assert "fum = 1 is a int; give bool" in " ".join(said.split())
+
+
+def test_a_checkpoint_of_other_classes_is_refused():
+    torch.save({**trainable.net().state_dict()}, "own.pth")
+    said = refused("train", "classifier", *DATA, "-m", "timm:resnet10t", "--num-classes", "6", "--checkpoint", "own.pth")
+    assert "does not fit" in said
+    import timm
+
+    torch.save(timm.create_model("resnet10t", num_classes=4).state_dict(), "four.pth")
+    said = refused("train", "fpr", *DATA, "-m", "timm:resnet10t", "--num-classes", "4", "--checkpoint", "four.pth")
+    assert "the model has a head of 4 classes, and the data set 6 classes" in " ".join(said.split())
+    said = refused("train", "fpr", *DATA, "-m", "timm:resnet10t", "--num-classes", "6", "--checkpoint", "four.pth")
+    assert "has 4 classes and the model 6; set the number of classes to 4" in " ".join(said.split())
+
+
+def test_every_option_has_a_help():
+    for method in OWN:
+        said = run("train", method, "--help").output
+        assert "--crop" in said
+    for cls in (Span, Learning, Schedule, ATM, RPNet, FPR):
+        for name, annotation in option_group(cls).__annotations__.items():
+            assert len(annotation.__metadata__[0].help) > 10, (cls, name)
+
+
+def test_fields():
+    assert allowed(Learning)["cut"] == (int, str)
+    assert allowed(Span)["sides"] == (list, str)
+    assert "schedule" not in allowed(Learning)
+    learning = changed(Learning(), {"lr": 2, "cut": "none", "head_lr": 3.0, "unknown": 1})
+    assert (learning.schedule.lr, learning.cut, learning.head_lr) == (2.0, None, 3.0)
+    assert changed(Learning(), {"cut": "layer3"}).cut == "layer3"
+    assert changed(Learning(), {"cut": "16"}).cut == 16
+    assert changed(Span(), {"sides": [10, 20]}).sides == (10, 20)
+    with pytest.raises(InputError, match="epochs = 'ten' cannot be read; give a whole number"):
+        changed(Span(), {"epochs": "ten"})
+    with pytest.raises(InputError, match="enhanced = '1,2,3' cannot be read; give 2 numbers separated by commas"):
+        changed(ATM(), {"enhanced": "1,2,3"})
