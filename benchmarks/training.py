@@ -41,6 +41,7 @@ ROWS: dict[str, tuple[str, str, list[str]]] = {  # label, method, options
     "more": ("classifier, on", "fpr", ["--region-contrast", "0", "--pixel-rectification", "0"]),
     "rc": ("FPR, L_RC", "fpr", ["--pixel-rectification", "0"]),
     "fpr": ("FPR, L_RC + L_PR", "fpr", []),
+    "fpr_l2": ("FPR, L_RC + L_PR, L2 distance", "fpr", ["--distance", "l2"]),
 }
 
 

@@ -122,13 +122,14 @@ def test_a_step_equals_a_loop(start):
 
 
 def test_options_reach_the_losses(start):
-    fpr = replace(STRONG, distance="l2", offset=0.0, temperature=40.0, theta=0.3, groups={"g": ["a"], "h": ["b", "c"]})
+    groups = {"g": ["a"], "h": ["b", "c"]}
+    fpr = replace(STRONG, distance="l2", offset=0.0, temperature=40.0, theta=0.3, groups=groups, pass_scales=(1.0, 0.5))
     start = load(start)
     start.classes = ["a", "b", "c"]
     data = scenes()
     data.classes = ("a", "b", "c")
     module = training(start, fpr, data=data)
-    assert module.gather.groups == [0, 1, 1]
+    assert (module.gather.groups, module.gather.scales, module.gather.flip) == ([0, 1, 1], (1.0, 0.5), True)
     collector = Collector(3, clusters=2, negatives=3, theta=0.3)
     assert module.gather.collector().settings == collector.settings
     batch = batch_of(module.gather.pictures)
