@@ -128,7 +128,9 @@ def test_unknown_options_in_a_file_are_named_with_the_nearest():
 
 def test_a_checkpoint_of_other_classes_is_refused():
     torch.save({**trainable.net().state_dict()}, "own.pth")
-    said = refused("train", "classifier", *DATA, "-m", "timm:resnet10t", "--num-classes", "6", "--checkpoint", "own.pth")
+    said = refused(
+        "train", "classifier", *DATA, "-m", "timm:resnet10t", "--num-classes", "6", "--checkpoint", "own.pth"
+    )
     assert "does not fit" in said
     import timm
 

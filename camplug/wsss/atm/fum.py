@@ -13,7 +13,7 @@ from camplug.errors import InputError
 from camplug.wsss.atm.attention import Atrous, ChannelAttention, SpatialAttention
 
 
-def context_relation(features: Tensor, eps: float = 1e-5) -> Tensor:
+def context_relation(features: Tensor, eps: float = 1e-5, *, centred: bool = False) -> Tensor:
     r"""How much each position takes from each other one: cosine similarity, ReLU, rows divided by their sums.
 
     .. math:: \theta(V_m, V_n) = \frac{V_m^T V_n}{|V_m| |V_n|} \quad (3), \qquad
@@ -25,6 +25,9 @@ def context_relation(features: Tensor, eps: float = 1e-5) -> Tensor:
     Args:
         features: [N,K,h,w].
         eps: keeps features of 0 from a division by 0.
+        centred: take the image's mean feature off first (ours). Behind a ReLU all features point into one octant, no
+            cosine is negative, and each position is related to all others nearly alike; without their mean, the ReLU
+            cuts off what is unlike.
 
     Returns:
         [N,h*w,h*w].
@@ -41,6 +44,8 @@ def context_relation(features: Tensor, eps: float = 1e-5) -> Tensor:
     if features.ndim != 4:
         raise InputError(f"features {list(features.shape)}; give [N,K,h,w].")
     vectors = features.flatten(2)
+    if centred:
+        vectors = vectors - vectors.mean(2, keepdim=True)
     directions = vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + eps)
     similarity = (directions.mT @ directions).relu()
     relation: Tensor = similarity / (similarity.sum(2, keepdim=True) + eps)
@@ -76,6 +81,7 @@ class FUM(nn.Module):
         dilations: of the atrous layers. The paper prints 0, 1, 2, 3, the zeros between the weights.
         reduction: of the channel attention.
         residual: add F to the related features.
+        centred: see `context_relation`.
         most_positions: largest h*w with a relation; 4096 is 1024 x 1024 pixels at stride 16.
 
     Raises:
@@ -94,6 +100,7 @@ class FUM(nn.Module):
         dilations: Sequence[int] = (1, 2, 3, 4),
         reduction: int = 16,
         residual: bool = False,
+        centred: bool = False,
         most_positions: int = 4096,
     ) -> None:
         super().__init__()
@@ -112,8 +119,10 @@ class FUM(nn.Module):
             "dilations": list(dilations),
             "reduction": reduction,
             "residual": residual,
+            "centred": centred,
             "most_positions": most_positions,
         }
+        self.centred = centred
         self.channels, self.context, self.residual, self.most_positions = channels, context, residual, most_positions
         options = {"channel_attention": channel_attention, "spatial_attention": spatial_attention}
         self._injected = [name for name, option in options.items() if isinstance(option, nn.Module)]
@@ -144,7 +153,7 @@ class FUM(nn.Module):
         if not self.context:
             return attended
         vectors = attended.flatten(2).mT
-        related: Tensor = (context_relation(features) @ vectors).mT.reshape(x.shape)
+        related: Tensor = (context_relation(features, centred=self.centred) @ vectors).mT.reshape(x.shape)
         return attended + related if self.residual else related
 
     def settings(self) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class ATM(Method):
         width: channels of the atrous convolutions; none is a quarter of the network's.
         reduction: how many times fewer channels the middle of the channel attention has.
         residual: add the attended features to the related ones.
+        centred: relate positions by what sets them apart from the mean of the image (ours).
         most_positions: largest map, height times width, whose positions are related.
 
     Raises:
@@ -79,6 +80,7 @@ class ATM(Method):
     width: int | None = None
     reduction: int = 16
     residual: bool = False
+    centred: bool = False
     most_positions: int = 4096
 
     def __post_init__(self) -> None:
@@ -118,7 +120,7 @@ class ATM(Method):
         if not self.fum or not any(parts.values()):
             return None
         width = {} if self.width is None else {"width": self.width}
-        others = {name: getattr(self, name) for name in ("reduction", "residual", "most_positions")}
+        others = {name: getattr(self, name) for name in ("reduction", "residual", "centred", "most_positions")}
         return {"kind": "fum", **parts, "dilations": list(self.dilations), **width, **others}
 
     @override

@@ -210,7 +210,7 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            hints = "many workers|Checkpoint directory|number of training|LeafSpec|in eval mode|trainer` reference|no `val_data"
+            hints = "many workers|Checkpoint directory|number of training|LeafSpec|in eval mode|trainer` r|no `val_data"
             warnings.filterwarnings("ignore", f".*({hints}).*")
             yield
     finally:
