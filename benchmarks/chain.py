@@ -58,13 +58,14 @@ class Chain:
 
 
 def scores(report: dict[str, Any], chosen: float | None = None) -> dict[str, Any]:
-    """What a table says of one evaluation: mIoU, and the mean precision and recall of the objects."""
+    """What a table says of one evaluation: mIoU, and mean precision and recall of the objects."""
     rows = [
         row for name, row in report["per_class"].items() if name in report["averaged_over"] and name != "background"
     ]
+    called = [row["precision"] for row in rows if row["precision"] is not None]  # None: no pixel was called so
     return {
         "miou": 100 * report["miou"]["present"],
-        "precision": 100 * sum(r["precision"] for r in rows) / len(rows),
+        "precision": 100 * sum(called) / len(called),
         "recall": 100 * sum(r["recall"] for r in rows) / len(rows),
         "threshold": report.get("threshold", chosen),
     }

@@ -83,9 +83,10 @@ def measured_row(chain: Chain, row: str, seed: int, epochs: int) -> dict[str, An
         threshold = chain.evaluate(chain.cache / f"{row}_{seed}_{name}_some", "some")["best_threshold_here"]
         report = chain.evaluate(chain.cache / f"{row}_{seed}_{name}_val", "val", "--threshold", threshold)
         per_class = {c: r for c, r in report["per_class"].items() if c in report["averaged_over"]}
-        fdr = {c: 100 * (1 - r["precision"]) for c, r in per_class.items() if c != "background"}
+        objects = {c: r for c, r in per_class.items() if c != "background"}
+        fdr = {c: None if r["precision"] is None else 100 * (1 - r["precision"]) for c, r in objects.items()}
         iou = {c: 100 * r["iou"] for c, r in per_class.items()}
-        recall = {c: 100 * r["recall"] for c, r in per_class.items() if c != "background"}
+        recall = {c: 100 * r["recall"] for c, r in objects.items()}
         found[name] = {**scores(report), "threshold": threshold, "fdr": fdr, "iou": iou, "recall_of": recall}
     return found
 
@@ -138,11 +139,16 @@ def report(data: dict[str, Any]) -> list[str]:
     classes = list(first["cam"]["fdr"])
     for what, title in (("fdr", "False discovery rate"), ("recall_of", "Recall")):
         body = [
-            [ROWS[row][0], *(f"{statistics.mean(r['cam'][what][c] for r in runs):.1f}" for c in classes)]
+            [ROWS[row][0], *(_mean([r["cam"][what][c] for r in runs]) for c in classes)]
             for row, runs in data["rows"].items()
         ]
         lines += [f"{title} by class, CAM seeds on val:", "", *table(["", *classes], body)]
     return lines
+
+
+def _mean(values: list[float | None]) -> str:
+    known = [v for v in values if v is not None]
+    return f"{statistics.mean(known):.1f}" if known else "-"  # no pixel was called so
 
 
 def main(argv: list[str]) -> None:
