@@ -40,25 +40,22 @@ from camplug.wsss.train import Schedule
 
 CLASSES, SIZE = 4, (64, 64)
 FIRST, FURTHER = 30, 8
-ALONE = {"atrous": False, "channel_attention": False, "spatial_attention": False}
+CENTRED = {"atrous": False, "channel_attention": False, "spatial_attention": False, "centred": True}
+SMALL: dict[str, Any] = {"width": 64, "stages": "last,4", "scales": (1.0, 0.5)}
 ROWS: dict[str, Method] = {
     "ordinary": Method(),
     "ATM": ATM(fum=False),
     "FUM": ATM(enhance=False, decrease=False),
     "ATM + FUM": ATM(),
-    "ATM + FUM, residual": ATM(residual=True),
-    "ATM + FUM, centred": ATM(centred=True),
-    "FUM, centred": ATM(enhance=False, decrease=False, centred=True),
-    "FUM's context alone, centred": ATM(enhance=False, decrease=False, centred=True, **ALONE),
-    "FUM's attention alone": ATM(enhance=False, decrease=False, atrous=False, context=False),
-    "FUM's context alone": ATM(enhance=False, decrease=False, **ALONE),
-    "ATM + context alone": ATM(**ALONE),
-    "RPNet, 1 image": RPNet(images=1, width=64, stages="last,4", scales=(1.0, 0.5)),
-    "RPNet, 2 images": RPNet(images=2, width=64, stages="last,4", scales=(1.0, 0.5)),
+    "context alone, centred": ATM(enhance=False, decrease=False, **CENTRED),
+    "ATM + context alone, centred": ATM(**CENTRED),
+    "RPNet's neck alone": RPNet(weight=0.0, **SMALL),
+    "RPNet, 1 image": RPNet(images=1, **SMALL),
+    "RPNet, 2 images": RPNet(images=2, **SMALL),
+    "RPNet, 2 images, regions of classes": RPNet(images=2, regions="classes", **SMALL),
     "FPR, L_RC": FPR(pixel_rectification=0.0),
-    "FPR": FPR(),
-    "FPR, L_PR at 0.05": FPR(pixel_rectification=0.05),
-    "FPR, L_PR at 0.2": FPR(pixel_rectification=0.2),
+    "FPR, L_RC + L_PR": FPR(),
+    "FPR, L_RC + L_PR at 0.05": FPR(pixel_rectification=0.05),
 }
 
 
@@ -76,8 +73,8 @@ def body() -> nn.Sequential:
     )
 
 
-def scored(network: Classifier, splits: dict[str, Scenes]) -> dict[str, float]:
-    """CAM's seeds on val, at the threshold that is best on train."""
+def scored(network: Classifier, splits: dict[str, Scenes]) -> dict[str, Any]:
+    """CAM's seeds on val, at the threshold that is best on train; recall and FDR at every third threshold."""
     sweeps = {}
     with tempfile.TemporaryDirectory() as folder:
         for split, data in splits.items():
@@ -85,12 +82,19 @@ def scored(network: Classifier, splits: dict[str, Scenes]) -> dict[str, float]:
             seeds.prepare({})
             make_seeds(camplug.CAM(network), data, seeds)
             sweeps[split] = score_seeds(seeds, data)[0]
-    matrix = sweeps["val"].at(sweeps["train"].best()[0])
+    matrix, matrices = sweeps["val"].at(sweeps["train"].best()[0]), sweeps["val"].matrices[::3]
     found, false = (100 * float(np.nanmean(of(matrix)[1:])) for of in (recall, false_discovery_rate))
-    return {"miou": 100 * float(miou(matrix)), "recall": found, "fdr": false}
+    curve = [[100 * float(np.nanmean(of(m)[1:])) for of in (recall, false_discovery_rate)] for m in matrices]
+    return {"miou": 100 * float(miou(matrix)), "recall": found, "fdr": false, "curve": curve}
 
 
-def run(seed: int, rows: list[str], count: int) -> dict[str, dict[str, float]]:
+def at_recall(wanted: float, curve: list[list[float]]) -> float:
+    """The false discovery rate where the recall is the wanted one, between the thresholds measured."""
+    points = sorted((r, f) for r, f in curve if np.isfinite(f))
+    return float(np.interp(wanted, [r for r, _ in points], [f for _, f in points])) if points else float("nan")
+
+
+def run(seed: int, rows: list[str], count: int) -> dict[str, dict[str, Any]]:
     """All rows of a seed."""
     splits = {
         name: Drawn(n, SIZE, 2 * seed + k, CLASSES, objects=(1, 2), plain=0.25, cooccurrence=0.9)
@@ -100,9 +104,9 @@ def run(seed: int, rows: list[str], count: int) -> dict[str, dict[str, float]]:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
 
-        def trained(model: nn.Module, name: str, method: Method, epochs: int, lr: float) -> Classifier:
+        def trained(model: nn.Module, name: str, method: Method, epochs: int, lr: float, norm: Any) -> Classifier:
             schedule = Schedule("adamw", lr, weight_decay=0.01)
-            learning = Learning(schedule, head_lr=1.0, cut=None, batch_norm="trained")
+            learning = Learning(schedule, head_lr=1.0, cut=None, batch_norm=norm)
             span = Span(epochs, 16, SIZE[0], (56, 84), seed)
             out = Path(folder) / name
             return train_classifier(
@@ -110,12 +114,18 @@ def run(seed: int, rows: list[str], count: int) -> dict[str, dict[str, float]]:
             ).network
 
         torch.manual_seed(seed)
-        start = trained(body(), "start", Method(), FIRST, 3e-3)
+        start = trained(body(), "start", Method(), FIRST, 3e-3, "trained")
         for name in rows:
             began = time.perf_counter()
-            network = trained(start, name, ROWS[name], FURTHER, 1e-3)
+            network = trained(start, name, ROWS[name], FURTHER, 1e-3, "fixed")
             found[name] = {"seconds": time.perf_counter() - began, **scored(network, splits)}
-            print(seed, name, {k: round(v, 1) for k, v in found[name].items()}, file=sys.stderr, flush=True)
+            print(
+                seed,
+                name,
+                {k: round(v, 1) for k, v in found[name].items() if k != "curve"},
+                file=sys.stderr,
+                flush=True,
+            )
     return found
 
 
@@ -126,13 +136,16 @@ def report(data: dict[str, Any]) -> list[str]:
     lines += [
         f"{data['count']} scenes, {FIRST} epochs of ordinary training, then {FURTHER} of each row's; CAM's seeds on "
         f"{data['count'] // 2} other scenes, mean ± standard deviation over {len(seeds)} seeds, and in brackets the "
-        "mean difference from going on in the ordinary way, ± its standard deviation (scenes and start are the same).",
+        "mean difference from going on in the ordinary way, ± its standard deviation (same scenes, same start). "
+        "Thresholds are the best on train; FDR at equal recall is where recall is that of the ordinary row.",
         "",
     ]
     body = []
     for name in seeds[0]:
         cells = []
-        for key in ("miou", "recall", "fdr"):
+        for run in seeds:
+            run[name]["equal"] = at_recall(run["ordinary"]["recall"], run[name]["curve"])
+        for key in ("miou", "recall", "fdr", "equal"):
             values = [run[name][key] for run in seeds]
             apart = [run[name][key] - run["ordinary"][key] for run in seeds]
             cell = f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
@@ -140,14 +153,14 @@ def report(data: dict[str, Any]) -> list[str]:
                 cell += f" ({statistics.mean(apart):+.1f} ± {statistics.stdev(apart):.1f})"
             cells.append(cell)
         body.append([name, *cells, f"{statistics.mean(run[name]['seconds'] for run in seeds):.0f}"])
-    return [*lines, *table(["", "mIoU", "recall", "FDR", "s"], body)]
+    return [*lines, *table(["", "mIoU", "recall", "FDR", "FDR at equal recall", "s"], body)]
 
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--count", type=int, default=200, help="scenes to train on")
+    parser.add_argument("--count", type=int, default=300, help="scenes to train on")
     parser.add_argument("--json", type=Path, help="write everything here; seeds that are there already are kept")
     parser.add_argument("--load", type=Path, help="measure nothing; print the results of this file")
     parser.add_argument("--markdown", type=Path, help="renew the table in this file")

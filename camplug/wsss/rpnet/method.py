@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
@@ -39,7 +39,9 @@ class RPNet(Method):
         width: channels that the last map is reduced to.
         stages: maps that prototypes are taken of, with commas: last (the reduced one), strides in pixels of the network
             as built (the last map of that stride), or names of layers.
-        threshold: share of a channel's maximum that makes a position a confident one.
+        threshold: share of a maximum that makes a position a confident one.
+        regions: whose maximum that is, of any of the channels, as in the authors' code, where with hundreds of channels
+            hardly a position is left out, or of the class maps of what the image shows (ours).
         random_part: probability of a confident position to be in the random part that has a prototype, too; 1 leaves
             these out.
         scale: factor of the normalised foreground probability.
@@ -61,6 +63,7 @@ class RPNet(Method):
     width: int = 512
     stages: str = "last,8"
     threshold: float = 0.3
+    regions: Literal["channels", "classes"] = "channels"
     random_part: float = 0.5
     scale: float = 1.3
     smooth: bool = True
@@ -77,6 +80,8 @@ class RPNet(Method):
             raise InputError(f"stages={self.stages!r}; give each once: last, strides such as 8, or names of layers.")
         if not 0 < self.threshold < 1:
             raise InputError(f"threshold={self.threshold}; give a number above 0 and below 1.")
+        if self.regions not in ("channels", "classes"):
+            raise InputError(f"regions={self.regions!r}; allowed are channels, classes.")
         if not 0 < self.random_part <= 1:
             raise InputError(f"random_part={self.random_part}; give a probability above 0 and at most 1.")
         if not 0 < self.scale < math.inf:

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
 from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.maps import normalized_maps
 from camplug.wsss.classifier.module import ClassifierTraining
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Picture
@@ -89,11 +90,11 @@ class RPNetTraining(ClassifierTraining):
         generator = self.generator(step)
         with _kept_statistics(self.network):
             # scale 1 first: autocast remembers half-precision weights of this step, which must have a gradient
-            maps = [self._enhanced(reduced, earlier, generator, log=True)]
+            maps = [self._enhanced(reduced, earlier, batch.present, generator, log=True)]
             with torch.no_grad():
                 for scale in method.scales:
                     if scale != 1:
-                        maps.append(self._enhanced(*self._features(_rescaled(x, scale)), generator))
+                        maps.append(self._enhanced(*self._features(_rescaled(x, scale)), batch.present, generator))
         target = averaged_maps(maps, (plain.shape[-2], plain.shape[-1]))
         value = self_supervised_loss(target, self._without_bias(plain), batch.present)
         return losses | {"self_supervised": (method.weight, value)}
@@ -109,11 +110,16 @@ class RPNetTraining(ClassifierTraining):
         return self.neck.reduced(last), earlier
 
     def _enhanced(
-        self, reduced: Tensor, earlier: list[Tensor], generator: torch.Generator, log: bool = False
+        self,
+        reduced: Tensor,
+        earlier: list[Tensor],
+        present: Tensor,
+        generator: torch.Generator,
+        log: bool = False,
     ) -> Tensor:
         """Class maps of the features where the images of a group look alike."""
         method = self.method
-        region = confident_regions(reduced, method.threshold)
+        region = self._region(reduced, present)
         probability = foreground_probability(
             [*([reduced] if LAST in method.places else []), *earlier],
             region=region,
@@ -129,6 +135,15 @@ class RPNetTraining(ClassifierTraining):
             shares = {"confident": region.float().mean(), "foreground": probability.detach().mean()}
             self.log_dict(shares, batch_size=len(reduced))
         return self._without_bias(self.network.head(self.neck.context(probability * reduced)))
+
+    @torch.no_grad()
+    def _region(self, reduced: Tensor, present: Tensor) -> Tensor:
+        """Confident positions, [N,h,w]."""
+        if self.method.regions == "channels":
+            return confident_regions(reduced, self.method.threshold)
+        maps = self._without_bias(self.network.head(self.neck.context(reduced)))
+        region: Tensor = normalized_maps(maps, present).amax(1) >= self.method.threshold
+        return region
 
     def _without_bias(self, maps: Tensor) -> Tensor:
         """Class maps without the head's bias, at least float32: half of it has no room for the loss's epsilons."""
