@@ -37,11 +37,17 @@ ROWS: dict[str, tuple[str, str, list[str]]] = {  # label, method, options
     "context": ("+ FUM's context alone", "atm", [*OFF, *ALONE]),
     "centred": ("+ context alone, centred", "atm", [*OFF, *ALONE, "--centred"]),
     "atm_centred": ("+ ATM + context alone, centred", "atm", [*ALONE, "--centred"]),
+    "rpnet_neck": ("RPNet's neck alone", "rpnet", ["--weight", "0"]),
     "rpnet1": ("RPNet, 1 image", "rpnet", ["--images", "1", *SCALES]),
     "rpnet2": ("RPNet, 2 images", "rpnet", ["--images", "2", *SCALES]),
     "more": ("classifier, on", "fpr", ["--region-contrast", "0", "--pixel-rectification", "0"]),
     "rc": ("FPR, L_RC", "fpr", ["--pixel-rectification", "0"]),
     "fpr": ("FPR, L_RC + L_PR", "fpr", []),
+    "fpr_own": (
+        "FPR, L_PR at 0.05, no groups",
+        "fpr",
+        ["--pixel-rectification", "0.05", "--groups", "none"],
+    ),
     "fpr_l2": ("FPR, L_RC + L_PR, L2 distance", "fpr", ["--distance", "l2"]),
 }
 
