@@ -104,7 +104,8 @@ def run(seed: int, rows: list[str], count: int) -> dict[str, dict[str, Any]]:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
 
-        def trained(model: nn.Module, name: str, method: Method, epochs: int, lr: float, norm: Any) -> Classifier:
+        def trained(model: nn.Module, name: str, method: Method, epochs: int, lr: float) -> Classifier:
+            norm: Any = "trained" if name == "start" else "fixed"
             schedule = Schedule("adamw", lr, weight_decay=0.01)
             learning = Learning(schedule, head_lr=1.0, cut=None, batch_norm=norm)
             span = Span(epochs, 16, SIZE[0], (56, 84), seed)
@@ -114,10 +115,10 @@ def run(seed: int, rows: list[str], count: int) -> dict[str, dict[str, Any]]:
             ).network
 
         torch.manual_seed(seed)
-        start = trained(body(), "start", Method(), FIRST, 3e-3, "trained")
+        start = trained(body(), "start", Method(), FIRST, 3e-3)
         for name in rows:
             began = time.perf_counter()
-            network = trained(start, name, ROWS[name], FURTHER, 1e-3, "fixed")
+            network = trained(start, name, ROWS[name], FURTHER, 1e-3)
             found[name] = {"seconds": time.perf_counter() - began, **scored(network, splits)}
             print(
                 seed,
