@@ -41,13 +41,10 @@ ROWS: dict[str, tuple[str, str, list[str]]] = {  # label, method, options
     "rpnet1": ("RPNet, 1 image", "rpnet", ["--images", "1", *SCALES]),
     "rpnet2": ("RPNet, 2 images", "rpnet", ["--images", "2", *SCALES]),
     "more": ("classifier, on", "fpr", ["--region-contrast", "0", "--pixel-rectification", "0"]),
+    "atm_on": ("ATM, on", "atm", ["--no-fum"]),
+    "atm_centred_on": ("ATM + context alone, centred, on", "atm", [*ALONE, "--centred"]),
     "rc": ("FPR, L_RC", "fpr", ["--pixel-rectification", "0"]),
     "fpr": ("FPR, L_RC + L_PR", "fpr", []),
-    "fpr_own": (
-        "FPR, L_PR at 0.05, no groups",
-        "fpr",
-        ["--pixel-rectification", "0.05", "--groups", "none"],
-    ),
     "fpr_l2": ("FPR, L_RC + L_PR, L2 distance", "fpr", ["--distance", "l2"]),
 }
 
@@ -70,7 +67,7 @@ def trained(chain: Chain, row: str, seed: int, epochs: int) -> dict[str, Any]:
     """What `camplug train` says."""
     _, method, options = ROWS[row]
     start, n = ["--model", "demo"], epochs
-    if method == "fpr":
+    if method == "fpr" or row.endswith("_on"):
         start, n = ["--model", trained(chain, "classifier", seed, epochs)["file"]], max(1, epochs // 2)
     data = ["--data", f"voc:{chain.data}", "--split", "train_aug"]
     given = [*data, *start, *BUDGET, *options, "--epochs", n, "--seed", seed, "--out", chain.cache / f"{row}_{seed}"]

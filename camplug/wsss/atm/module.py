@@ -62,10 +62,12 @@ class ATMTraining(ClassifierTraining):
         every = batch.present.repeat(1 + len(changes), 1)
         losses = {"classification": (1.0, self.classification(self.network.pooled(maps), every))}
         original, *others = self._shares(maps, every).chunk(1 + len(changes))
-        first, last = others[0], others[-1]  # the same one if there is one
+        first, last = (
+            others[0],
+            others[-1],
+        )  # one and the same if only one is on: so are a mean and a merger with itself
         if method.similarity:
-            second = last if len(others) > 1 else None
-            value = similarity_loss(original, first, second, batch.present)
+            value = similarity_loss(original, first, last, batch.present)
             losses["similarity"] = (method.similarity, value)
         if method.background_similarity:
             merged = merged_maps(first, last, batch.present, background=method.background, sure=method.sure)

@@ -111,7 +111,8 @@ def over(
     Args:
         model: a timm or torchvision model, a trained classifier, or a module that puts out its last feature map.
         classes: their names.
-        neck: between body and head: its kind ("fum", "regions") and settings, without its channels; a new head then.
+        neck: between body and head: its kind ("fum", "regions") and settings, without its channels. Behind a new one
+            that learns, the head is new, too.
         output_stride: see `Classifier`.
         keep_head: keep the trained head, so that the classifier gives the very logits of the model; by default where
             it has as many classes. Otherwise the head is new.
@@ -135,14 +136,17 @@ def over(
         if keep_head:
             raise ModelError(_no_such_head(0, len(classes), None)) from None
         head, cut = None, find_cut(model)
-    fits = head is not None and len(head.weight) == len(classes) and neck is None
+    body = Body(model, cut)
+    between = None if neck is None else _neck(neck, body)
+    fits = head is not None and len(head.weight) == len(classes) and _learns_nothing(between)
     if keep_head and not fits:
-        raise ModelError(_no_such_head(0 if head is None else len(head.weight), len(classes), neck))
+        has = 0 if head is None else len(head.weight)
+        raise ModelError(_no_such_head(has, len(classes), None if _learns_nothing(between) else neck))
     keeps = fits and keep_head is not False
     network = Classifier(
-        Body(model, cut),
+        body,
         classes,
-        neck=None if neck is None else _neck(neck, Body(model, cut)),
+        neck=between,
         output_stride=output_stride,
         bias=keeps,
         preprocess=replace(reads, long_side=None),
@@ -198,6 +202,10 @@ def _renewed(
 ) -> Classifier:
     """A classifier of ours as the start of another one."""
     same = neck is None or _same_neck(network, neck)
+    if neck is not None and not same and _learns_nothing(network.neck):
+        new = _neck(neck, network.body)
+        if _learns_nothing(new):
+            network.neck, same = new, True
     fits = same and len(network.classes) == len(classes)
     if keep_head and not fits:
         raise ModelError(_no_such_head(len(network.classes), len(classes), None if same else neck))
@@ -226,6 +234,11 @@ def _neck(settings: Mapping[str, Any], body: Body) -> nn.Module:
             options["channels"] = body.eval()(example(body.model)).shape[1]
     neck: nn.Module = getattr(import_module(place), name)(**options)
     return neck
+
+
+def _learns_nothing(neck: nn.Module | None) -> bool:
+    """Whether a trained head still fits behind this neck."""
+    return neck is None or not any(True for _ in neck.parameters())
 
 
 def _evaluated(network: Classifier, x: Tensor) -> Tensor:

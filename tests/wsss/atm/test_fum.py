@@ -71,6 +71,32 @@ def test_relation_equals_a_loop():
     torch.testing.assert_close(found.sum(2), torch.ones(2, 8, dtype=torch.float64), atol=1e-4, rtol=0)
 
 
+def centred_by_loop(features):
+    n, _, h, w = features.shape
+    means = [sum(features[i, :, y, x] for y in range(h) for x in range(w)) / (h * w) for i in range(n)]
+    return torch.stack([features[i] - means[i][:, None, None] for i in range(n)])
+
+
+def test_centred_relation_golden_numbers():
+    """Vectors (3,1), (1,3), (2,1), (2,3) about their mean (2,2): (1,-1), (-1,1), (0,-1), (0,1); 1 and s = .7071."""
+    features = torch.tensor([[[[3.0, 1.0], [2.0, 2.0]], [[1.0, 3.0], [1.0, 3.0]]]])
+    s = math.sqrt(0.5)
+    expected = torch.tensor([[[1, 0, s, 0], [0, 1, 0, s], [s, 0, 1, 0], [0, s, 0, 1]]]) / (1 + s)
+    torch.testing.assert_close(context_relation(features, centred=True), expected, atol=1e-4, rtol=0)
+    plain = context_relation(features)
+    assert plain.min() > 0.15  # all related nearly alike
+    assert plain.max() < 0.35
+
+
+def test_centred_relation_equals_a_loop():
+    features = features_of(2, 3, 2, 4)
+    found, expected = context_relation(features, centred=True), relation_by_loop(centred_by_loop(features))
+    torch.testing.assert_close(found, expected)
+    weights = torch.rand_like(found)
+    torch.testing.assert_close(*(torch.autograd.grad((r * weights).sum(), features)[0] for r in (found, expected)))
+    torch.testing.assert_close(context_relation(features + 7, centred=True), found)
+
+
 def test_relation_does_not_depend_on_the_scale_of_the_features():
     features = features_of(1, 3, 3, 3)
     torch.testing.assert_close(context_relation(features), context_relation(features * 50), atol=1e-4, rtol=0)
@@ -152,11 +178,13 @@ def test_fum_golden_numbers():
 
 @pytest.mark.parametrize("atrous", [True, False])
 @pytest.mark.parametrize("residual", [True, False])
-def test_fum_is_the_relation_applied_to_the_attended_input(atrous, residual):
-    fum = FUM(8, reduction=2, atrous=atrous, residual=residual).double().eval()
+@pytest.mark.parametrize("centred", [True, False])
+def test_fum_is_the_relation_applied_to_the_attended_input(atrous, residual, centred):
+    fum = FUM(8, reduction=2, atrous=atrous, residual=residual, centred=centred).double().eval()
     x = features_of(2, 8, 3, 4)
     attended = fum.spatial_attention(fum.channel_attention(x))
-    relation = relation_by_loop(fum.atrous(attended) if atrous else attended)
+    features = fum.atrous(attended) if atrous else attended
+    relation = relation_by_loop(centred_by_loop(features) if centred else features)
     expected = attended.clone() if residual else torch.zeros_like(attended)
     for i in range(2):
         for m in range(12):

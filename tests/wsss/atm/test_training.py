@@ -308,6 +308,7 @@ def test_the_neck_of_the_options():
         "width": 7,
         "reduction": 16,
         "residual": False,
+        "centred": False,
         "most_positions": 4096,
     }
     parts = dict.fromkeys(("channel_attention", "spatial_attention", "atrous", "context"), False)

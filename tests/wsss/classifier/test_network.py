@@ -121,6 +121,16 @@ def test_a_classifier_as_the_start_of_the_next():
     torch.testing.assert_close(kept(x), with_neck(x))
 
 
+def test_a_neck_that_learns_nothing_keeps_the_head():
+    alone = {"kind": "fum", "channel_attention": False, "spatial_attention": False, "atrous": False}
+    x = images()
+    for start in (resnet(), over(resnet(), NAMES)):
+        plain, network = over(start, NAMES), over(start, NAMES, neck=alone, keep_head=True)
+        assert torch.equal(network.head.weight, plain.head.weight)
+        torch.testing.assert_close(network(x), network.pooled(network.head(network.neck(plain.features(x)))))
+        assert not torch.allclose(network(x), plain(x))
+
+
 def test_explainers_know_its_classes_and_its_photographs():
     model = resnet()
     model.pretrained_cfg = {"input_size": (3, 48, 48), "mean": (0.5,) * 3, "std": (0.25,) * 3}
