@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -17,6 +18,8 @@ from camplug.wsss.classifier.maps import normalized_maps
 from camplug.wsss.classifier.module import ClassifierTraining
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Picture
+
+DEAD = 0.1  # of an epoch's steps have a map above 0
 
 
 class ATMTraining(ClassifierTraining):
@@ -47,6 +50,22 @@ class ATMTraining(ClassifierTraining):
     ) -> None:
         super().__init__(network, learning, ids=ids, seed=seed)
         self.method = method
+        self.alive: list[Tensor] = []  # of this epoch's steps: whether any map was above 0
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self.alive = []
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        """Tell of maps that agree because nothing is left of them."""
+        if self.alive and float(torch.stack(self.alive).float().mean()) < DEAD and self.global_rank == 0:
+            warnings.warn(
+                f"in epoch {self.current_epoch} hardly any class map has a value above 0: views of nothing agree, and "
+                "the classifier does not learn. Start from a trained classifier, or give smaller weights.",
+                stacklevel=2,
+            )
 
     @override
     def losses(self, x: Tensor, batch: Picture, step: int) -> Mapping[str, tuple[float, Tensor]]:
@@ -62,10 +81,8 @@ class ATMTraining(ClassifierTraining):
         every = batch.present.repeat(1 + len(changes), 1)
         losses = {"classification": (1.0, self.classification(self.network.pooled(maps), every))}
         original, *others = self._shares(maps, every).chunk(1 + len(changes))
-        first, last = (
-            others[0],
-            others[-1],
-        )  # one and the same if only one is on: so are a mean and a merger with itself
+        self.alive.append((original.detach() > 0).any())
+        first, last = others[0], others[-1]  # one and the same if only one is on: so is a merger with itself
         if method.similarity:
             value = similarity_loss(original, first, last, batch.present)
             losses["similarity"] = (method.similarity, value)
