@@ -30,14 +30,15 @@ from markdown_tables import renew, table
 from measure import machine
 
 CONFIGS = Path("configs")
-SCENES = ["--data", "scenes:80", "--device", "cpu"]
-START = ["--model", "import:benchmarks.small:body", "--optimizer", "adamw", "--lr", "0.003", "--head-lr", "1", "--cut"]
-START += shlex.split("none --batch-norm trained --batch 12 --crop 64 --sides 64,80 --shape one-cycle --warmup 0.2")
+SCENES = ["--data", "scenes:160", "--device", "cpu"]
+BUDGET = shlex.split("--optimizer adamw --weight-decay 0.01 --head-lr 1 --cut none --batch 16 --crop 96 --sides 80,128")
+START = shlex.split("--model import:benchmarks.small:body --lr 0.003 --batch-norm trained --epochs 30")
+FURTHER = shlex.split("--lr 0.001 --batch-norm fixed --epochs 4")
 LIGHTER = {  # what makes a row affordable here; the configurations hold what the papers used
     "classifier": [],
-    "atm": ["--epochs", "6"],
-    "rpnet": shlex.split("--epochs 6 --width 64 --scales 1,0.5"),
-    "fpr": shlex.split("--epochs 3 --pass-scales 1 --no-pass-flip"),
+    "atm": [],
+    "rpnet": shlex.split("--width 64 --scales 1,0.5"),
+    "fpr": shlex.split("--pass-scales 1 --no-pass-flip"),
 }
 TITLES = {
     "atm/table3": "ATM, table III (views)",
@@ -78,7 +79,7 @@ def camplug(*words: Any) -> dict[str, Any]:
 
 def trained(method: str, out: Path, seed: int, options: list[str]) -> tuple[str, list[str]]:
     """Train once; the file, and the command."""
-    words = ["train", method, *SCENES, *START, *LIGHTER[method], *options, "--seed", str(seed), "--out", str(out)]
+    words = ["train", method, *SCENES, *BUDGET, *LIGHTER[method], *options, "--seed", str(seed), "--out", str(out)]
     return camplug(*words)["file"], words
 
 
@@ -93,7 +94,7 @@ def measured(method: str, out: Path, seed: int, options: list[str]) -> dict[str,
     return {
         "miou": 100 * report["miou"]["present"],
         "recall": 100 * sum(row["recall"] for row in objects) / len(objects),
-        "fdr": 100 * (1 - statistics.mean(found)),
+        "fdr": 100 * (1 - statistics.mean(found or [0.0])),
         "seconds": time.perf_counter() - start,
         "command": shlex.join(["camplug", *words]).replace(str(out.parent), "runs"),
     }
@@ -109,19 +110,21 @@ def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
         "classifier": known.get("classifier", {}),
     }
     with tempfile.TemporaryDirectory() as folder:
-        start, _ = trained("classifier", Path(folder) / "start", 0, ["--epochs", "6"])
+        start, words = trained("classifier", Path(folder) / "start", 0, START)
+        data["start"] = shlex.join(["camplug", *words]).replace(str(folder), "runs")
+        further = ["--model", start, *FURTHER]
         for seed in (0, 1, 2):
             if str(seed) not in data["classifier"]:
                 out = Path(folder) / f"classifier{seed}"
-                data["classifier"][str(seed)] = measured("classifier", out, seed, ["--epochs", "6"])
+                data["classifier"][str(seed)] = measured("classifier", out, seed, further)
         for name in args.tables:
             method, prefix = name.split("/")
             rows = data["tables"].setdefault(name, {})
             for config in sorted(CONFIGS.glob(f"{method}/{prefix}_*.toml")):
                 if config.stem in rows:
                     continue
-                own = ["--model", start] if method == "fpr" else []
-                rows[config.stem] = measured(method, Path(folder) / config.stem, 0, ["--config", str(config), *own])
+                out = Path(folder) / config.stem
+                rows[config.stem] = measured(method, out, 0, ["--config", str(config), *further])
                 rows[config.stem]["command"] = rows[config.stem]["command"].replace(str(folder), "runs")
                 print(f"{name} {config.stem} {rows[config.stem]['miou']:.1f}", file=sys.stderr, flush=True)
                 if args.json is not None:
@@ -143,9 +146,9 @@ def report(data: dict[str, Any]) -> list[str]:
     mean, spread = statistics.mean(values), statistics.stdev(values)
     lines = [f"`{data['command']}`", ""]
     lines += [
-        "80 scenes, four layers, CAM's seeds on these scenes at their best threshold. The ordinary classifier has "
-        f"{mean:.1f} ± {spread:.1f} mIoU over three seeds; rows are single runs. FPR's rows go on with a classifier "
-        "for 3 epochs.",
+        "160 scenes, four layers; every row goes on with one ordinary classifier for 4 epochs, once. CAM's seeds "
+        f"on the same scenes at their best threshold. Going on in the ordinary way: {mean:.1f} ± {spread:.1f} mIoU over three "
+        "seeds. With a neck of its own (FUM, RPNet) a row begins with a new head.",
         "",
     ]
     for name, rows in data["tables"].items():

@@ -104,7 +104,7 @@ def test_options_of_a_file_and_of_the_command_line():
         (("classifier", *DATA, "--workers", "-1"), "--workers -1; give 0 or more."),
         (("classifier", *DATA, "--head", "old"), "--head old; allowed are keep and new."),
         (("classifier", *DATA, "--keep", "best", "-m", MODEL), "keep='best' chooses by validation images"),
-        (("classifier", *DATA, "-m", MODEL, *SHORT, "--cut", "layer9"), "cut='layer9': this Net has no layer named"),
+        (("classifier", *DATA, "-m", MODEL, *SHORT, "--cut", "layer9"), "cut 'layer9': this Net has no layer named"),
         (("classifier", *DATA, "-m", MODEL, *SHORT, "--batch", "9"), "8 images do not fill a batch of 9"),
         (("fpr", *DATA, "-m", MODEL), "no head that averages a map and weighs it, and the data set 6 classes"),
         (("rpnet", *DATA, "-m", MODEL, "--images", "5"), "images=5"),

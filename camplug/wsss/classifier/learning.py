@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from torch import nn
 
-from camplug.errors import InputError, LayerError
-from camplug.plug import named_layers, select, watch
+from camplug.errors import InputError
+from camplug.plug import named_layers, watch
 from camplug.wsss.classifier.body import Body, example
+from camplug.wsss.classifier.stages import stage_layers
 from camplug.wsss.train.schedule import Schedule
 
 
@@ -115,32 +116,15 @@ def freeze(body: Body, cut: int | str | None) -> list[nn.Module]:
     if cut is None:
         return []
     layers = named_layers(body)
-    x = example(body.model)
-    calls = watch(body, layers, (x,)).calls
-    if isinstance(cut, int):
-        wide = x.shape[-1] / cut
-        ends = [i for i, c in enumerate(calls) if len(c.shape) == 4 and c.features and c.shape[-1] >= wide]
-        last = ends[-1] if ends and any(calls[i].shape[-1] == wide for i in ends) else None
-    else:
-        last = _named(body, layers, [c.name for c in calls], cut)
-    if last is None:
-        raise InputError(f"cut={cut!r}: the network has no map of that stride; give the name of a layer.")
+    (stage,) = stage_layers(body, [str(cut)], "cut")
+    calls = watch(body, layers, (example(body.model),)).calls
+    last = [i for i, call in enumerate(calls) if call.name == stage.layer][stage.call]
     names = {c.name for c in calls[: last + 1]} - {c.name for c in calls[last + 1 :] if _has_own(layers[c.name])}
     frozen = [layers[name] for name in layers if name in names and _has_own(layers[name])]
     for module in frozen:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
     return frozen
-
-
-def _named(body: Body, layers: dict[str, nn.Module], called: list[str], name: str) -> int | None:
-    try:
-        found = select(body.model, named_layers(body.model), name)
-    except LayerError as error:
-        raise InputError(f"cut={name!r}: {error}") from None
-    wanted = {id(module) for module in found.values()}
-    at = [i for i, c in enumerate(called) if id(layers[c]) in wanted]
-    return at[-1] if at else None
 
 
 def _has_own(module: nn.Module) -> bool:

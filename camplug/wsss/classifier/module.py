@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -42,7 +43,7 @@ class ClassifierTraining(LightningModule):
         self.ids = list(ids)
         self.seed = seed
         self.frozen = freeze(network.body, learning.cut)
-        self.average_precision = MultilabelAveragePrecision(len(network.classes), average=None)
+        self.average_precision = MultilabelAveragePrecision(max(2, len(network.classes)), average=None)
         mean, std = network.preprocess.mean, network.preprocess.std
         self.mean: Tensor
         self.std: Tensor
@@ -90,7 +91,9 @@ class ClassifierTraining(LightningModule):
 
     @override
     def validation_step(self, batch: Picture, batch_idx: int) -> None:
-        self.average_precision.update(self.network(self.normalized(batch.pixels)), batch.present.int())
+        logits, present = self.network(self.normalized(batch.pixels)), batch.present.int()
+        more = (0, int(logits.shape[1] == 1))  # torchmetrics takes no single class; this one is never shown
+        self.average_precision.update(F.pad(logits, more), F.pad(present, more))
 
     @override
     def on_validation_epoch_end(self) -> None:

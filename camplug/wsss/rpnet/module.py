@@ -36,8 +36,8 @@ class RPNetTraining(ClassifierTraining):
     The plain branch is what inference runs: reduced features, non-local block, head. Its logits have the classification
     loss, its normalised class maps are R. The enhanced branch weighs the reduced features by the foreground probability
     before the same block and head; S is the mean of its maps over the scales, of which 1 alone has a gradient. Maps of
-    stages earlier than the last have none. Confident regions are those of the reduced features, whichever stages the
-    prototypes are taken of.
+    stages earlier than the last have none. Confident regions are those of the reduced features, or of the plain
+    branch's class maps, whichever stages the prototypes are taken of.
 
     One pass of the body per scale; the plain branch of scale 1 alone moves running statistics, since it is what
     inference runs. Logs the share of positions in confident regions ("confident") and the mean of the foreground

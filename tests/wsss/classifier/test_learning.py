@@ -28,17 +28,25 @@ def test_cut_at_a_stride_or_a_layer_is_irns():
 def test_cut_of_a_timm_network():
     network = over(timm.create_model("tf_efficientnet_lite0", num_classes=3), "abc")
     freeze(network.body, 8)
+    assert "model.blocks.3.0.conv_pw.weight" in free(network)  # of stride 8 still, in a block that ends at 16
     parts = {".".join(n.split(".")[1:3]) for n in free(network)}
     assert parts == {"blocks.3", "blocks.4", "blocks.5", "blocks.6", "conv_head.weight", "bn2.weight", "bn2.bias"}
+
+
+def test_a_bottleneck_that_starts_at_the_stride_learns():
+    network = over(torchvision.models.resnet50(num_classes=3), "abc")
+    freeze(network.body, 8)
+    assert {"model.layer3.0.conv1.weight", "model.layer3.0.bn1.weight"} <= free(network)
+    assert {n.split(".")[1] for n in free(network)} == {"layer3", "layer4"}
 
 
 def test_no_cut_trains_all_and_another_stride_is_refused():
     network = over(net(), "abc")
     assert freeze(network.body, None) == []
     assert len(free(network)) == 12
-    with pytest.raises(InputError, match="cut=3: the network has no map of that stride; give the name of a layer"):
-        freeze(network.body, 3)
-    with pytest.raises(InputError, match="cut='layerX': this Net has no layer named 'layerX'"):
+    with pytest.raises(InputError, match="cut '64': the network has no map of that stride"):
+        freeze(network.body, 64)
+    with pytest.raises(InputError, match="cut 'layerX': this Net has no layer named 'layerX'"):
         freeze(network.body, "layerX")
 
 

@@ -221,3 +221,13 @@ def test_the_model_and_the_random_state_stay_as_they_are(tmp_path):
     trained(tmp_path, model=model, method=Method())
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_a_single_class(tmp_path):
+    class Half(type(scenes(1))):
+        def labels(self, i):
+            return (0,) * (i % 2)
+
+    data = Half(8, (48, 48), classes=1)
+    done = trained(tmp_path, data, span=replace(SPAN, epochs=1), validation=data)
+    assert 0 < done.losses["val_map"] <= 1

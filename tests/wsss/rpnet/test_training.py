@@ -70,6 +70,16 @@ def by_hand(module, pictures, step=3):
         y = torch.einsum("nij,nkj->nki", weights, g).view(len(z), -1, *z.shape[2:])
         return z + normalized(block.out(y))
 
+    def region_of(reduced):
+        if method.regions == "channels":
+            return confident_regions(reduced, method.threshold)
+        maps = F.conv2d(context(reduced), network.head.weight).detach()
+        region = torch.zeros(len(maps), *maps.shape[2:], dtype=torch.bool)
+        for i, labels in enumerate(pictures.present):
+            for c in labels.nonzero().flatten():
+                region[i] |= maps[i, c].relu() / (maps[i, c].relu().max() + 1e-5) >= method.threshold
+        return region
+
     def maps_at(scale):
         side = max(32, 32 * round(48 * scale / 32))
         images = x if scale == 1 else F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
@@ -79,7 +89,7 @@ def by_hand(module, pictures, step=3):
         blocks = {"last": reduced, "4": earlier}
         foreground = foreground_probability(
             [blocks[place] for place in method.places],
-            region=confident_regions(reduced, method.threshold),
+            region=region_of(reduced),
             group=method.images,
             keep=method.random_part,
             scale=method.scale,
@@ -108,7 +118,7 @@ def by_hand(module, pictures, step=3):
                 wanted = target[i, c] / (target[i, c].max() + 1e-5)
                 found = plain[i, c].relu() / (plain[i, c].relu().max() + 1e-5)
                 distance = distance + ((wanted - found) ** 2).mean() / (n * classes)
-    shares = (confident_regions(reduced, method.threshold).float().mean(), foreground.mean())
+    shares = (region_of(reduced).float().mean(), foreground.mean())
     return classification, distance, shares
 
 
@@ -117,6 +127,7 @@ HAND = {
     "one image": replace(RPNET, images=1),
     "all four, three stages' rest": replace(RPNET, images=4, stages="4"),
     "last alone, no parts": replace(RPNET, stages="last", random_part=1.0, smooth=False),
+    "regions of classes": replace(RPNET, regions="classes", threshold=0.6),
     "other numbers": replace(RPNET, threshold=0.6, scale=0.9, border="zero", scales=(1.0, 2.0), random_part=0.2),
 }
 
@@ -381,6 +392,7 @@ def test_another_neck():
         ({"stages": " , "}, "stages=' , '; give each once: last, strides"),
         ({"stages": "8,last,8"}, "stages='8,last,8'; give each once"),
         ({"threshold": 1.0}, "threshold=1.0; give a number above 0 and below 1"),
+        ({"regions": "all"}, "regions='all'; allowed are channels, classes"),
         ({"random_part": 0.0}, "random_part=0.0; give a probability above 0 and at most 1"),
         ({"scale": float("nan")}, "scale=nan; give a number above 0"),
         ({"border": "dark"}, "border='dark'; allowed are normalized, zero"),
