@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 import camplug
@@ -25,6 +26,7 @@ out, preprocess = Path(tempfile.mkdtemp()), camplug.Preprocess((64, 64), (0.5,) 
 options = {"size": (64, 64), "classes": 4, "objects": (1, 2), "plain": 0.25}
 splits = {"train": Drawn(300, seed=0, **options), "val": Drawn(150, seed=1, **options)}
 parts = zip(pairwise((3, 16, 32, 64, 64)), (2, 2, 2, 1), strict=True)
+torch.manual_seed(0)
 body = nn.Sequential(*(nn.Sequential(nn.Conv2d(a, b, 3, s, 1), nn.BatchNorm2d(b), nn.ReLU()) for (a, b), s in parts))
 
 
