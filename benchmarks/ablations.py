@@ -148,7 +148,7 @@ def report(data: dict[str, Any]) -> list[str]:
     lines += [
         "160 scenes, four layers; every row goes on with one ordinary classifier for 4 epochs, once. CAM's seeds "
         f"on the same scenes at their best threshold. Ordinary training instead: {mean:.1f} ± {spread:.1f} mIoU over "
-        "three seeds. With a neck of its own (FUM, RPNet) a row begins with a new head.",
+        "three seeds. Behind a neck that learns (FUM, RPNet) a row begins with a new head.",
         "",
     ]
     for name, rows in data["tables"].items():

@@ -51,7 +51,7 @@ def report(name: str, model: Classifier) -> None:
     print(f"{name}: mIoU {100 * miou:.1f}, recall {found:.1f}, FDR {wrong:.1f}", flush=True)
 
 
-start = trained(body, "start", Method(), 30, 3e-3)  # in place of a network that knows ImageNet
+start = trained(body, "start", Method(), 16, 3e-3)  # in place of a network that knows ImageNet
 report("ordinary", trained(start, "ordinary", Method(), 8, 1e-3))
 # the whole of FUM blurs the maps of so small a network: its positions are too alike for the context relation
 context = {"channel_attention": False, "spatial_attention": False, "atrous": False, "centred": True}

@@ -23,7 +23,7 @@ from camplug.wsss.train import Schedule
 torch.manual_seed(0)
 out = Path(tempfile.mkdtemp())
 scenes = {"classes": 4, "objects": (1, 2), "plain": 0.25}
-splits = {"train": Scenes(160, (64, 64), 0, **scenes), "val": Scenes(80, (64, 64), 1, **scenes)}
+splits = {"train": Scenes(120, (64, 64), 0, **scenes), "val": Scenes(60, (64, 64), 1, **scenes)}
 
 
 def report(name: str, network: Classifier) -> None:
@@ -42,7 +42,7 @@ widths = ((3, 16, 2), (16, 32, 2), (32, 64, 2), (64, 64, 1))
 layers = [nn.Sequential(nn.Conv2d(a, b, 3, s, 1), nn.BatchNorm2d(b), nn.ReLU()) for a, b, s in widths]
 reads = camplug.Preprocess((64, 64), (0.5,) * 3, (0.25,) * 3)
 learning = Learning(Schedule("adamw", 3e-3, weight_decay=0.01), head_lr=1.0, cut=None, batch_norm="trained")
-span = Span(epochs=24, batch=16, crop=64, sides=(56, 84))
+span = Span(epochs=14, batch=16, crop=64, sides=(56, 84))
 train, model = splits["train"], nn.Sequential(*layers)
 start = train_classifier(model, train, out / "start", learning=learning, span=span, preprocess=reads).network
 report("an ordinary classifier", start)

@@ -47,8 +47,8 @@ def read_config(path: Path | None, allowed: dict[str, Any]) -> dict[str, Any]:
     for key, value in options.items():
         if key not in allowed:
             near = difflib.get_close_matches(key, allowed, n=1)
-            hint = f"did you mean {near[0]!r}? Allowed" if near else "allowed"
-            raise InputError(f"{str(path)!r} has an unknown option {key!r}; {hint} are {', '.join(allowed)}.")
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise InputError(f"{str(path)!r} has an unknown option {key!r}; allowed are {', '.join(allowed)}{hint}")
         kinds = allowed[key] if isinstance(allowed[key], tuple) else (allowed[key],)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
