@@ -65,7 +65,7 @@ def scores(report: dict[str, Any], chosen: float | None = None) -> dict[str, Any
     called = [row["precision"] for row in rows if row["precision"] is not None]  # None: no pixel was called so
     return {
         "miou": 100 * report["miou"]["present"],
-        "precision": 100 * sum(called) / len(called),
+        "precision": 100 * sum(called) / len(called) if called else None,
         "recall": 100 * sum(r["recall"] for r in rows) / len(rows),
         "threshold": report.get("threshold", chosen),
     }

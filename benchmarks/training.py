@@ -119,11 +119,11 @@ def report(data: dict[str, Any]) -> list[str]:
     half = max(1, data["epochs"] // 2)
     lines = [f"`{data['command']}`", ""]
     lines += [
-        f"EfficientNet-Lite0, {data['epochs']} epochs of train_aug at 224 pixels from ImageNet weights; the last three "
-        f'rows go on with the first row\'s classifier for {half} more, so the row "classifier, on" is what FPR is to '
-        "be compared with. mIoU-7, and the means of precision, recall and false discovery rate over the six classes, "
-        f"on val ({data['images']['val']} images, one view); thresholds from train ({data['images']['train']} of its "
-        "images). ± is the standard deviation over three seeds. Minutes are of training on one core.",
+        f"EfficientNet-Lite0, {data['epochs']} epochs of train_aug at 224 pixels from ImageNet weights; FPR and the rows "
+        f'called "on" go on with the first row\'s classifier for {half} more, so "classifier, on" is what they are to be '
+        "compared with. mIoU-7, and the means of precision, recall and false discovery rate over the six classes, on val "
+        f"({data['images']['val']} images, one view); thresholds from train ({data['images']['train']} of its images). "
+        "Minutes are of training on one core that others used, too; - means that no pixel was called an object.",
         "",
     ]
     for name, explainer in EXPLAINERS.items():
@@ -133,8 +133,9 @@ def report(data: dict[str, Any]) -> list[str]:
             for of in ("miou", "precision", "recall"):
                 values = [run[name][of] for run in runs]
                 spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-                cells.append(f"{statistics.mean(values):.1f}{spread}")
-            cells.append(f"{100 - statistics.mean(run[name]['precision'] for run in runs):.1f}")
+                cells.append(f"{_mean(values)}{spread}")
+            fdr = [None if run[name]["precision"] is None else 100 - run[name]["precision"] for run in runs]
+            cells.append(_mean(fdr))
             cells.append(f"{statistics.mean(run['minutes'] for run in runs):.0f}")
             body.append([ROWS[row][0], *cells])
         lines += [f"Seeds by {explainer}:", "", *table(["", "mIoU-7", "precision", "recall", "FDR", "minutes"], body)]
