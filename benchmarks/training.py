@@ -119,11 +119,12 @@ def report(data: dict[str, Any]) -> list[str]:
     half = max(1, data["epochs"] // 2)
     lines = [f"`{data['command']}`", ""]
     lines += [
-        f"EfficientNet-Lite0, {data['epochs']} epochs of train_aug at 224 pixels from ImageNet weights; FPR and the rows "
-        f'called "on" go on with the first row\'s classifier for {half} more, so "classifier, on" is what they are to be '
-        "compared with. mIoU-7, and the means of precision, recall and false discovery rate over the six classes, on val "
-        f"({data['images']['val']} images, one view); thresholds from train ({data['images']['train']} of its images). "
-        "Minutes are of training on one core that others used, too; - means that no pixel was called an object.",
+        f"EfficientNet-Lite0, {data['epochs']} epochs of train_aug at 224 pixels from ImageNet weights; FPR and the "
+        f'rows called "on" go on with the first row\'s classifier for {half} more, so "classifier, on" is what they '
+        "are to be compared with. mIoU-7, and the means of precision, recall and false discovery rate over the six "
+        f"classes, on val ({data['images']['val']} images, one view); thresholds from train "
+        f"({data['images']['train']} of its images). Minutes are of training on one core that others used, too; - means "
+        "that no pixel was called an object.",
         "",
     ]
     for name, explainer in EXPLAINERS.items():
