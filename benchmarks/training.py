@@ -123,8 +123,8 @@ def report(data: dict[str, Any]) -> list[str]:
         f'rows called "on" go on with the first row\'s classifier for {half} more, so "classifier, on" is what they '
         "are to be compared with. mIoU-7, and the means of precision, recall and false discovery rate over the six "
         f"classes, on val ({data['images']['val']} images, one view); thresholds from train "
-        f"({data['images']['train']} of its images). Minutes are of training on one core that others used, too; - means "
-        "that no pixel was called an object.",
+        f"({data['images']['train']} of its images). Minutes are of training on one core that others used, too; - "
+        "means that no pixel was called an object.",
         "",
     ]
     for name, explainer in EXPLAINERS.items():
