@@ -31,7 +31,7 @@ from measure import machine
 
 CONFIGS = Path("configs")
 SCENES = ["--data", "scenes:160", "--device", "cpu"]
-BUDGET = shlex.split("--optimizer adamw --weight-decay 0.01 --head-lr 1 --cut none --batch 16 --crop 96 --sides 80,128")
+BUDGET = shlex.split("--optimizer adamw --weight-decay 0.01 --head-lr 1 --cut none --crop 96 --sides 80,128")
 START = shlex.split("--model import:benchmarks.small:body --lr 0.003 --batch-norm trained --epochs 30")
 FURTHER = shlex.split("--lr 0.001 --batch-norm fixed --epochs 4")
 LIGHTER = {  # what makes a row affordable here; the configurations hold what the papers used

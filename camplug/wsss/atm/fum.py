@@ -108,6 +108,8 @@ class FUM(nn.Module):
             raise InputError(f"channels={channels}, most_positions={most_positions}; give whole numbers from 1 up.")
         if residual and not context:
             raise InputError("residual=True adds to the context relation, which context=False leaves out; set one.")
+        if centred and not context:
+            raise InputError("centred=True is of the context relation, which context=False leaves out; set one.")
         width = max(1, channels // 4) if width is None else width
         self._settings = {
             "channels": channels,

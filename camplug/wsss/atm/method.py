@@ -106,6 +106,8 @@ class ATM(Method):
                 raise InputError(f"{name}={value}; give at least 1.")
         if self.residual and not self.context:
             raise InputError("residual adds to the context relation, which context=False leaves out; set one.")
+        if self.centred and not self.context:
+            raise InputError("centred is of the context relation, which context=False leaves out; set one.")
 
     @property
     def changes(self) -> tuple[GreyChange, ...]:

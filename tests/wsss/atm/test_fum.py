@@ -332,3 +332,8 @@ def test_refused():
         context_relation(torch.zeros(3, 5))
     with pytest.raises(InputError, match="kernel=4; give an odd number"):
         SpatialAttention(4)
+
+
+def test_centred_needs_the_relation():
+    with pytest.raises(InputError, match="centred=True is of the context relation"):
+        FUM(8, context=False, centred=True)
