@@ -13,7 +13,6 @@ import typer
 from camplug.errors import InputError
 
 S = TypeVar("S")
-NUMBER = (int, float)
 
 
 def option_group(*settings: type) -> type:
@@ -114,7 +113,6 @@ def _read(name: str, kind: Any, value: Any) -> Any:
     """A value as the field wants it; "none" is None where that is allowed."""
     if isinstance(value, str) and value.lower() == "none" and NoneType in get_args(kind):
         return None
-    errors = []
     for k in _choices(kind):
         try:
             if get_origin(k) is tuple:
@@ -122,7 +120,7 @@ def _read(name: str, kind: Any, value: Any) -> Any:
                 of = get_args(k)
                 numbers = tuple(of[0](part) for part in parts)
                 if Ellipsis not in of and len(numbers) != len(of):
-                    raise ValueError(f"{len(of)} numbers")
+                    continue
                 return numbers
             if k in (int, float) and not isinstance(value, bool):
                 return k(value)
@@ -130,8 +128,8 @@ def _read(name: str, kind: Any, value: Any) -> Any:
                 return value
             if k is str or get_origin(k) is not None:
                 return value
-        except (TypeError, ValueError) as error:
-            errors.append(str(error))
+        except (TypeError, ValueError):
+            continue
     raise InputError(f"{name} = {value!r} cannot be read; give {_says(kind)}.")
 
 

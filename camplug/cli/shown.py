@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import typer
 
 from camplug.cli import common
-from camplug.wsss.train.run import Watch
+from camplug.wsss.train.watch import Watch
 
 STOPPED = 130  # what shells say of a command that Ctrl-C ended
 

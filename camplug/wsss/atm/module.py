@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from camplug.explain.numbers import wide
 from camplug.wsss.atm.losses import background_similarity_loss, similarity_loss
 from camplug.wsss.atm.merge import merged_maps
 from camplug.wsss.atm.method import ATM
@@ -95,6 +96,6 @@ class ATMTraining(ClassifierTraining):
 
     def _shares(self, maps: Tensor, present: Tensor) -> Tensor:
         """The normalised maps without the head's bias, in full precision: half of it has no room for 1 / eps."""
-        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        maps = wide(maps)
         bias = self.network.head.bias
         return normalized_maps(maps if bias is None else maps - bias.to(maps)[:, None, None], present)

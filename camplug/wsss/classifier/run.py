@@ -23,7 +23,8 @@ from camplug.wsss.classifier.pictures import Pictures, without_images
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.jobs import list_sha256, share
 from camplug.wsss.train.fit import check_batch, fit
-from camplug.wsss.train.run import TrainingFolder, Watch
+from camplug.wsss.train.run import TrainingFolder
+from camplug.wsss.train.watch import Watch
 
 FILE = "classifier.pt"
 

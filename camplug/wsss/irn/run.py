@@ -22,7 +22,8 @@ from camplug.wsss.irn.training import set_mean_displacement
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train import Backbone
-from camplug.wsss.train.run import Stages, Trained, TrainSettings, Watch, run_stages
+from camplug.wsss.train.run import Stages, Trained, TrainSettings, run_stages
+from camplug.wsss.train.watch import Watch
 
 
 @dataclass(frozen=True)

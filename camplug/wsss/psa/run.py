@@ -21,7 +21,8 @@ from camplug.wsss.psa.network import STRIDE
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train import Backbone
-from camplug.wsss.train.run import Stages, Trained, TrainSettings, Watch, run_stages
+from camplug.wsss.train.run import Stages, Trained, TrainSettings, run_stages
+from camplug.wsss.train.watch import Watch
 
 
 @dataclass(frozen=True)

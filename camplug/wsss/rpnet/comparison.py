@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.explain.numbers import wide
 from camplug.wsss.rpnet.regions import (
     PEAK_EPS,
-    at_least_float32,
     checked_features,
     confident_regions,
     dropped,
@@ -50,7 +50,7 @@ def region_similarity(features: Tensor, prototypes: Tensor) -> Tensor:
             "give [N,D,h,w] and [N,P,D]."
         )
     with torch.autocast(features.device.type, enabled=False):
-        flat = at_least_float32(features).flatten(2)
+        flat = wide(features).flatten(2)
         wanted = prototypes.to(flat)
         length = torch.linalg.vector_norm(flat, dim=1)[:, None]  # [N,1,hw]
         wanted_length = torch.linalg.vector_norm(wanted, dim=2, keepdim=True)  # [N,P,1]

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.explain.numbers import wide
 from camplug.wsss.classifier.maps import checked_present, normalized_maps
-from camplug.wsss.rpnet.regions import at_least_float32
 
 
 def self_supervised_loss(target: Tensor, plain: Tensor, present: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def self_supervised_loss(target: Tensor, plain: Tensor, present: Tensor) -> Tens
             f"class maps {list(target.shape)} and {list(plain.shape)} differ; resize them to one size [N,C,h,w]."
         )
     checked_present(plain, present)
-    wanted, found = (normalized_maps(at_least_float32(maps), present) for maps in (target, plain))
+    wanted, found = (normalized_maps(wide(maps), present) for maps in (target, plain))
     return (wanted - found).square().mean()
 
 
@@ -78,5 +78,5 @@ def averaged_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         )
     if len(size) != 2 or min(size) < 1:
         raise InputError(f"size={size}; give (height, width) of 1 or more.")
-    planes = [F.interpolate(at_least_float32(each).relu(), size, mode="bilinear", align_corners=False) for each in maps]
+    planes = [F.interpolate(wide(each).relu(), size, mode="bilinear", align_corners=False) for each in maps]
     return torch.stack(planes).mean(0)

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
+from camplug.explain.numbers import wide
 from camplug.wsss.classifier.learning import Learning
 from camplug.wsss.classifier.maps import normalized_maps
 from camplug.wsss.classifier.module import ClassifierTraining
@@ -22,7 +23,7 @@ from camplug.wsss.rpnet.comparison import foreground_probability
 from camplug.wsss.rpnet.losses import averaged_maps, self_supervised_loss
 from camplug.wsss.rpnet.method import LAST, RPNet
 from camplug.wsss.rpnet.neck import RegionNeck
-from camplug.wsss.rpnet.regions import at_least_float32, confident_regions
+from camplug.wsss.rpnet.regions import confident_regions
 from camplug.wsss.rpnet.stages import stage_layers, stage_maps
 
 MULTIPLE = 32  # of which the sides of rescaled images are, so that any network has maps of them
@@ -147,7 +148,7 @@ class RPNetTraining(ClassifierTraining):
 
     def _without_bias(self, maps: Tensor) -> Tensor:
         """Class maps without the head's bias, at least float32: half of it has no room for the loss's epsilons."""
-        maps, bias = at_least_float32(maps), self.network.head.bias
+        maps, bias = wide(maps), self.network.head.bias
         return maps if bias is None else maps - bias[:, None, None]
 
 

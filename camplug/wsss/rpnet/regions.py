@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.explain.numbers import wide
 
 PEAK_EPS = 1e-5
 AREA_EPS = 5e-4
@@ -36,7 +37,7 @@ def confident_regions(features: Tensor, threshold: float = 0.3) -> Tensor:
     """
     if not 0 < threshold < 1:
         raise InputError(f"threshold={threshold}; give a number above 0 and below 1.")
-    positive = at_least_float32(checked_features(features).detach()).clamp_min(0)
+    positive = wide(checked_features(features).detach()).clamp_min(0)
     shares = positive / (positive.amax((2, 3), keepdim=True) + PEAK_EPS)
     return (shares >= threshold).any(1)
 
@@ -96,7 +97,7 @@ def prototypes(features: Tensor, mask: Tensor) -> Tensor:
             f"features {list(features.shape)} and mask {list(mask.shape)} do not fit; give [N,D,h,w] and [N,h,w]."
         )
     with torch.autocast(features.device.type, enabled=False):
-        flat = at_least_float32(features).flatten(2)
+        flat = wide(features).flatten(2)
         weights = mask.flatten(1).to(flat)
         sums = torch.einsum("ndx,nx->nd", flat, weights)
         return sums / (weights.sum(1, keepdim=True) + AREA_EPS)
@@ -113,11 +114,6 @@ def checked_features(features: Tensor) -> Tensor:
             f"features are {features.dtype} {list(features.shape)}; give floating-point maps [N,D,h,w], none of it 0."
         )
     return features
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision widened: sums over positions and small epsilons do not fit into it."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _checked_mask(mask: Tensor) -> Tensor:

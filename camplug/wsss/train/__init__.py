@@ -1,10 +1,19 @@
-"""What all trainings share: features through the plug, crops with labels, schedules, checkpoints."""
+"""What all trainings share: features through the plug, crops with labels, schedules, checkpoints.
+
+`Trained` and `TrainSettings` bring along what makes labels, the dense CRF among it, and are imported when asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from camplug.wsss.train.backbone import Backbone, filled
 from camplug.wsss.train.crops import Crop, LabelCrops, Shuffled, label_pictures, read_labels
 from camplug.wsss.train.fit import fit, refuse_nan
-from camplug.wsss.train.run import Trained, TrainSettings, Watch
 from camplug.wsss.train.schedule import Schedule
+from camplug.wsss.train.watch import Watch
+
+if TYPE_CHECKING:
+    from camplug.wsss.train.run import Trained, TrainSettings
 
 __all__ = [
     "Backbone",
@@ -21,3 +30,9 @@ __all__ = [
     "read_labels",
     "refuse_nan",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("TrainSettings", "Trained"):
+        return getattr(import_module(f"{__name__}.run"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

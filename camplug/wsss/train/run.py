@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from camplug.wsss.train.backbone import Backbone
 from camplug.wsss.train.crops import LabelCrops, label_pictures, read_picture
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.heads import CALLED, Kind, save_heads
+from camplug.wsss.train.watch import Watch
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -68,20 +68,6 @@ class TrainSettings:
         if not 0 < self.scales[0] <= self.scales[1]:
             low, high = self.scales
             raise InputError(f"scales {low:g} and {high:g}: give the smallest and the largest factor, above 0.")
-
-
-class Watch:
-    """Is told how a training goes, and keeps it to itself."""
-
-    bars = False  # whether Lightning shows its own
-
-    @contextmanager
-    def steps(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """A stage of so many steps; yields what is called after each."""
-        yield lambda: None
-
-    def done(self, text: str) -> None:
-        """A stage is over, in one line."""
 
 
 class TrainingFolder(SettledFolder):
