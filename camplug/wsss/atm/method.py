@@ -38,6 +38,8 @@ class ATM(Method):
         decreased: alpha and beta of the decreased view.
         similarity: weight of the distance between the views' class maps (lambda_s).
         background_similarity: weight of the distance from the merged maps (lambda_bs).
+        ramp: part of the training over which both weights rise from 0 (ours): maps of a new head that must agree from
+            the first step on vanish.
         background: value of the background plane when maps are merged, 0 to 1.
         sure: where one view alone finds a class, its value must be above this, 0 to 1.
         planes: that are compared with the merged maps, all or background alone.
@@ -68,6 +70,7 @@ class ATM(Method):
     decreased: tuple[float, float] = (0.8, 15.0)
     similarity: float = 0.5
     background_similarity: float = 0.5
+    ramp: float = 0.0
     background: float = BACKGROUND
     sure: float = SURE
     planes: Literal["all", "background"] = "all"
@@ -97,6 +100,8 @@ class ATM(Method):
         for name in ("background", "sure"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}; give a value from 0 to 1, as the maps have.")
+        if not 0 <= self.ramp <= 1:
+            raise InputError(f"ramp={self.ramp}; give a part of the training, 0 to 1.")
         if self.planes not in PLANES:
             raise InputError(f"planes={self.planes!r}; allowed are {', '.join(PLANES)}.")
         check_dilations(self.dilations)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.explain.numbers import wide
 from camplug.wsss.atm.losses import background_similarity_loss, similarity_loss
 from camplug.wsss.atm.merge import merged_maps
 from camplug.wsss.atm.method import ATM
@@ -28,8 +27,9 @@ class ATMTraining(ClassifierTraining):
 
     .. math:: L = L_{cls} + \lambda_s L_s + \lambda_{bs} L_{bs} \qquad (7)
 
-    The classification loss is the mean over all views. The maps are the head's before pooling, without its bias, of
-    the classes that the image shows, each divided by its maximum.
+    Both weights may rise from 0, linearly over `ramp` of all steps. The classification loss is the mean over all views.
+    The maps are the head's before pooling, without its bias, of the classes that the image shows, each divided by its
+    maximum.
 
     The views go through the network as one batch. That is the same as one after another, except for batch
     normalisation that is trained: a neck's always, the body's with `Learning(batch_norm="trained")`. Its statistics are
@@ -78,24 +78,24 @@ class ATMTraining(ClassifierTraining):
             for change in changes:
                 warn_if_saturated(batch.pixels, change)
         views = torch.cat([x, *(self.normalized(adjusted(batch.pixels, change)) for change in changes)])
-        maps = self.network.head(self.network.features(views))
+        maps = self.network.class_maps(self.network.features(views))
         every = batch.present.repeat(1 + len(changes), 1)
-        losses = {"classification": (1.0, self.classification(self.network.pooled(maps), every))}
-        original, *others = self._shares(maps, every).chunk(1 + len(changes))
+        losses = {"classification": (1.0, self.classification(self.network.logits(maps), every))}
+        original, *others = normalized_maps(maps, every).chunk(1 + len(changes))
         self.alive.append((original.detach() > 0).any())
         first, last = others[0], others[-1]  # one and the same if only one is on: so is a merger with itself
         if method.similarity:
             value = similarity_loss(original, first, last, batch.present)
-            losses["similarity"] = (method.similarity, value)
+            losses["similarity"] = (self.risen * method.similarity, value)
         if method.background_similarity:
             merged = merged_maps(first, last, batch.present, background=method.background, sure=method.sure)
             value = background_similarity_loss(original, merged, batch.present, foreground=method.planes == "all")
-            losses["background_similarity"] = (method.background_similarity, value)
+            losses["background_similarity"] = (self.risen * method.background_similarity, value)
             self.log("merged", (merged.amax(1) > 0).float().mean(), batch_size=len(batch.image))
         return losses
 
-    def _shares(self, maps: Tensor, present: Tensor) -> Tensor:
-        """The normalised maps without the head's bias, in full precision: half of it has no room for 1 / eps."""
-        maps = wide(maps)
-        bias = self.network.head.bias
-        return normalized_maps(maps if bias is None else maps - bias.to(maps)[:, None, None], present)
+    @property
+    def risen(self) -> float:
+        """How much of their weights the losses of this step have, 0 to 1."""
+        rising = self.method.ramp * self.steps
+        return min(1.0, self.global_step / rising) if rising >= 1 else 1.0

@@ -42,6 +42,7 @@ class ClassifierTraining(LightningModule):
         self.learning = learning
         self.ids = list(ids)
         self.seed = seed
+        self.steps = 0  # of the whole training, once it has begun
         self.frozen = freeze(network.body, learning.cut)
         self.average_precision = MultilabelAveragePrecision(max(2, len(network.classes)), average=None)
         mean, std = network.preprocess.mean, network.preprocess.std
@@ -122,9 +123,9 @@ class ClassifierTraining(LightningModule):
 
     @override
     def configure_optimizers(self) -> Any:
-        steps = int(self.trainer.estimated_stepping_batches)
+        self.steps = int(self.trainer.estimated_stepping_batches)
         groups = [(m, f) for m, f in self.parts() if any(p.requires_grad for p in m.parameters())]
-        return self.learning.schedule.optimizers(groups, steps)
+        return self.learning.schedule.optimizers(groups, self.steps)
 
 
 def _mixed(numbers: tuple[int, ...]) -> int:

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
 from camplug.explain.cam import pooled_head
+from camplug.explain.numbers import wide
 from camplug.explain.preprocess import Preprocess, preprocess_of
 from camplug.plug import dense, first_weight, unwrap
 from camplug.wsss.classifier.body import Body, Cut, example, find_cut
@@ -87,8 +88,21 @@ class Classifier(nn.Module):
             output: Tensor = self.neck(self.body(x))
         return output
 
-    def pooled(self, maps: Tensor) -> Tensor:
+    def class_maps(self, features: Tensor) -> Tensor:
+        """M [N,C,h,w] of features [N,J,h,w]: CAMs that are not rectified, without the head's bias.
+
+        At least float32, also in autocast: half of it has no room for the epsilons that maps are divided with.
+        """
+        maps, bias = wide(self.head(features)), self.head.bias
+        return maps if bias is None else maps - bias.to(maps)[:, None, None]
+
+    def logits(self, maps: Tensor) -> Tensor:
         """The logits [N,C] of class maps [N,C,h,w]."""
+        pooled = self.pooled(maps)
+        return pooled if self.head.bias is None else pooled + self.head.bias.to(pooled)
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        """The mean of every map, [N,C,h,w] to [N,C]."""
         return maps.mean((2, 3))
 
     @override

@@ -146,13 +146,13 @@ class PrototypePass:
     ) -> None:
         """One image; its maps are gone when this ends."""
         features = averaged_features(network, (normalized(view[None]) for view in whole.views), flip=self.flip)
-        collector.add(features, class_maps(network, features), whole.present[None], [whole.image])
+        collector.add(features, network.class_maps(features), whole.present[None], [whole.image])
 
 
 def averaged_features(network: Classifier, views: Iterator[Tensor], *, flip: bool = True) -> Tensor:
     """Features of an image, averaged over its scales and mirror images, on the grid of the first scale.
 
-    Head and averaging are linear: `class_maps` of these are the averaged class maps.
+    Head and averaging are linear: `Classifier.class_maps` of these are the averaged class maps.
 
     Args:
         network: in evaluation mode.
@@ -171,11 +171,6 @@ def averaged_features(network: Classifier, views: Iterator[Tensor], *, flip: boo
             found = F.interpolate(found, total.shape[2:], mode="bilinear", align_corners=True)
         total, count = (total + found if count else found), count + 1
     return total / count
-
-
-def class_maps(network: Classifier, features: Tensor) -> Tensor:
-    """What the head makes of features [N,D,h,w] without its bias: CAMs that are not rectified, [N,C,h,w]."""
-    return F.conv2d(features, network.head.weight)
 
 
 @contextmanager

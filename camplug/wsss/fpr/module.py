@@ -15,7 +15,7 @@ from camplug.wsss.classifier.learning import Learning
 from camplug.wsss.classifier.module import ClassifierTraining
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Picture, Pictures
-from camplug.wsss.fpr.gather import PrototypePass, class_maps, processes
+from camplug.wsss.fpr.gather import PrototypePass, processes
 from camplug.wsss.fpr.losses import region_contrast_loss
 from camplug.wsss.fpr.pixels import pixel_rectification_loss
 from camplug.wsss.fpr.prototypes import Prototypes
@@ -99,10 +99,8 @@ class FPRTraining(ClassifierTraining):
             return super().losses(x, batch, step)
         assert self.prototypes is not None  # gathered before the first step
         features = self.network.features(x)
-        maps = class_maps(self.network, features)
-        logits, bias = self.network.pooled(maps), self.network.head.bias
-        logits = logits if bias is None else logits + bias
-        parts = {"classification": (1.0, self.classification(logits, batch.present))}
+        maps = self.network.class_maps(features)
+        parts = {"classification": (1.0, self.classification(self.network.logits(maps), batch.present))}
         theta = self.fpr.theta
         if self.fpr.region_contrast:
             contrast = region_contrast_loss(

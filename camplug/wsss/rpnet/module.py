@@ -13,7 +13,6 @@ from torch.nn.modules.batchnorm import _NormBase
 from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
-from camplug.explain.numbers import wide
 from camplug.wsss.classifier.learning import Learning
 from camplug.wsss.classifier.maps import normalized_maps
 from camplug.wsss.classifier.module import ClassifierTraining
@@ -84,8 +83,8 @@ class RPNetTraining(ClassifierTraining):
         """The weight and the value of every loss; see `ClassifierTraining`. Images g*k .. g*k + k-1 are one group."""
         method = self.method
         reduced, earlier = self._features(x)
-        plain = self.network.head(self.neck.context(reduced))
-        losses = {"classification": (1.0, self.classification(self.network.pooled(plain), batch.present))}
+        plain = self.network.class_maps(self.neck.context(reduced))
+        losses = {"classification": (1.0, self.classification(self.network.logits(plain), batch.present))}
         if not method.weight:
             return losses
         generator = self.generator(step)
@@ -97,7 +96,7 @@ class RPNetTraining(ClassifierTraining):
                     if scale != 1:
                         maps.append(self._enhanced(*self._features(_rescaled(x, scale)), batch.present, generator))
         target = averaged_maps(maps, (plain.shape[-2], plain.shape[-1]))
-        value = self_supervised_loss(target, self._without_bias(plain), batch.present)
+        value = self_supervised_loss(target, plain, batch.present)
         return losses | {"self_supervised": (method.weight, value)}
 
     def _features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -135,21 +134,16 @@ class RPNetTraining(ClassifierTraining):
         if log:
             shares = {"confident": region.float().mean(), "foreground": probability.detach().mean()}
             self.log_dict(shares, batch_size=len(reduced))
-        return self._without_bias(self.network.head(self.neck.context(probability * reduced)))
+        return self.network.class_maps(self.neck.context(probability * reduced))
 
     @torch.no_grad()
     def _region(self, reduced: Tensor, present: Tensor) -> Tensor:
         """Confident positions, [N,h,w]."""
         if self.method.regions == "channels":
             return confident_regions(reduced, self.method.threshold)
-        maps = self._without_bias(self.network.head(self.neck.context(reduced)))
+        maps = self.network.class_maps(self.neck.context(reduced))
         region: Tensor = normalized_maps(maps, present).amax(1) >= self.method.threshold
         return region
-
-    def _without_bias(self, maps: Tensor) -> Tensor:
-        """Class maps without the head's bias, at least float32: half of it has no room for the loss's epsilons."""
-        maps, bias = wide(maps), self.network.head.bias
-        return maps if bias is None else maps - bias[:, None, None]
 
 
 def _rescaled(x: Tensor, scale: float) -> Tensor:

@@ -11,7 +11,7 @@ from trainable import Net
 
 import camplug
 from camplug.errors import InputError, ModelError
-from camplug.wsss.classifier import Classifier, over
+from camplug.wsss.classifier import Classifier, normalized_maps, over
 
 NAMES = ["a", "b", "c"]
 
@@ -184,3 +184,23 @@ def test_deep_copies_stand_alone():
     x = images()
     assert network(x).abs().sum() > other(x).abs().sum()
     assert isinstance(other, Classifier)
+
+
+def test_class_maps_have_no_bias_and_logits_have():
+    network = over(Net(), NAMES)
+    network.head.bias = nn.Parameter(torch.tensor([5.0, -2.0, 0.5]))
+    features = torch.randn(2, network.head.in_channels, 3, 3)
+    maps = network.class_maps(features)
+    torch.testing.assert_close(maps + network.head.bias[:, None, None], network.head(features))
+    torch.testing.assert_close(network.logits(maps), network.head(features).mean((2, 3)))
+
+
+def test_class_maps_of_half_precision_can_be_divided_by_a_small_number():
+    """1 / eps overflows in half precision, and 0 times infinity is no number."""
+    network = over(Net(), NAMES)
+    features = torch.zeros(1, network.head.in_channels, 3, 3, requires_grad=True)
+    with torch.autocast("cpu", torch.float16):
+        maps = network.class_maps(features)
+    assert maps.dtype == torch.float32
+    normalized_maps(maps, torch.ones(1, 3)).sum().backward()
+    assert not features.grad.isnan().any()

@@ -27,7 +27,6 @@ from camplug.wsss.fpr import (
     pixel_rectification_loss,
     region_contrast_loss,
 )
-from camplug.wsss.fpr.gather import class_maps
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:pixel rectification",
@@ -135,7 +134,7 @@ def test_options_reach_the_losses(start):
     batch = batch_of(module.gather.pictures)
     x = module.normalized(batch.pixels)
     features = module.network.features(x)
-    maps = class_maps(module.network, features)
+    maps = module.network.class_maps(features)
     parts = module.losses(x, batch, 0)
     options = {"theta": 0.3, "temperature": 40.0, "offset": 0.0, "distance": "l2"}
     contrast = region_contrast_loss(features, maps, batch.present, module.prototypes, **options)
