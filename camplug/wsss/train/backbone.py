@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import camplug
 from camplug.errors import InputError, LayerError, ModelError
 from camplug.explain.preprocess import Preprocess, preprocess_of
-from camplug.plug import first_weight, unwrap
+from camplug.plug import Layer, first_weight, unwrap
 from camplug.plug.layers import Selector
 
 MULTIPLE = 32  # sides that are multiples of this keep the maps of all resolutions aligned
@@ -55,22 +55,21 @@ class Backbone:
                 found = preprocess_of(self.model)
             preprocess = found if isinstance(found, Preprocess) else Preprocess()
         self.preprocess = replace(preprocess, long_side=None)
-        self._layers = layers
         side = 4 * MULTIPLE
         weight = first_weight(self.model)
         example = torch.zeros(1, 3, side, side)
-        maps = self._taped(example if weight is None else example.to(weight))
-        order = sorted(range(len(maps)), key=lambda i: -maps[i][1].shape[-1])
-        self._order = order
-        self.names = [maps[i][0] for i in order]
-        self.channels = [maps[i][1].shape[1] for i in order]
-        self.strides = [side / maps[i][1].shape[-1] for i in order]
+        maps = self._taped(example if weight is None else example.to(weight), layers)
+        maps.sort(key=lambda one: -one[1].shape[-1])
+        self._calls = [(layer.name, layer.call) for layer, _ in maps]
+        self.names = [str(layer) for layer, _ in maps]
+        self.channels = [a.shape[1] for _, a in maps]
+        self.strides = [side / a.shape[-1] for _, a in maps]
 
-    def _taped(self, x: Tensor) -> list[tuple[str, Tensor]]:
+    def _taped(self, x: Tensor, layers: Selector) -> list[tuple[Layer, Tensor]]:
         try:
-            with camplug.Tape(self.model, self._layers, forward_only=True) as tape:
+            with camplug.Tape(self.model, layers, forward_only=True) as tape:
                 self.model(x)
-                maps = [(str(layer), activation) for layer, activation in tape.captures]
+                maps = list(tape.captures)
         except LayerError:  # tells a wrong name itself
             raise
         except (RuntimeError, ValueError, AssertionError) as error:  # a model of one input size may raise anything
@@ -78,7 +77,7 @@ class Backbone:
             raise ModelError(
                 f"the model does not take images of {x.shape[2]}x{x.shape[3]} pixels ({first})."
             ) from error
-        flat = next((f"{name!r} ({list(a.shape)})" for name, a in maps if a.ndim != 4), None)
+        flat = next((f"{str(layer)!r} ({list(a.shape)})" for layer, a in maps if a.ndim != 4), None)
         if flat is not None or not maps:
             raise ModelError(
                 f"feature maps [N,C,h,w] are needed, but {flat or 'no layer'} was found; name convolution layers."
@@ -96,8 +95,12 @@ class Backbone:
         weight = first_weight(self.model)
         if weight is not None and weight.device != x.device:
             self.model.to(x.device)  # it follows the network that holds it
-        maps = self._taped(x if weight is None else x.to(weight.dtype))
-        return [maps[i][1].to(x.dtype) for i in self._order]
+        # by name: on a small image "stages" would find others, since several maps have one position there
+        names = list(dict.fromkeys(name for name, _ in self._calls))
+        found = {
+            (layer.name, layer.call): a for layer, a in self._taped(x if weight is None else x.to(weight.dtype), names)
+        }
+        return [found[call].to(x.dtype) for call in self._calls]
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """Images [...,3,H,W] with values in 0 to 255 as the model reads them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import timm
 import torch
 from heads import Tiny, tiny
 from torch import nn
@@ -131,3 +132,11 @@ def test_layers_and_models_that_do_not_do():
     backbone = Backbone(Square().eval())
     with pytest.raises(ModelError, match=r"does not take images of 64x32 pixels .only 128x128"):
         backbone(torch.zeros(1, 3, 64, 32))
+
+
+def test_an_image_of_one_position_has_the_same_layers():
+    """Where several stages have a map of one position, "stages" by itself would find fewer layers."""
+    backbone = Backbone(timm.create_model("resnet10t", num_classes=3).eval())
+    maps = backbone(torch.rand(2, 3, 32, 32))
+    assert [tuple(m.shape[2:]) for m in maps] == [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]
+    assert [m.shape[1] for m in maps] == backbone.channels
