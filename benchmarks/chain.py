@@ -49,9 +49,9 @@ class Chain:
         return json.loads(kept.read_text())  # type: ignore[no-any-return]
 
     def on(self, split: str) -> list[Any]:
-        """Options that name a part of the data."""
+        """Options that name a part of the data: train, val, or a list `split`.txt in the cache."""
         lists = {"train": LISTS[0], "val": LISTS[1], "some": self.cache / "some_of_train.txt"}
-        return ["--data", f"voc:{self.data}", "--split", lists[split]]
+        return ["--data", f"voc:{self.data}", "--split", lists.get(split, self.cache / f"{split}.txt")]
 
     def evaluate(self, folder: Path, split: str, *options: Any) -> dict[str, Any]:
         return self.camplug("evaluate", folder, *self.on(split), "--classes", CLASSES, *options)

@@ -14,7 +14,7 @@ import typer
 from camplug.cli import common
 from camplug.cli.config import read_config
 from camplug.cli.evaluate import check_classes, kind
-from camplug.cli.seeds import NUMBER, device_of, tell, wait_for_the_others
+from camplug.cli.seeds import NUMBER, device_of, tell
 from camplug.cli.walk import (
     chosen_walk,
     facts_of,
@@ -25,7 +25,7 @@ from camplug.cli.walk import (
     threshold_of,
 )
 from camplug.errors import InputError
-from camplug.wsss.jobs import share
+from camplug.wsss.jobs import share, wait_for_the_others
 
 if TYPE_CHECKING:
     from camplug.wsss.crf import CRFSettings
@@ -167,7 +167,7 @@ def pseudo_labels(  # noqa: PLR0917
             report = make(shard=(rank, world), step=lambda _: advance())
         seconds = time.perf_counter() - start
         tell(what, path, report, seconds, (rank, world), as_json, facts)
-        wait_for_the_others(rank, world)
+        wait_for_the_others("pseudo-labels", needed=False)
         if report.broken:
             raise typer.Exit(1)
 

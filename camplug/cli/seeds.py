@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +14,8 @@ from camplug.cli import common
 from camplug.cli.config import read_config
 from camplug.errors import InputError
 from camplug.explain import create
-from camplug.wsss.jobs import share
+from camplug.wsss.jobs import share, wait_for_the_others
 
-LONG = timedelta(days=30)
 NUMBER = (int, float)
 OPTIONS: dict[str, Any] = {
     "data": str,
@@ -110,7 +107,7 @@ def seeds(  # noqa: PLR0917
                 step=lambda _: advance(),
             )
         tell("seeds", folder.path, report, time.perf_counter() - start, (rank, world), as_json)
-        wait_for_the_others(rank, world)
+        wait_for_the_others("seeds", needed=False)
         if report.broken:
             raise typer.Exit(1)
 
@@ -124,20 +121,6 @@ def device_of(wanted: str | None, rank: int) -> str:
         return wanted or "cpu"
     local = os.environ.get("LOCAL_RANK", "")
     return f"cuda:{(int(local) if local.isdecimal() else rank) % count}"
-
-
-def wait_for_the_others(rank: int, world: int) -> None:
-    """Under torchrun, wait until every process is done: when one ends with an exit code, torchrun ends the others."""
-    from torch import distributed
-
-    if world == 1 or not distributed.is_available() or not distributed.is_torchelastic_launched():
-        return
-    from torch.distributed.rendezvous import rendezvous
-
-    with suppress(RuntimeError):  # a courtesy: the seeds are made
-        store, *_ = next(rendezvous("env://", timeout=LONG))
-        store.set(f"camplug/{rank}", "done")
-        store.wait([f"camplug/{other}" for other in range(world)], LONG)
 
 
 def fingerprint(file: Path | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from camplug.cli import common, train_classifier
+from camplug.cli import common, train_classifier, train_deeplab
 from camplug.cli import train_options as of
 from camplug.cli.config import read_config
 from camplug.cli.evaluate import check_classes
@@ -23,7 +23,7 @@ from camplug.wsss.jobs import share
 
 app = typer.Typer(
     name="train",
-    help="Train classifiers, and the networks that refine seeds.",
+    help="Train classifiers, the networks that refine seeds, and segmentation networks.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -31,6 +31,7 @@ app = typer.Typer(
 S = TypeVar("S")
 
 train_classifier.register(app)
+train_deeplab.register(app)
 
 
 @app.command("irn")
@@ -48,6 +49,7 @@ def irn(
     """Train IRN's boundaries and displacements on a classifier, from its seeds; writes OUT/irn.pt.
 
     Stopped at any moment, the same command goes on where it was.
+    Under torchrun the processes share labels and batches: torchrun --nproc-per-node 2 -m camplug train ...
     Images without a seed or label picture, and broken ones, are left out and listed, exit code 1.
     """
     given |= {"foreground": foreground, "background": background, "width": width}
@@ -76,6 +78,7 @@ def affinity(
     """Train PSA's AffinityNet on a classifier, from its seeds; writes OUT/affinity.pt.
 
     Stopped at any moment, the same command goes on where it was.
+    Under torchrun the processes share labels and batches: torchrun --nproc-per-node 2 -m camplug train ...
     Images without a seed or label picture, and broken ones, are left out and listed, exit code 1.
     """
     given |= {"low": low, "high": high, "width": width}
@@ -97,8 +100,6 @@ def _chosen(given: dict[str, Any], own: dict[str, Any], out: str) -> dict[str, A
     allowed = of.OPTIONS | own
     chosen = of.DEFAULTS | {"out": out} | read_config(given["config"], allowed)
     chosen |= {k: v for k, v in given.items() if k in allowed and v is not None}
-    if share()[1] > 1:
-        raise InputError("training runs in one process on one device; start it without torchrun.")
     if (chosen.get("seeds") is None) == (chosen.get("labels") is None):
         raise InputError("give either a folder of seeds or, with --labels, one of label pictures.")
     if chosen.get("data") is None:
@@ -150,7 +151,8 @@ def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_js
     dataset = open_data(str(chosen["data"]), chosen.get("split"))
     check_classes(made_with, dataset.classes)
     weights = None if chosen.get("checkpoint") is None else Path(str(chosen["checkpoint"]))
-    device = device_of(chosen.get("device"), 0)
+    rank, _ = share()
+    device = device_of(chosen.get("device"), rank)
     model = common.load(str(chosen["model"]), weights, chosen.get("num_classes"), device)
     names = [name.strip() for name in str(chosen["layers"]).split(",")]
     done = train(
@@ -167,9 +169,9 @@ def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_js
             "checkpoint": None if weights is None else str(weights.resolve()),
             "num_classes": chosen.get("num_classes"),
         },
-        watch=Shown(as_json),
+        watch=Shown(as_json or rank > 0),
     )
-    if as_json:
+    if as_json and rank == 0:
         common.print_json(
             {
                 "folder": str(chosen["out"]),
@@ -180,6 +182,7 @@ def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_js
                 "broken": [{"image": name, "error": error} for name, error in done.broken],
             }
         )
-    common.show_broken(done.broken)
+    if rank == 0:
+        common.show_broken(done.broken)
     if done.broken:
         raise typer.Exit(1)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from datetime import timedelta
+from functools import cache
+from typing import Any, TypeVar
 
 from camplug.errors import CamplugError, InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.results import ResultFolder
 
 T = TypeVar("T")
+
+LONG = timedelta(days=30)  # that one process may take longer than another
+MET: Counter[str] = Counter()  # how often this process met the others, by name
 
 
 @dataclass
@@ -112,3 +119,74 @@ def share() -> tuple[int, int]:
             "torchrun sets them, and RANK goes from 0 to WORLD_SIZE - 1."
         )
     return rank, world
+
+
+def exchange(name: str, text: str = "") -> list[str]:
+    """Wait until all processes of torchrun have come here, and learn what each of them brings, in the order of ranks.
+
+    Works before, within and after a training on several processes, as often as wanted; all processes make the same
+    calls. Without torchrun there is nobody to wait for.
+
+    Args:
+        name: of the occasion.
+        text: what this process brings.
+
+    Raises:
+        InputError: RANK and WORLD_SIZE are set, but not by torchrun, so that processes cannot find each other.
+        CamplugError: the others are gone.
+    """
+    rank, world = share()
+    if world == 1:
+        return [text]
+    from torch import distributed
+
+    if not distributed.is_available() or not distributed.is_torchelastic_launched():
+        if distributed.is_available() and distributed.is_initialized():
+            told: list[Any] = [None] * world
+            distributed.all_gather_object(told, text)
+            return told
+        raise InputError(
+            f"RANK={rank} and WORLD_SIZE={world} are set, but not by torchrun, by which processes find each other; "
+            f"start them with: torchrun --nproc-per-node {world} -m camplug ..."
+        )
+    MET[name] += 1
+    keys = [f"camplug/{name}/{MET[name]}/{other}" for other in range(world)]
+    gone = [f"{key}/gone" for key in keys]
+    try:
+        store = _store()
+        store.set(keys[rank], text)
+        store.wait(keys, LONG)
+        told = [store.get(key).decode() for key in keys]
+        store.set(gone[rank], "")
+        if rank == 0:  # the store may live in this process: it stays until nobody asks any more
+            store.wait(gone, LONG)
+    except RuntimeError as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CamplugError(
+            f"process {rank} of {world} has lost the others ({first}); start the command again, and it goes on."
+        ) from error
+    return told
+
+
+def wait_for_the_others(name: str, *, needed: bool = True) -> None:
+    """Wait until every process of torchrun has come here; see `exchange`.
+
+    Args:
+        name: of the occasion.
+        needed: False for a process that is done, and waits only because torchrun ends all others when one ends with an
+            exit code: then nothing that goes wrong here is told.
+
+    Raises:
+        CamplugError: as `exchange` does, where it is needed.
+    """
+    with suppress(*(() if needed else (CamplugError,))):
+        exchange(name)
+
+
+@cache
+def _store() -> Any:
+    """Where the processes of torchrun leave each other words; kept, since it may live in this process."""
+    from torch.distributed.rendezvous import rendezvous
+
+    store, *_ = next(rendezvous("env://", timeout=LONG))
+    return store

@@ -296,6 +296,6 @@ def test_more_bad_input(place, monkeypatch):
     assert "they have class 0 = 'cat', this data has 'striped disc'." in refused("train", "irn", "own", *DATA)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "training runs in one process on one device; start it without torchrun." in refused(*IRN)
+    assert "RANK=0 and WORLD_SIZE=2 are set, but not by torchrun" in refused(*IRN)
     monkeypatch.setitem(sys.modules, "lightning", None)
     assert 'install it with: pip install "camplug[train]".' in refused(*IRN)

@@ -24,6 +24,10 @@ class Pairs(NamedTuple):
     foreground: Tensor
     different: Tensor
 
+    def counts(self) -> Tensor:
+        """How many pairs there are of each kind, [3]."""
+        return torch.stack([kind.sum() for kind in self])
+
 
 def pairs_of(labels: Tensor, radius: int) -> Pairs:
     """Compare the labels of all pairs closer than `radius`.
@@ -53,7 +57,7 @@ def pairs_of(labels: Tensor, radius: int) -> Pairs:
     return Pairs(background, foreground, different)
 
 
-def affinity_loss(affinity: Tensor, pairs: Pairs) -> Tensor:
+def affinity_loss(affinity: Tensor, pairs: Pairs, counts: Tensor | None = None) -> Tensor:
     r"""Cross-entropy of affinities, balanced over the three kinds of pairs.
 
     .. math:: L = -\tfrac14 \overline{\log(a + \epsilon)}_{bg} - \tfrac14 \overline{\log(a + \epsilon)}_{fg}
@@ -65,12 +69,16 @@ def affinity_loss(affinity: Tensor, pairs: Pairs) -> Tensor:
     Args:
         affinity: [N,P,h,w] in [0, 1].
         pairs: of the same shape.
+        counts: what the sums are divided by in place of the numbers of pairs, [3]; see `mean_over_processes`.
     """
-    background = _mean(-(affinity[pairs.background] + EPSILON).log())
-    foreground = _mean(-(affinity[pairs.foreground] + EPSILON).log())
-    different = _mean(-(1 + EPSILON - affinity[pairs.different]).log())
-    return background / 4 + foreground / 4 + different / 2
+    background, foreground, different = pairs.counts() if counts is None else counts
+    return (
+        mean_of(-(affinity[pairs.background] + EPSILON).log(), background) / 4
+        + mean_of(-(affinity[pairs.foreground] + EPSILON).log(), foreground) / 4
+        + mean_of(-(1 + EPSILON - affinity[pairs.different]).log(), different) / 2
+    )
 
 
-def _mean(values: Tensor) -> Tensor:
-    return values.sum() / (len(values) + EPSILON)  # as in their code; no pairs give 0
+def mean_of(values: Tensor, count: Tensor) -> Tensor:
+    """The sum of values over a count, of any number format; no values give 0."""
+    return values.sum() / (count.double() + EPSILON).to(values)  # as in their code

@@ -5,10 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from camplug.wsss.affinity import ends, half_disc
-from camplug.wsss.affinity.losses import EPSILON, Pairs
+from camplug.wsss.affinity.losses import Pairs, mean_of
 
 
-def displacement_loss(displacement: Tensor, pairs: Pairs, radius: int) -> tuple[Tensor, Tensor]:
+def displacement_loss(
+    displacement: Tensor, pairs: Pairs, radius: int, counts: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     r"""Positions of one object point to one centre, positions of the background nowhere together.
 
     With the difference of displacements :math:`\delta_{ij} = D(x_i) - D(x_j)` and :math:`\hat\delta_{ij} = x_j - x_i`,
@@ -22,6 +24,7 @@ def displacement_loss(displacement: Tensor, pairs: Pairs, radius: int) -> tuple[
         displacement: [N,2,h,w], rows before columns, in grid positions.
         pairs: what the labels say, made with the same radius.
         radius: as in `half_disc`.
+        counts: of pairs, as for `affinity_loss`.
 
     Returns:
         L_fg and L_bg.
@@ -35,7 +38,5 @@ def displacement_loss(displacement: Tensor, pairs: Pairs, radius: int) -> tuple[
         nothing = ends(pairs.background[:, p], dy, dx)[0].unsqueeze(1)
         foreground = foreground + ((delta - wanted).abs() * same_object).sum()
         background = background + (delta.abs() * nothing).sum()
-    return (
-        foreground / (2 * (pairs.foreground.sum() + EPSILON)),
-        background / (2 * (pairs.background.sum() + EPSILON)),
-    )
+    of_background, of_foreground, _ = pairs.counts() if counts is None else counts
+    return mean_of(foreground, of_foreground) / 2, mean_of(background, of_background) / 2

@@ -17,6 +17,7 @@ from camplug.wsss.irn.losses import displacement_loss
 from camplug.wsss.irn.network import BoundaryHead, DisplacementHead, grid_size
 from camplug.wsss.irn.paths import path_affinity
 from camplug.wsss.train import Backbone, Crop, Schedule, filled, refuse_nan
+from camplug.wsss.train.processes import mean_over_processes
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,14 @@ class IRN(LightningModule):
         features = self.backbone(image)
         pairs = pairs_of(labels, self.settings.radius)
         affinity = path_affinity(self.boundary(features).sigmoid(), self.settings.radius)
-        loss = affinity_loss(affinity, pairs)
-        self.log("affinity", loss.detach(), prog_bar=True)
+        counts = mean_over_processes(pairs.counts())
+        loss = affinity_loss(affinity, pairs, counts)
+        self.log("affinity", loss.detach(), prog_bar=True, sync_dist=True)
         if self.displacement is not None:
-            foreground, background = displacement_loss(self.displacement(features), pairs, self.settings.radius)
-            self.log_dict({"displacement": foreground.detach(), "displacement_bg": background.detach()})
+            displacement = self.displacement(features)
+            foreground, background = displacement_loss(displacement, pairs, self.settings.radius, counts)
+            parts = {"displacement": foreground.detach(), "displacement_bg": background.detach()}
+            self.log_dict(parts, sync_dist=True)
             loss = loss + (foreground + background) / 2
         refuse_nan(loss, self.global_step)
         return loss

@@ -70,7 +70,8 @@ def train_irn(
     """Train IRNet on a classifier: its labels, its heads, its mean displacement, and at last `out`/irn.pt.
 
     Stopped at any moment, the same call goes on where it was, and ends with the same heads. Images without a seed, or
-    with a broken photograph, are left out and told. Trains on the model's device; the model is left as it is.
+    with a broken photograph, are left out and told. Trains on the model's device; the model is left as it is. Under
+    torchrun every process makes the same call and gets the same result.
 
     Args:
         model: a classifier.

@@ -16,6 +16,7 @@ from camplug.wsss.affinity import SparseAffinity, affinity_loss, half_disc, pair
 from camplug.wsss.psa.affinities import feature_affinity
 from camplug.wsss.psa.network import FeatureHead, grid_size
 from camplug.wsss.train import Backbone, Crop, Schedule, filled, refuse_nan
+from camplug.wsss.train.processes import mean_over_processes
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class AffinityNet(LightningModule):
     def training_step(self, batch: Crop, batch_idx: int) -> Tensor:
         image, labels = batch
         radius = self.settings.radius
-        loss = affinity_loss(feature_affinity(self(image), radius), pairs_of(labels, radius))
-        self.log("affinity", loss.detach(), prog_bar=True)
+        pairs = pairs_of(labels, radius)
+        loss = affinity_loss(feature_affinity(self(image), radius), pairs, mean_over_processes(pairs.counts()))
+        self.log("affinity", loss.detach(), prog_bar=True, sync_dist=True)
         refuse_nan(loss, self.global_step)
         return loss
 

@@ -69,7 +69,8 @@ def train_affinitynet(
     """Train AffinityNet on a classifier: its labels, its head, and at last `out`/affinity.pt.
 
     Stopped at any moment, the same call goes on where it was, and ends with the same head. Images without a seed, or
-    with a broken photograph, are left out and told. Trains on the model's device; the model is left as it is.
+    with a broken photograph, are left out and told. Trains on the model's device; the model is left as it is. Under
+    torchrun every process makes the same call and gets the same result.
 
     Args:
         model: a classifier.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,32 @@ class Crop(NamedTuple):
 
     image: Tensor
     labels: Tensor
+
+
+class View(NamedTuple):
+    """How pictures of one image are resized to (width, height), mirrored and put into a square; see `drawn_place`."""
+
+    size: tuple[int, int]
+    mirrored: bool
+    place: tuple[int, int, int, int, int, int]
+
+    @property
+    def rows(self) -> slice:
+        """Where the part goes in the square."""
+        return slice(self.place[0], self.place[0] + self.place[2])
+
+    @property
+    def columns(self) -> slice:
+        """Where the part goes in the square."""
+        return slice(self.place[1], self.place[1] + self.place[3])
+
+    def part(self, picture: Image.Image, resampling: Image.Resampling) -> NDArray[Any]:
+        """What the square shows of a picture, [rows,columns] or [rows,columns,3]."""
+        _, _, rows, columns, y, x = self.place
+        whole = np.asarray(picture.resize(self.size, resampling))
+        if self.mirrored:
+            whole = whole[:, ::-1]
+        return whole[y : y + rows, x : x + columns]
 
 
 class LabelCrops(Dataset[Crop]):
@@ -80,27 +106,33 @@ class LabelCrops(Dataset[Crop]):
     def __getitem__(self, which: tuple[int, int]) -> Crop:
         epoch, number = which
         i = self.indices[number]
-        rng = np.random.default_rng((self.seed, epoch, i))
+        photo, labels = self.opened(i)
+        view = self.view(photo.size, epoch, i)
+        image = torch.zeros(3, self.crop, self.crop)
+        pixels = view.part(photo, Image.Resampling.BICUBIC)
+        image[:, view.rows, view.columns] = self.normalized(torch.from_numpy(pixels.transpose(2, 0, 1).copy()))
+        whole = np.full((self.crop, self.crop), IGNORE, np.uint8)
+        whole[view.rows, view.columns] = view.part(Image.fromarray(labels), Image.Resampling.NEAREST)
+        side = self.crop // self.stride
+        small = np.array(Image.fromarray(whole).resize((side, side), Image.Resampling.NEAREST))
+        return Crop(image, torch.from_numpy(small))
+
+    def opened(self, i: int) -> tuple[Image.Image, NDArray[np.uint8]]:
+        """The photograph of image i and its labels; where they are broken, one ignored pixel, with a warning."""
         try:
             photo, labels = self.data.photo(i), self.labels(i)
             check_label_size(labels, photo, self.data.ids[i])
         except InputError as error:  # one broken image does not end a long training
             warnings.warn(f"{self.data.ids[i]}: {error}", stacklevel=2)
             photo, labels = Image.new("RGB", (1, 1)), np.full((1, 1), IGNORE, np.uint8)
-        width, height = self._size(photo.size, rng)
-        pixels = np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC))
-        marks = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
-        if rng.random() < 0.5:
-            pixels, marks = pixels[:, ::-1], marks[:, ::-1]
-        top, left, rows, cols, y, x = drawn_place(height, width, self.crop, rng)
-        image = torch.zeros(3, self.crop, self.crop)
-        part = torch.from_numpy(pixels[y : y + rows, x : x + cols].transpose(2, 0, 1).copy())
-        image[:, top : top + rows, left : left + cols] = self.normalized(part)
-        whole = np.full((self.crop, self.crop), IGNORE, np.uint8)
-        whole[top : top + rows, left : left + cols] = marks[y : y + rows, x : x + cols]
-        side = self.crop // self.stride
-        small = np.array(Image.fromarray(whole).resize((side, side), Image.Resampling.NEAREST))
-        return Crop(image, torch.from_numpy(small))
+        return photo, labels
+
+    def view(self, size: tuple[int, int], epoch: int, i: int) -> View:
+        """How pictures of image i, of this width and height, are shown in an epoch."""
+        rng = np.random.default_rng((self.seed, epoch, i))
+        width, height = self._size(size, rng)
+        mirrored = bool(rng.random() < 0.5)
+        return View((width, height), mirrored, drawn_place(height, width, self.crop, rng))
 
     def _size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         scale = rng.uniform(*self.scales)

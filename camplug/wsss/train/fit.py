@@ -50,6 +50,7 @@ def fit(
     best: str | None = None,
     amp: bool = False,
     log: Literal["csv", "tensorboard"] = "csv",
+    accumulate: int = 1,
 ) -> dict[str, float]:
     """Train, with a checkpoint in `out` after every epoch, and the losses of each run in a log of its own.
 
@@ -72,6 +73,7 @@ def fit(
             the last ones.
         amp: half precision where it is safe; on CUDA only.
         log: "csv", or "tensorboard", which needs that package.
+        accumulate: batches per step of the optimizer; their gradients are averaged.
 
     Returns:
         What the module logged last; nothing where all epochs had been made before.
@@ -85,16 +87,18 @@ def fit(
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    check_batch(items, batch)
+    check_batch(items, batch * accumulate)
+    rank, world = share()
+    whole = Shuffled(len(items), items.seed, batch=batch, share=(rank, world))  # refuses what cannot be shared
+    whole.batch = batch * accumulate  # no step of fewer batches than the others at the end of an epoch
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {str(out)!r} cannot be made ({error.strerror}).") from None
-    rank, world = share()
     loader: DataLoader[Any] = DataLoader(
         items,  # type: ignore[arg-type]
         batch_size=batch // world,
-        sampler=Shuffled(len(items), items.seed, batch=batch, share=(rank, world)),
+        sampler=whole,
         num_workers=workers,
         persistent_workers=workers > 0,
     )
@@ -122,6 +126,7 @@ def fit(
             num_sanity_val_steps=0,
             precision="16-mixed" if amp and accelerator == "cuda" else "32-true",
             use_distributed_sampler=False,
+            accumulate_grad_batches=accumulate,
             **_devices(accelerator, number, world),
         )
         before = out / LAST if (out / LAST).exists() else None

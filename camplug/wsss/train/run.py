@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,13 +17,13 @@ from camplug.errors import InputError
 from camplug.plug import first_weight
 from camplug.wsss.crf import CRFSettings, DenseCRF
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.jobs import Report, list_sha256
+from camplug.wsss.jobs import Report, exchange, list_sha256, share, wait_for_the_others
 from camplug.wsss.pseudo.make import make_labels
 from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.results import SETTINGS, SettledFolder
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train.backbone import Backbone
-from camplug.wsss.train.crops import LabelCrops, label_pictures, read_picture
+from camplug.wsss.train.crops import LabelCrops, Shuffled, label_pictures, read_picture
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.heads import CALLED, Kind, save_heads
 from camplug.wsss.train.watch import Watch
@@ -83,7 +84,7 @@ class Trained(Generic[N]):
     Attributes:
         network: on the model's device, in evaluation mode.
         file: of its heads.
-        labels: what became of the labels; None where ready-made ones were used.
+        labels: what became of the labels, by all processes; None where ready-made ones were used.
         images: how many it was trained on.
         losses: logged last; empty where nothing was left to train.
         broken: images that it was not trained on, with the reasons.
@@ -138,8 +139,14 @@ def run_stages(
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Trained[N]:
-    """Labels, training and the file of heads; see `train_irn` and `train_affinitynet`."""
+    """Labels, training and the file of heads; see `train_irn` and `train_affinitynet`.
+
+    Under torchrun every process makes the same call: each makes its share of the labels and trains on its share of each
+    batch; the first one does what follows, and the others take the heads from its file.
+    """
     watch = Watch() if watch is None else watch
+    rank, world = share()
+    wait_for_the_others("training")  # refuses processes that could not wait later on
     ready = None if isinstance(labels_from, SeedFolder) else LabelFolder(labels_from)
     folder = TrainingFolder(out)
     crf = None if stages.crf is None else asdict(stages.crf)
@@ -175,6 +182,7 @@ def run_stages(
         long_side=settings.long_side,
         seed=settings.seed,
     )
+    Shuffled(len(crops), batch=settings.batch, share=(rank, world))  # refuses a batch that cannot be shared
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = stages.build(backbone)
@@ -182,8 +190,16 @@ def run_stages(
     if isinstance(labels_from, SeedFolder):
         ready = LabelFolder(out / "labels")
         ready.prepare(made_of)
-        with watch.steps("labels", len(data)) as step:
-            report = make_labels(partial(_training_labels, stages), data, labels_from, ready, step=lambda _: step())
+        with watch.steps("labels", len(range(rank, len(data), world))) as step:
+            report = make_labels(
+                partial(_training_labels, stages),
+                data,
+                labels_from,
+                ready,
+                shard=(rank, world),
+                step=lambda _: step(),
+            )
+        report = _of_all(report, data)
         watch.done(f"labels: {report.made} made, {report.found} were there")
     assert ready is not None
     crops.indices, missing = label_pictures(ready.path, data)
@@ -210,10 +226,24 @@ def run_stages(
         + (f"; last losses: {last}" if losses else ", made before")
     )
     network.to(device).eval()  # Lightning leaves it on the CPU
-    stages.finish(network, watch)
-    save_heads(file, stages.kind, stages.network, network.state_dict(), backbone=backbone, made_with=made_with or {})
+    if rank == 0:
+        stages.finish(network, watch)
+        state = network.state_dict()
+        save_heads(file, stages.kind, stages.network, state, backbone=backbone, made_with=made_with or {})
+    wait_for_the_others("heads")
+    if rank > 0:
+        network = stages.load(file)
     watch.done(f"{file}: {CALLED[stages.kind]} on {len(backbone.names)} layers")
     return Trained(network, file, report, len(crops), losses, broken)
+
+
+def _of_all(mine: Report, data: SegmentationData) -> Report:
+    """The report of all processes together, once all have made their share."""
+    told = [Report(**json.loads(text)) for text in exchange("labels", json.dumps(asdict(mine)))]
+    errors = {name: error for report in told for name, error in report.broken}
+    broken = [(name, errors[name]) for name in data.ids if name in errors]
+    made, found, written = (sum(getattr(report, name) for report in told) for name in ("made", "found", "bytes"))
+    return Report(made, found, written, broken)
 
 
 def _training_labels(stages: Stages[Any], photo: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.uint8]:

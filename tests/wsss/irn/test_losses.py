@@ -66,6 +66,23 @@ def test_affinity_loss_equals_a_loop():
     assert float(affinity_loss(affinity, pairs_of(labels, 4))) == pytest.approx(expected, rel=1e-9)
 
 
+def test_parts_of_a_batch_with_mean_counts_average_to_the_whole():
+    """As processes share a batch: their pairs differ in number, and the mean of their losses is that of the batch."""
+    labels = labels_of(4, 4, 7)
+    labels[0] = 255
+    affinity = path_affinity(torch.rand(4, 8, 7, dtype=torch.float64), 4)
+    displacement = torch.randn(4, 2, 8, 7, dtype=torch.float64)
+    pairs = pairs_of(labels, 4)
+    whole = [affinity_loss(affinity, pairs), *displacement_loss(displacement, pairs, 4)]
+    parts, mean = [], pairs.counts() / 2
+    for half in (slice(0, 2), slice(2, 4)):
+        mine = pairs_of(labels[half], 4)
+        assert mine.counts().tolist() != mean.tolist()
+        parts.append([affinity_loss(affinity[half], mine, mean), *displacement_loss(displacement[half], mine, 4, mean)])
+    averaged = [float(a + b) / 2 for a, b in zip(*parts, strict=True)]
+    assert averaged == pytest.approx([float(value) for value in whole], rel=1e-6)
+
+
 @pytest.mark.parametrize("value", [0, 5, 255])
 def test_losses_of_one_kind_of_pixel_are_finite_and_learnable(value):
     labels = torch.full((1, 5, 5), value)

@@ -1,0 +1,167 @@
+"""From image-level labels to a segmentation network on real photographs: the tables of docs/deeplab.md.
+
+    python benchmarks/deeplab.py --data VOCdevkit/VOC2012 --weights voc_animals_lite0.pt \
+        --json docs/figures/deeplab.json
+    python benchmarks/deeplab.py --load docs/figures/deeplab.json --markdown docs/deeplab.md
+
+Seeds, IRN, pseudo-labels, DeepLab, each by one `camplug` command, all of which are in the JSON file. They leave their
+files in the folder deeplab_cache, and a run that was stopped goes on where it was. No mask is read before the figures
+are made: thresholds and the walk's numbers are those that IRN's authors published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from chain import LISTS, Chain, scores
+from markdown_tables import renew, table
+from measure import machine
+
+VIEWS = "scales=(1, 1.5)"
+ROWS = {
+    "cam": ("CAM", f"MultiView(CAM, {VIEWS})"),
+    "fully": (
+        "Fully-CAM",
+        f"Compete(MultiView(FullyCAM(channel_norm=False), {VIEWS}), judge=MultiView(CAM, {VIEWS}))",
+    ),
+}
+THRESHOLD = 0.25  # of seeds and of the walk, as published
+IRN = shlex.split("--optimizer adamw --lr 0.003 --epochs 1 --batch 8 --crop 320 --scales 0.5 1.5 --width 0")
+DEEPLAB = shlex.split("--optimizer adamw --lr 0.0002 --weight-decay 0.01 --head aspp --output-stride 16 --cut 8")
+CROPS = shlex.split("--batch 12 --crop 256 --long-side 320 --scales 0.75,1.5")
+VIEWS_OF_VAL = shlex.split("--long-side 320 --scales 0.75,1,1.5 --flip")
+PARTS = {
+    "seeds": "seeds",
+    "labels": "IRN + CRF: pseudo-labels",
+    "deeplab": "DeepLab",
+    "deeplab_crf": "DeepLab + CRF",
+}
+
+
+def parsed(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, help="VOCdevkit/VOC2012, with ImageSets/Segmentation/train_aug.txt")
+    parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--every", type=int, default=3, help="train on every n-th image of train_aug")
+    parser.add_argument("--epochs", type=int, default=20, help="of DeepLab")
+    parser.add_argument("--cache", type=Path, default=Path("deeplab_cache"))
+    parser.add_argument("--json", type=Path, help="write everything here")
+    parser.add_argument("--load", type=Path, help="measure nothing; print the results of this file")
+    parser.add_argument("--markdown", type=Path, help="renew the tables in this file")
+    return parser.parse_args(argv)
+
+
+def labels_of(chain: Chain, row: str, weights: Path) -> dict[str, float]:
+    """Seeds and pseudo-labels of the images to train on, and those of val by the same heads; minutes of each."""
+    model = ["--checkpoint", weights, "--num-classes", 20]
+    minutes = {}
+    for split in ("part", "val"):
+        given = [*chain.on(split), *model, "--long-side", 320, "--explainer", ROWS[row][1]]
+        minutes[f"seeds, {split}"] = chain.camplug("seeds", *given, "--out", chain.cache / f"{row}_{split}")["seconds"]
+    heads = chain.cache / f"{row}_irn"
+    given = [*chain.on("part"), *model, *IRN, "--device", "cpu", "--out", heads]
+    minutes["IRN"] = chain.camplug("train", "irn", chain.cache / f"{row}_part", *given)["seconds"]
+    for split in ("val", "part"):
+        given = [*chain.on(split), "--weights", heads / "irn.pt", "--crf", "irn", "--device", "cpu"]
+        out = chain.cache / f"{row}_labels_{split}"
+        said = chain.camplug("pseudo-labels", chain.cache / f"{row}_{split}", *given, "--out", out)
+        minutes[f"labels, {split}"] = said["seconds"]
+    return {name: seconds / 60 for name, seconds in minutes.items()}
+
+
+def measured_row(chain: Chain, row: str, weights: Path, epochs: int) -> dict[str, Any]:
+    """The whole chain; every stage's figures on val, and the pseudo-labels' minutes."""
+    minutes = labels_of(chain, row, weights)
+    out = chain.cache / f"{row}_deeplab"
+    start = ["--model", "demo", "--checkpoint", weights, "--num-classes", 20]
+    given = [*chain.on("part"), *start, *DEEPLAB, *CROPS, "--epochs", epochs, "--device", "cpu", "--out", out]
+    trained = chain.camplug("train", "deeplab", chain.cache / f"{row}_labels_part", *given)
+    found: dict[str, Any] = {"minutes": {**minutes, "DeepLab": trained["seconds"] / 60}, "images": trained["images"]}
+    for name, crf in (("deeplab", "none"), ("deeplab_crf", "deeplab")):
+        given = [*chain.on("val"), "--weights", out / "deeplab.pt", *VIEWS_OF_VAL, "--crf", crf]
+        chain.camplug("segment", *given, "--out", chain.cache / f"{row}_{name}_val")
+    folders = {"seeds": f"{row}_val", "labels": f"{row}_labels_val", **{k: f"{row}_{k}_val" for k in list(PARTS)[2:]}}
+    for name, folder in folders.items():
+        fixed = ["--threshold", THRESHOLD] if name == "seeds" else []
+        report = chain.evaluate(chain.cache / folder, "val", *fixed)
+        found[name] = scores(report)
+        found[name]["iou"] = {c: 100 * report["per_class"][c]["iou"] for c in report["averaged_over"]}
+    return found
+
+
+def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
+    chain = Chain(args.data, args.cache)
+    ids = (args.data / "ImageSets" / "Segmentation" / "train_aug.txt").read_text().split()
+    (args.cache / "part.txt").write_text("\n".join(ids[:: args.every]) + "\n")
+    rows = {row: measured_row(chain, row, args.weights, args.epochs) for row in args.rows}
+    return {
+        "command": command,
+        "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "lightning", "numpy"]),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
+        "epochs": args.epochs,
+        "every": args.every,
+        "images": {"part": len(ids[:: args.every]), "val": len(LISTS[1].read_text().split())},
+        "rows": rows,
+        "commands": chain.commands,
+    }
+
+
+def report(data: dict[str, Any]) -> list[str]:
+    """The tables in Markdown."""
+    images, rows = data["images"], data["rows"]
+    steps = images["part"] // 12 * data["epochs"]
+    lines = [
+        f"`{data['command']}`",
+        "",
+        f"Every {data['every']}rd image of train_aug ({images['part']}) with its image-level labels; mIoU-7 on val "
+        f"({images['val']} images). DeepLab: ASPP of v2 on EfficientNet-Lite0 at output stride 16 from the "
+        f"classifier's weights, {steps} steps of 12 crops of 256 pixels (photographs at 320), AdamW; three scales and "
+        "mirror images on val. Seeds and pseudo-labels of val are made with its image-level labels, DeepLab needs "
+        "none.",
+        "",
+    ]
+    body = [[ROWS[r][0], *(f"{found[p]['miou']:.1f}" for p in PARTS)] for r, found in rows.items()]
+    lines += [*table(["", *PARTS.values()], body), "", "IoU by class, DeepLab without CRF:", ""]
+    classes = list(next(iter(rows.values()))["deeplab"]["iou"])
+    body = [[ROWS[r][0], *(f"{found['deeplab']['iou'][c]:.1f}" for c in classes)] for r, found in rows.items()]
+    lines += [*table(["", *classes], body), "", "Mean precision and recall of the six classes:", ""]
+    body = [
+        [f"{ROWS[r][0]}, {label}", f"{found[p]['precision']:.1f}", f"{found[p]['recall']:.1f}"]
+        for r, found in rows.items()
+        for p, label in PARTS.items()
+    ]
+    lines += [
+        *table(["", "precision", "recall"], body),
+        "",
+        "Minutes, one core each, others used the machine, too:",
+        "",
+    ]
+    stages = list(next(iter(rows.values()))["minutes"])
+    body = [[ROWS[r][0], *(f"{found['minutes'][s]:.0f}" for s in stages)] for r, found in rows.items()]
+    return [*lines, *table(["", *stages], body)]
+
+
+def main(argv: list[str]) -> None:
+    args = parsed(argv)
+    if args.load is None:
+        data = everything(args, shlex.join(["python", "benchmarks/deeplab.py", *argv]))
+        if args.json is not None:
+            args.json.write_text(json.dumps(data, indent=1) + "\n")
+    else:
+        data = json.loads(args.load.read_text())
+    lines = report(data)
+    print("\n".join(lines))
+    if args.markdown is not None:
+        renew(args.markdown, "deeplab", lines)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

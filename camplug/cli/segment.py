@@ -1,0 +1,143 @@
+"""`camplug segment`: the label pictures of a data set by a trained network."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from camplug.cli import common
+from camplug.cli.config import read_config
+from camplug.cli.pseudo_labels import crf_of
+from camplug.cli.seeds import device_of, fingerprint, tell
+from camplug.errors import InputError
+from camplug.wsss.jobs import share, wait_for_the_others
+
+if TYPE_CHECKING:
+    from camplug.wsss.deeplab.network import DeepLab
+
+OPTIONS: dict[str, Any] = {
+    "weights": str,
+    "data": str,
+    "split": str,
+    "out": str,
+    "scales": (str, list, int, float),
+    "flip": bool,
+    "fuse": str,
+    "crf": str,
+    "long_side": int,
+    "device": str,
+}
+DEFAULTS: dict[str, Any] = {"out": "predictions", "scales": "1", "flip": False, "fuse": "mean", "crf": "none"}
+
+
+def segment(  # noqa: PLR0917
+    weights: Annotated[
+        Path | None, typer.Option("--weights", "-w", help="Network made by `camplug train deeplab`.")
+    ] = None,
+    data: common.Data = None,
+    split: common.Split = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the label pictures.", show_default="predictions")
+    ] = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Factors of the photograph's size, separated by commas.", show_default="1")
+    ] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Also take mirror images.", show_default="no")
+    ] = None,
+    fuse: Annotated[
+        str | None, typer.Option(help="mean of the probabilities, or max of the logits.", show_default="mean")
+    ] = None,
+    crf: Annotated[
+        str | None, typer.Option(help="Dense CRF at the end: deeplab, irn, psa or none.", show_default="none")
+    ] = None,
+    long_side: Annotated[
+        int | None,
+        typer.Option(min=1, help="Photographs are first brought to this longer side.", show_default="their own size"),
+    ] = None,
+    device: common.BestDevice = None,
+    config: common.Config = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """Make the label pictures of a data set with a segmentation network; `camplug evaluate` scores them.
+
+    Writes palette PNGs. Stopped at any moment, the same command goes on where it was.
+    Under torchrun each process takes its share: torchrun --nproc-per-node 2 -m camplug segment ...
+    Broken images are listed at the end, exit code 1.
+    """
+    given = dict(locals())
+    with common.plain_errors():
+        from camplug.cli.evaluate import check_classes
+        from camplug.wsss.data import open_data
+        from camplug.wsss.deeplab.files import load_deeplab
+        from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
+        from camplug.wsss.pseudo import LabelFolder
+
+        chosen = DEFAULTS | read_config(config, OPTIONS)
+        chosen |= {k: v for k, v in given.items() if k in OPTIONS and v is not None}
+        if chosen.get("weights") is None:
+            raise InputError("--weights is missing; give the deeplab.pt that `camplug train deeplab` has written.")
+        if chosen.get("data") is None:
+            raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split val.")
+        file = Path(str(chosen["weights"]))
+        rank, world = share()
+        dataset = open_data(str(chosen["data"]), chosen.get("split"))
+        network = _moved(load_deeplab(file), device_of(chosen.get("device"), rank))
+        check_classes({"classes": list(network.classes)}, dataset.classes, "weights")
+        dense = crf_of(str(chosen["crf"]))
+        segmenter = Segmenter(
+            network,
+            scales=_scales(chosen["scales"]),
+            flip=chosen["flip"],
+            fuse=chosen["fuse"],
+            crf=dense,
+            long_side=chosen.get("long_side"),
+        )
+        folder = LabelFolder(Path(str(chosen["out"])))
+        folder.prepare(
+            {
+                "classes": list(dataset.classes),
+                "network": fingerprint(file),
+                "scales": list(segmenter.scales),
+                "flip": segmenter.flip,
+                "fuse": segmenter.fuse,
+                "crf": None if dense is None else asdict(dense),
+                "long_side": segmenter.long_side,
+            }
+        )
+        start = time.perf_counter()
+        with common.progress("labels", len(range(rank, len(dataset), world)), shown=rank == 0) as advance:
+            report = make_predictions(segmenter, dataset, folder, shard=(rank, world), step=lambda _: advance())
+        tell("labels", folder.path, report, time.perf_counter() - start, (rank, world), as_json)
+        wait_for_the_others("segment", needed=False)
+        if report.broken:
+            raise typer.Exit(1)
+
+
+def _moved(network: DeepLab, device: str) -> DeepLab:
+    """The network on a device.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    try:
+        return network.to(device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"the device {device!r} is not available here; cpu always is.") from None
+
+
+def _scales(given: Any) -> tuple[float, ...]:
+    """Numbers of a text with commas, a list, or one number.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    parts = given.split(",") if isinstance(given, str) else given if isinstance(given, list) else [given]
+    try:
+        return tuple(float(part) for part in parts)
+    except (TypeError, ValueError):
+        raise InputError(f"scales = {given!r} cannot be read; give numbers separated by commas.") from None

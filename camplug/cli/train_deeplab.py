@@ -1,0 +1,198 @@
+"""`camplug train deeplab`: a segmentation network from label pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from camplug.cli import common
+from camplug.cli.config import read_config
+from camplug.cli.fields import allowed, changed, option_group
+from camplug.cli.options import takes
+from camplug.cli.seeds import NUMBER, device_of
+from camplug.cli.shown import Shown, stoppable
+from camplug.cli.train_classifier import Amp, Log
+from camplug.cli.walk import need_lightning
+from camplug.errors import InputError
+from camplug.wsss.deeplab.settings import DeepLabSettings, usual_schedule
+from camplug.wsss.jobs import share
+from camplug.wsss.train.schedule import Schedule
+
+OPTIONS: dict[str, Any] = {
+    "labels": str,
+    "data": str,
+    "split": str,
+    "out": str,
+    "model": str,
+    "checkpoint": str,
+    "num_classes": int,
+    "mean": NUMBER,
+    "std": NUMBER,
+    "saliency": str,
+    "amp": bool,
+    "log": str,
+    "workers": int,
+    "device": str,
+}
+DEFAULTS: dict[str, Any] = {"out": "runs/deeplab", "model": "demo", "workers": 0, "amp": True, "log": "csv"}
+_USUAL = usual_schedule()
+
+
+@dataclass(frozen=True)
+class _Span:
+    """How long, and on which crops, with the defaults of `DeepLabTraining`, which is imported when it is needed.
+
+    Args:
+        epochs: how often through all images.
+        batch: images per batch.
+        accumulate: batches per step of the optimizer.
+        crop: side of the crops in pixels, best a multiple of 32.
+        scales: smallest and largest factor of the photograph's size.
+        long_side: photographs are first brought to this longer side.
+        seed: of everything random.
+    """
+
+    epochs: int = 20
+    batch: int = 10
+    accumulate: int = 1
+    crop: int = 320
+    scales: tuple[float, float] = (0.5, 1.5)
+    long_side: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Schedule(Schedule):
+    lr: float = _USUAL.lr
+    momentum: float = _USUAL.momentum
+    weight_decay: float = _USUAL.weight_decay
+
+
+_Schedule.__doc__ = Schedule.__doc__
+SETTINGS = (_Span, DeepLabSettings, _Schedule)
+
+
+class DeepLabOptions:
+    """What the command takes beside settings."""
+
+    data: common.Data = None
+    split: common.Split = None
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of this training.", show_default="runs/deeplab")
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="As for `camplug explain`, or a classifier.pt.", show_default="demo"),
+    ] = None
+    checkpoint: common.Checkpoint = None
+    num_classes: common.NumClasses = None
+    mean: common.Mean = None
+    std: common.Std = None
+    saliency: Annotated[
+        str | None,
+        typer.Option(
+            help="For --refinement: folder of grey pictures, or contrast or spectral, which need none.",
+            show_default="none",
+        ),
+    ] = None
+    amp: Amp = None
+    log: Log = None
+    workers: Annotated[int | None, typer.Option(help="Processes that load images.", show_default="0")] = None
+    device: common.BestDevice = None
+    config: common.Config = None
+    as_json: common.AsJson = False
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `camplug train`."""
+    app.command("deeplab")(takes(DeepLabOptions, option_group(*SETTINGS))(deeplab))
+
+
+def deeplab(
+    labels: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of label pictures, made by `camplug pseudo-labels`.", show_default=False),
+    ] = None,
+    **given: Any,
+) -> None:
+    """Train DeepLab, a segmentation network, on label pictures; writes OUT/deeplab.pt for `camplug segment`.
+
+    Stopped at any moment, the same command goes on after the last full epoch.
+    Under torchrun the processes share every batch: torchrun --nproc-per-node 2 -m camplug train deeplab ...
+    Images without a label picture are left out and listed, exit code 1.
+    """
+    given["labels"] = labels
+    with stoppable(), common.plain_errors():
+        need_lightning()
+        options = OPTIONS | allowed(*SETTINGS)
+        chosen = DEFAULTS | read_config(given["config"], options)
+        chosen |= {k: v for k, v in given.items() if k in options and v is not None}
+        if chosen.get("labels") is None:
+            raise InputError("the folder of labels is missing; write for instance: camplug train deeplab labels ...")
+        if chosen.get("data") is None:
+            raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split train_aug.")
+        if chosen.get("num_classes") is not None and chosen["num_classes"] < 1:
+            raise InputError(f"num_classes = {chosen['num_classes']}; give at least 1.")
+        if chosen["workers"] < 0:
+            raise InputError(f"--workers {chosen['workers']}; give 0 or more.")
+        done = _train(chosen, given["as_json"])
+        if share()[0] == 0:
+            if given["as_json"]:
+                common.print_json(
+                    {
+                        "folder": str(chosen["out"]),
+                        "file": str(done.file),
+                        "images": done.images,
+                        "losses": done.losses,
+                        "broken": [{"image": name, "error": error} for name, error in done.broken],
+                    }
+                )
+            common.show_broken(done.broken)
+            if done.broken:
+                raise typer.Exit(1)
+
+
+def _train(chosen: dict[str, Any], as_json: bool) -> Any:
+    from camplug.cli.evaluate import check_classes
+    from camplug.wsss.data import open_data
+    from camplug.wsss.deeplab.run import DeepLabTraining, train_deeplab
+    from camplug.wsss.pseudo import LabelFolder
+    from camplug.wsss.results import SETTINGS as TOLD
+
+    settings = changed(DeepLabTraining(), chosen)
+    data = open_data(str(chosen["data"]), chosen.get("split"))
+    labels = Path(str(chosen["labels"]))
+    if (labels / TOLD).exists():
+        check_classes(LabelFolder(labels).settings(), data.classes, "labels")
+    weights = None if chosen.get("checkpoint") is None else Path(str(chosen["checkpoint"]))
+    rank, _ = share()
+    model = common.load(str(chosen["model"]), weights, chosen.get("num_classes"), device_of(chosen.get("device"), rank))
+    reads = common.explainer_options(model, None, chosen.get("mean"), chosen.get("std")).get("transform")
+    return train_deeplab(
+        model,
+        data,
+        labels,
+        Path(str(chosen["out"])),
+        settings,
+        saliency=chosen.get("saliency"),
+        preprocess=None if reads is None else replace(reads, long_side=None),
+        workers=chosen["workers"],
+        amp=chosen["amp"],
+        log=chosen["log"],
+        made_with=_made_with(chosen),
+        watch=Shown(as_json or rank > 0),
+    )
+
+
+def _made_with(chosen: dict[str, Any]) -> dict[str, Any]:
+    """How the network under it is built: a trained classifier knows it already."""
+    spec = str(chosen["model"])
+    if not spec.endswith(".pt"):
+        return {"model": spec, "num_classes": chosen.get("num_classes")}
+    from camplug.wsss.classifier.files import read
+
+    document = read(spec)
+    return dict(document["made_with"]) if document else {}

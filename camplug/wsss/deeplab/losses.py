@@ -1,0 +1,107 @@
+"""The losses of segmentation networks: cross-entropy, balanced, at several scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from camplug.wsss.data.dataset import IGNORE
+
+
+def shrunk_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels on another grid by Pillow's nearest rule, which others (torch, OpenCV) do not share.
+
+    Args:
+        labels: [N,H,W].
+        size: (h, w) of the wanted grid.
+
+    Returns:
+        [N,h,w] of the same type: row y is row floor((y + 1/2) H / h), as `PIL.Image.resize` takes it.
+
+    >>> shrunk_labels(torch.arange(10)[None, None], (1, 4))
+    tensor([[[1, 3, 6, 8]]])
+    """
+    if labels.shape[1:] == size:
+        return labels
+    for axis, target in ((1, size[0]), (2, size[1])):
+        labels = labels.index_select(axis, torch.tensor(_nearest(labels.shape[axis], target), device=labels.device))
+    return labels
+
+
+@lru_cache(maxsize=256)
+def _nearest(length: int, target: int) -> list[int]:
+    numbers = Image.fromarray(np.arange(length, dtype=np.int32)[None])
+    chosen: list[int] = np.asarray(numbers.resize((target, 1), Image.Resampling.NEAREST))[0].tolist()
+    return chosen
+
+
+def pixel_counts(labels: Tensor) -> Tensor:
+    """How many pixels are background and how many an object, [2]; 255 is neither."""
+    background = labels == 0
+    return torch.stack([background.sum(), (labels != IGNORE).sum() - background.sum()])
+
+
+def segmentation_loss(
+    logits: Tensor, labels: Tensor, *, balanced: bool = False, counts: Tensor | None = None
+) -> Tensor:
+    r"""Cross-entropy over the pixels that are labelled.
+
+    .. math:: L = -\frac1{|B \cup O|} \sum_{i \in B \cup O} \log p_{i, y_i} \qquad \text{or, balanced,} \qquad
+        L = -\frac1{2|B|} \sum_{i \in B} \log p_{i,0} - \frac1{2|O|} \sum_{i \in O} \log p_{i, y_i}
+
+    with B the pixels of background and O those of objects. Where there are none of one kind, the other's mean counts
+    in full. The balance follows what is known of the loss that AdvCAM's segmentation networks are trained with
+    ("similar to DSRG", Huang et al., CVPR 2018); the weights of one half are ours.
+
+    Args:
+        logits: [N,K+1,h,w].
+        labels: [N,h,w] integers, 0 background, c + 1 for class c, 255 ignored.
+        balanced: half of the loss for background, half for objects.
+        counts: the numbers of pixels to divide by instead of the batch's own (`pixel_counts`); processes that share a
+            batch give the mean of theirs, so that the mean of their losses is that of the batch.
+
+    Returns:
+        A number; 0, with a graph, if all pixels are ignored.
+    """
+    each = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
+    counts = (pixel_counts(labels) if counts is None else counts).to(each)
+    background = labels == 0
+    sums = torch.stack([each[background].sum(), each[~background].sum()])  # ignored pixels have 0
+    if not balanced:
+        return sums.sum() / counts.sum().clamp(min=1e-6)
+    there = counts > 0
+    return (sums[there] / counts[there]).sum() / there.sum().clamp(min=1) + 0 * sums.sum()
+
+
+def fused(logits: Sequence[Tensor]) -> Tensor:
+    """The largest logit of several scales at each position, [N,K+1,h,w], on the first one's grid (bilinear)."""
+    first, *others = logits
+    resized = [F.interpolate(o, first.shape[2:], mode="bilinear") for o in others]
+    return torch.stack([first, *resized]).amax(0) if others else first
+
+
+def multiscale_loss(
+    logits: Sequence[Tensor], labels: Tensor, *, balanced: bool = False, counts: Sequence[Tensor] | None = None
+) -> Tensor:
+    r"""The loss of the second DeepLab's code ("MSC"): at every scale, and where scales are fused, added up.
+
+    .. math:: L = \sum_s L_s + L_{\max_s}
+
+    Args:
+        logits: of the same images at several scales, each [N,K+1,h,w], the one to fuse on first. One alone is not
+            fused.
+        labels: [N,H,W] of the images; they are shrunk to each grid (`shrunk_labels`).
+        balanced, counts: see `segmentation_loss`; counts of each scale, then of the fused one.
+    """
+    maps = [*logits, fused(logits)] if len(logits) > 1 else list(logits)
+    total = torch.zeros((), device=labels.device)
+    for i, one in enumerate(maps):
+        small = shrunk_labels(labels, (one.shape[2], one.shape[3]))
+        total = total + segmentation_loss(one, small, balanced=balanced, counts=None if counts is None else counts[i])
+    return total

@@ -1,0 +1,121 @@
+"""Training a DeepLab network with Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from typing_extensions import override
+
+from camplug.wsss.classifier.learning import freeze
+from camplug.wsss.deeplab.crops import SegmentationCrop
+from camplug.wsss.deeplab.losses import fused, multiscale_loss, pixel_counts, shrunk_labels
+from camplug.wsss.deeplab.network import DeepLab
+from camplug.wsss.deeplab.settings import DeepLabSettings
+from camplug.wsss.train.fit import refuse_nan
+from camplug.wsss.train.processes import mean_over_processes
+
+
+class DeepLabModule(LightningModule):
+    """Trains a DeepLab network on label pictures.
+
+    Args:
+        network: what is trained.
+        settings: how it learns.
+        ids: the images' names, to be told where a loss is no number.
+        seed: of everything random in a step.
+    """
+
+    def __init__(self, network: DeepLab, settings: DeepLabSettings, *, ids: Sequence[str] = (), seed: int = 0) -> None:
+        super().__init__()
+        # faster on a CPU; before several processes agree on how gradients lie in memory
+        self.network = network.to(memory_format=torch.channels_last)
+        self.settings, self.ids, self.seed = settings, list(ids), seed
+        self.kept = freeze(network.body, settings.cut)
+        if settings.batch_norm == "fixed":
+            norms = [m for m in network.body.modules() if isinstance(m, _BatchNorm)]
+            for norm in norms:
+                norm.requires_grad_(False)
+            self.kept += norms
+
+    def logits(self, x: Tensor) -> list[Tensor]:
+        """The logits of normalised images [N,3,S,S] resized by each of `loss_scales` (bilinear)."""
+        maps = []
+        for scale in self.settings.loss_scales:
+            size = (max(1, round(x.shape[2] * scale)), max(1, round(x.shape[3] * scale)))
+            view = x if size == tuple(x.shape[2:]) else F.interpolate(x, size, mode="bilinear")
+            maps.append(self.network(view.contiguous(memory_format=torch.channels_last)))
+        return maps
+
+    @override
+    def training_step(self, batch: SegmentationCrop, batch_idx: int) -> Tensor:
+        logits = self.logits(batch.image)
+        count = len(batch.image)
+        loss = multiscale_loss(
+            logits, batch.labels, balanced=self.settings.loss == "balanced", counts=self._counts(logits, batch.labels)
+        )
+        if self.settings.refinement > 0:
+            self.log("cross_entropy", loss.detach(), batch_size=count)
+            loss = loss + self._refinement(logits, batch)
+        if not bool(loss.isfinite()):
+            refuse_nan(loss, self.global_step, [self.ids[i] for i in batch.number.tolist() if self.ids])
+        self.log("loss", loss.detach(), prog_bar=True, batch_size=count)
+        return loss
+
+    def _refinement(self, logits: Sequence[Tensor], batch: SegmentationCrop) -> Tensor:
+        """The activation-aware term, of the fused logits."""
+        from camplug.wsss.deeplab.refinement import activation_aware_loss
+
+        final = fused(logits)
+        size = (final.shape[2], final.shape[3])
+        saliency = F.interpolate(batch.saliency[:, None], size, mode="bilinear", antialias=True)[:, 0].clamp(0, 1)
+        found = activation_aware_loss(
+            final,
+            shrunk_labels(batch.labels, size),
+            saliency,
+            alpha=self.settings.refinement,
+            threshold=self.settings.saliency_threshold,
+        )
+        means = {"refinement": found.loss, "tau": found.tau.mean(), "conflicts": found.conflicts.mean()}
+        self.log_dict({name: value.detach() for name, value in means.items()}, batch_size=len(batch.image))
+        return found.loss
+
+    def _counts(self, logits: Sequence[Tensor], labels: Tensor) -> list[Tensor]:
+        """The pixels of each map, on average over the processes that share the batch."""
+        maps = [*logits, logits[0]] if len(logits) > 1 else logits
+        own = torch.stack([pixel_counts(shrunk_labels(labels, (m.shape[2], m.shape[3]))) for m in maps])
+        return list(mean_over_processes(own))
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        numbers = np.random.SeedSequence((self.seed, self.current_epoch, self.global_rank))
+        torch.manual_seed(int(numbers.generate_state(1, np.uint64)[0] >> np.uint64(1)))  # dropout after a resume
+
+    @override
+    def train(self, mode: bool = True) -> DeepLabModule:
+        super().train(mode)
+        if mode:
+            for module in self.kept:
+                module.training = False
+        return self
+
+    @override
+    def configure_optimizers(self) -> Any:
+        settings, head = self.settings, self.network.head
+        biases = [p for name, p in head.named_parameters() if name.endswith("bias")]
+        weights = [p for name, p in head.named_parameters() if not name.endswith("bias")]
+        groups: list[tuple[nn.Module, float]] = [
+            (self.network.body, 1.0),
+            (nn.ParameterList(weights), settings.head_lr),
+            (nn.ParameterList(biases), 2 * settings.head_lr),
+        ]
+        groups = [(m, f) for m, f in groups if any(p.requires_grad for p in m.parameters())]
+        found = settings.schedule.optimizers(groups, int(self.trainer.estimated_stepping_batches))
+        found["optimizer"].param_groups[-1]["weight_decay"] = 0.0
+        return found

@@ -1,0 +1,186 @@
+"""DeepLab: the body of any network at a fine output stride, and a head that names every position's class."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from camplug.errors import InputError, ModelError
+from camplug.explain.preprocess import Preprocess
+from camplug.plug import Tape, dense, first_weight, patch_size, to_grid, unwrap
+from camplug.wsss.classifier.body import Body, Cut, example
+from camplug.wsss.classifier.network import Classifier, over, reading
+from camplug.wsss.classifier.stages import Stage, stage_layers
+from camplug.wsss.deeplab.heads import ASPP, LargeFOV, V3Plus, rates
+from camplug.wsss.deeplab.settings import DeepLabSettings, Head
+
+LOW_STRIDE = "4"
+MOST_CLASSES = 254  # 0 is background, 255 is ignored
+
+
+class DeepLab(nn.Module):
+    """Names the class of every position of an image: a body and one of the heads of `camplug.wsss.deeplab.heads`.
+
+    Args:
+        body: images [N,3,H,W] to feature maps [N,C,h,w].
+        classes: names of the K foreground classes.
+        head: "large-fov", "aspp" or "v3+".
+        width: channels inside of large-fov and v3+.
+        dilations: of the head; None for `rates`.
+        output_stride: pixels per position of the body's map, finer than as built by dilated convolutions (see
+            `camplug.dense`); None leaves the body as it is.
+        preprocess: how photographs are normalised.
+        low: the layer of the body that gives v3+ its finer map; None for the last one of stride 4.
+
+    Attributes:
+        classes: names of the foreground classes; logit 0 is background, logit c + 1 class c.
+        preprocess: how photographs are normalised.
+        output_stride: as given.
+        stride: pixels per position of the body's map, as it is.
+
+    Raises:
+        ModelError: the body cannot have that output stride.
+        InputError: no class, or more than label pictures can name; no map of stride 4 for v3+.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        classes: Sequence[str],
+        *,
+        head: Head = "aspp",
+        width: int = 256,
+        dilations: Sequence[int] | None = None,
+        output_stride: int | None = None,
+        preprocess: Preprocess | None = None,
+        low: Stage | None = None,
+    ) -> None:
+        super().__init__()
+        if not 1 <= len(classes) <= MOST_CLASSES:
+            raise InputError(f"there are {len(classes)} classes; label pictures can name 1 to {MOST_CLASSES}.")
+        self.body = body
+        self.output_stride = output_stride
+        self.classes = [str(name) for name in classes]
+        self.preprocess = reading(body.model) if preprocess is None else preprocess
+        if head == "v3+" and low is None:
+            (low,) = stage_layers(body, [LOW_STRIDE], "the decoder's stride")
+        self.low = low if head == "v3+" else None
+        x = example(body.model)
+        with torch.no_grad():
+            body.eval()
+            features, finer = self.features(x)
+        self.stride = 2 ** round(math.log2(x.shape[-1] / features.shape[-1]))
+        self.kind, self.width = head, width
+        self.dilations = tuple(rates(head, self.stride) if dilations is None else dilations)
+        channels, count = features.shape[1], len(self.classes) + 1
+        self.head: nn.Module
+        if head == "large-fov":
+            self.head = LargeFOV(channels, count, width, self.dilations)
+        elif head == "aspp":
+            self.head = ASPP(channels, count, self.dilations)
+        else:
+            assert finer is not None
+            self.head = V3Plus(channels, finer.shape[1], count, width, self.dilations)
+        weight = first_weight(body)
+        if weight is not None:
+            self.head.to(weight)
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The body's last map [N,C,h,w] of normalised images [N,3,H,W], and the finer one that v3+ reads."""
+        with nullcontext() if self.output_stride is None else dense(self.body, self.output_stride):
+            if self.low is None:
+                return self.body(x), None
+            with Tape(self.body, [self.low.layer], grad=True) as tape:
+                last: Tensor = self.body(x)
+                finer = next(a for layer, a in tape.captures if layer.call == self.low.call)
+        size, patch = (x.shape[-2], x.shape[-1]), patch_size(self.body.model)
+        return last, to_grid(finer, size, patch, self.low.layer)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits [N,K+1,h,w] of normalised images [N,3,H,W], on the head's grid."""
+        logits: Tensor = self.head(*self.features(x))
+        return logits
+
+
+def deeplab_over(
+    model: nn.Module,
+    classes: Sequence[str],
+    settings: DeepLabSettings | None = None,
+    *,
+    preprocess: Preprocess | None = None,
+) -> DeepLab:
+    """A DeepLab network with a new head on any network, which is copied and left as it is.
+
+    Args:
+        model: a timm or torchvision model, a trained `Classifier` or `DeepLab` (its body is taken, neck and head are
+            not), or a module that puts out its last feature map.
+        classes: names of the foreground classes.
+        settings: how it is built.
+        preprocess: how photographs are normalised, if the model does not say it itself.
+
+    Raises:
+        InputError: no class; no map of stride 4 for v3+.
+        ModelError: the network has no feature map to cut it at, or cannot have that output stride.
+    """
+    settings = DeepLabSettings() if settings is None else settings
+    model = unwrap(model)
+    base: Any
+    if isinstance(model, DeepLab):
+        base = copy.deepcopy(model)
+    else:
+        with torch.random.fork_rng(devices=[]):  # for a head that is not used
+            base = over(model, classes, keep_head=False, preprocess=preprocess)
+    stride = settings.output_stride
+    if stride is None and isinstance(model, (Classifier, DeepLab)):
+        stride = model.output_stride
+    try:
+        return DeepLab(
+            base.body,
+            classes,
+            head=settings.head,
+            width=settings.width,
+            dilations=settings.dilations,
+            output_stride=stride,
+            preprocess=base.preprocess if preprocess is None else preprocess,
+        ).eval()
+    except ModelError as error:
+        if stride is None:
+            raise
+        hint = "for its own output stride, give output_stride=None (--output-stride none)"
+        raise ModelError(f"{str(error).rstrip('.')}; {hint}.") from None
+
+
+def settings_of(network: DeepLab) -> dict[str, Any]:
+    """How a DeepLab network is built over its network, as plain data."""
+    cut = network.body.cut
+    return {
+        "cut": {"layer": cut.layer, "way": cut.way, "relu": cut.relu},
+        "head": network.kind,
+        "width": network.width,
+        "dilations": list(network.dilations),
+        "output_stride": network.output_stride,
+        "low": None if network.low is None else list(network.low),
+    }
+
+
+def rebuilt(model: nn.Module, settings: Mapping[str, Any], classes: Sequence[str], preprocess: Preprocess) -> DeepLab:
+    """The untrained network of `settings_of`, over a network that is kept and changed."""
+    model = unwrap(model).eval()
+    cut = Cut(**settings["cut"])
+    if isinstance(model, (Classifier, DeepLab)):
+        if model.body.cut != cut:
+            raise ModelError("the body of the given network ends at another layer.")
+        body = model.body
+    else:
+        body = Body(model, cut)
+    options = {k: settings[k] for k in ("head", "width", "dilations", "output_stride")}
+    low = None if settings["low"] is None else Stage(*settings["low"])
+    return DeepLab(body, classes, preprocess=preprocess, low=low, **options).eval()

@@ -1,0 +1,220 @@
+"""Train DeepLab in one call: from a folder of label pictures to the file of a network."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from camplug.errors import InputError
+from camplug.explain.preprocess import Preprocess
+from camplug.plug import first_weight
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.deeplab.crops import Saliency, SegmentationCrops, normalizer
+from camplug.wsss.deeplab.files import load_deeplab, save_deeplab
+from camplug.wsss.deeplab.module import DeepLabModule
+from camplug.wsss.deeplab.network import DeepLab, deeplab_over, settings_of
+from camplug.wsss.deeplab.settings import DeepLabSettings
+from camplug.wsss.jobs import list_sha256, share, wait_for_the_others
+from camplug.wsss.pseudo.store import LabelFolder
+from camplug.wsss.results import SETTINGS
+from camplug.wsss.train.crops import LabelCrops, label_pictures, read_picture
+from camplug.wsss.train.fit import check_batch, fit
+from camplug.wsss.train.run import TrainingFolder, TrainSettings
+from camplug.wsss.train.watch import Watch
+
+FILE = "deeplab.pt"
+
+
+@dataclass(frozen=True)
+class DeepLabTraining:
+    """How a DeepLab network is made of label pictures.
+
+    Args:
+        network: how it is built, and how it learns.
+        training: how long, and on which crops. Their side is best a multiple of 32: then the positions of the grid lie
+            on the image as they do in inference.
+        accumulate: batches per step of the optimizer (the published code: 2 of 5 images).
+
+    Raises:
+        InputError: less than one batch per step.
+    """
+
+    network: DeepLabSettings = field(default_factory=DeepLabSettings)
+    training: TrainSettings = field(
+        default_factory=lambda: TrainSettings(epochs=20, batch=10, crop=320, scales=(0.5, 1.5))
+    )
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise InputError(f"accumulate={self.accumulate}; give at least 1.")
+
+
+@dataclass
+class TrainedDeepLab:
+    """What a training brought.
+
+    Attributes:
+        network: on the model's device, in evaluation mode.
+        file: of it.
+        images: how many it was trained on.
+        losses: logged last; empty where nothing was left to train.
+        broken: images that it was not trained on, with the reasons.
+    """
+
+    network: DeepLab
+    file: Path
+    images: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+    broken: list[tuple[str, str]] = field(default_factory=list)
+
+
+def train_deeplab(
+    model: nn.Module,
+    data: SegmentationData,
+    labels: str | Path,
+    out: str | Path,
+    settings: DeepLabTraining | None = None,
+    *,
+    saliency: str | Path | Literal["contrast", "spectral"] | None = None,
+    preprocess: Preprocess | None = None,
+    workers: int = 0,
+    amp: bool = True,
+    log: Literal["csv", "tensorboard"] = "csv",
+    made_with: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> TrainedDeepLab:
+    """Train DeepLab on label pictures, and write `out`/deeplab.pt at last.
+
+    Stopped at any moment, the same call goes on after the last full epoch, and ends with the same network. Images
+    without a label picture are left out and told. Trains on the model's device; under torchrun several processes share
+    every batch. The model is left as it is.
+
+    Args:
+        model: a network to begin with: see `deeplab_over`.
+        data: the photographs; labels and masks are not read.
+        labels: folder of label pictures, NAME.png of the photograph's size: 0 background, c + 1 for class c, 255
+            ignored.
+        out: folder for checkpoints, losses and the network.
+        settings: of network and training.
+        saliency: what `settings.network.refinement` needs: a folder of grey pictures, or "contrast" or "spectral",
+            which need no model.
+        preprocess: how photographs are normalised, if the model does not say it itself.
+        workers: processes that load images beside the one that trains.
+        amp: half precision where it is safe; on CUDA only.
+        log: "csv", or "tensorboard", which needs that package.
+        made_with: "model" (a text for `camplug.load_model`) and "num_classes", if the model was built so; to be kept
+            with the network, see `save_deeplab`.
+        watch: is told how it goes.
+
+    Raises:
+        InputError: `out` holds a training of other settings; no image has labels; an option out of range; saliency
+            without its term, or the other way round.
+        ModelError: a model without feature maps, or that cannot have the output stride; the loss is no number any more.
+        KeyboardInterrupt: it was stopped by Ctrl-C.
+    """
+    settings = DeepLabTraining() if settings is None else settings
+    watch = Watch() if watch is None else watch
+    span, source = settings.training, Path(labels)
+    salient = _saliency(saliency, settings.network, data)
+    if not source.is_dir():
+        raise InputError(f"there is no folder of labels {str(source)!r}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(span.seed)
+        network = deeplab_over(model, data.classes, settings.network, preprocess=preprocess)
+    folder, file = TrainingFolder(out), Path(out) / FILE
+    folder.prepare(
+        {
+            "network": settings_of(network) | {"start": _fingerprint(network.body)},
+            "classes": list(data.classes),
+            "images": {"count": len(data), "list_sha256": list_sha256(data)},
+            "model": dict(made_with or {}),
+            "labels": _told(source),
+            "saliency": None if saliency is None else str(saliency),
+            "learning": asdict(settings.network),
+            "training": asdict(span) | {"accumulate": settings.accumulate},
+        }
+    )
+    weight = first_weight(model)
+    device = torch.device("cpu") if weight is None else weight.device
+    if file.exists():
+        watch.done(f"{file} was there")
+        built = bool(made_with and made_with.get("model"))
+        return TrainedDeepLab(load_deeplab(file, None if built else copy.deepcopy(model)).to(device), file)
+    indices, missing = label_pictures(source, data)
+    broken = [(name, f"there are no labels {str(source / f'{name}.png')!r}.") for name in missing]
+    if not indices:
+        raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {broken[0][1]}")
+    crops = LabelCrops(
+        data,
+        partial(read_picture, source, data),
+        normalizer(network.preprocess),
+        crop=span.crop,
+        scales=span.scales,
+        stride=1,
+        long_side=span.long_side,
+        seed=span.seed,
+        indices=indices,
+    )
+    items = SegmentationCrops(crops, salient)
+    check_batch(items, span.batch * settings.accumulate)
+    module = DeepLabModule(network, settings.network, ids=data.ids, seed=span.seed)
+    folder.settle()
+    with torch.random.fork_rng():
+        losses = fit(
+            module,
+            items,
+            Path(out) / "checkpoints",
+            epochs=span.epochs,
+            batch=span.batch,
+            device=str(device),
+            workers=workers,
+            progress=watch.bars,
+            amp=amp,
+            log=log,
+            accumulate=settings.accumulate,
+        )
+    last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    watch.done(f"training: {span.epochs} epochs of {len(items)} images; {last or 'made before'}")
+    network.to(device).eval().requires_grad_(True)
+    if share()[0] == 0:
+        save_deeplab(file, network, made_with or {})
+        watch.done(f"{file}: DeepLab with the head {network.kind} for {len(network.classes)} classes")
+    wait_for_the_others("deeplab")  # whoever comes back finds the file
+    return TrainedDeepLab(network, file, len(items), losses, broken)
+
+
+def _saliency(given: str | Path | None, settings: DeepLabSettings, data: SegmentationData) -> Saliency | None:
+    """The saliency of an image, where the loss has a term for it."""
+    if (given is not None) != (settings.refinement > 0):
+        given_what = "saliency without refinement" if given is not None else "refinement without saliency"
+        raise InputError(f"{given_what}: the activation-aware term needs both; give both, or neither.")
+    if given is None:
+        return None
+    from camplug.wsss.saliency import check_saliency, saliency_of
+
+    check_saliency(given, data)
+    return saliency_of(given)
+
+
+def _told(source: Path) -> dict[str, Any]:
+    """What is known of the labels."""
+    known = LabelFolder(source).settings() if (source / SETTINGS).exists() else {}
+    return {"folder": str(source.resolve()), **known}
+
+
+def _fingerprint(body: nn.Module) -> str:
+    """The first 16 digits of a SHA-256 of a body's weights, so that a training does not go on from another one's."""
+    digest = hashlib.sha256()
+    for name, tensor in body.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

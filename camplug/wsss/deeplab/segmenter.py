@@ -1,0 +1,177 @@
+"""The classes of a photograph's pixels by a trained network: several views, fused, then a dense CRF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from camplug.errors import InputError
+from camplug.plug import first_weight
+from camplug.wsss.crf import CRFSettings, DenseCRF, unary_from_scores
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.deeplab.crops import normalizer
+from camplug.wsss.deeplab.network import DeepLab
+from camplug.wsss.jobs import Report, for_each
+from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.store import LabelFolder
+
+UNLIKELY = 0.01
+Fuse: TypeAlias = Literal["mean", "max"]
+
+
+class Segmenter:
+    """Names the class of every pixel of a photograph.
+
+    Each view (a scale, mirrored or not) is resized (bicubic, as in training), filled up to whole positions at the right
+    and the bottom by repeating the edge, and its logits are read off at the centres of the photograph's pixels
+    (bilinear). Views are fused there.
+
+    Args:
+        network: is put into evaluation mode; runs on its device.
+        scales: factors of the photograph's size.
+        flip: also take each view's mirror image.
+        fuse: "mean" of the views' probabilities, or "max": the largest logit of each class, then softmax, as in the
+            code of the second DeepLab.
+        crf: a name in `camplug.wsss.crf.PRESETS` ("deeplab" for instance), settings, or None; it starts from the
+            probabilities, sees the photograph as it is, and leaves out classes below 0.01 at every pixel.
+        long_side: photographs are first brought to this size of the longer side, as in training; None keeps their own.
+
+    Raises:
+        InputError: an option out of its range.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        network: DeepLab,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        fuse: Fuse = "mean",
+        crf: str | CRFSettings | None = None,
+        long_side: int | None = None,
+    ) -> None:
+        if not scales or not all(0 < scale <= 8 for scale in scales):
+            raise InputError(f"scales={tuple(scales)}; give factors above 0, up to 8, such as 0.75,1,1.25.")
+        if fuse not in get_args(Fuse):
+            raise InputError(f"fuse={fuse!r}; allowed are {', '.join(get_args(Fuse))}.")
+        if long_side is not None and long_side < 1:
+            raise InputError(f"long_side={long_side}; give at least 1.")
+        self.network = network.eval().to(memory_format=torch.channels_last)
+        self.scales, self.flip, self.fuse = tuple(map(float, scales)), flip, fuse
+        self.crf, self.long_side = crf_settings(crf), long_side
+        self._normalized = normalizer(network.preprocess)
+
+    def scores(self, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The probabilities [K+1,H,W] of a photograph's pixels, background first; with a CRF those that it ends with.
+
+        Args:
+            photo: RGB uint8 [H,W,3].
+
+        Raises:
+            InputError: no such photograph.
+        """
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
+            raise InputError(f"the photograph is {photo.dtype} {list(photo.shape)}; give RGB uint8 [H,W,3].")
+        views = (logits for scale in self.scales for logits in self._views(photo, scale))
+        fused: Tensor
+        if self.fuse == "mean":  # one view in memory at a time
+            fused = reduce(torch.add, (logits.softmax(0) for logits in views))
+            fused = fused / (len(self.scales) * (2 if self.flip else 1))
+        else:
+            fused = reduce(torch.maximum, views).softmax(0)
+        probabilities: NDArray[np.float32] = fused.cpu().numpy()
+        if self.crf is not None:
+            probabilities = _refined(photo, probabilities, self.crf)
+        return probabilities
+
+    def __call__(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The labels [H,W] of a photograph, uint8: 0 background, c + 1 for class c."""
+        return np.asarray(self.scores(photo).argmax(0), np.uint8)
+
+    @torch.no_grad()
+    def _views(self, photo: NDArray[np.uint8], scale: float) -> list[Tensor]:
+        """The logits [K+1,H,W] of one scale, without and with mirroring."""
+        height, width = photo.shape[:2]
+        factor = scale * (1.0 if self.long_side is None else self.long_side / max(height, width))
+        size = (max(1, round(height * factor)), max(1, round(width * factor)))
+        picture = Image.fromarray(photo)
+        if size != (height, width):
+            picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)
+        weight = first_weight(self.network)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+        x = self._normalized(pixels if weight is None else pixels.to(weight.device))
+        if self.flip:
+            x = torch.cat([x, x.flip(-1)])
+        stride = self.network.stride
+        filled = F.pad(x, (0, -size[1] % stride, 0, -size[0] % stride), mode="replicate")
+        filled = filled if weight is None else filled.to(weight.dtype)
+        logits = self.network(filled.contiguous(memory_format=torch.channels_last)).float()
+        full = read_off(logits, size, (filled.shape[2], filled.shape[3]), (height, width))
+        return [full[0], full[1].flip(-1)] if self.flip else [full[0]]
+
+
+def _refined(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: CRFSettings) -> NDArray[np.float32]:
+    """The probabilities that a dense CRF ends with; its time grows with the classes, and those that are unlikely at
+    every pixel stay so, so they are left out and end with 0."""
+    peaks = probabilities.max((1, 2))
+    likely = peaks >= min(UNLIKELY, float(peaks.max()))
+    refined = np.zeros_like(probabilities)
+    refined[likely] = DenseCRF(photo, crf).refine(unary_from_scores(probabilities[likely]))
+    return refined
+
+
+def read_off(grid: Tensor, shown: tuple[int, int], covered: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Maps on a grid, read off at the centres of a picture's pixels (bilinear, the edge repeated).
+
+    Args:
+        grid: [N,C,h,w], over a view of `covered` pixels.
+        shown: how much of the view, from its top left, is the picture.
+        covered: (height, width) of the view.
+        size: (height, width) of the picture.
+
+    Returns:
+        [N,C,height,width].
+
+    >>> read_off(torch.tensor([[[[0.0, 1.0]]]]), (4, 6), (4, 8), (2, 3))
+    tensor([[[[0.0000, 0.2500, 0.7500],
+              [0.0000, 0.2500, 0.7500]]]])
+    """
+    places = []
+    for axis in (0, 1):
+        pixels = (torch.arange(size[axis], device=grid.device, dtype=grid.dtype) + 0.5) / size[axis]
+        places.append(2 * pixels * shown[axis] / covered[axis] - 1)
+    rows, columns = torch.meshgrid(*places, indexing="ij")
+    where = torch.stack([columns, rows], -1)[None].expand(len(grid), -1, -1, -1)
+    return F.grid_sample(grid, where, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def make_predictions(
+    segmenter: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+    data: SegmentationData,
+    folder: LabelFolder,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    step: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """Make the label picture of every image.
+
+    Resumable, in shares, past broken images: see `camplug.wsss.jobs.for_each`.
+
+    Args:
+        segmenter: from a photograph, RGB uint8 [H,W,3], to its labels [H,W]; a `Segmenter` for instance.
+        data: the photographs; labels and masks are not read.
+        folder: where label pictures go; see `LabelFolder.prepare`.
+        shard: (r, n): every n-th image, starting from the r-th.
+        step: told after every image.
+
+    Raises:
+        InputError: a place that cannot be written.
+    """
+    return for_each(data, folder, lambda i: segmenter(np.asarray(data.photo(i))), shard=shard, step=step)

@@ -1,0 +1,81 @@
+"""How a DeepLab network is built and how it learns, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from camplug.errors import InputError
+from camplug.plug.dense import checked_stride
+from camplug.wsss.train.schedule import Schedule
+
+Head = Literal["large-fov", "aspp", "v3+"]
+HEADS = get_args(Head)
+
+
+def usual_schedule() -> Schedule:
+    """SGD as the second DeepLab is trained with: here 0.9 is the momentum and the power of the decay, both."""
+    return Schedule("sgd", lr=2.5e-4, momentum=0.9, weight_decay=5e-4, power=0.9)
+
+
+@dataclass(frozen=True)
+class DeepLabSettings:
+    """How a DeepLab network is built and how it learns; by default like the second one (Chen et al., PAMI 2018).
+
+    Args:
+        head: "large-fov" (DeepLab of 2015), "aspp" (of PAMI 2018) or "v3+" (ECCV 2018, with a decoder at stride 4).
+        output_stride: pixels per position of the body's last map, by dilation: 8 or 16; none leaves it as built.
+        width: channels inside of the heads large-fov (1024 in the paper) and v3+.
+        dilations: of the 3x3 convolutions in the head; none for the usual ones, which are given at a stride of 8 (12;
+            6,12,18,24; 12,24,36) and halved at 16.
+        loss: "ce", cross-entropy over all pixels, or "balanced", half of it over background, half over objects.
+        loss_scales: of the images whose losses are added in training; where there are several, that of their maps'
+            largest logits comes to them: 1,0.75,0.5 for the paper.
+        batch_norm: "fixed" keeps the body's as it is, statistics, scales and shifts; "train" is for networks that begin
+            at random. A head's own is always trained.
+        cut: no gradient before this: layers up to the last map of this stride (8, say), or up to the layer of this
+            name, stay as they are; none trains all.
+        head_lr: learning rate of the head's weights relative to the body's; its biases have twice that and no weight
+            decay.
+        schedule: of the body. The published code updates the rate at every 10th step, this one at every step.
+        refinement: alpha, the weight of the activation-aware term (0.08 in the paper); 0 leaves it out.
+        saliency_threshold: a pixel of less saliency than this is background.
+
+    Raises:
+        InputError: an option out of its range.
+    """
+
+    head: Head = "aspp"
+    output_stride: int | None = 16
+    width: int = 256
+    dilations: tuple[int, ...] | None = None
+    loss: Literal["ce", "balanced"] = "ce"
+    loss_scales: tuple[float, ...] = (1.0,)
+    batch_norm: Literal["train", "fixed"] = "fixed"
+    cut: int | str | None = None
+    head_lr: float = 10.0
+    schedule: Schedule = field(default_factory=usual_schedule)
+    refinement: float = 0.0
+    saliency_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("head", HEADS), ("loss", ("ce", "balanced")), ("batch_norm", ("train", "fixed"))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name}={getattr(self, name)!r}; allowed are {', '.join(allowed)}.")
+        if self.output_stride is not None:
+            checked_stride(self.output_stride)
+        if self.width < 1:
+            raise InputError(f"width={self.width}; give at least 1.")
+        if self.dilations is not None and (not self.dilations or min(self.dilations) < 1):
+            raise InputError(f"dilations={self.dilations}; give whole numbers from 1 on, or none for the usual ones.")
+        if self.head == "large-fov" and self.dilations is not None and len(self.dilations) != 1:
+            raise InputError(f"dilations={self.dilations}; the head large-fov has one.")
+        if not self.loss_scales or not all(0 < scale <= 4 for scale in self.loss_scales):
+            raise InputError(f"loss_scales={self.loss_scales}; give factors above 0, up to 4, such as 1,0.75,0.5.")
+        for name in ("head_lr", "refinement"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}={getattr(self, name)}; give 0 or more.")
+        if not 0 < self.saliency_threshold <= 1:
+            raise InputError(f"saliency_threshold={self.saliency_threshold}; give a value above 0, at most 1.")
+        if isinstance(self.cut, int) and self.cut < 1:
+            raise InputError(f"cut={self.cut}; give a stride in pixels such as 8, the name of a layer, or none.")

@@ -1,0 +1,158 @@
+"""`camplug train deeplab` and `camplug segment`: from label pictures to scored predictions, and refusals."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from commands import good, refused, run
+
+from camplug.wsss.data import open_data
+from camplug.wsss.pseudo import LabelFolder
+
+MODEL = ["--model", "timm:resnet10t", "--num-classes", "3"]
+TRAIN = [
+    *("--data", "scenes:8", "--epochs", "1", "--batch", "4", "--crop", "64", "--scales", "0.75,1"),
+    *("--lr", "0.001", "--device", "cpu"),
+]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*self.log.*")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Labels, and the state dict of a network to begin with."""
+    import timm
+
+    root = tmp_path_factory.mktemp("deeplab")
+    data = open_data("scenes:8", None)
+    folder = LabelFolder(root / "labels")
+    folder.prepare({"classes": list(data.classes)})
+    for i, name in enumerate(data.ids):
+        folder.save(name, data.mask(i))
+    torch.manual_seed(0)
+    torch.save(timm.create_model("resnet10t", num_classes=3).state_dict(), root / "start.pth")
+    return root
+
+
+def train(place, out, *more):
+    given = [place / "labels", *TRAIN, *MODEL, "--checkpoint", place / "start.pth", "--out", out]
+    return "train", "deeplab", *given, *more
+
+
+@pytest.fixture(scope="module")
+def trained(place):
+    said = good(*train(place, place / "net", "--json"))
+    return json.loads(said.stdout)
+
+
+def test_from_labels_to_a_score(place, trained, tmp_path):
+    assert trained["file"] == str(place / "net" / "deeplab.pt")
+    assert (trained["images"], trained["broken"]) == (8, [])
+    assert trained["losses"]["loss"] > 0
+    again = good(*train(place, place / "net"))
+    assert again.stdout == f"{place / 'net' / 'deeplab.pt'} was there\n"
+    given = ["--weights", trained["file"], "--data", "scenes:3", "--device", "cpu", "--out", tmp_path / "p"]
+    said = json.loads(good("segment", *given, "--scales", "0.75,1", "--flip", "--json").stdout)
+    assert (said["made"], said["found"], said["broken"]) == (3, 0, [])
+    settings = json.loads((tmp_path / "p" / "settings.json").read_text())
+    assert settings["scales"] == [0.75, 1.0]
+    assert settings["flip"] is True
+    assert settings["holds"] == "labels"
+    said = good("segment", *given, "--scales", "0.75,1", "--flip")
+    assert "0 labels made, 3 were there" in said.stdout
+    assert "of other settings: flip differs" in refused("segment", *given, "--scales", "0.75,1")
+    report = json.loads(good("evaluate", tmp_path / "p", "--data", "scenes:3", "--json").stdout)
+    assert report["images_listed"] == 3
+
+
+def test_shares_make_what_one_process_makes(trained, tmp_path, monkeypatch):
+    given = ["--weights", trained["file"], "--data", "scenes:5", "--device", "cpu", "--crf", "deeplab"]
+    good("segment", *given, "--out", tmp_path / "one")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        said = json.loads(good("segment", *given, "--out", tmp_path / "two", "--json").stdout)
+        assert (said["shard"], said["made"]) == ([int(rank), 2], 3 - int(rank))
+    names = open_data("scenes:5", None).ids
+    one, two = (LabelFolder(tmp_path / part) for part in ("one", "two"))
+    assert all(np.array_equal(one.file(n).read_bytes(), two.file(n).read_bytes()) for n in names)
+
+
+def test_a_file_of_options(place, tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("head: v3+\nwidth: 8\nloss_scales: [1, 0.5]\nloss: balanced\noutput_stride: none\ncut: 8\n")
+    good(*train(place, tmp_path / "net", "--config", file))
+    told = json.loads((tmp_path / "net" / "settings.json").read_text())
+    assert (told["learning"]["head"], told["learning"]["loss_scales"], told["learning"]["cut"]) == ("v3+", [1, 0.5], 8)
+    assert told["network"]["output_stride"] is None
+    file.write_text("scales: [1, 1.5]\nflip: true\nfuse: max\nlong_side: 64\n")
+    weights = tmp_path / "net" / "deeplab.pt"
+    good("segment", "-w", weights, "--data", "scenes:1", "--config", file, "-o", tmp_path / "p", "--device", "cpu")
+    told = json.loads((tmp_path / "p" / "settings.json").read_text())
+    assert (told["scales"], told["flip"], told["fuse"], told["long_side"]) == ([1.0, 1.5], True, "max", 64)
+
+
+def test_on_a_trained_classifier(place, tmp_path):
+    start = [*MODEL, "--checkpoint", place / "start.pth", "--out", tmp_path / "classifier", "--device", "cpu"]
+    good("train", "classifier", "--data", "scenes:8", *start, "--epochs", "1", "--batch", "4", "--crop", "64")
+    given = [place / "labels", *TRAIN, "--out", tmp_path / "net", "--refinement", "0.08", "--saliency", "contrast"]
+    said = good("train", "deeplab", *given, "--model", tmp_path / "classifier" / "classifier.pt")
+    assert "DeepLab with the head aspp for 6 classes" in said.stdout
+    network = tmp_path / "net" / "deeplab.pt"
+    made = torch.load(network, weights_only=True)
+    assert (made["format"], made["made_with"]) == (
+        "camplug deeplab 1",
+        {"model": "timm:resnet10t", "num_classes": 3},
+    )
+    good("segment", "-w", network, "--data", "scenes:1", "-o", tmp_path / "p", "--device", "cpu")
+
+
+def test_images_without_labels_are_listed(place, tmp_path):
+    given = [place / "labels", *TRAIN, *MODEL, "--checkpoint", place / "start.pth", "--out", tmp_path / "net"]
+    given[given.index("scenes:8")] = "scenes:9"
+    said = run("train", "deeplab", *given)
+    assert said.exit_code == 1
+    assert said.stderr.startswith("skipped: there are no labels")
+    assert (tmp_path / "net" / "deeplab.pt").exists()
+
+
+def test_what_training_refuses(place, tmp_path):
+    assert "the folder of labels is missing" in refused("train", "deeplab", "--data", "scenes:8")
+    assert "--data is missing" in refused("train", "deeplab", place / "labels")
+    assert "there is no folder of labels" in refused(
+        *(a if a != place / "labels" else tmp_path / "no" for a in train(place, tmp_path / "net"))
+    )
+    assert "head='fcn'; allowed are" in refused(*train(place, tmp_path / "net", "--head", "fcn"))
+    assert "give 2 numbers separated by commas" in refused(*train(place, tmp_path / "net", "--scales", "1"))
+    assert "--workers -1; give 0 or more." in refused(*train(place, tmp_path / "net", "--workers", "-1"))
+    assert "refinement without saliency" in refused(*train(place, tmp_path / "net", "--refinement", "0.1"))
+    assert "num_classes = 0; give at least 1." in refused(
+        "train", "deeplab", place / "labels", *TRAIN, "--config", _written(tmp_path, "num_classes: 0")
+    )
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "settings.json").write_text('{"classes": ["cat"]}')
+    assert "the labels were made for other data: they have class 0 = 'cat'" in refused(
+        "train", "deeplab", tmp_path / "labels", *TRAIN, *MODEL
+    )
+
+
+def _written(folder, text):
+    (folder / "options.yaml").write_text(text + "\n")
+    return folder / "options.yaml"
+
+
+def test_what_segmenting_refuses(trained, tmp_path):
+    weights = ["--weights", trained["file"]]
+    on = ["--data", "scenes:1", "--device", "cpu", "--out", tmp_path / "p"]
+    assert "--weights is missing" in refused("segment", *on)
+    assert "--data is missing" in refused("segment", *weights)
+    assert "there is no file 'none.pt'; `camplug train deeplab` makes it." in refused("segment", "-w", "none.pt", *on)
+    assert "scales = 'a,b' cannot be read" in refused("segment", *weights, *on, "--scales", "a,b")
+    assert "give factors above 0" in refused("segment", *weights, *on, "--scales", "0")
+    assert "fuse='sum'; allowed are mean, max." in refused("segment", *weights, *on, "--fuse", "sum")
+    assert "--crf 'x'; allowed are" in refused("segment", *weights, *on, "--crf", "x")
+    other = ["--data", "scenes:1", "--device", "nowhere", "--out", tmp_path / "p"]
+    assert "the device 'nowhere' is not available here" in refused("segment", *weights, *other)

@@ -1,0 +1,79 @@
+"""Processes of torchrun meet and tell each other things: often, around and within a process group."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from camplug.errors import InputError
+from camplug.wsss.jobs import exchange, wait_for_the_others
+
+MEETING = """
+import json, sys, time
+import torch, torch.distributed as dist
+from camplug.wsss.jobs import exchange, share, wait_for_the_others
+rank, world = share()
+told = [exchange("first", f"r{rank}"), exchange("first", f"again {rank} \u00e4")]
+dist.init_process_group("gloo")
+told.append(exchange("within", str(rank)))
+total = torch.tensor([rank + 1.0])
+dist.all_reduce(total)
+if rank == 0:
+    time.sleep(0.5)
+    open(sys.argv[1], "w").write("done")
+wait_for_the_others("file")
+told.append([open(sys.argv[1]).read(), str(total.item())])
+dist.destroy_process_group()
+told.append(exchange("after"))
+wait_for_the_others("end", needed=False)
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_processes_meet_as_often_as_they_want(alone, tmp_path):
+    """The words are left in the first process itself, which is harder than with torchrun's own store."""
+    base = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    base |= {"TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", MEETING, str(tmp_path / "file")]
+    started = [
+        subprocess.Popen(
+            command, env={**os.environ, **base, "RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    expected = [["r0", "r1"], ["again 0 \u00e4", "again 1 \u00e4"], ["0", "1"], ["done", "3.0"], ["", ""]]
+    assert [json.loads(out) for out, _ in said] == [expected] * 2
+
+
+def test_one_process_waits_for_nobody(alone):
+    assert exchange("alone", "text") == ["text"]
+    wait_for_the_others("alone")
+
+
+def test_shares_without_torchrun_cannot_meet(alone):
+    alone.setenv("RANK", "1")
+    alone.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="not by torchrun, by which processes find each other"):
+        wait_for_the_others("work")
+    wait_for_the_others("work", needed=False)
