@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import camplug
-from camplug.cli import compare, evaluate, explain, listing, pseudo_labels, seeds, train
+from camplug.cli import compare, evaluate, explain, listing, pseudo_labels, seeds, segment, train, wsss
 
 app = typer.Typer(
     name="camplug",
@@ -21,7 +21,9 @@ app.command("compare")(compare.compare)
 app.command("seeds")(seeds.seeds)
 app.add_typer(train.app)
 app.command("pseudo-labels")(pseudo_labels.pseudo_labels)
+app.command("segment")(segment.segment)
 app.command("evaluate")(evaluate.evaluate)
+app.add_typer(wsss.app)
 app.command("methods")(listing.methods)
 app.command("models")(listing.models)
 

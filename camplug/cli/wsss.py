@@ -1,0 +1,237 @@
+"""`camplug wsss`: the whole road from image labels to a segmentation network, by a recipe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from camplug.cli import common
+from camplug.cli.seeds import device_of
+from camplug.cli.shown import Shown, stoppable
+from camplug.cli.walk import need_lightning
+from camplug.errors import InputError
+from camplug.wsss.jobs import share
+
+if TYPE_CHECKING:
+    from camplug.wsss.recipe import Recipe, Row
+
+app = typer.Typer(
+    name="wsss",
+    help="Run the whole road from image labels to a segmentation network.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DEMO = "scenes"
+Out: TypeAlias = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="runs/RECIPE")
+]
+Set: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="SECTION.SETTING=VALUE in place of what the recipe says; repeat for more.", show_default=False
+    ),
+]
+DataRoot: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="What ${NAME} stands for in the recipe's data.", show_default="the variable of that name"),
+]
+Workers: TypeAlias = Annotated[int, typer.Option(min=0, help="Processes that load images in trainings.")]
+Dry: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs; do nothing.")]
+Probe: TypeAlias = Annotated[bool, typer.Option("--probe/--no-probe", help="With --dry-run: measure to estimate.")]
+Opened: TypeAlias = Annotated[bool, typer.Option("--open/--no-open", help="Show the report in a browser at the end.")]
+
+
+@app.command("run")
+def run(  # noqa: PLR0917
+    recipe: Annotated[Path, typer.Argument(help="A .yaml or .toml file, or a name of `camplug wsss recipes`.")],
+    out: Out = None,
+    set_: Set = None,
+    data_root: DataRoot = None,
+    device: common.BestDevice = None,
+    workers: Workers = 0,
+    dry_run: Dry = False,
+    probe: Probe = True,
+    open_: Opened = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Run a recipe: classifier, seeds, refinement, pseudo-labels, DeepLab, scores; writes OUT/report.html, .json, .md.
+
+    Stopped at any moment, the same command goes on where it was. After a change only what depends on it is made again.
+    Under torchrun the processes share all stages: torchrun --nproc-per-node 2 -m camplug wsss run ...
+    Broken images are listed in the report, exit code 1.
+    """
+    with stoppable(), common.plain_errors():
+        need_lightning()
+        from camplug.wsss.recipe import read_recipe
+
+        found = read_recipe(recipe, set_ or (), data_root)
+        folder = Path("runs") / found.name if out is None else out
+        if dry_run:
+            _plan(found, folder, probe, device, as_json)
+        else:
+            _run(found, folder, device, workers, open_, as_json)
+
+
+@app.command("demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path("runs/demo"),
+    set_: Set = None,
+    device: common.BestDevice = None,
+    dry_run: Dry = False,
+    open_: Opened = True,
+    as_json: common.AsJson = False,
+) -> None:
+    """Go the whole road on scenes drawn on the spot, in a few minutes and without a download, and show the report.
+
+    The recipe is "scenes" of `camplug wsss recipes`. Stopped at any moment, the same command goes on where it was.
+    """
+    with stoppable(), common.plain_errors():
+        need_lightning()
+        from camplug.wsss.recipe import read_recipe
+
+        found = read_recipe(DEMO, set_ or ())
+        if dry_run:
+            _plan(found, out, True, device, as_json)
+        else:
+            _run(found, out, device, 0, open_ and not as_json, as_json)
+
+
+@app.command("recipes")
+def recipes(as_json: common.AsJson = False) -> None:
+    """List the recipes that come with camplug; copy one from the folder that is named at the end to change it."""
+    with common.plain_errors():
+        need_lightning()
+        import camplug.wsss.recipe as of
+        from camplug.wsss.recipe import shipped
+
+        found = shipped()
+        folder = Path(str(of.__file__)).parent / "recipes"
+        if as_json:
+            common.print_json({"folder": str(folder), "recipes": found})
+            return
+        from rich.table import Table
+
+        table = Table("recipe", "what it is")
+        for name, title in found.items():
+            table.add_row(common.escaped(name), common.escaped(title))
+        common.out.print(table)
+        common.out.print(common.escaped(str(folder)), soft_wrap=True)
+
+
+def _run(recipe: Recipe, out: Path, device: str | None, workers: int, show: bool, as_json: bool) -> None:
+    """Run, and tell what came out."""
+    from camplug.wsss.recipe import run_recipe
+
+    rank, _ = share()
+    watch = Shown(as_json or rank > 0)
+    report = run_recipe(recipe, out, device=device_of(device, rank), workers=workers, watch=watch)
+    if rank:
+        return
+    page = (out / "report.html").resolve()
+    broken = sum(len(row["broken"]) for row in report["stages"])
+    if as_json:
+        common.print_json(report)
+    else:
+        _show_scores(report)
+        common.out.print(common.escaped(f"report: {page}"), soft_wrap=True)
+    if show and _has_display():
+        import webbrowser
+
+        webbrowser.open(page.as_uri())
+    if broken:
+        common.err.print(f"[bold red]skipped:[/] {broken} images at some stage; the report lists them.")
+        raise typer.Exit(1)
+
+
+def _show_scores(report: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table("product", "list")
+    for column in ("mIoU", "threshold"):
+        table.add_column(column, justify="right")
+    for score in report["scores"]:
+        value = score["miou"][score["convention"]]
+        table.add_row(
+            score["stage"].removeprefix("evaluate "),
+            score["list"],
+            "-" if value is None else f"{100 * value:.1f}",
+            f"{score['threshold']:.3g}" if "threshold" in score else "",
+        )
+    common.out.print(table)
+
+
+def _has_display() -> bool:
+    """Whether a browser could show anything."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _plan(recipe: Recipe, out: Path, probe: bool, device: str | None, as_json: bool) -> None:
+    """Tell what a run would do."""
+    from dataclasses import asdict
+
+    from camplug.wsss.recipe import plan_of
+
+    where = device_of(device, 0)
+
+    def told(stage: str) -> None:
+        if common.err.is_terminal and not as_json:
+            common.err.print(common.escaped(f"probing {stage} ..."))
+
+    rows = plan_of(recipe, out, probe=probe, device=where, told=told)
+    free = shutil.disk_usage(next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())).free
+    total = {key: sum(getattr(row, key) or 0 for row in rows) for key in ("seconds", "bytes")}
+    if as_json:
+        common.print_json(
+            {"recipe": recipe.name, "device": where, "stages": [asdict(row) for row in rows]}
+            | {f"total_{key}": value if probe else None for key, value in total.items()}
+            | {"free_bytes": free}
+        )
+        return
+    _show_plan(rows, probe)
+    if probe:
+        common.out.print(
+            f"about {_time(total['seconds'])} on {where} in one process, {_size(total['bytes'])} of disk "
+            f"({_size(free)} free). Measured: one or two images, or one training step with two images at the real "
+            "crop, of networks without their weights; scaled: all that follows from the numbers of images, epochs and "
+            "batches, and what the notes say.",
+            soft_wrap=True,
+        )
+        if total["bytes"] > free:
+            raise InputError(f"{str(out)!r}: the disk has {_size(free)} free, and the run needs about more than that.")
+
+
+def _show_plan(rows: list[Row], probe: bool) -> None:
+    from rich.table import Table
+
+    table = Table("stage", "state")
+    for column in ("images", "epochs", *(("time", "disk", "memory") if probe else ())):
+        table.add_column(column, justify="right")
+    table.add_column("notes", style="dim")
+    for row in rows:
+        images = "?" if row.images is None else f"{row.images:,}"
+        costs = [_time(row.seconds), _size(row.bytes), _size(row.memory)] if probe else []
+        notes = common.escaped("; ".join(row.notes))
+        table.add_row(row.stage, row.state, images, "" if row.epochs is None else str(row.epochs), *costs, notes)
+    common.out.print(table)
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: float | None) -> str:
+    if count is None:
+        return "-"
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"

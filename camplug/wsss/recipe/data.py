@@ -1,0 +1,146 @@
+"""The lists of images that a recipe names, and who may open their masks."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from camplug.errors import InputError
+from camplug.wsss.data import COCO, VOC, VOC_CLASSES, Folder, Scenes, SegmentationData, open_data
+from camplug.wsss.data.scenes import Scene
+from camplug.wsss.jobs import list_sha256
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST_KEPT = 2000  # scenes in memory
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+KINDS: dict[str, Any] = {"voc": VOC, "coco": COCO, "folder": Folder}
+# of each kind where it is not on disk: height and width, classes of an image, all classes
+USUAL: dict[str, tuple[tuple[int, int], float, int]] = {
+    "voc": ((375, 500), 1.5, len(VOC_CLASSES)),
+    "coco": ((480, 640), 2.9, 80),
+    "scenes": ((96, 96), 1.8, 6),
+    "folder": ((375, 500), 1.5, 20),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A list of images.
+
+    Args:
+        data: as for `camplug.wsss.data.open_data`.
+        split: likewise.
+        options: of the data set's class: those of `Scenes` for instance, or masks of `VOC`.
+        images: how many there are, for a dry run without the data.
+        size: height and width of a usual one, likewise.
+    """
+
+    data: str
+    split: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    images: int | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def kind(self) -> str:
+        """What "voc:PATH" begins with; "folder" for a bare path."""
+        kind, colon, _ = self.data.partition(":")
+        return kind if colon and kind in USUAL else "folder"
+
+    def open(self) -> SegmentationData:
+        """The data set.
+
+        Raises:
+            InputError: it is not there; options that it does not have.
+        """
+        kind, _, rest = self.data.partition(":")
+        if not self.options and kind != "scenes":
+            return open_data(self.data, self.split)
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
+        if options.get("labels") == "masks":
+            raise InputError("labels: masks would open masks to learn from; labels come from annotations here.")
+        try:
+            if kind == "scenes":
+                count, _, seed = rest.partition(":")
+                return Drawn(int(count), seed=int(seed or 0), **options)
+            if kind not in KINDS:
+                raise InputError(f"{self.data!r}: options need the kind, as in voc:PATH; {', '.join(USUAL)}.")
+            given = {} if self.split is None else {"split": self.split}
+            found: SegmentationData = KINDS[kind](rest, **given, **options)
+            return found
+        except (TypeError, ValueError) as error:
+            raise InputError(f"options of {self.data!r} cannot be used ({error}).") from None
+
+
+class Drawn(Scenes):
+    """Scenes that are drawn once: every epoch asks for them again, and drawing takes longer than a training step."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._kept: dict[int, Scene] = {}
+
+    @override
+    def _scene(self, i: int) -> Scene:
+        if i not in self._kept:
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.clear()
+            self._kept[i] = super()._scene(i)
+        return self._kept[i]
+
+
+class View(SegmentationData):
+    """A data set as a stage may see it: some of its images, and masks only where it scores.
+
+    Args:
+        data: the data set.
+        masks: whether masks may be opened.
+        indices: of the images; None keeps all.
+    """
+
+    def __init__(self, data: SegmentationData, masks: bool, indices: Sequence[int] | None = None) -> None:
+        self.data, self.indices = data, range(len(data)) if indices is None else indices
+        self.classes = data.classes
+        self.ids = data.ids if indices is None else tuple(data.ids[i] for i in indices)
+        self.has_masks = masks and data.has_masks
+
+    @override
+    def labels(self, i: int) -> tuple[int, ...]:
+        return self.data.labels(self.indices[self._checked(i)])
+
+    @override
+    def photo(self, i: int) -> Image:
+        return self.data.photo(self.indices[self._checked(i)])
+
+    @override
+    def mask(self, i: int) -> NDArray[np.uint8]:
+        if not self.has_masks:
+            raise InputError("masks are opened by stages that score, and by no other.")
+        return self.data.mask(self.indices[self._checked(i)])
+
+
+def identity(part: Part, data: SegmentationData) -> dict[str, Any]:
+    """What tells the images of a list from those of another one, wherever they lie."""
+    found: dict[str, Any] = {"kind": type(data).__name__, "list_sha256": list_sha256(data), "images": len(data)}
+    found |= {"classes": hashlib.sha256("\n".join(data.classes).encode()).hexdigest()[:16]}
+    return found | {"options": dict(part.options)}
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """Numbers of images spread evenly over a list.
+
+    >>> evenly(100, 4)
+    [12, 37, 62, 87]
+    >>> evenly(2, 10)
+    [0, 1]
+    """
+    wanted = min(count, wanted)
+    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]

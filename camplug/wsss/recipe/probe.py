@@ -1,0 +1,398 @@
+"""What a stage costs, found by doing a little of it: an image or two, one training step at the real crop."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from torch import nn
+from torch.utils.data import default_collate
+from typing_extensions import override
+
+import camplug
+from camplug.metrics import ConfusionMatrix, ThresholdSweep
+from camplug.models import load_model
+from camplug.wsss.classifier.learning import Learning, Span
+from camplug.wsss.classifier.method import Method
+from camplug.wsss.classifier.network import over, reading
+from camplug.wsss.classifier.pictures import Pictures
+from camplug.wsss.crf import CRFSettings, DenseCRF
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.deeplab import DeepLabTraining, Segmenter, deeplab_over, multiscale_loss
+from camplug.wsss.deeplab.module import DeepLabModule
+from camplug.wsss.fpr.method import FPR
+from camplug.wsss.irn import IRN, ir_labels
+from camplug.wsss.irn.run import IRNTraining
+from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold
+from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.psa import AffinityNet, alpha_labels
+from camplug.wsss.psa.run import PSATraining
+from camplug.wsss.recipe.sections import METHODS, Network
+from camplug.wsss.recipe.settings import restored
+from camplug.wsss.recipe.stages import OF_MAPS, Stage
+from camplug.wsss.seeds import Seed, SeedFolder, make_seeds
+from camplug.wsss.train import Backbone, Crop
+
+FEW = 2  # images of a training step
+SMALL = 64  # pixels of a step before it, which is not counted
+
+
+@dataclass
+class Cost:
+    """What one unit of a stage's work costs.
+
+    Attributes:
+        seconds: of an image; in trainings of an image in an epoch.
+        fixed: seconds of what is done once for every image beside.
+        bytes: on disk of an image, or of the whole stage where it is a training.
+        memory: bytes at its peak; of a training's own batch.
+        scaled: what is not measured but reckoned.
+    """
+
+    seconds: float
+    fixed: float = 0.0
+    bytes: float = 0.0
+    memory: float = 0.0
+    scaled: list[str] = field(default_factory=list)
+
+
+class Blank(SegmentationData):
+    """Pictures of clouds of a usual size, where a data set is not on disk.
+
+    Args:
+        size: height and width.
+        classes: how many.
+        shown: how many an image shows.
+    """
+
+    has_masks = False
+
+    def __init__(self, size: tuple[int, int], classes: int, shown: float) -> None:
+        self.size, self.shown = size, max(1, min(classes, round(shown)))
+        self.classes = tuple(f"class {c}" for c in range(classes))
+        self.ids = tuple(f"blank{i}" for i in range(2 * FEW))
+
+    @override
+    def labels(self, i: int) -> tuple[int, ...]:
+        return tuple(range(self.shown))
+
+    @override
+    def photo(self, i: int) -> Image.Image:
+        planes = [clouds(self.size, 3 * i + c) for c in range(3)]
+        return Image.fromarray((255 * np.stack(planes, -1)).astype(np.uint8))
+
+    @override
+    def mask(self, i: int) -> NDArray[np.uint8]:
+        return np.zeros(self.size, np.uint8)
+
+
+def clouds(size: tuple[int, int], seed: int) -> NDArray[np.float32]:
+    """A smooth plane from 0 to 1."""
+    small = np.random.default_rng(seed).random((max(2, size[0] // 16), max(2, size[1] // 16)))
+    plane = ndimage.zoom(small, (size[0] / small.shape[0], size[1] / small.shape[1]), order=1)
+    plane = np.clip(plane[: size[0], : size[1]], 0, 1)
+    return np.asarray(np.pad(plane, [(0, size[0] - plane.shape[0]), (0, size[1] - plane.shape[1])], "edge"), np.float32)
+
+
+class Probe:
+    """Does a little of each stage, with networks as they are built, whatever their weights.
+
+    Args:
+        data: what stands for the images of a stage.
+        device: that networks run on.
+    """
+
+    def __init__(self, data: SegmentationData, device: str = "cpu") -> None:
+        self.data, self.device = data, device
+        self.photos = [np.asarray(data.photo(i)) for i in range(min(FEW, len(data)))]
+        shown = [max(1, len(data.labels(i))) for i in range(len(self.photos))]
+        self.shown = max(shown)
+        self.models: dict[str, nn.Module] = {}
+
+    def cost(self, stage: Stage) -> Cost:
+        """What a stage costs."""
+        found: Cost = getattr(self, stage.kind)(stage)
+        return found
+
+    def network(self, stage: Stage) -> nn.Module:
+        """The network of a stage, built without weights."""
+        key = json.dumps({k: v for k, v in stage.settings.items() if k == "network"}) + (
+            stage.inputs["network"].name if "network" in stage.inputs else ""
+        )
+        if key not in self.models:
+            self.models[key] = self._network(stage).to(self.device)
+        return self.models[key]
+
+    def _network(self, stage: Stage) -> nn.Module:
+        if "network" in stage.inputs:
+            return self.classifier_of(stage.inputs["network"])
+        named = restored(Network, stage.settings["network"])
+        return load_model(named.model, num_classes=named.num_classes, pretrained=False)
+
+    def classifier_of(self, stage: Stage) -> nn.Module:
+        """The untrained classifier of a stage that trains one."""
+        s = stage.settings
+        method = self.method_of(stage)
+        return over(
+            self.network(stage), self.data.classes, neck=method.neck(), output_stride=s["output_stride"], keep_head=False
+        )
+
+    def method_of(self, stage: Stage) -> Method:
+        """How a stage trains a classifier."""
+        given = stage.settings["method"]
+        return restored(METHODS[given["name"]], {k: v for k, v in given.items() if k != "name"})
+
+    def classifier(self, stage: Stage) -> Cost:
+        """A training step of a classifier."""
+        method, span = self.method_of(stage), restored(Span, stage.settings["span"])
+        learning = restored(Learning, stage.settings["learning"])
+        scaled = []
+        one = Method() if isinstance(method, FPR) else method
+
+        def step(crop: int, count: int) -> Callable[[], None]:
+            network: Any = self.classifier_of(stage).to(self.device)
+            pictures = Pictures(self.data, crop=crop, sides=span.sides, mean=network.preprocess.mean)
+            items = one.items(pictures)
+            module = one.module(network, learning, pictures).to(self.device).train()
+            batch = default_collate([items[0, i % len(items)] for i in range(max(1, count // one.group))])
+            return lambda: module.training_step(_to(batch, self.device), 0).backward()
+
+        count = max(FEW, one.group)
+        cost = self.training(step, span.crop, count, span.batch, stage)
+        if isinstance(method, FPR) and method.needs_prototypes:
+            passes = sum(s * s for s in method.pass_scales) * (2 if method.pass_flip else 1)
+            cost.seconds *= 1 + passes / 3
+            scaled.append("the pass for prototypes from the step")
+        cost.scaled += scaled
+        return cost
+
+    def training(
+        self, step: Callable[[int, int], Callable[[], None]], crop: int, count: int, batch: int, stage: Stage
+    ) -> Cost:
+        """The cost of a step at the real crop with a few images, scaled to the real batch."""
+        step(min(crop, SMALL), count)()
+        ready = step(crop, count)
+        with measured(self.device) as found:
+            ready()
+        weights = sum(p.numel() * p.element_size() for p in self.network(stage).parameters())
+        memory = found["base"] + found["grown"] * batch / count
+        scaled = [f"memory and time from {count} images to a batch of {batch}"] if batch != count else []
+        return Cost(found["seconds"] / count, 0.0, 6 * weights, memory, [*scaled, "disk from the weights' size"])
+
+    def seeds(self, stage: Stage) -> Cost:
+        """One image or two explained."""
+        s, model = stage.settings, self.network(stage)
+        base = reading(model)
+        made = camplug.create(s["explainer"], model, transform=replace(base, long_side=s["long_side"]))
+        classes = getattr(model, "classes", None)
+        outputs = len(classes) if classes is not None else _outputs(model, base.size, self.device)
+        data = self.data
+        if outputs != len(data.classes):  # another head changes next to nothing
+            data = Blank((self.photos[0].shape[0], self.photos[0].shape[1]), outputs, self.shown)
+        few = _First(data, len(self.photos))
+        with tempfile.TemporaryDirectory() as folder:
+            there = SeedFolder(folder)
+            there.prepare({})
+            with measured(self.device) as found:
+                report = make_seeds(made, few, there, number=s["number"], scale=s["scale"])
+        if report.broken:
+            raise RuntimeError(report.broken[0][1])
+        memory = found["base"] + found["grown"]
+        return Cost(found["seconds"] / len(few), 0.0, report.bytes / len(few), memory, ["disk: maps of no training"])
+
+    def maps_of(self, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Maps [K,H,W] of nothing."""
+        return np.stack([clouds((photo.shape[0], photo.shape[1]), 7 + k) for k in range(self.shown)])
+
+    def heads(self, stage: Stage) -> tuple[Any, Any]:
+        """The untrained network of a walk, and its settings."""
+        s = stage.settings
+        irn = s["kind"] == "irn"
+        training: Any = restored(IRNTraining if irn else PSATraining, s["training"])
+        layers = s["layers"] if isinstance(s["layers"], str) else list(s["layers"])
+        network: Any = (IRN if irn else AffinityNet)(Backbone(self.network(stage), layers), training.network)
+        return network.to(self.device), training
+
+    def affinities(self, stage: Stage) -> Cost:
+        """Labels of an image, and a training step."""
+        network, training = self.heads(stage)
+        photo, irn = self.photos[0], stage.settings["kind"] == "irn"
+        maps, settings = self.maps_of(photo), crf_settings(training.crf)
+        start = time.perf_counter()
+        crf = None if settings is None else DenseCRF(photo, settings)
+        if irn:
+            ir_labels(maps, crf, foreground=training.foreground, background=training.background)
+            network.eval().displacements(photo)
+        else:
+            alpha_labels(maps, crf, low=training.low, high=training.high)
+        once = time.perf_counter() - start
+        stride = 4 if irn else 8
+
+        def step(crop: int, count: int) -> Callable[[], None]:
+            labels = (clouds((crop // stride, crop // stride), 1) * (self.shown + 1)).astype(np.uint8)
+            batch = Crop(torch.rand(count, 3, crop, crop), torch.from_numpy(np.stack([labels] * count)))
+            batch = _to(batch, self.device)
+            network.train()
+            return lambda: network.training_step(batch, 0).backward()
+
+        span = training.training
+        cost = self.training(step, span.crop, FEW, span.batch, stage)
+        heads = sum(p.numel() * p.element_size() for p in network.parameters())
+        return replace(cost, fixed=once, bytes=6 * heads + _png(photo) * len(self.data))
+
+    def maps(self, stage: Stage) -> Cost:
+        """One image's walk."""
+        s = stage.settings
+        network, _ = self.heads(stage.inputs["heads"])
+        walk: Any = IRNWalk(network.eval(), **s["walk"]) if s["kind"] == "irn" else PSAWalk(network.eval(), **s["walk"])
+        photo = self.photos[0]
+        with measured(self.device) as found:
+            walked = walk.maps(photo, self.maps_of(photo))
+        seed = Seed((walked * 255).astype(np.uint8), tuple(range(len(walked))), walked.shape[1:], np.zeros(0, "f4"))
+        with tempfile.TemporaryDirectory() as folder:
+            there = SeedFolder(folder)
+            there.prepare({})
+            there.save("one", seed)
+            size = there.file("one").stat().st_size
+        return Cost(found["seconds"], 0.0, size, found["base"] + found["grown"], ["disk: maps of no training"])
+
+    def labels(self, stage: Stage) -> Cost:
+        """One image's labels."""
+        s, photo = stage.settings, self.photos[0]
+        crf = None if s["crf"] is None else restored(CRFSettings, s["crf"])
+        made = PseudoLabels(Threshold(0.3), crf, s["certainty"])
+        with measured(self.device) as found:
+            made(photo, self.maps_of(photo))
+        return Cost(found["seconds"], 0.0, _png(photo), found["base"] + found["grown"])
+
+    def deeplab(self, stage: Stage) -> Cost:
+        """A training step of the segmentation network."""
+        training = restored(DeepLabTraining, stage.settings["training"])
+
+        def step(crop: int, count: int) -> Callable[[], None]:
+            network = deeplab_over(self.network(stage), self.data.classes, training.network)
+            module = DeepLabModule(network, training.network).to(self.device).train()
+            labels = torch.from_numpy((clouds((crop, crop), 1) * (self.shown + 1)).astype(np.uint8))
+            x, y = torch.rand(count, 3, crop, crop, device=self.device), labels[None].repeat(count, 1, 1)
+            return lambda: multiscale_loss(
+                module.logits(x), y.to(self.device), balanced=training.network.loss == "balanced"
+            ).backward()
+
+        return self.training(step, training.training.crop, FEW, training.training.batch, stage)
+
+    def predictions(self, stage: Stage) -> Cost:
+        """One image segmented."""
+        s, photo = stage.settings, self.photos[0]
+        source = stage.inputs["deeplab"]
+        training = restored(DeepLabTraining, source.settings["training"])
+        network = deeplab_over(self.network(source), self.data.classes, training.network).to(self.device)
+        crf = None if s["crf"] is None else restored(CRFSettings, s["crf"])
+        segmenter = Segmenter(network, tuple(s["scales"]), s["flip"], s["fuse"], crf, s["long_side"])
+        with measured(self.device) as found:
+            segmenter(photo)
+        return Cost(found["seconds"], 0.0, _png(photo), found["base"] + found["grown"])
+
+    def evaluate(self, stage: Stage) -> Cost:
+        """One image scored."""
+        photo, count = self.photos[0], len(self.data.classes) + 1
+        maps = self.maps_of(photo)
+        truth = (maps[0] > 0.5).astype(np.uint8)
+        with measured(self.device) as found:
+            if stage.inputs["product"].kind in OF_MAPS:
+                ThresholdSweep(count).add(maps, list(range(len(maps))), truth)
+            else:
+                ConfusionMatrix(count).add(truth, truth)
+        return Cost(found["seconds"], 0.0, 0.0, found["base"] + found["grown"], ["without reading files"])
+
+
+class _First(SegmentationData):
+    """The first images of a data set, without masks."""
+
+    has_masks = False
+
+    def __init__(self, data: SegmentationData, count: int) -> None:
+        self.data, self.classes, self.ids = data, data.classes, data.ids[:count]
+
+    @override
+    def labels(self, i: int) -> tuple[int, ...]:
+        return self.data.labels(i)
+
+    @override
+    def photo(self, i: int) -> Image.Image:
+        return self.data.photo(i)
+
+    @override
+    def mask(self, i: int) -> NDArray[np.uint8]:
+        raise NotImplementedError
+
+
+@contextmanager
+def measured(device: str) -> Iterator[dict[str, float]]:
+    """Seconds, bytes in use before, and by how much they grew at most (of the device's memory on CUDA)."""
+    found: dict[str, float] = {}
+    cuda = device.startswith("cuda")
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        found["base"] = float(torch.cuda.memory_allocated())
+    else:
+        _reset_peak()
+        found["base"] = _resident("VmRSS")
+    start = time.perf_counter()
+    yield found
+    if cuda:
+        torch.cuda.synchronize()
+    found["seconds"] = time.perf_counter() - start
+    peak = float(torch.cuda.max_memory_allocated()) if cuda else _resident("VmHWM")
+    found["grown"] = max(0.0, peak - found["base"])
+
+
+def _reset_peak() -> None:
+    """Let Linux begin to look for the peak anew; elsewhere that of the whole process is told."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def _resident(which: str) -> float:
+    """Bytes of memory of this process: now (VmRSS), or at the peak (VmHWM)."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(which))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return float(peak if sys.platform == "darwin" else 1024 * peak)
+
+
+def _outputs(model: nn.Module, size: tuple[int, int], device: str) -> int:
+    with torch.no_grad():
+        return int(model(torch.zeros(1, 3, *size, device=device)).shape[-1])
+
+
+def _png(photo: NDArray[np.uint8]) -> float:
+    """Bytes of a label picture of a photograph's size with a few regions."""
+    plane = (clouds((photo.shape[0], photo.shape[1]), 3) > 0.6).astype(np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        there = LabelFolder(folder)
+        there.prepare({})
+        there.save("one", plane)
+        return float(there.file("one").stat().st_size)
+
+
+def _to(batch: Any, device: str) -> Any:
+    """A named tuple of tensors on a device."""
+    return type(batch)(*(part.to(device) for part in batch))

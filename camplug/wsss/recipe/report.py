@@ -1,0 +1,115 @@
+"""The report of a run, finished or not: every stage's figures, how they came about, and pictures."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import camplug
+from camplug.explain.explanation import write_atomically
+from camplug.wsss.recipe.cache import Cache, write_json
+from camplug.wsss.recipe.page import as_html, as_markdown
+from camplug.wsss.recipe.pictures import pictured
+from camplug.wsss.recipe.sections import Recipe
+from camplug.wsss.recipe.settings import plain
+from camplug.wsss.recipe.stages import Stage
+
+PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "pillow")
+FIGURES = ("miou", "per_class", "averaged_over", "convention", "images_scored", "images_listed", "list_sha256")
+
+
+def write_report(recipe: Recipe, stages: Sequence[Stage], cache: Cache, out: Path) -> dict[str, Any]:
+    """Write `out`/report.json, report.md and report.html, each whole or not at all.
+
+    Returns:
+        What report.json says.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    report = report_of(recipe, stages, cache)
+    part = "val" if "val" in recipe.evaluate.products_on else "score_on" if "score_on" in recipe.data else "train"
+    pictures = pictured(stages, cache, part, recipe.evaluate.pictures, out)
+    report["pictures"] = [
+        {"image": name, "list": part, "panels": [{"title": p.title, "file": str(p.file.relative_to(out))} for p in row]}
+        for name, row in pictures
+    ]
+    write_json(out / "report.json", report)
+    for name, text in (("report.md", as_markdown(report)), ("report.html", as_html(report, pictures))):
+        content = text.encode()
+        write_atomically(str(out / name), lambda file, content=content: file.write(content))
+    return report
+
+
+def report_of(recipe: Recipe, stages: Sequence[Stage], cache: Cache) -> dict[str, Any]:
+    """The report without pictures, as plain data."""
+    done = {stage: cache.done(stage) for stage in stages}
+    rows = []
+    for stage in stages:
+        found = done[stage]
+        rows.append(
+            {
+                "stage": stage.name,
+                "finished": found is not None,
+                "folder": None if cache.key(stage) is None else f"cache/{cache.folder(stage).name}",
+                "seconds": None if found is None else found["seconds"],
+                "images": None if found is None else found["images"],
+                "bytes": None if found is None else found["bytes"],
+                "processes": None if found is None else found["processes"],
+                "broken": [] if found is None else found["broken"],
+                "losses": {} if found is None else found["figures"].get("losses", {}),
+                "settings": plain(dict(stage.settings)),
+            }
+        )
+    return {
+        "recipe": recipe.name,
+        "title": recipe.title,
+        "finished": all(found is not None for found in done.values()),
+        "seconds": sum(row["seconds"] or 0 for row in rows),
+        "data": {name: _list(recipe, cache, name) for name in recipe.data},
+        "scores": [score_of(stage, found, cache) for stage, found in done.items() if stage.scores and found is not None],
+        "stages": rows,
+        "settings": plain(recipe.text),
+        "versions": versions(),
+    }
+
+
+def score_of(stage: Stage, found: dict[str, Any], cache: Cache) -> dict[str, Any]:
+    """What one stage that scores has found, and what it scored."""
+    product, figures = stage.inputs["product"], found["figures"]
+    row = {"stage": stage.name, "product": product.name, "kind": product.kind, "list": stage.part}
+    row |= {key: figures[key] for key in FIGURES}
+    row |= {"labels": figures["labels"], "crf": product.settings.get("crf")}
+    for key in ("threshold", "threshold_chosen", "best_threshold_here", "best_miou_here", "sweep"):
+        if key in figures:
+            row[key] = figures[key]
+    if product.kind == "labels":
+        made = cache.done(product)
+        row |= {"certainty": product.settings["certainty"], **(made["figures"] if made else {})}
+    return row
+
+
+def versions() -> dict[str, str]:
+    """Of camplug, of what it stands on, and of the machine."""
+    found = {"camplug": camplug.__version__, "python": sys.version.split()[0]}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found | {"machine": f"{platform.system()} {platform.machine()}"}
+
+
+def _list(recipe: Recipe, cache: Cache, name: str) -> dict[str, Any]:
+    from camplug.wsss.jobs import list_sha256
+
+    part = recipe.data[name]
+    found: dict[str, Any] = {"data": part.data, "split": part.split, "options": plain(part.options)}
+    if name in cache.data:
+        data = cache.data[name]
+        found |= {"images": len(data), "classes": len(data.classes), "list_sha256": list_sha256(data)}
+    return found

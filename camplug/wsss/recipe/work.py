@@ -1,0 +1,254 @@
+"""What the stages do: each makes its products in its folder, goes on where it was stopped, and tells what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import nn
+
+import camplug
+from camplug.explain.preprocess import Preprocess
+from camplug.models import load_model
+from camplug.wsss.classifier.files import read as read_classifier
+from camplug.wsss.classifier.learning import Learning, Span
+from camplug.wsss.classifier.network import reading
+from camplug.wsss.classifier.run import FILE as CLASSIFIER
+from camplug.wsss.classifier.run import train_classifier
+from camplug.wsss.crf import CRFSettings
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.deeplab import DeepLabTraining, Segmenter, load_deeplab, make_predictions, train_deeplab
+from camplug.wsss.irn.files import load_irn
+from camplug.wsss.irn.run import IRNTraining, train_irn
+from camplug.wsss.jobs import Report
+from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold, make_labels, make_walked_seeds
+from camplug.wsss.psa.files import load_affinitynet
+from camplug.wsss.psa.run import PSATraining, train_affinitynet
+from camplug.wsss.recipe.cache import Cache
+from camplug.wsss.recipe.data import View, evenly
+from camplug.wsss.recipe.scoring import choice_of, scored
+from camplug.wsss.recipe.sections import METHODS, Network
+from camplug.wsss.recipe.settings import restored
+from camplug.wsss.recipe.stages import Data, Stage
+from camplug.wsss.seeds import SeedFolder, make_seeds
+from camplug.wsss.train.watch import Watch
+
+DEEPLAB = "deeplab.pt"
+HEADS = {"irn": "irn.pt", "psa": "affinity.pt"}
+Told: TypeAlias = dict[str, Any]
+
+
+@dataclass
+class Work:
+    """What stages work with.
+
+    Attributes:
+        cache: their folders.
+        data: the lists of images.
+        device: that networks run on.
+        workers: processes that load images in trainings.
+        share: (r, n): this is the r-th of n processes.
+        watch: is told how it goes.
+    """
+
+    cache: Cache
+    data: Data
+    device: str = "cpu"
+    workers: int = 0
+    share: tuple[int, int] = (0, 1)
+    watch: Watch = field(default_factory=Watch)
+
+    def run(self, stage: Stage) -> Told:
+        """Make what is missing of a stage's products; tells how much there was to do, and what came out."""
+        self.cache.folder(stage).mkdir(parents=True, exist_ok=True)
+        return RUN[stage.kind](stage, self)
+
+    def view(self, stage: Stage) -> SegmentationData:
+        """The images of a stage; their masks, too, where it scores."""
+        assert stage.part is not None
+        data, only = self.data[stage.part], stage.settings.get("only")
+        return View(data, stage.scores, None if only is None else evenly(len(data), only))
+
+    def of(self, stage: Stage, role: str) -> Path:
+        """The folder of what a stage takes something from."""
+        return self.cache.folder(stage.inputs[role])
+
+    def network(self, stage: Stage) -> nn.Module:
+        """The network that a stage works with, on its device."""
+        if "network" in stage.inputs:
+            return load_model(str(self.of(stage, "network") / CLASSIFIER)).to(self.device)
+        named = restored(Network, stage.settings["network"])
+        found = load_model(
+            named.model, checkpoint=named.checkpoint, num_classes=named.num_classes, pretrained=named.pretrained
+        )
+        return found.to(self.device)
+
+    def made_with(self, stage: Stage) -> dict[str, Any]:
+        """How that network is built, for the files of networks on it."""
+        named = restored(Network, stage.settings["network"]) if "network" in stage.settings else None
+        file = str(self.of(stage, "network") / CLASSIFIER) if named is None else named.model
+        if file.endswith(".pt"):
+            document = read_classifier(file)
+            return dict(document["made_with"]) if document else {}
+        assert named is not None
+        return {"model": named.model, "num_classes": named.num_classes}
+
+    def reads(self, stage: Stage, model: nn.Module, long_side: int | None = None) -> Preprocess:
+        """How photographs are read for a stage's network."""
+        named = restored(Network, stage.settings.get("network", {}))
+        base = reading(model)
+        return replace(
+            base,
+            mean=base.mean if named.mean is None else (named.mean,) * 3,
+            std=base.std if named.std is None else (named.std,) * 3,
+            long_side=long_side,
+        )
+
+    def each(self, stage: Stage, make: Callable[..., Report]) -> Told:
+        """What `make` makes of this process's share of the images."""
+        count = len(range(self.share[0], len(self.view(stage)), self.share[1]))
+        with self.watch.steps(stage.name, count) as step:
+            report = make(shard=self.share, step=lambda _: step())
+        return {"images": report.made + report.found, "made": report.made, "broken": report.broken}
+
+
+def classifier(stage: Stage, work: Work) -> Told:
+    """Train a classifier."""
+    s, model = stage.settings, work.network(stage)
+    method = {k: v for k, v in s["method"].items() if k != "name"}
+    done = train_classifier(
+        model,
+        work.view(stage),
+        work.cache.folder(stage),
+        method=restored(METHODS[s["method"]["name"]], method),
+        learning=restored(Learning, s["learning"]),
+        span=restored(Span, s["span"]),
+        validation=None if s["validation"] is None else View(work.data[s["validation"]], masks=False),
+        keep=s["keep"],
+        output_stride=s["output_stride"],
+        keep_head=None if s["head"] is None else s["head"] == "keep",
+        preprocess=work.reads(stage, model) if "network" in s else None,
+        workers=work.workers,
+        made_with=work.made_with(stage),
+        watch=work.watch,
+    )
+    return {"images": len(work.view(stage)), "figures": {"losses": done.losses}}
+
+
+def seeds(stage: Stage, work: Work) -> Told:
+    """Explain every image for the classes that it is labelled with."""
+    s, model, data = stage.settings, work.network(stage), work.view(stage)
+    made = camplug.create(s["explainer"], model, transform=work.reads(stage, model, s["long_side"]))
+    folder = SeedFolder(work.cache.folder(stage))
+    folder.prepare({"key": work.cache.key(stage), "classes": list(data.classes), "labels": "given", **s})
+
+    def make(**share: Any) -> Report:
+        return make_seeds(made, data, folder, number=s["number"], scale=s["scale"], **share)
+
+    return work.each(stage, make)
+
+
+def affinities(stage: Stage, work: Work) -> Told:
+    """Train what a walk asks."""
+    s, model = stage.settings, work.network(stage)
+    irn = s["kind"] == "irn"
+    train: Any = train_irn if irn else train_affinitynet
+    layers = s["layers"]
+    done = train(
+        model,
+        work.view(stage),
+        SeedFolder(work.of(stage, "seeds")),
+        work.cache.folder(stage),
+        restored(IRNTraining if irn else PSATraining, s["training"]),
+        layers=layers if isinstance(layers, str) else list(layers),
+        preprocess=work.reads(stage, model),
+        workers=work.workers,
+        made_with=work.made_with(stage),
+        watch=work.watch,
+    )
+    return {"images": len(work.view(stage)), "broken": done.broken, "figures": {"losses": done.losses}}
+
+
+def maps(stage: Stage, work: Work) -> Told:
+    """Let the seeds walk."""
+    s, data = stage.settings, work.view(stage)
+    model, file = work.network(stage), work.of(stage, "heads") / HEADS[s["kind"]]
+    walk: Any
+    if s["kind"] == "irn":
+        walk = IRNWalk(load_irn(file, model), **s["walk"])
+    else:
+        walk = PSAWalk(load_affinitynet(file, model), **s["walk"])
+    folder = SeedFolder(work.cache.folder(stage))
+    folder.prepare({"key": work.cache.key(stage), "classes": list(data.classes), "walk": s["walk"]})
+    before = SeedFolder(work.of(stage, "seeds"))
+
+    def make(**share: Any) -> Report:
+        return make_walked_seeds(walk, data, before, folder, number=s["number"], **share)
+
+    return work.each(stage, make)
+
+
+def labels(stage: Stage, work: Work) -> Told:
+    """Cut the maps, and draw the labels to the edges."""
+    s, data = stage.settings, work.view(stage)
+    value, how = choice_of(stage, work.cache)
+    assert value is not None
+    crf = None if s["crf"] is None else restored(CRFSettings, s["crf"])
+    folder = LabelFolder(work.cache.folder(stage))
+    folder.prepare({"key": work.cache.key(stage), "classes": list(data.classes), **s, "threshold": value})
+    made = PseudoLabels(Threshold(value), crf, s["certainty"])
+    before = SeedFolder(work.of(stage, "maps"))
+    told = work.each(stage, lambda **share: make_labels(made, data, before, folder, **share))
+    return told | {"figures": {"threshold": value, "threshold_chosen": how}}
+
+
+def deeplab(stage: Stage, work: Work) -> Told:
+    """Train the segmentation network on the pseudo-labels."""
+    s, model = stage.settings, work.network(stage)
+    done = train_deeplab(
+        model,
+        work.view(stage),
+        work.of(stage, "labels"),
+        work.cache.folder(stage),
+        restored(DeepLabTraining, s["training"]),
+        saliency=s["saliency"],
+        preprocess=work.reads(stage, model) if "network" in s else None,
+        workers=work.workers,
+        made_with=work.made_with(stage),
+        watch=work.watch,
+    )
+    return {"images": len(work.view(stage)), "broken": done.broken, "figures": {"losses": done.losses}}
+
+
+def predictions(stage: Stage, work: Work) -> Told:
+    """Segment every image, by no label."""
+    s, data = stage.settings, work.view(stage)
+    network = load_deeplab(work.of(stage, "deeplab") / DEEPLAB).to(work.device)
+    crf = None if s["crf"] is None else restored(CRFSettings, s["crf"])
+    segmenter = Segmenter(network, tuple(s["scales"]), s["flip"], s["fuse"], crf, s["long_side"])
+    folder = LabelFolder(work.cache.folder(stage))
+    folder.prepare({"key": work.cache.key(stage), "classes": list(data.classes), **s})
+    return work.each(stage, lambda **share: make_predictions(segmenter, data, folder, **share))
+
+
+def evaluate(stage: Stage, work: Work) -> Told:
+    """Score a product against masks; the first process does it for all."""
+    if work.share[0]:
+        return {}
+    data = work.view(stage)
+    with work.watch.steps(stage.name, len(data)) as step:
+        return scored(stage, work.cache, data, step)
+
+
+RUN: Mapping[str, Callable[[Stage, Work], Told]] = {
+    "classifier": classifier,
+    "seeds": seeds,
+    "affinities": affinities,
+    "maps": maps,
+    "labels": labels,
+    "deeplab": deeplab,
+    "predictions": predictions,
+    "evaluate": evaluate,
+}
