@@ -51,7 +51,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--every", type=int, default=3, help="train on every n-th image of train_aug")
-    parser.add_argument("--epochs", type=int, default=20, help="of DeepLab")
+    parser.add_argument("--epochs", type=int, default=12, help="of DeepLab")
     parser.add_argument("--cache", type=Path, default=Path("deeplab_cache"))
     parser.add_argument("--json", type=Path, help="write everything here")
     parser.add_argument("--load", type=Path, help="measure nothing; print the results of this file")

@@ -1,0 +1,15 @@
+"""Fully-CAM, IRN and DeepLab: the road of Song et al. (IEEE Access 2022), on drawn scenes. Needs camplug[train]."""
+
+import tempfile
+
+from camplug.wsss.recipe import read_recipe, run_recipe
+
+# on VOC 2012 with the paper's settings: camplug wsss run fully_cam_irn --data-root VOCdevkit/VOC2012
+PAPER = ["seeds.explainer=MultiView(FullyCAM)"]
+# to see it run: far fewer scenes and epochs than `camplug wsss demo`, too few for figures
+SHORT = ["data.train.data=scenes:24:0", "data.val.data=scenes:8:1", "data.threshold.data=scenes:8:2"]
+SHORT += ["classifier.train.epochs=4", "refine.training.epochs=1", "deeplab.epochs=2", "evaluate.pictures=2"]
+
+report = run_recipe(read_recipe("scenes", [*PAPER, *SHORT]), tempfile.mkdtemp())
+for score in report["scores"]:
+    print(f"{score['stage']:28} mIoU {100 * score['miou'][score['convention']]:5.1f} %")
