@@ -42,7 +42,9 @@ DataRoot: TypeAlias = Annotated[
     typer.Option(help="What ${NAME} stands for in the recipe's data.", show_default="the variable of that name"),
 ]
 Workers: TypeAlias = Annotated[int, typer.Option(min=0, help="Processes that load images in trainings.")]
-Dry: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs; do nothing.")]
+Dry: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and what it costs; do nothing.")
+]
 Probe: TypeAlias = Annotated[bool, typer.Option("--probe/--no-probe", help="With --dry-run: measure to estimate.")]
 Opened: TypeAlias = Annotated[bool, typer.Option("--open/--no-open", help="Show the report in a browser at the end.")]
 
@@ -75,11 +77,11 @@ def run(  # noqa: PLR0917
         if dry_run:
             _plan(found, folder, probe, device, as_json)
         else:
-            _run(found, folder, device, workers, open_, as_json)
+            _run(found, folder, device, workers, show=open_, as_json=as_json)
 
 
 @app.command("demo")
-def demo(
+def demo(  # noqa: PLR0917
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path("runs/demo"),
     set_: Set = None,
     device: common.BestDevice = None,
@@ -99,7 +101,7 @@ def demo(
         if dry_run:
             _plan(found, out, True, device, as_json)
         else:
-            _run(found, out, device, 0, open_ and not as_json, as_json)
+            _run(found, out, device, 0, show=open_ and not as_json, as_json=as_json)
 
 
 @app.command("recipes")
@@ -124,7 +126,7 @@ def recipes(as_json: common.AsJson = False) -> None:
         common.out.print(common.escaped(str(folder)), soft_wrap=True)
 
 
-def _run(recipe: Recipe, out: Path, device: str | None, workers: int, show: bool, as_json: bool) -> None:
+def _run(recipe: Recipe, out: Path, device: str | None, workers: int, *, show: bool, as_json: bool) -> None:
     """Run, and tell what came out."""
     from camplug.wsss.recipe import run_recipe
 
@@ -199,7 +201,7 @@ def _plan(recipe: Recipe, out: Path, probe: bool, device: str | None, as_json: b
     if probe:
         common.out.print(
             f"about {_time(total['seconds'])} on {where} in one process, {_size(total['bytes'])} of disk "
-            f"({_size(free)} free). Measured: one or two images, or one training step with two images at the real "
+            f"({_size(free)} free). Measured: an image, or one training step with two images at the real "
             "crop, of networks without their weights; scaled: all that follows from the numbers of images, epochs and "
             "batches, and what the notes say.",
             soft_wrap=True,
@@ -215,12 +217,15 @@ def _show_plan(rows: list[Row], probe: bool) -> None:
     for column in ("images", "epochs", *(("time", "disk", "memory") if probe else ())):
         table.add_column(column, justify="right")
     table.add_column("notes", style="dim")
+    notes: dict[str, str] = {}  # numbers of texts
     for row in rows:
         images = "?" if row.images is None else f"{row.images:,}"
         costs = [_time(row.seconds), _size(row.bytes), _size(row.memory)] if probe else []
-        notes = common.escaped("; ".join(row.notes))
-        table.add_row(row.stage, row.state, images, "" if row.epochs is None else str(row.epochs), *costs, notes)
+        marks = " ".join(notes.setdefault(text, f"({len(notes) + 1})") for text in row.notes)
+        table.add_row(row.stage, row.state, images, "" if row.epochs is None else str(row.epochs), *costs, marks)
     common.out.print(table)
+    for text, mark in notes.items():
+        common.out.print(common.escaped(f"{mark} {text}"), soft_wrap=True)
 
 
 def _time(seconds: float | None) -> str:

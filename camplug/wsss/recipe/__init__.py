@@ -10,4 +10,15 @@ from camplug.wsss.recipe.run import run_recipe
 from camplug.wsss.recipe.sections import Recipe
 from camplug.wsss.recipe.stages import Stage, stages_of
 
-__all__ = ["Recipe", "Row", "Stage", "plan_of", "read_recipe", "recipe_of", "run_recipe", "shipped", "stages_of", "write_report"]
+__all__ = [
+    "Recipe",
+    "Row",
+    "Stage",
+    "plan_of",
+    "read_recipe",
+    "recipe_of",
+    "run_recipe",
+    "shipped",
+    "stages_of",
+    "write_report",
+]

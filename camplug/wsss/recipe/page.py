@@ -36,7 +36,9 @@ class Table(NamedTuple):
 
 def tables_of(report: dict[str, Any]) -> list[Table]:
     """All tables of a report."""
-    return [table for table in (_chain(report), _classes(report), _how(report), _lists(report), _stages(report)) if table]
+    return [
+        table for table in (_chain(report), _classes(report), _how(report), _lists(report), _stages(report)) if table
+    ]
 
 
 def as_markdown(report: dict[str, Any]) -> str:
@@ -58,7 +60,7 @@ def as_html(report: dict[str, Any], pictures: Sequence[tuple[str, list[Panel]]])
     parts = [
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         f"<style>{STYLE}</style></head><body><h1>{title}</h1>",
-        f'<p{"" if report["finished"] else " class=note"}>{html.escape(_state(report))}</p>',
+        f"<p{'' if report['finished'] else ' class=note'}>{html.escape(_state(report))}</p>",
     ]
     for number, table in enumerate(tables_of(report)):
         parts.append(_html_table(table))
@@ -127,7 +129,9 @@ def _how(report: dict[str, Any]) -> Table | None:
         chosen = f"{score['threshold']:.3g}: {score['threshold_chosen']}" if "threshold" in score else ""
         best = f"{score['best_threshold_here']:.2f}" if "best_threshold_here" in score else ""
         crf = "none" if score["crf"] is None else json.dumps(score["crf"])
-        rows.append([score["stage"].removeprefix("evaluate "), score["labels"], chosen, best, crf, score["list_sha256"]])
+        rows.append(
+            [score["stage"].removeprefix("evaluate "), score["labels"], chosen, best, crf, score["list_sha256"]]
+        )
     head = ["product", "labels", "threshold, and how it was chosen", "best here", "dense CRF", "list hash"]
     note = "Best here is the threshold that would be best on the very images: chosen with their masks, so optimistic."
     return Table("How the figures came about", head, rows, note) if rows else None

@@ -35,9 +35,7 @@ class Panel(NamedTuple):
     file: Path
 
 
-def pictured(
-    stages: Sequence[Stage], cache: Cache, part: str, count: int, out: Path
-) -> list[tuple[str, list[Panel]]]:
+def pictured(stages: Sequence[Stage], cache: Cache, part: str, count: int, out: Path) -> list[tuple[str, list[Panel]]]:
     """By image name, its pictures at all stages that are finished; drawn into `out`/pictures where they are not yet.
 
     Args:

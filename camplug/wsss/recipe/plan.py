@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ def plan_of(
 ) -> list[Row]:
     """The stages of a recipe, whether they are made, and estimates of what the others cost.
 
-    Time and memory come from a probe: an image or two, or a training step with two images at the real crop, with the
+    Time and memory come from a probe: an image, or a training step with two images at the real crop, with the
     network as it is built (its weights do not matter), times the number of images. Where the data are not on disk,
     pictures of a usual size stand for them.
 
@@ -125,7 +126,7 @@ class _Costs:
         from camplug.wsss.recipe.probe import Blank, Probe
 
         self.probes: dict[str, Probe] = {}
-        self.known: dict[tuple[str, str], Cost] = {}
+        self.known: dict[str, Cost] = {}
         self.blank: set[str] = set()
         for name, part in recipe.data.items():
             size, shown, classes = USUAL[part.kind]
@@ -137,13 +138,22 @@ class _Costs:
                 self.blank.add(name)
             self.probes[name] = Probe(one, device)
 
+    def cost(self, stage: Stage, probe: Probe) -> Cost:
+        """What a stage costs; the same work on images of the same size is done once."""
+        own = {k: v for k, v in stage.settings.items() if k not in ("only", "truth", "threshold")}
+        inputs = {role: other.kind for role, other in stage.inputs.items()}
+        key = json.dumps([stage.kind, own, inputs, probe.photos[0].shape, probe.shown])
+        if key not in self.known:
+            self.known[key] = probe.cost(stage)
+        return replace(self.known[key], scaled=list(self.known[key].scaled))
+
     def add(self, stage: Stage, row: Row) -> None:
         """Put a stage's costs into its row."""
         assert stage.part is not None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of trainings without a trainer
-                cost = self.probes[stage.part].cost(stage)
+                cost = self.cost(stage, self.probes[stage.part])
         except (CamplugError, RuntimeError, MemoryError, OSError) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             row.notes.append(f"not measured ({first})")

@@ -1,4 +1,4 @@
-"""What a stage costs, found by doing a little of it: an image or two, one training step at the real crop."""
+"""What a stage costs, found by doing a little of it: an image, one training step at the real crop."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ from camplug.wsss.deeplab.module import DeepLabModule
 from camplug.wsss.fpr.method import FPR
 from camplug.wsss.irn import IRN, ir_labels
 from camplug.wsss.irn.run import IRNTraining
-from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold
-from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.jobs import Report
 from camplug.wsss.psa import AffinityNet, alpha_labels
 from camplug.wsss.psa.run import PSATraining
+from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold
+from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.recipe.sections import METHODS, Network
 from camplug.wsss.recipe.settings import restored
 from camplug.wsss.recipe.stages import OF_MAPS, Stage
@@ -47,7 +48,8 @@ from camplug.wsss.seeds import Seed, SeedFolder, make_seeds
 from camplug.wsss.train import Backbone, Crop
 
 FEW = 2  # images of a training step
-SMALL = 64  # pixels of a step before it, which is not counted
+LONG = 8.0  # seconds at half the side, from which on the whole side is not tried
+HALF = "time and memory from half the side"
 
 
 @dataclass
@@ -147,7 +149,11 @@ class Probe:
         s = stage.settings
         method = self.method_of(stage)
         return over(
-            self.network(stage), self.data.classes, neck=method.neck(), output_stride=s["output_stride"], keep_head=False
+            self.network(stage),
+            self.data.classes,
+            neck=method.neck(),
+            output_stride=s["output_stride"],
+            keep_head=False,
         )
 
     def method_of(self, stage: Stage) -> Method:
@@ -168,7 +174,7 @@ class Probe:
             items = one.items(pictures)
             module = one.module(network, learning, pictures).to(self.device).train()
             batch = default_collate([items[0, i % len(items)] for i in range(max(1, count // one.group))])
-            return lambda: module.training_step(_to(batch, self.device), 0).backward()
+            return lambda: _backward(module.training_step(_to(batch, self.device), 0))
 
         count = max(FEW, one.group)
         cost = self.training(step, span.crop, count, span.batch, stage)
@@ -183,35 +189,59 @@ class Probe:
         self, step: Callable[[int, int], Callable[[], None]], crop: int, count: int, batch: int, stage: Stage
     ) -> Cost:
         """The cost of a step at the real crop with a few images, scaled to the real batch."""
-        step(min(crop, SMALL), count)()
-        ready = step(crop, count)
-        with measured(self.device) as found:
-            ready()
+        half = max(32, crop // 64 * 32)
+        found, scaled = self.tried(lambda whole: step(crop if whole else half, count), (crop / half) ** 2)
         weights = sum(p.numel() * p.element_size() for p in self.network(stage).parameters())
         memory = found["base"] + found["grown"] * batch / count
-        scaled = [f"memory and time from {count} images to a batch of {batch}"] if batch != count else []
+        scaled += [f"memory and time from {count} images to a batch of {batch}"] if batch != count else []
         return Cost(found["seconds"] / count, 0.0, 6 * weights, memory, [*scaled, "disk from the weights' size"])
 
+    def tried(self, ready: Callable[[bool], Callable[[], object]], ratio: float) -> tuple[dict[str, float], list[str]]:
+        """What work costs, done at half the side first, and at the whole one unless that takes long.
+
+        Args:
+            ready: makes all ready for the work at the whole side (True) or at half of it.
+            ratio: of the pixels.
+
+        Returns:
+            As from `measured`, and what of it is scaled.
+        """
+        work = ready(False)
+        with measured(self.device) as found:
+            work()
+        if found["seconds"] > LONG:
+            return found | {"seconds": ratio * found["seconds"], "grown": ratio * found["grown"]}, [HALF]
+        work = ready(True)
+        with measured(self.device) as found:
+            work()
+        return found, []
+
     def seeds(self, stage: Stage) -> Cost:
-        """One image or two explained."""
+        """One image explained."""
         s, model = stage.settings, self.network(stage)
         base = reading(model)
-        made = camplug.create(s["explainer"], model, transform=replace(base, long_side=s["long_side"]))
         classes = getattr(model, "classes", None)
         outputs = len(classes) if classes is not None else _outputs(model, base.size, self.device)
         data = self.data
         if outputs != len(data.classes):  # another head changes next to nothing
             data = Blank((self.photos[0].shape[0], self.photos[0].shape[1]), outputs, self.shown)
-        few = _First(data, len(self.photos))
-        with tempfile.TemporaryDirectory() as folder:
-            there = SeedFolder(folder)
+        few = _First(data, 1)
+        side = s["long_side"]
+
+        def explain(whole: bool) -> Callable[[], object]:
+            smaller = side if whole or side is None else max(32, side // 2)
+            made = camplug.create(s["explainer"], model, transform=replace(base, long_side=smaller))
+            there = SeedFolder(tempfile.mkdtemp(dir=folder))
             there.prepare({})
-            with measured(self.device) as found:
-                report = make_seeds(made, few, there, number=s["number"], scale=s["scale"])
-        if report.broken:
-            raise RuntimeError(report.broken[0][1])
+            return lambda: reports.append(make_seeds(made, few, there, number=s["number"], scale=s["scale"]))
+
+        reports: list[Report] = []
+        with tempfile.TemporaryDirectory() as folder:
+            found, scaled = self.tried(explain, 1 if side is None else (side / max(32, side // 2)) ** 2)
+        if reports[-1].broken:
+            raise RuntimeError(reports[-1].broken[0][1])
         memory = found["base"] + found["grown"]
-        return Cost(found["seconds"] / len(few), 0.0, report.bytes / len(few), memory, ["disk: maps of no training"])
+        return Cost(found["seconds"], 0.0, reports[-1].bytes, memory, [*scaled, "disk: maps of no training"])
 
     def maps_of(self, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Maps [K,H,W] of nothing."""
@@ -246,7 +276,7 @@ class Probe:
             batch = Crop(torch.rand(count, 3, crop, crop), torch.from_numpy(np.stack([labels] * count)))
             batch = _to(batch, self.device)
             network.train()
-            return lambda: network.training_step(batch, 0).backward()
+            return lambda: _backward(network.training_step(batch, 0))
 
         span = training.training
         cost = self.training(step, span.crop, FEW, span.batch, stage)
@@ -287,9 +317,8 @@ class Probe:
             module = DeepLabModule(network, training.network).to(self.device).train()
             labels = torch.from_numpy((clouds((crop, crop), 1) * (self.shown + 1)).astype(np.uint8))
             x, y = torch.rand(count, 3, crop, crop, device=self.device), labels[None].repeat(count, 1, 1)
-            return lambda: multiscale_loss(
-                module.logits(x), y.to(self.device), balanced=training.network.loss == "balanced"
-            ).backward()
+            balanced = training.network.loss == "balanced"
+            return lambda: _backward(multiscale_loss(module.logits(x), y.to(self.device), balanced=balanced))
 
         return self.training(step, training.training.crop, FEW, training.training.batch, stage)
 
@@ -300,10 +329,16 @@ class Probe:
         training = restored(DeepLabTraining, source.settings["training"])
         network = deeplab_over(self.network(source), self.data.classes, training.network).to(self.device)
         crf = None if s["crf"] is None else restored(CRFSettings, s["crf"])
-        segmenter = Segmenter(network, tuple(s["scales"]), s["flip"], s["fuse"], crf, s["long_side"])
-        with measured(self.device) as found:
-            segmenter(photo)
-        return Cost(found["seconds"], 0.0, _png(photo), found["base"] + found["grown"])
+
+        def segment(whole: bool) -> Callable[[], object]:
+            picture = Image.fromarray(photo)
+            shown = photo if whole else np.asarray(picture.resize((photo.shape[1] // 2, photo.shape[0] // 2)))
+            side = s["long_side"] if whole or s["long_side"] is None else s["long_side"] // 2
+            segmenter = Segmenter(network, tuple(s["scales"]), s["flip"], s["fuse"], crf, side)
+            return lambda: segmenter(shown)
+
+        found, scaled = self.tried(segment, 4)
+        return Cost(found["seconds"], 0.0, _png(photo), found["base"] + found["grown"], scaled)
 
     def evaluate(self, stage: Stage) -> Cost:
         """One image scored."""
@@ -358,6 +393,10 @@ def measured(device: str) -> Iterator[dict[str, float]]:
     found["seconds"] = time.perf_counter() - start
     peak = float(torch.cuda.max_memory_allocated()) if cuda else _resident("VmHWM")
     found["grown"] = max(0.0, peak - found["base"])
+
+
+def _backward(loss: Any) -> None:
+    loss.backward()
 
 
 def _reset_peak() -> None:

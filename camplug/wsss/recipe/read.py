@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ from camplug.wsss.recipe.sections import (
     Evaluate,
     IRNNumbers,
     Network,
-    PseudoLabelling,
     PSANumbers,
+    PseudoLabelling,
     Recipe,
     Refine,
     Seeds,
@@ -223,12 +224,12 @@ def _training(section: dict[str, Any], where: str) -> Training:
         raise InputError(f"{where}: fpr goes on with a trained classifier; describe it in {where}.start.")
     made = [changed(g, {k: v for k, v in section.items() if k in names_of(g)}, where) for g in groups]
     own = {k: v for k, v in section.items() if k in ("head", "output_stride", "keep", "validation")}
-    base = Training(*made, start=start)
+    base = Training(made[0], made[1], made[2], start)
     hints = {"head": ("keep", "new"), "keep": ("last", "best")}
     for key, allowed in hints.items():
         if own.get(key) is not None and own[key] not in allowed:
             raise InputError(f"{where}.{key} = {own[key]!r}; allowed are {', '.join(allowed)}.")
-    return Training(base.method, base.learning, base.span, start, **own)
+    return replace(base, **own)
 
 
 def _refine(section: dict[str, Any]) -> Refine:
@@ -240,13 +241,13 @@ def _refine(section: dict[str, Any]) -> Refine:
         idle = [name for name in section if name != "kind"]
         if idle:
             raise InputError(f"refine.{idle[0]} has no effect with kind: {kind}; leave it out.")
-        return Refine(kind)
+        return restored(Refine, {"kind": kind})
     check_names(section, ("kind", "backbone", "layers", "training", "walk", "number"), "refine")
     training: Any = IRNTraining() if kind == "irn" else PSATraining()
     walk = changed(allowed[kind](), _section(section, "walk"), "refine.walk")
     tried: Any = IRNWalk if kind == "irn" else PSAWalk
     said("refine.walk", lambda: tried(None, **plain(walk)))  # refuses what is out of range
-    own = {k: section[k] for k in ("layers", "number") if k in section}
+    own: dict[str, Any] = {k: section[k] for k in ("layers", "number") if k in section}
     base: Refine = restored(Refine, {"kind": kind, **own})
     return Refine(
         base.kind,

@@ -71,7 +71,9 @@ def report_of(recipe: Recipe, stages: Sequence[Stage], cache: Cache) -> dict[str
         "finished": all(found is not None for found in done.values()),
         "seconds": sum(row["seconds"] or 0 for row in rows),
         "data": {name: _list(recipe, cache, name) for name in recipe.data},
-        "scores": [score_of(stage, found, cache) for stage, found in done.items() if stage.scores and found is not None],
+        "scores": [
+            score_of(stage, found, cache) for stage, found in done.items() if stage.scores and found is not None
+        ],
         "stages": rows,
         "settings": plain(recipe.text),
         "versions": versions(),

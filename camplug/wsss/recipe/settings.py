@@ -107,9 +107,9 @@ def _within(value: Any) -> bool:
 def _read(kind: Any, value: Any, where: str) -> Any:
     """A value as a field wants it; "none" is None where that is allowed."""
     choices = list(get_args(kind)) if get_origin(kind) in (Union, UnionType) else [kind]
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        if NoneType in choices or kind is Any:
-            return None
+    nothing = value is None or (isinstance(value, str) and value.lower() == "none")
+    if nothing and (NoneType in choices or kind is Any):
+        return None
     for choice in choices:
         try:
             return _as(choice, value, where)
@@ -128,7 +128,7 @@ def _as(kind: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value in get_args(kind):
             return value
-    elif is_dataclass(kind) and isinstance(value, Mapping):
+    elif isinstance(kind, type) and is_dataclass(kind) and isinstance(value, Mapping):
         hints = get_type_hints(kind)
         check_names(value, hints, where)
         return kind(**{k: _read(hints[k], v, f"{where}.{k}") for k, v in value.items()})

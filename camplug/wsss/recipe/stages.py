@@ -82,7 +82,7 @@ class _Road:
             self.evaluate_maps(maps, self.cut)
         labels = {part: self.labels(part, maps) for part in recipe.evaluate.products_on}
         for part, stage in labels.items():
-            self.evaluate(stage, part, self.scored(part))
+            self.evaluate(stage, self.scored(part))
         if recipe.deeplab is not None:
             self.deeplab(labels["train"])
 
@@ -206,7 +206,7 @@ class _Road:
 
     def evaluate_maps(self, maps: Mapping[str, Stage], threshold: float | str | None) -> None:
         for part in self.recipe.evaluate.products_on:
-            self.evaluate(maps[part], part, self.scored(part), threshold, self.choice(maps, threshold))
+            self.evaluate(maps[part], self.scored(part), threshold=threshold, chosen=self.choice(maps, threshold))
 
     def choice(self, maps: Mapping[str, Stage], threshold: float | str | None) -> Stage | None:
         """The stage that chooses a threshold, if it is to be chosen."""
@@ -216,13 +216,13 @@ class _Road:
         product = maps[self.holder(part)]
         name = f"choose {product.kind} {part}"
         known = [stage for stage in self.stages if stage.name == name]
-        return known[0] if known else self.evaluate(product, part, part, name=name)
+        return known[0] if known else self.evaluate(product, part, name=name)
 
     def evaluate(
         self,
         product: Stage,
-        part: str,
         scored: str,
+        *,
         threshold: float | str | None = None,
         chosen: Stage | None = None,
         name: str | None = None,
@@ -253,7 +253,7 @@ class _Road:
             return
         for crf in dict.fromkeys((None, "crf" if crf_settings(self.recipe.segment.crf) else None)):
             name = "val" if crf is None else "crf val"
-            self.evaluate(self.predictions(trained, "val", {}, name, crf is not None), "val", "val")
+            self.evaluate(self.predictions(trained, "val", {}, name, crf is not None), "val")
 
     def predictions(self, trained: Stage, part: str, more: dict[str, Any], name: str, crf: bool = False) -> Stage:
         how = self.recipe.segment

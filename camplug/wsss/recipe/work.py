@@ -23,9 +23,9 @@ from camplug.wsss.deeplab import DeepLabTraining, Segmenter, load_deeplab, make_
 from camplug.wsss.irn.files import load_irn
 from camplug.wsss.irn.run import IRNTraining, train_irn
 from camplug.wsss.jobs import Report
-from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold, make_labels, make_walked_seeds
 from camplug.wsss.psa.files import load_affinitynet
 from camplug.wsss.psa.run import PSATraining, train_affinitynet
+from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold, make_labels, make_walked_seeds
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import View, evenly
 from camplug.wsss.recipe.scoring import choice_of, scored

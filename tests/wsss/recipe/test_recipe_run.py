@@ -1,0 +1,231 @@
+"""Runs: killed and continued, changed, with masks closed, in two processes; and what the report says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from recipes import Heard, tiny
+
+from camplug.errors import InputError
+from camplug.metrics import ConfusionMatrix, Scores
+from camplug.wsss.data import Scenes
+from camplug.wsss.data.files import read_mask
+from camplug.wsss.recipe import run_recipe
+from camplug.wsss.recipe.pictures import coloured
+from camplug.wsss.recipe.work import Work
+
+TESTS = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:no image shows"),
+    pytest.mark.filterwarnings("ignore:.*:UserWarning"),
+]
+
+
+SCRIPT = """
+import sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(1)
+from recipes import tiny
+from camplug.wsss.recipe import run_recipe
+run_recipe(tiny(), sys.argv[2])
+"""
+
+
+def products(out):
+    """The content of all final files of a run, by their names."""
+    left_out = ("done.json", "settings.json", "spent.json")
+    return {
+        str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in (out / "cache").rglob("*")
+        if file.is_file() and file.name not in left_out and "checkpoints" not in file.parts
+    }
+
+
+def figures(report):
+    return [{k: v for k, v in score.items() if k != "folder"} for score in report["scores"]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    watch = Heard()
+    return out, run_recipe(tiny(), out, watch=watch), watch
+
+
+def test_every_stage_runs_once_and_then_none(whole):
+    out, report, watch = whole
+    assert report["finished"]
+    assert len(watch.ran) == len(report["stages"]) == 22
+    before = products(out)
+    again = Heard()
+    assert figures(run_recipe(tiny(), out, watch=again)) == figures(report)
+    assert again.ran == []
+    assert products(out) == before
+    assert len([name for name in before if name.endswith(".npz")]) == 2 * (8 + 4 + 4)  # seeds and maps
+    pictures = [name for name in before if name.endswith(".png") and "truth" not in name]
+    assert len(pictures) == 8 + 8 + 4 + 4 + 4  # IRN's labels, pseudo-labels, two predictions
+
+
+@pytest.mark.parametrize(
+    ("stage", "step"),
+    [("seeds train", 3), ("labels", 2), ("maps val", 1), ("evaluate maps train", 2), ("predictions val", 4)],
+)
+def test_killed_and_continued(whole, tmp_path, stage, step):
+    out, report, _ = whole
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(tiny(), tmp_path, watch=Heard(stop=stage, step=step))
+    partial = tmp_path / "report.json"
+    if partial.exists():
+        found = json.loads(partial.read_text())
+        assert not found["finished"]
+        assert "the same command goes on" in (tmp_path / "report.md").read_text()
+    assert figures(run_recipe(tiny(), tmp_path)) == figures(report)
+    assert products(tmp_path) == products(out)
+
+
+def test_killed_in_a_training(whole, tmp_path, monkeypatch):
+    from camplug.wsss.deeplab.module import DeepLabModule
+
+    out, report, _ = whole
+    step = DeepLabModule.training_step
+
+    def stopped(self, batch, number):
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, number)
+
+    monkeypatch.setattr(DeepLabModule, "training_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(tiny(), tmp_path)
+    monkeypatch.undo()
+    watch = Heard()
+    assert figures(run_recipe(tiny(), tmp_path, watch=watch)) == figures(report)
+    assert watch.ran[0] == "deeplab"
+    assert products(tmp_path) == products(out)
+
+
+def test_a_change_runs_what_depends_on_it(whole, tmp_path):
+    moved = shutil.copytree(whole[0], tmp_path / "moved")
+    watch = Heard()
+    run_recipe(tiny(segment={"flip": True}), moved, watch=watch)
+    assert watch.ran == [
+        "predictions val",
+        "evaluate predictions val",
+        "predictions crf val",
+        "evaluate predictions crf val",
+    ]
+
+
+def test_only_stages_that_score_open_masks(tmp_path, monkeypatch):
+    now, opened = [None], []
+    run, mask = Work.run, Scenes.mask
+
+    def told(self, stage):
+        now[0] = stage
+        return run(self, stage)
+
+    def recorded(self, i):
+        opened.append(now[0])
+        return mask(self, i)
+
+    monkeypatch.setattr(Work, "run", told)
+    monkeypatch.setattr(Scenes, "mask", recorded)
+    run_recipe(tiny(), tmp_path)
+    assert {stage.kind for stage in opened} == {"evaluate"}
+    assert len({stage.name for stage in opened}) == 9
+
+
+def test_the_report_says_what_was_found(whole):
+    out, report, _ = whole
+    assert json.loads((out / "report.json").read_text()) == report
+    scores = {score["stage"]: score for score in report["scores"]}
+    val = Scenes(4, (48, 64), seed=1, classes=3, plain=0.25)
+    folder = next((out / "cache").glob("predictions-val-*"))
+    matrix = ConfusionMatrix(4)
+    for i, name in enumerate(val.ids):
+        matrix.add(read_mask(folder / f"{name}.png", 3), val.mask(i))
+    wanted = Scores.of(matrix.matrix, ["background", *val.classes]).as_dict()
+    found = scores["evaluate predictions val"]
+    assert found["miou"] == wanted["miou"]
+    assert found["per_class"] == wanted["per_class"]
+    assert found["labels"] == "predicted by the network"
+    assert found["list_sha256"] == hashlib.sha256("\n".join(val.ids).encode()).hexdigest()[:16]
+    chosen = scores["choose maps threshold"]
+    assert chosen["threshold_chosen"].endswith("optimistic")
+    for name in ("evaluate maps train", "evaluate maps val", "evaluate labels val"):
+        assert scores[name]["threshold"] == chosen["best_threshold_here"]
+        assert scores[name]["threshold_chosen"].startswith("best on data.threshold (4 images, list ")
+        assert scores[name]["labels"] == "image labels given"
+    assert scores["evaluate labels train"]["crf"] == {"gaussian": [3, 3], "bilateral": [50, 5, 10], "iterations": 10}
+    assert scores["evaluate predictions val"]["crf"] is None
+    assert scores["evaluate seeds val"]["threshold_chosen"].endswith("optimistic")
+    assert {"camplug", "torch", "lightning", "python"} <= set(report["versions"])
+    assert all(row["seconds"] > 0 and row["finished"] for row in report["stages"])
+    assert report["data"]["val"]["images"] == 4
+
+
+def test_the_page_needs_nothing_else(whole):
+    out, report, _ = whole
+    page = (out / "report.html").read_text()
+    assert not re.findall(r"(?:src|href)=[\"'](?!data:)", page)
+    assert "http" not in page.replace("http-equiv", "")
+    rows = report["pictures"]
+    assert [row["image"] for row in rows] == ["scene1_000001", "scene1_000003"]
+    titles = ["photo", "seeds", "refined maps", "pseudo-labels", "prediction", "prediction with CRF", "truth"]
+    assert [panel["title"] for panel in rows[0]["panels"]] == titles
+    assert page.count("data:image/png;base64,") == 2 * len(titles)
+    val = Scenes(4, (48, 64), seed=1, classes=3, plain=0.25)
+    shown = np.asarray(Image.open(out / rows[0]["panels"][-1]["file"]))
+    truth = Image.fromarray(coloured(np.asarray(val.photo(1)), val.mask(1)))
+    assert (shown == np.asarray(truth.resize((220, 165), Image.Resampling.BILINEAR))).all()
+    text = (out / "report.md").read_text()
+    miou = {score["stage"]: score["miou"] for score in report["scores"]}["evaluate labels val"]
+    cells = " | ".join("-" if miou[c] is None else f"{100 * miou[c]:.1f}" for c in ("present", "all", "truth"))
+    assert f"| labels val | val | 4 | {cells} |" in text
+
+
+def test_a_broken_photograph_is_told_and_passed(tmp_path, monkeypatch):
+    photo = Scenes.photo
+
+    def broken(self, i):
+        if self.ids[i] == "scene0_000002":
+            raise InputError("the photograph is damaged.")
+        return photo(self, i)
+
+    monkeypatch.setattr(Scenes, "photo", broken)
+    short = tiny(refine={"kind": "irn"}, deeplab=None, evaluate={"products_on": ["train"]})
+    report = run_recipe(short, tmp_path)
+    told = {row["stage"]: row["broken"] for row in report["stages"]}
+    assert told["seeds train"] == [{"image": "scene0_000002", "error": "the photograph is damaged."}]
+    assert [b["image"] for b in told["evaluate labels train"]] == ["scene0_000002"]
+
+
+def test_two_processes_make_what_one_makes(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for count, out in ((1, tmp_path / "one"), (2, tmp_path / "two")):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        done = subprocess.run(
+            [*command, str(script), str(TESTS), str(out)], capture_output=True, text=True, check=False, env=env
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
+    assert [row["images"] for row in one["stages"]] == [row["images"] for row in two["stages"]]
+    assert {row["processes"] for row in two["stages"]} == {2}
+    assert [s["images_scored"] for s in one["scores"]] == [s["images_scored"] for s in two["scores"]]
+    for first, second in zip(one["scores"], two["scores"], strict=True):
+        assert second["miou"]["all"] == pytest.approx(first["miou"]["all"], abs=0.02)

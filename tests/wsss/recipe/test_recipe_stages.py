@@ -1,0 +1,229 @@
+"""Which stages there are, what each depends on, and what is made again after a change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from recipes import SCENES, tiny, voc_tree
+
+from camplug.errors import InputError
+from camplug.wsss.recipe import recipe_of, stages_of
+from camplug.wsss.recipe.cache import Cache
+from camplug.wsss.recipe.data import Drawn, Part, View, evenly
+from camplug.wsss.recipe.run import opened
+from camplug.wsss.recipe.stages import VERSIONS
+
+NAMES = [
+    "classifier",
+    "seeds train",
+    "seeds val",
+    "seeds threshold",
+    "evaluate seeds train",
+    "evaluate seeds val",
+    "affinities",
+    "maps train",
+    "maps val",
+    "maps threshold",
+    "choose maps threshold",
+    "evaluate maps train",
+    "evaluate maps val",
+    "labels train",
+    "labels val",
+    "evaluate labels train",
+    "evaluate labels val",
+    "deeplab",
+    "predictions val",
+    "evaluate predictions val",
+    "predictions crf val",
+    "evaluate predictions crf val",
+]
+
+
+def keys(recipe):
+    data = {name: part.open() for name, part in recipe.data.items()}
+    cache = Cache(Path(), recipe.data, data)
+    return {stage.name: cache.key(stage) for stage in stages_of(recipe, data)}
+
+
+def test_the_road():
+    assert list(keys(tiny())) == NAMES
+
+
+def test_without_refinement_deeplab_and_val_the_road_is_short():
+    short = tiny(
+        refine=None, deeplab=None, pseudo_labels={"threshold": 0.3, "crf": "none"}, evaluate={"products_on": ["train"]}
+    )
+    assert list(keys(short)) == [
+        "classifier",
+        "seeds train",
+        "evaluate seeds train",
+        "labels train",
+        "evaluate labels train",
+    ]
+
+
+def changed_by(**changes):
+    before, after = keys(tiny()), keys(tiny(**changes))
+    assert before.keys() == after.keys()
+    return [name for name in before if before[name] != after[name]]
+
+
+FROM_SEEDS = [name for name in NAMES if name != "classifier"]
+FROM_DEEPLAB = NAMES[NAMES.index("deeplab") :]
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({}, []),
+        ({"title": "another"}, []),
+        ({"deeplab": {"lr": 0.002}}, FROM_DEEPLAB),
+        ({"seeds": {"explainer": "MultiView(GradCAM, scales=(1,))"}}, FROM_SEEDS),
+        ({"classifier": {"train": {"model": "import:trainable:net", "epochs": 3}}}, NAMES),
+        ({"segment": {"crf": "irn"}}, NAMES[-2:]),
+        ({"segment": {"flip": True}}, NAMES[-4:]),
+        ({"refine": {"walk": {"steps": 16}}}, NAMES[NAMES.index("maps train") :]),
+        ({"pseudo_labels": {"crf": "psa"}}, [n for n in NAMES if "labels" in n] + FROM_DEEPLAB),
+        ({"evaluate": {"classes": ["striped disc"]}}, None),
+    ],
+)
+def test_only_what_depends_on_a_change_is_made_again(changes, again):
+    if "title" in changes:
+        assert keys(recipe_of({**dict(tiny().text), "title": "another"})) == keys(tiny())
+        return
+    found = changed_by(**changes)
+    if again is None:  # the threshold is chosen by the mean over other classes
+        again = [n for n in NAMES if n.startswith(("evaluate", "choose"))]
+        again += ["labels train", "labels val", *FROM_DEEPLAB]
+        assert sorted(set(again)) == sorted(found)
+    else:
+        assert found == again
+
+
+def test_other_images_are_other_stages_and_a_moved_folder_is_not(tmp_path):
+    before = keys(tiny())
+    other = tiny(data={"val": {"data": "scenes:5:1", "options": SCENES}})
+    found = [name for name, key in keys(other).items() if key != before[name]]
+    assert found == [name for name in NAMES if name.endswith("val")]
+    sizes = tiny(data={"val": {"data": "scenes:4:1", "options": {**SCENES, "size": [48, 48]}}})
+    assert keys(sizes)["seeds val"] != before["seeds val"]
+    roots = [voc_tree(tmp_path / name) for name in "ab"]
+    two = []
+    for root in roots:
+        of = {"train": "train", "val": "val", "threshold": "val"}
+        parts = {name: {"data": f"voc:{root}", "split": split} for name, split in of.items()}
+        two.append(keys(tiny(data=parts, pseudo_labels={"threshold": 0.3})))
+    assert two[0] == two[1]
+
+
+def test_the_hash_by_hand(tmp_path):
+    recipe = tiny()
+    data = {name: part.open() for name, part in recipe.data.items()}
+    cache = Cache(tmp_path, recipe.data, data)
+    stages = {stage.name: stage for stage in stages_of(recipe, data)}
+    names = "\n".join(f"scene0_{i:06d}" for i in range(8))
+    classes = "\n".join(data["train"].classes)
+    document = {
+        "stage": "seeds train",
+        "version": VERSIONS["seeds"],
+        "settings": {"explainer": "MultiView(CAM, scales=(1,))", "long_side": 64, "number": "uint8", "scale": 1.0},
+        "inputs": {"network": cache.key(stages["classifier"])},
+        "data": [
+            {
+                "kind": "Drawn",
+                "list_sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
+                "images": 8,
+                "classes": hashlib.sha256(classes.encode()).hexdigest()[:16],
+                "options": SCENES,
+            }
+        ],
+        "files": [],
+    }
+    key = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    assert cache.key(stages["seeds train"]) == key
+    assert cache.folder(stages["seeds train"]) == tmp_path / "cache" / f"seeds-train-{key[:12]}"
+
+
+def test_weights_are_known_by_their_content(tmp_path):
+    weights = tmp_path / "net.pt"
+
+    def given():
+        classifier = {"given": {"model": "demo", "checkpoint": str(weights)}}
+        return keys(recipe_of({**dict(tiny().text), "classifier": classifier}))
+
+    assert given()["seeds train"] is None  # not there: nothing can be said
+    weights.write_bytes(b"one")
+    one = given()
+    weights.write_bytes(b"two")
+    assert one["seeds train"] is not None
+    assert given()["seeds train"] != one["seeds train"]
+
+
+def test_products_of_a_sublist_are_those_of_train(tmp_path):
+    root = voc_tree(tmp_path)
+    part = {"data": f"voc:{root}"}
+    sections = dict(tiny().text)
+    sections["data"] = {
+        "train": {**part, "split": "train_aug"},
+        "score_on": {**part, "split": "train"},
+        "val": {**part, "split": "val"},
+    }
+    sections["pseudo_labels"] = {"threshold": "best on score_on", "optimistic": True}
+    sections["evaluate"] = {"pictures": 0}
+    recipe = recipe_of(sections)
+    data = {name: one.open() for name, one in recipe.data.items()}
+    stages = {stage.name: stage for stage in stages_of(recipe, data)}
+    assert "seeds score_on" not in stages
+    assert stages["choose maps score_on"].inputs["product"] is stages["maps train"]
+    assert stages["choose maps score_on"].part == stages["evaluate seeds train"].part == "score_on"
+    sections["pseudo_labels"] = {"threshold": "best on score_on"}
+    with pytest.raises(InputError, match=r"8 of these images are reported in data\.score_on.*optimistic: true"):
+        stages_of(recipe_of(sections), data)
+
+
+def test_a_threshold_needs_masks(tmp_path):
+    root = voc_tree(tmp_path)
+    for file in (root / "SegmentationClass").iterdir():
+        file.unlink()
+    (root / "SegmentationClass").rmdir()
+    sections = dict(tiny().text)
+    sections["data"] = {
+        "train": {"data": f"voc:{root}", "split": "train"},
+        "threshold": {"data": f"voc:{root}", "split": "val"},
+    }
+    sections["evaluate"] = {}
+    recipe = recipe_of(sections)
+    data = {name: one.open() for name, one in recipe.data.items()}
+    with pytest.raises(InputError, match=r"data\.threshold has no masks to choose on"):
+        stages_of(recipe, data)
+
+
+def test_a_view_keeps_its_masks_to_itself():
+    data = Part("scenes:6:0", options=SCENES).open()
+    assert isinstance(data, Drawn)
+    closed = View(data, masks=False, indices=[1, 4])
+    assert closed.ids == (data.ids[1], data.ids[4])
+    assert closed.labels(1) == data.labels(4)
+    assert not closed.has_masks
+    with pytest.raises(InputError, match="masks are opened by stages that score"):
+        closed.mask(0)
+    assert (View(data, masks=True).mask(2) == data.mask(2)).all()
+    assert evenly(9, 3) == [1, 4, 7]
+
+
+def test_labels_from_masks_are_refused(tmp_path):
+    part = Part(f"voc:{voc_tree(tmp_path)}", "train", {"labels": "masks"})
+    with pytest.raises(InputError, match="would open masks to learn from"):
+        part.open()
+
+
+def test_data_that_are_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"data.train.data names \$\{NOWHERE\}, which is not set; .*--data-root"):
+        opened("train", Part("voc:${NOWHERE}"))
+    with pytest.raises(InputError, match=r"data.val: '.*none' is missing; give the data set's folder"):
+        opened("val", Part(f"voc:{tmp_path}/none"))
+    with pytest.raises(InputError, match="options of 'scenes:3' cannot be used"):
+        Part("scenes:3", options={"colour": 1}).open()
