@@ -213,19 +213,21 @@ def _plan(recipe: Recipe, out: Path, probe: bool, device: str | None, as_json: b
 def _show_plan(rows: list[Row], probe: bool) -> None:
     from rich.table import Table
 
-    table = Table("stage", "state")
-    for column in ("images", "epochs", *(("time", "disk", "memory") if probe else ())):
-        table.add_column(column, justify="right")
+    table = Table(padding=(0, 0, 0, 1))
+    for column in ("stage", "state"):
+        table.add_column(column, no_wrap=True)
+    for column in ("images", *(("time", "disk", "memory") if probe else ())):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("notes", style="dim")
     notes: dict[str, str] = {}  # numbers of texts
     for row in rows:
-        images = "?" if row.images is None else f"{row.images:,}"
+        images = ("?" if row.images is None else f"{row.images:,}") + (f" x {row.epochs}" if row.epochs else "")
         costs = [_time(row.seconds), _size(row.bytes), _size(row.memory)] if probe else []
-        marks = " ".join(notes.setdefault(text, f"({len(notes) + 1})") for text in row.notes)
-        table.add_row(row.stage, row.state, images, "" if row.epochs is None else str(row.epochs), *costs, marks)
+        marks = " ".join(notes.setdefault(text, str(len(notes) + 1)) for text in row.notes)
+        table.add_row(row.stage, row.state, images, *costs, marks)
     common.out.print(table)
     for text, mark in notes.items():
-        common.out.print(common.escaped(f"{mark} {text}"), soft_wrap=True)
+        common.out.print(common.escaped(f"({mark}) {text}"), soft_wrap=True)
 
 
 def _time(seconds: float | None) -> str:

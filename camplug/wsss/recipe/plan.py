@@ -17,7 +17,7 @@ from camplug.wsss.recipe.sections import Recipe
 from camplug.wsss.recipe.stages import Stage, stages_of
 
 if TYPE_CHECKING:
-    from camplug.wsss.recipe.probe import Cost
+    from camplug.wsss.recipe.probe import Cost, Probe
 
 EPOCHS = {"classifier": ("span",), "affinities": ("training", "training"), "deeplab": ("training", "training")}
 
@@ -88,12 +88,7 @@ def plan_of(
         rows.append(row)
         if stage.part in missing:
             row.notes.append(f"data.{stage.part} is not on disk")
-        if row.state == "made before":
-            done = cache.done(stage)
-            assert done is not None
-            row.seconds, row.bytes = 0.0, 0.0
-            row.notes = [f"took {done['seconds']:.0f} s"]
-        elif costs is not None:
+        if costs is not None and row.state != "made before":
             told(stage.name)
             costs.add(stage, row)
     return rows
@@ -164,6 +159,5 @@ class _Costs:
             height, width = self.probes[stage.part].photos[0].shape[:2]
             row.notes.append(f"measured on pictures of {width}x{height}")
         if row.images is not None:
-            training = row.epochs is not None
             row.seconds = row.images * (cost.seconds * (row.epochs or 1) + cost.fixed)
-            row.bytes = cost.bytes if training else cost.bytes * row.images
+            row.bytes = row.images * cost.bytes + cost.files

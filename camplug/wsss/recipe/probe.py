@@ -49,6 +49,7 @@ from camplug.wsss.train import Backbone, Crop
 
 FEW = 2  # images of a training step
 LONG = 8.0  # seconds at half the side, from which on the whole side is not tried
+COPIES = 6  # of weights: two checkpoints with what the optimizer keeps, and the file
 HALF = "time and memory from half the side"
 
 
@@ -59,7 +60,8 @@ class Cost:
     Attributes:
         seconds: of an image; in trainings of an image in an epoch.
         fixed: seconds of what is done once for every image beside.
-        bytes: on disk of an image, or of the whole stage where it is a training.
+        bytes: on disk of an image.
+        files: bytes on disk once, of weights and checkpoints.
         memory: bytes at its peak; of a training's own batch.
         scaled: what is not measured but reckoned.
     """
@@ -67,6 +69,7 @@ class Cost:
     seconds: float
     fixed: float = 0.0
     bytes: float = 0.0
+    files: float = 0.0
     memory: float = 0.0
     scaled: list[str] = field(default_factory=list)
 
@@ -194,7 +197,8 @@ class Probe:
         weights = sum(p.numel() * p.element_size() for p in self.network(stage).parameters())
         memory = found["base"] + found["grown"] * batch / count
         scaled += [f"memory and time from {count} images to a batch of {batch}"] if batch != count else []
-        return Cost(found["seconds"] / count, 0.0, 6 * weights, memory, [*scaled, "disk from the weights' size"])
+        scaled += ["disk from the weights' size"]
+        return Cost(found["seconds"] / count, files=COPIES * weights, memory=memory, scaled=scaled)
 
     def tried(self, ready: Callable[[bool], Callable[[], object]], ratio: float) -> tuple[dict[str, float], list[str]]:
         """What work costs, done at half the side first, and at the whole one unless that takes long.
@@ -241,7 +245,9 @@ class Probe:
         if reports[-1].broken:
             raise RuntimeError(reports[-1].broken[0][1])
         memory = found["base"] + found["grown"]
-        return Cost(found["seconds"], 0.0, reports[-1].bytes, memory, [*scaled, "disk: maps of no training"])
+        return Cost(
+            found["seconds"], bytes=reports[-1].bytes, memory=memory, scaled=[*scaled, "disk: maps of no training"]
+        )
 
     def maps_of(self, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Maps [K,H,W] of nothing."""
@@ -281,7 +287,7 @@ class Probe:
         span = training.training
         cost = self.training(step, span.crop, FEW, span.batch, stage)
         heads = sum(p.numel() * p.element_size() for p in network.parameters())
-        return replace(cost, fixed=once, bytes=6 * heads + _png(photo) * len(self.data))
+        return replace(cost, fixed=once, bytes=_png(photo), files=COPIES * heads)
 
     def maps(self, stage: Stage) -> Cost:
         """One image's walk."""
@@ -297,7 +303,9 @@ class Probe:
             there.prepare({})
             there.save("one", seed)
             size = there.file("one").stat().st_size
-        return Cost(found["seconds"], 0.0, size, found["base"] + found["grown"], ["disk: maps of no training"])
+        return Cost(
+            found["seconds"], bytes=size, memory=found["base"] + found["grown"], scaled=["disk: maps of no training"]
+        )
 
     def labels(self, stage: Stage) -> Cost:
         """One image's labels."""
@@ -306,7 +314,7 @@ class Probe:
         made = PseudoLabels(Threshold(0.3), crf, s["certainty"])
         with measured(self.device) as found:
             made(photo, self.maps_of(photo))
-        return Cost(found["seconds"], 0.0, _png(photo), found["base"] + found["grown"])
+        return Cost(found["seconds"], bytes=_png(photo), memory=found["base"] + found["grown"])
 
     def deeplab(self, stage: Stage) -> Cost:
         """A training step of the segmentation network."""
@@ -338,7 +346,7 @@ class Probe:
             return lambda: segmenter(shown)
 
         found, scaled = self.tried(segment, 4)
-        return Cost(found["seconds"], 0.0, _png(photo), found["base"] + found["grown"], scaled)
+        return Cost(found["seconds"], bytes=_png(photo), memory=found["base"] + found["grown"], scaled=scaled)
 
     def evaluate(self, stage: Stage) -> Cost:
         """One image scored."""
@@ -350,7 +358,9 @@ class Probe:
                 ThresholdSweep(count).add(maps, list(range(len(maps))), truth)
             else:
                 ConfusionMatrix(count).add(truth, truth)
-        return Cost(found["seconds"], 0.0, 0.0, found["base"] + found["grown"], ["without reading files"])
+        return Cost(
+            found["seconds"], bytes=0.0, memory=found["base"] + found["grown"], scaled=["without reading files"]
+        )
 
 
 class _First(SegmentationData):

@@ -33,7 +33,7 @@ def test_a_probe_estimates_every_stage_and_knows_what_is_made(tmp_path):
 
 
 def test_costs_are_scaled_to_all_images(tmp_path, monkeypatch):
-    cost = Cost(seconds=2.0, fixed=3.0, bytes=10.0, memory=7.0, scaled=["the disk"])
+    cost = Cost(seconds=2.0, fixed=3.0, bytes=10.0, files=5.0, memory=7.0, scaled=["the disk"])
     monkeypatch.setattr(Probe, "cost", lambda self, stage: cost)
     sections = dict(tiny().text)
     missing = {"data": "coco:${NOWHERE}", "split": "train2014", "images": 82783}
@@ -41,8 +41,8 @@ def test_costs_are_scaled_to_all_images(tmp_path, monkeypatch):
     sections["evaluate"] = {}
     rows = {row.stage: row for row in plan_of(recipe_of(sections), tmp_path)}
     seeds, deeplab = rows["seeds train"], rows["deeplab"]
-    assert (seeds.images, seeds.seconds, seeds.bytes, seeds.memory) == (82783, 82783 * 5.0, 827830.0, 7.0)
-    assert (deeplab.seconds, deeplab.bytes) == (82783 * (2 * 2.0 + 3.0), 10.0)  # two epochs; disk of the whole stage
+    assert (seeds.images, seeds.seconds, seeds.bytes, seeds.memory) == (82783, 82783 * 5.0, 827835.0, 7.0)
+    assert (deeplab.seconds, deeplab.bytes) == (82783 * (2 * 2.0 + 3.0), 827835.0)  # two epochs
     assert seeds.notes == ["data.train is not on disk", "the disk", "measured on pictures of 640x480"]
     assert rows["predictions pictures"].images == 10
 
