@@ -118,7 +118,8 @@ class _Costs:
     """Probes stages, and scales what they cost to all images."""
 
     def __init__(self, recipe: Recipe, data: dict[str, SegmentationData], device: str) -> None:
-        from camplug.wsss.recipe.probe import Blank, Probe
+        from camplug.wsss.recipe.blank import Blank
+        from camplug.wsss.recipe.probe import Probe
 
         self.probes: dict[str, Probe] = {}
         self.known: dict[str, Cost] = {}

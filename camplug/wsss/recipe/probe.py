@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 from torch import nn
 from torch.utils.data import default_collate
-from typing_extensions import override
 
 import camplug
 from camplug.metrics import ConfusionMatrix, ThresholdSweep
@@ -41,6 +35,8 @@ from camplug.wsss.psa import AffinityNet, alpha_labels
 from camplug.wsss.psa.run import PSATraining
 from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold
 from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.recipe.blank import Blank, First, clouds
+from camplug.wsss.recipe.measured import measured
 from camplug.wsss.recipe.sections import METHODS, Network
 from camplug.wsss.recipe.settings import restored
 from camplug.wsss.recipe.stages import OF_MAPS, Stage
@@ -72,44 +68,6 @@ class Cost:
     files: float = 0.0
     memory: float = 0.0
     scaled: list[str] = field(default_factory=list)
-
-
-class Blank(SegmentationData):
-    """Pictures of clouds of a usual size, where a data set is not on disk.
-
-    Args:
-        size: height and width.
-        classes: how many.
-        shown: how many an image shows.
-    """
-
-    has_masks = False
-
-    def __init__(self, size: tuple[int, int], classes: int, shown: float) -> None:
-        self.size, self.shown = size, max(1, min(classes, round(shown)))
-        self.classes = tuple(f"class {c}" for c in range(classes))
-        self.ids = tuple(f"blank{i}" for i in range(2 * FEW))
-
-    @override
-    def labels(self, i: int) -> tuple[int, ...]:
-        return tuple(range(self.shown))
-
-    @override
-    def photo(self, i: int) -> Image.Image:
-        planes = [clouds(self.size, 3 * i + c) for c in range(3)]
-        return Image.fromarray((255 * np.stack(planes, -1)).astype(np.uint8))
-
-    @override
-    def mask(self, i: int) -> NDArray[np.uint8]:
-        return np.zeros(self.size, np.uint8)
-
-
-def clouds(size: tuple[int, int], seed: int) -> NDArray[np.float32]:
-    """A smooth plane from 0 to 1."""
-    small = np.random.default_rng(seed).random((max(2, size[0] // 16), max(2, size[1] // 16)))
-    plane = ndimage.zoom(small, (size[0] / small.shape[0], size[1] / small.shape[1]), order=1)
-    plane = np.clip(plane[: size[0], : size[1]], 0, 1)
-    return np.asarray(np.pad(plane, [(0, size[0] - plane.shape[0]), (0, size[1] - plane.shape[1])], "edge"), np.float32)
 
 
 class Probe:
@@ -229,7 +187,7 @@ class Probe:
         data = self.data
         if outputs != len(data.classes):  # another head changes next to nothing
             data = Blank((self.photos[0].shape[0], self.photos[0].shape[1]), outputs, self.shown)
-        few = _First(data, 1)
+        few = First(data, 1)
         side = s["long_side"]
 
         def explain(whole: bool) -> Callable[[], object]:
@@ -363,68 +321,8 @@ class Probe:
         )
 
 
-class _First(SegmentationData):
-    """The first images of a data set, without masks."""
-
-    has_masks = False
-
-    def __init__(self, data: SegmentationData, count: int) -> None:
-        self.data, self.classes, self.ids = data, data.classes, data.ids[:count]
-
-    @override
-    def labels(self, i: int) -> tuple[int, ...]:
-        return self.data.labels(i)
-
-    @override
-    def photo(self, i: int) -> Image.Image:
-        return self.data.photo(i)
-
-    @override
-    def mask(self, i: int) -> NDArray[np.uint8]:
-        raise NotImplementedError
-
-
-@contextmanager
-def measured(device: str) -> Iterator[dict[str, float]]:
-    """Seconds, bytes in use before, and by how much they grew at most (of the device's memory on CUDA)."""
-    found: dict[str, float] = {}
-    cuda = device.startswith("cuda")
-    if cuda:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        found["base"] = float(torch.cuda.memory_allocated())
-    else:
-        _reset_peak()
-        found["base"] = _resident("VmRSS")
-    start = time.perf_counter()
-    yield found
-    if cuda:
-        torch.cuda.synchronize()
-    found["seconds"] = time.perf_counter() - start
-    peak = float(torch.cuda.max_memory_allocated()) if cuda else _resident("VmHWM")
-    found["grown"] = max(0.0, peak - found["base"])
-
-
 def _backward(loss: Any) -> None:
     loss.backward()
-
-
-def _reset_peak() -> None:
-    """Let Linux begin to look for the peak anew; elsewhere that of the whole process is told."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return
-
-
-def _resident(which: str) -> float:
-    """Bytes of memory of this process: now (VmRSS), or at the peak (VmHWM)."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(which))
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return float(peak if sys.platform == "darwin" else 1024 * peak)
 
 
 def _outputs(model: nn.Module, size: tuple[int, int], device: str) -> int:

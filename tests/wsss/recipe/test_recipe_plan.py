@@ -6,7 +6,8 @@ import pytest
 from recipes import NET, SCENES, tiny
 
 from camplug.wsss.recipe import plan_of, recipe_of, run_recipe
-from camplug.wsss.recipe.probe import Blank, Cost, Probe, clouds
+from camplug.wsss.recipe.blank import Blank, clouds
+from camplug.wsss.recipe.probe import Cost, Probe
 
 
 def test_without_a_probe_nothing_is_estimated(tmp_path):
