@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import nn
 
-from camplug.errors import InputError, ModelError
-from camplug.explain.explanation import write_atomically
-from camplug.explain.preprocess import Preprocess
 from camplug.wsss.deeplab.network import DeepLab, rebuilt, settings_of
+from camplug.wsss.network_file import NetworkFile
 
-FORMAT = "camplug deeplab 1"
+OF_DEEPLABS = NetworkFile(
+    "camplug deeplab 1",
+    "train deeplab",
+    "is no DeepLab network that camplug has trained",
+    "was trained on a module of one's own; give it: load_deeplab(path, model)",
+    settings_of,
+    rebuilt,
+)
 
 
 def save_deeplab(path: str | os.PathLike[str], network: DeepLab, made_with: Mapping[str, Any]) -> None:
@@ -30,15 +33,7 @@ def save_deeplab(path: str | os.PathLike[str], network: DeepLab, made_with: Mapp
     Raises:
         InputError: the place cannot be written.
     """
-    document = {
-        "format": FORMAT,
-        "made_with": dict(made_with),
-        "classes": list(network.classes),
-        "network": settings_of(network),
-        "preprocess": asdict(network.preprocess),
-        "state": {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
-    }
-    write_atomically(os.fspath(path), lambda f: torch.save(document, f))
+    OF_DEEPLABS.save(path, network, made_with)
 
 
 def load_deeplab(path: str | os.PathLike[str], model: nn.Module | None = None) -> DeepLab:
@@ -52,33 +47,4 @@ def load_deeplab(path: str | os.PathLike[str], model: nn.Module | None = None) -
         InputError: no such file, or one of another kind.
         ModelError: the network under it cannot be built, or is another one.
     """
-    from camplug.models import load_model
-
-    name = os.fspath(path)
-    document = _read(name)
-    if document is None:
-        raise InputError(f"{name!r} is no DeepLab network that camplug has trained; see `camplug train deeplab`.")
-    made = document["made_with"]
-    if model is None:
-        if made.get("model") is None:
-            raise ModelError(f"{name!r} was trained on a module of one's own; give it: load_deeplab(path, model).")
-        model = load_model(made["model"], num_classes=made.get("num_classes"), pretrained=False)
-    reads = Preprocess(**document["preprocess"])
-    try:
-        network = rebuilt(model, document["network"], document["classes"], reads)
-        network.load_state_dict(document["state"])
-    except (RuntimeError, InputError, ModelError) as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise ModelError(f"{name!r} does not fit {made.get('model') or type(model).__name__}: {first}") from None
-    return network.eval()
-
-
-def _read(name: str) -> dict[str, Any] | None:
-    """What a file holds; None for any other kind of file."""
-    try:
-        found = torch.load(name, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {name!r}; `camplug train deeplab` makes it.") from None
-    except Exception:  # torch.load raises nearly anything on other files
-        return None
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+    return OF_DEEPLABS.load(path, model)

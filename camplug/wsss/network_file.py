@@ -1,0 +1,100 @@
+"""Files of trained networks: how one is built, what its classes are called, how it reads photographs, its weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from camplug.errors import InputError, ModelError
+from camplug.explain.explanation import write_atomically
+from camplug.explain.preprocess import Preprocess
+
+N = TypeVar("N", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class NetworkFile(Generic[N]):
+    """One kind of file, with plain data and tensors only.
+
+    Attributes:
+        format: that it calls itself.
+        command: of `camplug` that makes it.
+        is_none: what is said of another file, behind its name.
+        needs_model: what is said of one whose network nobody but its owner can build.
+        settings_of: how a network is built over the one under it, as plain data.
+        rebuilt: the untrained network again, of the one under it, these data, its classes and how it reads photographs.
+    """
+
+    format: str
+    command: str
+    is_none: str
+    needs_model: str
+    settings_of: Callable[[N], dict[str, Any]]
+    rebuilt: Callable[[nn.Module, Mapping[str, Any], Sequence[str], Preprocess], N]
+
+    def save(self, path: str | os.PathLike[str], network: N, made_with: Mapping[str, Any]) -> None:
+        """Write a network, whole or not at all; see `load`.
+
+        Raises:
+            InputError: the place cannot be written.
+        """
+        named: Any = network
+        document = {
+            "format": self.format,
+            "made_with": dict(made_with),
+            "classes": list(named.classes),
+            "network": self.settings_of(network),
+            "preprocess": asdict(named.preprocess),
+            "state": {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
+        }
+        write_atomically(os.fspath(path), lambda f: torch.save(document, f))
+
+    def load(self, path: str | os.PathLike[str], model: nn.Module | None = None) -> N:
+        """The network of a file, in evaluation mode.
+
+        Args:
+            path: of the file.
+            model: the untrained network under it, where that was a module of one's own; it is kept and changed.
+
+        Raises:
+            InputError: no such file, or one of another kind.
+            ModelError: the network under it cannot be built, or is another one.
+        """
+        from camplug.models import load_model
+
+        name = os.fspath(path)
+        document = self.read(name)
+        if document is None:
+            raise InputError(f"{name!r} {self.is_none}; see `camplug {self.command}`.")
+        made = document["made_with"]
+        if model is None:
+            if made.get("model") is None:
+                raise ModelError(f"{name!r} {self.needs_model}.")
+            model = load_model(made["model"], num_classes=made.get("num_classes"), pretrained=False)
+        reads = Preprocess(**document["preprocess"])
+        try:
+            network = self.rebuilt(model, document["network"], document["classes"], reads)
+            network.load_state_dict(document["state"])
+        except (RuntimeError, InputError, ModelError) as error:
+            first = str(error).strip().splitlines()[-1].strip()
+            raise ModelError(f"{name!r} does not fit {made.get('model') or type(model).__name__}: {first}") from None
+        return network.eval()
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """What a file of this kind holds; None for any other file.
+
+        Raises:
+            InputError: there is no such file.
+        """
+        try:
+            found = torch.load(name, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise InputError(f"there is no file {name!r}; `camplug {self.command}` makes it.") from None
+        except Exception:  # torch.load raises nearly anything on other files
+            return None
+        return found if isinstance(found, dict) and found.get("format") == self.format else None
