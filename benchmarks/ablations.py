@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from markdown_tables import renew, table
+from markdown_tables import table
 from measure import machine
+from results import add_result_options, command_line, tell
 
 CONFIGS = Path("configs")
 SCENES = ["--data", "scenes:160", "--device", "cpu"]
@@ -59,9 +60,7 @@ TITLES = {
 def parsed(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tables", nargs="+", default=list(TITLES), choices=list(TITLES))
-    parser.add_argument("--json", type=Path, help="write everything here; rows that are there already are kept")
-    parser.add_argument("--load", type=Path, help="measure nothing; print the results of this file")
-    parser.add_argument("--markdown", type=Path, help="renew the tables in this file")
+    add_result_options(parser)
     return parser.parse_args(argv)
 
 
@@ -100,10 +99,10 @@ def measured(method: str, out: Path, seed: int, options: list[str]) -> dict[str,
     }
 
 
-def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
+def everything(args: argparse.Namespace) -> dict[str, Any]:
     known = json.loads(args.json.read_text()) if args.json is not None and args.json.exists() else {}
     data: dict[str, Any] = {
-        "command": command,
+        "command": command_line(),
         "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "lightning", "numpy"]),
         "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
         "tables": known.get("tables", {}),
@@ -163,16 +162,7 @@ def report(data: dict[str, Any]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     args = parsed(argv)
-    if args.load is None:
-        data = everything(args, shlex.join(["python", "benchmarks/ablations.py", *argv]))
-        if args.json is not None:
-            args.json.write_text(json.dumps(data, indent=1) + "\n")
-    else:
-        data = json.loads(args.load.read_text())
-    lines = report(data)
-    print("\n".join(lines))
-    if args.markdown is not None:
-        renew(args.markdown, "ablations", lines)
+    tell(args, lambda: everything(args), report, "ablations")
 
 
 if __name__ == "__main__":

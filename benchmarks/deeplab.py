@@ -12,7 +12,6 @@ are made: thresholds and the walk's numbers are those that IRN's authors publish
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -21,8 +20,9 @@ from typing import Any
 
 import torch
 from chain import LISTS, Chain, scores
-from markdown_tables import renew, table
+from markdown_tables import table
 from measure import machine
+from results import add_result_options, command_line, tell
 
 VIEWS = "scales=(1, 1.5)"
 ROWS = {
@@ -53,9 +53,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=3, help="train on every n-th image of train_aug")
     parser.add_argument("--epochs", type=int, default=12, help="of DeepLab")
     parser.add_argument("--cache", type=Path, default=Path("deeplab_cache"))
-    parser.add_argument("--json", type=Path, help="write everything here")
-    parser.add_argument("--load", type=Path, help="measure nothing; print the results of this file")
-    parser.add_argument("--markdown", type=Path, help="renew the tables in this file")
+    add_result_options(parser)
     return parser.parse_args(argv)
 
 
@@ -97,13 +95,13 @@ def measured_row(chain: Chain, row: str, weights: Path, epochs: int) -> dict[str
     return found
 
 
-def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
+def everything(args: argparse.Namespace) -> dict[str, Any]:
     chain = Chain(args.data, args.cache)
     ids = (args.data / "ImageSets" / "Segmentation" / "train_aug.txt").read_text().split()
     (args.cache / "part.txt").write_text("\n".join(ids[:: args.every]) + "\n")
     rows = {row: measured_row(chain, row, args.weights, args.epochs) for row in args.rows}
     return {
-        "command": command,
+        "command": command_line(),
         "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "lightning", "numpy"]),
         "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
         "epochs": args.epochs,
@@ -151,16 +149,9 @@ def report(data: dict[str, Any]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     args = parsed(argv)
-    if args.load is None:
-        data = everything(args, shlex.join(["python", "benchmarks/deeplab.py", *argv]))
-        if args.json is not None:
-            args.json.write_text(json.dumps(data, indent=1) + "\n")
-    else:
-        data = json.loads(args.load.read_text())
-    lines = report(data)
-    print("\n".join(lines))
-    if args.markdown is not None:
-        renew(args.markdown, "deeplab", lines)
+    if args.load is None and (args.data is None or args.weights is None):
+        raise SystemExit("give --data and --weights, or --load a result.")
+    tell(args, lambda: everything(args), report, "deeplab")
 
 
 if __name__ == "__main__":

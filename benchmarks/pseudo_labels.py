@@ -12,7 +12,6 @@ follows, on every n-th image of it, since each threshold needs CRFs of its own.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -21,8 +20,9 @@ from typing import Any
 
 import torch
 from chain import LISTS, Chain, scores
-from markdown_tables import renew, table
+from markdown_tables import table
 from measure import machine
+from results import add_result_options, command_line, tell
 
 VIEWS = "scales=(1, 1.5, 2)"
 ROWS = {
@@ -62,9 +62,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
         "--crf-every", type=int, default=8, help="choose thresholds before a CRF on every n-th of train"
     )
     parser.add_argument("--cache", type=Path, default=Path("pseudo_labels_cache"))
-    parser.add_argument("--json", type=Path, help="write everything here")
-    parser.add_argument("--load", type=Path, help="measure nothing; print the results of this file")
-    parser.add_argument("--markdown", type=Path, help="renew the tables in this file")
+    add_result_options(parser)
     return parser.parse_args(argv)
 
 
@@ -147,13 +145,13 @@ COLUMNS = {
 }
 
 
-def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
+def everything(args: argparse.Namespace) -> dict[str, Any]:
     chain = Chain(args.data, args.cache)
     ids = LISTS[0].read_text().split()
     (args.cache / "some_of_train.txt").write_text("\n".join(ids[:: args.crf_every]) + "\n")
     rows = {row: measured_row(chain, row, args.weights) for row in args.rows}
     return {
-        "command": command,
+        "command": command_line(),
         "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "numpy", "scipy"]),
         "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
         "crf_every": args.crf_every,
@@ -199,19 +197,9 @@ def report(data: dict[str, Any]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     args = parsed(argv)
-    if args.load is None:
-        if args.data is None or args.weights is None:
-            raise SystemExit("give --data and --weights, or --load a result.")
-        words = ["python", "benchmarks/pseudo_labels.py", *argv]
-        data = everything(args, shlex.join(words))
-        if args.json is not None:
-            args.json.write_text(json.dumps(data, indent=1) + "\n")
-    else:
-        data = json.loads(args.load.read_text())
-    lines = report(data)
-    print("\n".join(lines))
-    if args.markdown is not None:
-        renew(args.markdown, "pseudo_labels", lines)
+    if args.load is None and (args.data is None or args.weights is None):
+        raise SystemExit("give --data and --weights, or --load a result.")
+    tell(args, lambda: everything(args), report, "pseudo_labels")
 
 
 if __name__ == "__main__":

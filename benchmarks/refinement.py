@@ -11,8 +11,6 @@ scenes and training; the masks of the scenes serve to make labels and saliency, 
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import statistics
 import sys
 import tempfile
@@ -26,10 +24,11 @@ from unittest import mock
 
 import numpy as np
 import torch
-from markdown_tables import renew, table
+from markdown_tables import table
 from measure import machine
 from numpy.typing import NDArray
 from PIL import Image
+from results import add_result_options, by_seed, command_line, tell
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -230,32 +229,22 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--alphas", nargs="+", type=float, default=[0.08, 0.5], help="weights of the loss")
     parser.add_argument("--count", type=int, default=200, help="scenes to train on")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--json", type=Path, help="write everything here; seeds that are there already are kept")
-    parser.add_argument("--load", type=Path, help="measure nothing; print the results of this file")
-    parser.add_argument("--markdown", type=Path, help="renew the table in this file")
+    add_result_options(parser)
     args = parser.parse_args(argv)
-    if args.load is None:
-        torch.set_num_threads(1)
-        known = json.loads(args.json.read_text())["runs"] if args.json is not None and args.json.exists() else {}
-        data: dict[str, Any] = {
-            "command": shlex.join(["python", "benchmarks/refinement.py", *argv]),
-            "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "lightning", "numpy"]),
-            "count": args.count,
-            "epochs": args.epochs,
-            "alphas": args.alphas,
-            "runs": known,
-        }
-        for seed in args.seeds:
-            if str(seed) not in known:
-                data["runs"][str(seed)] = run(seed, args.alphas, args.count, args.epochs)
-                if args.json is not None:
-                    args.json.write_text(json.dumps(data, indent=1) + "\n")
-    else:
-        data = json.loads(args.load.read_text())
-    lines = report(data)
-    print("\n".join(lines))
-    if args.markdown is not None:
-        renew(args.markdown, "refinement", lines)
+    torch.set_num_threads(1)
+    facts: dict[str, Any] = {
+        "command": command_line(),
+        "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "lightning", "numpy"]),
+        "count": args.count,
+        "epochs": args.epochs,
+        "alphas": args.alphas,
+    }
+    tell(
+        args,
+        lambda: by_seed(args, facts, lambda seed: run(seed, args.alphas, args.count, args.epochs)),
+        report,
+        "refinement",
+    )
 
 
 if __name__ == "__main__":

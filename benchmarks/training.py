@@ -11,7 +11,6 @@ background threshold of each row is chosen on every n-th image of train, and val
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import statistics
@@ -21,8 +20,9 @@ from typing import Any
 
 import torch
 from chain import LISTS, Chain, scores
-from markdown_tables import renew, table
+from markdown_tables import table
 from measure import machine
+from results import add_result_options, command_line, tell
 
 EXPLAINERS = {"cam": "CAM", "fully": "FullyCAM(channel_norm=False)"}
 BUDGET = shlex.split("--preset modern --cut 8 --batch 16 --crop 224 --sides 224,336 --device cpu")
@@ -57,9 +57,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=2, help="FPR goes on with the classifier for half as many")
     parser.add_argument("--every", type=int, default=3, help="choose thresholds on every n-th image of train")
     parser.add_argument("--cache", type=Path, default=Path("training_cache"))
-    parser.add_argument("--json", type=Path, help="write everything here")
-    parser.add_argument("--load", type=Path, help="measure nothing; print the results of this file")
-    parser.add_argument("--markdown", type=Path, help="renew the tables in this file")
+    add_result_options(parser)
     return parser.parse_args(argv)
 
 
@@ -94,7 +92,7 @@ def measured_row(chain: Chain, row: str, seed: int, epochs: int) -> dict[str, An
     return found
 
 
-def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
+def everything(args: argparse.Namespace) -> dict[str, Any]:
     chain = Chain(args.data, args.cache)
     ids = LISTS[0].read_text().split()
     (args.cache / "some_of_train.txt").write_text("\n".join(ids[:: args.every]) + "\n")
@@ -103,7 +101,7 @@ def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
         for row in args.rows
     }
     return {
-        "command": command,
+        "command": command_line(),
         "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "lightning", "numpy"]),
         "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
         "epochs": args.epochs,
@@ -158,18 +156,9 @@ def _mean(values: list[float | None]) -> str:
 
 def main(argv: list[str]) -> None:
     args = parsed(argv)
-    if args.load is None:
-        if args.data is None:
-            raise SystemExit("give --data, or --load a result.")
-        data = everything(args, shlex.join(["python", "benchmarks/training.py", *argv]))
-        if args.json is not None:
-            args.json.write_text(json.dumps(data, indent=1) + "\n")
-    else:
-        data = json.loads(args.load.read_text())
-    lines = report(data)
-    print("\n".join(lines))
-    if args.markdown is not None:
-        renew(args.markdown, "training", lines)
+    if args.load is None and args.data is None:
+        raise SystemExit("give --data, or --load a result.")
+    tell(args, lambda: everything(args), report, "training")
 
 
 if __name__ == "__main__":

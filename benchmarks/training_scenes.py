@@ -11,8 +11,6 @@ method goes on from there for the same number of epochs, with three random seeds
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import statistics
 import sys
 import tempfile
@@ -24,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from markdown_tables import renew, table
+from markdown_tables import table
 from measure import machine
+from results import add_result_options, by_seed, command_line, tell
 from torch import nn
 
 import camplug
@@ -170,30 +169,15 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--count", type=int, default=300, help="scenes to train on")
-    parser.add_argument("--json", type=Path, help="write everything here; seeds that are there already are kept")
-    parser.add_argument("--load", type=Path, help="measure nothing; print the results of this file")
-    parser.add_argument("--markdown", type=Path, help="renew the table in this file")
+    add_result_options(parser)
     args = parser.parse_args(argv)
-    if args.load is None:
-        torch.set_num_threads(1)
-        known = json.loads(args.json.read_text())["runs"] if args.json is not None and args.json.exists() else {}
-        data: dict[str, Any] = {
-            "command": shlex.join(["python", "benchmarks/training_scenes.py", *argv]),
-            "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "lightning", "numpy"]),
-            "count": args.count,
-            "runs": known,
-        }
-        for seed in args.seeds:
-            if str(seed) not in known:
-                data["runs"][str(seed)] = run(seed, args.rows, args.count)
-                if args.json is not None:
-                    args.json.write_text(json.dumps(data, indent=1) + "\n")
-    else:
-        data = json.loads(args.load.read_text())
-    lines = report(data)
-    print("\n".join(lines))
-    if args.markdown is not None:
-        renew(args.markdown, "training_scenes", lines)
+    torch.set_num_threads(1)
+    facts: dict[str, Any] = {
+        "command": command_line(),
+        "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "lightning", "numpy"]),
+        "count": args.count,
+    }
+    tell(args, lambda: by_seed(args, facts, lambda seed: run(seed, args.rows, args.count)), report, "training_scenes")
 
 
 if __name__ == "__main__":
