@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -93,8 +94,9 @@ class Classifier(nn.Module):
 
         At least float32, also in autocast: half of it has no room for the epsilons that maps are divided with.
         """
-        maps, bias = wide(self.head(features)), self.head.bias
-        return maps if bias is None else maps - bias.to(maps)[:, None, None]
+        # left out, not subtracted: then the bias gets no gradient either
+        plain = self.head.bias is None
+        return wide(self.head(features) if plain else F.conv2d(features, self.head.weight))
 
     def logits(self, maps: Tensor) -> Tensor:
         """The logits [N,C] of class maps [N,C,h,w]."""
