@@ -1,7 +1,7 @@
 """Images of a recipe's report through all stages, as one picture for the docs.
 
-    camplug wsss demo --no-open
-    python benchmarks/demo_picture.py runs/demo --rows 4 --out docs/figures/demo.png
+camplug wsss demo --no-open
+python benchmarks/demo_picture.py runs/demo --rows 4 --out docs/figures/demo.png
 """
 
 from __future__ import annotations
