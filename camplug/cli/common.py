@@ -104,13 +104,23 @@ def load(model: str, checkpoint: Path | None, num_classes: int | None, device: s
     Raises:
         InputError: no such device.
     """
+    where = device_named(device)
+    return load_model(model, checkpoint=checkpoint, num_classes=num_classes).to(where)
+
+
+def device_named(name: str) -> torch.device:
+    """A device that there is.
+
+    Raises:
+        InputError: there is none of this name.
+    """
     try:
-        where = torch.device(device)
+        where = torch.device(name)
         torch.empty(0, device=where).cpu()
     except (RuntimeError, AssertionError):
         has = "cpu" + (f", cuda ({torch.cuda.device_count()})" if torch.cuda.is_available() else "")
-        raise InputError(f"the device {device!r} is not available here; there is: {has}.") from None
-    return load_model(model, checkpoint=checkpoint, num_classes=num_classes).to(where)
+        raise InputError(f"the device {name!r} is not available here; there is: {has}.") from None
+    return where
 
 
 def explainer_options(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +15,6 @@ from camplug.cli.pseudo_labels import crf_of
 from camplug.cli.seeds import device_of, fingerprint, tell
 from camplug.errors import InputError
 from camplug.wsss.jobs import share, wait_for_the_others
-
-if TYPE_CHECKING:
-    from camplug.wsss.deeplab.network import DeepLab
 
 OPTIONS: dict[str, Any] = {
     "weights": str,
@@ -86,7 +83,7 @@ def segment(  # noqa: PLR0917
         file = Path(str(chosen["weights"]))
         rank, world = share()
         dataset = open_data(str(chosen["data"]), chosen.get("split"))
-        network = _moved(load_deeplab(file), device_of(chosen.get("device"), rank))
+        network = load_deeplab(file).to(common.device_named(device_of(chosen.get("device"), rank)))
         check_classes({"classes": list(network.classes)}, dataset.classes, "weights")
         dense = crf_of(str(chosen["crf"]))
         segmenter = Segmenter(
@@ -116,18 +113,6 @@ def segment(  # noqa: PLR0917
         wait_for_the_others("segment", needed=False)
         if report.broken:
             raise typer.Exit(1)
-
-
-def _moved(network: DeepLab, device: str) -> DeepLab:
-    """The network on a device.
-
-    Raises:
-        InputError: there is none of this name.
-    """
-    try:
-        return network.to(device)
-    except (RuntimeError, AssertionError):
-        raise InputError(f"the device {device!r} is not available here; cpu always is.") from None
 
 
 def _scales(given: Any) -> tuple[float, ...]:

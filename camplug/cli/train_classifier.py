@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -24,6 +24,11 @@ from camplug.wsss.fpr.method import FPR
 from camplug.wsss.jobs import share
 from camplug.wsss.rpnet.method import RPNet
 from camplug.wsss.train.schedule import Schedule
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from camplug.explain.preprocess import Preprocess
 
 Validation: TypeAlias = Annotated[
     str | None, typer.Option(help="Data set whose labels tell the precision after every epoch.", show_default="none")
@@ -128,14 +133,10 @@ def _train(kind: type[Method], given: dict[str, Any]) -> None:
     chosen |= {k: v for k, v in given.items() if k in options and v is not None}
     learning, span = preset(str(chosen["preset"]))
     method, learning, span = changed(kind(), chosen), changed(learning, chosen), changed(span, chosen)
-    if chosen.get("data") is None:
-        raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split train_aug.")
+    check(chosen)
     if chosen.get("head") not in (None, "keep", "new"):
         raise InputError(f"--head {chosen['head']}; allowed are keep and new.")
-    if chosen["workers"] < 0:
-        raise InputError(f"--workers {chosen['workers']}; give 0 or more.")
-    if chosen.get("num_classes") is not None and chosen["num_classes"] < 1:
-        raise InputError(f"num_classes = {chosen['num_classes']}; give at least 1.")
+    from camplug.wsss.classifier.files import made_with
     from camplug.wsss.classifier.run import train_classifier
     from camplug.wsss.data import open_data
 
@@ -143,10 +144,8 @@ def _train(kind: type[Method], given: dict[str, Any]) -> None:
     validation = None
     if chosen.get("validation") is not None:
         validation = open_data(str(chosen["validation"]), chosen.get("validation_split"))
-    weights = None if chosen.get("checkpoint") is None else Path(str(chosen["checkpoint"]))
     rank, _ = share()
-    model = common.load(str(chosen["model"]), weights, chosen.get("num_classes"), device_of(chosen.get("device"), rank))
-    reads = common.explainer_options(model, None, chosen.get("mean"), chosen.get("std")).get("transform")
+    model, reads = network_of(chosen)
     head = chosen.get("head")
     done = train_classifier(
         model,
@@ -159,11 +158,11 @@ def _train(kind: type[Method], given: dict[str, Any]) -> None:
         keep=chosen["keep"],
         output_stride=chosen.get("output_stride"),
         keep_head=None if head is None else head == "keep",
-        preprocess=None if reads is None else replace(reads, long_side=None),
+        preprocess=reads,
         workers=chosen["workers"],
         amp=chosen["amp"],
         log=chosen["log"],
-        made_with=_made_with(chosen, weights),
+        made_with=made_with(str(chosen["model"]), chosen.get("num_classes")),
         watch=Shown(given["as_json"] or rank > 0),
     )
     if given["as_json"] and rank == 0:
@@ -172,12 +171,24 @@ def _train(kind: type[Method], given: dict[str, Any]) -> None:
         )
 
 
-def _made_with(chosen: dict[str, Any], weights: Path | None) -> dict[str, Any]:
-    """How the network under the classifier is built: a trained classifier knows it already."""
-    spec = str(chosen["model"])
-    if spec.endswith(".pt"):
-        from camplug.wsss.classifier.files import read
+def check(chosen: dict[str, Any]) -> None:
+    """Refuse what every training on a data set can refuse before anything is loaded.
 
-        document = read(spec)
-        return dict(document["made_with"]) if document else {}
-    return {"model": spec, "num_classes": chosen.get("num_classes")}
+    Raises:
+        InputError: no data; a number out of its range.
+    """
+    if chosen.get("data") is None:
+        raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split train_aug.")
+    if chosen["workers"] < 0:
+        raise InputError(f"--workers {chosen['workers']}; give 0 or more.")
+    if chosen.get("num_classes") is not None and chosen["num_classes"] < 1:
+        raise InputError(f"num_classes = {chosen['num_classes']}; give at least 1.")
+
+
+def network_of(chosen: dict[str, Any]) -> tuple[nn.Module, Preprocess | None]:
+    """The network to begin with, on this process's device, and how it reads photographs, where that was said."""
+    weights = None if chosen.get("checkpoint") is None else Path(str(chosen["checkpoint"]))
+    device = device_of(chosen.get("device"), share()[0])
+    model = common.load(str(chosen["model"]), weights, chosen.get("num_classes"), device)
+    reads = common.explainer_options(model, None, chosen.get("mean"), chosen.get("std")).get("transform")
+    return model, None if reads is None else replace(reads, long_side=None)

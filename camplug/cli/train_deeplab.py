@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +12,9 @@ from camplug.cli import common
 from camplug.cli.config import read_config
 from camplug.cli.fields import allowed, changed, option_group
 from camplug.cli.options import takes
-from camplug.cli.seeds import NUMBER, device_of
+from camplug.cli.seeds import NUMBER
 from camplug.cli.shown import Shown, stoppable
-from camplug.cli.train_classifier import Amp, Log
+from camplug.cli.train_classifier import Amp, Log, check, network_of
 from camplug.cli.walk import need_lightning
 from camplug.errors import InputError
 from camplug.wsss.deeplab.settings import DeepLabSettings, usual_schedule
@@ -132,12 +132,7 @@ def deeplab(
         chosen |= {k: v for k, v in given.items() if k in options and v is not None}
         if chosen.get("labels") is None:
             raise InputError("the folder of labels is missing; write for instance: camplug train deeplab labels ...")
-        if chosen.get("data") is None:
-            raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split train_aug.")
-        if chosen.get("num_classes") is not None and chosen["num_classes"] < 1:
-            raise InputError(f"num_classes = {chosen['num_classes']}; give at least 1.")
-        if chosen["workers"] < 0:
-            raise InputError(f"--workers {chosen['workers']}; give 0 or more.")
+        check(chosen)
         done = _train(chosen, given["as_json"])
         if share()[0] == 0:
             if given["as_json"]:
@@ -157,6 +152,7 @@ def deeplab(
 
 def _train(chosen: dict[str, Any], as_json: bool) -> Any:
     from camplug.cli.evaluate import check_classes
+    from camplug.wsss.classifier.files import made_with
     from camplug.wsss.data import open_data
     from camplug.wsss.deeplab.run import DeepLabTraining, train_deeplab
     from camplug.wsss.pseudo import LabelFolder
@@ -167,10 +163,7 @@ def _train(chosen: dict[str, Any], as_json: bool) -> Any:
     labels = Path(str(chosen["labels"]))
     if (labels / TOLD).exists():
         check_classes(LabelFolder(labels).settings(), data.classes, "labels")
-    weights = None if chosen.get("checkpoint") is None else Path(str(chosen["checkpoint"]))
-    rank, _ = share()
-    model = common.load(str(chosen["model"]), weights, chosen.get("num_classes"), device_of(chosen.get("device"), rank))
-    reads = common.explainer_options(model, None, chosen.get("mean"), chosen.get("std")).get("transform")
+    model, reads = network_of(chosen)
     return train_deeplab(
         model,
         data,
@@ -178,21 +171,10 @@ def _train(chosen: dict[str, Any], as_json: bool) -> Any:
         Path(str(chosen["out"])),
         settings,
         saliency=chosen.get("saliency"),
-        preprocess=None if reads is None else replace(reads, long_side=None),
+        preprocess=reads,
         workers=chosen["workers"],
         amp=chosen["amp"],
         log=chosen["log"],
-        made_with=_made_with(chosen),
-        watch=Shown(as_json or rank > 0),
+        made_with=made_with(str(chosen["model"]), chosen.get("num_classes")),
+        watch=Shown(as_json or share()[0] > 0),
     )
-
-
-def _made_with(chosen: dict[str, Any]) -> dict[str, Any]:
-    """How the network under it is built: a trained classifier knows it already."""
-    spec = str(chosen["model"])
-    if not spec.endswith(".pt"):
-        return {"model": spec, "num_classes": chosen.get("num_classes")}
-    from camplug.wsss.classifier.files import read
-
-    document = read(spec)
-    return dict(document["made_with"]) if document else {}

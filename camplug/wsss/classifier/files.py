@@ -57,3 +57,19 @@ def read(name: str) -> dict[str, Any] | None:
         InputError: there is no such file.
     """
     return OF_CLASSIFIERS.read(name)
+
+
+def made_with(model: str, num_classes: int | None) -> dict[str, Any]:
+    """How the network under a training on `model` is built; a trained classifier's file knows it already.
+
+    Args:
+        model: as for `camplug.load_model`.
+        num_classes: of its own head.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if not model.endswith(".pt"):
+        return {"model": model, "num_classes": num_classes}
+    document = read(model)
+    return dict(document["made_with"]) if document else {}

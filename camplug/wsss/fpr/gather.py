@@ -21,6 +21,7 @@ from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Pictures
 from camplug.wsss.fpr.collector import Collector
 from camplug.wsss.fpr.prototypes import Prototypes
+from camplug.wsss.train.processes import processes
 
 
 class Whole(NamedTuple):
@@ -183,12 +184,6 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def processes() -> tuple[int, int]:
-    """This process's rank and how many train together."""
-    there = dist.is_available() and dist.is_initialized()
-    return (dist.get_rank(), dist.get_world_size()) if there else (0, 1)
 
 
 def _as_it_is(item: Any) -> Any:

@@ -15,10 +15,11 @@ from camplug.wsss.classifier.learning import Learning
 from camplug.wsss.classifier.module import ClassifierTraining
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Picture, Pictures
-from camplug.wsss.fpr.gather import PrototypePass, processes
+from camplug.wsss.fpr.gather import PrototypePass
 from camplug.wsss.fpr.losses import region_contrast_loss
 from camplug.wsss.fpr.pixels import pixel_rectification_loss
 from camplug.wsss.fpr.prototypes import Prototypes
+from camplug.wsss.train.processes import processes
 
 if TYPE_CHECKING:
     from camplug.wsss.fpr.method import FPR

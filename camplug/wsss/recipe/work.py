@@ -12,7 +12,7 @@ from torch import nn
 import camplug
 from camplug.explain.preprocess import Preprocess
 from camplug.models import load_model
-from camplug.wsss.classifier.files import read as read_classifier
+from camplug.wsss.classifier.files import made_with
 from camplug.wsss.classifier.learning import Learning, Span
 from camplug.wsss.classifier.network import reading
 from camplug.wsss.classifier.run import FILE as CLASSIFIER
@@ -88,12 +88,9 @@ class Work:
     def made_with(self, stage: Stage) -> dict[str, Any]:
         """How that network is built, for the files of networks on it."""
         named = restored(Network, stage.settings["network"]) if "network" in stage.settings else None
-        file = str(self.of(stage, "network") / CLASSIFIER) if named is None else named.model
-        if file.endswith(".pt"):
-            document = read_classifier(file)
-            return dict(document["made_with"]) if document else {}
-        assert named is not None
-        return {"model": named.model, "num_classes": named.num_classes}
+        if named is None:
+            return made_with(str(self.of(stage, "network") / CLASSIFIER), None)
+        return made_with(named.model, named.num_classes)
 
     def reads(self, stage: Stage, model: nn.Module, long_side: int | None = None) -> Preprocess:
         """How photographs are read for a stage's network."""

@@ -1,10 +1,16 @@
-"""Means over a batch that several processes share."""
+"""The processes that train together, and means over a batch that they share."""
 
 from __future__ import annotations
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+def processes() -> tuple[int, int]:
+    """This process's rank and how many train together."""
+    there = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if there else (0, 1)
 
 
 @torch.no_grad()
@@ -20,8 +26,8 @@ def mean_over_processes(counts: Tensor) -> Tensor:
     Returns:
         float64, of the same shape; the counts themselves in a training of one process.
     """
-    mean = counts.double()
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    mean, (_, world) = counts.double(), processes()
+    if world > 1:
         dist.all_reduce(mean)
-        mean /= dist.get_world_size()
+        mean /= world
     return mean
