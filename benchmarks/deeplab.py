@@ -12,6 +12,7 @@ are made: thresholds and the walk's numbers are those that IRN's authors publish
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -32,6 +33,10 @@ ROWS = {
         f"Compete(MultiView(FullyCAM(channel_norm=False), {VIEWS}), judge=MultiView(CAM, {VIEWS}))",
     ),
 }
+LABELS = {  # thresholds of the labels that IRN learns from
+    "published": (".30/.05", []),
+    "otsu": ("Otsu", shlex.split("--foreground otsu --background otsu")),
+}
 THRESHOLD = 0.25  # of seeds and of the walk, as published
 IRN = shlex.split("--optimizer adamw --lr 0.003 --epochs 1 --batch 8 --crop 320 --scales 0.5 1.5 --width 0")
 DEEPLAB = shlex.split("--optimizer adamw --lr 0.0002 --weight-decay 0.01 --head aspp --output-stride 16 --cut 8")
@@ -50,6 +55,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="VOCdevkit/VOC2012, with ImageSets/Segmentation/train_aug.txt")
     parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--labels", nargs="+", default=list(LABELS), choices=list(LABELS))
     parser.add_argument("--every", type=int, default=3, help="train on every n-th image of train_aug")
     parser.add_argument("--epochs", type=int, default=12, help="of DeepLab")
     parser.add_argument("--cache", type=Path, default=Path("deeplab_cache"))
@@ -57,41 +63,52 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def labels_of(chain: Chain, row: str, weights: Path) -> dict[str, float]:
-    """Seeds and pseudo-labels of the images to train on, and those of val by the same heads; minutes of each."""
+def named(row: str, labels: str) -> str:
+    """What the files of a chain after its seeds begin with."""
+    return row if labels == "published" else f"{row}_{labels}"
+
+
+def labels_of(chain: Chain, row: str, labels: str, weights: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Seeds and pseudo-labels of the images to train on, and those of val by the same heads: thresholds of IRN's
+    labels, minutes of each command."""
     model = ["--checkpoint", weights, "--num-classes", 20]
     minutes = {}
     for split in ("part", "val"):
         given = [*chain.on(split), *model, "--long-side", 320, "--explainer", ROWS[row][1]]
         minutes[f"seeds, {split}"] = chain.camplug("seeds", *given, "--out", chain.cache / f"{row}_{split}")["seconds"]
-    heads = chain.cache / f"{row}_irn"
-    given = [*chain.on("part"), *model, *IRN, "--device", "cpu", "--out", heads]
-    minutes["IRN"] = chain.camplug("train", "irn", chain.cache / f"{row}_part", *given)["seconds"]
+    name = named(row, labels)
+    heads = chain.cache / f"{name}_irn"
+    given = [*chain.on("part"), *model, *LABELS[labels][1], *IRN, "--device", "cpu", "--out", heads]
+    trained = chain.camplug("train", "irn", chain.cache / f"{row}_part", *given)
+    cuts = json.loads((heads / "settings.json").read_text())["labels"]
+    minutes["IRN"] = trained["seconds"]
     for split in ("val", "part"):
         given = [*chain.on(split), "--weights", heads / "irn.pt", "--crf", "irn", "--device", "cpu"]
-        out = chain.cache / f"{row}_labels_{split}"
+        out = chain.cache / f"{name}_labels_{split}"
         said = chain.camplug("pseudo-labels", chain.cache / f"{row}_{split}", *given, "--out", out)
         minutes[f"labels, {split}"] = said["seconds"]
-    return {name: seconds / 60 for name, seconds in minutes.items()}
+    return {k: cuts[k] for k in ("background", "foreground")}, {k: v / 60 for k, v in minutes.items()}
 
 
-def measured_row(chain: Chain, row: str, weights: Path, epochs: int) -> dict[str, Any]:
-    """The whole chain; every stage's figures on val, and the pseudo-labels' minutes."""
-    minutes = labels_of(chain, row, weights)
-    out = chain.cache / f"{row}_deeplab"
+def measured_row(chain: Chain, row: str, labels: str, weights: Path, epochs: int) -> dict[str, Any]:
+    """The whole chain; every stage's figures on val, and the minutes."""
+    cuts, minutes = labels_of(chain, row, labels, weights)
+    name = named(row, labels)
+    out = chain.cache / f"{name}_deeplab"
     start = ["--model", "demo", "--checkpoint", weights, "--num-classes", 20]
     given = [*chain.on("part"), *start, *DEEPLAB, *CROPS, "--epochs", epochs, "--device", "cpu", "--out", out]
-    trained = chain.camplug("train", "deeplab", chain.cache / f"{row}_labels_part", *given)
+    trained = chain.camplug("train", "deeplab", chain.cache / f"{name}_labels_part", *given)
     found: dict[str, Any] = {"minutes": {**minutes, "DeepLab": trained["seconds"] / 60}, "images": trained["images"]}
-    for name, crf in (("deeplab", "none"), ("deeplab_crf", "deeplab")):
+    found["cuts"] = cuts
+    for part, crf in (("deeplab", "none"), ("deeplab_crf", "deeplab")):
         given = [*chain.on("val"), "--weights", out / "deeplab.pt", *VIEWS_OF_VAL, "--crf", crf]
-        chain.camplug("segment", *given, "--out", chain.cache / f"{row}_{name}_val")
-    folders = {"seeds": f"{row}_val", "labels": f"{row}_labels_val", **{k: f"{row}_{k}_val" for k in list(PARTS)[2:]}}
-    for name, folder in folders.items():
-        fixed = ["--threshold", THRESHOLD] if name == "seeds" else []
+        chain.camplug("segment", *given, "--out", chain.cache / f"{name}_{part}_val")
+    folders = {"seeds": f"{row}_val", "labels": f"{name}_labels_val", **{k: f"{name}_{k}_val" for k in list(PARTS)[2:]}}
+    for part, folder in folders.items():
+        fixed = ["--threshold", THRESHOLD] if part == "seeds" else []
         report = chain.evaluate(chain.cache / folder, "val", *fixed)
-        found[name] = scores(report)
-        found[name]["iou"] = {c: 100 * report["per_class"][c]["iou"] for c in report["averaged_over"]}
+        found[part] = scores(report)
+        found[part]["iou"] = {c: 100 * report["per_class"][c]["iou"] for c in report["averaged_over"]}
     return found
 
 
@@ -99,7 +116,12 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
     chain = Chain(args.data, args.cache)
     ids = (args.data / "ImageSets" / "Segmentation" / "train_aug.txt").read_text().split()
     (args.cache / "part.txt").write_text("\n".join(ids[:: args.every]) + "\n")
-    rows = {row: measured_row(chain, row, args.weights, args.epochs) for row in args.rows}
+    rows = {
+        named(row, labels): {"row": row, "labels_by": labels}
+        | measured_row(chain, row, labels, args.weights, args.epochs)
+        for row in args.rows
+        for labels in args.labels
+    }
     return {
         "command": command_line(),
         "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "lightning", "numpy"]),

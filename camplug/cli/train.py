@@ -37,9 +37,13 @@ train_deeplab.register(app)
 @app.command("irn")
 @takes(of.TrainOptions)
 def irn(
-    foreground: Annotated[float | None, typer.Option(help="Labels: above this an object.", show_default="0.3")] = None,
+    foreground: Annotated[
+        str | None,
+        typer.Option(help="Labels: above this an object; otsu reads it off the seeds' values.", show_default="0.3"),
+    ] = None,
     background: Annotated[
-        float | None, typer.Option(help="Labels: up to this background.", show_default="0.05")
+        str | None,
+        typer.Option(help="Labels: up to this background; otsu reads it off the seeds' values.", show_default="0.05"),
     ] = None,
     width: Annotated[
         int | None, typer.Option(help="Channels of the displacement head; 0 for none.", show_default="256")
@@ -57,6 +61,9 @@ def irn(
         chosen = _chosen(given, of.OF_IRN, "runs/irn")
         from camplug.wsss.irn.run import IRNTraining, train_irn
 
+        for name in ("foreground", "background"):
+            if name in chosen:
+                chosen[name] = _threshold(name, chosen[name])
         settings = _changed(IRNTraining(), chosen, ("foreground", "background"))
         _run(train_irn, settings, chosen, given["as_json"])
 
@@ -114,6 +121,20 @@ def _chosen(given: dict[str, Any], own: dict[str, Any], out: str) -> dict[str, A
             raise InputError(f"scales = {scales!r}; give the smallest and the largest factor, such as [0.5, 1.5].")
         chosen["scales"] = (float(scales[0]), float(scales[1]))
     return chosen
+
+
+def _threshold(name: str, given: Any) -> float | str:
+    """A threshold of IRN's labels.
+
+    Raises:
+        InputError: neither a number nor otsu.
+    """
+    if given == "otsu":
+        return str(given)
+    try:
+        return float(given)
+    except ValueError:
+        raise InputError(f"--{name} {given!r}; give a number, or otsu.") from None
 
 
 def _changed(settings: Any, chosen: dict[str, Any], of_labels: tuple[str, ...]) -> Any:
@@ -176,6 +197,7 @@ def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_js
             {
                 "folder": str(chosen["out"]),
                 "file": str(done.file),
+                "label_settings": done.label_settings,
                 "labels": None if done.labels is None else {"made": done.labels.made, "found": done.labels.found},
                 "images": done.images,
                 "losses": done.losses,

@@ -40,7 +40,7 @@ OPTIONS: dict[str, Any] = {
     "workers": int,
     "device": str,
 }
-OF_IRN: dict[str, Any] = {"foreground": NUMBER, "background": NUMBER}
+OF_IRN: dict[str, Any] = {"foreground": (str, *NUMBER), "background": (str, *NUMBER)}
 OF_PSA: dict[str, Any] = {"low": NUMBER, "high": NUMBER}
 DEFAULTS: dict[str, Any] = {"model": "demo", "layers": "stages", "workers": 0}
 

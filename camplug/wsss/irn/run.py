@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from torch import nn
 
+from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.plug.layers import Selector
 from camplug.wsss.crf import CRFSettings
@@ -20,10 +21,12 @@ from camplug.wsss.irn.module import IRN, IRNSettings
 from camplug.wsss.irn.network import STRIDE
 from camplug.wsss.irn.training import set_mean_displacement
 from camplug.wsss.pseudo.refine import crf_settings
-from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.seeds import SeedFolder, enough, otsu_thresholds, strongest_values
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.run import Stages, Trained, TrainSettings, run_stages
 from camplug.wsss.train.watch import Watch
+
+Otsu: TypeAlias = Literal["otsu"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,9 @@ class IRNTraining:
     """How IRNet is made of seeds; by default as in the published code.
 
     Args:
-        foreground, background: the thresholds of its labels; see `ir_labels`.
+        foreground, background: the thresholds of its labels; see `ir_labels`. "otsu" takes it from the seeds: those two
+            that part the values of their maps best into background, unsure and object (`otsu_thresholds`), where the
+            published ones are made for the maps of one method.
         crf: that draws its labels to the edges; None for none.
         network: how it is built, and how it learns.
         training: how long, and on which crops.
@@ -40,8 +45,8 @@ class IRNTraining:
         InputError: thresholds in the wrong order; no such CRF.
     """
 
-    foreground: float = 0.30
-    background: float = 0.05
+    foreground: float | Otsu = 0.30
+    background: float | Otsu = 0.05
     crf: str | CRFSettings | None = "irn"
     network: IRNSettings = field(default_factory=IRNSettings)
     training: TrainSettings = field(
@@ -51,7 +56,10 @@ class IRNTraining:
     def __post_init__(self) -> None:
         crf_settings(self.crf)
         # refuses wrong thresholds here, not for every image
-        ir_labels(np.zeros((0, 1, 1)), None, foreground=self.foreground, background=self.background)
+        given = {"foreground": self.foreground, "background": self.background}
+        if wrong := [f"{k}={v!r}" for k, v in given.items() if isinstance(v, str) and v != "otsu"]:
+            raise InputError(f"{wrong[0]}; give a number, or 'otsu'.")
+        ir_labels(np.zeros((0, 1, 1)), None, **{k: v for k, v in given.items() if not isinstance(v, str)})
 
 
 def train_irn(
@@ -91,7 +99,8 @@ def train_irn(
         KeyboardInterrupt: it was stopped by Ctrl-C.
     """
     settings = IRNTraining() if settings is None else settings
-    thresholds = {"foreground": settings.foreground, "background": settings.background}
+    watch = Watch() if watch is None else watch
+    thresholds = thresholds_of(settings, labels_from, data, watch)
 
     def finish(irn: IRN, watch: Watch) -> None:
         if irn.displacement is not None:
@@ -123,3 +132,28 @@ def train_irn(
         made_with=made_with,
         watch=watch,
     )
+
+
+def thresholds_of(
+    settings: IRNTraining, labels_from: SeedFolder | Path, data: SegmentationData, watch: Watch
+) -> dict[str, float]:
+    """The two thresholds of the labels; those that are to come from the seeds are read off them.
+
+    Raises:
+        InputError: ready-made labels, which have no thresholds; too few values; a threshold of objects below that of
+            background.
+    """
+    given = {"background": settings.background, "foreground": settings.foreground}
+    if "otsu" not in given.values():
+        return {k: float(v) for k, v in given.items()}
+    if not isinstance(labels_from, SeedFolder):
+        raise InputError("thresholds by Otsu's method are read off seeds, and the labels are ready-made; leave it out.")
+    ids = enough(data.ids)
+    with watch.steps("values of the seeds", len(ids)) as step:
+        values = strongest_values(labels_from, ids, step)
+    found = dict(zip(given, otsu_thresholds(values, 3), strict=True))
+    thresholds = {k: found[k] if v == "otsu" else float(v) for k, v in given.items()}
+    ir_labels(np.zeros((0, 1, 1)), None, **thresholds)  # refuses an order that a given one may break
+    low, high = thresholds.values()
+    watch.done(f"labels: background up to {low:.3f}, objects above {high:.3f}, by the seeds' values (Otsu)")
+    return thresholds

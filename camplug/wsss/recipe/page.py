@@ -132,9 +132,25 @@ def _how(report: dict[str, Any]) -> Table | None:
         rows.append(
             [score["stage"].removeprefix("evaluate "), score["labels"], chosen, best, crf, score["list_sha256"]]
         )
+    for row in report["stages"]:
+        if row["learned_from"]:
+            crf = json.dumps(row["settings"]["training"]["crf"])
+            rows.append([row["stage"], "image labels given", _cuts(row), "", crf, ""])
     head = ["product", "labels", "threshold, and how it was chosen", "best here", "dense CRF", "list hash"]
     note = "Best here is the threshold that would be best on the very images: chosen with their masks, so optimistic."
     return Table("How the figures came about", head, rows, note) if rows else None
+
+
+def _cuts(row: dict[str, Any]) -> str:
+    """What the labels of a walk's network were cut at."""
+    used, given = row["learned_from"], row["settings"]["training"]
+    if used["method"] == "psa":
+        return f"alphas {used['low']:g} and {used['high']:g}: fixed, given by the recipe"
+    how = {"otsu": "Otsu's method on the seeds"}
+    parts = [("objects above", "foreground"), ("background up to", "background")]
+    return "; ".join(
+        f"{what} {used[name]:.3g}: {how.get(given[name], 'fixed, given by the recipe')}" for what, name in parts
+    )
 
 
 def _lists(report: dict[str, Any]) -> Table:

@@ -228,7 +228,7 @@ class Probe:
         start = time.perf_counter()
         crf = None if settings is None else DenseCRF(photo, settings)
         if irn:
-            ir_labels(maps, crf, foreground=training.foreground, background=training.background)
+            ir_labels(maps, crf)  # whatever its thresholds
             network.eval().displacements(photo)
         else:
             alpha_labels(maps, crf, low=training.low, high=training.high)

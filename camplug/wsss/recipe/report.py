@@ -62,6 +62,7 @@ def report_of(recipe: Recipe, stages: Sequence[Stage], cache: Cache) -> dict[str
                 "processes": None if found is None else found["processes"],
                 "broken": [] if found is None else found["broken"],
                 "losses": {} if found is None else found["figures"].get("losses", {}),
+                "learned_from": {} if found is None else found["figures"].get("learned_from", {}),
                 "settings": plain(dict(stage.settings)),
             }
         )

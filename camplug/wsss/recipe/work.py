@@ -165,7 +165,8 @@ def affinities(stage: Stage, work: Work) -> Told:
         made_with=work.made_with(stage),
         watch=work.watch,
     )
-    return {"images": len(work.view(stage)), "broken": done.broken, "figures": {"losses": done.losses}}
+    figures = {"losses": done.losses, "learned_from": done.label_settings}
+    return {"images": len(work.view(stage)), "broken": done.broken, "figures": figures}
 
 
 def maps(stage: Stage, work: Work) -> Told:

@@ -2,7 +2,18 @@
 
 from camplug.wsss.jobs import Report
 from camplug.wsss.seeds.make import make_seeds
+from camplug.wsss.seeds.otsu import enough, otsu_thresholds, strongest_values
 from camplug.wsss.seeds.score import score_labels, score_seeds
 from camplug.wsss.seeds.store import Seed, SeedFolder
 
-__all__ = ["Report", "Seed", "SeedFolder", "make_seeds", "score_labels", "score_seeds"]
+__all__ = [
+    "Report",
+    "Seed",
+    "SeedFolder",
+    "enough",
+    "make_seeds",
+    "otsu_thresholds",
+    "score_labels",
+    "score_seeds",
+    "strongest_values",
+]

@@ -84,6 +84,7 @@ class Trained(Generic[N]):
     Attributes:
         network: on the model's device, in evaluation mode.
         file: of its heads.
+        label_settings: what its labels are made with; nothing where ready-made ones were used.
         labels: what became of the labels, by all processes; None where ready-made ones were used.
         images: how many it was trained on.
         losses: logged last; empty where nothing was left to train.
@@ -92,6 +93,7 @@ class Trained(Generic[N]):
 
     network: N
     file: Path
+    label_settings: dict[str, Any] = field(default_factory=dict)
     labels: Report | None = None
     images: int = 0
     losses: dict[str, float] = field(default_factory=dict)
@@ -150,6 +152,7 @@ def run_stages(
     ready = None if isinstance(labels_from, SeedFolder) else LabelFolder(labels_from)
     folder = TrainingFolder(out)
     crf = None if stages.crf is None else asdict(stages.crf)
+    used = stages.label_settings if ready is None else {}
     made_of, told = _labels_told(labels_from, {**stages.label_settings, "crf": crf})
     folder.prepare(
         {
@@ -171,7 +174,7 @@ def run_stages(
     if file.exists():
         network = stages.load(file)
         watch.done(f"{file} was there")
-        return Trained(network, file)
+        return Trained(network, file, used)
     crops = LabelCrops(  # before any label is made, so that wrong options are told at once
         data,
         partial(read_picture, out / "labels" if ready is None else ready.path, data),
@@ -234,7 +237,7 @@ def run_stages(
     if rank > 0:
         network = stages.load(file)
     watch.done(f"{file}: {CALLED[stages.kind]} on {len(backbone.names)} layers")
-    return Trained(network, file, report, len(crops), losses, broken)
+    return Trained(network, file, used, report, len(crops), losses, broken)
 
 
 def _of_all(mine: Report, data: SegmentationData) -> Report:

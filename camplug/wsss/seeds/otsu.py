@@ -1,0 +1,85 @@
+"""Thresholds that seeds give themselves, without a mask: Otsu's method on the values of their maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camplug.errors import InputError
+from camplug.wsss.seeds.store import SeedFolder
+
+LEVELS = 256
+MOST = 2000
+
+
+def enough(ids: Sequence[str]) -> Sequence[str]:
+    """All names, or of more than 2000 every n-th, so that no more than 2000 are left.
+
+    >>> len(enough(["a"] * 2000)), len(enough(["a"] * 5000))
+    (2000, 1667)
+    """
+    return ids[:: max(1, -(-len(ids) // MOST))]
+
+
+def strongest_values(
+    seeds: SeedFolder, ids: Sequence[str], step: Callable[[], None] = lambda: None
+) -> NDArray[np.int64]:
+    """How often each value 0/255 to 255/255 is the largest of a pixel's maps, int64 [256].
+
+    Images without a seed that can be read, and without a class, are left out.
+
+    Args:
+        seeds: the maps.
+        ids: names of the images.
+        step: told after every image.
+    """
+    counts = np.zeros(LEVELS, np.int64)
+    for name in ids:
+        step()
+        try:
+            maps = seeds.load(name).maps
+        except InputError:
+            continue
+        if len(maps):
+            values = maps if maps.dtype == np.uint8 else np.rint(maps.astype(np.float32) * 255).astype(np.uint8)
+            counts += np.bincount(values.max(0).ravel(), minlength=LEVELS)
+    return counts
+
+
+def otsu_thresholds(counts: NDArray[np.integer], classes: int = 2) -> tuple[float, ...]:
+    """The thresholds that part values into classes of the smallest variance within (Otsu 1979).
+
+    With weights $w_i$ and means $m_i$ of the classes they maximise $\\sum_i w_i (m_i - m)^2$, the variance between. A
+    value equal to a threshold belongs to the lower class.
+
+    Args:
+        counts: of the values 0/255 to 255/255, [256].
+        classes: 2 for one threshold, 3 for two.
+
+    Returns:
+        classes - 1 thresholds in [0, 1), rising.
+
+    Raises:
+        InputError: fewer different values than classes; scikit-image is missing.
+
+    >>> values = np.repeat([10, 20, 120, 130, 250], 5)
+    >>> [round(255 * t) for t in otsu_thresholds(np.bincount(values, minlength=256), 3)]
+    [20, 130]
+    """
+    try:
+        from skimage.filters import threshold_multiotsu  # 0.3 s
+    except ImportError:
+        raise InputError(
+            'Otsu\'s method needs the package scikit-image; install it with: pip install "camplug[train]".'
+        ) from None
+    if np.count_nonzero(counts) < classes:
+        raise InputError(
+            f"the seeds hold {np.count_nonzero(counts)} different values, and Otsu's method needs {classes}; give the "
+            "thresholds as numbers."
+        )
+    cuts = threshold_multiotsu(  # type: ignore[no-untyped-call]
+        hist=(counts.astype(np.float64), np.arange(LEVELS)), classes=classes
+    )
+    return tuple(float(cut) / 255 for cut in cuts)
