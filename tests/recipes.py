@@ -35,7 +35,16 @@ TINY = {
     "seeds": {"explainer": "MultiView(CAM, scales=(1,))", "long_side": 64},
     "refine": {
         "kind": "irn",
-        "training": {"epochs": 1, "batch": 4, "crop": 32, "width": 0, "radius": 3, "crf": "none", "lr": 0.01},
+        "training": {
+            "foreground": "otsu",
+            "epochs": 1,
+            "batch": 4,
+            "crop": 32,
+            "width": 0,
+            "radius": 3,
+            "crf": "none",
+            "lr": 0.01,
+        },
         "walk": {"steps": 8},
     },
     "pseudo_labels": {"threshold": "best on threshold", "crf": "irn"},

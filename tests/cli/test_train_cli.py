@@ -21,7 +21,7 @@ from camplug.wsss.irn.module import IRNSettings
 from camplug.wsss.irn.run import IRNTraining, train_irn
 from camplug.wsss.psa import PSASettings
 from camplug.wsss.psa.files import load_affinitynet
-from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.seeds import SeedFolder, otsu_thresholds, strongest_values
 from camplug.wsss.train import LabelCrops, Schedule
 from camplug.wsss.train.heads import load_heads
 from camplug.wsss.train.run import TrainSettings, Watch
@@ -93,6 +93,20 @@ def test_irn(place):
     assert load_heads("a/irn.pt").made_with == {"model": MODEL, "checkpoint": None, "num_classes": None}
     again = good(*IRN, "--crf", "irn", "--momentum", "0.9", "--foreground", "0.7", "--background", "0.4", "-o", "a")
     assert again.stdout == "a/irn.pt was there\n"
+
+
+def test_thresholds_by_the_seeds_own_values(place):
+    low, high = otsu_thresholds(strongest_values(SeedFolder("seeds"), SCENES.ids), 3)
+    result = good(*IRN, "--epochs", "1", "--foreground", "otsu", "--background", "otsu", "-o", "a")
+    said = f"labels: background up to {low:.3f}, objects above {high:.3f}, by the seeds' values (Otsu)"
+    assert result.stdout.splitlines()[0] == said
+    Path("given.toml").write_text(f"foreground = {high}\nbackground = 'otsu'\n")
+    numbers = json.loads(good(*IRN, "--epochs", "1", "--config", "given.toml", "-o", "b", "--json").stdout)
+    assert numbers["label_settings"] == {"method": "irn", "background": low, "foreground": high}
+    assert same("a/irn.pt", "b/irn.pt")
+    (place / "labels").symlink_to(place / "a" / "labels")
+    ready = ("train", "irn", "--labels", "labels", *DATA, *SHORT)
+    assert "--foreground has no effect on ready-made labels" in refused(*ready, "--foreground", "otsu")
 
 
 def test_affinity_and_the_labels_that_follow(place):
@@ -252,6 +266,8 @@ def test_other_settings_and_other_classifiers_into_the_same_folder(place):
         (("--checkpoint", "none.pt"), "there is no checkpoint 'none.pt'."),
         (("--crf", "dense"), "--crf 'dense'; allowed are irn, psa, deeplab and none."),
         (("--foreground", "0.1", "--background", "0.2"), "thresholds 0.1 for objects and 0.2 for background"),
+        (("--foreground", "high"), "--foreground 'high'; give a number, or otsu."),
+        (("--foreground", "0.001", "--background", "otsu"), "thresholds 0.001 for objects and 0."),
         (("--epochs", "0"), "epochs=0; give at least 1."),
         (("--batch", "0"), "batch=0; give at least 1."),
         (("--batch", "9"), "8 images do not fill a batch of 9; give a smaller batch."),

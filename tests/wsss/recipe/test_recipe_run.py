@@ -23,6 +23,7 @@ from camplug.wsss.data.files import read_mask
 from camplug.wsss.recipe import run_recipe
 from camplug.wsss.recipe.pictures import coloured
 from camplug.wsss.recipe.work import Work
+from camplug.wsss.seeds import SeedFolder, otsu_thresholds, strongest_values
 
 TESTS = Path(__file__).parents[2]
 pytestmark = [
@@ -175,6 +176,16 @@ def test_the_report_says_what_was_found(whole):
     assert {"camplug", "torch", "lightning", "python"} <= set(report["versions"])
     assert all(row["seconds"] > 0 and row["finished"] for row in report["stages"])
     assert report["data"]["val"]["images"] == 4
+
+
+def test_the_report_says_what_the_walk_learned_from(whole):
+    out, report, _ = whole
+    row = {row["stage"]: row for row in report["stages"]}["affinities"]
+    seeds = SeedFolder(next((out / "cache").glob("seeds-train-*")))
+    high = otsu_thresholds(strongest_values(seeds, Scenes(8, seed=0).ids), 3)[1]
+    assert row["learned_from"] == {"method": "irn", "background": 0.05, "foreground": high}
+    said = f"objects above {high:.3g}: Otsu's method on the seeds; background up to 0.05: fixed, given by the recipe"
+    assert said in (out / "report.md").read_text()
 
 
 def test_the_page_needs_nothing_else(whole):
