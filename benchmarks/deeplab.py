@@ -47,6 +47,8 @@ PARTS = {
     "labels": "IRN + CRF: pseudo-labels",
     "deeplab": "DeepLab",
     "deeplab_crf": "DeepLab + CRF",
+    "deeplab_given": "image labels given",
+    "deeplab_crf_given": "image labels given, + CRF",
 }
 
 
@@ -100,8 +102,9 @@ def measured_row(chain: Chain, row: str, labels: str, weights: Path, epochs: int
     trained = chain.camplug("train", "deeplab", chain.cache / f"{name}_labels_part", *given)
     found: dict[str, Any] = {"minutes": {**minutes, "DeepLab": trained["seconds"] / 60}, "images": trained["images"]}
     found["cuts"] = cuts
-    for part, crf in (("deeplab", "none"), ("deeplab_crf", "deeplab")):
-        given = [*chain.on("val"), "--weights", out / "deeplab.pt", *VIEWS_OF_VAL, "--crf", crf]
+    for part in list(PARTS)[2:]:
+        crf = ["--crf", "deeplab" if "crf" in part else "none", *(["--labels", "given"] if "given" in part else [])]
+        given = [*chain.on("val"), "--weights", out / "deeplab.pt", *VIEWS_OF_VAL, *crf]
         chain.camplug("segment", *given, "--out", chain.cache / f"{name}_{part}_val")
     folders = {"seeds": f"{row}_val", "labels": f"{name}_labels_val", **{k: f"{name}_{k}_val" for k in list(PARTS)[2:]}}
     for part, folder in folders.items():

@@ -25,10 +25,18 @@ OPTIONS: dict[str, Any] = {
     "flip": bool,
     "fuse": str,
     "crf": str,
+    "labels": str,
     "long_side": int,
     "device": str,
 }
-DEFAULTS: dict[str, Any] = {"out": "predictions", "scales": "1", "flip": False, "fuse": "mean", "crf": "none"}
+DEFAULTS: dict[str, Any] = {
+    "out": "predictions",
+    "scales": "1",
+    "flip": False,
+    "fuse": "mean",
+    "crf": "none",
+    "labels": "none",
+}
 
 
 def segment(  # noqa: PLR0917
@@ -51,6 +59,14 @@ def segment(  # noqa: PLR0917
     ] = None,
     crf: Annotated[
         str | None, typer.Option(help="Dense CRF at the end: deeplab, irn, psa or none.", show_default="none")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="given: only the classes that an image is labelled with, to make better pseudo-labels of training "
+            "images; none: as where nothing is known.",
+            show_default="none",
+        ),
     ] = None,
     long_side: Annotated[
         int | None,
@@ -80,6 +96,9 @@ def segment(  # noqa: PLR0917
             raise InputError("--weights is missing; give the deeplab.pt that `camplug train deeplab` has written.")
         if chosen.get("data") is None:
             raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split val.")
+        if chosen["labels"] not in ("none", "given"):
+            raise InputError(f"--labels {chosen['labels']!r}; allowed are none and given.")
+        labelled = chosen["labels"] == "given"
         file = Path(str(chosen["weights"]))
         rank, world = share()
         dataset = open_data(str(chosen["data"]), chosen.get("split"))
@@ -105,10 +124,18 @@ def segment(  # noqa: PLR0917
                 "crf": None if dense is None else asdict(dense),
                 "long_side": segmenter.long_side,
             }
+            | ({"labels": "given"} if labelled else {})
         )
         start = time.perf_counter()
         with common.progress("labels", len(range(rank, len(dataset), world)), shown=rank == 0) as advance:
-            report = make_predictions(segmenter, dataset, folder, shard=(rank, world), step=lambda _: advance())
+            report = make_predictions(
+                segmenter,
+                dataset,
+                folder,
+                labelled=labelled,
+                shard=(rank, world),
+                step=lambda _: advance(),
+            )
         tell("labels", folder.path, report, time.perf_counter() - start, (rank, world), as_json)
         wait_for_the_others("segment", needed=False)
         if report.broken:

@@ -64,6 +64,9 @@ def test_from_labels_to_a_score(place, trained, tmp_path):
     said = good("segment", *given, "--scales", "0.75,1", "--flip")
     assert "0 labels made, 3 were there" in said.stdout
     assert "of other settings: flip differs" in refused("segment", *given, "--scales", "0.75,1")
+    assert "of other settings: labels" in refused(
+        "segment", *given, "--scales", "0.75,1", "--flip", "--labels", "given"
+    )
     report = json.loads(good("evaluate", tmp_path / "p", "--data", "scenes:3", "--json").stdout)
     assert report["images_listed"] == 3
 
@@ -154,5 +157,6 @@ def test_what_segmenting_refuses(trained, tmp_path):
     assert "give factors above 0" in refused("segment", *weights, *on, "--scales", "0")
     assert "fuse='sum'; allowed are mean, max." in refused("segment", *weights, *on, "--fuse", "sum")
     assert "--crf 'x'; allowed are" in refused("segment", *weights, *on, "--crf", "x")
+    assert "--labels 'some'; allowed are none and given." in refused("segment", *weights, *on, "--labels", "some")
     other = ["--data", "scenes:1", "--device", "nowhere", "--out", tmp_path / "p"]
     assert "the device 'nowhere' is not available here" in refused("segment", *weights, *other)

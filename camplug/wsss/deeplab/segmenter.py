@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import reduce
 from typing import Literal, TypeAlias, get_args
 
@@ -68,15 +68,20 @@ class Segmenter:
         self.crf, self.long_side = crf_settings(crf), long_side
         self._normalized = normalizer(network.preprocess)
 
-    def scores(self, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def scores(self, photo: NDArray[np.uint8], classes: Collection[int] | None = None) -> NDArray[np.float32]:
         """The probabilities [K+1,H,W] of a photograph's pixels, background first; with a CRF those that it ends with.
 
         Args:
             photo: RGB uint8 [H,W,3].
+            classes: that it can show, counted from 0 without the background: all others get 0, the rest sums to 1.
+                None knows nothing of it.
 
         Raises:
-            InputError: no such photograph.
+            InputError: no such photograph; a class that the network does not have.
         """
+        known = len(self.network.classes)
+        if classes is not None and not all(0 <= c < known for c in classes):
+            raise InputError(f"classes={sorted(classes)}; the network has {known}, counted from 0.")
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
             raise InputError(f"the photograph is {photo.dtype} {list(photo.shape)}; give RGB uint8 [H,W,3].")
         views = (logits for scale in self.scales for logits in self._views(photo, scale))
@@ -87,13 +92,16 @@ class Segmenter:
         else:
             fused = reduce(torch.maximum, views).softmax(0)
         probabilities: NDArray[np.float32] = fused.cpu().numpy()
+        if classes is not None:
+            probabilities[[c + 1 for c in range(known) if c not in classes]] = 0
+            probabilities /= np.maximum(probabilities.sum(0), np.finfo(np.float32).tiny)
         if self.crf is not None:
             probabilities = _refined(photo, probabilities, self.crf)
         return probabilities
 
-    def __call__(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The labels [H,W] of a photograph, uint8: 0 background, c + 1 for class c."""
-        return np.asarray(self.scores(photo).argmax(0), np.uint8)
+    def __call__(self, photo: NDArray[np.uint8], classes: Collection[int] | None = None) -> NDArray[np.uint8]:
+        """The labels [H,W] of a photograph, uint8: 0 background, c + 1 for class c; see `scores`."""
+        return np.asarray(self.scores(photo, classes).argmax(0), np.uint8)
 
     @torch.no_grad()
     def _views(self, photo: NDArray[np.uint8], scale: float) -> list[Tensor]:
@@ -153,10 +161,11 @@ def read_off(grid: Tensor, shown: tuple[int, int], covered: tuple[int, int], siz
 
 
 def make_predictions(
-    segmenter: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+    segmenter: Callable[..., NDArray[np.uint8]],
     data: SegmentationData,
     folder: LabelFolder,
     *,
+    labelled: bool = False,
     shard: tuple[int, int] = (0, 1),
     step: Callable[[Report], None] = lambda report: None,
 ) -> Report:
@@ -166,12 +175,18 @@ def make_predictions(
 
     Args:
         segmenter: from a photograph, RGB uint8 [H,W,3], to its labels [H,W]; a `Segmenter` for instance.
-        data: the photographs; labels and masks are not read.
+        data: the photographs; masks are not read.
         folder: where label pictures go; see `LabelFolder.prepare`.
+        labelled: the images' labels are read, and given to the segmenter as its `classes`.
         shard: (r, n): every n-th image, starting from the r-th.
         step: told after every image.
 
     Raises:
         InputError: a place that cannot be written.
     """
-    return for_each(data, folder, lambda i: segmenter(np.asarray(data.photo(i))), shard=shard, step=step)
+
+    def make(i: int) -> NDArray[np.uint8]:
+        given = {"classes": data.labels(i)} if labelled else {}
+        return segmenter(np.asarray(data.photo(i)), **given)
+
+    return for_each(data, folder, make, shard=shard, step=step)

@@ -165,6 +165,23 @@ def test_options_out_of_their_range(options, says):
         Segmenter(network(), **options)
 
 
+def test_given_classes_share_all_of_it():
+    """The conditional probabilities, given that no other class is there; the CRF starts from them."""
+    net, image = network(), photo()
+    whole = Segmenter(net, (0.75, 1), flip=True).scores(image)
+    found = Segmenter(net, (0.75, 1), flip=True).scores(image, (2,))
+    assert np.allclose(found[3], whole[3] / (whole[0] + whole[3]), atol=1e-6)
+    assert np.allclose(found[0] + found[3], 1, atol=1e-6)
+    assert not found[1:3].any()
+    assert np.array_equal(Segmenter(net, (0.75, 1), flip=True)(image, (2,)), 3 * (whole[3] > whole[0]))
+    assert not Segmenter(net)(image, ()).any()
+    refined = Segmenter(net, crf="irn").scores(image, (2,))
+    conditional = unary_from_scores(Segmenter(net).scores(image, (2,))[[0, 3]])
+    assert np.allclose(refined[[0, 3]], DenseCRF(image, PRESETS["irn"]).refine(conditional), atol=1e-5)
+    with pytest.raises(InputError, match=r"classes=\[1, 3\]; the network has 3, counted from 0."):
+        Segmenter(net).scores(image, (1, 3))
+
+
 def test_what_is_no_photograph():
     segmenter = Segmenter(network())
     for wrong in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
@@ -198,6 +215,17 @@ def test_predictions_go_on_and_pass_broken_images(tmp_path):
         with Image.open(folder.file(name)) as picture:
             assert picture.mode == "P"
             assert np.array_equal(np.asarray(picture), segmenter(np.asarray(photos(i))))
+
+
+def test_predictions_for_given_labels(tmp_path):
+    data, segmenter = labelled.scenes(3), Segmenter(network())
+    folder = LabelFolder(tmp_path)
+    folder.prepare({})
+    assert make_predictions(segmenter, data, folder, labelled=True).made == 3
+    for i, name in enumerate(data.ids):
+        found = np.asarray(Image.open(folder.file(name)))
+        assert np.array_equal(found, segmenter(np.asarray(data.photo(i)), data.labels(i)))
+        assert set(np.unique(found)) <= {0, *(c + 1 for c in data.labels(i))}
 
 
 def test_preprocessing_is_the_network_s_own():
