@@ -34,10 +34,10 @@ ROWS = {
     ),
 }
 LABELS = {  # thresholds of the labels that IRN learns from
-    "published": (".30/.05", []),
-    "otsu": ("Otsu", shlex.split("--foreground otsu --background otsu")),
+    "published": [],
+    "otsu": shlex.split("--foreground otsu --background otsu"),
 }
-THRESHOLD = 0.25  # of seeds and of the walk, as published
+THRESHOLD = 0.25  # of seeds, and of the walk as published
 IRN = shlex.split("--optimizer adamw --lr 0.003 --epochs 1 --batch 8 --crop 320 --scales 0.5 1.5 --width 0")
 DEEPLAB = shlex.split("--optimizer adamw --lr 0.0002 --weight-decay 0.01 --head aspp --output-stride 16 --cut 8")
 CROPS = shlex.split("--batch 12 --crop 256 --long-side 320 --scales 0.75,1.5")
@@ -80,16 +80,24 @@ def labels_of(chain: Chain, row: str, labels: str, weights: Path) -> tuple[dict[
         minutes[f"seeds, {split}"] = chain.camplug("seeds", *given, "--out", chain.cache / f"{row}_{split}")["seconds"]
     name = named(row, labels)
     heads = chain.cache / f"{name}_irn"
-    given = [*chain.on("part"), *model, *LABELS[labels][1], *IRN, "--device", "cpu", "--out", heads]
+    given = [*chain.on("part"), *model, *LABELS[labels], *IRN, "--device", "cpu", "--out", heads]
     trained = chain.camplug("train", "irn", chain.cache / f"{row}_part", *given)
     cuts = json.loads((heads / "settings.json").read_text())["labels"]
     minutes["IRN"] = trained["seconds"]
-    for split in ("val", "part"):
-        given = [*chain.on(split), "--weights", heads / "irn.pt", "--crf", "irn", "--device", "cpu"]
-        out = chain.cache / f"{name}_labels_{split}"
-        said = chain.camplug("pseudo-labels", chain.cache / f"{row}_{split}", *given, "--out", out)
-        minutes[f"labels, {split}"] = said["seconds"]
-    return {k: cuts[k] for k in ("background", "foreground")}, {k: v / 60 for k, v in minutes.items()}
+    found = {k: cuts[k] for k in ("background", "foreground")} | {"walk": THRESHOLD}
+    for split in ("val", "part") if labels == "published" else ("part", "val"):
+        given = [*chain.on(split), "--weights", heads / "irn.pt", "--device", "cpu"]
+        seeds, out = chain.cache / f"{row}_{split}", chain.cache / f"{name}_labels_{split}"
+        if labels == "published":
+            said = [chain.camplug("pseudo-labels", seeds, *given, "--crf", "irn", "--out", out)]
+        else:  # the threshold of the images that are trained on cuts those of val, too
+            walked = chain.cache / f"{name}_walked_{split}"
+            said = [chain.camplug("pseudo-labels", seeds, *given, "--maps", "--out", walked)]
+            given = [*chain.on(split), "--threshold", "otsu" if split == "part" else found["walk"], "--crf", "irn"]
+            said.append(chain.camplug("pseudo-labels", walked, *given, "--out", out))
+            found["walk"] = said[-1]["threshold"]
+        minutes[f"labels, {split}"] = sum(one["seconds"] for one in said)
+    return found, {k: v / 60 for k, v in minutes.items()}
 
 
 def measured_row(chain: Chain, row: str, labels: str, weights: Path, epochs: int) -> dict[str, Any]:

@@ -41,7 +41,7 @@ OPTIONS: dict[str, Any] = {
     "model": str,
     "checkpoint": str,
     "num_classes": int,
-    "threshold": NUMBER,
+    "threshold": (str, *NUMBER),
     "threshold_from": str,
     "alpha": NUMBER,
     "beta": NUMBER,
@@ -83,8 +83,11 @@ def pseudo_labels(  # noqa: PLR0917
     ] = None,
     num_classes: common.NumClasses = None,
     threshold: Annotated[
-        float | None,
-        typer.Option(help="Up to here a pixel is background; not for psa.", show_default="0.25 for irn, else none"),
+        str | None,
+        typer.Option(
+            help="Up to here a pixel is background; otsu reads it off the maps' values. Not for psa.",
+            show_default="0.25 for irn, else none",
+        ),
     ] = None,
     threshold_from: Annotated[
         Path | None,
@@ -124,7 +127,6 @@ def pseudo_labels(  # noqa: PLR0917
     given = dict(locals())
     with common.plain_errors():
         from camplug.wsss.data import open_data
-        from camplug.wsss.jobs import list_sha256
         from camplug.wsss.pseudo import LabelFolder, PseudoLabels, make_labels, make_walked_seeds
         from camplug.wsss.seeds import SeedFolder
         from camplug.wsss.seeds.store import check_number
@@ -141,7 +143,7 @@ def pseudo_labels(  # noqa: PLR0917
         value, how = (None, "")
         if not maps and kind_of_walk != "psa":
             before = made_with.get("walk") if walk_settings is None else walk_settings
-            value, how = threshold_of(chosen, before, list_sha256(dataset), kind_of_walk)
+            value, how = threshold_of(chosen, before, source, dataset, kind_of_walk)
         dense = crf_of(chosen["crf"])
         scores = scores_of(chosen, value, walk_settings, device_of(chosen.get("device"), rank))
         facts = facts_of(walk_settings, value, how)

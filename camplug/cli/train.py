@@ -17,7 +17,7 @@ from camplug.cli.options import takes
 from camplug.cli.pseudo_labels import crf_of, seeds_of
 from camplug.cli.seeds import NUMBER, device_of
 from camplug.cli.shown import Shown, stoppable
-from camplug.cli.walk import need_lightning
+from camplug.cli.walk import need_lightning, threshold_read
 from camplug.errors import InputError
 from camplug.wsss.jobs import share
 
@@ -63,7 +63,7 @@ def irn(
 
         for name in ("foreground", "background"):
             if name in chosen:
-                chosen[name] = _threshold(name, chosen[name])
+                chosen[name] = threshold_read(name, chosen[name])
         settings = _changed(IRNTraining(), chosen, ("foreground", "background"))
         _run(train_irn, settings, chosen, given["as_json"])
 
@@ -121,20 +121,6 @@ def _chosen(given: dict[str, Any], own: dict[str, Any], out: str) -> dict[str, A
             raise InputError(f"scales = {scales!r}; give the smallest and the largest factor, such as [0.5, 1.5].")
         chosen["scales"] = (float(scales[0]), float(scales[1]))
     return chosen
-
-
-def _threshold(name: str, given: Any) -> float | str:
-    """A threshold of IRN's labels.
-
-    Raises:
-        InputError: neither a number nor otsu.
-    """
-    if given == "otsu":
-        return str(given)
-    try:
-        return float(given)
-    except ValueError:
-        raise InputError(f"--{name} {given!r}; give a number, or otsu.") from None
 
 
 def _changed(settings: Any, chosen: dict[str, Any], of_labels: tuple[str, ...]) -> Any:

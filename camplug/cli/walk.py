@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from camplug.cli import common
 from camplug.cli.evaluate import given_threshold
 from camplug.cli.seeds import fingerprint
 from camplug.errors import InputError
+from camplug.wsss.jobs import list_sha256, share
+
+if TYPE_CHECKING:
+    from camplug.wsss.data import SegmentationData
+    from camplug.wsss.seeds import SeedFolder
 
 WALKS = ("none", "irn", "psa")
 OF_WALK: dict[str, dict[str, float]] = {  # what a walk is told, and its default
@@ -74,15 +79,53 @@ def settings_of_walk(walk: str, chosen: dict[str, Any]) -> dict[str, Any] | None
     return {"kind": walk, "weights": fingerprint(Path(str(chosen["weights"]))), **numbers}
 
 
+def threshold_read(name: str, given: Any) -> Any:
+    """A threshold as it was given: a number, "otsu", or None.
+
+    Raises:
+        InputError: something else.
+    """
+    if given is None or given == "otsu":
+        return given
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        raise InputError(f"--{name} {given!r}; give a number, or otsu.") from None
+
+
+def threshold_by_otsu(seeds: SeedFolder, data: SegmentationData, walk: str) -> tuple[float, str]:
+    """The threshold that the values of the maps give, and in words where it comes from.
+
+    Raises:
+        InputError: the maps that it would cut are not there yet; too few values.
+    """
+    from camplug.wsss.seeds import enough, otsu_thresholds, strongest_values
+
+    if walk != "none":
+        raise InputError(
+            "--threshold otsu reads the maps that it cuts, and these have yet to walk; store them with --maps, then "
+            "make the labels of that folder."
+        )
+    ids = enough(data.ids)
+    with common.progress("values of the maps", len(ids), shown=share()[0] == 0) as advance:
+        value = otsu_thresholds(strongest_values(seeds, ids, advance))[0]
+    return value, f"by Otsu's method on the values of {len(ids)} images' maps"
+
+
 def threshold_of(
-    chosen: dict[str, Any], walk: dict[str, Any] | None, images: str, kind_of_walk: str
+    chosen: dict[str, Any],
+    walk: dict[str, Any] | None,
+    seeds: SeedFolder,
+    data: SegmentationData,
+    kind_of_walk: str,
 ) -> tuple[float, str]:
     """The background threshold, and in words where it comes from.
 
     Args:
         chosen: the options.
         walk: what the maps that it cuts have walked, if they did.
-        images: the hash of the list of images.
+        seeds: the maps.
+        data: the images.
         kind_of_walk: of this run.
 
     Raises:
@@ -92,7 +135,10 @@ def threshold_of(
     if chosen.get("threshold") is not None and report is not None:
         raise InputError("--threshold and --threshold-from exclude each other; give one.")
     path = None if report is None else Path(str(report))
-    value, how = given_threshold(chosen.get("threshold"), path, images)
+    threshold = threshold_read("threshold", chosen.get("threshold"))
+    if threshold == "otsu":
+        return threshold_by_otsu(seeds, data, kind_of_walk)
+    value, how = given_threshold(threshold, path, list_sha256(data))
     if path is not None:
         before = json.loads(path.read_text(encoding="utf-8")).get("seeds", {}).get("walk")
         if before != walk:

@@ -14,7 +14,7 @@ from camplug.wsss.data import SegmentationData, voc_palette
 from camplug.wsss.jobs import list_sha256
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import evenly
-from camplug.wsss.recipe.sections import chosen_on
+from camplug.wsss.recipe.sections import OTSU, chosen_on
 from camplug.wsss.recipe.stages import OF_MAPS, Stage
 from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
 
@@ -26,6 +26,11 @@ def choice_of(stage: Stage, cache: Cache) -> tuple[float | None, str]:
     """The threshold that a stage is to cut at, and in words how it was chosen; None for one that is to be found."""
     value = stage.settings.get("threshold")
     part = chosen_on(value)
+    if value == OTSU:
+        done = cache.done(stage.inputs["choice"])
+        assert done is not None
+        found = done["figures"]
+        return float(found["threshold"]), f"Otsu's method on data.train ({found['images']} images), no mask used"
     if part is None:
         return (None, HERE) if value is None else (float(value), "fixed, given by the recipe")
     done = cache.done(stage.inputs["choice"])
@@ -76,7 +81,7 @@ def scored(stage: Stage, cache: Cache, data: SegmentationData, step: Callable[[]
 def _same_list(stage: Stage, cache: Cache, images: str) -> bool:
     """Whether the threshold was chosen on the images that are scored."""
     done = cache.done(stage.inputs["choice"]) if "choice" in stage.inputs else None
-    return done is not None and done["figures"]["list_sha256"] == images
+    return done is not None and done["figures"].get("list_sha256") == images
 
 
 def averaged(classes: list[str] | None, names: list[str]) -> list[int]:

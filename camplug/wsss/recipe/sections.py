@@ -24,6 +24,7 @@ from camplug.wsss.seeds.store import NUMBERS
 
 METHODS: dict[str, type[Method]] = {m.name: m for m in (Method, ATM, RPNet, FPR)}
 BEST = re.compile(r"best on (\w+)")
+OTSU = "otsu"
 HALF = 0.5  # where PSA's own background ends; see `PSAWalk.maps`
 PAPERS = 0.25  # of IRN's walked maps (Ahn, Cho & Kwak, CVPR 2019)
 
@@ -81,8 +82,8 @@ class Seeds:
         long_side: of the photographs as the model sees them.
         scale: of the stored maps.
         number: "uint8" or "float16".
-        threshold: that they are scored at: a number, or "best on" a list; none is the best on the scored images, which
-            the report calls optimistic. It cuts nothing.
+        threshold: that they are scored at: a number, "best on" a list, or "otsu" (see `PseudoLabelling`); none is the
+            best on the scored images, which the report calls optimistic. It cuts nothing.
     """
 
     explainer: str = "MultiView(CAM)"
@@ -144,7 +145,8 @@ class PseudoLabelling:
     """How maps become labels.
 
     Args:
-        threshold: up to here a map is background: a number, or "best on" a list of images with masks.
+        threshold: up to here a map is background: a number, "best on" a list of images with masks, or "otsu", which
+            parts the values of all maps of train best into two (`camplug.wsss.seeds.otsu_thresholds`), without a mask.
         optimistic: the list may share images with those that are reported.
         crf: a name, settings, or none for no dense CRF.
         certainty: that the CRF begins with.
@@ -255,8 +257,8 @@ def check_threshold(value: float | str | None) -> None:
     Raises:
         InputError: so it is.
     """
-    if isinstance(value, str) and BEST.fullmatch(value) is None:
-        raise InputError(f'threshold={value!r}; give a number, or "best on" a list of the section data.')
+    if isinstance(value, str) and value != OTSU and BEST.fullmatch(value) is None:
+        raise InputError(f'threshold={value!r}; give a number, otsu, or "best on" a list of the section data.')
     if isinstance(value, (int, float)):
         Threshold(value)
 

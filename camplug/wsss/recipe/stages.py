@@ -9,7 +9,7 @@ from typing import Any
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.pseudo.refine import crf_settings
-from camplug.wsss.recipe.sections import Network, Recipe, Refine, Training, chosen_on
+from camplug.wsss.recipe.sections import OTSU, Network, Recipe, Refine, Training, chosen_on
 from camplug.wsss.recipe.settings import plain
 
 # raised whenever a stage makes something else of the same settings
@@ -18,6 +18,7 @@ VERSIONS = {
     "seeds": 1,
     "affinities": 1,
     "maps": 1,
+    "cut": 1,
     "labels": 1,
     "deeplab": 1,
     "predictions": 1,
@@ -211,12 +212,16 @@ class _Road:
     def choice(self, maps: Mapping[str, Stage], threshold: float | str | None) -> Stage | None:
         """The stage that chooses a threshold, if it is to be chosen."""
         part = chosen_on(threshold)
-        if part is None:
+        if part is None and threshold != OTSU:
             return None
-        product = maps[self.holder(part)]
-        name = f"choose {product.kind} {part}"
+        product = maps["train" if part is None else self.holder(part)]
+        name = f"cut {product.kind}" if part is None else f"choose {product.kind} {part}"
         known = [stage for stage in self.stages if stage.name == name]
-        return known[0] if known else self.evaluate(product, part, name=name)
+        if known:
+            return known[0]
+        if part is None:
+            return self.add(Stage(name, "cut", {}, {"maps": product}, "train"))
+        return self.evaluate(product, part, name=name)
 
     def evaluate(
         self,

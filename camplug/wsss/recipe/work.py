@@ -32,7 +32,7 @@ from camplug.wsss.recipe.scoring import choice_of, scored
 from camplug.wsss.recipe.sections import METHODS, Network
 from camplug.wsss.recipe.settings import restored
 from camplug.wsss.recipe.stages import Data, Stage
-from camplug.wsss.seeds import SeedFolder, make_seeds
+from camplug.wsss.seeds import SeedFolder, enough, make_seeds, otsu_thresholds, strongest_values
 from camplug.wsss.train.watch import Watch
 
 DEEPLAB = "deeplab.pt"
@@ -188,6 +188,17 @@ def maps(stage: Stage, work: Work) -> Told:
     return work.each(stage, make)
 
 
+def cut(stage: Stage, work: Work) -> Told:
+    """Find the threshold that parts the maps' values best; the first process does it for all."""
+    if work.share[0]:
+        return {}
+    ids = enough(work.view(stage).ids)
+    with work.watch.steps(stage.name, len(ids)) as step:
+        values = strongest_values(SeedFolder(work.of(stage, "maps")), ids, step)
+    figures = {"threshold": otsu_thresholds(values)[0], "images": len(ids)}
+    return {"images": len(ids), "figures": figures}
+
+
 def labels(stage: Stage, work: Work) -> Told:
     """Cut the maps, and draw the labels to the edges."""
     s, data = stage.settings, work.view(stage)
@@ -245,6 +256,7 @@ RUN: Mapping[str, Callable[[Stage, Work], Told]] = {
     "seeds": seeds,
     "affinities": affinities,
     "maps": maps,
+    "cut": cut,
     "labels": labels,
     "deeplab": deeplab,
     "predictions": predictions,
