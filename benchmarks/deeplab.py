@@ -6,7 +6,8 @@
 
 Seeds, IRN, pseudo-labels, DeepLab, each by one `camplug` command, all of which are in the JSON file. They leave their
 files in the folder deeplab_cache, and a run that was stopped goes on where it was. No mask is read before the figures
-are made: thresholds and the walk's numbers are those that IRN's authors published.
+are made: the walk's numbers are those that IRN's authors published, thresholds are theirs, or the ones that part the
+maps' values best (Otsu).
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ PARTS = {
     "deeplab_given": "image labels given",
     "deeplab_crf_given": "image labels given, + CRF",
 }
+
+
+CUTS = {
+    "background": "labels of IRN: background up to",
+    "foreground": "objects above",
+    "walk": "walked maps: background up to",
+}
+KNOWN = {"otsu": "Otsu, from the values on train", "best": "best on val, by its masks"}
 
 
 def parsed(argv: list[str]) -> argparse.Namespace:
@@ -120,6 +129,11 @@ def measured_row(chain: Chain, row: str, labels: str, weights: Path, epochs: int
         report = chain.evaluate(chain.cache / folder, "val", *fixed)
         found[part] = scores(report)
         found[part]["iou"] = {c: 100 * report["per_class"][c]["iou"] for c in report["averaged_over"]}
+    if labels == "otsu":
+        report = chain.evaluate(chain.cache / f"{name}_walked_val", "val", "--threshold", cuts["walk"])
+        best = report["best_threshold_here"]
+        at_best = chain.evaluate(chain.cache / f"{name}_walked_val", "val", "--threshold", best)
+        found["walked"] = {"otsu": scores(report), "best": scores(at_best)}
     return found
 
 
@@ -148,6 +162,7 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
 def report(data: dict[str, Any]) -> list[str]:
     """The tables in Markdown."""
     images, rows = data["images"], data["rows"]
+    labels = {key: f"{ROWS[found['row']][0]}, {found['labels_by']}" for key, found in rows.items()}
     steps = images["part"] // 12 * data["epochs"]
     lines = [
         f"`{data['command']}`",
@@ -155,28 +170,35 @@ def report(data: dict[str, Any]) -> list[str]:
         f"Every {data['every']}rd image of train_aug ({images['part']}) with its image-level labels; mIoU-7 on val "
         f"({images['val']} images). DeepLab: ASPP of v2 on EfficientNet-Lite0 at output stride 16 from the "
         f"classifier's weights, {steps} steps of 12 crops of 256 pixels (photographs at 320), AdamW; three scales and "
-        "mirror images on val. Seeds and pseudo-labels of val are made with its image-level labels, DeepLab needs "
-        "none.",
+        "mirror images on val. Seeds (at .25) and pseudo-labels of val are made with its image-level labels, DeepLab "
+        "needs none; the last two columns give them to it, too, for a fair comparison.",
         "",
     ]
-    body = [[ROWS[r][0], *(f"{found[p]['miou']:.1f}" for p in PARTS)] for r, found in rows.items()]
-    lines += [*table(["", *PARTS.values()], body), "", "IoU by class, DeepLab without CRF:", ""]
-    classes = list(next(iter(rows.values()))["deeplab"]["iou"])
-    body = [[ROWS[r][0], *(f"{found['deeplab']['iou'][c]:.1f}" for c in classes)] for r, found in rows.items()]
-    lines += [*table(["", *classes], body), "", "Mean precision and recall of the six classes:", ""]
-    body = [
-        [f"{ROWS[r][0]}, {label}", f"{found[p]['precision']:.1f}", f"{found[p]['recall']:.1f}"]
-        for r, found in rows.items()
-        for p, label in PARTS.items()
-    ]
+    body = [[labels[r], *(f"{found[p]['miou']:.1f}" for p in PARTS)] for r, found in rows.items()]
+    lines += [*table(["chain, thresholds", *PARTS.values()], body), "", "Thresholds, none chosen by a mask:", ""]
+    body = [[labels[r], *(f"{found['cuts'][c]:.2f}" for c in CUTS)] for r, found in rows.items()]
     lines += [
-        *table(["", "precision", "recall"], body),
+        *table(["", *CUTS.values()], body),
         "",
-        "Minutes, one core each, others used the machine, too:",
+        "Otsu's threshold of the walked maps, and the one best on val:",
         "",
     ]
+    body = [
+        [labels[r], *(f"{found['walked'][k]['miou']:.1f} at {found['walked'][k]['threshold']:.2f}" for k in KNOWN)]
+        for r, found in rows.items()
+        if "walked" in found
+    ]
+    lines += [*table(["", *KNOWN.values()], body), "", "IoU by class, DeepLab without CRF:", ""]
+    classes = list(next(iter(rows.values()))["deeplab"]["iou"])
+    body = [[labels[r], *(f"{found['deeplab']['iou'][c]:.1f}" for c in classes)] for r, found in rows.items()]
+    lines += [*table(["", *classes], body), "", "Mean precision / recall of the six classes:", ""]
+    body = [
+        [labels[r], *(f"{found[p]['precision']:.1f} / {found[p]['recall']:.1f}" for p in PARTS)]
+        for r, found in rows.items()
+    ]
+    lines += [*table(["", *PARTS.values()], body), "", "Minutes, one core each, others used the machine, too:", ""]
     stages = list(next(iter(rows.values()))["minutes"])
-    body = [[ROWS[r][0], *(f"{found['minutes'][s]:.0f}" for s in stages)] for r, found in rows.items()]
+    body = [[labels[r], *(f"{found['minutes'][s]:.0f}" for s in stages)] for r, found in rows.items()]
     return [*lines, *table(["", *stages], body)]
 
 

@@ -32,7 +32,7 @@ TINY = {
             "sides": [48, 64],
         }
     },
-    "seeds": {"explainer": "MultiView(CAM, scales=(1,))", "long_side": 64},
+    "seeds": {"explainer": "MultiView(CAM, scales=(1,))", "long_side": 64, "threshold": "otsu"},
     "refine": {
         "kind": "irn",
         "training": {

@@ -25,7 +25,7 @@ from camplug.wsss.irn.module import IRN, IRNSettings
 from camplug.wsss.psa import AffinityNet, PSASettings
 from camplug.wsss.psa.files import load_affinitynet, save_affinitynet
 from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold, make_labels, make_walked_seeds
-from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.seeds import SeedFolder, otsu_thresholds, strongest_values
 from camplug.wsss.train import Backbone
 
 MODULE = "camplug_test_label_models"
@@ -196,6 +196,13 @@ def test_maps_a_report_and_its_threshold(place):
     good(*PLAIN, "--crf", "none", "--threshold-from", "plain.json", "-o", "c")
     # the walked maps are seeds like any others
     again = ("pseudo-labels", "walked", "--data", "scenes:4:9", "--crf", "none")
+    numbers = json.loads(good(*again, "--threshold", "otsu", "-o", "o", "--json").stdout)
+    assert numbers["threshold"] == otsu_thresholds(strongest_values(folder, Scenes(4, seed=9).ids))[0]
+    assert numbers["threshold_chosen"] == "by Otsu's method on the values of 4 images' maps"
+    good(*again, "--threshold", numbers["threshold"], "-o", "p")
+    assert hashes(place / "o") == hashes(place / "p")
+    assert "these have yet to walk; store them with --maps" in refused(*PLAIN, *walk, "--threshold", "otsu")
+    assert "--threshold 'high'; give a number, or otsu." in refused(*PLAIN, "--threshold", "high")
     numbers = json.loads(good(*again, "--threshold-from", "r.json", "-o", "d", "--json").stdout)
     assert numbers["threshold_chosen"].endswith("optimistic")
 

@@ -115,7 +115,7 @@ def test_fpr_names_the_classifier_that_it_begins_with():
         ({"seeds": {"explainer": "NoCAM"}}, "seeds.explainer: there is no method 'NoCAM'"),
         ({"seeds": {"scale": 2}}, "seeds: scale=2.0; give more than 0 and at most 1."),
         ({"pseudo_labels": {"threshold": "best on test"}}, "there is no list data.test; there are train, val"),
-        ({"pseudo_labels": {"threshold": "the best"}}, 'give a number, or "best on" a list'),
+        ({"pseudo_labels": {"threshold": "the best"}}, 'give a number, otsu, or "best on" a list'),
         ({"pseudo_labels": {"crf": "dense"}}, "there is no CRF 'dense'"),
         ({"classifier": {"given": {}}}, "classifier: give either given"),
         ({"evaluate": {"convention": "mine"}}, "evaluate.convention = 'mine' cannot be read; give present, all, truth"),

@@ -25,6 +25,7 @@ from camplug.wsss.recipe.pictures import coloured
 from camplug.wsss.recipe.work import Work
 from camplug.wsss.seeds import SeedFolder, otsu_thresholds, strongest_values
 
+IDS = Scenes(8).ids
 TESTS = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.slow,
@@ -55,6 +56,10 @@ def products(out):
     }
 
 
+def seeds_of_train(out):
+    return SeedFolder(next((out / "cache").glob("seeds-train-*")))
+
+
 def figures(report):
     return [{k: v for k, v in score.items() if k != "folder"} for score in report["scores"]]
 
@@ -69,7 +74,7 @@ def whole(tmp_path_factory):
 def test_every_stage_runs_once_and_then_none(whole):
     out, report, watch = whole
     assert report["finished"]
-    assert len(watch.ran) == len(report["stages"]) == 22
+    assert len(watch.ran) == len(report["stages"]) == 23
     before = products(out)
     again = Heard()
     assert figures(run_recipe(tiny(), out, watch=again)) == figures(report)
@@ -172,7 +177,9 @@ def test_the_report_says_what_was_found(whole):
         assert scores[name]["labels"] == "image labels given"
     assert scores["evaluate labels train"]["crf"] == {"gaussian": [3, 3], "bilateral": [50, 5, 10], "iterations": 10}
     assert scores["evaluate predictions val"]["crf"] is None
-    assert scores["evaluate seeds val"]["threshold_chosen"].endswith("optimistic")
+    for name in ("evaluate seeds train", "evaluate seeds val"):
+        assert scores[name]["threshold_chosen"] == "Otsu's method on data.train (8 images), no mask used"
+        assert scores[name]["threshold"] == otsu_thresholds(strongest_values(seeds_of_train(out), IDS))[0]
     assert {"camplug", "torch", "lightning", "python"} <= set(report["versions"])
     assert all(row["seconds"] > 0 and row["finished"] for row in report["stages"])
     assert report["data"]["val"]["images"] == 4
@@ -181,8 +188,7 @@ def test_the_report_says_what_was_found(whole):
 def test_the_report_says_what_the_walk_learned_from(whole):
     out, report, _ = whole
     row = {row["stage"]: row for row in report["stages"]}["affinities"]
-    seeds = SeedFolder(next((out / "cache").glob("seeds-train-*")))
-    high = otsu_thresholds(strongest_values(seeds, Scenes(8, seed=0).ids), 3)[1]
+    high = otsu_thresholds(strongest_values(seeds_of_train(out), IDS), 3)[1]
     assert row["learned_from"] == {"method": "irn", "background": 0.05, "foreground": high}
     said = f"objects above {high:.3g}: Otsu's method on the seeds; background up to 0.05: fixed, given by the recipe"
     assert said in (out / "report.md").read_text()

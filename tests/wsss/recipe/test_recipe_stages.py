@@ -21,6 +21,7 @@ NAMES = [
     "seeds train",
     "seeds val",
     "seeds threshold",
+    "cut seeds",
     "evaluate seeds train",
     "evaluate seeds val",
     "affinities",
@@ -63,6 +64,17 @@ def test_without_refinement_deeplab_and_val_the_road_is_short():
         "labels train",
         "evaluate labels train",
     ]
+
+
+def test_one_threshold_without_masks_for_all_lists():
+    recipe = tiny(pseudo_labels={"threshold": "otsu"})
+    data = {name: part.open() for name, part in recipe.data.items()}
+    stages = {stage.name: stage for stage in stages_of(recipe, data)}
+    cut = stages["cut maps"]
+    assert (cut.part, cut.scores, dict(cut.inputs)) == ("train", False, {"maps": stages["maps train"]})
+    for name in ("labels train", "labels val", "evaluate maps train", "evaluate maps val"):
+        assert stages[name].inputs["choice"] is cut
+    assert not [name for name in stages if name.startswith("choose")]
 
 
 def changed_by(**changes):

@@ -38,7 +38,9 @@ def test_the_papers_settings():
     assert (fully.deeplab.training.training.batch, fully.deeplab.training.training.epochs) == (24, 50)
     assert fully.deeplab.training.network.schedule.lr == 0.007
     assert (fully.refine.training.training.batch, fully.refine.training.training.epochs) == (24, 3)
-    assert (fully.refine.training.foreground, fully.refine.training.background) == (0.3, 0.05)
+    found = fully.refine.training.foreground, fully.refine.training.background, fully.pseudo_labels.threshold
+    assert found == ("otsu", "otsu", "otsu")
+    assert (rpnet.refine.training.foreground, rpnet.refine.training.background) == (0.3, 0.05)
     assert (psa.refine.training.low, psa.refine.training.high, psa.refine.walk.alpha) == (4, 32, 16)
     assert psa.deeplab.training.network.refinement == 0.08
     assert (atm.classifier.method.similarity, atm.classifier.method.background_similarity) == (0.5, 0.5)
@@ -104,7 +106,9 @@ def test_a_papers_recipe_on_twenty_images(name, tmp_path):
         8,
     )
     assert scores["evaluate predictions val"]["images_scored"] == 6
-    assert scores["evaluate labels train"]["threshold_chosen"] == "fixed, given by the recipe"
+    chosen = scores["evaluate labels train"]["threshold_chosen"]
+    by_otsu = "Otsu's method on data.train (14 images), no mask used"
+    assert chosen == (by_otsu if name == "fully_cam_irn" else "fixed, given by the recipe")
     assert scores["evaluate labels train"]["averaged_over"] == ["background", "cat", "dog", "person"]
     assert len(report["pictures"]) == 2
     assert [p["title"] for p in report["pictures"][0]["panels"]] == [
