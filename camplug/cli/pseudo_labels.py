@@ -51,9 +51,10 @@ OPTIONS: dict[str, Any] = {
     "crf": str,
     "certainty": NUMBER,
     "number": str,
+    "scale": NUMBER,
     "device": str,
 }
-DEFAULTS: dict[str, Any] = {"out": "labels", "crf": "irn", "certainty": 0.7, "number": "uint8"}
+DEFAULTS: dict[str, Any] = {"out": "labels", "crf": "irn", "certainty": 0.7, "number": "uint8", "scale": 1.0}
 Crf = Annotated[str | None, typer.Option(help="Dense CRF: irn, psa, deeplab or none.", show_default="irn")]
 
 
@@ -114,6 +115,10 @@ def pseudo_labels(  # noqa: PLR0917
     number: Annotated[
         str | None, typer.Option(help="What --maps stores maps in: uint8 or float16.", show_default="uint8")
     ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="Size of the maps that --maps stores relative to the photographs.", show_default="1"),
+    ] = None,
     device: common.BestDevice = None,
     config: common.Config = None,
     as_json: common.AsJson = False,
@@ -129,7 +134,7 @@ def pseudo_labels(  # noqa: PLR0917
         from camplug.wsss.data import open_data
         from camplug.wsss.pseudo import LabelFolder, PseudoLabels, make_labels, make_walked_seeds
         from camplug.wsss.seeds import SeedFolder
-        from camplug.wsss.seeds.store import check_number
+        from camplug.wsss.seeds.store import check_stored
 
         told = read_config(config, OPTIONS) | {k: v for k, v in given.items() if k in OPTIONS and v is not None}
         chosen = DEFAULTS | told
@@ -151,10 +156,11 @@ def pseudo_labels(  # noqa: PLR0917
         path, what = Path(str(chosen["out"])), "seeds" if maps else "labels"
         make: Callable[..., Report]
         if maps:
-            check_number(chosen["number"])
+            stored = {"number": chosen["number"], "scale": float(chosen["scale"])}
+            check_stored(**stored)
             walked = SeedFolder(path)
-            walked.prepare(made_of | {"number": chosen["number"]})
-            make = partial(make_walked_seeds, scores, dataset, source, walked, number=chosen["number"])
+            walked.prepare(made_of | stored)
+            make = partial(make_walked_seeds, scores, dataset, source, walked, **stored)
         else:
             refined = {"crf": None if dense is None else asdict(dense), "certainty": chosen["certainty"]}
             labels = PseudoLabels(scores, dense, float(chosen["certainty"]))

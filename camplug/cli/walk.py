@@ -65,7 +65,9 @@ def refuse_idle(told: dict[str, Any], walk: str, maps: bool) -> None:
     if idle:
         hint = "; it has a background of its own, see --alpha" if walk == "psa" and "threshold" in idle[0] else ""
         raise InputError(f"--{idle[0].replace('_', '-')} has no effect with --walk {walk}{hint}; leave it out.")
-    idle = [n for n in told if n in ({"threshold", "threshold_from", "crf", "certainty"} if maps else {"number"})]
+    idle = [
+        n for n in told if n in ({"threshold", "threshold_from", "crf", "certainty"} if maps else {"number", "scale"})
+    ]
     if idle:
         how = "with --maps" if maps else "without --maps"
         raise InputError(f"--{idle[0].replace('_', '-')} has no effect {how}; leave it out.")

@@ -15,7 +15,7 @@ from camplug.wsss.pseudo.refine import Floats, Photo
 from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.pseudo.walks import MapWalk
 from camplug.wsss.seeds import Seed, SeedFolder
-from camplug.wsss.seeds.store import Number, check_number, packed
+from camplug.wsss.seeds.store import Number, check_stored, packed
 
 
 def make_labels(
@@ -58,6 +58,7 @@ def make_walked_seeds(
     folder: SeedFolder,
     *,
     number: Number = "uint8",
+    scale: float = 1.0,
     shard: tuple[int, int] = (0, 1),
     step: Callable[[Report], None] = lambda report: None,
 ) -> Report:
@@ -69,18 +70,19 @@ def make_walked_seeds(
         seeds: the maps before the walk.
         folder: where the maps after the walk go, with the same classes, sizes and logits.
         number: "uint8" (maps in steps of 1/255) or "float16".
+        scale: of the stored maps, relative to the photographs; .25 is the grid that IRN walks on.
         shard: (r, n): every n-th image, starting from the r-th.
         step: told after every image.
 
     Raises:
         InputError: the seeds have classes that the data has not; a place that cannot be written.
     """
-    check_number(number)
+    check_stored(number, scale)
 
     def make(i: int) -> Seed:
         photo, seed = _opened(data, seeds, i)
         walked = torch.from_numpy(walk.maps(photo, seed.full()))
-        return Seed(packed(walked, number, 1.0), seed.classes, seed.size, seed.logits)
+        return Seed(packed(walked, number, scale), seed.classes, seed.size, seed.logits)
 
     return for_each(data, folder, make, shard=shard, step=step)
 

@@ -41,6 +41,7 @@ from camplug.wsss.recipe.sections import METHODS, Network
 from camplug.wsss.recipe.settings import restored
 from camplug.wsss.recipe.stages import OF_MAPS, Stage
 from camplug.wsss.seeds import Seed, SeedFolder, make_seeds
+from camplug.wsss.seeds.store import packed
 from camplug.wsss.train import Backbone, Crop
 
 FEW = 2  # images of a training step
@@ -255,7 +256,8 @@ class Probe:
         photo = self.photos[0]
         with measured(self.device) as found:
             walked = walk.maps(photo, self.maps_of(photo))
-        seed = Seed((walked * 255).astype(np.uint8), tuple(range(len(walked))), walked.shape[1:], np.zeros(0, "f4"))
+        stored = packed(torch.from_numpy(walked), s["number"], s["scale"])
+        seed = Seed(stored, tuple(range(len(walked))), walked.shape[1:], np.zeros(0, "f4"))
         with tempfile.TemporaryDirectory() as folder:
             there = SeedFolder(folder)
             there.prepare({})

@@ -242,13 +242,13 @@ def _refine(section: dict[str, Any]) -> Refine:
         if idle:
             raise InputError(f"refine.{idle[0]} has no effect with kind: {kind}; leave it out.")
         return restored(Refine, {"kind": kind})
-    check_names(section, ("kind", "backbone", "layers", "training", "walk", "number"), "refine")
+    check_names(section, ("kind", "backbone", "layers", "training", "walk", "number", "scale"), "refine")
     training: Any = IRNTraining() if kind == "irn" else PSATraining()
     walk = changed(allowed[kind](), _section(section, "walk"), "refine.walk")
     tried: Any = IRNWalk if kind == "irn" else PSAWalk
     said("refine.walk", lambda: tried(None, **plain(walk)))  # refuses what is out of range
-    own: dict[str, Any] = {k: section[k] for k in ("layers", "number") if k in section}
-    base: Refine = restored(Refine, {"kind": kind, **own})
+    own: dict[str, Any] = {k: section[k] for k in ("layers", "number", "scale") if k in section}
+    base = changed(Refine("irn" if kind == "irn" else "psa"), own, "refine")
     return Refine(
         base.kind,
         _backbone(section, "refine"),
@@ -256,6 +256,7 @@ def _refine(section: dict[str, Any]) -> Refine:
         changed(training, _section(section, "training"), "refine.training"),
         walk,
         base.number,
+        base.scale,
     )
 
 

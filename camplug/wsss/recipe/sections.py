@@ -20,7 +20,7 @@ from camplug.wsss.psa.run import PSATraining
 from camplug.wsss.pseudo.refine import Threshold, crf_settings
 from camplug.wsss.recipe.data import Part
 from camplug.wsss.rpnet.method import RPNet
-from camplug.wsss.seeds.store import NUMBERS
+from camplug.wsss.seeds.store import check_stored
 
 METHODS: dict[str, type[Method]] = {m.name: m for m in (Method, ATM, RPNet, FPR)}
 BEST = re.compile(r"best on (\w+)")
@@ -94,10 +94,7 @@ class Seeds:
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
-        if not 0 < self.scale <= 1:
-            raise InputError(f"scale={self.scale!r}; give more than 0 and at most 1.")
-        if self.number not in NUMBERS:
-            raise InputError(f"number={self.number!r}; allowed are {', '.join(NUMBERS)}.")
+        check_stored(self.number, self.scale)
 
 
 @dataclass(frozen=True)
@@ -130,6 +127,7 @@ class Refine:
         training: of the heads.
         walk: its numbers.
         number: what the walked maps are stored in.
+        scale: of the stored walked maps.
     """
 
     kind: Literal["none", "crf", "psa", "irn"] = "none"
@@ -138,6 +136,10 @@ class Refine:
     training: IRNTraining | PSATraining | None = None
     walk: IRNNumbers | PSANumbers | None = None
     number: str = "uint8"
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_stored(self.number, self.scale)
 
 
 @dataclass(frozen=True)

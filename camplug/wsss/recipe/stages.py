@@ -192,7 +192,8 @@ class _Road:
     def maps(self, part: str, seeds: Stage, heads: Stage) -> Stage:
         refine: Refine = self.recipe.refine
         net = self.network(self.backbone(refine.backbone))
-        settings = {"kind": refine.kind, "walk": plain(refine.walk), "number": refine.number} | net["settings"]
+        stored = {"number": refine.number, "scale": refine.scale}
+        settings = {"kind": refine.kind, "walk": plain(refine.walk), **stored} | net["settings"]
         inputs = {"seeds": seeds, "heads": heads, **net["inputs"]}
         return self.add(Stage(f"maps {part}", "maps", settings, inputs, part, net["files"]))
 

@@ -183,7 +183,7 @@ def maps(stage: Stage, work: Work) -> Told:
     before = SeedFolder(work.of(stage, "seeds"))
 
     def make(**share: Any) -> Report:
-        return make_walked_seeds(walk, data, before, folder, number=s["number"], **share)
+        return make_walked_seeds(walk, data, before, folder, number=s["number"], scale=s["scale"], **share)
 
     return work.each(stage, make)
 

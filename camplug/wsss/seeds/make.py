@@ -7,12 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from camplug.errors import InputError
 from camplug.explain.base import Explainer
 from camplug.explain.pictures import maps_on_photo
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.jobs import Mismatch, Report, for_each
-from camplug.wsss.seeds.store import Number, Seed, SeedFolder, check_number, packed
+from camplug.wsss.seeds.store import Number, Seed, SeedFolder, check_stored, packed
 
 
 def make_seeds(
@@ -43,9 +42,7 @@ def make_seeds(
         InputError: the model has another number of classes than the data; a place that cannot be written.
         Exception: whatever else stops the first image; nothing says that it is the image's fault.
     """
-    check_number(number)
-    if not 0 < scale <= 1:
-        raise InputError(f"scale={scale!r}; give more than 0 and at most 1.")
+    check_stored(number, scale)
     return for_each(data, folder, lambda i: _seed(explainer, data, i, number, scale), shard=shard, step=step)
 
 

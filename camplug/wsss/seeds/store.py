@@ -45,14 +45,16 @@ class Seed:
         return resized(maps, self.size).numpy()
 
 
-def check_number(number: str) -> None:
-    """Refuse what maps are not stored in.
+def check_stored(number: str, scale: float) -> None:
+    """Refuse what maps are not stored in, and sizes that they are not stored at.
 
     Raises:
         InputError: so it is.
     """
     if number not in NUMBERS:
         raise InputError(f"number={number!r}; allowed are {', '.join(map(repr, NUMBERS))}.")
+    if not 0 < scale <= 1:
+        raise InputError(f"scale={scale!r}; give more than 0 and at most 1.")
 
 
 def packed(maps: torch.Tensor, number: Number, scale: float) -> NDArray[Any]:

@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 from heads import CLASSES, photos, random_seeds
 from numpy.testing import assert_array_equal
 from PIL import Image
@@ -15,6 +16,7 @@ from camplug.wsss.data import voc_palette
 from camplug.wsss.data.files import read_mask
 from camplug.wsss.pseudo import LabelFolder, PseudoLabels, Threshold, in_data, make_labels, make_walked_seeds
 from camplug.wsss.seeds import Seed, SeedFolder
+from camplug.wsss.seeds.store import packed
 
 LABELS = {"a.png": ["dog"], "b.png": ["cat", "yak"], "c.png": [], "d.png": ["cat", "dog", "yak"]}
 
@@ -127,6 +129,14 @@ def test_walked_seeds(made, number):
         assert_array_equal(after.logits, before.logits)
         halves = before.full() / 2
         assert_array_equal(after.maps, np.rint(halves * 255) if number == "uint8" else halves.astype(np.float16))
+    small = SeedFolder(place / "small")
+    small.prepare({"classes": CLASSES})
+    make_walked_seeds(Halved(), data, seeds, small, number=number, scale=0.25)
+    for name in data.ids:
+        halves = torch.from_numpy(seeds.load(name).full() / 2)
+        assert_array_equal(small.load(name).maps, packed(halves, number, 0.25))
+    with pytest.raises(InputError, match=r"scale=2; give more than 0 and at most 1\."):
+        make_walked_seeds(Halved(), data, seeds, folder, scale=2)
     with pytest.raises(InputError, match="number='int8'; allowed are 'uint8', 'float16'"):
         make_walked_seeds(Halved(), data, seeds, folder, number="int8")
 

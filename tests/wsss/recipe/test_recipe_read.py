@@ -113,6 +113,7 @@ def test_fpr_names_the_classifier_that_it_begins_with():
         ({"refine": {"training": {"foreground": 0.1, "background": 0.2}}}, "refine.training: thresholds 0.1"),
         ({"seeds": {"explainer": "MultiView(CAM, scales=(0,))"}}, "seeds.explainer: scales=(0,); give positive"),
         ({"seeds": {"explainer": "NoCAM"}}, "seeds.explainer: there is no method 'NoCAM'"),
+        ({"refine": {"scale": 0}}, "refine: scale=0.0; give more than 0 and at most 1."),
         ({"seeds": {"scale": 2}}, "seeds: scale=2.0; give more than 0 and at most 1."),
         ({"pseudo_labels": {"threshold": "best on test"}}, "there is no list data.test; there are train, val"),
         ({"pseudo_labels": {"threshold": "the best"}}, 'give a number, otsu, or "best on" a list'),
