@@ -32,6 +32,7 @@ ALONE = ["--no-atrous", "--no-channel-attention", "--no-spatial-attention"]
 ROWS: dict[str, tuple[str, str, list[str]]] = {  # label, method, options
     "classifier": ("classifier", "classifier", []),
     "atm": ("+ ATM", "atm", ["--no-fum"]),
+    "atm_ramp": ("+ ATM, ramp 0.5", "atm", ["--no-fum", "--ramp", "0.5"]),
     "fum": ("+ FUM", "atm", OFF),
     "atm_fum": ("+ ATM + FUM", "atm", []),
     "context": ("+ FUM's context alone", "atm", [*OFF, *ALONE]),
