@@ -104,6 +104,10 @@ def test_thresholds_by_the_seeds_own_values(place):
     numbers = json.loads(good(*IRN, "--epochs", "1", "--config", "given.toml", "-o", "b", "--json").stdout)
     assert numbers["label_settings"] == {"method": "irn", "background": low, "foreground": high}
     assert same("a/irn.pt", "b/irn.pt")
+    numbers = json.loads(
+        good(*IRN, "--epochs", "1", "--foreground", "otsu", "--background", "0.4", "-o", "c", "--json").stdout
+    )
+    assert numbers["label_settings"] == {"method": "irn", "background": 0.4, "foreground": high}
     (place / "labels").symlink_to(place / "a" / "labels")
     ready = ("train", "irn", "--labels", "labels", *DATA, *SHORT)
     assert "--foreground has no effect on ready-made labels" in refused(*ready, "--foreground", "otsu")
@@ -266,6 +270,7 @@ def test_other_settings_and_other_classifiers_into_the_same_folder(place):
         (("--checkpoint", "none.pt"), "there is no checkpoint 'none.pt'."),
         (("--crf", "dense"), "--crf 'dense'; allowed are irn, psa, deeplab and none."),
         (("--foreground", "0.1", "--background", "0.2"), "thresholds 0.1 for objects and 0.2 for background"),
+        (("--foreground", "otsu", "--background", "1"), "for background are not possible"),
         (("--foreground", "high"), "--foreground 'high'; give a number, or otsu."),
         (("--foreground", "0.001", "--background", "otsu"), "thresholds 0.001 for objects and 0."),
         (("--epochs", "0"), "epochs=0; give at least 1."),

@@ -59,7 +59,9 @@ class IRNTraining:
         given = {"foreground": self.foreground, "background": self.background}
         if wrong := [f"{k}={v!r}" for k, v in given.items() if isinstance(v, str) and v != "otsu"]:
             raise InputError(f"{wrong[0]}; give a number, or 'otsu'.")
-        ir_labels(np.zeros((0, 1, 1)), None, **{k: v for k, v in given.items() if not isinstance(v, str)})
+        numbers = [v for v in given.values() if not isinstance(v, str)]
+        one = {k: numbers[0] if isinstance(v, str) else v for k, v in given.items() if numbers}
+        ir_labels(np.zeros((0, 1, 1)), None, **one)
 
 
 def train_irn(
