@@ -95,13 +95,14 @@ def labels_of(chain: Chain, row: str, labels: str, weights: Path) -> tuple[dict[
     minutes["IRN"] = trained["seconds"]
     found = {k: cuts[k] for k in ("background", "foreground")} | {"walk": THRESHOLD}
     for split in ("val", "part") if labels == "published" else ("part", "val"):
-        given = [*chain.on(split), "--weights", heads / "irn.pt", "--device", "cpu"]
+        given = [*chain.on(split), "--weights", heads / "irn.pt"]
         seeds, out = chain.cache / f"{row}_{split}", chain.cache / f"{name}_labels_{split}"
         if labels == "published":
-            said = [chain.camplug("pseudo-labels", seeds, *given, "--crf", "irn", "--out", out)]
+            given += ["--crf", "irn", "--device", "cpu"]
+            said = [chain.camplug("pseudo-labels", seeds, *given, "--out", out)]
         else:  # the threshold of the images that are trained on cuts those of val, too
             walked = chain.cache / f"{name}_walked_{split}"
-            said = [chain.camplug("pseudo-labels", seeds, *given, "--maps", "--out", walked)]
+            said = [chain.camplug("pseudo-labels", seeds, *given, "--device", "cpu", "--maps", "--out", walked)]
             given = [*chain.on(split), "--threshold", "otsu" if split == "part" else found["walk"], "--crf", "irn"]
             said.append(chain.camplug("pseudo-labels", walked, *given, "--out", out))
             found["walk"] = said[-1]["threshold"]
