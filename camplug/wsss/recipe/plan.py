@@ -15,6 +15,7 @@ from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import USUAL, VARIABLE
 from camplug.wsss.recipe.sections import Recipe
 from camplug.wsss.recipe.stages import Stage, stages_of
+from camplug.wsss.seeds.otsu import MOST
 
 if TYPE_CHECKING:
     from camplug.wsss.recipe.probe import Cost, Probe
@@ -103,7 +104,7 @@ def _state(stage: Stage, cache: Cache) -> str:
 def _images(stage: Stage, recipe: Recipe, data: dict[str, SegmentationData]) -> int | None:
     assert stage.part is not None
     count = len(data[stage.part]) if stage.part in data else recipe.data[stage.part].images
-    only = stage.settings.get("only")
+    only = MOST if stage.kind == "cut" else stage.settings.get("only")
     return count if only is None or count is None else min(only, count)
 
 

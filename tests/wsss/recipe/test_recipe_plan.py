@@ -45,7 +45,7 @@ def test_costs_are_scaled_to_all_images(tmp_path, monkeypatch):
     assert (seeds.images, seeds.seconds, seeds.bytes, seeds.memory) == (82783, 82783 * 5.0, 827835.0, 7.0)
     assert (deeplab.seconds, deeplab.bytes) == (82783 * (2 * 2.0 + 3.0), 827835.0)  # two epochs
     assert seeds.notes == ["data.train is not on disk", "the disk", "measured on pictures of 640x480"]
-    assert rows["predictions pictures"].images == 10
+    assert (rows["predictions pictures"].images, rows["cut seeds"].images) == (10, 2000)
 
 
 def test_what_cannot_be_measured_is_told(tmp_path):
