@@ -48,8 +48,8 @@ PARTS = {
     "labels": "IRN + CRF: pseudo-labels",
     "deeplab": "DeepLab",
     "deeplab_crf": "DeepLab + CRF",
-    "deeplab_given": "image labels given",
-    "deeplab_crf_given": "image labels given, + CRF",
+    "deeplab_given": "DeepLab, labels given",
+    "deeplab_crf_given": "+ CRF, labels given",
 }
 
 
