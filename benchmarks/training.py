@@ -2,6 +2,9 @@
 
     python benchmarks/training.py --data VOCdevkit/VOC2012 --json docs/figures/training.json
     python benchmarks/training.py --load docs/figures/training.json --markdown docs/training.md
+    python benchmarks/training.py --data VOCdevkit/VOC2012 --rows classifier context --seeds classifier context \
+        --json docs/figures/training_seeds.json
+    python benchmarks/training.py --load docs/figures/training_seeds.json --markdown docs/training.md
 
 Every figure is what a `camplug` command says; all commands are in the JSON file. They leave their files in the folder
 training_cache, and a run that was stopped goes on where it was. Networks learn from image-level labels alone; the
@@ -159,7 +162,7 @@ def main(argv: list[str]) -> None:
     args = parsed(argv)
     if args.load is None and args.data is None:
         raise SystemExit("give --data, or --load a result.")
-    tell(args, lambda: everything(args), report, "training")
+    tell(args, lambda: everything(args), report, args.load.stem if args.load else "training")
 
 
 if __name__ == "__main__":
