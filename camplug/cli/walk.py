@@ -101,17 +101,18 @@ def threshold_by_otsu(seeds: SeedFolder, data: SegmentationData, walk: str) -> t
     Raises:
         InputError: the maps that it would cut are not there yet; too few values.
     """
-    from camplug.wsss.seeds import enough, otsu_thresholds, strongest_values
+    from camplug.wsss.seeds import otsu_of_seeds
 
     if walk != "none":
         raise InputError(
             "--threshold otsu reads the maps that it cuts, and these have yet to walk; store them with --maps, then "
             "make the labels of that folder."
         )
-    ids = enough(data.ids)
-    with common.progress("values of the maps", len(ids), shown=share()[0] == 0) as advance:
-        value = otsu_thresholds(strongest_values(seeds, ids, advance))[0]
-    return value, f"by Otsu's method on the values of {len(ids)} images' maps"
+    shown = share()[0] == 0
+    (value,), images = otsu_of_seeds(
+        seeds, data.ids, 2, lambda count: common.progress("values of the maps", count, shown=shown)
+    )
+    return value, f"by Otsu's method on the values of {images} images' maps"
 
 
 def threshold_of(

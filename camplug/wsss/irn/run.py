@@ -21,7 +21,7 @@ from camplug.wsss.irn.module import IRN, IRNSettings
 from camplug.wsss.irn.network import STRIDE
 from camplug.wsss.irn.training import set_mean_displacement
 from camplug.wsss.pseudo.refine import crf_settings
-from camplug.wsss.seeds import SeedFolder, enough, otsu_thresholds, strongest_values
+from camplug.wsss.seeds import SeedFolder, otsu_of_seeds
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.run import Stages, Trained, TrainSettings, run_stages
 from camplug.wsss.train.watch import Watch
@@ -150,10 +150,8 @@ def thresholds_of(
         return {k: float(v) for k, v in given.items()}
     if not isinstance(labels_from, SeedFolder):
         raise InputError("thresholds by Otsu's method are read off seeds, and the labels are ready-made; leave it out.")
-    ids = enough(data.ids)
-    with watch.steps("values of the seeds", len(ids)) as step:
-        values = strongest_values(labels_from, ids, step)
-    found = dict(zip(given, otsu_thresholds(values, 3), strict=True))
+    cuts, _ = otsu_of_seeds(labels_from, data.ids, 3, lambda images: watch.steps("values of the seeds", images))
+    found = dict(zip(given, cuts, strict=True))
     thresholds = {k: found[k] if v == "otsu" else float(v) for k, v in given.items()}
     ir_labels(np.zeros((0, 1, 1)), None, **thresholds)  # refuses an order that a given one may break
     low, high = thresholds.values()

@@ -14,7 +14,7 @@ from camplug.wsss.data import SegmentationData, voc_palette
 from camplug.wsss.jobs import list_sha256
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import evenly
-from camplug.wsss.recipe.sections import OTSU, chosen_on
+from camplug.wsss.recipe.sections import chosen_on
 from camplug.wsss.recipe.stages import OF_MAPS, Stage
 from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
 
@@ -25,17 +25,15 @@ HERE = "best on these very images, with their masks: optimistic"
 def choice_of(stage: Stage, cache: Cache) -> tuple[float | None, str]:
     """The threshold that a stage is to cut at, and in words how it was chosen; None for one that is to be found."""
     value = stage.settings.get("threshold")
-    part = chosen_on(value)
-    if value == OTSU:
-        done = cache.done(stage.inputs["choice"])
-        assert done is not None
-        found = done["figures"]
-        return float(found["threshold"]), f"Otsu's method on data.train ({found['images']} images), no mask used"
-    if part is None:
-        return (None, HERE) if value is None else (float(value), "fixed, given by the recipe")
+    if value is None:
+        return None, HERE
+    if not isinstance(value, str):
+        return float(value), "fixed, given by the recipe"
     done = cache.done(stage.inputs["choice"])
     assert done is not None
-    figures = done["figures"]
+    figures, part = done["figures"], chosen_on(value)
+    if part is None:
+        return figures["threshold"], f"Otsu's method on data.train ({figures['images']} images), no mask used"
     how = f"best on data.{part} ({figures['images_scored']} images, list {figures['list_sha256']})"
     return float(figures["best_threshold_here"]), how
 

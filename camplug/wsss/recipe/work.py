@@ -32,7 +32,7 @@ from camplug.wsss.recipe.scoring import choice_of, scored
 from camplug.wsss.recipe.sections import METHODS, Network
 from camplug.wsss.recipe.settings import restored
 from camplug.wsss.recipe.stages import Data, Stage
-from camplug.wsss.seeds import SeedFolder, enough, make_seeds, otsu_thresholds, strongest_values
+from camplug.wsss.seeds import SeedFolder, make_seeds, otsu_of_seeds
 from camplug.wsss.train.watch import Watch
 
 DEEPLAB = "deeplab.pt"
@@ -192,11 +192,9 @@ def cut(stage: Stage, work: Work) -> Told:
     """Find the threshold that parts the maps' values best; the first process does it for all."""
     if work.share[0]:
         return {}
-    ids = enough(work.view(stage).ids)
-    with work.watch.steps(stage.name, len(ids)) as step:
-        values = strongest_values(SeedFolder(work.of(stage, "maps")), ids, step)
-    figures = {"threshold": otsu_thresholds(values)[0], "images": len(ids)}
-    return {"images": len(ids), "figures": figures}
+    maps, ids = SeedFolder(work.of(stage, "maps")), work.view(stage).ids
+    (threshold,), images = otsu_of_seeds(maps, ids, 2, lambda count: work.watch.steps(stage.name, count))
+    return {"images": images, "figures": {"threshold": threshold, "images": images}}
 
 
 def labels(stage: Stage, work: Work) -> Told:

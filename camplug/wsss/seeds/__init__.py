@@ -2,7 +2,7 @@
 
 from camplug.wsss.jobs import Report
 from camplug.wsss.seeds.make import make_seeds
-from camplug.wsss.seeds.otsu import enough, otsu_thresholds, strongest_values
+from camplug.wsss.seeds.otsu import otsu_of_seeds, otsu_thresholds, strongest_values
 from camplug.wsss.seeds.score import score_labels, score_seeds
 from camplug.wsss.seeds.store import Seed, SeedFolder
 
@@ -10,8 +10,8 @@ __all__ = [
     "Report",
     "Seed",
     "SeedFolder",
-    "enough",
     "make_seeds",
+    "otsu_of_seeds",
     "otsu_thresholds",
     "score_labels",
     "score_seeds",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from camplug.errors import InputError
 from camplug.wsss.seeds.store import SeedFolder
 
+Steps: TypeAlias = AbstractContextManager[Callable[[], None]]
 LEVELS = 256
 MOST = 2000
 
@@ -83,3 +86,23 @@ def otsu_thresholds(counts: NDArray[np.integer], classes: int = 2) -> tuple[floa
         hist=(counts.astype(np.float64), np.arange(LEVELS)), classes=classes
     )
     return tuple(float(cut) / 255 for cut in cuts)
+
+
+def otsu_of_seeds(
+    seeds: SeedFolder, ids: Sequence[str], classes: int, steps: Callable[[int], Steps]
+) -> tuple[tuple[float, ...], int]:
+    """The thresholds that part the values of a folder's maps, and how many images they were read off, at most 2000.
+
+    Args:
+        seeds: the maps.
+        ids: names of the images.
+        classes: see `otsu_thresholds`.
+        steps: from the number of images to a context that yields what is called after each.
+
+    Raises:
+        InputError: see `otsu_thresholds`.
+    """
+    ids = enough(ids)
+    with steps(len(ids)) as step:
+        values = strongest_values(seeds, ids, step)
+    return otsu_thresholds(values, classes), len(ids)
