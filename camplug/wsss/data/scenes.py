@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST = len(HEADS)
+STEEPEST = 1.4  # light that leaves a square scene's darkest corner just above black
 TRIES = 30  # at a place for one more object, before the scene goes without it
 
 
@@ -68,6 +69,9 @@ class Scenes(SegmentationData):
             apart but the ground.
         objects: the least and the most creatures in an image; where there is no room for one more, there are fewer.
         noise: standard deviation of the pixel noise, of a full scale of 1.
+        likeness: how far a body's colour is on the way from any coat, 0, to its head's main colour, 1.
+        light: how unevenly scenes may be lit: the most that brightness changes over the length of the shorter side, of
+            that in the middle; 0 to 1.4.
 
     Raises:
         InputError: an option is out of its range.
@@ -86,6 +90,8 @@ class Scenes(SegmentationData):
         plain: float = 0.5,
         objects: tuple[int, int] = (1, 3),
         noise: float = 0.03,
+        likeness: float = 0.0,
+        light: float = 0.35,
     ) -> None:
         count, seed, classes = _whole("count", count, 1), _whole("seed", seed, 0), _whole("classes", classes, 1, MOST)
         self.size = _pair("size (height, width)", size, 16)
@@ -94,7 +100,8 @@ class Scenes(SegmentationData):
             raise InputError(f"objects={objects!r}: scenes need the least first, then the most.")
         self.seed = seed
         self.cooccurrence, self.plain = _share("cooccurrence", cooccurrence), _share("plain", plain)
-        self.noise = _share("noise", noise)
+        self.noise, self.likeness = _share("noise", noise), _share("likeness", likeness)
+        self.light = _share("light", light, STEEPEST)
         self.classes = tuple(f"{TEXTURES[k % 6]} {SHAPES[(k + k // 6) % 6]}" for k in range(classes))
         self.ids = tuple(f"scene{seed}_{i:06d}" for i in range(count))
         self._last: tuple[int, Scene] | None = None  # photo, mask and labels of one image are asked for in a row
@@ -139,8 +146,9 @@ class Scenes(SegmentationData):
             _place(creatures, kind, self.plain, np.array([width, height]) / min(self.size), rng)
         if rng.random() < 0.5:  # the first creature, whose ground it is, stands behind or in front
             creatures.reverse()
+        creatures = [replace(c, coat=c.coat + self.likeness * (c.colours[0] - c.coat)) for c in creatures]
         ground = int(kinds[0]) if usual else drawn
-        return draw(creatures, ground, self.size, plain=self.plain, noise=self.noise, rng=rng)
+        return draw(creatures, ground, self.size, plain=self.plain, noise=self.noise, light=self.light, rng=rng)
 
 
 def draw(
@@ -150,6 +158,7 @@ def draw(
     *,
     plain: float,
     noise: float,
+    light: float,
     rng: np.random.Generator,
 ) -> Scene:
     """Paint the ground and the creatures on it, each over those before it, and light the whole."""
@@ -180,8 +189,8 @@ def draw(
         part[head <= 0] = 1
     direction = rng.uniform(0, 2 * np.pi)
     slope = (x - x.mean()) * np.cos(direction) + (y - y.mean()) * np.sin(direction)
-    light = rng.uniform(0.85, 1.1) * (1 + rng.uniform(0, 0.35) * slope)
-    picture = picture * light[..., None] + tint + rng.normal(0, noise, picture.shape)
+    brightness = rng.uniform(0.85, 1.1) * (1 + rng.uniform(0, light) * slope)
+    picture = picture * brightness[..., None] + tint + rng.normal(0, noise, picture.shape)
     return Scene((picture.clip(0, 1) * 255).round().astype(np.uint8), mask, part, ground)
 
 
@@ -285,11 +294,11 @@ def _pair(name: str, values: Any, least: int, most: int | None = None) -> tuple[
     return _whole(name, values[0], least, most), _whole(name, values[1], least, most)
 
 
-def _share(name: str, value: Any) -> float:
+def _share(name: str, value: Any, most: float = 1) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    if not 0 <= number <= 1:
-        raise InputError(f"{name}={value!r}: scenes need a number from 0 to 1.")
+    if not 0 <= number <= most:
+        raise InputError(f"{name}={value!r}: scenes need a number from 0 to {most}.")
     return number

@@ -7,7 +7,7 @@ import pytest
 
 from camplug.errors import InputError
 from camplug.wsss.data import Scenes
-from camplug.wsss.data.painting import EARTHS, SHAPES, outline, polygon_distance, segment_distance
+from camplug.wsss.data.painting import EARTHS, HEADS, SHAPES, outline, polygon_distance, segment_distance
 
 
 def all_of(data, i):
@@ -113,6 +113,34 @@ def test_noise_is_the_pixels_deviation():
     np.testing.assert_array_equal(quiet.mask(0), loud.mask(0))
 
 
+def test_likeness_takes_bodies_to_their_heads_colour():
+    options = {"objects": (1, 1), "noise": 0, "light": 0}
+    differences = []
+    for likeness in (0.0, 0.5, 1.0):
+        data = Scenes(60, likeness=likeness, **options)
+        apart = []
+        for i in range(len(data)):
+            seen = np.asarray(data.photo(i)).astype(float)[data.part(i) == 2].mean(0)
+            main = HEADS[data.labels(i)[0]][0]
+            apart.append(np.abs(seen / seen.sum() - main / main.sum()).sum())  # whatever the light
+        differences.append(np.mean(apart))
+    assert differences[0] > 1.3 * differences[1]
+    assert differences[1] > 1.3 * differences[2]
+    np.testing.assert_array_equal(data.mask(3), Scenes(60, **options).mask(3))
+
+
+def test_light_is_how_much_brightness_changes_across():
+    even, uneven = (Scenes(300, (16, 16), noise=0, light=light, seed=3) for light in (0, 1.4))
+    slopes = []
+    for i in range(len(even)):
+        a, b = (np.asarray(d.photo(i)).astype(float).mean(2) for d in (even, uneven))
+        ratio = b / a
+        down, across = (np.polyfit(np.arange(16) / 16, ratio.mean(axis), 1)[0] for axis in (1, 0))
+        slopes.append(np.hypot(down, across))
+    assert np.mean(slopes) == pytest.approx(1.4 / 2, abs=0.05)  # uniform from 0 on
+    assert max(slopes) < 1.4 * 1.05
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_outlines_have_area_1(shape):
     y, x = (np.mgrid[0:300, 0:300] + 0.5) / 100 - 1.5
@@ -142,6 +170,8 @@ def test_distances_by_hand():
         ({"cooccurrence": 1.1}, "cooccurrence=1.1: scenes need a number from 0 to 1"),
         ({"plain": float("nan")}, "plain=nan"),
         ({"noise": "loud"}, "noise='loud'"),
+        ({"likeness": -0.1}, "likeness=-0.1: scenes need a number from 0 to 1"),
+        ({"light": 1.5}, "light=1.5: scenes need a number from 0 to 1.4"),
     ],
 )
 def test_options_out_of_range(options, word):
