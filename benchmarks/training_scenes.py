@@ -237,7 +237,7 @@ def table_of(runs: list[dict[str, Any]]) -> list[str]:
             more = f" ± {spread:.1f}" if usual else f" ({np.mean(apart):+.1f} ± {spread:.1f})"
             cell = f"{np.mean(values):.1f}{more}"
             cells.append(cell)
-        lines.append([name, *cells, f"{statistics.mean(rows[name]['seconds'] for rows in runs):.0f}"])
+        lines.append([name, *cells, f"{np.mean([rows[name]['seconds'] for rows in runs]):.0f}"])
     return table(["", *columns.values(), "s"], lines)
 
 
