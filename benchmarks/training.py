@@ -51,6 +51,7 @@ ROWS: dict[str, tuple[str, str, list[str]]] = {  # label, method, options
     "rpnet1": ("RPNet, 1 image", "rpnet", ["--images", "1", *SCALES]),
     "rpnet2": ("RPNet, 2 images", "rpnet", ["--images", "2", *SCALES]),
     "rpnet2_scales": ("RPNet, 2 images, four scales", "rpnet", ["--images", "2"]),
+    "rpnet2_ramp": ("RPNet, 2 images, four scales, ramp 0.5", "rpnet", ["--images", "2", "--ramp", "0.5"]),
     "more": ("classifier, on", "fpr", ["--region-contrast", "0", "--pixel-rectification", "0"]),
     "atm_on": ("ATM, on", "atm", ["--no-fum"]),
     "atm_centred_on": ("ATM + context alone, centred, on", "atm", [*ALONE, "--centred"]),

@@ -13,7 +13,7 @@ from camplug.wsss.atm.attention import check_dilations
 from camplug.wsss.atm.merge import BACKGROUND, SURE
 from camplug.wsss.atm.views import GreyChange
 from camplug.wsss.classifier.learning import Learning
-from camplug.wsss.classifier.method import Method
+from camplug.wsss.classifier.method import Method, check_ramp
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Pictures
 
@@ -100,8 +100,7 @@ class ATM(Method):
         for name in ("background", "sure"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}; give a value from 0 to 1, as the maps have.")
-        if not 0 <= self.ramp <= 1:
-            raise InputError(f"ramp={self.ramp}; give a part of the training, 0 to 1.")
+        check_ramp(self.ramp)
         if self.planes not in PLANES:
             raise InputError(f"planes={self.planes!r}; allowed are {', '.join(PLANES)}.")
         check_dilations(self.dilations)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,16 +12,14 @@ from camplug.wsss.atm.losses import background_similarity_loss, similarity_loss
 from camplug.wsss.atm.merge import merged_maps
 from camplug.wsss.atm.method import ATM
 from camplug.wsss.atm.views import adjusted, warn_if_saturated
+from camplug.wsss.classifier.agreement import AgreementTraining
 from camplug.wsss.classifier.learning import Learning
 from camplug.wsss.classifier.maps import normalized_maps
-from camplug.wsss.classifier.module import ClassifierTraining
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Picture
 
-DEAD = 0.1  # of an epoch's steps have a map above 0
 
-
-class ATMTraining(ClassifierTraining):
+class ATMTraining(AgreementTraining):
     r"""Attention transfer (Qin et al., TCSVT 2024, section III).
 
     .. math:: L = L_{cls} + \lambda_s L_s + \lambda_{bs} L_{bs} \qquad (7)
@@ -49,24 +46,8 @@ class ATMTraining(ClassifierTraining):
     def __init__(
         self, network: Classifier, learning: Learning, method: ATM, *, ids: Sequence[str] = (), seed: int = 0
     ) -> None:
-        super().__init__(network, learning, ids=ids, seed=seed)
+        super().__init__(network, learning, method.ramp, ids=ids, seed=seed)
         self.method = method
-        self.alive: list[Tensor] = []  # of this epoch's steps: whether any map was above 0
-
-    @override
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        self.alive = []
-
-    @override
-    def on_train_epoch_end(self) -> None:
-        """Tell of maps that agree because nothing is left of them."""
-        if self.alive and float(torch.stack(self.alive).float().mean()) < DEAD and self.global_rank == 0:
-            warnings.warn(
-                f"in epoch {self.current_epoch} hardly any class map has a value above 0: views of nothing agree, and "
-                "the classifier does not learn. Start from a trained classifier, or give smaller weights.",
-                stacklevel=2,
-            )
 
     @override
     def losses(self, x: Tensor, batch: Picture, step: int) -> Mapping[str, tuple[float, Tensor]]:
@@ -82,7 +63,7 @@ class ATMTraining(ClassifierTraining):
         every = batch.present.repeat(1 + len(changes), 1)
         losses = {"classification": (1.0, self.classification(self.network.logits(maps), every))}
         original, *others = normalized_maps(maps, every).chunk(1 + len(changes))
-        self.alive.append((original.detach() > 0).any())
+        self.seen(original)
         first, last = others[0], others[-1]  # one and the same if only one is on: so is a merger with itself
         if method.similarity:
             value = similarity_loss(original, first, last, batch.present)
@@ -93,9 +74,3 @@ class ATMTraining(ClassifierTraining):
             losses["background_similarity"] = (self.risen * method.background_similarity, value)
             self.log("merged", (merged.amax(1) > 0).float().mean(), batch_size=len(batch.image))
         return losses
-
-    @property
-    def risen(self) -> float:
-        """How much of their weights the losses of this step have, 0 to 1."""
-        rising = self.method.ramp * self.steps
-        return min(1.0, self.global_step / rising) if rising >= 1 else 1.0

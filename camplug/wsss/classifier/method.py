@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from camplug.errors import InputError
 from camplug.wsss.classifier.learning import Learning
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Pictures
@@ -44,3 +45,13 @@ class Method:
         from camplug.wsss.classifier.module import ClassifierTraining
 
         return ClassifierTraining(network, learning, ids=pictures.data.ids, seed=pictures.seed)
+
+
+def check_ramp(ramp: float) -> None:
+    """Refuse a part of the training, over which weights rise, that is none.
+
+    Raises:
+        InputError: it is not from 0 to 1.
+    """
+    if not 0 <= ramp <= 1:
+        raise InputError(f"ramp={ramp}; give a part of the training, 0 to 1.")

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.wsss.classifier.learning import Learning
-from camplug.wsss.classifier.method import Method
+from camplug.wsss.classifier.method import Method, check_ramp
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Pictures
 from camplug.wsss.rpnet.comparison import LARGEST_GROUP
@@ -48,6 +48,8 @@ class RPNet(Method):
         smooth: smooth the foreground probability by a Gaussian.
         border: at the borders of the map the Gaussian is normalized, or takes zero around it, as in the authors' code.
         weight: of the distance between the two branches' class maps.
+        ramp: part of the training over which the weight rises from 0 (ours): maps of a new head that must agree from
+            the first step on may vanish.
         scales: of the images whose enhanced class maps are averaged, 1 among them, which alone has a gradient.
 
     Raises:
@@ -69,6 +71,7 @@ class RPNet(Method):
     smooth: bool = True
     border: Border = "normalized"
     weight: float = 10.0
+    ramp: float = 0.0
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
 
     def __post_init__(self) -> None:
@@ -90,6 +93,7 @@ class RPNet(Method):
             raise InputError(f"border={self.border!r}; allowed are normalized, zero.")
         if not 0 <= self.weight < math.inf:
             raise InputError(f"weight={self.weight}; give a weight of 0 or more.")
+        check_ramp(self.ramp)
         if (
             1 not in self.scales
             or len(set(self.scales)) < len(self.scales)

@@ -13,9 +13,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
+from camplug.wsss.classifier.agreement import AgreementTraining
 from camplug.wsss.classifier.learning import Learning
 from camplug.wsss.classifier.maps import normalized_maps
-from camplug.wsss.classifier.module import ClassifierTraining
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Picture
 from camplug.wsss.rpnet.comparison import foreground_probability
@@ -28,7 +28,7 @@ from camplug.wsss.rpnet.stages import stage_layers, stage_maps
 MULTIPLE = 32  # of which the sides of rescaled images are, so that any network has maps of them
 
 
-class RPNetTraining(ClassifierTraining):
+class RPNetTraining(AgreementTraining):
     r"""RPNet (Liu et al., IEEE Transactions on Multimedia).
 
     .. math:: L = L_c + \lambda L_s, \qquad L_s = \overline{(S - R)^2} \qquad (11, 13)
@@ -39,9 +39,9 @@ class RPNetTraining(ClassifierTraining):
     stages earlier than the last have none. Confident regions are those of the reduced features, or of the plain
     branch's class maps, whichever stages the prototypes are taken of.
 
-    One pass of the body per scale; the plain branch of scale 1 alone moves running statistics, since it is what
-    inference runs. Logs the share of positions in confident regions ("confident") and the mean of the foreground
-    probability ("foreground"), both at scale 1.
+    The weight may rise from 0, linearly over `ramp` of all steps. One pass of the body per scale; the plain branch of
+    scale 1 alone moves running statistics, since it is what inference runs. Logs the share of positions in confident
+    regions ("confident") and the mean of the foreground probability ("foreground"), both at scale 1.
 
     Args:
         network: what is trained, with a `RegionNeck`.
@@ -58,7 +58,7 @@ class RPNetTraining(ClassifierTraining):
     def __init__(
         self, network: Classifier, learning: Learning, method: RPNet, *, ids: Sequence[str] = (), seed: int = 0
     ) -> None:
-        super().__init__(network, learning, ids=ids, seed=seed)
+        super().__init__(network, learning, method.ramp, ids=ids, seed=seed)
         if not isinstance(network.neck, RegionNeck):
             raise ModelError(
                 f"RPNet trains a classifier with a RegionNeck, this one has {type(network.neck).__name__}; build it "
@@ -97,7 +97,8 @@ class RPNetTraining(ClassifierTraining):
                         maps.append(self._enhanced(*self._features(_rescaled(x, scale)), batch.present, generator))
         target = averaged_maps(maps, (plain.shape[-2], plain.shape[-1]))
         value = self_supervised_loss(target, plain, batch.present)
-        return losses | {"self_supervised": (method.weight, value)}
+        self.seen(normalized_maps(plain, batch.present))
+        return losses | {"self_supervised": (self.risen * method.weight, value)}
 
     def _features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Reduced features [N,width,h,w], and maps of the earlier stages [N,D,h,w], of images."""

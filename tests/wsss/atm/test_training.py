@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import trainable
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, conv2d
 
@@ -29,7 +28,6 @@ from camplug.wsss.atm import (
 from camplug.wsss.classifier import (
     Learning,
     Picture,
-    Pictures,
     Span,
     load_classifier,
     normalized_maps,
@@ -383,23 +381,3 @@ def test_the_settings_of_the_tables(name):
 
 def test_there_are_no_other_settings():
     assert {path.stem for path in CONFIGS.iterdir()} == set(TABLES)
-
-
-@pytest.mark.parametrize("dead", [True, False])
-def test_maps_of_nothing_are_told(dead):
-    network = over(trainable.net(), trainable.scenes().classes)
-    module = ATMTraining(network, trainable.LEARNING, ATM(fum=False), ids=trainable.scenes().ids)
-    module.log = lambda *_, **__: None
-    type(module).current_epoch, type(module).global_rank = property(lambda _: 3), property(lambda _: 0)
-    try:
-        with torch.no_grad():
-            network.head.weight.fill_(-1.0 if dead else 1.0)
-        pictures = Pictures(trainable.scenes(), crop=48, sides=(48, 48))
-        batch = Picture(*map(torch.stack, zip(*(pictures[0, i] for i in range(4)), strict=True)))
-        module.losses(module.normalized(batch.pixels), batch, 0)
-        with warnings.catch_warnings(record=True) as seen:
-            warnings.simplefilter("always")
-            module.on_train_epoch_end()
-        assert [("in epoch 3 hardly any class map" in str(w.message)) for w in seen] == ([True] if dead else [])
-    finally:
-        del type(module).current_epoch, type(module).global_rank
