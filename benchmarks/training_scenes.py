@@ -212,10 +212,11 @@ def report(data: dict[str, Any]) -> list[str]:
         "mean difference from going on in the ordinary way, ± its standard deviation (same scenes, same start). "
         "Thresholds are the best on train; at equal FDR (recall) is where it is that of the ordinary row. Rows "
         "with a neck (FUM, RPNet, context) begin with a new head.",
+        "",
     ]
     for problem in seeds[0]:
         runs = [run[problem] for run in seeds]
-        lines += ["", PROBLEMS[problem].title, "", *table_of(runs)]
+        lines += [PROBLEMS[problem].title, "", *table_of(runs)]
     return lines
 
 
