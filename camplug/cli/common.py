@@ -98,14 +98,16 @@ def escaped(text: str) -> str:
     return escape(text)
 
 
-def load(model: str, checkpoint: Path | None, num_classes: int | None, device: str) -> nn.Module:
-    """The model on its device.
+def load(model: str, checkpoint: Path | None, num_classes: int | None, device: str, seed: int = 0) -> nn.Module:
+    """The model on its device; weights that begin at random are the seed's.
 
     Raises:
         InputError: no such device.
     """
     where = device_named(device)
-    return load_model(model, checkpoint=checkpoint, num_classes=num_classes).to(where)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return load_model(model, checkpoint=checkpoint, num_classes=num_classes).to(where)
 
 
 def device_named(name: str) -> torch.device:

@@ -145,7 +145,7 @@ def _train(kind: type[Method], given: dict[str, Any]) -> None:
     if chosen.get("validation") is not None:
         validation = open_data(str(chosen["validation"]), chosen.get("validation_split"))
     rank, _ = share()
-    model, reads = network_of(chosen)
+    model, reads = network_of(chosen, span.seed)
     head = chosen.get("head")
     done = train_classifier(
         model,
@@ -185,10 +185,10 @@ def check(chosen: dict[str, Any]) -> None:
         raise InputError(f"num_classes = {chosen['num_classes']}; give at least 1.")
 
 
-def network_of(chosen: dict[str, Any]) -> tuple[nn.Module, Preprocess | None]:
+def network_of(chosen: dict[str, Any], seed: int) -> tuple[nn.Module, Preprocess | None]:
     """The network to begin with, on this process's device, and how it reads photographs, where that was said."""
     weights = None if chosen.get("checkpoint") is None else Path(str(chosen["checkpoint"]))
     device = device_of(chosen.get("device"), share()[0])
-    model = common.load(str(chosen["model"]), weights, chosen.get("num_classes"), device)
+    model = common.load(str(chosen["model"]), weights, chosen.get("num_classes"), device, seed)
     reads = common.explainer_options(model, None, chosen.get("mean"), chosen.get("std")).get("transform")
     return model, None if reads is None else replace(reads, long_side=None)

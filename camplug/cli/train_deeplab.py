@@ -163,7 +163,7 @@ def _train(chosen: dict[str, Any], as_json: bool) -> Any:
     labels = Path(str(chosen["labels"]))
     if (labels / TOLD).exists():
         check_classes(LabelFolder(labels).settings(), data.classes, "labels")
-    model, reads = network_of(chosen)
+    model, reads = network_of(chosen, settings.training.seed)
     return train_deeplab(
         model,
         data,

@@ -49,6 +49,17 @@ def started(out="start"):
     return f"{out}/classifier.pt"
 
 
+def test_the_seed_is_of_the_first_weights_too():
+    """A model that begins at random is the same in every process that is given the same seed, and another in others."""
+    found = {}
+    for out, seed in (("once", 3), ("again", 3), ("other", 4)):
+        torch.manual_seed(len(found))
+        good("train", "classifier", *DATA, *SHORT, "-m", MODEL, "--seed", str(seed), "--out", out)
+        found[out] = torch.cat([p.flatten() for p in load_classifier(f"{out}/classifier.pt").parameters()])
+    assert torch.equal(found["once"], found["again"])
+    assert not torch.equal(found["once"], found["other"])
+
+
 def test_every_method_from_labels_to_seeds():
     start = started()
     for method, own in OWN.items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 
 import camplug
@@ -80,9 +81,11 @@ class Work:
         if "network" in stage.inputs:
             return load_model(str(self.of(stage, "network") / CLASSIFIER)).to(self.device)
         named = restored(Network, stage.settings["network"])
-        found = load_model(
-            named.model, checkpoint=named.checkpoint, num_classes=named.num_classes, pretrained=named.pretrained
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # weights that begin at random are the same in every run
+            found = load_model(
+                named.model, checkpoint=named.checkpoint, num_classes=named.num_classes, pretrained=named.pretrained
+            )
         return found.to(self.device)
 
     def made_with(self, stage: Stage) -> dict[str, Any]:
