@@ -2,8 +2,8 @@
 
     python benchmarks/training.py --data VOCdevkit/VOC2012 --json docs/figures/training.json
     python benchmarks/training.py --load docs/figures/training.json --markdown docs/training.md
-    python benchmarks/training.py --data VOCdevkit/VOC2012 --rows classifier context --seeds classifier context \
-        --json docs/figures/training_seeds.json
+    python benchmarks/training.py --data VOCdevkit/VOC2012 --rows classifier context fum_residual rpnet2_scales \
+        rpnet2_ramp --seeds classifier context --json docs/figures/training_seeds.json
     python benchmarks/training.py --load docs/figures/training_seeds.json --markdown docs/training.md
 
 Every figure is what a `camplug` command says; all commands are in the JSON file. They leave their files in the folder

@@ -42,6 +42,10 @@ class Bright(nn.Module):
         return self.fc(self.features(x).mean((2, 3)))
 
 
+class WithoutNames(Bright):
+    class_names = None
+
+
 class Nameless(Bright):
     class_names = pretrained_cfg = None
 
@@ -515,7 +519,7 @@ def test_classes_that_cannot_be_found(place, square, command):
         "error: 'spot' fits several classes: bright spot (0), dark spot (2); give one of these names or its index."
     )
     assert "class 3 is outside the model's 3 classes; allowed are 0 to 2" in says("3")
-    assert "the model has no class names" in says("bright", model=f"import:{MODULE}:Nameless")
+    assert "the model has no class names" in says("bright", model=f"import:{MODULE}:WithoutNames")
     (place / "two.txt").write_text("a\nb\n")
     assert "labels= holds 2 names, but the model has 3 classes" in says("0", "--labels", "two.txt")
     assert "'none.txt' cannot be read" in says("0", "--labels", "none.txt")

@@ -31,14 +31,7 @@ def training(name, **options):
 
 def at(module, step=0, epoch=0):
     """The module, as in a step of a training."""
-    module._trainer = SimpleNamespace(
-        global_step=step,
-        current_epoch=epoch,
-        global_rank=0,
-        _results=None,
-        barebones=True,
-        strategy=SimpleNamespace(broadcast=lambda x: x),
-    )
+    module._trainer = SimpleNamespace(global_step=step, current_epoch=epoch, global_rank=0)
     module.log = module.log_dict = lambda *_, **__: None
     return module
 
@@ -101,7 +94,8 @@ def test_maps_of_nothing_are_told(name, dead):
     module = training(name)
     with torch.no_grad():
         for parameter in module.network.parameters():
-            nn.init.constant_(parameter, 0.01) if parameter.ndim > 1 else None
+            if parameter.ndim > 1:
+                nn.init.constant_(parameter, 0.01)
         module.network.head.weight.fill_(-1.0 if dead else 1.0)
     losses_of(module, 0)
     at(module, epoch=3)
