@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
@@ -37,9 +38,10 @@ class Setting:
     def size(self) -> tuple[int, int]:
         return (self.x.shape[2], self.x.shape[3])
 
-    @property
+    @cached_property
     def convs(self) -> dict[str, nn.Module]:
-        return {name: m for name, m in self.model.named_modules() if isinstance(m, nn.Conv2d)}
+        """All convolutions; of a transformer the layers that Fully-CAM reads there."""
+        return {name: self.model.get_submodule(name) for name in camplug.FullyCAM(self.model).tape().names}
 
     @property
     def target(self) -> nn.Module:
@@ -327,7 +329,7 @@ def captum_classes(s: Setting) -> Iterator[Any]:
 # ---- do they compute the same thing?
 
 
-def agreement(s: Setting) -> dict[str, float]:
+def agreement(s: Setting, origins: set[str]) -> dict[str, float]:
     """Largest difference of raw maps from camplug's, both upsampled alike and divided by their maximum, per peer."""
 
     def scaled(maps: Tensor) -> Tensor:
@@ -336,21 +338,23 @@ def agreement(s: Setting) -> dict[str, float]:
 
     ours = camplug.GradCAM(s.model, s.layer).maps(s.x, s.classes)
     found: dict[str, Tensor] = {}
-    if find_spec("captum"):
+    if "captum" in origins:
         from captum.attr import LayerGradCam
 
         found["captum"] = LayerGradCam(s.model, s.target).attribute(s.x, s.classes).detach()[:, 0].relu()
-    if find_spec("pytorch_grad_cam"):
+    if "pytorch_grad_cam" in origins:
         from pytorch_grad_cam import GradCAM
 
         targets = gradcam_targets(s.classes)
         with GradCAM(model=s.model, target_layers=[s.target]) as cam:
             cam(input_tensor=s.x, targets=targets)
             kept = cam.activations_and_grads
-            raw = cam.get_cam_image(s.x, s.target, targets, kept.activations[0].numpy(), kept.gradients[0].numpy())
+            raw = cam.get_cam_image(
+                s.x, s.target, targets, kept.activations[0].cpu().numpy(), kept.gradients[0].cpu().numpy()
+            )
         found["grad-cam"] = torch.from_numpy(raw).relu().to(s.x.device)
     differences = {f"Grad-CAM, {peer}": float((scaled(m) - ours).abs().max()) for peer, m in found.items()}
-    if find_spec("torchcam"):
+    if "torchcam" in origins:
         from torchcam import methods
 
         with methods.GradCAM(s.model, s.layer) as cam:

@@ -2,6 +2,7 @@
 
     python benchmarks/explainers.py --batch 1 8 --rounds 9 5 --json docs/figures/explainers_cpu.json
     python benchmarks/explainers.py --load docs/figures/explainers_cpu.json --markdown docs/benchmarks.md
+    python benchmarks/explainers.py --device cuda --model timm:vit_small_patch16_224 --dtype bfloat16 --batch 1 8 64
 
 The peers come with `pip install camplug[bench]`; one that is missing is left out, and said. docs/benchmarks.md tells
 what is measured and how.
@@ -22,19 +23,28 @@ import torch
 from contenders import CONTENDERS, FLOORS, JOBS, Contender, Setting, agreement
 from markdown_tables import renew, table
 from measure import Spread, clean, gflop, interleaved, machine, memory, physical_cores, plain, ratios
-from torchvision import models
+
+import camplug
 
 PACKAGES = ["camplug", "torch", "torchvision", "grad-cam", "torchcam", "captum", "numpy"]
 DIFFERS = 1.005  # memory and operations are counted, not timed; anything above half a percent is a difference
 UNEVEN = 1.5  # quartiles further apart than this: something else was running
+LAYERS = {  # the layer of the one-layer methods
+    "resnet50": "layer4",
+    "timm:tf_efficientnet_lite0": "bn2",
+    "timm:vit_small_patch16_224": "blocks.11.norm1",
+    "timm:test_vit": "blocks.5.norm1",
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STARVED = 0.75  # so is it where the threads were on the processor for less than this share of the time
 
 
 def parsed(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--model", default="resnet50", help="a torchvision classifier, with random weights")
-    parser.add_argument("--layer", default="layer4", help="the layer of the one-layer methods")
+    parser.add_argument("--model", default="resnet50", help="of torchvision, or timm:NAME; random weights")
+    parser.add_argument("--dtype", default="float32", choices=list(DTYPES), help="of the model and the images")
+    parser.add_argument("--layer", help=f"the layer of the one-layer methods; known: {', '.join(LAYERS)}")
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, nargs="+", default=[9], help="for each batch size; the last one goes on")
@@ -50,6 +60,9 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     if args.quick:
         args.batch, args.rounds, args.classes = [1], [3], 3
     args.rounds += args.rounds[-1:] * (len(args.batch) - len(args.rounds))
+    args.layer = args.layer or LAYERS.get(args.model)
+    if args.layer is None and args.load is None:
+        parser.error(f"--layer is missing: which layer of {args.model} do the one-layer methods read?")
     return args
 
 
@@ -61,25 +74,32 @@ def measured(args: argparse.Namespace, command: str) -> dict[str, Any]:
     device = torch.device(args.device)
     torch.set_num_threads(physical_cores())
     torch.manual_seed(0)
-    model = models.get_model(args.model, weights=None).eval().to(device)
-    images = torch.randn(max(args.batch), 3, args.size, args.size, device=device)
+    name = args.model if ":" in args.model else f"torchvision:{args.model}"
+    model = camplug.load_model(name, pretrained=False).to(device, DTYPES[args.dtype])
+    images = torch.randn(max(args.batch), 3, args.size, args.size).to(device, DTYPES[args.dtype])
     with torch.no_grad():
         logits = model(images)
     chosen = [c for c in CONTENDERS if c.origin == "floor" or any(fnmatch(c.key, m) for m in args.methods)]
     missing = sorted({c.origin for c in chosen if not c.installed})
     chosen = [c for c in chosen if c.installed]
+    if is_transformer(model):  # the peers need a function that lays the tokens on a grid
+        chosen = [c for c in chosen if c.origin in ("floor", "camplug")]
     many = logits[0].topk(args.classes).indices.tolist()
     rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
     for batch, rounds in zip(args.batch, args.rounds, strict=True):
         setting = Setting(model, images[:batch], logits[:batch].argmax(1).tolist(), many, args.layer)
-        running = [c for c in chosen if c.job != "classes" or batch == 1]
-        rows += measured_batch(running, setting, device, rounds)
+        running = [c for c in chosen if c.label not in failed and (c.job != "classes" or batch == 1)]
+        rows += measured_batch(running, setting, device, rounds, failed)
     setting = Setting(model.double(), images[:2].double(), logits[:2].argmax(1).tolist(), many, args.layer)
     with clean(model):
-        differences = agreement(setting)  # in float64, where rounding does not hide or feign a difference
+        differences = agreement(
+            setting, {c.origin for c in chosen if c.label not in failed}
+        )  # in float64, where rounding does not hide or feign a difference
     return {
         "command": command,
         "model": args.model,
+        "dtype": args.dtype,
         "convolutions": len(setting.convs),
         "layer": args.layer,
         "size": args.size,
@@ -87,23 +107,35 @@ def measured(args: argparse.Namespace, command: str) -> dict[str, Any]:
         "device": device.type,
         "machine": machine(device, PACKAGES),
         "left out": missing,
+        "failed": failed,
         "agreement": differences,
         "rows": rows,
     }
 
 
+def is_transformer(model: torch.nn.Module) -> bool:
+    """Whether "convs" are token layers here."""
+    return len(camplug.FullyCAM(model).tape().names) > sum(isinstance(m, torch.nn.Conv2d) for m in model.modules())
+
+
 def measured_batch(
-    running: list[Contender], setting: Setting, device: torch.device, rounds: int
+    running: list[Contender], setting: Setting, device: torch.device, rounds: int, failed: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Counts, then interleaved times, of all contenders at one batch size."""
+    """Counts, then interleaved times, of all contenders at one batch size; a peer that raises is left out, and told."""
     batch = setting.x.shape[0]
     counts = {}
     for c in running:
         say(f"batch {batch}: counting {c.label}")
-        with clean(setting.model):
-            operations = gflop(c.opener(setting))
-        with clean(setting.model):
-            counts[c.key] = (operations, memory(c.opener(setting), device))
+        try:
+            with clean(setting.model):
+                operations = gflop(c.opener(setting))
+            with clean(setting.model):
+                counts[c.key] = (operations, memory(c.opener(setting), device))
+        except Exception as error:
+            if c.origin in ("floor", "camplug"):
+                raise
+            failed[c.label] = f"{type(error).__name__}: {error}".splitlines()[0]
+    running = [c for c in running if c.key in counts]
     say(f"batch {batch}: timing {len(running)} contenders in {rounds} rounds")
     times = interleaved({c.key: c.opener(setting) for c in running}, setting.model, device, rounds)
     wall = {key: [w for w, _ in pairs] for key, pairs in times.items()}
@@ -203,7 +235,10 @@ def times(spread: dict[str, float]) -> str:
 
 
 def milliseconds(spread: dict[str, float] | None) -> str:
-    return f"{spread['median']:.0f} [{spread['low']:.0f}, {spread['high']:.0f}]" if spread else "-"
+    if spread is None:
+        return "-"
+    digits = 0 if spread["median"] >= 20 else 1 if spread["median"] >= 5 else 2
+    return f"{spread['median']:.{digits}f} [{spread['low']:.{digits}f}, {spread['high']:.{digits}f}]"
 
 
 def report(data: dict[str, Any]) -> list[str]:
@@ -215,12 +250,14 @@ def report(data: dict[str, Any]) -> list[str]:
         f"`{data['command']}`",
         "",
         f"Machine: {processor}{m['cpu']}, {m['cores']} cores, {m['torch threads']} torch threads, {m['system']}, "
-        f"Python {m['python']}. Versions: {versions}. Model: torchvision {data['model']}, random weights, images of "
-        f"{data['size']}x{data['size']}; the one layer is {data['layer']}, and there are {data['convolutions']} "
-        "convolutions.",
+        f"Python {m['python']}. Versions: {versions}. Model: {data['model']}, random weights, "
+        f"{data.get('dtype', 'float32')}, images of {data['size']}x{data['size']}; the one layer is {data['layer']}, "
+        f"and there are {data['convolutions']} convolutions or token layers.",
         "",
     ]
     lines += [f"Left out, because not installed: {', '.join(data['left out'])}.", ""] if data["left out"] else []
+    lines += [f"Fails: {what}: {error}" for what, error in data.get("failed", {}).items()]
+    lines += [""] if data.get("failed") else []
     if count := sum(disturbed(r, m["torch threads"]) for r in data["rows"]):
         share = f"{count} of {len(data['rows'])} rows"
         lines += [f"**Disturbed run:** something else took processor time during {share}; measure again.", ""]
@@ -266,7 +303,7 @@ def in_order(row: dict[str, Any]) -> tuple[int, float]:
 
 
 def job_table(rows: list[dict[str, Any]], job: str) -> list[str]:
-    head = ["", "ms", "/ floor", "CPU ms", "GFLOP/image", "peak MiB", "held MiB", "left MiB"]
+    head = ["", "ms", "/ floor", "images/s", "CPU ms", "GFLOP/image", "peak MiB", "held MiB", "left MiB"]
     if job == "classes":
         head.insert(3, "/ one class")
     body = []
@@ -275,8 +312,16 @@ def job_table(rows: list[dict[str, Any]], job: str) -> list[str]:
         cells = [r["label"], milliseconds(r["wall_ms"]), times(r["times_floor"])]
         if job == "classes":
             cells.append(times(r["times_one_class"]) if r["times_one_class"] else "-")
+        images = 1 if job == "classes" else r["batch"]
+        cells.append(f"{1000 * images / r['wall_ms']['median']:.3g}")
         body.append([*cells, milliseconds(r["cpu_ms"]), f"{r['gflop_per_image']:.2f}", *used])
     return table(head, body)
+
+
+def section_of(data: dict[str, Any]) -> str:
+    """Return the mark of a result in the docs: explainers_cpu for ResNet-50 in float32, else with model and dtype."""
+    usual = (data["model"], data.get("dtype", "float32")) == ("resnet50", "float32")
+    return f"explainers_{data['device']}" + ("" if usual else f"_{data['model'].split(':')[-1]}_{data['dtype']}")
 
 
 def main(argv: list[str]) -> None:
@@ -290,7 +335,7 @@ def main(argv: list[str]) -> None:
         args.json.write_text(json.dumps(data, indent=1) + "\n")
     lines = report(data)
     if args.markdown and args.markdown != Path("-"):
-        renew(args.markdown, f"explainers_{data['device']}", lines)
+        renew(args.markdown, section_of(data), lines)
     else:
         print("\n".join(lines))
 
