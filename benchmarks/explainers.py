@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shlex
 import sys
 from fnmatch import fnmatch
@@ -72,7 +73,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 def measured(args: argparse.Namespace, command: str) -> dict[str, Any]:
     """Everything that is written as JSON."""
     device = torch.device(args.device)
-    torch.set_num_threads(physical_cores())
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", physical_cores())))
     torch.manual_seed(0)
     name = args.model if ":" in args.model else f"torchvision:{args.model}"
     model = camplug.load_model(name, pretrained=False).to(device, DTYPES[args.dtype])
