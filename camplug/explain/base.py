@@ -149,6 +149,7 @@ class LayerExplainer(Explainer):
         with self.tape() as tape:
             output = unwrap(self.model)(x)
             targets = resolve(classes, output, x.shape[0])
+            targets.check(output)
             rounds = self.fusions(tape, output, targets, x)
             logits = class_logits(output)
             del output

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from camplug.errors import InputError, LayerError, ModelError, TargetError
 from camplug.explain.fuse import Fusion, Normalize, normalize_map, sum_resized
-from camplug.plug import Layer, Tape, Targets, first_weight, logits_of, unwrap
+from camplug.plug import Layer, Tape, Targets, first_weight, index_on, logits_of, unwrap
 
 
 def ran(tape: Tape) -> list[tuple[Layer, Tensor]]:
@@ -85,13 +85,15 @@ def rows(
     picked = [(i, r) for i, count in enumerate(counts) for r in range(count)]
     if not picked:
         return [torch.zeros((0, *size), device=x.device) for _ in targets.classes]
-    images, chosen = (list(index) for index in zip(*picked, strict=True))
+    n = len(counts)
     shapes = {shape: one for fusion in rounds for shape, one in fusion.sums.items()}
     sums = [
-        torch.stack([fusion.sums.get(shape, torch.zeros_like(one)) for fusion in rounds])[chosen, images]
-        for shape, one in shapes.items()
+        torch.cat([fusion.sums.get(shape, torch.zeros_like(one)) for fusion in rounds]) for shape, one in shapes.items()
     ]
-    if not all(bool(torch.isfinite(m).all()) for m in sums):
+    if picked != [(i, 0) for i in range(len(rounds) * n)]:
+        index = index_on(x.device, [r * n + i for i, r in picked])
+        sums = [m.index_select(0, index) for m in sums]
+    if not bool(torch.stack([torch.isfinite(m).all() for m in sums]).all()):
         raise TargetError(
             "the map holds NaN or infinite values, though the score is finite: some layer overflowed; run the model in "
             "a wider number format (float32 or bfloat16)."

@@ -16,7 +16,7 @@ from camplug.explain.batch import checked_batch, checked_size, class_logits, row
 from camplug.explain.fuse import Fusion
 from camplug.explain.numbers import weighted_sum, wide
 from camplug.explain.registry import register
-from camplug.plug import Classes, Outline, Tape, logits_of, named_layers, resolve, unwrap, watch
+from camplug.plug import Classes, Outline, Tape, index_on, logits_of, named_layers, resolve, unwrap, watch
 
 
 def cam(features: Tensor, weights: Tensor) -> Tensor:
@@ -86,6 +86,7 @@ class CAM(LayerExplainer):
             with Tape(model, [head.name, *head.features], forward_only=True) as tape:
                 output = model(x)
                 targets = resolve(classes, output, x.shape[0])
+                targets.check(output)
                 with torch.autocast(x.device.type, enabled=False):
                     fusions = self._fuse_rounds(tape, head, output, targets, x)
                 logits = class_logits(output)
@@ -121,8 +122,7 @@ class CAM(LayerExplainer):
         features = self._pooled_map(tape, head, output, x)[1] if head.features else None
         fusions = []
         for r in range(targets.rounds):
-            targets.scores(output, r)  # NaN is refused here
-            images, chosen = targets.of_round(r)
+            images, chosen = (index_on(x.device, numbers) for numbers in targets.of_round(r))
             fusion = Fusion(None)
             if features is not None:
                 weights = head.weight.new_zeros(x.shape[0], features.shape[1])

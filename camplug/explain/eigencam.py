@@ -55,8 +55,8 @@ class EigenCAM(LayerExplainer):
 
     @override
     def fusions(self, tape: Tape, output: Any, targets: Targets, x: Tensor) -> list[Fusion]:
-        for r in range(targets.rounds):
-            targets.scores(output, r)  # NaN in the scores is refused here too
+        if targets.score is not None:
+            targets.scores(output, 0)  # NaN in the scores is refused here too
         with torch.autocast(x.device.type, enabled=False):
             maps = [self.one_map(layer, activation, activation, x) for layer, activation in ran(tape)]
         return [self.fuse(maps)] * targets.rounds

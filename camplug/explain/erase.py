@@ -15,7 +15,7 @@ from camplug.explain.batch import checked_batch, checked_size
 from camplug.explain.fuse import Normalize, normalize_map, resized
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number
-from camplug.plug import Classes, Targets
+from camplug.plug import Classes, Targets, index_on, pick
 
 Weight: TypeAlias = Literal["sigmoid", "softmax"] | None
 
@@ -42,7 +42,8 @@ def class_weights(logits: Tensor | None, classes: tuple[tuple[int, ...], ...], w
     if weight is None:
         return [logits.new_ones(len(c)) for c in classes]
     p = logits.float().sigmoid() if weight == "sigmoid" else logits.float().softmax(1)
-    return [p[i, list(c)] for i, c in enumerate(classes)]
+    images = [i for i, row in enumerate(classes) for _ in row]
+    return list(pick(p, images, [c for row in classes for c in row]).split([len(row) for row in classes]))
 
 
 @register_wrapper("iterativeerasing")
@@ -128,7 +129,11 @@ class IterativeErasing(Wrapper):
         active = list(range(len(x)))
         followed: dict[int, Tensor] = {}  # per image, which of its classes have been probable in every pass
         for _ in range(self.max_iter):
-            result = inner.run(erased(x[active], hidden[active]), [wanted[i] for i in active], input_size)
+            parts = (x, hidden)
+            if len(active) < len(x):
+                index = index_on(x.device, active)
+                parts = (x.index_select(0, index), hidden.index_select(0, index))
+            result = inner.run(erased(*parts), [wanted[i] for i in active], input_size)
             if first is None:
                 first = result
                 joined = [torch.zeros_like(m) for m in result.maps]
@@ -139,15 +144,19 @@ class IterativeErasing(Wrapper):
                 counts = weights[j] if first_pass else weights[j] * followed[i]
                 one = result.maps[j] * counts[:, None, None]
                 joined[i] = torch.maximum(joined[i], one) if self.accumulate == "max" else joined[i] + one
-            going = []
+            found = []  # of each image, how many positions are new, and whether a class is still probable
             for i in active:
                 seen = normalize_map(joined[i], "max").amax(0) if len(joined[i]) else joined[i].new_zeros(input_size)
                 new = (seen > self.threshold) & ~hidden[i]
-                share = int(new.sum()) / new.numel()
                 hidden[i] |= new
-                if share >= self.stop and share > 0 and followed[i].any():
-                    going.append(i)
-            active = going
+                found.append(torch.stack([new.sum(), followed[i].any()]))
+            numbers = torch.stack(found).tolist()  # the one wait for the device in a pass
+            pixels = input_size[0] * input_size[1]
+            active = [
+                i
+                for i, (new, probable) in zip(active, numbers, strict=True)
+                if new > 0 and new / pixels >= self.stop and probable
+            ]
             if not active:
                 break
         assert first is not None

@@ -50,7 +50,8 @@ def centre_of_mass(maps: Tensor) -> list[tuple[int, int]]:
     total = mass.sum((1, 2))
     y = (mass.sum(2) * torch.arange(height, device=maps.device)).sum(1) / total
     x = (mass.sum(1) * torch.arange(width, device=maps.device)).sum(1) / total
-    return [(int(y[k]), int(x[k])) if total[k] > 0 else (height // 2, width // 2) for k in range(len(maps))]
+    found = torch.stack([y, x, total], 1).tolist()  # one wait for the device
+    return [(int(row), int(column)) if mass > 0 else (height // 2, width // 2) for row, column, mass in found]
 
 
 def four_patches(
@@ -169,25 +170,23 @@ class SplitUnite(Wrapper):
         located = self.locate.run(x, wanted, full)
         inner = self.explainer.unnormalized() if self.normalise == "global" else self.explainer
         jobs: list[tuple[int, Patch, list[int]]] = []  # image, patch, which of its classes
+        centres = iter(centre_of_mass(torch.cat(located.maps)))
         for i, maps in enumerate(located.maps):
-            jobs += [(i, patch, rows) for patch, rows in self._patches(maps, full)]
+            jobs += [(i, patch, rows) for patch, rows in self._patches([next(centres) for _ in range(len(maps))], full)]
         united = [torch.zeros_like(m) for m in located.maps]
         for job, found in self._explained(inner, x, wanted, jobs):
             i, patch, rows = job
-            place = united[i][rows, patch.top : patch.bottom, patch.left : patch.right]
-            united[i][rows, patch.top : patch.bottom, patch.left : patch.right] = (
-                torch.maximum(place, found) if self.unite == "max" else place + found
-            )
+            place = united[i][rows[0] : rows[-1] + 1, patch.top : patch.bottom, patch.left : patch.right]
+            place.copy_(torch.maximum(place, found) if self.unite == "max" else place + found)
         fused = [normalize_map(resized(m, out_size), self.normalize) for m in united]
         return asked(Result(fused, located.targets, located.logits), per_image)
 
-    def _patches(self, maps: Tensor, size: tuple[int, int]) -> list[tuple[Patch, list[int]]]:
-        """The parts of one image to look at, each with the classes to look for."""
-        everything = (Patch(0, 0, *size), list(range(len(maps))))
-        if len(maps) == 0:
+    def _patches(self, centres: list[tuple[int, int]], size: tuple[int, int]) -> list[tuple[Patch, list[int]]]:
+        """The parts of one image to look at, each with the classes to look for, by the centres of the classes' maps."""
+        everything = (Patch(0, 0, *size), list(range(len(centres))))
+        if not centres:
             return []
         found = [everything] if self.whole else []
-        centres = centre_of_mass(maps)
         if len(centres) <= 2:
             margin = self.margins[len(centres) - 1]
             return found + [(p, everything[1]) for p in four_patches(centres, size, margin, self.smallest)]

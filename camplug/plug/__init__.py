@@ -7,6 +7,7 @@ from camplug.plug.layers import SELECTORS, Selector, named_layers, select
 from camplug.plug.outline import Outline, watch
 from camplug.plug.tape import Layer, Tape
 from camplug.plug.targets import Classes, Score, Targets, logits_of, resolve, spelled_out
+from camplug.plug.tensors import index_on, pick
 
 __all__ = [
     "SELECTORS",
@@ -19,9 +20,11 @@ __all__ = [
     "Targets",
     "dense",
     "first_weight",
+    "index_on",
     "logits_of",
     "named_layers",
     "patch_size",
+    "pick",
     "resolve",
     "select",
     "spelled_out",

@@ -209,8 +209,10 @@ class Tape:
         same without the thread, visible to thread-bound tools such as `FlopCounterMode`.
         """
 
+        stream = torch.cuda.current_stream(score.device) if score.is_cuda else None
+
         def push(visit: Visit) -> None:
-            with listen.listening(self), torch.cuda.device(score.device) if score.is_cuda else nullcontext():
+            with listen.listening(self), torch.cuda.stream(stream) if stream else nullcontext():
                 self.stream(score, visit, retain_graph=retain_graph)
 
         return pull(push)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from camplug.errors import ModelError, TargetError
+from camplug.plug.tensors import pick
 
 Score: TypeAlias = Callable[[Any], Tensor]
 """From the model's output to one number per image, a tensor [N]."""
@@ -79,11 +80,21 @@ class Targets:
         images = [i for i, c in enumerate(self.classes) if len(c) > r]
         return images, [self.classes[i][r] for i in images]
 
-    def scores(self, output: Any, r: int) -> Tensor:
-        """The scores [n] to differentiate in round r.
+    def check(self, output: Any) -> None:
+        """Make sure that the scores of all classes are finite; one wait for the device, however many they are.
 
         Raises:
-            TargetError: the callable did not give one number per image, or a score is NaN or infinite.
+            TargetError: a score is NaN or infinite. That of a callable is checked by `scores`.
+        """
+        if self.score is None:
+            images = [i for i, row in enumerate(self.classes) for _ in row]
+            _check_finite(pick(logits_of(output).detach(), images, [c for row in self.classes for c in row]), images)
+
+    def scores(self, output: Any, r: int) -> Tensor:
+        """The scores [n] to differentiate in round r, those of classes not checked; see `check`.
+
+        Raises:
+            TargetError: the callable did not give one finite number per image.
         """
         n = len(self.classes)
         if self.score is not None:
@@ -92,18 +103,19 @@ class Targets:
                 got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise TargetError(f"the callable given as classes must return one number per image, [{n}]; got {got}.")
             value = value.reshape(n)
-            images = list(range(n))
-        else:
-            images, classes = self.of_round(r)
-            value = logits_of(output)[images, classes]
-        finite = torch.isfinite(value.detach())
-        if not bool(finite.all()):
-            bad = [images[i] for i in (~finite).nonzero().flatten().tolist()]
-            raise TargetError(
-                f"the model's score is NaN or infinite for image {', '.join(map(str, bad[:5]))} of the batch; look for "
-                "NaN in the input, or run the model in a wider number format."
-            )
-        return value
+            _check_finite(value.detach(), range(n))
+            return value
+        return pick(logits_of(output), *self.of_round(r))
+
+
+def _check_finite(scores: Tensor, images: Sequence[int]) -> None:
+    finite = torch.isfinite(scores)
+    if not bool(finite.all()):
+        bad = dict.fromkeys(i for i, good in zip(images, finite.tolist(), strict=True) if not good)
+        raise TargetError(
+            f"the model's score is NaN or infinite for image {', '.join(map(str, list(bad)[:5]))} of the batch; look "
+            "for NaN in the input, or run the model in a wider number format."
+        )
 
 
 def resolve(classes: Any, output: Any, n: int) -> Targets:

@@ -1,8 +1,8 @@
-"""What the tape does to single tensors: start a graph, keep a value, find the tensor in a layer's output."""
+"""What the plug does to single tensors: start a graph, keep a value, find the tensor in an output, pick values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,10 +30,31 @@ def plain(tensor: Tensor) -> Tensor:
 
 def snapshot(tensor: Tensor) -> Tensor:
     """The tensor's present value: copied by whoever first overwrites it (copy on write), else now."""
+    if tensor.is_cuda and torch.cuda.current_stream(tensor.device) != torch.cuda.default_stream(tensor.device):
+        return tensor.clone()  # torch copies on the default stream, which does not wait for this one
     try:
         return torch._lazy_clone(tensor)
     except (AttributeError, RuntimeError, NotImplementedError):
         return tensor.clone()
+
+
+def index_on(device: torch.device, values: Sequence[int]) -> Tensor:
+    """Whole numbers as an index on a device; the host does not wait for the copy."""
+    index = torch.tensor(values, dtype=torch.long)
+    return index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
+
+
+def pick(matrix: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
+    """The values [n] at n places of a matrix [N,C]; the host does not wait for the device.
+
+    >>> pick(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [0, 1, 1], [1, 0, 1])
+    tensor([2., 3., 4.])
+    """
+    n, width = matrix.shape
+    if len(rows) == n and len(set(columns)) == 1 and list(rows) == list(range(n)):
+        return matrix[:, columns[0]]
+    places = [row * width + column for row, column in zip(rows, columns, strict=True)]
+    return matrix.reshape(-1).index_select(0, index_on(matrix.device, places))
 
 
 def first_tensor(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:
