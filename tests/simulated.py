@@ -98,7 +98,11 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     wanted = kwargs.get("device")
     stays = wanted is None or torch.device(wanted).type == NAME
     moved = name == "_to_copy" and (bool(here) != stays)
-    if name in WAITS or (moved and not kwargs.get("non_blocking")):
+    # CUDA's kernels take an index from the CPU by a copy that is waited for
+    from_cpu = name.startswith(("index", "_index")) and any(
+        t.ndim and not isinstance(t, SimulatedTensor) for t in tensors
+    )
+    if name in WAITS or from_cpu or (moved and not kwargs.get("non_blocking")):
         for counter in _waits:
             counter[name] += 1
     args_there, kwargs_there = pytree.tree_map_only(SimulatedTensor, lambda t: t.inner, (args, kwargs))

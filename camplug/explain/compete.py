@@ -12,7 +12,7 @@ from camplug.explain.fuse import Normalize, normalize_map
 from camplug.explain.gradcam import GradCAM
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, asked, is_number
-from camplug.plug import Classes
+from camplug.plug import Classes, index_on
 
 FLOOR = 1e-3  # where the judge is silent about all classes, the maps themselves decide
 
@@ -82,7 +82,7 @@ class Compete(Wrapper):
         many = [i for i, row in enumerate(wanted) if len(row) > 1]
         maps = list(result.maps)
         if many:
-            judged = self.judge.run(x[many], [wanted[i] for i in many], size)
+            judged = self.judge.run(x.index_select(0, index_on(x.device, many)), [wanted[i] for i in many], size)
             for i, j in zip(many, judged.maps, strict=True):
                 maps[i] = maps[i] * share_of_winner(normalize_map(j, "max"), self.power).to(maps[i].dtype)
         return asked(Result([normalize_map(m, self.normalize) for m in maps], result.targets, result.logits), per_image)
