@@ -270,11 +270,12 @@ def main(argv: list[str]) -> None:
         if args.load
         else everything(args, f"python benchmarks/gpu.py {shlex.join(argv)}")
     )
-    for section, lines in report(data).items():
-        if args.markdown:
-            renew(args.markdown, f"gpu_{section}", lines)
-        elif args.load:
-            print("\n".join(lines))
+    if args.load or args.markdown:
+        for section, lines in report(data).items():
+            if args.markdown:
+                renew(args.markdown, f"gpu_{section}", lines)
+            else:
+                print("\n".join(lines))
     states = [task["status"] for step in data["steps"].values() for task in step.values()]
     if args.load is None and any(not state.startswith(("done", "left out")) for state in states):
         raise SystemExit(1)
