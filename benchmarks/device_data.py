@@ -75,7 +75,10 @@ def beginning(weights: Path | None, device: str) -> torch.nn.Module:
     """What a training begins with: EfficientNet-Lite0 of ImageNet; without weights the small network."""
     if weights is None:
         return camplug.load_model(SMALL).to(device)
-    return camplug.load_model(LITE0, checkpoint=weights / "imagenet_lite0.pt").to(device)
+    model = camplug.load_model(LITE0, pretrained=False)
+    values = torch.load(weights / "imagenet_lite0.pt", weights_only=True).values()
+    model.load_state_dict(dict(zip(model.state_dict(), values, strict=True)))  # the package's order, not timm's names
+    return model.to(device)
 
 
 def wait(device: str) -> None:
