@@ -93,7 +93,17 @@ def tests(args: argparse.Namespace) -> list[Task]:
 def explainers(args: argparse.Namespace) -> list[Task]:
     """Every explainer next to its floors and peers, by model and dtype."""
     if args.smoke:
-        size = ["--quick", "--model", "timm:test_vit", "--size", "160", "--device", args.device, "--methods", "camplug_fully"]
+        size = [
+            "--quick",
+            "--model",
+            "timm:test_vit",
+            "--size",
+            "160",
+            "--device",
+            args.device,
+            "--methods",
+            "camplug_fully",
+        ]
         return [Task("test_vit float32", script("explainers", *size, "--json", "{json}"), 60)]
     tasks = []
     for model in ("resnet50", "timm:tf_efficientnet_lite0", "timm:vit_small_patch16_224"):

@@ -43,6 +43,7 @@ EXPLAINERS = {"cam": "CAM", "fully": "FullyCAM(channel_norm=False)"}
 OFF: dict[str, Any] = {"enhance": False, "decrease": False}
 ATROUS: dict[str, Any] = {"channel_attention": False, "spatial_attention": False, "context": False}
 START = "start"
+SETTINGS = ("device", "data", "weights", "epochs", "batch", "crop", "long_side", "count", "amp")  # that rows depend on
 ROWS: dict[str, tuple[str, Method]] = {
     START: ("the classifier that all go on with", Method()),
     "ordinary": ("ordinary", Method()),
@@ -156,7 +157,13 @@ def scored(network: torch.nn.Module, line: str, args: argparse.Namespace) -> dic
 def everything(args: argparse.Namespace) -> dict[str, Any]:
     """Train what the file does not hold, several rows at once."""
     began = time.perf_counter()
-    kept = json.loads(args.json.read_text()) if args.json and args.json.exists() else {"rows": []}
+    settings = {name: str(getattr(args, name)) for name in SETTINGS}
+    kept = json.loads(args.json.read_text()) if args.json and args.json.exists() else {"rows": [], "settings": settings}
+    if other := [name for name in SETTINGS if kept["settings"][name] != settings[name]]:
+        raise SystemExit(
+            f"{args.json} holds rows of another {other[0]} ({kept['settings'][other[0]]}, not {settings[other[0]]}); "
+            "give another file, or delete it."
+        )
     data = {"command": command_line(), "machine": facts(args.device), "epochs": args.epochs, **kept}
     there = {(row["row"], row["seed"]) for row in data["rows"]}
     left_out: list[str] = []
