@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.wsss.affinity.pairs import ends, half_disc
+from camplug.wsss.affinity.pairs import ahead, half_disc, rows
 from camplug.wsss.data.dataset import IGNORE
 
 EPSILON = 1e-5
@@ -44,16 +44,19 @@ def pairs_of(labels: Tensor, radius: int) -> Pairs:
     """
     if labels.ndim != 3 or labels.is_floating_point():
         raise InputError(f"labels are whole numbers [N,h,w]; got {labels.dtype} {list(labels.shape)}.")
-    offsets = half_disc(radius)
+    if labels.dtype in (torch.bool, torch.int8):
+        labels = labels.short()  # that hold no 255
     n, h, w = labels.shape
-    background, foreground, different = torch.zeros((3, n, len(offsets), h, w), dtype=torch.bool, device=labels.device)
-    for p, offset in enumerate(offsets):
-        one, other = ends(labels, *offset)
-        known = (one != IGNORE) & (other != IGNORE)
-        same = known & (one == other)
-        ends(background[:, p], *offset)[0].copy_(same & (one == 0))
-        ends(foreground[:, p], *offset)[0].copy_(same & (one != 0))
-        ends(different[:, p], *offset)[0].copy_(known & ~same)
+    shape = (3, n, len(half_disc(radius)), h, w)
+    background, foreground, different = torch.empty(shape, dtype=torch.bool, device=labels.device)
+    one, others = labels.unsqueeze(1), ahead(labels, radius, IGNORE)
+    known, nothing = one != IGNORE, one == 0
+    for dy, columns, places in rows(radius):
+        other = others[:, dy, columns].contiguous()
+        same = (one == other) & known
+        background[:, places] = same & nothing
+        foreground[:, places] = same & ~nothing
+        different[:, places] = (one != other) & known & (other != IGNORE)
     return Pairs(background, foreground, different)
 
 
@@ -71,14 +74,21 @@ def affinity_loss(affinity: Tensor, pairs: Pairs, counts: Tensor | None = None) 
         pairs: of the same shape.
         counts: what the sums are divided by in place of the numbers of pairs, [3]; see `mean_over_processes`.
     """
-    background, foreground, different = pairs.counts() if counts is None else counts
-    return (
-        mean_of(-(affinity[pairs.background] + EPSILON).log(), background) / 4
-        + mean_of(-(affinity[pairs.foreground] + EPSILON).log(), foreground) / 4
-        + mean_of(-(1 + EPSILON - affinity[pairs.different]).log(), different) / 2
-    )
+    affinity = at_least_single(affinity)
+    shares = 1 / ((pairs.counts() if counts is None else counts).double() + EPSILON)  # as in their code
+    background, foreground, different = shares.to(affinity)
+    # one dense sum over all pairs: to pick out those of a kind, the host would wait for their number
+    weights = torch.where(pairs.foreground, foreground / 4, pairs.background * (background / 4))
+    weights = torch.where(pairs.different, different / 2, weights)
+    cost = -torch.where(pairs.different, 1 + EPSILON - affinity, affinity + EPSILON).log()
+    return (cost * weights).sum()
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """In float32 what is in half precision, whose digits do not tell 1 + epsilon - a from 0."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def mean_of(values: Tensor, count: Tensor) -> Tensor:
-    """The sum of values over a count, of any number format; no values give 0."""
-    return values.sum() / (count.double() + EPSILON).to(values)  # as in their code
+    """A sum of values over their count, of any number format; no values give 0."""
+    return values / (count.double() + EPSILON).to(values)  # as in their code

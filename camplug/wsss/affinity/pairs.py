@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import groupby
 from typing import Any, TypeAlias
+
+import torch.nn.functional as F
+from torch import Tensor
 
 from camplug.errors import InputError
 
@@ -78,3 +82,37 @@ def along(x: Any, dy: int, dx: int) -> Iterator[Any]:
     left = max(-dx, 0)
     for y, step in path(dy, dx):
         yield x[..., y : y + rows, left + step : left + step + cols]
+
+
+def ahead(x: Tensor, radius: int, fill: float) -> Tensor:
+    """What lies ahead of every position within the half disc's box: a view [...,r,2r-1,h,w] of one padded copy.
+
+    At [..., dy, dx + r - 1, y, x] stands x[..., y + dy, x + dx], or `fill` off the grid. `ends` and `along` cut one
+    offset at a time; of this, one operation takes many, where a GPU would wait for thousands of small ones.
+
+    >>> import torch
+    >>> ahead(torch.tensor([[1, 2, 3]]), 2, fill=0)[0]  # beside each position, from its left to its right
+    tensor([[[0, 1, 2]],
+    <BLANKLINE>
+            [[1, 2, 3]],
+    <BLANKLINE>
+            [[2, 3, 0]]])
+    """
+    (h, w), reach = x.shape[-2:], radius - 1
+    padded = F.pad(x, (reach, reach, 0, reach), value=fill)
+    return padded.unfold(-2, h, 1).unfold(-2, w, 1)
+
+
+@cache
+def rows(radius: int) -> tuple[tuple[int, slice, slice], ...]:
+    """The half disc by dy, each with its columns of `ahead` (dx rises without gaps) and its numbers in `half_disc`.
+
+    >>> rows(2)
+    ((0, slice(2, 3, None), slice(0, 1, None)), (1, slice(0, 3, None), slice(1, 4, None)))
+    """
+    found = []
+    for dy, group in groupby(enumerate(half_disc(radius)), lambda one: one[1][0]):
+        members = list(group)
+        (first, (_, left)), (last, (_, right)) = members[0], members[-1]
+        found.append((dy, slice(left + radius - 1, right + radius), slice(first, last + 1)))
+    return tuple(found)

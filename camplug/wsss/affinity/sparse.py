@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from operator import index
 from typing import Any
@@ -14,6 +15,7 @@ from scipy.sparse import csr_array, issparse
 
 from camplug.errors import InputError
 from camplug.wsss.affinity.pairs import Offset, ends
+from camplug.wsss.affinity.table import Table
 
 SLACK = 1e-6  # what rounding in float32 may add
 
@@ -21,7 +23,8 @@ SLACK = 1e-6  # what rounding in float32 may add
 class SparseAffinity:
     """How much the positions of a grid belong together: a_ij = a_ji in [0, 1], a_ii = 1, most of them 0 and not stored.
 
-    Made from a matrix that is checked, or by `from_pairs` from planes of pairs.
+    Made from a matrix that is checked, or by `from_pairs` from planes of pairs; what is made from planes on a GPU stays
+    there, for walks that are made there.
 
     Args:
         matrix: [n, n] with n = h * w, positions in row-major order: one of scipy's sparse matrices, or a small dense
@@ -29,8 +32,10 @@ class SparseAffinity:
         size: (h, w) of the grid.
 
     Attributes:
-        matrix: scipy's `csr_array` [n, n] float32 with sorted columns; 4 bytes for a value and 4 for its place.
+        matrix: scipy's `csr_array` [n, n] float32 with sorted columns; 4 bytes for a value and 4 for its place. Of
+            planes on a GPU it is made when it is asked for.
         size: (h, w).
+        device: of the planes that it was made of; else the CPU.
 
     Raises:
         InputError: a shape that does not fit the grid, a value outside [0, 1] or nan, a matrix that is not symmetric,
@@ -40,12 +45,23 @@ class SparseAffinity:
     SparseAffinity(1x2, 4 values)
     """
 
-    matrix: csr_array
     size: tuple[int, int]
+    table: Table | None = None  # where planes were not on the CPU
 
     def __init__(self, matrix: Any, size: Sequence[int]) -> None:
         self.size = grid_size(size)
         self.matrix = _checked(matrix, self.size)
+
+    @cached_property
+    def matrix(self) -> csr_array:
+        """The matrix."""
+        assert self.table is not None  # else it is set
+        return self.table.matrix()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return torch.device("cpu") if self.table is None else self.table.values.device
 
     @classmethod
     def from_pairs(cls, planes: Any, offsets: Sequence[Offset], size: Sequence[int] | None = None) -> SparseAffinity:
@@ -68,7 +84,8 @@ class SparseAffinity:
                [0.5 , 1.  , 0.25],
                [0.  , 0.25, 1.  ]], dtype=float32)
         """
-        values = to_numpy(planes, "planes")
+        far = isinstance(planes, torch.Tensor) and planes.device.type != "cpu"
+        values: Any = planes.detach() if far else to_numpy(planes, "planes")
         ahead = sorted((*offset, p) for p, offset in enumerate(offsets))
         if values.ndim != 3 or len(values) != len(ahead):
             raise InputError(
@@ -81,7 +98,12 @@ class SparseAffinity:
             raise InputError(
                 f"planes are {_text(affinity.size)} and size is {_text(grid_size(size))}; give planes of that size."
             )
-        affinity.matrix = _filled(values, ahead)
+        if far:
+            affinity.table = Table.of(values, ahead)
+            _check_range(*torch.stack(affinity.table.values.aminmax()).tolist())
+            affinity.table.values.clamp_(0, 1)
+        else:
+            affinity.matrix = _filled(values, ahead)
         return affinity
 
     def __repr__(self) -> str:
@@ -158,12 +180,16 @@ def _checked(given: Any, size: tuple[int, int]) -> csr_array:
 
 def _check_values(values: NDArray[np.float32]) -> None:
     """Raises InputError for a value outside [0, 1]; moves what rounding put outside back, in place."""
-    low, high = float(values.min(initial=0)), float(values.max(initial=1))  # nan anywhere makes both nan
+    _check_range(float(values.min(initial=0)), float(values.max(initial=1)))
+    np.clip(values, 0, 1, out=values)
+
+
+def _check_range(low: float, high: float) -> None:
+    """The least and the greatest value; nan anywhere makes both nan."""
     if np.isnan(low):
         raise InputError("the affinities hold nan; give numbers in [0, 1].")
     if low < -SLACK or high > 1 + SLACK:
-        raise InputError(f"the affinities go from {low:g} to {high:g}; give numbers in [0, 1].")
-    np.clip(values, 0, 1, out=values)
+        raise InputError(f"the affinities go from {min(low, 0):g} to {high:g}; give numbers in [0, 1].")
 
 
 def _check_offsets(ahead: list[tuple[int, int, int]]) -> None:

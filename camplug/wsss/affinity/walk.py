@@ -10,6 +10,7 @@ steps. Here P stays sparse, and only maps are multiplied by it.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from operator import index
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -55,8 +56,9 @@ def propagate(
         beta: above 0; 10 in IRN, 8 in AffinityNet.
         tolerance: below 1, the most that the error may be (`chebyshev_terms`); None for all products.
         backend: "scipy", one thread of the CPU; "torch", its sparse CSR product, on any device that has it. Left out:
-            torch for tensors on a GPU (CUDA, ROCm) and where `device` is given, else scipy.
-        device: where torch computes; that of the maps if left out.
+            torch for tensors on a GPU (CUDA, ROCm), for arrays with an affinity made of planes on one, and where
+            `device` is given, else scipy.
+        device: where torch computes; that of the maps if left out, for arrays that of the affinity.
 
     Returns:
         [K, h, w], float32 or float64; an array for an array, a tensor on the same device for a tensor.
@@ -70,11 +72,12 @@ def propagate(
     >>> propagate(np.array([[[1.0, 0.0]]]), pair, steps=2, beta=1).round(4)
     array([[[0.5556, 0.4444]]])
     """
+    _check_affinity(affinity)
+    home = maps.device if isinstance(maps, torch.Tensor) else affinity.device
     if backend is None:
-        on_gpu = isinstance(maps, torch.Tensor) and maps.device.type == "cuda"
-        backend = "torch" if on_gpu or device is not None else "scipy"
-    if device is None and isinstance(maps, torch.Tensor):
-        device = maps.device
+        backend = "torch" if home.type == "cuda" or device is not None else "scipy"
+    if device is None:
+        device = home
     double = str(getattr(maps, "dtype", "")).endswith("float64")
     return Walk(affinity, beta, double=double, backend=backend, device=device)(maps, steps, tolerance)
 
@@ -108,18 +111,24 @@ class Walk:
         backend: Backend = "scipy",
         device: torch.device | str | None = None,
     ) -> None:
-        if not isinstance(affinity, SparseAffinity):
-            raise InputError(f"the affinity is of type {type(affinity).__name__}; give a SparseAffinity.")
+        _check_affinity(affinity)
         if not (isinstance(beta, (int, float)) and 0 < beta < float("inf")):
             raise InputError(f"beta={beta!r}; give a number above 0 (IRN: 10), with 0 all neighbours would be alike.")
         if backend not in BACKENDS:
             raise InputError(f"backend={backend!r}; give one of {', '.join(BACKENDS)}.")
         self.size = affinity.size
         self._type = torch.float64 if double else torch.float32
-        values = _transitions(affinity.matrix, float(beta), np.float64 if double else np.float32)
-        matrix = csr_array((values, affinity.matrix.indices, affinity.matrix.indptr), shape=affinity.matrix.shape)
         self._device = None if backend == "scipy" else "cpu" if device is None else device
-        self._matrix: Any = matrix if self._device is None else _torch_csr(matrix, self._device)
+        self._matrix: Any
+        if self._device is not None and affinity.table is not None and affinity.device == _exact(self._device):
+            self._matrix = _torch_csr(affinity.table.transitions(float(beta), self._type), affinity.device)
+            return
+        places, starts = affinity.matrix.indices, affinity.matrix.indptr
+        values = _transitions(affinity.matrix, float(beta), np.float64 if double else np.float32)
+        if self._device is None:
+            self._matrix = csr_array((values, places, starts), shape=affinity.matrix.shape)
+        else:
+            self._matrix = _torch_csr([torch.from_numpy(part) for part in (starts, places, values)], self._device)
 
     def __call__(self, maps: A, steps: int = 256, tolerance: float | None = TOLERANCE) -> A:
         """The maps after `steps` steps: see `propagate`."""
@@ -129,7 +138,8 @@ class Walk:
             for _ in range(steps):
                 columns = self._matrix @ columns
         else:
-            columns = _series(self._matrix, columns, coefficients.tolist())
+            series = _series if self._device is None else _torch_series
+            columns = series(self._matrix, columns, coefficients.tolist())
         made: A = self._maps(columns, maps)
         return made
 
@@ -213,8 +223,13 @@ def chebyshev_terms(steps: int, tolerance: float | None = TOLERANCE) -> tuple[ND
     return coefficients, float(rest[cut])
 
 
+def _check_affinity(affinity: Any) -> None:
+    if not isinstance(affinity, SparseAffinity):
+        raise InputError(f"the affinity is of type {type(affinity).__name__}; give a SparseAffinity.")
+
+
 def _series(matrix: Any, x: Any, coefficients: list[float]) -> Any:
-    """The sum of c_k T_k(P) x, by T_{k+1} = 2 P T_k - T_{k-1}; arrays or tensors."""
+    """The sum of c_k T_k(P) x, by T_{k+1} = 2 P T_k - T_{k-1}; in arrays."""
     total = x * coefficients[0]
     before, now = x, x
     for k, c in enumerate(coefficients[1:], start=1):
@@ -225,6 +240,17 @@ def _series(matrix: Any, x: Any, coefficients: list[float]) -> Any:
         before, now = now, after
         if c:
             total += now * c
+    return total
+
+
+def _torch_series(matrix: torch.Tensor, x: torch.Tensor, coefficients: list[float]) -> torch.Tensor:
+    """The same in tensors, two operations a term and in place, as a GPU is quicker than its host is; x is used up."""
+    total, before, now = x * coefficients[0], x, x
+    for k, c in enumerate(coefficients[1:], start=1):
+        after = matrix @ now if k == 1 else torch.addmm(before, matrix, now, beta=-1, alpha=2, out=before)
+        before, now = now, after
+        if c:
+            total.add_(now, alpha=c)
     return total
 
 
@@ -239,14 +265,24 @@ def _transitions(matrix: csr_array, beta: float, dtype: DTypeLike) -> NDArray[An
     return values
 
 
-def _torch_csr(matrix: csr_array, device: torch.device | str) -> torch.Tensor:
-    starts, columns, values = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
+def _torch_csr(parts: Sequence[torch.Tensor], device: torch.device | str) -> torch.Tensor:
+    """Where rows start [n + 1], columns and values, as one sparse matrix [n, n] on a device."""
+    starts, columns, values = parts
+    n = len(starts) - 1
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-            return torch.sparse_csr_tensor(starts, columns, values, matrix.shape, device=device, check_invariants=True)
+            return torch.sparse_csr_tensor(starts, columns, values, (n, n), device=device, check_invariants=True)
     except (RuntimeError, AssertionError) as error:  # what torch raises where it lacks the device or its sparse part
         reason = str(error).split("\n", 1)[0].rstrip(".")
         raise InputError(
             f"torch cannot hold a sparse matrix on device {str(device)!r} ({reason}); give backend='scipy'."
         ) from None
+
+
+def _exact(device: torch.device | str) -> torch.device | None:
+    """A device with its number, as tensors name theirs; None where there is no such device."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError):
+        return None

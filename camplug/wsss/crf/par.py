@@ -116,6 +116,9 @@ def _neighbours(dilations: Sequence[int]) -> list[Offset]:
 
 def _weights(colours: Tensor, offsets: list[Offset], w1: float, w2: float) -> Tensor:
     """The weights of all neighbours of every pixel, [len(offsets),H,W]; they sum to 1."""
+    distance = torch.tensor(offsets, dtype=colours.dtype).norm(dim=1)
+    nearness = torch.softmax(-((distance / (w1 * distance.std())) ** 2), 0)
+    nearness = (nearness * (w2 / (1 + w2))).to(colours.device)  # before the device has anything to do: it waits for it
     colours = colours / colours.abs().max().clamp(min=torch.finfo(colours.dtype).tiny)
     spread = _deviation(colours, offsets)
     # equal neighbours add one number to all exponents, which the softmax cancels; left in, it would drown the others
@@ -126,9 +129,7 @@ def _weights(colours: Tensor, offsets: list[Offset], w1: float, w2: float) -> Te
     weights -= weights.amax(0)  # softmax in place
     weights.exp_()
     weights /= weights.sum(0) * (1 + w2)
-    distance = torch.tensor(offsets, dtype=colours.dtype).norm(dim=1)
-    nearness = torch.softmax(-((distance / (w1 * distance.std())) ** 2), 0)
-    weights += (nearness * (w2 / (1 + w2))).to(colours.device).view(-1, 1, 1)
+    weights += nearness.view(-1, 1, 1)
     return weights
 
 

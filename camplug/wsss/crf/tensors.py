@@ -28,9 +28,8 @@ class TensorLattice:
 
     def __init__(self, lattice: Lattice, device: torch.device) -> None:
         slices, splats = lattice.slices, lattice.slices.T.tocsr()
-        self._scale = lattice.scale
         self._corners = _moved(slices.indices.reshape(lattice.points, -1), device)
-        self._weights = _moved(slices.data, device).view(self._corners.shape)
+        self._weights = _moved(slices.data, device).view(self._corners.shape) * lattice.scale
         self._pixels, self._starts = _moved(splats.indices, device), _moved(splats.indptr[:-1], device)
         self._shares = _moved(splats.data, device)
         self._ahead, self._behind = _moved(lattice.ahead, device), _moved(lattice.behind, device)
@@ -39,8 +38,10 @@ class TensorLattice:
         """Values [N, C] float32, filtered."""
         spread = F.embedding_bag(self._pixels, values, self._starts, mode="sum", per_sample_weights=self._shares)
         for ahead, behind in zip(self._ahead, self._behind, strict=True):
-            spread = spread + (spread[ahead] + spread[behind]) * 0.5
-        return F.embedding_bag(self._corners, spread * self._scale, mode="sum", per_sample_weights=self._weights)
+            sides = spread.index_select(0, ahead)
+            sides += spread.index_select(0, behind)
+            spread.add_(sides, alpha=0.5)
+        return F.embedding_bag(self._corners, spread, mode="sum", per_sample_weights=self._weights)
 
 
 class TensorField:
@@ -66,12 +67,12 @@ class TensorField:
     @torch.inference_mode()
     def mean_field(self, unary: Floats, iterations: int) -> Floats:
         """Q [K, P] of a unary [K, P], as `meanfield.mean_field`."""
-        energies = torch.from_numpy(unary).to(self.device).T.contiguous()
-        q = torch.softmax(-energies, 1)
+        start = torch.from_numpy(unary).to(self.device).T.neg().contiguous()
+        q = torch.softmax(start, 1)
         for _ in range(iterations):
-            logits = -energies
+            logits = start
             for lattice in self._lattices:
-                logits += lattice.filter(q)
+                logits = logits + lattice.filter(q)
             q = torch.softmax(logits, 1)
         marginals: Floats = q.T.contiguous().cpu().numpy()
         return marginals

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from camplug.wsss.affinity import ends, half_disc
-from camplug.wsss.affinity.losses import Pairs, mean_of
+from camplug.wsss.affinity.losses import Pairs, at_least_single, mean_of
+from camplug.wsss.affinity.pairs import ahead, rows
 
 
 def displacement_loss(
@@ -18,7 +22,8 @@ def displacement_loss(
     .. math:: L_{fg} = \frac{1}{2 |P_{fg}|} \sum_{P_{fg}} |\delta_{ij} - \hat\delta_{ij}|_1, \qquad
               L_{bg} = \frac{1}{2 |P_{bg}|} \sum_{P_{bg}} |\delta_{ij}|_1
 
-    (Ahn, Cho & Kwak, CVPR 2019; the halves as in their code.)
+    (Ahn, Cho & Kwak, CVPR 2019; the halves as in their code.) Differences are made row of offsets by row, and their
+    slopes are summed up on the way: a few maps are kept for the gradient, and nothing that is as large as all pairs.
 
     Args:
         displacement: [N,2,h,w], rows before columns, in grid positions.
@@ -29,14 +34,45 @@ def displacement_loss(
     Returns:
         L_fg and L_bg.
     """
-    foreground = background = displacement.sum() * 0  # keeps the graph where there are no pairs
-    for p, (dy, dx) in enumerate(half_disc(radius)):
-        one, other = ends(displacement, dy, dx)
-        delta = one - other
-        wanted = delta.new_tensor([dy, dx]).view(1, 2, 1, 1)
-        same_object = ends(pairs.foreground[:, p], dy, dx)[0].unsqueeze(1)
-        nothing = ends(pairs.background[:, p], dy, dx)[0].unsqueeze(1)
-        foreground = foreground + ((delta - wanted).abs() * same_object).sum()
-        background = background + (delta.abs() * nothing).sum()
     of_background, of_foreground, _ = pairs.counts() if counts is None else counts
+    foreground, background = _Differences.apply(
+        at_least_single(displacement), pairs.foreground, pairs.background, radius
+    )
     return mean_of(foreground, of_foreground) / 2, mean_of(background, of_background) / 2
+
+
+class _Differences(torch.autograd.Function):
+    """The sums over P_fg and P_bg."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, displacement: Tensor, foreground: Tensor, background: Tensor, radius: int
+    ) -> tuple[Tensor, Tensor]:
+        (n, _, h, w), reach = displacement.shape, radius - 1
+        one, others = displacement.unsqueeze(2), ahead(displacement, radius, 0)
+        steps = torch.arange(-reach, radius, device=displacement.device).view(-1, 1, 1)
+        sums = [displacement.new_zeros(()) for _ in range(2)]
+        # padded as `ahead` pads; what runs off the grid is of no pair, and 0
+        slopes = displacement.new_zeros((2, n, 2, h + reach, w + 2 * reach)) if ctx.needs_input_grad[0] else None
+        for dy, columns, places in rows(radius):
+            other = others[:, :, dy, columns]
+            nowhere = torch.sub(one, other, out=one.new_empty(other.shape))  # else in the order of the view's strides
+            to_centre = nowhere.clone()
+            to_centre[:, 0] -= dy
+            to_centre[:, 1] -= steps[columns]
+            for kind, (difference, pairs) in enumerate(((to_centre, foreground), (nowhere, background))):
+                slope = difference.sign().mul_(pairs[:, None, places])
+                sums[kind] += difference.mul_(slope).sum()
+                if slopes is not None:
+                    slopes[kind, :, :, :h, reach : reach + w] += slope.sum(2)
+                    width = slope.shape[2]
+                    at_ends = F.fold(slope.view(n, 2 * width, h * w), (h, w + width - 1), (1, width))
+                    slopes[kind, :, :, dy : dy + h, columns.start : columns.start + w + width - 1] -= at_ends
+        if slopes is not None:
+            ctx.save_for_backward(slopes[..., :h, reach : reach + w].contiguous())
+        return sums[0], sums[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return gradients[0] * slopes[0] + gradients[1] * slopes[1], None, None, None

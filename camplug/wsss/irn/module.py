@@ -16,7 +16,7 @@ from camplug.wsss.affinity import affinity_loss, half_disc, pairs_of
 from camplug.wsss.irn.losses import displacement_loss
 from camplug.wsss.irn.network import BoundaryHead, DisplacementHead, grid_size
 from camplug.wsss.irn.paths import path_affinity
-from camplug.wsss.train import Backbone, Crop, Schedule, filled, refuse_nan
+from camplug.wsss.train import Backbone, Crop, FiniteLosses, Schedule, filled
 from camplug.wsss.train.processes import mean_over_processes
 
 
@@ -51,6 +51,7 @@ class IRN(LightningModule):
         self.settings = IRNSettings() if settings is None else settings
         half_disc(self.settings.radius)  # refuses a wrong radius here, not in the first step
         self.backbone = backbone
+        self.finite = FiniteLosses()
         self.boundary = BoundaryHead(backbone.channels, backbone.strides)
         self.displacement = (
             DisplacementHead(backbone.channels, backbone.strides, self.settings.width) if self.settings.width else None
@@ -71,19 +72,21 @@ class IRN(LightningModule):
     @override
     def training_step(self, batch: Crop, batch_idx: int) -> Tensor:
         image, labels = batch
-        features = self.backbone(image)
+        features, (h, w) = self.backbone(image), labels.shape[-2:]
         pairs = pairs_of(labels, self.settings.radius)
-        affinity = path_affinity(self.boundary(features).sigmoid(), self.settings.radius)
+        # half precision has too few digits for the losses, near 0 and 1 and far from the middle of a large crop
+        boundary = self.boundary(features)[..., :h, :w].float().sigmoid()  # crops are filled up to multiples of 32
+        affinity = path_affinity(boundary, self.settings.radius)
         counts = mean_over_processes(pairs.counts())
         loss = affinity_loss(affinity, pairs, counts)
         self.log("affinity", loss.detach(), prog_bar=True, sync_dist=True)
         if self.displacement is not None:
-            displacement = self.displacement(features)
+            displacement = self.displacement(features)[..., :h, :w].float()
             foreground, background = displacement_loss(displacement, pairs, self.settings.radius, counts)
             parts = {"displacement": foreground.detach(), "displacement_bg": background.detach()}
             self.log_dict(parts, sync_dist=True)
             loss = loss + (foreground + background) / 2
-        refuse_nan(loss, self.global_step)
+        self.finite.add(loss, self.global_step)
         return loss
 
     @torch.no_grad()
@@ -97,8 +100,8 @@ class IRN(LightningModule):
             photo: RGB uint8 [H,W,3].
         """
         x, (h, w) = self._filled(photo)
-        logits = self.boundary(self.backbone(x)) + self.boundary(self.backbone(x.flip(-1))).flip(-1)
-        boundary: Tensor = (logits[0, :h, :w] / 2).sigmoid()
+        one, mirrored = self.boundary(self.backbone(torch.cat([x, x.flip(-1)])))
+        boundary: Tensor = ((one + mirrored.flip(-1))[:h, :w] / 2).sigmoid()
         return boundary
 
     @torch.no_grad()

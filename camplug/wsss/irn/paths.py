@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.wsss.affinity import along, ends, half_disc, path
+from camplug.wsss.affinity import half_disc, path
+from camplug.wsss.affinity.pairs import ahead
 
 
 def path_affinity(boundary: Tensor, radius: int) -> Tensor:
@@ -16,8 +18,9 @@ def path_affinity(boundary: Tensor, radius: int) -> Tensor:
 
     .. math:: a_{ij} = 1 - \max_{k \in \Pi_{ij}} B(x_k)
 
-    (Ahn, Cho & Kwak, CVPR 2019). A running maximum over shifted slices; no table of indices is made. The gradient goes
-    to the position of the maximum, to the first of equals, counted from the destination.
+    (Ahn, Cho & Kwak, CVPR 2019). A running maximum over shifted planes, of all paths of one length at once; no table of
+    the indices of a whole grid is made. The gradient goes to the position of the maximum, to the first of equals,
+    counted from the destination.
 
     Args:
         boundary: [N,h,w] in [0, 1].
@@ -44,21 +47,24 @@ def path_affinity(boundary: Tensor, radius: int) -> Tensor:
 class _PathAffinity(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, boundary: Tensor, radius: int) -> Tensor:
-        offsets = half_disc(radius)
-        n, h, w = boundary.shape
-        affinity = boundary.new_zeros((n, len(offsets), h, w))
+        (n, h, w), count = boundary.shape, len(half_disc(radius))
+        # a path off the grid begins with a boundary of 1, and nothing on its way is stronger: its affinity is 0
+        views = ahead(boundary, radius, 1)
+        affinity = boundary.new_empty((n, count, h, w))
         learning = ctx.needs_input_grad[0]
         # which position of the path holds the maximum: 1 byte per pair instead of the values along the path
-        place = torch.zeros(affinity.shape if learning else 0, dtype=torch.uint8, device=boundary.device)
-        for p, offset in enumerate(offsets):
-            views = along(boundary, *offset)
-            strongest = next(views).clone()
-            at = ends(place[:, p], *offset)[0] if learning else None
-            for k, view in enumerate(views, 1):
+        place = torch.empty(affinity.shape if learning else 0, dtype=torch.uint8, device=boundary.device)
+        for numbers, ys, xs in _of_each_length(radius, boundary.device):
+            strongest = views[:, ys[0], xs[0]]
+            at = torch.zeros_like(strongest, dtype=torch.uint8) if learning else None
+            for k, (y, x) in enumerate(zip(ys[1:], xs[1:], strict=True), 1):
+                view = views[:, y, x]
                 if at is not None:
                     at.masked_fill_(view > strongest, k)
                 torch.maximum(strongest, view, out=strongest)
-            ends(affinity[:, p], *offset)[0].copy_(1 - strongest)
+            affinity[:, numbers] = 1 - strongest
+            if at is not None:
+                place[:, numbers] = at
         ctx.radius = radius
         ctx.save_for_backward(place)
         return affinity
@@ -67,12 +73,34 @@ class _PathAffinity(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         (place,) = ctx.saved_tensors
-        n, _, h, w = gradient.shape
-        total = gradient.new_zeros((n, h * w))
-        own = torch.arange(h * w, device=gradient.device).view(1, h, w)
-        for p, (dy, dx) in enumerate(half_disc(ctx.radius)):
-            steps = torch.tensor([y * w + x for y, x in path(dy, dx)], device=gradient.device)
-            source, at, received = (ends(t, dy, dx)[0] for t in (own, place[:, p], gradient[:, p]))
-            target = steps[at.long()] + source
-            total.scatter_add_(1, target.flatten(1), -received.flatten(1))
-        return total.view(n, h, w), None
+        (n, _, h, w), reach, device = gradient.shape, ctx.radius - 1, gradient.device
+        height, width = h + reach, w + 2 * reach  # as `ahead` pads; what goes there is of no pair
+        total = gradient.new_zeros(n * height * width)
+        image = torch.arange(n, device=device).view(-1, 1, 1, 1) * (height * width)
+        own = image + torch.arange(h, device=device).view(-1, 1) * width + torch.arange(w, device=device)
+        for numbers, ys, xs in _of_each_length(ctx.radius, device):
+            steps, offset = ys * width + xs, torch.arange(len(numbers), device=device).view(-1, 1, 1)
+            target = steps[place[:, numbers].long(), offset] + own
+            total.scatter_add_(0, target.flatten(), gradient[:, numbers].flatten())
+        return -total.view(n, height, width)[:, :h, reach : reach + w], None
+
+
+@lru_cache(maxsize=16)
+def _of_each_length(radius: int, device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The offsets whose paths have the same length, G of them with L positions.
+
+    Returns:
+        For each length the numbers of the offsets in `half_disc` [G], and where `ahead` has the positions of their
+        paths, rows and columns [L,G].
+    """
+    offsets = half_disc(radius)
+    lengths = sorted({len(path(*offset)) for offset in offsets})
+    found = []
+    with torch.inference_mode(False):  # kept for trainings, too
+        for length in lengths:
+            numbers = [p for p, offset in enumerate(offsets) if len(path(*offset)) == length]
+            places = torch.tensor([path(*offsets[p]) for p in numbers]).permute(2, 1, 0)
+            places[1] += radius - 1
+            ys, xs = places.to(device)
+            found.append((torch.tensor(numbers).to(device), ys, xs))
+    return found

@@ -22,7 +22,7 @@ def set_mean_displacement(irn: IRN, data: SegmentationData, step: Callable[[], N
         return
     irn.eval()
     irn.displacement.mean.zero_()
-    total, count = torch.zeros(2, dtype=torch.float64), 0
+    total, count = irn.displacement.mean.new_zeros(2, dtype=torch.float64), 0
     for i in range(len(data)):
         step()
         try:
@@ -31,7 +31,7 @@ def set_mean_displacement(irn: IRN, data: SegmentationData, step: Callable[[], N
             continue
         displacement = irn.displacements(photo)
         assert displacement is not None
-        total += displacement.double().sum((1, 2)).cpu()
+        total += displacement.sum((1, 2), dtype=torch.float64)
         count += displacement[0].numel()
     if count:
         irn.displacement.mean.copy_(total / count)

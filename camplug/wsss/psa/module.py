@@ -15,7 +15,7 @@ from typing_extensions import override
 from camplug.wsss.affinity import SparseAffinity, affinity_loss, half_disc, pairs_of
 from camplug.wsss.psa.affinities import feature_affinity
 from camplug.wsss.psa.network import FeatureHead, grid_size
-from camplug.wsss.train import Backbone, Crop, Schedule, filled, refuse_nan
+from camplug.wsss.train import Backbone, Crop, FiniteLosses, Schedule, filled
 from camplug.wsss.train.processes import mean_over_processes
 
 
@@ -50,6 +50,7 @@ class AffinityNet(LightningModule):
         self.settings = PSASettings() if settings is None else settings
         half_disc(self.settings.radius)  # refuses a wrong radius here, not in the first step
         self.backbone = backbone
+        self.finite = FiniteLosses()
         self.head = FeatureHead(backbone.channels, self.settings.width)
 
     @override
@@ -71,7 +72,7 @@ class AffinityNet(LightningModule):
         pairs = pairs_of(labels, radius)
         loss = affinity_loss(feature_affinity(self(image), radius), pairs, mean_over_processes(pairs.counts()))
         self.log("affinity", loss.detach(), prog_bar=True, sync_dist=True)
-        refuse_nan(loss, self.global_step)
+        self.finite.add(loss, self.global_step)
         return loss
 
     @torch.no_grad()

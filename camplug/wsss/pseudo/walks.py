@@ -103,9 +103,10 @@ class IRNWalk:
         size = (maps.shape[1], maps.shape[2])
         boundary = self.irn.boundaries(photo)
         walked = self._spread(boundary, _on_grid(maps, boundary.device))
-        pixels = _pixels(walked, STRIDE, size).clip(0)  # the series may undershoot by its tolerance
-        greatest = pixels.max()
-        return pixels / greatest if greatest > 0 else pixels
+        pixels = _pixels(walked, STRIDE, size)
+        greatest = pixels.amax()
+        scaled: Floats = torch.where(greatest > 0, pixels / greatest, pixels).cpu().numpy()
+        return scaled
 
     def __call__(self, photo: Photo, maps: Floats) -> Floats:
         """Scores [K+1,H,W]: the walked maps behind a plane of the threshold."""
@@ -152,10 +153,9 @@ def _on_grid(maps: Floats, device: torch.device) -> Tensor:
     return shrunk(full, grid_size(maps.shape[1], maps.shape[2]))
 
 
-def _pixels(planes: Tensor, stride: int, size: tuple[int, int]) -> Floats:
-    """Planes [K,h,w] of a grid at the photograph's size, on the CPU."""
-    pixels: Floats = enlarged(planes, stride, size).float().cpu().numpy()
-    return pixels
+def _pixels(planes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """Walked planes [K,h,w] of a grid at the photograph's size; what the series undershoots by its tolerance is 0."""
+    return enlarged(planes, stride, size).float().clamp_(min=0)
 
 
 class PSAWalk:
@@ -215,7 +215,7 @@ class PSAWalk:
             return np.ones((1, *maps.shape[1:]), np.float32)
         planes = np.asarray(walk_planes(maps, self.alpha), np.float32)
         walked = propagate(planes, self.net.affinities(photo), self.steps, self.beta, tolerance=self.tolerance)
-        scores: Floats = _pixels(torch.from_numpy(walked), CELL, (maps.shape[1], maps.shape[2])).clip(0)
+        scores: Floats = _pixels(torch.from_numpy(walked), CELL, (maps.shape[1], maps.shape[2])).contiguous().numpy()
         return scores
 
 

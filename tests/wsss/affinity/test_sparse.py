@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tracemalloc
 
 import numpy as np
@@ -77,11 +78,58 @@ def test_values_off_the_grid_are_not_looked_at():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-def test_planes_may_be_tensors(dtype):
-    planes = torch.rand(4, 3, 3, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
-    got = SparseAffinity.from_pairs(planes, half_disc(2)).matrix.toarray()
-    want, _ = pair_by_pair(planes.detach().float().numpy(), half_disc(2))
-    np.testing.assert_array_equal(got, want)
+def test_planes_may_be_tensors(dtype, device):
+    planes = torch.rand(4, 3, 3, generator=torch.Generator().manual_seed(0)).to(device, dtype).requires_grad_()
+    affinity = SparseAffinity.from_pairs(planes, half_disc(2))
+    want, _ = pair_by_pair(planes.detach().float().cpu().numpy(), half_disc(2))
+    np.testing.assert_array_equal(affinity.matrix.toarray(), want)
+    assert affinity.device.type == device.type
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("radius", [2, 3, 5])
+def test_planes_of_a_device_make_the_same_matrix(size, radius, device):
+    """In any order, with anything off the grid."""
+    planes, offsets = random_planes(size, radius), half_disc(radius)
+    want = SparseAffinity.from_pairs(planes, offsets).matrix
+    order = np.random.default_rng(1).permutation(len(offsets))
+    for dy, dx in offsets:
+        off = np.ones(size, bool)
+        off[: max(size[0] - dy, 0), max(-dx, 0) : max(size[1] - max(dx, 0), 0)] = False
+        planes[offsets.index((dy, dx))][off] = np.nan
+    there = torch.from_numpy(planes[order]).to(device)
+    affinity = SparseAffinity.from_pairs(there, [offsets[i] for i in order], size)
+    for name in ("data", "indices", "indptr"):
+        got, expected = getattr(affinity.matrix, name), getattr(want, name)
+        np.testing.assert_array_equal(got, expected)
+        assert got.dtype == expected.dtype
+    assert affinity.matrix is affinity.matrix
+    assert (affinity.size, repr(affinity)) == (size, f"SparseAffinity({size[0]}x{size[1]}, {want.nnz} values)")
+    matrix = affinity.matrix
+    assert scipy.sparse.csr_array((matrix.data, matrix.indices, matrix.indptr), matrix.shape).has_canonical_format
+
+
+def test_no_pairs_on_a_device_leave_the_diagonal(device):
+    affinity = SparseAffinity.from_pairs(torch.zeros(0, 2, 3).to(device), [])
+    np.testing.assert_array_equal(affinity.matrix.toarray(), np.eye(6))
+
+
+def test_rounding_on_a_device_is_moved_into_the_range(device):
+    affinity = SparseAffinity.from_pairs(torch.tensor([[[1 + 1e-7, -1e-9, 0]]]).to(device), [(0, 1)])
+    assert affinity.matrix.data.min() == 0
+    assert affinity.matrix.data.max() == 1
+
+
+@pytest.mark.parametrize(
+    "value,words",
+    [(math.nan, "hold nan"), (-0.5, r"go from -0.5 to 1; give numbers in \[0, 1\]"), (math.inf, "go from 0 to inf")],
+)
+def test_bad_values_on_a_device_get_the_same_sentence(value, words, device):
+    for planes in (torch.full((4, 2, 2), value).to(device), np.full((4, 2, 2), value)):
+        with pytest.raises(InputError, match=f"the affinities {words}"):
+            SparseAffinity.from_pairs(planes, half_disc(2))
+    with pytest.raises(InputError, match=r"planes are \[2, 2\] for 4 offsets"):
+        SparseAffinity.from_pairs(torch.ones(2, 2).to(device), half_disc(2))
 
 
 def test_no_pairs_leave_the_diagonal():

@@ -10,10 +10,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import simulated
 import torch
+from operations import Operations
 
 from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity, Walk, along, chebyshev_terms, ends, half_disc, propagate
+from camplug.wsss.affinity.table import Table
 
 SIZES = [(6, 7), (1, 11), (11, 1), (1, 1), (3, 2)]
 
@@ -50,6 +53,13 @@ def densely(maps, affinity, doublings=8, beta=10):
     return (maps.reshape(len(maps), -1) @ t).reshape(maps.shape)
 
 
+def where(backend, device):
+    """Options of a walk on a device. scipy's runs beside it, on the CPU."""
+    if backend == "torch" and device.type == simulated.NAME:
+        pytest.skip("torch has no sparse matrices of a device without a backend in C++")
+    return {"backend": backend, **({"device": device} if backend == "torch" else {})}
+
+
 # ---- by hand
 
 
@@ -83,20 +93,20 @@ def test_in_the_long_run_a_map_is_its_mean_weighted_by_the_row_sums():
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("doublings,beta", [(0, 10), (3, 8), (8, 10), (6, 0.5)])
 @pytest.mark.parametrize("backend", ["scipy", "torch"])
-def test_all_products_equal_the_dense_power(size, doublings, beta, backend):
+def test_all_products_equal_the_dense_power(size, doublings, beta, backend, device):
     affinity, maps = random_affinity(size), random_maps(size)
     want = densely(maps, affinity, doublings, beta)
-    got = propagate(maps, affinity, 2**doublings, beta, tolerance=None, backend=backend)
+    got = propagate(maps, affinity, 2**doublings, beta, tolerance=None, **where(backend, device))
     assert got.dtype == np.float64
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("backend", ["scipy", "torch"])
-def test_the_default_equals_the_dense_power(backend):
+def test_the_default_equals_the_dense_power(backend, device):
     affinity, maps = walled_affinity((24, 32)), random_maps((24, 32))
     want = densely(maps, affinity)
-    np.testing.assert_allclose(propagate(maps, affinity, backend=backend), want, atol=2e-6)
-    single = propagate(maps.astype(np.float32), affinity, backend=backend)
+    np.testing.assert_allclose(propagate(maps, affinity, **where(backend, device)), want, atol=2e-6)
+    single = propagate(maps.astype(np.float32), affinity, **where(backend, device))
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, want, atol=2e-4)
 
@@ -187,10 +197,10 @@ def test_constants_stay(steps):
 
 
 @pytest.mark.parametrize("backend", ["scipy", "torch"])
-def test_no_step_changes_nothing(backend):
+def test_no_step_changes_nothing(backend, device):
     maps = random_maps((5, 6))
     for tolerance in (None, 1e-6):
-        got = propagate(maps, random_affinity((5, 6)), 0, tolerance=tolerance, backend=backend)
+        got = propagate(maps, random_affinity((5, 6)), 0, tolerance=tolerance, **where(backend, device))
         np.testing.assert_array_equal(got, maps)
         assert not np.shares_memory(got, maps)
 
@@ -203,10 +213,10 @@ def test_values_stay_between_the_extremes():
 
 
 @pytest.mark.parametrize("backend", ["scipy", "torch"])
-def test_maps_are_walked_independently_and_linearly(backend):
+def test_maps_are_walked_independently_and_linearly(backend, device):
     affinity = random_affinity((5, 6))
     maps = random_maps((5, 6), 7) - 0.5
-    walk = Walk(affinity, double=True, backend=backend)
+    walk = Walk(affinity, double=True, **where(backend, device))
     got = walk(maps, 50)
     for k in range(7):
         np.testing.assert_allclose(walk(maps[k : k + 1], 50)[0], got[k], rtol=1e-10, atol=1e-14)
@@ -221,17 +231,17 @@ def test_steps_add_up(tolerance):
 
 
 @pytest.mark.parametrize("backend", ["scipy", "torch"])
-def test_positions_alone_stay_as_they_are(backend):
+def test_positions_alone_stay_as_they_are(backend, device):
     planes = np.ones((4, 3, 4))
     planes[:, 1:, :] = 0  # nothing reaches the last row, ...
     planes[1:, 0, :] = 0  # ... and the first one is a line
     affinity = SparseAffinity.from_pairs(planes, half_disc(2))
     maps = random_maps((3, 4))
-    got = propagate(maps, affinity, 256, tolerance=1e-9, backend=backend)
+    got = propagate(maps, affinity, 256, tolerance=1e-9, **where(backend, device))
     np.testing.assert_allclose(got[:, 1:], maps[:, 1:], rtol=2e-9)
     np.testing.assert_allclose(got[:, 0], (maps[:, 0] @ [2, 3, 3, 2] / 10)[:, None].repeat(4, 1), rtol=1e-6)
     diagonal = SparseAffinity.from_pairs(np.zeros((4, 3, 4)), half_disc(2))
-    np.testing.assert_array_equal(propagate(maps, diagonal, 256, tolerance=None, backend=backend), maps)
+    np.testing.assert_array_equal(propagate(maps, diagonal, 256, tolerance=None, **where(backend, device)), maps)
 
 
 def test_a_high_beta_leaves_numbers():
@@ -245,11 +255,11 @@ def test_a_high_beta_leaves_numbers():
 
 @pytest.mark.parametrize("steps,tolerance", [(256, None), (256, 1e-6), (33, 1e-3), (1, 0.0)])
 @pytest.mark.parametrize("number", [1, 3, 20])
-def test_backends_agree(steps, tolerance, number):
+def test_backends_agree(steps, tolerance, number, device):
     affinity, maps = walled_affinity((12, 15)), random_maps((12, 15), number)
     for dtype, close in ((np.float64, 1e-10), (np.float32, 2e-4)):
         one, other = (
-            propagate(maps.astype(dtype), affinity, steps, tolerance=tolerance, backend=backend)
+            propagate(maps.astype(dtype), affinity, steps, tolerance=tolerance, **where(backend, device))
             for backend in ("scipy", "torch")
         )
         assert one.dtype == other.dtype == dtype
@@ -258,49 +268,109 @@ def test_backends_agree(steps, tolerance, number):
 
 @pytest.mark.parametrize("backend", ["scipy", "torch", None])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_tensors_in_tensors_out(backend, dtype):
+def test_tensors_in_tensors_out(backend, dtype, device):
+    """They stay on their device, wherever the walk is computed."""
     affinity = random_affinity((5, 6))
-    maps = torch.from_numpy(random_maps((5, 6))).to(dtype)
-    got = propagate(maps.clone().requires_grad_(), affinity, 40, backend=backend)
+    maps = torch.from_numpy(random_maps((5, 6))).to(device, dtype)
+    got = propagate(maps.clone().requires_grad_(), affinity, 40, **where(backend, device))
+    assert got.device == maps.device
     assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert not got.requires_grad
     assert got.is_contiguous()
-    want = propagate(maps.double().numpy(), affinity, 40)
-    np.testing.assert_allclose(got.numpy(), want, rtol=1e-10 if dtype == torch.float64 else 1e-4)
+    want = propagate(maps.double().cpu().numpy(), affinity, 40)
+    np.testing.assert_allclose(got.cpu().numpy(), want, rtol=1e-10 if dtype == torch.float64 else 1e-4)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def on_device(affinity_planes, device):
+    """The affinity of planes of radius 3 that lie on a device."""
+    return SparseAffinity.from_pairs(torch.from_numpy(affinity_planes).to(device), half_disc(3))
+
+
 @pytest.mark.parametrize("tolerance", [None, 1e-6])
 @pytest.mark.parametrize("number", [0, 1, 3, 20])
-def test_the_same_on_a_gpu(tolerance, number):
-    affinity = walled_affinity((24, 32))
-    maps = torch.from_numpy(random_maps((24, 32), number))
-    want = propagate(maps, affinity, tolerance=tolerance)
-    got = propagate(maps.cuda(), affinity, tolerance=tolerance)
-    assert got.is_cuda
-    torch.testing.assert_close(got.cpu(), want, rtol=1e-8, atol=1e-10)
-    assert not propagate(maps, affinity, device="cuda").is_cuda
-    assert isinstance(propagate(maps.numpy(), affinity, device="cuda"), np.ndarray)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_affinities_of_a_device(tolerance, number, dtype, device):
+    """From planes that lie there to maps that do: as on the CPU, whichever of the two is where."""
+    planes = np.random.default_rng(0).random((12, 24, 32)) ** 0.2
+    maps = torch.from_numpy(random_maps((24, 32), number)).to(dtype)
+    want = propagate(maps, SparseAffinity.from_pairs(planes, half_disc(3)), tolerance=tolerance)
+    close = {"rtol": 1e-6, "atol": 1e-8} if dtype == torch.float64 else {"rtol": 2e-4, "atol": 2e-6}
+    there = on_device(planes, device)
+    assert there.device.type == device.type
+    for given in (maps.to(device), maps):
+        got = propagate(given, there, tolerance=tolerance)
+        assert (got.device, got.dtype) == (given.device, dtype)
+        torch.testing.assert_close(got.cpu(), want, **close)
+    array = propagate(maps.numpy(), there, tolerance=tolerance)
+    assert isinstance(array, np.ndarray)
+    np.testing.assert_allclose(array, want, **close)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (9, 7)])
+@pytest.mark.parametrize("beta", [10, 0.5, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_table_of_a_device_is_the_matrix_of_a_walk(size, beta, dtype, device):
+    """Rows, columns and transition values of P, without the sparse tensor that they become."""
+    planes = (np.random.default_rng(3).random((12, *size)) ** 0.2).astype(np.float32)
+    affinity = SparseAffinity.from_pairs(planes, half_disc(3))
+    matrix, table = affinity.matrix, Table.of(torch.from_numpy(planes).to(device), numbered(half_disc(3)))
+    starts, columns, values = (part.cpu().numpy() for part in table.transitions(beta, dtype))
+    np.testing.assert_array_equal(starts, matrix.indptr)
+    np.testing.assert_array_equal(columns, matrix.indices)
+    powered = matrix.toarray().astype(np.float64) ** beta
+    want = powered / powered.sum(1, keepdims=True)
+    rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    np.testing.assert_allclose(values, want[rows, columns], rtol=1e-5, atol=1e-37)
+
+
+def numbered(offsets):
+    return sorted((*offset, p) for p, offset in enumerate(offsets))
+
+
+def test_operations_of_a_step(device):
+    """A product and a sum for each term, in the memory of the terms before."""
+    affinity, options = walled_affinity((12, 15)), where("torch", device)
+    walk, maps, counted = Walk(affinity, **options), torch.from_numpy(random_maps((12, 15))).to(device), []
+    for steps in (64, 256):
+        with Operations() as operations:
+            walk(maps, steps)
+        counted.append(operations.counts)
+    terms = np.subtract(*([len(chebyshev_terms(steps)[0]) for steps in (256, 64)]))
+    more = counted[1] - counted[0]
+    assert more["addmm"] == terms
+    assert more.total() <= 1.5 * terms + 1  # every second coefficient is 0
+
+
+def test_what_a_walk_on_a_device_waits_for(device):
+    """The range of the affinities and the places of pairs on the grid; no matrix goes over and back."""
+    planes = torch.from_numpy(np.random.default_rng(0).random((12, 24, 32))).to(device)
+    with simulated.count_waits() as waits:
+        affinity = SparseAffinity.from_pairs(planes, half_disc(3))
+    assert waits.total() == (device.type == simulated.NAME)
+    with simulated.count_waits() as waits:
+        Table.of(planes, numbered(half_disc(3))).transitions(10, torch.float32)
+    assert waits.total() == (device.type == simulated.NAME)
+    assert affinity.device.type == device.type
 
 
 @pytest.mark.parametrize("backend", ["scipy", "torch"])
 @pytest.mark.parametrize("tolerance", [None, 1e-6])
-def test_no_class_gives_no_map(backend, tolerance):
+def test_no_class_gives_no_map(backend, tolerance, device):
     affinity = random_affinity((5, 6))
-    for empty in (np.zeros((0, 5, 6), np.float32), torch.zeros(0, 5, 6)):
-        got = propagate(empty, affinity, tolerance=tolerance, backend=backend)
+    for empty in (np.zeros((0, 5, 6), np.float32), torch.zeros(0, 5, 6).to(device)):
+        got = propagate(empty, affinity, tolerance=tolerance, **where(backend, device))
         assert (type(got), tuple(got.shape), got.dtype) == (type(empty), (0, 5, 6), empty.dtype)
 
 
 @pytest.mark.parametrize("backend", ["scipy", "torch"])
-def test_what_goes_in_is_left_alone(backend):
+def test_what_goes_in_is_left_alone(backend, device):
     affinity = random_affinity((5, 6))
     maps = random_maps((5, 6), 1)
     maps.setflags(write=False)
     before = maps.copy(), affinity.matrix.data.copy(), affinity.matrix.indices.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        walk = Walk(affinity, backend=backend)
+        walk = Walk(affinity, **where(backend, device))
         for tolerance, steps in itertools.product((None, 1e-6), (0, 1, 30)):
             first, second = (walk(maps, steps, tolerance) for _ in range(2))
             np.testing.assert_array_equal(first, second)
@@ -330,12 +400,12 @@ def test_memory_is_that_of_the_sparse_matrix():
 
 
 @pytest.mark.parametrize("backend", ["scipy", "torch"])
-def test_a_grid_whose_dense_matrix_no_machine_holds(backend):
+def test_a_grid_whose_dense_matrix_no_machine_holds(backend, device):
     size = (400, 600)  # 230 GB
     affinity = SparseAffinity.from_pairs(np.ones((2, *size), np.float32), [(0, 1), (1, 0)])
     maps = np.zeros((1, *size), np.float32)
     maps[0, 200, 300] = 1
-    got = propagate(maps, affinity, 2, tolerance=None, backend=backend)[0, 198:203, 298:303]
+    got = propagate(maps, affinity, 2, tolerance=None, **where(backend, device))[0, 198:203, 298:303]
     want = np.array([[0, 0, 1, 0, 0], [0, 2, 2, 2, 0], [1, 2, 5, 2, 1], [0, 2, 2, 2, 0], [0, 0, 1, 0, 0]]) / 25
     np.testing.assert_allclose(got, want, rtol=1e-5)
 

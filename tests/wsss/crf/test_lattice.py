@@ -7,10 +7,12 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+import torch
 
 from camplug.errors import InputError
 from camplug.wsss.crf import Lattice
 from camplug.wsss.crf.distinct import distinct
+from camplug.wsss.crf.tensors import TensorLattice
 
 
 def elevated(point):
@@ -83,6 +85,23 @@ def test_the_reference_puts_each_point_among_its_corners(d):
 def test_equals_the_lattice_in_a_dictionary(d, spread):
     features, values = points(d, spread=spread), columns(150, 3)
     np.testing.assert_allclose(Lattice(features).filter(values), slow_filter(features, values), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_on_a_device(d, count, device):
+    """The same filter, normalised and weighted, too; what is filtered stays as it was."""
+    features, values = points(d), columns(150, count)
+    there = torch.from_numpy(values).to(device)
+    for lattice in (Lattice(features), Lattice(features).normalized().times(3)):
+        got = TensorLattice(lattice, device).filter(there)
+        assert got.device.type == device.type
+        np.testing.assert_allclose(got.cpu().numpy(), lattice.filter(values), rtol=1e-5, atol=1e-6)
+    assert np.array_equal(there.cpu().numpy(), values)
+    slow = slow_filter(features, values)
+    np.testing.assert_allclose(
+        TensorLattice(Lattice(features), device).filter(there).cpu().numpy(), slow, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_equals_the_lattice_in_a_dictionary_on_an_image():

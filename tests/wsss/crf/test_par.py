@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import simulated
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -60,13 +61,17 @@ def slow(colours, maps, dilations=ALL, iterations=10, w1=0.3, w2=0.01):
     ],
     ids=str,
 )
-def test_equals_the_loop_but_for_the_sum_of_weights(options):
+def test_equals_the_loop_but_for_the_sum_of_weights(options, device):
     steps, w2 = options.get("iterations", 10), options.get("w2", 0.01)
     want = slow(PHOTO.astype(float), MAPS, **options) / (1 + w2) ** steps
     np.testing.assert_allclose(pixel_adaptive_refinement(PHOTO, MAPS, scale=1, **options), want, rtol=0, atol=1e-9)
     single = pixel_adaptive_refinement(PHOTO, MAPS.astype(np.float32), scale=1, **options)
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, want, rtol=0, atol=1e-5)
+    for dtype, close in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+        there = pixel_adaptive_refinement(PHOTO, torch.from_numpy(MAPS).to(device, dtype), scale=1, **options)
+        assert (there.device.type, there.dtype) == (device.type, dtype)
+        np.testing.assert_allclose(there.cpu().numpy(), want, rtol=0, atol=close)
 
 
 def test_smooth_photograph_equals_the_loop():
@@ -76,7 +81,7 @@ def test_smooth_photograph_equals_the_loop():
     np.testing.assert_allclose(got, slow(colours, MAPS) / 1.01**10, rtol=0, atol=1e-6)
 
 
-def test_half_the_scale_is_bilinear_there_and_back():
+def test_half_the_scale_is_bilinear_there_and_back(device):
     def half(x, size):
         return F.interpolate(torch.as_tensor(x)[None], size, mode="bilinear", align_corners=False)[0]
 
@@ -86,6 +91,8 @@ def test_half_the_scale_is_bilinear_there_and_back():
         colours = half(photo.transpose(2, 0, 1).astype(float), small).permute(1, 2, 0).numpy()
         want = half(slow(colours, half(maps, small).numpy()) / 1.01**10, (h, w))
         np.testing.assert_allclose(pixel_adaptive_refinement(photo, maps, scale=0.5), want, rtol=0, atol=1e-6)
+        there = pixel_adaptive_refinement(photo, torch.from_numpy(maps).to(device), scale=0.5)
+        np.testing.assert_allclose(there.cpu().numpy(), want, rtol=0, atol=1e-6)
     assert inspect.signature(pixel_adaptive_refinement).parameters["scale"].default == 0.5
     np.testing.assert_array_equal(
         pixel_adaptive_refinement(PHOTO, MAPS), pixel_adaptive_refinement(PHOTO, MAPS, scale=0.5)
@@ -171,20 +178,22 @@ def test_every_kind_of_photograph(tmp_path):
     np.testing.assert_array_equal(pixel_adaptive_refinement(grey, MAPS), pixel_adaptive_refinement(three, MAPS))
 
 
-def test_kinds_of_maps():
+def test_kinds_of_maps(device):
     photo = PHOTO.copy()
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
-        maps = torch.from_numpy(MAPS).to(dtype).requires_grad_()
+        maps = torch.from_numpy(MAPS).to(device, dtype).requires_grad_()
         before = maps.detach().clone()
         refined = pixel_adaptive_refinement(photo, maps)
         assert refined.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
         assert not refined.requires_grad
+        assert refined.device == maps.device
         assert torch.equal(maps, before)
         assert np.array_equal(photo, PHOTO)
-    kept = torch.from_numpy(MAPS)
+    kept = torch.from_numpy(MAPS).to(device)
     same = pixel_adaptive_refinement(photo, kept, iterations=0, scale=1)
     assert torch.equal(same, kept)
-    assert same.data_ptr() != kept.data_ptr()
+    kept += 1
+    assert not torch.equal(same, kept)
     swapped = MAPS.transpose(0, 2, 1)
     turned = pixel_adaptive_refinement(photo.transpose(1, 0, 2), swapped, scale=1)  # strided views
     np.testing.assert_allclose(turned.transpose(0, 2, 1), pixel_adaptive_refinement(photo, MAPS, scale=1), atol=1e-9)
@@ -206,9 +215,9 @@ def test_the_smallest_images(size, scale):
         np.testing.assert_allclose(refined, slow(photo.astype(float), maps) / 1.01**10, atol=1e-6)
 
 
-def test_no_maps():
+def test_no_maps(device):
     assert pixel_adaptive_refinement(PHOTO, np.zeros((0, 10, 12), np.float32)).shape == (0, 10, 12)
-    assert pixel_adaptive_refinement(PHOTO, torch.zeros(0, 10, 12)).shape == (0, 10, 12)
+    assert pixel_adaptive_refinement(PHOTO, torch.zeros(0, 10, 12).to(device)).shape == (0, 10, 12)
 
 
 def test_other_numbers_of_channels():
@@ -218,11 +227,23 @@ def test_other_numbers_of_channels():
         np.testing.assert_allclose(pixel_adaptive_refinement(photo, MAPS, iterations=2, scale=1), want, atol=1e-6)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu():
-    refined = pixel_adaptive_refinement(PHOTO, torch.from_numpy(MAPS).cuda())
-    assert refined.is_cuda
-    np.testing.assert_allclose(refined.cpu().numpy(), pixel_adaptive_refinement(PHOTO, MAPS), atol=1e-9)
+def test_photographs_of_a_device(device):
+    """A photograph follows its maps, wherever it comes from."""
+    want = pixel_adaptive_refinement(PHOTO, MAPS)
+    maps, planes = torch.from_numpy(MAPS), torch.from_numpy(PHOTO.transpose(2, 0, 1) / 255.0)
+    for photo in (torch.from_numpy(PHOTO).to(device), planes.to(device), planes):
+        for where in (device, torch.device("cpu")):
+            refined = pixel_adaptive_refinement(photo, maps.to(where))
+            assert refined.device.type == where.type
+            np.testing.assert_allclose(refined.cpu().numpy(), want, atol=1e-6)
+        np.testing.assert_allclose(pixel_adaptive_refinement(photo, MAPS), want, atol=1e-6)
+
+
+def test_only_the_check_of_the_maps_waits_for_the_device(device):
+    maps = torch.from_numpy(MAPS).to(device)
+    with simulated.count_waits() as waits:
+        pixel_adaptive_refinement(PHOTO, maps)
+    assert waits.total() == (device.type == simulated.NAME)
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,15 @@ def test_centroids_equal_the_loop(size, steps):
     np.testing.assert_array_equal(ends, slow_centroids(field, steps))
 
 
-def test_centroids_of_long_walks_equal_the_loop():
+def test_centroids_of_long_walks_equal_the_loop(device):
     field = halves(6, 8)[1]
     field = 0.01 * field + RNG.normal(0, 0.002, field.shape)
     np.testing.assert_array_equal(centroids(field), slow_centroids(field, 300))
-    np.testing.assert_array_equal(centroids(torch.from_numpy(field).float().requires_grad_()), centroids(field))
+    there, ends = torch.from_numpy(field).float().to(device).requires_grad_(), centroids(field)
+    np.testing.assert_array_equal(centroids(there), ends)
+    labels, count = cluster(there, torch.from_numpy(ends).to(device), 0.02)
+    assert count == cluster(field, ends, 0.02)[1]
+    np.testing.assert_array_equal(labels, cluster(field, ends, 0.02)[0])
 
 
 def test_a_field_by_hand():
@@ -165,7 +169,7 @@ def test_touching_objects_of_one_class_are_told_apart():
         np.testing.assert_array_equal(mask, (owner == number).repeat(4, 0).repeat(4, 1))
 
 
-def test_classes_scores_and_order():
+def test_classes_scores_and_order(device):
     """Class 0 is on the left and weaker, class 1 on the right; the maximum is shared, and the best comes first."""
     owner, field = halves()
     maps = np.stack([np.where(owner == 0, 1.2, 0), np.where(owner == 1, 2.0, 0.1)])
@@ -173,9 +177,10 @@ def test_classes_scores_and_order():
 
     def spread(planes):
         asked.append(planes)
-        return torch.from_numpy(planes) * 3
+        return torch.from_numpy(planes).to(device) * 3
 
-    first, second = instances(torch.from_numpy(maps), torch.from_numpy(field), spread, (48, 96))
+    there = [torch.from_numpy(x).to(device) for x in (maps, field)]
+    first, second = instances(*there, spread, (48, 96))
     assert (first.class_index, second.class_index) == (1, 0)
     assert first.score == pytest.approx(1)
     assert second.score == pytest.approx(0.6)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+from moved import without_waits
 from torch import nn
 
 from camplug.errors import InputError, ModelError
+from camplug.wsss.data import Scenes
 from camplug.wsss.irn.module import IRN, IRNSettings
 from camplug.wsss.irn.network import BoundaryHead, DisplacementHead, grid_size
 from camplug.wsss.irn.training import set_mean_displacement
@@ -33,20 +35,35 @@ class Tiny(nn.Module):
         return self.fc(self.three(self.two(self.one(x))).mean((2, 3)))
 
 
-@pytest.fixture
-def irn():
+def an_irn():
     torch.manual_seed(0)
-    return IRN(Backbone(Tiny().eval(), ["one", "two", "three"]), IRNSettings(radius=4, width=16))
+    irn = IRN(Backbone(Tiny().eval(), ["one", "two", "three"]), IRNSettings(radius=4, width=16))
+    irn.log = irn.log_dict = lambda *args, **kwargs: None  # there is no trainer around it
+    return irn
+
+
+@pytest.fixture
+def irn(device):
+    net = an_irn().to(device)
+    net.backbone.model.to(device)
+    return net
+
+
+def a_batch(device, count=2, side=64):
+    data = Scenes(count, (side, side), classes=3)
+    photos = torch.from_numpy(np.stack([np.array(data.photo(i)) for i in range(count)])).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(np.stack([data.mask(i)[2::4, 2::4] for i in range(count)]))
+    return Crop(Backbone(Tiny().eval()).normalized(photos).to(device), labels.to(device))
 
 
 def photo(height, width):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_boundary_head_by_hand():
+def test_boundary_head_by_hand(device):
     """One stage at stride 4, one at stride 8, written out layer by layer."""
-    head = BoundaryHead([6, 7], [4, 8])
-    fine, coarse = torch.randn(1, 6, 8, 8), torch.randn(1, 7, 4, 4)
+    head = BoundaryHead([6, 7], [4, 8]).to(device)
+    fine, coarse = torch.randn(1, 6, 8, 8).to(device), torch.randn(1, 7, 4, 4).to(device)
     up = nn.functional.interpolate(head.stages[1](coarse), (8, 8), mode="bilinear", align_corners=False)
     planes = torch.cat([head.stages[0](fine).relu(), up.relu()], 1)
     expected = (planes * head.out.weight).sum(1) + head.out.bias
@@ -62,11 +79,11 @@ def test_widths_are_the_papers_for_its_stages():
     assert head.out.bias is None
 
 
-def test_the_mean_is_subtracted_in_evaluation_only():
-    head = DisplacementHead([6], [4], width=16)
-    features = [torch.randn(1, 6, 5, 5)]
-    head.mean.copy_(torch.tensor([1.0, -2.0]))
-    assert torch.equal(head.eval()(features), head.train()(features) - torch.tensor([1.0, -2.0]).view(1, 2, 1, 1))
+def test_the_mean_is_subtracted_in_evaluation_only(device):
+    head = DisplacementHead([6], [4], width=16).to(device)
+    features, mean = [torch.randn(1, 6, 5, 5).to(device)], torch.tensor([1.0, -2.0]).to(device)
+    head.mean.copy_(mean)
+    assert torch.equal(head.eval()(features), head.train()(features) - mean.view(1, 2, 1, 1))
 
 
 def test_width_refused():
@@ -79,6 +96,7 @@ def test_any_size(irn, size):
     boundary, displacement = irn.eval().boundaries(photo(*size)), irn.displacements(photo(*size))
     assert boundary.shape == grid_size(*size)
     assert displacement.shape == (2, *grid_size(*size))
+    assert boundary.device.type == displacement.device.type == irn.device.type
     assert 0 <= float(boundary.min()) <= float(boundary.max()) <= 1
 
 
@@ -89,9 +107,62 @@ def test_a_mirrored_photograph_has_mirrored_boundaries(irn):
     torch.testing.assert_close(one, other.flip(-1))
 
 
+def test_boundaries_are_those_of_both_logits(irn):
+    x = irn.eval().backbone.read(photo(32, 64), irn.device)
+    with torch.no_grad():
+        logits, mirrored = (irn.boundary(irn.backbone(view))[0] for view in (x, x.flip(-1)))
+    expected = ((logits + mirrored.flip(-1)) / 2).sigmoid()
+    torch.testing.assert_close(irn.boundaries(photo(32, 64)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_photographs_give_the_same_on_every_device(irn):
+    here = an_irn().eval()
+    here.displacement.mean.fill_(0.5)
+    irn.eval().displacement.mean.fill_(0.5)
+    for size in ((64, 96), (33, 50)):
+        for look in ("boundaries", "displacements"):
+            want, got = (getattr(net, look)(photo(*size)) for net in (here, irn))
+            torch.testing.assert_close(got.cpu(), want, atol=1e-4, rtol=1e-4)
+
+
+def test_a_step_is_the_same_on_every_device(irn):
+    """The loss and all its gradients."""
+    here, results = an_irn(), []
+    for net, batch in ((here, a_batch("cpu")), (irn, a_batch(irn.device))):
+        loss = IRN.training_step(_Detached(net), batch, 0)
+        loss.backward()
+        results.append([loss.detach().cpu(), *(p.grad.cpu() for p in net.parameters())])
+    assert results[0][0] > 0
+    for want, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-3)
+
+
+def test_a_step_does_not_wait_for_the_device(irn):
+    batch = a_batch(irn.device)
+    IRN.training_step(_Detached(irn), batch, 0).backward()  # what is made once is made now
+    with without_waits(irn.device):
+        IRN.training_step(_Detached(irn), batch, 1).backward()
+
+
+def test_crops_need_not_be_multiples_of_32(irn):
+    IRN.training_step(_Detached(irn), a_batch(irn.device, side=40), 0).backward()
+    assert all(p.grad.isfinite().all() for p in irn.parameters())
+
+
+def test_half_precision_leaves_the_losses_their_digits(irn):
+    batch, losses = a_batch(irn.device), []
+    for enabled in (False, True):
+        with torch.autocast(irn.device.type, torch.bfloat16, enabled=enabled):
+            losses.append(IRN.training_step(_Detached(irn), batch, 0))
+        losses[-1].backward()
+    assert losses[1].dtype == torch.float32
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.02)
+    assert all(p.grad.isfinite().all() for p in irn.parameters())
+
+
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "vgg11"])
-def test_stages_of_real_architectures(name):
-    net = IRN(Backbone(timm.create_model(name, num_classes=3).eval()), IRNSettings(width=16)).eval()
+def test_stages_of_real_architectures(name, device):
+    net = IRN(Backbone(timm.create_model(name, num_classes=3).eval()), IRNSettings(width=16)).to(device).eval()
     assert net.backbone.strides == sorted(net.backbone.strides)
     boundary, displacement = net.boundaries(photo(45, 70)), net.displacements(photo(45, 70))
     assert boundary.shape == (12, 18)
@@ -100,9 +171,7 @@ def test_stages_of_real_architectures(name):
 
 def test_training_reaches_the_heads_only(irn):
     before = copy.deepcopy(irn.backbone.model.state_dict())
-    batch = Crop(torch.randn(2, 3, 64, 64), torch.randint(0, 3, (2, 16, 16)).repeat_interleave(1, 1))
-    irn.log = irn.log_dict = lambda *args, **kwargs: None
-    irn.trainer = None
+    batch = Crop(torch.randn(2, 3, 64, 64).to(irn.device), torch.randint(0, 3, (2, 16, 16)).to(irn.device))
     loss = IRN.training_step(_Detached(irn), batch, 0)
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in irn.boundary.parameters())
@@ -137,7 +206,15 @@ def test_the_mean_displacement_is_that_of_all_positions(irn):
     set_mean_displacement(irn, Two())
     torch.testing.assert_close(irn.displacement.mean, torch.cat(found, 1).mean(1))
     again = [irn.displacements(photo(20 + 12 * i, 33)).flatten(1) for i in (0, 2)]
-    torch.testing.assert_close(torch.cat(again, 1).mean(1), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.cat(again, 1).mean(1).cpu(), torch.zeros(2), atol=1e-6, rtol=0)
+
+
+def test_the_mean_displacement_does_not_wait_for_each_image(irn):
+    data = Scenes(4, (40, 40), classes=3)
+    set_mean_displacement(irn, data)  # what is made once is made now
+    with without_waits(irn.device):
+        set_mean_displacement(irn, data)
+    assert irn.displacement.mean.any()
 
 
 def test_without_width_there_are_boundaries_only(irn):

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from operations import Operations
 
 from camplug.errors import InputError
 from camplug.wsss.affinity import half_disc
@@ -57,29 +58,34 @@ def gathered(boundary, radius):
     return torch.stack(planes, 1)
 
 
-def test_golden_numbers():
-    boundary = torch.tensor([[[0.1, 0.9, 0.2, 0.3]]])
-    found = path_affinity(boundary, 4)[0, :3, 0]  # one, two and three steps to the right
+def test_golden_numbers(device):
+    boundary = torch.tensor([[[0.1, 0.9, 0.2, 0.3]]]).to(device)
+    found = path_affinity(boundary, 4)[0, :3, 0].cpu()  # one, two and three steps to the right
     expected = [[0.1, 0.1, 0.7, 0.0], [0.1, 0.1, 0.0, 0.0], [0.1, 0.0, 0.0, 0.0]]
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
 @pytest.mark.parametrize(("size", "radius"), [((9, 11), 5), ((3, 14), 5), ((6, 4), 7), ((1, 1), 5), ((1, 6), 3)])
-def test_equals_brute_force(size, radius):
-    boundary = torch.rand(2, *size, dtype=torch.float64)
-    torch.testing.assert_close(path_affinity(boundary, radius), brute_force(boundary, radius))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_equals_brute_force(size, radius, dtype, device):
+    boundary = torch.rand(2, *size, dtype=torch.float64).to(dtype)
+    affinity = path_affinity(boundary.to(device), radius)
+    assert (affinity.device.type, affinity.dtype) == (device.type, dtype)
+    torch.testing.assert_close(affinity.cpu(), brute_force(boundary, radius))
 
 
 @pytest.mark.parametrize("radius", [2, 5, 10])
-def test_value_and_gradient_equal_the_gather_form(radius):
-    boundary = torch.rand(2, 14, 13, dtype=torch.float64)
-    weights = torch.randn(2, len(half_disc(radius)), 14, 13, dtype=torch.float64)
+@pytest.mark.parametrize("size", [(14, 13), (3, 15), (1, 6), (4, 2)])
+def test_value_and_gradient_equal_the_gather_form(radius, size, device):
+    """Whatever gradient there is where a pair leaves the grid."""
+    boundary = torch.rand(2, *size, dtype=torch.float64)
+    weights = torch.randn(2, len(half_disc(radius)), *size, dtype=torch.float64)
     results = []
-    for form in (path_affinity, gathered):
-        leaf = boundary.clone().requires_grad_()
+    for form, where in ((path_affinity, device), (gathered, torch.device("cpu"))):
+        leaf = boundary.to(where).requires_grad_()
         affinity = form(leaf, radius)
-        (affinity * weights).sum().backward()
-        results.append((affinity.detach(), leaf.grad))
+        (affinity * weights.to(where)).sum().backward()
+        results.append((affinity.detach().cpu(), leaf.grad.cpu()))
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-6, rtol=0)
     torch.testing.assert_close(results[0][1], results[1][1], atol=1e-6, rtol=0)
 
@@ -89,10 +95,38 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(lambda b: path_affinity(b, 4), boundary)
 
 
-def test_of_equal_boundaries_the_one_nearest_to_the_destination_learns():
-    leaf = torch.full((1, 1, 3), 0.5, requires_grad=True)
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_of_equal_boundaries_the_one_nearest_to_the_destination_learns(value, device):
+    leaf = torch.full((1, 1, 3), value).to(device).requires_grad_()
     path_affinity(leaf, 3)[0, 1, 0, 0].backward()  # two steps to the right
     assert leaf.grad.tolist() == [[[0.0, 0.0, -1.0]]]
+
+
+def test_inference_comes_before_training(device):
+    """What is kept of the offsets is good for both."""
+    boundary = torch.rand(1, 6, 6).to(device)
+    with torch.inference_mode():
+        want = path_affinity(boundary, 6)
+    leaf = boundary.clone().requires_grad_()
+    affinity = path_affinity(leaf, 6)
+    affinity.sum().backward()
+    assert torch.equal(affinity.detach(), want.clone())
+    assert leaf.grad.isfinite().all()
+
+
+def test_operations_are_made_for_lengths_of_paths_not_for_paths(device):
+    """152 offsets whose paths have 2134 positions, of 20 lengths that add up to 235."""
+    boundary = torch.rand(1, 12, 12).to(device)
+    with Operations() as operations, torch.no_grad():
+        path_affinity(boundary, 10)
+    assert operations.total <= 2 * 235 + 10 * 20
+    leaf = boundary.requires_grad_()
+    with Operations() as operations:
+        affinity = path_affinity(leaf, 10)
+    assert operations.total <= 4 * 235 + 10 * 20
+    with Operations() as operations:
+        affinity.backward(torch.ones_like(affinity))
+    assert operations.total <= 20 * 20
 
 
 def test_a_wall_separates():

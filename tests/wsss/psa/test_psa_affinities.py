@@ -28,27 +28,28 @@ def gathered(features, radius):
     return torch.stack(planes, 1)
 
 
-def random_features(size, channels=3, n=2, dtype=torch.float64):
-    return torch.randn(n, channels, *size, dtype=dtype, requires_grad=True)
+def random_features(size, channels=3, n=2, dtype=torch.float64, device="cpu"):
+    return torch.randn(n, channels, *size, dtype=dtype).to(device).requires_grad_()
 
 
-def test_by_hand():
+def test_by_hand(device):
     """Two channels, 2x2 positions: mean differences 1, 3, 2, 1, 2 and 3."""
     features = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]], [[0.0, 1.0], [-2.0, 0.0]]]])
-    affinity = feature_affinity(features, 2)
+    affinity = feature_affinity(features.to(device), 2)
     assert half_disc(2) == ((0, 1), (1, -1), (1, 0), (1, 1))
     wanted = torch.zeros(1, 4, 2, 2)
     wanted[0, 0, :, 0] = torch.tensor([-1.0, -1.5]).exp()  # (0,0)-(0,1): 1, 1; (1,0)-(1,1): 1, 2
     wanted[0, 1, 0, 1] = math.exp(-2)  # (0,1)-(1,0): 1, 3
     wanted[0, 2, 0, :] = torch.tensor([-2.0, -1.5]).exp()  # (0,0)-(1,0): 2, 2; (0,1)-(1,1): 2, 1
     wanted[0, 3, 0, 0] = math.exp(-1.5)  # (0,0)-(1,1): 3, 0
-    torch.testing.assert_close(affinity, wanted)
+    assert affinity.device.type == device.type
+    torch.testing.assert_close(affinity.cpu(), wanted)
 
 
-def test_loss_by_hand():
+def test_loss_by_hand(device):
     """Three positions in a row, labels 0, 0, 1: one background pair, two of different classes."""
-    features = torch.tensor([0.0, 0.5, 2.0]).view(1, 1, 1, 3)
-    loss = affinity_loss(feature_affinity(features, 3), pairs_of(torch.tensor([[[0, 0, 1]]]), 3))
+    features = torch.tensor([0.0, 0.5, 2.0]).view(1, 1, 1, 3).to(device)
+    loss = affinity_loss(feature_affinity(features, 3), pairs_of(torch.tensor([[[0, 0, 1]]]).to(device), 3))
     different = -(math.log(1 + 1e-5 - math.exp(-1.5)) + math.log(1 + 1e-5 - math.exp(-2))) / (2 + 1e-5)
     background = -math.log(math.exp(-0.5) + 1e-5) / (1 + 1e-5)
     assert loss.item() == pytest.approx(background / 4 + different / 2, rel=1e-5)
@@ -56,21 +57,21 @@ def test_loss_by_hand():
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("radius", [2, 5])
-def test_value_and_gradient_are_those_of_gathered_pairs(size, radius):
+def test_value_and_gradient_are_those_of_gathered_pairs(size, radius, device):
     features = random_features(size)
     weights = torch.rand(2, len(half_disc(radius)), *size, dtype=torch.float64)
-    fast, slow = feature_affinity(features, radius), gathered(features, radius)
-    torch.testing.assert_close(fast, slow, atol=1e-12, rtol=0)
-    one, other = (
-        torch.autograd.grad((a * weights).sum(), features, allow_unused=True)[0] for a in (fast, slow.requires_grad_())
-    )
+    there = features.detach().to(device).requires_grad_()
+    fast, slow = feature_affinity(there, radius), gathered(features, radius)
+    torch.testing.assert_close(fast.cpu(), slow, atol=1e-12, rtol=0)
+    one = torch.autograd.grad((fast * weights.to(device)).sum(), there)[0].cpu()
+    (other,) = torch.autograd.grad((slow.requires_grad_() * weights).sum(), features, allow_unused=True)
     torch.testing.assert_close(one, torch.zeros_like(one) if other is None else other, atol=1e-12, rtol=0)
 
 
-def test_float32_is_close():
+def test_float32_is_close(device):
     features = random_features((6, 7), channels=16)
-    single = features.detach().float().requires_grad_()
-    torch.testing.assert_close(feature_affinity(single, 5).double(), gathered(features, 5), atol=1e-6, rtol=0)
+    single = features.detach().float().to(device).requires_grad_()
+    torch.testing.assert_close(feature_affinity(single, 5).cpu().double(), gathered(features, 5), atol=1e-6, rtol=0)
 
 
 def test_gradcheck():
@@ -78,16 +79,16 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(lambda x: feature_affinity(x, 3), features)
 
 
-def test_equal_features_have_affinity_one_and_no_gradient():
-    features = torch.ones(1, 4, 3, 3, requires_grad=True)
+def test_equal_features_have_affinity_one_and_no_gradient(device):
+    features = torch.ones(1, 4, 3, 3).to(device).requires_grad_()
     affinity = feature_affinity(features, 2)
     assert (affinity[:, 0, :, :2] == 1).all()
     affinity.sum().backward()
     assert not features.grad.any()
 
 
-def test_features_and_affinities_are_all_that_is_kept():
-    features, kept = random_features((10, 10), channels=64), []
+def test_features_and_affinities_are_all_that_is_kept(device):
+    features, kept = random_features((10, 10), channels=64, device=device), []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
         affinity = feature_affinity(features, 5)
     assert sum(kept) == features.numel() + affinity.numel()

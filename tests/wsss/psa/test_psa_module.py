@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from moved import without_waits
 from torch import nn
 
 from camplug.errors import InputError, ModelError
@@ -37,16 +38,18 @@ class Tiny(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def network(settings=SMALL, model=None):
+def network(settings=SMALL, model=None, device="cpu"):
     torch.manual_seed(0)
-    return AffinityNet(Backbone(Tiny() if model is None else model), settings)
+    net = AffinityNet(Backbone(Tiny() if model is None else model), settings).to(device)
+    net.backbone.model.to(device)
+    return net
 
 
 def scenes_batch(net, count=2, size=(96, 96)):
     data = Scenes(count, size, classes=3)
     photos = [torch.from_numpy(np.array(data.photo(i))).permute(2, 0, 1) for i in range(count)]
     labels = [torch.from_numpy(data.mask(i)[4::8, 4::8].copy()) for i in range(count)]
-    return Crop(net.backbone.normalized(torch.stack(photos)), torch.stack(labels))
+    return Crop(net.backbone.normalized(torch.stack(photos)).to(net.device), torch.stack(labels).to(net.device))
 
 
 def photo(h, w):
@@ -64,15 +67,35 @@ def test_the_published_schedule():
     assert PSASettings().radius == 5
 
 
-def test_gradients_reach_the_head_alone():
-    net = network()
+def test_gradients_reach_the_head_alone(device):
+    net = network(device=device)
     net.training_step(scenes_batch(net), 0).backward()
     assert all(p.grad is not None and p.grad.any() for p in net.parameters())
     assert all(p.grad is None for p in net.backbone.model.parameters())
 
 
-def test_it_learns_which_positions_belong_together():
-    net = network()
+def test_a_step_is_the_same_on_every_device(device):
+    """The loss and all its gradients."""
+    results = []
+    for net in (network(), network(device=device)):
+        loss = net.training_step(scenes_batch(net), 0)
+        loss.backward()
+        results.append([loss.detach().cpu(), *(p.grad.cpu() for p in net.parameters())])
+    assert results[0][0] > 0
+    for want, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-3)
+
+
+def test_a_step_does_not_wait_for_the_device(device):
+    net = network(device=device)
+    batch = scenes_batch(net)
+    net.training_step(batch, 0).backward()  # what is made once is made now
+    with without_waits(net.device):
+        net.training_step(batch, 1).backward()
+
+
+def test_it_learns_which_positions_belong_together(device):
+    net = network(device=device)
     crop = scenes_batch(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=3.0)
     losses = []
@@ -105,15 +128,21 @@ def test_fit_trains_the_head_and_leaves_the_backbone(tmp_path):
     assert set(torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]) == set(head)
 
 
-def test_a_loss_that_is_no_number_stops_the_training():
-    net = network()
+def test_a_loss_that_is_no_number_stops_the_training(device):
+    """On a GPU at the next look."""
+    net = network(device=device)
     image, labels = scenes_batch(net)
-    with pytest.raises(ModelError, match="learning rate"):
+
+    def steps():
         net.training_step(Crop(image * float("nan"), labels), 0)
+        net.finite.check()
+
+    with pytest.raises(ModelError, match="learning rate"):
+        steps()
 
 
-def test_a_batch_without_pairs_trains_nothing():
-    net = network()
+def test_a_batch_without_pairs_trains_nothing(device):
+    net = network(device=device)
     image, labels = scenes_batch(net)
     loss = net.training_step(Crop(image, torch.full_like(labels, 255)), 0)
     loss.backward()
@@ -121,26 +150,27 @@ def test_a_batch_without_pairs_trains_nothing():
     assert all(not p.grad.any() for p in net.parameters())
 
 
-def test_half_precision_leaves_the_loss_its_digits():
-    net = network()
+def test_half_precision_leaves_the_loss_its_digits(device):
+    net = network(device=device)
     crop = scenes_batch(net)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         assert net(crop.image).dtype == torch.float32
         loss = net.training_step(crop, 0)
     assert loss.item() == pytest.approx(net.training_step(crop, 0).item(), rel=0.02)
 
 
-def test_crops_need_not_be_multiples_of_32():
-    net = network()
+def test_crops_need_not_be_multiples_of_32(device):
+    net = network(device=device)
     image, labels = scenes_batch(net, size=(40, 56))
     assert net(image).shape == (2, 56, 5, 7)
     net.training_step(Crop(image, labels), 0).backward()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (40, 1), (32, 64), (33, 65), (75, 101)])
-def test_photographs_of_any_size(size):
-    affinity = network().affinities(photo(*size))
+def test_photographs_of_any_size(size, device):
+    affinity = network(device=device).affinities(photo(*size))
     assert isinstance(affinity, SparseAffinity)
+    assert affinity.device.type == device.type
     assert affinity.size == grid_size(*size)
     planes = np.random.default_rng(1).random((2, *affinity.size)).astype(np.float32)
     walked = propagate(planes, affinity, 256, 8)
@@ -151,11 +181,14 @@ def test_photographs_of_any_size(size):
     assert refined_labels(maps, affinity).shape == size
 
 
-def test_look_is_the_affinity_of_the_features():
-    net, picture = network(), photo(24, 40)
-    image = net.backbone.normalized(torch.from_numpy(picture).permute(2, 0, 1))[None]
-    planes = feature_affinity(net(image), 5)[0].detach()
+def test_look_is_the_affinity_of_the_features(device):
+    net, picture = network(device=device), photo(24, 40)
+    image = net.backbone.normalized(torch.from_numpy(picture).permute(2, 0, 1))[None].to(device)
+    planes = feature_affinity(net(image), 5)[0].detach().cpu()
     matrix = net.affinities(picture).matrix
+    here = network().affinities(picture).matrix
+    np.testing.assert_array_equal(matrix.indices, here.indices)
+    np.testing.assert_allclose(matrix.data, here.data, atol=1e-5)
     assert matrix[0, 1] == planes[0, 0, 0]
     assert matrix[6, 1 * 5 + 4] == planes[2, 1, 1]  # (1, 1) and (1, 4): three steps to the right
     assert matrix[2, 2 * 5 + 2] == planes[half_disc(5).index((2, 0)), 0, 2]

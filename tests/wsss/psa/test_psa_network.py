@@ -23,16 +23,16 @@ def test_the_published_widths():
 
 
 @pytest.mark.parametrize("channels, wanted", [([5], [32]), ([5, 6], [16, 32]), ([5, 6, 7], [8, 16, 32])])
-def test_fewer_stages_keep_the_wide_ones(channels, wanted):
-    head = FeatureHead(channels, 56)
+def test_fewer_stages_keep_the_wide_ones(channels, wanted, device):
+    head = FeatureHead(channels, 56).to(device)
     assert widths(head) == wanted
-    features = head([torch.randn(2, c, 6, 6) for c in channels], (3, 4))
+    features = head([torch.randn(2, c, 6, 6).to(device) for c in channels], (3, 4))
     assert features.shape == (2, 56, 3, 4)
 
 
-def test_forward_is_the_formula():
-    head = FeatureHead([2, 3, 4, 5], 56)
-    maps = [torch.randn(1, c, s, s) for c, s in ((2, 32), (3, 8), (4, 4), (5, 2))]
+def test_forward_is_the_formula(device):
+    head = FeatureHead([2, 3, 4, 5], 56).to(device)
+    maps = [torch.randn(1, c, s, s).to(device) for c, s in ((2, 32), (3, 8), (4, 4), (5, 2))]
     planes = []
     for (conv, norm), x in zip(head.stages, maps[1:], strict=True):
         y = F.group_norm(F.conv2d(x, conv.weight), conv.out_channels // 8, norm.weight, norm.bias)

@@ -7,16 +7,28 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from heads import CLASSES, photos, random_seeds
+from heads import CLASSES, photos, random_seeds, tiny
 from numpy.testing import assert_array_equal
 from PIL import Image
 
 from camplug.errors import CamplugError, InputError
 from camplug.wsss.data import voc_palette
 from camplug.wsss.data.files import read_mask
-from camplug.wsss.pseudo import LabelFolder, PseudoLabels, Threshold, in_data, make_labels, make_walked_seeds
+from camplug.wsss.irn import IRN, IRNSettings
+from camplug.wsss.psa import AffinityNet, PSASettings
+from camplug.wsss.pseudo import (
+    IRNWalk,
+    LabelFolder,
+    PSAWalk,
+    PseudoLabels,
+    Threshold,
+    in_data,
+    make_labels,
+    make_walked_seeds,
+)
 from camplug.wsss.seeds import Seed, SeedFolder
 from camplug.wsss.seeds.store import packed
+from camplug.wsss.train import Backbone
 
 LABELS = {"a.png": ["dog"], "b.png": ["cat", "yak"], "c.png": [], "d.png": ["cat", "dog", "yak"]}
 
@@ -139,6 +151,31 @@ def test_walked_seeds(made, number):
         make_walked_seeds(Halved(), data, seeds, folder, scale=2)
     with pytest.raises(InputError, match="number='int8'; allowed are 'uint8', 'float16'"):
         make_walked_seeds(Halved(), data, seeds, folder, number="int8")
+
+
+@pytest.mark.parametrize("kind", ["irn", "psa"])
+def test_a_network_of_a_device_makes_the_same_files(made, kind, device):
+    """Walked maps of all images, and labels after a CRF; maps may differ by a step of their 255."""
+    data, seeds, place = made
+
+    def files(where, name):
+        torch.manual_seed(0)
+        if kind == "irn":
+            walk = IRNWalk(IRN(Backbone(tiny()), IRNSettings(width=0)).to(where).eval(), 0.5, steps=4)
+        else:
+            walk = PSAWalk(AffinityNet(Backbone(tiny()), PSASettings(width=56)).to(where).eval(), steps=2)
+        walked, labels = SeedFolder(place / f"walked {name}"), labels_folder(place / f"labels {name}")
+        walked.prepare({"classes": CLASSES})
+        reports = [
+            make_walked_seeds(walk, data, seeds, walked),
+            make_labels(PseudoLabels(walk, "irn"), data, seeds, labels),
+        ]
+        assert [(r.made, r.broken) for r in reports] == [(4, [])] * 2
+        return [(walked.load(image).maps, read_mask(labels.file(image), 3)) for image in data.ids]
+
+    for (maps, labels), (maps_there, labels_there) in zip(files("cpu", "here"), files(device, "there"), strict=True):
+        assert np.abs(maps.astype(int) - maps_there).max(initial=0) <= 1
+        assert (labels != labels_there).mean() < 0.02
 
 
 def test_a_folder_of_labels_says_so(tmp_path):

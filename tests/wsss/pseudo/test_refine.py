@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from heads import tiny
 from numpy.testing import assert_allclose, assert_array_equal
 
 from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity
 from camplug.wsss.crf import CRFSettings, DenseCRF, unary_from_labels
+from camplug.wsss.irn import IRN, IRNSettings
+from camplug.wsss.psa import AffinityNet, PSASettings
 from camplug.wsss.pseudo import IRNWalk, PSAWalk, PseudoLabels, Threshold, refine
+from camplug.wsss.train import Backbone
 
 SIZES = [(10, 13), (16, 8), (9, 1), (1, 9), (1, 1), (5, 4)]
 
@@ -35,11 +39,11 @@ def maps_of(k, h, w):
 class Drawn:
     """Boundaries by hand."""
 
-    def __init__(self, boundary):
-        self.boundary = boundary
+    def __init__(self, boundary, device="cpu"):
+        self.boundary = torch.from_numpy(boundary).to(device)
 
     def boundaries(self, photo):
-        return torch.from_numpy(self.boundary)
+        return self.boundary
 
     def displacements(self, photo):
         return None
@@ -135,11 +139,11 @@ def test_threshold():
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("options", [{}, {"power": 1.5, "beta": 4, "steps": 7}, {"tolerance": None, "radius": 3}])
-def test_irn_walk(size, options):
+def test_irn_walk(size, options, device):
     h, w = size
     boundary = RNG.random(grid(h, w, 4)).astype(np.float32) ** 3
     maps = maps_of(2, h, w)
-    walk = IRNWalk(Drawn(boundary), 0.2, **options)
+    walk = IRNWalk(Drawn(boundary, device), 0.2, **options)
     start = np.stack([shrunk(m, 4) for m in maps.astype(np.float64)]) ** options.get("power", 1.0) * (1 - boundary)
     matrix = by_boundary(boundary, options.get("radius", 5))
     small = walked(start, matrix, options.get("beta", 10), options.get("steps", 256))
@@ -194,6 +198,37 @@ def test_psa_walk(size, options):
     assert_array_equal(PseudoLabels(Threshold(0.5))(photo_of(h, w), shares), PseudoLabels(walk)(photo_of(h, w), maps))
 
 
+def a_walk(kind, device):
+    """The walk of an untrained network on a device, whose weights are always the same."""
+    torch.manual_seed(0)
+    if kind == "psa":
+        return PSAWalk(AffinityNet(Backbone(tiny()), PSASettings(width=56)).to(device).eval(), steps=2)
+    return IRNWalk(IRN(Backbone(tiny()), IRNSettings(width=16)).to(device).eval(), 0.3, steps=8)
+
+
+@pytest.mark.parametrize("kind", ["irn", "psa"])
+@pytest.mark.parametrize("size", [(33, 50), (64, 40)])
+def test_networks_of_a_device_give_the_same_labels(kind, size, device):
+    photo, maps = photo_of(*size), 0.2 * maps_of(2, *size)
+    maps[0, :, :12] += 0.8
+    maps[1, 24:] += 0.5
+    here, there = a_walk(kind, "cpu"), a_walk(kind, device)
+    want, made = here(photo, maps), there(photo, maps)
+    assert (made.dtype, made.flags.c_contiguous) == (np.float32, True)
+    assert_allclose(made, want, atol=1e-3)
+    assert_allclose(there.maps(photo, maps), here.maps(photo, maps), atol=1e-3)
+    first, second = np.sort(want, 0)[:-3:-1]
+    sure = first - second > 2e-3
+    assert sure.mean() > 0.9
+    labels = PseudoLabels(there)(photo, maps)
+    assert len(np.unique(labels)) == 3
+    assert_array_equal(labels[sure], want.argmax(0)[sure])
+    if kind == "irn":
+        one, other = (walk.instances(photo, maps) for walk in (here, there))
+        assert [i.class_index for i in one] == [i.class_index for i in other]
+        assert all((a.mask != b.mask).mean() < 0.01 for a, b in zip(one, other, strict=True))
+
+
 @pytest.mark.parametrize("crf", ["irn", "deeplab", CRFSettings((2, 4), (9, 20, 6), 3)])
 @pytest.mark.parametrize("certainty", [0.7, 0.55])
 def test_crf(crf, certainty):
@@ -227,14 +262,15 @@ def test_without_maps_everything_is_background(size, monkeypatch):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("crf", [None, "irn"])
-def test_maps_of_zeros_are_background(size, crf):
+def test_maps_of_zeros_are_background(size, crf, device):
     boundary = RNG.random(grid(*size, 4)).astype(np.float32)
     cells = grid(*size, 8)
     affinity = Known(np.eye(cells[0] * cells[1]), cells)
     zeros = np.zeros((2, *size), np.float32)
-    for scores in (Threshold(0.3), Threshold(0), IRNWalk(Drawn(boundary)), PSAWalk(affinity)):
+    irn = IRNWalk(Drawn(boundary, device))
+    for scores in (Threshold(0.3), Threshold(0), irn, PSAWalk(affinity)):
         assert not PseudoLabels(scores, crf)(photo_of(*size), zeros).any()
-    assert not IRNWalk(Drawn(boundary)).maps(photo_of(*size), zeros).any()
+    assert not irn.maps(photo_of(*size), zeros).any()
 
 
 @pytest.mark.parametrize("size", [(9, 1), (1, 9), (1, 1)])
