@@ -46,7 +46,8 @@ def jobs(size: tuple[int, int], k: int, device: str) -> dict[str, dict[str, Call
     labels = labels_of(k, photo.shape[:2])
     unary = unary_from_labels(labels, k)
     planes, maps = scene(height // 4, width // 4, k)
-    affinity = SparseAffinity.from_pairs(planes, half_disc(RADIUS))
+    offsets = half_disc(RADIUS)
+    planes_there = torch.from_numpy(planes).to(device)
     scores = torch.rand(k, *photo.shape[:2], generator=torch.Generator().manual_seed(0))
     there, maps_there = scores.to(device), torch.from_numpy(maps).to(device)
     return {
@@ -55,8 +56,10 @@ def jobs(size: tuple[int, int], k: int, device: str) -> dict[str, dict[str, Call
             f"torch, {device}": lambda: DenseCRF(photo, "irn", backend="torch", device=device).refine(unary),
         },
         "random walk": {
-            "numpy, scipy": lambda: propagate(maps, affinity, STEPS, BETA),
-            f"torch, {device}": lambda: propagate(maps_there, affinity, STEPS, BETA),
+            "numpy, scipy": lambda: propagate(maps, SparseAffinity.from_pairs(planes, offsets), STEPS, BETA),
+            f"torch, {device}": lambda: propagate(
+                maps_there, SparseAffinity.from_pairs(planes_there, offsets), STEPS, BETA
+            ),
         },
         "PAR": {
             "numpy, scipy": lambda: pixel_adaptive_refinement(photo, scores),

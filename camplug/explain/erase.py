@@ -43,7 +43,8 @@ def class_weights(logits: Tensor | None, classes: tuple[tuple[int, ...], ...], w
         return [logits.new_ones(len(c)) for c in classes]
     p = logits.float().sigmoid() if weight == "sigmoid" else logits.float().softmax(1)
     images = [i for i, row in enumerate(classes) for _ in row]
-    return list(pick(p, images, [c for row in classes for c in row]).split([len(row) for row in classes]))
+    found = pick(p, images, [c for row in classes for c in row])
+    return list(torch.split(found, [len(row) for row in classes]))
 
 
 @register_wrapper("iterativeerasing")
