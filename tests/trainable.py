@@ -34,7 +34,7 @@ def scenes(count: int = 16, seed: int = 0, **options) -> Scenes:
 
 
 def net(seed: int = 0) -> Net:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Net()
 

@@ -58,6 +58,7 @@ Data: TypeAlias = Annotated[
 BestDevice: TypeAlias = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, ...", show_default="cuda where there is one")
 ]
+Amp: TypeAlias = Annotated[bool | None, typer.Option(help="Mixed precision on CUDA.", show_default="yes")]
 Config: TypeAlias = Annotated[
     Path | None, typer.Option(help="TOML or YAML file with any of these options; the command line comes first.")
 ]

@@ -171,6 +171,7 @@ def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_js
         layers=names[0] if len(names) == 1 else names,
         preprocess=common.explainer_options(model, None, chosen.get("mean"), chosen.get("std")).get("transform"),
         workers=chosen["workers"],
+        amp=chosen["amp"],
         made_with={
             "model": chosen["model"],
             "checkpoint": None if weights is None else str(weights.resolve()),

@@ -48,7 +48,6 @@ Head: TypeAlias = Annotated[
 Stride: TypeAlias = Annotated[
     int | None, typer.Option(help="Pixels per position of the maps, by dilation.", show_default="as built")
 ]
-Amp: TypeAlias = Annotated[bool | None, typer.Option(help="Half precision on CUDA.", show_default="yes")]
 Log: TypeAlias = Annotated[str | None, typer.Option(help="csv or tensorboard.", show_default="csv")]
 
 OPTIONS: dict[str, Any] = {
@@ -96,7 +95,7 @@ class ClassifierOptions:
     preset: Preset = None
     head: Head = None
     output_stride: Stride = None
-    amp: Amp = None
+    amp: common.Amp = None
     log: Log = None
     workers: Annotated[int | None, typer.Option(help="Processes that load images.", show_default="0")] = None
     device: common.BestDevice = None

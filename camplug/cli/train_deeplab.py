@@ -14,7 +14,7 @@ from camplug.cli.fields import allowed, changed, option_group
 from camplug.cli.options import takes
 from camplug.cli.seeds import NUMBER
 from camplug.cli.shown import Shown, stoppable
-from camplug.cli.train_classifier import Amp, Log, check, network_of
+from camplug.cli.train_classifier import Log, check, network_of
 from camplug.cli.walk import need_lightning
 from camplug.errors import InputError
 from camplug.wsss.deeplab.settings import DeepLabSettings, usual_schedule
@@ -98,7 +98,7 @@ class DeepLabOptions:
             show_default="none",
         ),
     ] = None
-    amp: Amp = None
+    amp: common.Amp = None
     log: Log = None
     workers: Annotated[int | None, typer.Option(help="Processes that load images.", show_default="0")] = None
     device: common.BestDevice = None

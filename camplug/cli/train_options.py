@@ -38,11 +38,12 @@ OPTIONS: dict[str, Any] = {
     "width": int,
     "seed": int,
     "workers": int,
+    "amp": bool,
     "device": str,
 }
 OF_IRN: dict[str, Any] = {"foreground": (str, *NUMBER), "background": (str, *NUMBER)}
 OF_PSA: dict[str, Any] = {"low": NUMBER, "high": NUMBER}
-DEFAULTS: dict[str, Any] = {"model": "demo", "layers": "stages", "workers": 0}
+DEFAULTS: dict[str, Any] = {"model": "demo", "layers": "stages", "workers": 0, "amp": True}
 
 Seeds: TypeAlias = Annotated[
     Path | None, typer.Argument(help="Folder of seeds, made by `camplug seeds`.", show_default=False)
@@ -139,6 +140,7 @@ class TrainOptions:
     radius: Radius = None
     seed: Seed = None
     workers: Workers = None
+    amp: common.Amp = None
     device: common.BestDevice = None
     config: common.Config = None
     as_json: common.AsJson = False

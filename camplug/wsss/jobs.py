@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from camplug.errors import CamplugError, InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.results import ResultFolder
 
 T = TypeVar("T")
+R = TypeVar("R")
 
+AHEAD = 2  # images that are read before, and written behind, the one that is made
 LONG = timedelta(days=30)  # that one process may take longer than another
 MET: Counter[str] = Counter()  # how often this process met the others, by name
 
@@ -39,10 +42,11 @@ class Mismatch(CamplugError):
 def for_each(
     data: SegmentationData,
     folder: ResultFolder[T],
-    make: Callable[[int], T],
+    make: Callable[[Any], T],
     *,
     shard: tuple[int, int] = (0, 1),
     step: Callable[[Report], None] = lambda report: None,
+    read: Callable[[int], Any] | None = None,
 ) -> Report:
     """Make and save the result of every image that has none yet.
 
@@ -53,9 +57,11 @@ def for_each(
     Args:
         data: the images.
         folder: where results go; see `ResultFolder.prepare`.
-        make: the result of image i.
+        make: the result of image i; where `read` is given, of what that returns.
         shard: (r, n): every n-th image, starting from the r-th.
         step: told after every image.
+        read: what `make` needs of image i. It runs in a thread of its own, up to two images ahead, and results are
+            written in another one, so that a device that `make` works on waits for neither.
 
     Raises:
         InputError: a shard that is none; a place that cannot be written.
@@ -65,30 +71,107 @@ def for_each(
     rank, world = shard
     if not 0 <= rank < world:
         raise InputError(f"shard={shard!r}; give (r, n) with r from 0 to n - 1.")
-    report = Report()
-    leftovers = folder.leftovers()
-    for i in range(rank, len(data), world):
-        name = data.ids[i]
-        if folder.holds(name):
-            report.found += 1
-            step(report)
-            continue
+    run = _Run(data, folder, make, read, step)
+    numbers = iter(range(rank, len(data), world))
+    try:
+        while (image := run.next(numbers)) is not None:
+            run.take(*image)
+        run.settle(0)
+    finally:
+        run.close()
+    return run.report
+
+
+class _Run(Generic[T]):
+    """A run of `for_each`: images that are being read, made, and written, each told of in its turn."""
+
+    def __init__(
+        self,
+        data: SegmentationData,
+        folder: ResultFolder[T],
+        make: Callable[[Any], T],
+        read: Callable[[int], Any] | None,
+        step: Callable[[Report], None],
+    ) -> None:
+        self.data, self.folder, self.make, self.step = data, folder, make, step
+        self.report, self.leftovers = Report(), folder.leftovers()
+        self.ahead = 0 if read is None else AHEAD
+        self.read: Callable[[int], Any] = (lambda i: i) if read is None else read
+        self.reader, self.writer = (_Threads(bool(self.ahead)) for _ in range(2))
+        self.coming: deque[tuple[int, Future[Any] | None]] = deque()  # numbers, and what is read; None: it is there
+        self.going: deque[tuple[str, Future[None] | str | None]] = deque()  # names, and what is written, or the error
+        self.works = False  # an image was made, or was there: what fails now is the image's fault
+
+    def next(self, numbers: Iterator[int]) -> tuple[int, Future[Any] | None] | None:
+        """The next image, while those behind it are being read."""
+        while len(self.coming) <= self.ahead and (i := next(numbers, None)) is not None:
+            there = self.folder.holds(self.data.ids[i])
+            self.coming.append((i, None if there else self.reader.submit(self.read, i)))
+        return self.coming.popleft() if self.coming else None
+
+    def take(self, i: int, source: Future[Any] | None) -> None:
+        """Make an image's result, and have it written."""
+        name = self.data.ids[i]
+        state: Future[None] | str | None = None
         try:
-            result = make(i)
+            if source is not None:
+                result = self.make(source.result())
         except Mismatch:
             raise
         except Exception as error:  # somebody's own model may raise anything
-            if not isinstance(error, InputError) and not (report.made or report.found):
+            if not isinstance(error, InputError) and not self.works:
                 raise
-            report.broken.append((name, _says(error)))
+            state = _says(error)
         else:
-            folder.save(name, result)
-            for part in leftovers.get(name, ()):  # older than this result took, so nobody is writing it any more
-                part.unlink(missing_ok=True)
-            report.made += 1
-            report.bytes += folder.file(name).stat().st_size
-        step(report)
-    return report
+            self.works = True
+            if source is not None:
+                state = self.writer.submit(self.folder.save, name, result)
+        self.going.append((name, state))
+        self.settle(self.ahead)
+
+    def settle(self, most: int) -> None:
+        """Wait until no more than so many images are being written, and tell of the others."""
+        while len(self.going) > most:
+            name, state = self.going.popleft()
+            if state is None:
+                self.report.found += 1
+            elif isinstance(state, str):
+                self.report.broken.append((name, state))
+            else:
+                state.result()
+                for part in self.leftovers.get(name, ()):  # older than this result, so nobody is writing it any more
+                    part.unlink(missing_ok=True)
+                self.report.made += 1
+                self.report.bytes += self.folder.file(name).stat().st_size
+            self.step(self.report)
+
+    def close(self) -> None:
+        """Let results that are made be written; nothing more is read."""
+        self.reader.close()
+        self.writer.close()
+
+
+class _Threads:
+    """Runs functions one after another in a thread of its own, or, without, at once."""
+
+    def __init__(self, own: bool) -> None:
+        self.pool = ThreadPoolExecutor(1) if own else None
+
+    def submit(self, function: Callable[..., R], *arguments: Any) -> Future[R]:
+        """What the function will return, or raise."""
+        if self.pool is not None:
+            return self.pool.submit(function, *arguments)
+        done: Future[R] = Future()
+        try:
+            done.set_result(function(*arguments))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def close(self) -> None:
+        """Wait for what is running; what is written is submitted in time, and what is read is not needed any more."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=True)
 
 
 def _says(error: Exception) -> str:

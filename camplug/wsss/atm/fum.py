@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from camplug.errors import InputError
+from camplug.explain.numbers import wide
 from camplug.wsss.atm.attention import Atrous, ChannelAttention, SpatialAttention
 
 
@@ -30,7 +31,7 @@ def context_relation(features: Tensor, eps: float = 1e-5, *, centred: bool = Fal
             cuts off what is unlike.
 
     Returns:
-        [N,h*w,h*w].
+        [N,h*w,h*w], at least float32, also in autocast.
 
     Raises:
         InputError: features of another shape.
@@ -43,12 +44,13 @@ def context_relation(features: Tensor, eps: float = 1e-5, *, centred: bool = Fal
     """
     if features.ndim != 4:
         raise InputError(f"features {list(features.shape)}; give [N,K,h,w].")
-    vectors = features.flatten(2)
-    if centred:
-        vectors = vectors - vectors.mean(2, keepdim=True)
-    directions = vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + eps)
-    similarity = (directions.mT @ directions).relu()
-    relation: Tensor = similarity / (similarity.sum(2, keepdim=True) + eps)
+    with torch.autocast(features.device.type, enabled=False):
+        vectors = wide(features).flatten(2)
+        if centred:
+            vectors = vectors - vectors.mean(2, keepdim=True)
+        directions = vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + eps)
+        similarity = (directions.mT @ directions).relu()
+        relation: Tensor = similarity / (similarity.sum(2, keepdim=True) + eps)
     return relation
 
 
@@ -155,7 +157,8 @@ class FUM(nn.Module):
         if not self.context:
             return attended
         vectors = attended.flatten(2).mT
-        related: Tensor = (context_relation(features, centred=self.centred) @ vectors).mT.reshape(x.shape)
+        relation = context_relation(features, centred=self.centred).to(vectors.dtype)
+        related: Tensor = (relation @ vectors).mT.reshape(x.shape)
         return attended + related if self.residual else related
 
     def settings(self) -> dict[str, Any]:

@@ -45,8 +45,17 @@ def checked_present(maps: Tensor, present: Tensor) -> Tensor:
     Raises:
         InputError: they do not.
     """
+    check_labels(maps, present)
+    return present.to(maps.device)
+
+
+def check_labels(maps: Tensor, present: Tensor) -> None:
+    """Refuse labels that do not fit class maps [N,C,h,w], wherever they are.
+
+    Raises:
+        InputError: they do not.
+    """
     if maps.ndim != 4 or present.shape != maps.shape[:2]:
         raise InputError(
             f"class maps {list(maps.shape)} and labels {list(present.shape)} do not fit; give [N,C,h,w] and [N,C]."
         )
-    return present.to(maps.device)

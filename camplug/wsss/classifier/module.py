@@ -18,7 +18,7 @@ from camplug.wsss.classifier.learning import Learning, freeze
 from camplug.wsss.classifier.losses import classification_loss
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Picture
-from camplug.wsss.train.fit import refuse_nan
+from camplug.wsss.train.finite import FiniteLosses
 
 VALIDATION = "val_map"
 
@@ -40,11 +40,15 @@ class ClassifierTraining(LightningModule):
         # 1.5 times as fast on a CPU; before several processes agree on how gradients lie in memory
         self.network = network.to(memory_format=torch.channels_last)
         self.learning = learning
-        self.ids = list(ids)
+        self.finite = FiniteLosses(ids)
         self.seed = seed
         self.steps = 0  # of the whole training, once it has begun
         self.frozen = freeze(network.body, learning.cut)
-        self.average_precision = MultilabelAveragePrecision(max(2, len(network.classes)), average=None)
+        self.average_precision = MultilabelAveragePrecision(
+            max(2, len(network.classes)),
+            average=None,
+            validate_args=False,  # it would wait for every batch
+        )
         mean, std = network.preprocess.mean, network.preprocess.std
         self.mean: Tensor
         self.std: Tensor
@@ -59,7 +63,11 @@ class ClassifierTraining(LightningModule):
             batch: them as pixels, with labels and numbers.
             step: of this epoch.
         """
-        return {"classification": (1.0, self.classification(self.network(x), batch.present))}
+        return {"classification": (1.0, self.classification(self._logits(x), batch.present))}
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """The network's, with class maps averaged in float32 also in autocast."""
+        return self.network.logits(self.network.class_maps(self.network.features(x)))
 
     def parts(self) -> list[tuple[nn.Module, float]]:
         """What learns, with its learning rate relative to the schedule's."""
@@ -72,7 +80,7 @@ class ClassifierTraining(LightningModule):
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """Pixels [N,3,S,S] in 0 to 255 as the network reads them."""
-        x: Tensor = (pixels.to(self.mean) - self.mean) / self.std
+        x: Tensor = (pixels.to(self.mean, non_blocking=True) - self.mean) / self.std
         return x.contiguous(memory_format=torch.channels_last)
 
     def generator(self, step: int) -> torch.Generator:
@@ -84,15 +92,16 @@ class ClassifierTraining(LightningModule):
     def training_step(self, batch: Picture, batch_idx: int) -> Tensor:
         parts = self.losses(self.normalized(batch.pixels), batch, batch_idx)
         loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
-        if not bool(loss.isfinite()):
-            refuse_nan(loss, self.global_step, [self.ids[i] for i in batch.image.flatten().tolist() if self.ids])
+        self.finite.add(loss, self.global_step, batch.image)
         self.log_dict({name: value.detach() for name, (_, value) in parts.items()}, batch_size=len(batch.image))
         self.log("loss", loss.detach(), prog_bar=True, batch_size=len(batch.image))
         return loss
 
     @override
     def validation_step(self, batch: Picture, batch_idx: int) -> None:
-        logits, present = self.network(self.normalized(batch.pixels)), batch.present.int()
+        # sigmoids: of a batch whose logits all lie in 0 to 1, torchmetrics would take none
+        logits = self._logits(self.normalized(batch.pixels)).sigmoid()
+        present = batch.present.int()
         more = (0, int(logits.shape[1] == 1))  # torchmetrics takes no single class; this one is never shown
         self.average_precision.update(F.pad(logits, more), F.pad(present, more))
 

@@ -22,6 +22,7 @@ from camplug.wsss.classifier.network import Classifier, over, settings_of
 from camplug.wsss.classifier.pictures import Pictures, without_images
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.jobs import list_sha256, share
+from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.run import TrainingFolder
 from camplug.wsss.train.watch import Watch
@@ -151,7 +152,7 @@ def train_classifier(
     held_out = None
     if validation is not None:
         held_out = Pictures(validation, crop=span.crop, sides=span.sides, mean=mean, still=True)
-    with torch.random.fork_rng():
+    with kept_generators(device):
         torch.manual_seed(span.seed)  # parts of the method's own
         module = method.module(network, learning, pictures)
         folder.settle()

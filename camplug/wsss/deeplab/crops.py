@@ -19,6 +19,7 @@ from camplug.explain.preprocess import Preprocess
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.data.dataset import IGNORE
 from camplug.wsss.train.crops import LabelCrops
+from camplug.wsss.train.device import per_channel
 
 Saliency = Callable[[SegmentationData, int], NDArray[np.float32]]
 
@@ -70,6 +71,5 @@ def normalizer(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
 
 
 def _normalized(pixels: Tensor, mean: Any, std: Any) -> Tensor:
-    values = (255 * torch.tensor(v, device=pixels.device)[:, None, None] for v in (mean, std))
-    middle, spread = values
+    middle, spread = (255 * per_channel(tuple(v), pixels.device) for v in (mean, std))
     return (pixels.float() - middle) / spread

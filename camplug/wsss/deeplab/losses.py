@@ -30,15 +30,17 @@ def shrunk_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     if labels.shape[1:] == size:
         return labels
     for axis, target in ((1, size[0]), (2, size[1])):
-        labels = labels.index_select(axis, torch.tensor(_nearest(labels.shape[axis], target), device=labels.device))
+        labels = labels.index_select(axis, _nearest(labels.shape[axis], target, labels.device))
     return labels
 
 
 @lru_cache(maxsize=256)
-def _nearest(length: int, target: int) -> list[int]:
+def _nearest(length: int, target: int, device: torch.device) -> Tensor:
+    """Which rows stay, int64 [target] on a device; kept there, since sending them at every step would wait for it."""
     numbers = Image.fromarray(np.arange(length, dtype=np.int32)[None])
-    chosen: list[int] = np.asarray(numbers.resize((target, 1), Image.Resampling.NEAREST))[0].tolist()
-    return chosen
+    chosen = np.asarray(numbers.resize((target, 1), Image.Resampling.NEAREST))[0]
+    with torch.inference_mode(False):
+        return torch.tensor(chosen, dtype=torch.int64).to(device)
 
 
 def pixel_counts(labels: Tensor) -> Tensor:
@@ -72,11 +74,13 @@ def segmentation_loss(
     each = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
     counts = (pixel_counts(labels) if counts is None else counts).to(each)
     background = labels == 0
-    sums = torch.stack([each[background].sum(), each[~background].sum()])  # ignored pixels have 0
+    # chosen by `where`, not by index, which waits for the device; ignored pixels have 0
+    sums = torch.stack([torch.where(background, each, 0).sum(), torch.where(background, 0, each).sum()])
     if not balanced:
         return sums.sum() / counts.sum().clamp(min=1e-6)
     there = counts > 0
-    return (sums[there] / counts[there]).sum() / there.sum().clamp(min=1) + 0 * sums.sum()
+    means = torch.where(there, sums / torch.where(there, counts, 1), 0)
+    return means.sum() / there.sum().clamp(min=1) + 0 * sums.sum()
 
 
 def fused(logits: Sequence[Tensor]) -> Tensor:

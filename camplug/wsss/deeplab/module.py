@@ -18,7 +18,7 @@ from camplug.wsss.deeplab.crops import SegmentationCrop
 from camplug.wsss.deeplab.losses import fused, multiscale_loss, pixel_counts, shrunk_labels
 from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.deeplab.settings import DeepLabSettings
-from camplug.wsss.train.fit import refuse_nan
+from camplug.wsss.train.finite import FiniteLosses
 from camplug.wsss.train.processes import mean_over_processes
 
 
@@ -36,7 +36,7 @@ class DeepLabModule(LightningModule):
         super().__init__()
         # faster on a CPU; before several processes agree on how gradients lie in memory
         self.network = network.to(memory_format=torch.channels_last)
-        self.settings, self.ids, self.seed = settings, list(ids), seed
+        self.settings, self.finite, self.seed = settings, FiniteLosses(ids), seed
         self.kept = freeze(network.body, settings.cut)
         if settings.batch_norm == "fixed":
             norms = [m for m in network.body.modules() if isinstance(m, _BatchNorm)]
@@ -63,8 +63,7 @@ class DeepLabModule(LightningModule):
         if self.settings.refinement > 0:
             self.log("cross_entropy", loss.detach(), batch_size=count)
             loss = loss + self._refinement(logits, batch)
-        if not bool(loss.isfinite()):
-            refuse_nan(loss, self.global_step, [self.ids[i] for i in batch.number.tolist() if self.ids])
+        self.finite.add(loss, self.global_step, batch.number)
         self.log("loss", loss.detach(), prog_bar=True, batch_size=count)
         return loss
 
@@ -81,6 +80,7 @@ class DeepLabModule(LightningModule):
             saliency,
             alpha=self.settings.refinement,
             threshold=self.settings.saliency_threshold,
+            clamped=True,
         )
         means = {"refinement": found.loss, "tau": found.tau.mean(), "conflicts": found.conflicts.mean()}
         self.log_dict({name: value.detach() for name, value in means.items()}, batch_size=len(batch.image))

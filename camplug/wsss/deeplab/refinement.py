@@ -28,7 +28,13 @@ class Refinement(NamedTuple):
 
 
 def activation_aware_loss(
-    logits: Tensor, labels: Tensor, saliency: Tensor, *, alpha: float = 0.08, threshold: float = 0.5
+    logits: Tensor,
+    labels: Tensor,
+    saliency: Tensor,
+    *,
+    alpha: float = 0.08,
+    threshold: float = 0.5,
+    clamped: bool = False,
 ) -> Refinement:
     r"""Pull the background's probability to the complement of the saliency, in images where labels and saliency agree.
 
@@ -51,6 +57,7 @@ def activation_aware_loss(
         saliency: s, [N,h,w] in [0, 1].
         alpha: weight, at least 0.
         threshold: of the saliency, above 0 and at most 1.
+        clamped: the saliency is known to lie in [0, 1]; to look at its values would wait for the device.
 
     Raises:
         InputError: shapes that do not fit together; saliency outside [0, 1]; an option out of its range.
@@ -63,6 +70,8 @@ def activation_aware_loss(
     (tensor(0.0360), tensor([0.5000]), tensor([0.3333]))
     """
     _check(logits, labels, saliency, alpha, threshold)
+    if not clamped and saliency.numel() and not bool(((saliency >= 0) & (saliency <= 1)).all()):
+        raise InputError("the saliency is not in [0, 1] everywhere; divide 8-bit values by 255.")
     logits, saliency = wide(logits), wide(saliency.detach())
     counted = labels != IGNORE
     tau, conflicts = agreement(labels == 0, saliency < threshold, counted)
@@ -107,8 +116,6 @@ def _check(logits: Tensor, labels: Tensor, saliency: Tensor, alpha: float, thres
             f"labels {list(labels.shape)} and saliency {list(saliency.shape)} do not fit logits {list(logits.shape)}; "
             f"give {grid} both."
         )
-    if saliency.numel() and not bool(((saliency >= 0) & (saliency <= 1)).all()):
-        raise InputError("the saliency is not in [0, 1] everywhere; divide 8-bit values by 255.")
     if not 0 <= alpha < float("inf"):
         raise InputError(f"alpha={alpha!r}; give a number of at least 0.")
     if not 0 < threshold <= 1:

@@ -26,6 +26,7 @@ from camplug.wsss.jobs import list_sha256, share, wait_for_the_others
 from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.results import SETTINGS
 from camplug.wsss.train.crops import LabelCrops, label_pictures, read_picture
+from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.run import TrainingFolder, TrainSettings
 from camplug.wsss.train.watch import Watch
@@ -168,7 +169,7 @@ def train_deeplab(
     check_batch(items, span.batch * settings.accumulate)
     module = DeepLabModule(network, settings.network, ids=data.ids, seed=span.seed)
     folder.settle()
-    with torch.random.fork_rng():
+    with kept_generators(device):
         losses = fit(
             module,
             items,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import reduce
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.jobs import Report, for_each
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.pseudo.store import LabelFolder
+from camplug.wsss.train.device import sent
 
 UNLIKELY = 0.01
 Fuse: TypeAlias = Literal["mean", "max"]
@@ -79,6 +80,18 @@ class Segmenter:
         Raises:
             InputError: no such photograph; a class that the network does not have.
         """
+        probabilities: NDArray[np.float32] = self._fused(photo, classes).cpu().numpy()
+        return probabilities if self.crf is None else _refined(photo, probabilities, self.crf)
+
+    def __call__(self, photo: NDArray[np.uint8], classes: Collection[int] | None = None) -> NDArray[np.uint8]:
+        """The labels [H,W] of a photograph, uint8: 0 background, c + 1 for class c; see `scores`."""
+        if self.crf is None:  # labels alone leave the device
+            found: NDArray[np.uint8] = self._fused(photo, classes).argmax(0).byte().cpu().numpy()
+            return found
+        return np.asarray(self.scores(photo, classes).argmax(0), np.uint8)
+
+    def _fused(self, photo: NDArray[np.uint8], classes: Collection[int] | None) -> Tensor:
+        """The probabilities [K+1,H,W] before any CRF, float32, on the network's device; see `scores`."""
         known = len(self.network.classes)
         if classes is not None and not all(0 <= c < known for c in classes):
             raise InputError(f"classes={sorted(classes)}; the network has {known}, counted from 0.")
@@ -91,17 +104,11 @@ class Segmenter:
             fused = fused / (len(self.scales) * (2 if self.flip else 1))
         else:
             fused = reduce(torch.maximum, views).softmax(0)
-        probabilities: NDArray[np.float32] = fused.cpu().numpy()
         if classes is not None:
-            probabilities[[c + 1 for c in range(known) if c not in classes]] = 0
-            probabilities /= np.maximum(probabilities.sum(0), np.finfo(np.float32).tiny)
-        if self.crf is not None:
-            probabilities = _refined(photo, probabilities, self.crf)
-        return probabilities
-
-    def __call__(self, photo: NDArray[np.uint8], classes: Collection[int] | None = None) -> NDArray[np.uint8]:
-        """The labels [H,W] of a photograph, uint8: 0 background, c + 1 for class c; see `scores`."""
-        return np.asarray(self.scores(photo, classes).argmax(0), np.uint8)
+            kept = torch.tensor([c == 0 or c - 1 in classes for c in range(known + 1)])
+            fused = torch.where(sent(kept, fused.device)[:, None, None], fused, 0)
+            fused = fused / fused.sum(0).clamp_min(torch.finfo(torch.float32).tiny)
+        return fused
 
     @torch.no_grad()
     def _views(self, photo: NDArray[np.uint8], scale: float) -> list[Tensor]:
@@ -114,7 +121,7 @@ class Segmenter:
             picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)
         weight = first_weight(self.network)
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-        x = self._normalized(pixels if weight is None else pixels.to(weight.device))
+        x = self._normalized(pixels if weight is None else sent(pixels, weight.device))
         if self.flip:
             x = torch.cat([x, x.flip(-1)])
         stride = self.network.stride
@@ -185,8 +192,10 @@ def make_predictions(
         InputError: a place that cannot be written.
     """
 
-    def make(i: int) -> NDArray[np.uint8]:
-        given = {"classes": data.labels(i)} if labelled else {}
-        return segmenter(np.asarray(data.photo(i)), **given)
+    def read(i: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        return np.asarray(data.photo(i)), {"classes": data.labels(i)} if labelled else {}
 
-    return for_each(data, folder, make, shard=shard, step=step)
+    def make(image: tuple[NDArray[np.uint8], dict[str, Any]]) -> NDArray[np.uint8]:
+        return segmenter(image[0], **image[1])
+
+    return for_each(data, folder, make, read=read, shard=shard, step=step)

@@ -13,6 +13,8 @@ from camplug.wsss.fpr.groups import UNGROUPED, usable
 from camplug.wsss.fpr.prototypes import Prototypes, centroids, needed_sklearn
 from camplug.wsss.fpr.regions import class_masks, masked_mean
 
+AT_ONCE = 16  # images whose values come from a GPU together
+
 
 class _Negative(NamedTuple):
     """A false positive: its class score, its mean feature [D], and the present classes of its image, bool [C]."""
@@ -57,11 +59,13 @@ class Collector:
         self.classes, self.clusters, self.negatives, self.theta, self.seed = classes, clusters, negatives, theta, seed
         self._positive: list[dict[int, Tensor]] = [{} for _ in range(classes)]
         self._negative: list[dict[int, _Negative]] = [{} for _ in range(classes)]
+        self._waiting: list[tuple[Tensor, Tensor, int]] = []  # measured on a device, not yet looked at
         self._channels: int | None = None
 
     @property
     def bytes(self) -> int:
         """What the kept tensors take in memory now."""
+        self._take_in()
         kept = [x for images in self._positive for x in images.values()]
         kept += [x for images in self._negative for entry in images.values() for x in (entry.feature, entry.present)]
         return sum(x.nbytes for x in kept)
@@ -77,7 +81,8 @@ class Collector:
             images: their numbers in the data set.
 
         Raises:
-            InputError: shapes that do not fit together, or a value that is not finite.
+            InputError: shapes that do not fit together, or a value that is not finite; on a GPU that is told when
+                the values come to the CPU, up to 16 images later.
         """
         n, c = len(images), self.classes
         if (
@@ -94,20 +99,35 @@ class Collector:
         labels = present.detach().cpu() > 0
         for i, image in enumerate(images):
             # One image at a time, in memory of its own: how a sum is rounded must not depend on the batch.
-            self._add(features[i : i + 1].clone(), class_maps[i : i + 1].float().clone(), labels[i], int(image))
+            found = self._measured(features[i : i + 1].clone(), class_maps[i : i + 1].float().clone())
+            self._waiting.append((found, labels[i], int(image)))
+            if found.device.type == "cpu" or len(self._waiting) >= AT_ONCE:
+                self._take_in()
 
-    def _add(self, features: Tensor, class_maps: Tensor, present: Tensor, image: int) -> None:
+    def _measured(self, features: Tensor, class_maps: Tensor) -> Tensor:
+        """Of every class the mean feature of its region, its score, and whether it has a region; float32 [C,D+2]."""
         masks = class_masks(class_maps, self.theta)
         means = masked_mean(features, masks)[0].float()
-        scores = class_maps.mean((2, 3))[0].cpu()
-        filled = masks.flatten(2).any(2)[0].cpu()
-        if not (scores.isfinite().all() and means.isfinite().all()):
-            raise InputError(f"the features or class maps of image {image} are not finite; the network has diverged.")
-        for c in (filled & present).nonzero().flatten().tolist():
-            self._positive[c][image] = means[c].cpu().clone()
-        for c in (filled & ~present).nonzero().flatten().tolist():
-            if self._is_strong(c, float(scores[c]), image):
-                self._keep(c, image, _Negative(float(scores[c]), means[c].cpu().clone(), present.clone()))
+        scores, filled = class_maps.mean((2, 3))[0], masks.flatten(2).any(2)[0]
+        return torch.cat([means, scores[:, None], filled[:, None].float()], 1)
+
+    def _take_in(self) -> None:
+        """Keep what is to be kept of the images that wait; the host waits for the device once for all of them."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        rows = torch.stack([found for found, *_ in waiting]).cpu()
+        for found, (_, present, image) in zip(rows, waiting, strict=True):
+            if not found.isfinite().all():
+                raise InputError(
+                    f"the features or class maps of image {image} are not finite; the network has diverged."
+                )
+            means, scores, filled = found[:, :-2], found[:, -2].tolist(), found[:, -1] > 0
+            for c in (filled & present).nonzero().flatten().tolist():
+                self._positive[c][image] = means[c].clone()
+            for c in (filled & ~present).nonzero().flatten().tolist():
+                if self._is_strong(c, scores[c], image):
+                    self._keep(c, image, _Negative(scores[c], means[c].clone(), present.clone()))
 
     def _is_strong(self, c: int, score: float, image: int) -> bool:
         kept = self._negative[c]
@@ -131,6 +151,7 @@ class Collector:
 
     def state(self) -> dict[str, Any]:
         """Everything gathered so far, as plain numbers and tensors, to send to another process or to save."""
+        self._take_in()
         positive = [(c, i, x) for c, images in enumerate(self._positive) for i, x in sorted(images.items())]
         negative = [(c, i, self._negative[c][i]) for c in range(self.classes) for i in self._ranked(c)]
         d = self._channels or 0
@@ -181,6 +202,7 @@ class Collector:
         Raises:
             InputError: not one group for every class.
         """
+        self._take_in()
         groups = [UNGROUPED] * self.classes if groups is None else list(groups)
         if len(groups) != self.classes:
             raise InputError(f"{len(groups)} groups for {self.classes} classes; give one number for every class.")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from camplug.errors import InputError
+from camplug.plug import first_weight
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Pictures
 from camplug.wsss.fpr.collector import Collector
@@ -121,12 +122,14 @@ class PrototypePass:
         self.passes += 1
         collector = self.collector()
         rank, world = processes()
+        weight = first_weight(network)
         photographs = Photographs(self.pictures, self.scales, not network.preprocess.keep_aspect)
         loader = DataLoader(
             photographs,
             batch_size=None,
             sampler=self.pictures.indices[rank::world],
             num_workers=workers,
+            pin_memory=weight is not None and weight.is_cuda,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # the global one stays as it is
         )

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.wsss.classifier.maps import checked_present
+from camplug.wsss.classifier.maps import check_labels
 from camplug.wsss.fpr.prototypes import Prototypes
 from camplug.wsss.fpr.regions import class_masks, masked_mean
+from camplug.wsss.train.device import sent
 
 EPS = 1e-4  # of normalised maps, and under the root of distances, as in the authors' code
 LEAST = 1e-5  # of 1 - S
@@ -84,7 +85,7 @@ def region_contrast_loss(
     Args:
         features: F, [N,D,h,w].
         class_maps: M, [N,C,h,w].
-        present: y, 1 where image n shows class c, [N,C].
+        present: y, 1 where image n shows class c, [N,C]; on the CPU it is read without waiting for the device.
         prototypes: of the C classes.
         theta: threshold of the normalised class maps.
         temperature: T, above 0.
@@ -104,31 +105,46 @@ def region_contrast_loss(
         raise InputError(f'reduction={reduction!r}; give "mean" or "sum".')
     shown = checked(features, class_maps, present, prototypes)
     masks = class_masks(class_maps, theta, EPS)
-    counted = shown & masks.flatten(2).any(2)
-    classes = [c for c in counted.any(0).nonzero().flatten().tolist() if len(prototypes.positive[c])]
-    regions = masked_mean(features, masks[:, classes])
-    positive, negative = [regions[:0].sum()], [regions[:0].sum()]  # nothing, but with a graph
-    pairs = counted[:, classes].sum()
-    for k, c in enumerate(classes):
-        f = regions[counted[:, c], k]
-        centre = prototypes.positive[c].detach().to(f).mean(0)
-        positive.append((distances(f, centre, distance) / temperature + offset).sum())
-        if len(others := prototypes.negative[c].detach().to(f)):
-            nearest = distances(f[:, None], others, distance).amin(1)
-            exponent = nearest / temperature + offset
-            negative.append(-(-torch.expm1(-exponent)).clamp_min(LEAST).log().sum())
-    share = pairs.clamp_min(1) if reduction == "mean" else 1
-    pull, push = torch.stack(positive).sum() / share, torch.stack(negative).sum() / share
-    return RegionContrast(pull + push, pull, push, pairs)
+    pairs = [(n, c) for n, c in shown.nonzero().tolist() if len(prototypes.positive[c])]
+    if not pairs:
+        nothing = masked_mean(features, masks[:, :0]).sum()  # with a graph
+        return RegionContrast(nothing, nothing, nothing, torch.zeros((), dtype=torch.int64, device=features.device))
+    image, of, column, used = _numbers(pairs, features.device)
+    masks = masks.index_select(1, used)
+    f = masked_mean(features, masks)[image, column]  # of every pair, [P,D]
+    counted = masks.flatten(2).any(2)[image, column]
+    centre, others, there = (x.to(features.device)[of] for x in prototypes.padded)
+    pull = distances(f, centre.to(f), distance) / temperature + offset
+    push = torch.zeros_like(pull)
+    if others.shape[1]:
+        gaps = distances(f[:, None], others.to(f), distance)
+        exponent = gaps.masked_fill(~there, torch.inf).amin(1) / temperature + offset  # inf without any, log 1 then
+        push = -(-torch.expm1(-exponent)).clamp_min(LEAST).log()
+    count = counted.sum()
+    share = count.clamp_min(1) if reduction == "mean" else 1
+    positive, negative = (torch.where(counted, part, 0).sum() / share for part in (pull, push))
+    return RegionContrast(positive + negative, positive, negative, count)
+
+
+def _numbers(pairs: list[tuple[int, int]], device: torch.device) -> list[Tensor]:
+    """Of pairs of an image and a class, the images, the classes, and their places among the classes that occur; these.
+
+    They go to the device in one piece, and nothing waits for it.
+    """
+    used = sorted({c for _, c in pairs})
+    place = {c: k for k, c in enumerate(used)}
+    numbers = [*(n for n, _ in pairs), *(c for _, c in pairs), *(place[c] for _, c in pairs), *used]
+    return list(torch.split(sent(torch.tensor(numbers), device), [len(pairs)] * 3 + [len(used)]))
 
 
 def checked(features: Tensor, class_maps: Tensor, present: Tensor, prototypes: Prototypes) -> Tensor:
-    """Labels as bool [N,C] of features [N,D,h,w] and class maps [N,C,h,w] that prototypes fit.
+    """Labels as bool [N,C], on the CPU, of features [N,D,h,w] and class maps [N,C,h,w] that prototypes fit.
 
     Raises:
         InputError: they do not fit together.
     """
-    shown = checked_present(class_maps, present) > 0
+    check_labels(class_maps, present)
+    shown = present.detach().cpu() > 0
     if features.ndim != 4 or features.shape[::2] + features.shape[3:] != class_maps.shape[::2] + class_maps.shape[3:]:
         raise InputError(
             f"features {list(features.shape)} and class maps {list(class_maps.shape)} do not fit; "

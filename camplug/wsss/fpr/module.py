@@ -57,6 +57,7 @@ class FPRTraining(ClassifierTraining):
         self.fpr = fpr
         self.prototypes: Prototypes | None = None
         self.gather: PrototypePass | None = None
+        self._labels = torch.empty(0), torch.empty(0)  # of a batch, on the device and on the host
         if fpr.needs_prototypes:
             self.gather = PrototypePass(
                 pictures,
@@ -67,6 +68,18 @@ class FPRTraining(ClassifierTraining):
                 scales=fpr.pass_scales,
                 flip=fpr.pass_flip,
             )
+
+    @override
+    def transfer_batch_to_device(self, batch: Picture, device: torch.device, dataloader_idx: int) -> Picture:
+        """Keep the host's labels, too: the losses go by them, and reading them back would wait for the device."""
+        moved: Picture = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        self._labels = moved.present, batch.present
+        return moved
+
+    def _on_host(self, present: Tensor) -> Tensor:
+        """Labels of a batch as the host has them; those of another batch as they are."""
+        there, here = self._labels
+        return here if there is present else present
 
     @property
     def passes(self) -> int:
@@ -102,12 +115,12 @@ class FPRTraining(ClassifierTraining):
         features = self.network.features(x)
         maps = self.network.class_maps(features)
         parts = {"classification": (1.0, self.classification(self.network.logits(maps), batch.present))}
-        theta = self.fpr.theta
+        theta, present = self.fpr.theta, self._on_host(batch.present)
         if self.fpr.region_contrast:
             contrast = region_contrast_loss(
                 features,
                 maps,
-                batch.present,
+                present,
                 self.prototypes,
                 theta=theta,
                 temperature=self.fpr.temperature,
@@ -117,7 +130,7 @@ class FPRTraining(ClassifierTraining):
             parts["region_contrast"] = self.fpr.region_contrast, contrast.loss * share_of(contrast.pairs)
             parts["pairs"] = 0.0, contrast.pairs.float()  # to be logged
         if self.fpr.pixel_rectification:
-            pixels = pixel_rectification_loss(features, maps, batch.present, self.prototypes, theta=theta)
+            pixels = pixel_rectification_loss(features, maps, present, self.prototypes, theta=theta)
             parts["pixel_rectification"] = self.fpr.pixel_rectification, pixels.loss * share_of(pixels.pixels)
             parts["false_positives"] = 0.0, pixels.pixels.float()
         return parts

@@ -32,7 +32,7 @@ def false_positive_pixels(
     Args:
         features: F, [N,D,h,w].
         class_maps: M, [N,C,h,w].
-        present: y, 1 where image n shows class c, [N,C].
+        present: y, 1 where image n shows class c, [N,C]; on the CPU it is read without waiting for the device.
         prototypes: of the C classes.
         theta: threshold of the normalised class maps.
 
@@ -47,8 +47,8 @@ def false_positive_pixels(
     found = torch.zeros_like(masks)
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
         for n, c in shown.nonzero().tolist():
-            positive, negative = prototypes.positive[c], prototypes.negative[c][prototypes.usable[c]]
-            if len(positive) and len(negative):
+            positive, negative = prototypes.positive[c], prototypes.rivals[c]
+            if len(positive) and negative is not None:
                 both = torch.cat([positive, negative]).to(features.device, _float(features))
                 gaps = _gaps(features[n].flatten(1).to(both), both)
                 own, other = gaps[: len(positive)], gaps[len(positive) :]
@@ -69,7 +69,7 @@ def pixel_rectification_loss(
     Args:
         features: F, [N,D,h,w].
         class_maps: M, [N,C,h,w].
-        present: y, 1 where image n shows class c, [N,C].
+        present: y, 1 where image n shows class c, [N,C]; on the CPU it is read without waiting for the device.
         prototypes: of the C classes.
         theta: threshold of the normalised class maps.
 
@@ -81,7 +81,8 @@ def pixel_rectification_loss(
     """
     found = false_positive_pixels(features, class_maps, present, prototypes, theta=theta)
     pixels = found.sum()
-    return PixelRectification(class_maps[found].to(_float(class_maps)).sum() / pixels.clamp_min(1), pixels)
+    values = torch.where(found, class_maps.to(_float(class_maps)), 0)  # by index it would wait for the device
+    return PixelRectification(values.sum() / pixels.clamp_min(1), pixels)
 
 
 def _gaps(pixels: Tensor, points: Tensor) -> Tensor:

@@ -5,17 +5,33 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.wsss.train.device import sent
 
 STARTS = 10  # of k-means; the default of scikit-learn when the paper was written
 ROUNDS = 10
+
+
+class Padded(NamedTuple):
+    """Prototypes of all classes side by side, on their device, to be taken by class number without asking it.
+
+    Attributes:
+        centre: mean of a class's positive prototypes, 0 without any, [C,D].
+        negative: its negative ones, filled up with 0, [C,m,D].
+        there: which of them it has, bool [C,m].
+    """
+
+    centre: Tensor
+    negative: Tensor
+    there: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +64,32 @@ class Prototypes:
     def to(self, device: torch.device | str) -> Prototypes:
         """The same prototypes on a device."""
         return Prototypes(*([x.to(device) for x in part] for part in (self.positive, self.negative, self.usable)))
+
+    @cached_property
+    def padded(self) -> Padded:
+        """All prototypes side by side, without a graph; kept."""
+        width = max((x.shape[1] for x in (*self.positive, *self.negative) if len(x)), default=0)
+        most = max(map(len, self.negative), default=0)
+
+        def filled(rows: Tensor, count: int) -> Tensor:
+            more = rows.new_zeros(count - len(rows), width)
+            return torch.cat([rows.detach(), more]) if len(rows) else more
+
+        centre = torch.stack([x.detach().mean(0) if len(x) else filled(x, 1)[0] for x in self.positive])
+        there = torch.tensor([[k < len(x) for k in range(most)] for x in self.negative], dtype=torch.bool)
+        negative = torch.stack([filled(x, most) for x in self.negative])
+        return Padded(centre, negative, sent(there.view(len(self.negative), most), centre.device))
+
+    @cached_property
+    def rivals(self) -> list[Tensor | None]:
+        """For every class its usable negatives, None where it has none; kept, since choosing them waits once."""
+        kept = torch.cat(self.usable).tolist() if self.usable else []
+        found: list[Tensor | None] = []
+        for negative in self.negative:
+            own, kept = kept[: len(negative)], kept[len(negative) :]
+            numbers = torch.tensor([k for k, use in enumerate(own) if use], dtype=torch.int64)
+            found.append(negative.detach()[sent(numbers, negative.device)] if len(numbers) else None)
+        return found
 
     def state_dict(self) -> dict[str, Tensor]:
         """Plain tensors for a checkpoint."""

@@ -74,6 +74,7 @@ def train_irn(
     layers: Selector = "stages",
     preprocess: Preprocess | None = None,
     workers: int = 0,
+    amp: bool = True,
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Trained[IRN]:
@@ -92,6 +93,7 @@ def train_irn(
         layers: of the model, that the heads read; see `Backbone`.
         preprocess: how photographs are normalised, if the model does not say it itself.
         workers: processes that load images beside the one that trains.
+        amp: half precision where it is safe; on CUDA only.
         made_with: how the command line builds the model, to be kept with the heads; see `save_heads`.
         watch: is told how it goes.
 
@@ -131,6 +133,7 @@ def train_irn(
         Path(out),
         settings=settings.training,
         workers=workers,
+        amp=amp,
         made_with=made_with,
         watch=watch,
     )

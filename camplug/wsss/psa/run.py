@@ -63,6 +63,7 @@ def train_affinitynet(
     layers: Selector = "stages",
     preprocess: Preprocess | None = None,
     workers: int = 0,
+    amp: bool = True,
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Trained[AffinityNet]:
@@ -81,6 +82,7 @@ def train_affinitynet(
         layers: of the model, that the head reads; see `Backbone`.
         preprocess: how photographs are normalised, if the model does not say it itself.
         workers: processes that load images beside the one that trains.
+        amp: half precision where it is safe; on CUDA only.
         made_with: how the command line builds the model, to be kept with the head; see `save_heads`.
         watch: is told how it goes.
 
@@ -112,6 +114,7 @@ def train_affinitynet(
         Path(out),
         settings=settings.training,
         workers=workers,
+        amp=amp,
         made_with=made_with,
         watch=watch,
     )

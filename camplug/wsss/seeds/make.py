@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from PIL.Image import Image
 
 from camplug.explain.base import Explainer
 from camplug.explain.pictures import maps_on_photo
@@ -26,8 +27,8 @@ def make_seeds(
 ) -> Report:
     """Explain every image of a data set for the classes that it is labelled with.
 
-    Resumable, in shares, past broken images: see `camplug.wsss.jobs.for_each`. An image without labels gets a seed
-    without maps.
+    Resumable, in shares, past broken images: see `camplug.wsss.jobs.for_each`. Photographs are read and seeds written
+    in threads of their own, beside the model's work. An image without labels gets a seed without maps.
 
     Args:
         explainer: whose class c is the data's class c.
@@ -43,11 +44,20 @@ def make_seeds(
         Exception: whatever else stops the first image; nothing says that it is the image's fault.
     """
     check_stored(number, scale)
-    return for_each(data, folder, lambda i: _seed(explainer, data, i, number, scale), shard=shard, step=step)
+
+    def read(i: int) -> tuple[Image, tuple[int, ...]]:
+        return data.photo(i), data.labels(i)
+
+    def make(image: tuple[Image, tuple[int, ...]]) -> Seed:
+        return _seed(explainer, data, image, number, scale)
+
+    return for_each(data, folder, make, read=read, shard=shard, step=step)
 
 
-def _seed(explainer: Explainer, data: SegmentationData, i: int, number: Number, scale: float) -> Seed:
-    photo, classes = data.photo(i), data.labels(i)
+def _seed(
+    explainer: Explainer, data: SegmentationData, image: tuple[Image, tuple[int, ...]], number: Number, scale: float
+) -> Seed:
+    photo, classes = image
     size = (photo.height, photo.width)
     if not classes:
         return Seed(packed(torch.zeros(0, *size), number, scale), (), size, np.zeros(0, np.float32))

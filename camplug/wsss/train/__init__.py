@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from camplug.wsss.train.backbone import Backbone, filled
 from camplug.wsss.train.crops import Crop, LabelCrops, Shuffled, label_pictures, read_labels
-from camplug.wsss.train.fit import fit, refuse_nan
+from camplug.wsss.train.finite import FiniteLosses, refuse_nan
+from camplug.wsss.train.fit import fit
 from camplug.wsss.train.schedule import Schedule
 from camplug.wsss.train.watch import Watch
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backbone",
     "Crop",
+    "FiniteLosses",
     "LabelCrops",
     "Schedule",
     "Shuffled",

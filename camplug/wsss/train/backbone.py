@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from camplug.errors import InputError, LayerError, ModelError
 from camplug.explain.preprocess import Preprocess, preprocess_of
 from camplug.plug import Layer, first_weight, unwrap
 from camplug.plug.layers import Selector
+from camplug.wsss.train.device import per_channel, sent
 
 MULTIPLE = 32  # sides that are multiples of this keep the maps of all resolutions aligned
 
@@ -25,6 +27,12 @@ def filled(x: Tensor) -> Tensor:
     """Images [N,C,H,W] whose sides are multiples of 32: filled up at the right and the bottom by repeating the edge."""
     h, w = x.shape[-2:]
     return F.pad(x, (0, -w % MULTIPLE, 0, -h % MULTIPLE), mode="replicate")
+
+
+def normalized(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Images [...,3,H,W] with values in 0 to 255, with mean and deviation of values in 0 to 1 taken out."""
+    middle, spread = (per_channel(tuple(v), pixels.device) for v in (mean, std))
+    return (pixels.float() / 255 - middle) / spread
 
 
 class Backbone:
@@ -104,9 +112,7 @@ class Backbone:
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """Images [...,3,H,W] with values in 0 to 255 as the model reads them."""
-        values = (self.preprocess.mean, self.preprocess.std)
-        mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in values)
-        return (pixels.float() / 255 - mean) / std
+        return normalized(pixels, self.preprocess.mean, self.preprocess.std)
 
     def read(self, photo: NDArray[np.uint8], device: torch.device | str) -> Tensor:
         """A photograph, RGB uint8 [H,W,3], as the model reads it: [1,3,H,W] on the device.
@@ -116,7 +122,7 @@ class Backbone:
         """
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[-1] != 3 or not photo.size:
             raise InputError(f"the photograph is {photo.dtype} {list(photo.shape)}; give RGB uint8 [H,W,3].")
-        return self.normalized(torch.from_numpy(np.array(photo)).to(device).permute(2, 0, 1))[None]
+        return self.normalized(sent(torch.from_numpy(np.array(photo)), torch.device(device)).permute(2, 0, 1))[None]
 
     def fingerprint(self) -> str:
         """The first 16 digits of a SHA-256 of the model's weights, so that heads are not put on another one."""

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch.utils.data import DataLoader
 
-from camplug.errors import InputError, ModelError
+from camplug.errors import InputError
 from camplug.wsss.jobs import share
 from camplug.wsss.train.crops import Shuffled
 
@@ -71,7 +71,8 @@ def fit(
         validation: what the module is validated on after every epoch.
         best: what the validation logs; the weights of the epoch where it was largest are those that remain, instead of
             the last ones.
-        amp: half precision where it is safe; on CUDA only.
+        amp: half precision where it is safe, on CUDA only: bfloat16 where the device has it, which needs no scaling of
+            losses, else float16.
         log: "csv", or "tensorboard", which needs that package.
         accumulate: batches per step of the optimizer; their gradients are averaged.
 
@@ -87,6 +88,8 @@ def fit(
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
 
+    from camplug.wsss.train.callbacks import ChecksLosses
+
     check_batch(items, batch * accumulate)
     rank, world = share()
     whole = Shuffled(len(items), items.seed, batch=batch, share=(rank, world))  # refuses what cannot be shared
@@ -95,17 +98,21 @@ def fit(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {str(out)!r} cannot be made ({error.strerror}).") from None
+    accelerator, _, number = device.partition(":")
+    on_cuda = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
+    # pinned, batches are copied to the device while it works on the one before
+    options: dict[str, Any] = {"num_workers": workers, "pin_memory": on_cuda}
     loader: DataLoader[Any] = DataLoader(
         items,  # type: ignore[arg-type]
         batch_size=batch // world,
         sampler=whole,
-        num_workers=workers,
         persistent_workers=workers > 0,
+        **options,
     )
     held_out = None
     if validation is not None:
         mine = [(0, i) for i in range(rank, len(validation), world)]
-        held_out = DataLoader[Any](validation, batch_size=batch, sampler=mine, num_workers=workers)  # type: ignore[arg-type]
+        held_out = DataLoader[Any](validation, batch_size=batch, sampler=mine, **options)  # type: ignore[arg-type]
     kept = ModelCheckpoint(dirpath=out, filename="{epoch}", save_last=True, save_top_k=1, enable_version_counter=False)
     savers = [kept]
     if best is not None:
@@ -113,18 +120,18 @@ def fit(
         savers.append(
             ModelCheckpoint(dirpath=out, filename=name, monitor=best, mode="max", enable_version_counter=False)
         )
-    accelerator, _, number = device.partition(":")
+    bars = [_bar()] if progress and on_cuda else []
     with _quiet():
         trainer = Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
-            callbacks=[*savers, *callbacks],
+            callbacks=[*savers, ChecksLosses(), *bars, *callbacks],
             logger=_logger(log, out),
             enable_progress_bar=progress,
             enable_model_summary=False,
             log_every_n_steps=max(1, min(10, len(items) // batch)),
             num_sanity_val_steps=0,
-            precision="16-mixed" if amp and accelerator == "cuda" else "32-true",
+            precision=_precision(number) if amp and on_cuda else "32-true",
             use_distributed_sampler=False,
             accumulate_grad_batches=accumulate,
             **_devices(accelerator, number, world),
@@ -144,6 +151,19 @@ def fit(
     if best is not None and (out / BEST).exists():
         module.load_state_dict(torch.load(out / BEST, map_location="cpu", weights_only=True)["state_dict"])
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _precision(number: str) -> Literal["bf16-mixed", "16-mixed"]:
+    """Of a CUDA device: float16 has no room for large losses, and its scaling waits for the device at every step."""
+    with torch.cuda.device(int(number) if number else None):
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def _bar() -> Any:
+    """A progress bar that reads the loss, and so waits for the device, at every tenth step only."""
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    return RichProgressBar(refresh_rate=10)
 
 
 def _devices(accelerator: str, number: str, world: int) -> dict[str, Any]:
@@ -189,22 +209,6 @@ def _check_checkpoint(file: Path, module: LightningModule) -> None:
             f"{str(file)!r} belongs to another training (its network is of another shape); give another folder with "
             "--out, or delete it."
         )
-
-
-def refuse_nan(loss: Any, step: int, images: Sequence[str] = ()) -> None:
-    """Stop a training whose loss is no number any more.
-
-    Args:
-        loss: of the step.
-        step: its number.
-        images: that it came from, by name.
-
-    Raises:
-        ModelError: so it is.
-    """
-    if not bool(loss.isfinite()):
-        came = f" on the images {', '.join(images)}" if images else ""
-        raise ModelError(f"the loss at step {step} is {loss.item()}{came}; a lower learning rate usually mends that.")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from camplug.wsss.pseudo.make import make_labels
 from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.results import SETTINGS, SettledFolder
 from camplug.wsss.seeds import SeedFolder
-from camplug.wsss.train.backbone import Backbone
+from camplug.wsss.train.backbone import Backbone, normalized
 from camplug.wsss.train.crops import LabelCrops, Shuffled, label_pictures, read_picture
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.heads import CALLED, Kind, save_heads
@@ -138,6 +138,7 @@ def run_stages(
     *,
     settings: TrainSettings,
     workers: int = 0,
+    amp: bool = True,
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Trained[N]:
@@ -178,7 +179,7 @@ def run_stages(
     crops = LabelCrops(  # before any label is made, so that wrong options are told at once
         data,
         partial(read_picture, out / "labels" if ready is None else ready.path, data),
-        backbone.normalized,
+        partial(normalized, mean=backbone.preprocess.mean, std=backbone.preprocess.std),  # workers need no model
         crop=settings.crop,
         scales=settings.scales,
         stride=stages.stride,
@@ -222,6 +223,7 @@ def run_stages(
         device=str(device),
         workers=workers,
         progress=watch.bars,
+        amp=amp,
     )
     last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
     watch.done(

@@ -8,10 +8,13 @@ import math
 
 import pytest
 import torch
+from moved import everywhere, on
 from torch import nn
 
 from camplug.errors import InputError
 from camplug.wsss.atm import FUM, Atrous, ChannelAttention, SpatialAttention, context_relation
+
+_on_the_device = everywhere("context_relation")
 
 
 @pytest.fixture(autouse=True)
@@ -110,11 +113,11 @@ def test_relation_of_features_of_0_is_0_and_learnable():
     assert features.grad.isfinite().all()
 
 
-def test_channel_attention_equals_a_loop():
+def test_channel_attention_equals_a_loop(device):
     attention, x = ChannelAttention(8, reduction=4).double(), features_of(2, 8, 3, 2)
     first, _, second, _ = attention.gate
     assert first.weight.shape == (2, 8)
-    found = attention(x)
+    found = on(device, attention)(x)
     for i in range(2):
         squeezed = torch.stack([x[i, c].sum() / 6 for c in range(8)])
         middle = torch.relu(first.weight @ squeezed + first.bias)
@@ -127,9 +130,9 @@ def test_channel_attention_keeps_one_middle_channel():
     assert ChannelAttention(8).gate[0].out_features == 1
 
 
-def test_spatial_attention_equals_a_loop():
+def test_spatial_attention_equals_a_loop(device):
     attention, x = SpatialAttention().double(), features_of(2, 3, 4, 5)
-    found = attention(x)
+    found = on(device, attention)(x)
     for i in range(2):
         summary = torch.zeros(2, 4, 5, dtype=torch.float64)
         for y in range(4):
@@ -139,7 +142,7 @@ def test_spatial_attention_equals_a_loop():
         torch.testing.assert_close(found[i], x[i] * gate)
 
 
-def test_atrous_equals_a_loop():
+def test_atrous_equals_a_loop(device):
     """Dilation 1 is an ordinary convolution, dilation 2 has one zero between its weights."""
     atrous, x = Atrous(2, 3, (1, 2)).double().eval(), features_of(1, 2, 6, 5)
     with torch.no_grad():
@@ -151,35 +154,35 @@ def test_atrous_equals_a_loop():
         y = conv_by_loop(y, conv.weight, dilation)
         mean, deviation = (v.view(3, 1, 1) for v in (norm.running_mean, (norm.running_var + norm.eps).sqrt()))
         y = torch.relu((y - mean) / deviation)
-    torch.testing.assert_close(atrous(x)[0], y)
+    torch.testing.assert_close(on(device, atrous)(x)[0], y)
 
 
-def test_atrous_sees_21_by_21_positions():
+def test_atrous_sees_21_by_21_positions(device):
     atrous = Atrous(1, 1).double().eval()
     for m in atrous:
         if isinstance(m, nn.Conv2d):
             nn.init.ones_(m.weight)
     x = torch.ones(1, 1, 31, 31, dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(atrous(x)[0, 0, 15, 15], x)
+    (gradient,) = torch.autograd.grad(on(device, atrous)(x)[0, 0, 15, 15], x)
     seen = gradient[0, 0].nonzero()
     assert (seen.amin(0).tolist(), seen.amax(0).tolist(), len(seen)) == ([5, 5], [25, 25], 21 * 21)
 
 
-def test_fum_golden_numbers():
+def test_fum_golden_numbers(device):
     """Context alone: vectors (1,0), (1,1), (0,2) with cosines 1 s 0 / s 1 s / 0 s 1, where s = .7071."""
     x = torch.tensor([[[[1.0, 1.0, 0.0]], [[0.0, 1.0, 2.0]]]])
     fum = FUM(2, channel_attention=False, spatial_attention=False, atrous=False)
     s = math.sqrt(0.5)
     first = [(1 + s) / (1 + s), (s + 1) / (1 + 2 * s), s / (1 + s)]
     second = [s / (1 + s), (1 + 2 * s) / (1 + 2 * s), (s + 2) / (1 + s)]
-    torch.testing.assert_close(fum(x), torch.tensor([[[first], [second]]]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(on(device, fum)(x), torch.tensor([[[first], [second]]]), atol=1e-4, rtol=0)
     assert not list(fum.parameters())
 
 
 @pytest.mark.parametrize("atrous", [True, False])
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("centred", [True, False])
-def test_fum_is_the_relation_applied_to_the_attended_input(atrous, residual, centred):
+def test_fum_is_the_relation_applied_to_the_attended_input(atrous, residual, centred, device):
     fum = FUM(8, reduction=2, atrous=atrous, residual=residual, centred=centred).double().eval()
     x = features_of(2, 8, 3, 4)
     attended = fum.spatial_attention(fum.channel_attention(x))
@@ -190,7 +193,7 @@ def test_fum_is_the_relation_applied_to_the_attended_input(atrous, residual, cen
         for m in range(12):
             mixed = sum(relation[i, m, k] * attended[i, :, k // 4, k % 4] for k in range(12))
             expected[i, :, m // 4, m % 4] += mixed
-    found = fum(x)
+    found = on(device, fum)(x)
     torch.testing.assert_close(found, expected)
     variables = [x, *fum.parameters()]
     weights = torch.rand_like(found)
@@ -224,9 +227,9 @@ def test_atrous_alone_begins_as_the_identity_and_learns():
     assert fum.atrous[0].weight.grad.abs().sum() > 0
 
 
-def test_every_parameter_of_the_whole_module_gets_a_gradient():
+def test_every_parameter_of_the_whole_module_gets_a_gradient(device):
     fum = FUM(16)
-    fum(torch.randn(2, 16, 5, 5)).square().sum().backward()
+    on(device, fum)(torch.randn(2, 16, 5, 5)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in fum.parameters())
     assert fum.atrous[0].weight.grad.abs().sum() > 0
 
@@ -259,10 +262,10 @@ def test_one_position_stays_itself():
     torch.testing.assert_close(fum(x), x, atol=1e-3, rtol=1e-3)
 
 
-def test_bfloat16_autocast_is_close():
+def test_bfloat16_autocast_is_close(device):
     fum, x = FUM(16).eval(), torch.randn(1, 16, 6, 6)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = fum(x)
+    with torch.autocast(device.type, torch.bfloat16):
+        found = on(device, fum)(x)
     torch.testing.assert_close(found.float(), fum(x), atol=0.05, rtol=0.05)
 
 

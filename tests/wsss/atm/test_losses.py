@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from moved import everywhere
 
 from camplug.errors import InputError
 from camplug.wsss.atm import background_planes, background_similarity_loss, merged_maps, similarity_loss
 from camplug.wsss.classifier.maps import normalized_maps
+
+_on_the_device = everywhere(
+    "background_planes", "background_similarity_loss", "merged_maps", "normalized_maps", "similarity_loss"
+)
 
 PRESENT = torch.tensor([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]])
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from moved import everywhere
 
 from camplug.errors import InputError
 from camplug.wsss.atm import belongs, merged_maps
 from camplug.wsss.classifier.maps import normalized_maps
+
+_on_the_device = everywhere("belongs", "merged_maps", "normalized_maps")
 
 BOTH = torch.tensor([[1, 1]])
 

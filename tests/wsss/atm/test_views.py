@@ -6,9 +6,12 @@ import warnings
 
 import pytest
 import torch
+from moved import everywhere
 
 from camplug.errors import InputError
 from camplug.wsss.atm import DECREASED, ENHANCED, GreyChange, adjusted, saturated, warn_if_saturated
+
+_on_the_device = everywhere("adjusted", "saturated", "warn_if_saturated")
 
 PRINTED = GreyChange(1.5, 300)
 

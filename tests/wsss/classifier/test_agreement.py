@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from moved import moved
 from torch import nn
 from trainable import net, scenes
 
@@ -55,17 +56,18 @@ def test_no_ramp_is_the_full_weight_from_the_first_step_on(name, ramp, steps):
     assert module.risen == 1
 
 
-def losses_of(module, step):
+def losses_of(module, step, device="cpu"):
     pictures = Pictures(scenes(), crop=48, sides=(48, 48))
     batch = Picture(*map(torch.stack, zip(*(pictures[0, i] for i in range(4)), strict=True)))
-    return at(module, step).losses(module.normalized(batch.pixels), batch, step)
+    batch = moved(batch, device)
+    return at(module.to(device), step).losses(module.normalized(batch.pixels), batch, step)
 
 
 @each_method
-def test_every_weight_but_the_classifications_rises(name):
+def test_every_weight_but_the_classifications_rises(name, device):
     module = training(name, ramp=1.0)
     module.steps = 8
-    full, half = (losses_of(module, step) for step in (8, 4))
+    full, half = (losses_of(module, step, device) for step in (8, 4))
     assert full["classification"][0] == half["classification"][0] == 1
     others = set(full) - {"classification"}
     assert others
@@ -90,14 +92,14 @@ def test_the_first_step_is_that_of_the_classification_alone(name, tmp_path):
 
 @each_method
 @pytest.mark.parametrize("dead", [True, False])
-def test_maps_of_nothing_are_told(name, dead):
+def test_maps_of_nothing_are_told(name, dead, device):
     module = training(name)
     with torch.no_grad():
         for parameter in module.network.parameters():
             if parameter.ndim > 1:
                 nn.init.constant_(parameter, 0.01)
         module.network.head.weight.fill_(-1.0 if dead else 1.0)
-    losses_of(module, 0)
+    losses_of(module, 0, device)
     at(module, epoch=3)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")

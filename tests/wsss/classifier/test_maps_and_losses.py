@@ -7,9 +7,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from moved import everywhere
 
 from camplug.errors import InputError
 from camplug.wsss.classifier import classification_loss, normalized_maps
+
+_on_the_device = everywhere("classification_loss", "normalized_maps")
 
 
 def test_maps_by_hand():

@@ -51,15 +51,16 @@ def alive(model):
 
 
 @pytest.mark.parametrize("name", POOLING)
-def test_a_head_that_pools_is_kept_with_its_logits(name):
+def test_a_head_that_pools_is_kept_with_its_logits(name, device):
     model = alive(POOLING[name]())
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    network = over(model, NAMES)
-    x = images(96)
+    network = over(model.to(device), NAMES)  # built where the model is
+    assert network.head.weight.device.type == device.type
+    x = images(96).to(device)
     with torch.no_grad():
         wanted, found = model(x), network(x)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()) + 1e-7)
-    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())  # left as it is
+    assert all(torch.equal(before[k], v.cpu()) for k, v in model.state_dict().items())  # left as it is
     # CAM of both is the same map
     ours = camplug.CAM(network, normalize=None).maps(x, [0, 2])
     theirs = camplug.CAM(model, normalize=None).maps(x, [0, 2])
@@ -67,10 +68,10 @@ def test_a_head_that_pools_is_kept_with_its_logits(name):
 
 
 @pytest.mark.parametrize("name", [*POOLING, *OTHERS])
-def test_any_network_takes_a_new_head(name):
+def test_any_network_takes_a_new_head(name, device):
     model = alive({**POOLING, **OTHERS}[name]())
-    network = over(model, [*NAMES, "d"])
-    x = images(96)
+    network = over(model, [*NAMES, "d"]).to(device)
+    x = images(96).to(device)
     maps = network.head(network.features(x))
     torch.testing.assert_close(network(x), maps.mean((2, 3)))
     assert maps.shape[:2] == (2, 4)
@@ -92,11 +93,11 @@ def test_a_transformers_patch_tokens_are_its_map():
     assert camplug.GradCAM(network).maps(x, [0, 1]).shape == (2, 64, 64)
 
 
-def test_output_stride():
-    coarse = over(alive(resnet()), NAMES)
-    fine = over(alive(resnet()), NAMES, output_stride=8)
+def test_output_stride(device):
+    coarse = over(alive(resnet()), NAMES).to(device)
+    fine = over(alive(resnet()), NAMES, output_stride=8).to(device)
     fine.load_state_dict(coarse.state_dict())
-    x = images(64)
+    x = images(64).to(device)
     assert coarse.features(x).shape[-1] == 2
     assert fine.features(x).shape[-1] == 8
     torch.testing.assert_close(fine.features(x)[..., ::4, ::4], coarse.features(x))
@@ -186,21 +187,22 @@ def test_deep_copies_stand_alone():
     assert isinstance(other, Classifier)
 
 
-def test_class_maps_have_no_bias_and_logits_have():
+def test_class_maps_have_no_bias_and_logits_have(device):
     network = over(Net(), NAMES)
     network.head.bias = nn.Parameter(torch.tensor([5.0, -2.0, 0.5]))
-    features = torch.randn(2, network.head.in_channels, 3, 3)
+    network.to(device)
+    features = torch.randn(2, network.head.in_channels, 3, 3).to(device)
     maps = network.class_maps(features)
     torch.testing.assert_close(maps + network.head.bias[:, None, None], network.head(features))
     torch.testing.assert_close(network.logits(maps), network.head(features).mean((2, 3)))
 
 
-def test_class_maps_of_half_precision_can_be_divided_by_a_small_number():
+def test_class_maps_of_half_precision_can_be_divided_by_a_small_number(device):
     """1 / eps overflows in half precision, and 0 times infinity is no number."""
-    network = over(Net(), NAMES)
-    features = torch.zeros(1, network.head.in_channels, 3, 3, requires_grad=True)
-    with torch.autocast("cpu", torch.float16):
+    network = over(Net(), NAMES).to(device)
+    features = torch.zeros(1, network.head.in_channels, 3, 3, device=device, requires_grad=True)
+    with torch.autocast(device.type, torch.float16):
         maps = network.class_maps(features)
     assert maps.dtype == torch.float32
-    normalized_maps(maps, torch.ones(1, 3)).sum().backward()
+    normalized_maps(maps, torch.ones(1, 3, device=device)).sum().backward()
     assert not features.grad.isnan().any()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lightning.pytorch import Callback
+from moved import without_waits
 from torch import nn
 from trainable import LEARNING, SPAN, Net, net, same, scenes, trained
 
@@ -14,6 +15,7 @@ import camplug
 from camplug.errors import InputError, ModelError
 from camplug.wsss.classifier import ClassifierTraining, Method, Pictures, load_classifier, over
 from camplug.wsss.classifier.files import save_classifier
+from camplug.wsss.classifier.pictures import Picture
 from camplug.wsss.train import fit
 
 
@@ -131,6 +133,27 @@ def test_mean_average_precision_is_over_classes_with_an_image():
     module.on_validation_epoch_end()
     wanted = sum(average_precision_score(present[:, c], logits[:, c]) for c in range(2)) / 2
     assert logged["val_map"] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_batch_of_small_logits_is_ranked_among_the_others(device, monkeypatch):
+    """Logits of one batch all in 0 to 1 are no probabilities, whatever torchmetrics thinks; nothing is waited for."""
+    from sklearn.metrics import average_precision_score
+
+    module, _ = parts()
+    batches = torch.tensor([[0.9, 0.2, 0.1]]), torch.tensor([[2.0, 0.3, -1.0]])
+    present = torch.tensor([[0.0, 1.0, 1.0]]), torch.tensor([[1.0, 1.0, 0.0]])
+    pixels, logged = torch.zeros(1, 3, 48, 48, dtype=torch.uint8).to(device), {}
+    module.to(device).all_gather = lambda x: x
+    module.log = lambda name, value, **_: logged.__setitem__(name, float(value))
+    found = iter([b.to(device) for b in batches])
+    monkeypatch.setattr(module, "_logits", lambda x: next(found))
+    shown = [Picture(pixels, y.to(device), torch.zeros(1, dtype=torch.int64)) for y in present]
+    with without_waits(device):
+        for i, batch in enumerate(shown):
+            module.validation_step(batch, i)
+    module.on_validation_epoch_end()
+    z, y = torch.cat(batches), torch.cat(present)
+    assert logged["val_map"] == pytest.approx(sum(average_precision_score(y[:, c], z[:, c]) for c in range(3)) / 3)
 
 
 def test_files(tmp_path):

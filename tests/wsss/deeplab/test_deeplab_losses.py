@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from moved import everywhere
 from PIL import Image
 
+from camplug.wsss.deeplab import losses
 from camplug.wsss.deeplab.losses import fused, multiscale_loss, pixel_counts, segmentation_loss, shrunk_labels
+
+_on_the_device = everywhere("fused", "multiscale_loss", "pixel_counts", "segmentation_loss", "shrunk_labels")
 
 
 @pytest.mark.parametrize("size", [(7, 5), (8, 8), (20, 3), (21, 41), (1, 1), (13, 29), (320, 321), (33, 16)])
@@ -28,9 +32,9 @@ def test_shrinking_differs_from_torch_nearest():
     assert F.interpolate(row[None].float(), (1, 2), mode="nearest").flatten().tolist() == [0, 2]
 
 
-def test_labels_of_the_same_size_stay():
+def test_labels_of_the_same_size_stay(device):
     labels = torch.tensor([[[0, 255]]], dtype=torch.uint8)
-    assert shrunk_labels(labels, (1, 2)) is labels
+    assert losses.shrunk_labels(there := labels.to(device), (1, 2)) is there
     assert shrunk_labels(labels, (1, 4)).dtype == torch.uint8
 
 

@@ -7,6 +7,7 @@ import timm
 import torch
 import torch.nn.functional as F
 import trainable
+from moved import on
 from torch import nn
 
 from camplug.errors import InputError, ModelError
@@ -49,39 +50,39 @@ def test_the_usual_rates():
     assert rates("large-fov", 256) == (1,)
 
 
-def test_aspp_is_the_sum_of_its_branches():
+def test_aspp_is_the_sum_of_its_branches(device):
     head = randomised(ASPP(5, 3, (1, 2, 4)))
     x = torch.randn(2, 5, 7, 6, dtype=torch.float64)
     assert [b.dilation for b in head.branches] == [(1, 1), (2, 2), (4, 4)]
     wanted = sum(slow_conv(x, branch) for branch in head.branches)
-    assert torch.allclose(head(x), wanted)
+    assert torch.allclose(on(device, head)(x), wanted)
     wanted = sum(branch(x) for branch in head.branches)
-    ours = torch.autograd.grad(head(x).square().sum(), [*head.parameters()])
+    ours = torch.autograd.grad(on(device, head)(x).square().sum(), [*head.parameters()])
     theirs = torch.autograd.grad(wanted.square().sum(), [*head.parameters()])
     assert all(torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_aspp_on_a_map_smaller_than_its_field():
+def test_aspp_on_a_map_smaller_than_its_field(device):
     head = randomised(ASPP(2, 2, (6, 12)))
     x = torch.randn(1, 2, 3, 2, dtype=torch.float64)
-    assert torch.allclose(head(x), sum(branch(x) for branch in head.branches))
+    assert torch.allclose(on(device, head)(x), sum(branch(x) for branch in head.branches))
 
 
-def test_large_fov_by_hand():
+def test_large_fov_by_hand(device):
     head = randomised(LargeFOV(4, 3, 6, (3,)))
     x = torch.randn(1, 4, 8, 8, dtype=torch.float64)
     hidden = slow_conv(x, head.wide).clamp(min=0)
     hidden = torch.einsum("nchw,dc->ndhw", hidden, head.deep.weight[:, :, 0, 0]) + head.deep.bias[:, None, None]
     wanted = torch.einsum("nchw,dc->ndhw", hidden.clamp(min=0), head.classifier.weight[:, :, 0, 0])
-    assert torch.allclose(head(x), wanted + head.classifier.bias[:, None, None])
+    assert torch.allclose(on(device, head)(x), wanted + head.classifier.bias[:, None, None])
 
 
 @pytest.mark.parametrize("head, rate", [(LargeFOV(2, 2, 4, (12,)), 12), (ASPP(2, 2, (6, 24)), 24)])
-def test_the_field_of_view_is_twice_the_rate_and_one(head, rate):
+def test_the_field_of_view_is_twice_the_rate_and_one(head, rate, device):
     x = torch.zeros(1, 2, 61, 61, dtype=torch.float64, requires_grad=True)
     for parameter in head.double().eval().parameters():
         nn.init.ones_(parameter)
-    (seen,) = torch.autograd.grad(head(x)[0, 0, 30, 30], x)
+    (seen,) = torch.autograd.grad(on(device, head)(x)[0, 0, 30, 30], x)
     rows = seen[0, 0].abs().sum(1).nonzero().flatten()
     assert (int(rows.min()), int(rows.max())) == (30 - rate, 30 + rate)
 
@@ -92,7 +93,7 @@ def norm(x, conv, bn):
     return (y * bn.weight[:, None, None] + bn.bias[:, None, None]).clamp(min=0)
 
 
-def test_v3_plus_by_hand():
+def test_v3_plus_by_hand(device):
     head = randomised(V3Plus(3, 2, 3, 4, (1, 2)))
     for module in head.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -108,7 +109,7 @@ def test_v3_plus_by_hand():
         for part in head.decoder:
             y = norm(y, *part[:2])
         wanted = torch.einsum("nchw,dc->ndhw", y, head.classifier.weight[:, :, 0, 0])
-        assert torch.allclose(head(x, low), wanted + head.classifier.bias[:, None, None])
+        assert torch.allclose(on(device, head)(x, low), wanted + head.classifier.bias[:, None, None])
 
 
 def test_pooling_trains_on_a_single_image_too():

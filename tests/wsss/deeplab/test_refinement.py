@@ -6,10 +6,13 @@ import math
 
 import pytest
 import torch
+from moved import everywhere
 from torch import tensor
 
 from camplug.errors import InputError
 from camplug.wsss.deeplab.refinement import activation_aware_loss, agreement
+
+_on_the_device = everywhere("activation_aware_loss", "agreement")
 
 
 def scene(n=4, planes=4, size=(5, 6)):
@@ -171,10 +174,10 @@ def test_extreme_logits_of_any_precision_stay_finite(dtype):
     assert logits.grad.abs().max().item() == pytest.approx((math.e - 1) / 128, rel=1e-2)
 
 
-def test_the_same_under_autocast():
+def test_the_same_under_autocast(device):
     logits, labels, saliency = scene()
     logits, saliency = logits.detach().bfloat16(), saliency.float()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         mixed = activation_aware_loss(logits, labels, saliency)
     torch.testing.assert_close(mixed, activation_aware_loss(logits.float(), labels, saliency))
 

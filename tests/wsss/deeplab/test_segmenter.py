@@ -5,8 +5,10 @@ from __future__ import annotations
 import labelled
 import numpy as np
 import pytest
+import simulated
 import torch
 import trainable
+from moved import everywhere
 from PIL import Image
 from torch import nn
 
@@ -16,6 +18,8 @@ from camplug.wsss.crf import PRESETS, DenseCRF, unary_from_scores
 from camplug.wsss.deeplab import DeepLabSettings, Segmenter, deeplab_over, make_predictions
 from camplug.wsss.deeplab.segmenter import read_off
 from camplug.wsss.pseudo import LabelFolder
+
+_on_the_device = everywhere("read_off")
 
 
 def network(stride=None, seed=0):
@@ -86,20 +90,23 @@ def softmax(logits):
 
 
 @pytest.mark.parametrize("stride", [None, 4])
-def test_one_view(stride):
+def test_one_view(stride, device):
     net, image = network(stride), photo()
+    wanted = softmax(by_hand(net, image, 1))
+    net.to(device)
     found = Segmenter(net).scores(image)
     assert (found.shape, found.dtype) == ((4, 37, 50), np.float32)
-    assert np.allclose(found, softmax(by_hand(net, image, 1)), atol=1e-5)
+    assert np.allclose(found, wanted, atol=1e-5)
     labels = Segmenter(net)(image)
     assert (labels.dtype, labels.shape) == (np.uint8, (37, 50))
     assert np.array_equal(labels, found.argmax(0))
     assert len(np.unique(labels)) > 1
 
 
-def test_views_are_fused_by_mean_or_maximum():
+def test_views_are_fused_by_mean_or_maximum(device):
     net, image = network(), photo(30, 41)
     views = [by_hand(net, image, s, m) for s in (0.5, 1, 1.5) for m in (False, True)]
+    net.to(device)
     mean = Segmenter(net, (0.5, 1, 1.5), flip=True).scores(image)
     assert np.allclose(mean, np.mean([softmax(v) for v in views], 0), atol=1e-5)
     largest = Segmenter(net, (0.5, 1, 1.5), flip=True, fuse="max").scores(image)
@@ -121,14 +128,14 @@ def test_a_long_side():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (9, 2), (48, 48)])
-def test_photographs_of_any_size(size):
-    scores = Segmenter(network(), (0.5, 1), flip=True).scores(photo(*size))
+def test_photographs_of_any_size(size, device):
+    scores = Segmenter(network().to(device), (0.5, 1), flip=True).scores(photo(*size))
     assert scores.shape == (4, *size)
     assert np.allclose(scores.sum(0), 1, atol=1e-5)
 
 
-def test_the_crf_sees_the_photograph_as_it_is_and_all_likely_classes():
-    net, image = network(), photo(24, 30)
+def test_the_crf_sees_the_photograph_as_it_is_and_all_likely_classes(device):
+    net, image = network().to(device), photo(24, 30)
     image[:, 15:] = 250  # uint8 of a normalised photograph would have wrapped around
     probabilities = Segmenter(net).scores(image)
     likely = probabilities.max((1, 2)) >= 0.01
@@ -165,9 +172,10 @@ def test_options_out_of_their_range(options, says):
         Segmenter(network(), **options)
 
 
-def test_given_classes_share_all_of_it():
+def test_given_classes_share_all_of_it(device):
     """The conditional probabilities, given that no other class is there; the CRF starts from them."""
     net, image = network(), photo()
+    net.to(device)
     whole = Segmenter(net, (0.75, 1), flip=True).scores(image)
     found = Segmenter(net, (0.75, 1), flip=True).scores(image, (2,))
     assert np.allclose(found[3], whole[3] / (whole[0] + whole[3]), atol=1e-6)
@@ -180,6 +188,17 @@ def test_given_classes_share_all_of_it():
     assert np.allclose(refined[[0, 3]], DenseCRF(image, PRESETS["irn"]).refine(conditional), atol=1e-5)
     with pytest.raises(InputError, match=r"classes=\[1, 3\]; the network has 3, counted from 0."):
         Segmenter(net).scores(image, (1, 3))
+
+
+def test_labels_alone_leave_the_device(device):
+    """One wait per photograph, for its labels, however many views and classes there are."""
+    if device.type != simulated.NAME:
+        pytest.skip("waits are counted on the simulated device: pytest --device simulated")
+    segmenter, image = Segmenter(network().to(device), (0.5, 1, 1.5), flip=True), photo()
+    segmenter(image, (0, 2))  # constants are made once
+    with simulated.count_waits() as waits:
+        segmenter(image, (0, 2))
+    assert waits.total() == 1
 
 
 def test_what_is_no_photograph():
@@ -217,8 +236,8 @@ def test_predictions_go_on_and_pass_broken_images(tmp_path):
             assert np.array_equal(np.asarray(picture), segmenter(np.asarray(photos(i))))
 
 
-def test_predictions_for_given_labels(tmp_path):
-    data, segmenter = labelled.scenes(3), Segmenter(network())
+def test_predictions_for_given_labels(tmp_path, device):
+    data, segmenter = labelled.scenes(3), Segmenter(network().to(device))
     folder = LabelFolder(tmp_path)
     folder.prepare({})
     assert make_predictions(segmenter, data, folder, labelled=True).made == 3

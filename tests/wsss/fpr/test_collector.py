@@ -7,11 +7,22 @@ import random
 
 import pytest
 import torch
+from moved import moved, without_waits
 
 from camplug.errors import InputError
 from camplug.wsss.fpr import Collector, centroids, class_masks, group_of
 
 C, D = 4, 6
+
+
+@pytest.fixture(autouse=True)
+def _on_the_device(monkeypatch, device):
+    add = Collector.add
+
+    def there(self, features, maps, present, images):
+        add(self, *moved((features, maps), device), present, images)
+
+    monkeypatch.setattr(Collector, "add", there)
 
 
 def data(n=60, size=(3, 5)):
@@ -120,6 +131,17 @@ def test_nothing_seen_and_nothing_lit():
     assert whole.bytes > 0
 
 
+def test_a_device_is_waited_for_once_for_many_images(device):
+    features, maps, present = data(32)
+    parts, pool = (*moved((features, maps), device), present), Collector(C)
+    for start in (0, 16):
+        with without_waits(device):
+            for i in range(start, start + 15):
+                pool.add(*(x[i : i + 1] for x in parts), [i])
+        pool.add(*(x[start + 15 : start + 16] for x in parts), [start + 15])
+    assert same(pool.prototypes(), collected(parts, list(range(32))).prototypes())
+
+
 def test_no_negatives_wanted():
     assert [len(x) for x in collected(data(), [0, 1, 2], negatives=0).prototypes().negative] == [0] * C
 
@@ -173,8 +195,8 @@ def test_batches_refused():
     pool = Collector(C)
     with pytest.raises(InputError, match=r"of 1 images do not fit; give \[N,D,h,w\], \[N,4,h,w\] and \[N,4\]"):
         pool.add(features, maps, present, [0])
-    with pytest.raises(InputError, match=r"the features or class maps of image 9 are not finite"):
-        pool.add(features, maps / 0, present, [9, 8])
+    with pytest.raises(InputError, match=r"the features or class maps of image 1 are not finite"):
+        collected((features, maps / 0, present), [1, 0]).state()  # of a GPU they are looked at only here
     pool.add(features, maps, present, [0, 1])
     with pytest.raises(InputError, match="features with 3 channels after 6; take them from one layer"):
         pool.add(features[:, :3], maps, present, [0, 1])

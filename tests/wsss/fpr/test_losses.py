@@ -6,9 +6,12 @@ import math
 
 import pytest
 import torch
+from moved import everywhere
 
 from camplug.errors import InputError
 from camplug.wsss.fpr import Prototypes, distances, region_contrast_loss
+
+_on_the_device = everywhere("distances", "region_contrast_loss")
 
 
 def made(positive, negative, usable=None):
@@ -153,10 +156,10 @@ def test_nothing_to_compare_gives_0_with_a_graph(case):
     assert not gradient.any()
 
 
-def test_half_precision_and_autocast():
+def test_half_precision_and_autocast(device):
     features, maps, present, prototypes = scene()
     expected = region_contrast_loss(features, maps, present, prototypes)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         found = region_contrast_loss(features.float(), maps.float(), present, prototypes)
     assert found.loss.dtype == torch.float32
     assert float(found.loss.detach()) == pytest.approx(float(expected.loss.detach()), rel=1e-5)

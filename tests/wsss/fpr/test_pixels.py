@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from moved import everywhere
 
 from camplug.errors import InputError
 from camplug.wsss.fpr import Prototypes, false_positive_pixels, pixel_rectification_loss
+
+_on_the_device = everywhere("false_positive_pixels", "pixel_rectification_loss")
 
 
 def made(positive, negative, usable):
@@ -120,9 +123,9 @@ def test_nothing_found_gives_0_with_a_graph(case):
     assert not gradient.any()
 
 
-def test_half_precision_and_autocast():
+def test_half_precision_and_autocast(device):
     features, maps = row(3, 2, 1, 6).bfloat16(), torch.ones(1, 1, 1, 4, dtype=torch.bfloat16)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         found = pixel_rectification_loss(features, maps, torch.ones(1, 1), made([points(0, 10)], [points(4)], [[True]]))
     assert found.loss.dtype == torch.float32
     assert (float(found.loss.detach()), int(found.pixels)) == (1, 2)

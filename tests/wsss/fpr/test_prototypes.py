@@ -8,9 +8,12 @@ import warnings
 
 import pytest
 import torch
+from moved import everywhere
 
 from camplug.errors import InputError
 from camplug.wsss.fpr import Prototypes, centroids
+
+_on_the_device = everywhere("centroids")
 
 
 def some():
@@ -54,9 +57,9 @@ def test_centroids_equal_a_fit_with_the_authors_settings():
     assert not torch.equal(centroids(points), centroids(points, seed=1))
 
 
-def test_prototypes_survive_a_checkpoint():
+def test_prototypes_survive_a_checkpoint(device):
     one, file = some(), io.BytesIO()
-    torch.save(one.state_dict(), file)
+    torch.save(one.to(device).state_dict(), file)
     file.seek(0)
     other = Prototypes.from_state(torch.load(file, weights_only=True))
     for part in ("positive", "negative", "usable"):
@@ -64,9 +67,25 @@ def test_prototypes_survive_a_checkpoint():
             assert torch.equal(x, y)
 
 
-def test_prototypes_move():
+def test_prototypes_move(device):
+    there = some().to(device)
+    assert {x.device.type for part in (there.positive, there.negative, there.usable) for x in part} == {device.type}
     moved = some().to("meta")
     assert {x.device.type for part in (moved.positive, moved.negative, moved.usable) for x in part} == {"meta"}
+
+
+def test_prototypes_side_by_side(device):
+    """Class 1 has no positive ones, class 0 one negative less; the second class's first negative is not usable."""
+    one = some()
+    there = one.to(device)
+    centre, negative, which = (x.cpu() for x in there.padded)
+    torch.testing.assert_close(centre, torch.stack([one.positive[0].mean(0), torch.zeros(2)]))
+    assert torch.equal(negative, torch.stack([torch.cat([one.negative[0], torch.zeros(1, 2)]), one.negative[1]]))
+    assert which.tolist() == [[True, False], [True, True]]
+    assert [x.tolist() for x in there.rivals] == [one.negative[0].tolist(), one.negative[1][1:].tolist()]
+    nothing = Prototypes([torch.zeros(0, 5)] * 2, [torch.zeros(0, 3)] * 2, [torch.zeros(0).bool()] * 2)
+    assert [tuple(x.shape) for x in nothing.padded] == [(2, 0), (2, 0, 0), (2, 0)]
+    assert nothing.rivals == [None, None]
 
 
 def test_scikit_learn_is_asked_for(monkeypatch):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from moved import everywhere
 
 from camplug.errors import InputError
 from camplug.wsss.fpr import class_masks, masked_mean
+
+_on_the_device = everywhere("class_masks", "masked_mean")
 
 
 def test_mask_golden_numbers():
@@ -47,9 +50,9 @@ def test_masked_mean_equals_a_loop():
     assert torch.allclose(one, other)
 
 
-def test_masked_mean_is_precise_in_autocast_and_from_half_precision():
+def test_masked_mean_is_precise_in_autocast_and_from_half_precision(device):
     features = torch.full((1, 1, 64, 64), 100.0, dtype=torch.float16)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         found = masked_mean(features, torch.ones(1, 64, 64, dtype=torch.bool))
     assert found.dtype == torch.float32
     assert float(found) == 100

@@ -6,9 +6,12 @@ import math
 
 import pytest
 import torch
+from moved import everywhere
 
 from camplug.errors import InputError
 from camplug.wsss.rpnet import foreground_probability, region_similarity
+
+_on_the_device = everywhere("foreground_probability", "region_similarity")
 
 
 def slow_cosine(a, b):
@@ -225,9 +228,9 @@ def test_an_image_without_a_region_learns_from_its_partner():
     assert found.tolist() == pytest.approx([1.3, 1.3 * math.sqrt(0.1)], abs=3e-5)
 
 
-def test_autocast_changes_nothing():
+def test_autocast_changes_nothing(device):
     blocks = [b.detach().float() for b in random_blocks(2)]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         found = foreground_probability(blocks, drop=False)
     assert found.dtype == torch.float32
     assert torch.equal(found, foreground_probability(blocks, drop=False))

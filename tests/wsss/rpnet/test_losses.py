@@ -6,9 +6,12 @@ import math
 
 import pytest
 import torch
+from moved import everywhere
 
 from camplug.errors import InputError
 from camplug.wsss.rpnet import averaged_maps, self_supervised_loss
+
+_on_the_device = everywhere("averaged_maps", "self_supervised_loss")
 
 
 def slow_shares(maps, present):

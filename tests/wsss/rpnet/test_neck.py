@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from moved import everywhere, on
 
 from camplug.errors import InputError
 from camplug.wsss.rpnet import NonLocal, RegionNeck, nonlocal_mean
+
+_on_the_device = everywhere("nonlocal_mean")
 
 
 def slow_mean(theta, phi, g):
@@ -36,10 +39,10 @@ def test_mean_golden():
     assert nonlocal_mean(row, row, row).flatten().tolist() == [2.5, 5.0]
 
 
-def test_block_equals_the_whole_matrix_in_value_and_gradient():
+def test_block_equals_the_whole_matrix_in_value_and_gradient(device):
     block = trained(NonLocal(6, 4)).train()
     x = torch.randn(2, 6, 3, 5, dtype=torch.float64, requires_grad=True)
-    fast, slow = block(x), slow_block(block, x)
+    fast, slow = on(device, block)(x), slow_block(block, x)
     torch.testing.assert_close(fast, slow)
     weights = torch.randn_like(slow)
     wanted = [x, *block.parameters()]
@@ -65,22 +68,22 @@ def test_a_grid_whose_matrix_would_not_fit():
     assert nonlocal_mean(part, part, part).unique().tolist() == [1.0]
 
 
-def test_half_precision_does_not_overflow_in_between():
+def test_half_precision_does_not_overflow_in_between(device):
     part = torch.full((1, 1, 10, 10), 300.0).half()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         found = nonlocal_mean(part, part, part)
     assert found.unique().tolist() == [300.0**3]
-    with torch.autocast("cpu", torch.bfloat16):
-        assert NonLocal(4)(torch.randn(2, 4, 3, 3)).isfinite().all()
+    with torch.autocast(device.type, torch.bfloat16):
+        assert on(device, NonLocal(4))(torch.randn(2, 4, 3, 3)).isfinite().all()
 
 
-def test_neck_is_reduction_then_context():
+def test_neck_is_reduction_then_context(device):
     neck = RegionNeck(5, 4)
     x = torch.randn(2, 5, 3, 3)
     slow = torch.einsum("oc,ncyx->noyx", neck.reduce.weight[:, :, 0, 0], x)
     torch.testing.assert_close(neck.reduced(x), slow)
     assert neck.reduced(x).min() < 0
-    torch.testing.assert_close(neck(x), slow)  # the context is the identity yet
+    torch.testing.assert_close(on(device, neck)(x), slow)  # the context is the identity yet
     trained(neck).eval()
     y = neck.reduced(x.double())
     torch.testing.assert_close(neck(x.double()), neck.context(y))

@@ -6,9 +6,12 @@ import math
 
 import pytest
 import torch
+from moved import everywhere
 
 from camplug.errors import InputError
 from camplug.wsss.rpnet import smoothed
+
+_on_the_device = everywhere("smoothed")
 
 
 def slow_smoothed(maps, sigma, window, border):

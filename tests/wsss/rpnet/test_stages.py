@@ -109,17 +109,19 @@ def test_at_a_finer_output_stride():
 
 @pytest.mark.parametrize("stride", [None, 8])
 @pytest.mark.parametrize("build", [lite, resnet])
-def test_a_step_learns(build, stride):
+def test_a_step_learns(build, stride, device):
     method = RPNet(width=4, stages="last,8,16", scales=(1.0, 0.5))
     network = over(build(), CLASSES, neck=method.neck(), output_stride=stride)
     pictures = Pictures(Scenes(4, (64, 64), classes=2), crop=64, sides=(64, 64))
     module = method.module(network, LEARNING, pictures).train()
     module.log = module.log_dict = lambda *args, **options: None
     items = [method.items(pictures)[0, n] for n in range(2)]
-    module.training_step(type(items[0])(*(torch.stack(p) for p in zip(*items, strict=True))), 0).backward()
+    module.to(device)
+    batch = type(items[0])(*(torch.stack(p).to(device) for p in zip(*items, strict=True)))
+    module.training_step(batch, 0).backward()
     assert all(torch.isfinite(p.grad).all() for p in module.parameters())
     with torch.no_grad():
-        size = network.eval().features(torch.zeros(1, 3, 64, 64)).shape[2:]
+        size = network.eval().features(torch.zeros(1, 3, 64, 64, device=device)).shape[2:]
     assert size == ((2, 2) if stride is None else (8, 8))
 
 

@@ -27,13 +27,13 @@ def test_what_is_filled_up_repeats_the_edge():
     assert torch.equal(filled(whole), whole)
 
 
-def test_maps_are_those_of_the_layers():
-    model = tiny()
+def test_maps_are_those_of_the_layers(device):
+    model = tiny().to(device)
     backbone = Backbone(model, ["three", "one.0", "two", "one"])
     assert backbone.names == ["one.0", "one", "two", "three"]
     assert backbone.channels == [8, 8, 16, 16]
     assert backbone.strides == [2, 4, 8, 16]
-    x = torch.randn(2, 3, 64, 96)
+    x = torch.randn(2, 3, 64, 96).to(device)
     maps = backbone(x)
     first = model.one[0](x)
     expected = [first, model.one[1](first)]
@@ -49,9 +49,9 @@ def test_stages_are_the_default():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 1), (50, 37), (32, 64), (95, 97)])
-def test_any_size(size):
+def test_any_size(size, device):
     backbone = Backbone(tiny())
-    x = torch.randn(1, 3, *size)
+    x = torch.randn(1, 3, *size).to(device)  # the model follows
     maps = backbone(x)
     whole = backbone(filled(x))
     for made, wanted, stride in zip(maps, whole, backbone.strides, strict=True):
@@ -86,24 +86,25 @@ def test_it_is_no_part_of_a_network():
     assert not Network().state_dict()
 
 
-def test_normalised():
-    pixels = torch.tensor([0, 128, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 5)
+def test_normalised(device):
+    pixels = torch.tensor([0, 128, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 5).to(device)
     made = Backbone(tiny()).normalized(pixels)
     assert made.shape == (2, 3, 4, 5)
-    np.testing.assert_allclose(made[0, :, 0, 0], [-2, (128 / 255 - 0.5) / 0.25, 2], atol=1e-6)
+    np.testing.assert_allclose(made[0, :, 0, 0].cpu(), [-2, (128 / 255 - 0.5) / 0.25, 2], atol=1e-6)
     own = Backbone(tiny(), preprocess=Preprocess(mean=(0, 0, 0), std=(1, 0.5, 2)))
-    np.testing.assert_allclose(own.normalized(pixels)[0, :, 0, 0], [0, 256 / 255, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(own.normalized(pixels)[0, :, 0, 0].cpu(), [0, 256 / 255, 0.5], rtol=1e-6)
 
 
-def test_half_precision():
+def test_half_precision(device):
     backbone = Backbone(tiny().to(torch.bfloat16))
-    maps = backbone(torch.randn(1, 3, 32, 32))
+    maps = backbone(torch.randn(1, 3, 32, 32).to(device))
     assert {m.dtype for m in maps} == {torch.float32}
 
 
-def test_fingerprints_tell_weights_apart():
+def test_fingerprints_tell_weights_apart(device):
     same, model = Backbone(tiny()).fingerprint(), tiny()
     assert len(same) == 16
+    assert Backbone(tiny().to(device)).fingerprint() == same  # wherever they are
     assert Backbone(model).fingerprint() == same
     assert Backbone(model, "one").fingerprint() == same  # of the model, not of the layers
     assert Backbone(tiny(seed=4)).fingerprint() != same

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from heads import tiny
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ProgressBar
 
 from camplug.errors import InputError, ModelError
 from camplug.wsss.data import Scenes
 from camplug.wsss.irn.module import IRN, IRNSettings
 from camplug.wsss.train import Backbone, LabelCrops, Schedule, fit
+from camplug.wsss.train.backbone import normalized
 
 SCENES = Scenes(6, (48, 48))
 SETTINGS = IRNSettings(radius=3, width=16, schedule=Schedule(lr=0.02, momentum=0.9))
@@ -160,6 +165,62 @@ def test_what_is_refused(tmp_path):
         trained(tmp_path / "a")
     with pytest.raises(ModelError, match=r"the loss at step . is nan; a lower learning rate"):
         trained(tmp_path / "b", settings=IRNSettings(radius=3, width=16, schedule=Schedule(lr=1e30)))
+
+
+class Noted(Callback):
+    """What Lightning was told to do."""
+
+    def on_fit_start(self, trainer, module):
+        self.precision = trainer.precision
+        self.pinned = trainer.fit_loop._data_source.instance.pin_memory
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_precision_and_pinned_memory_are_of_a_gpu_alone(tmp_path, device, amp):
+    if device.type == "simulated":
+        pytest.skip("Lightning does not know this device")
+    on_cuda, noted = device.type == "cuda", Noted()
+    irn, crops = parts()
+    fit(irn, crops, tmp_path, epochs=1, batch=2, device=str(device), progress=False, callbacks=(noted,), amp=amp)
+    half = "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    assert noted.precision == (half if amp and on_cuda else "32-true")
+    assert noted.pinned is on_cuda
+
+
+@pytest.mark.parametrize("device, number", [("cuda", ""), ("cuda:1", "1"), ("auto", ""), ("gpu", "")])
+@pytest.mark.parametrize("bf16", [True, False])
+def test_what_a_gpu_would_be_given(tmp_path, monkeypatch, device, number, bf16):
+    """Lightning is asked for no device here; what it would be asked for is looked at."""
+    given = {}
+
+    class Asked(Exception):
+        pass
+
+    def trainer(**options):
+        given.update(options)
+        raise Asked
+
+    monkeypatch.setattr("lightning.pytorch.Trainer", trainer)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device", lambda number: asked.append(number) or nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    irn, crops = parts()
+    with pytest.raises(Asked):
+        fit(irn, crops, tmp_path, epochs=1, batch=2, device=device, amp=True)
+    assert given["precision"] == ("bf16-mixed" if bf16 else "16-mixed")
+    assert asked == [1 if number else None]
+    assert given["devices"] == ([1] if number else 1)
+    (bar,) = [c for c in given["callbacks"] if isinstance(c, ProgressBar)]
+    assert bar.refresh_rate == 10
+
+
+def test_workers_are_given_no_model(tmp_path):
+    """A crop is normalised by plain numbers: what is sent to a worker holds no weight, wherever the model lies."""
+    data = SCENES
+    crops = LabelCrops(data, data.mask, partial(normalized, mean=(0.5,) * 3, std=(0.25,) * 3), crop=32)
+    assert len(pickle.dumps(crops.normalized)) < 500
+    assert torch.equal(crops[0, 1].image, LabelCrops(data, data.mask, Backbone(tiny()).normalized, crop=32)[0, 1].image)
 
 
 def test_the_last_images_are_left_out(tmp_path):

@@ -34,10 +34,10 @@ def an_affinitynet():
     return AffinityNet(Backbone(tiny()), PSASettings(radius=4, width=112)).eval()
 
 
-def test_irn_comes_back(tmp_path):
-    irn = an_irn()
+def test_irn_comes_back(tmp_path, device):
+    irn = an_irn().to(device)
     save_irn(tmp_path / "irn.pt", irn, MADE_WITH)
-    back = load_irn(tmp_path / "irn.pt", tiny())
+    back = load_irn(tmp_path / "irn.pt", tiny().to(device))
     assert back.settings == irn.settings
     assert not back.training
     assert torch.equal(irn.boundaries(PHOTO), back.boundaries(PHOTO))

@@ -26,9 +26,9 @@ def test_rates():
     assert Schedule().rate(9, 5) == 0  # beyond the end
 
 
-def trained(schedule, factor=1.0, steps=3):
+def trained(schedule, factor=1.0, steps=3, device="cpu"):
     """One weight w under the loss w**2 / 2, so that its gradient is w; the weight after each step."""
-    module = nn.Linear(1, 1, bias=False)
+    module = nn.Linear(1, 1, bias=False, device=device)
     with torch.no_grad():
         module.weight.fill_(1.0)
     made = schedule.optimizers([(module, factor)], steps)
@@ -44,14 +44,14 @@ def trained(schedule, factor=1.0, steps=3):
 
 
 @pytest.mark.parametrize("momentum,decay,factor", [(0, 0, 1), (0, 0.1, 1), (0.9, 0, 1), (0.5, 0.2, 10)])
-def test_sgd_by_hand(momentum, decay, factor):
+def test_sgd_by_hand(momentum, decay, factor, device):
     w, speed, expected = 1.0, 0.0, []
     for step in range(3):
         speed = momentum * speed + w + decay * w
         w -= 0.05 * factor * (1 - step / 3) ** 0.9 * speed
         expected.append(w)
     schedule = Schedule(lr=0.05, momentum=momentum, weight_decay=decay)
-    assert trained(schedule, factor) == pytest.approx(expected, rel=1e-5)
+    assert trained(schedule, factor, device=device) == pytest.approx(expected, rel=1e-5)
 
 
 def test_momentum_is_zero_unless_asked_for_and_decay_is_no_momentum():

@@ -1,0 +1,25 @@
+"""What `fit` has Lightning do besides the training itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from camplug.wsss.train.finite import FiniteLosses
+
+
+class ChecksLosses(Callback):
+    """Looks at a module's losses at the end of every epoch, before it is validated and kept.
+
+    A module has them as its attribute `finite`; one without looks at its losses itself.
+    """
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        losses = getattr(pl_module, "finite", None)
+        if isinstance(losses, FiniteLosses) and trainer.is_last_batch:
+            losses.check()
