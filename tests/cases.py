@@ -13,9 +13,12 @@ from typing import Any
 
 import awkward
 import pytest
+import simulated
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+import camplug
 
 CLASS = 3
 
@@ -24,7 +27,8 @@ CLASS = 3
 class Case:
     model: Any  # () -> module
     twin: Any = None  # module -> the plain module that the reference runs
-    under: Any = contextlib.nullcontext
+    finish: Any = None  # (module, x) -> module: what is done once both are on their device, in their number format
+    under: Any = lambda device: contextlib.nullcontext()
     dtype: torch.dtype = torch.float64
     shape: tuple[int, ...] = (2, 3, 12, 12)
     tolerance: float = 1e-9
@@ -46,39 +50,51 @@ def half_frozen(model):
 
 
 def compiled(backend):
-    def make():
+    def finish(model, x):
         if backend == "inductor" and not (shutil.which("g++") or shutil.which("clang++")):
             pytest.skip("inductor needs a C++ compiler")
         torch.compiler.reset()
-        model = torch.compile(awkward.FeatureModule().double().eval(), backend=backend)
-        model(torch.randn(2, 3, 12, 12).double())  # warmed up
-        return model
+        return warmed_up(torch.compile(model, backend=backend), x)
 
-    return make
+    return finish
 
 
-def compiled_in_place():
-    model = awkward.FeatureModule().double().eval()
+def compiled_in_place(model, x):
     model.compile(backend="eager")
-    model(torch.randn(2, 3, 12, 12).double())
-    return model
+    return warmed_up(model, x)
 
 
-def compiled_inside():
+def compiled_inside(model, x):
     torch.compiler.reset()
-    model = awkward.Wrapped(awkward.FeatureModule().double().eval(), lambda y: y)
     model.inner = torch.compile(model.inner, backend="eager")
-    model(torch.randn(2, 3, 12, 12).double())
+    return warmed_up(model, x)
+
+
+def warmed_up(model, x):
+    model(x)
     return model
+
+
+def parallel(model, x):
+    return nn.DataParallel(model).to(x.device)  # it would take a model of the CPU to a GPU that is there
 
 
 def inner(model):
     return model.inner
 
 
+def wrapped_plainly():
+    return awkward.Wrapped(awkward.FeatureModule(), lambda y: y)
+
+
 def made_in_inference_mode(x):
     with torch.inference_mode():
         return x.clone()
+
+
+def autocast(device, dtype=torch.bfloat16):
+    """The device's own autocast."""
+    return torch.autocast(device.type, dtype)
 
 
 CASES = {
@@ -88,8 +104,8 @@ CASES = {
     "not square": Case(awkward.FeatureModule, shape=(2, 3, 9, 22)),
     "frozen": Case(lambda: frozen(awkward.FeatureModule())),
     "backbone frozen": Case(lambda: half_frozen(awkward.FeatureModule())),
-    "no_grad": Case(awkward.FeatureModule, under=torch.no_grad),
-    "inference_mode": Case(awkward.FeatureModule, under=torch.inference_mode),
+    "no_grad": Case(awkward.FeatureModule, under=lambda device: torch.no_grad()),
+    "inference_mode": Case(awkward.FeatureModule, under=lambda device: torch.inference_mode()),
     "input needs grad": Case(awkward.FeatureModule, prepare=lambda x: x.requires_grad_()),
     "inference-mode input": Case(awkward.FeatureModule, prepare=made_in_inference_mode),
     "train mode": Case(lambda: awkward.FeatureModule().train()),
@@ -97,12 +113,7 @@ CASES = {
     "float32": Case(awkward.FeatureModule, dtype=torch.float32, tolerance=1e-3),
     "bf16": Case(awkward.FeatureModule, dtype=torch.bfloat16, tolerance=0.12),
     "fp16": Case(awkward.FeatureModule, dtype=torch.float16, tolerance=0.03),
-    "autocast": Case(
-        awkward.FeatureModule,
-        dtype=torch.float32,
-        under=lambda: torch.autocast("cpu", torch.bfloat16),
-        tolerance=0.12,
-    ),
+    "autocast": Case(awkward.FeatureModule, dtype=torch.float32, under=autocast, tolerance=0.12),
     "tuple output": Case(lambda: awkward.Wrapped(awkward.FeatureModule(), lambda y: (y, y * 2)), twin=inner),
     "dict output": Case(lambda: awkward.Wrapped(awkward.FeatureModule(), lambda y: {"logits": y}), twin=inner),
     "object output": Case(lambda: awkward.Wrapped(awkward.FeatureModule(), awkward.Output), twin=inner),
@@ -120,38 +131,58 @@ CASES = {
     "no_grad inside": Case(
         awkward.NoGradInside, twin=lambda m: twin_of(m, awkward.FeatureModule), layers=["conv2", "act"]
     ),
-    "compiled, eager": Case(compiled("eager"), twin=lambda m: m._orig_mod),
-    "compiled, aot_eager": Case(compiled("aot_eager"), twin=lambda m: m._orig_mod),
-    "compiled, inductor": Case(compiled("inductor"), twin=lambda m: m._orig_mod),
-    "compiled in place": Case(compiled_in_place, twin=lambda m: twin_of(m, awkward.FeatureModule)),
-    "compiled inside": Case(compiled_inside, twin=lambda m: m.inner._orig_mod),
+    "compiled, eager": Case(awkward.FeatureModule, finish=compiled("eager"), twin=lambda m: m._orig_mod),
+    "compiled, aot_eager": Case(awkward.FeatureModule, finish=compiled("aot_eager"), twin=lambda m: m._orig_mod),
+    "compiled, inductor": Case(awkward.FeatureModule, finish=compiled("inductor"), twin=lambda m: m._orig_mod),
+    "compiled in place": Case(
+        awkward.FeatureModule, finish=compiled_in_place, twin=lambda m: twin_of(m, awkward.FeatureModule)
+    ),
+    "compiled inside": Case(wrapped_plainly, finish=compiled_inside, twin=lambda m: m.inner._orig_mod),
     "fx": Case(lambda: torch.fx.symbolic_trace(awkward.FeatureModule().eval())),
-    "DataParallel": Case(lambda: nn.DataParallel(awkward.FeatureModule()), twin=lambda m: m.module),
+    "DataParallel": Case(awkward.FeatureModule, finish=parallel, twin=lambda m: m.module),
     "channels_last": Case(
         lambda: awkward.FeatureModule().to(memory_format=torch.channels_last),
         prepare=lambda x: x.contiguous(memory_format=torch.channels_last),
     ),
 }  # fmt: skip
 
+WRAPPERS = {  # a line for `camplug.create` around any method
+    "multiview": "MultiView({}, (1.0, 1.5))",
+    "iterativeerasing": "IterativeErasing({}, max_iter=3)",
+    "splitunite": "SplitUnite({}, smallest=4, zoom=1.5)",
+    "classconditional": "ClassConditional({}, split={{'smallest': 4}}, erase={{'max_iter': 2}})",
+    "compete": "Compete({}, judge=CAM)",
+    "dense": "Dense({}, 1)",
+}
+
+
+def explainers(inner):
+    """Every method, and every wrapper around `inner`, by a short name."""
+    return {**{name: name for name in camplug.list_methods()}, **{k: w.format(inner) for k, w in WRAPPERS.items()}}
+
+
 SLOW = {"compiled, inductor", "compiled, aot_eager"}
 
 
 def twin_of(model, kind):
-    other = kind().to(next(model.parameters()).dtype).eval()
+    like = next(model.parameters())
+    other = kind().to(like.device, like.dtype).eval()
     other.load_state_dict(model.state_dict())
     return other
 
 
-def built(name):
-    """A case's model and input."""
+def built(name, device):
+    """A case's model and input on a device, made of the same numbers on all of them."""
     case = CASES[name]
+    if name.startswith("compiled") and device.type == simulated.NAME:
+        pytest.skip("torch.compile would trace the simulation itself, which runs in Python")
     torch.manual_seed(4)
-    model = case.model()
-    if case.dtype is not None and not name.startswith("compiled"):
-        model = model.to(case.dtype)
+    model = case.model().to(device, case.dtype)
     if name not in ("train mode", "eval does nothing"):
         model.eval()
-    x = torch.randn(case.shape).to(case.dtype)
+    x = torch.randn(case.shape).to(device, case.dtype)
+    if case.finish:
+        model = case.finish(model, x)
     return model, case.prepare(x) if case.prepare else x
 
 
@@ -164,8 +195,13 @@ def state_of(model, x):
         "values": [t.detach().clone() for t in model.state_dict().values()],
         "x": (x.requires_grad, x.grad is None, x.detach().clone()),
         "hooks": hooks(model),
-        "rng": torch.get_rng_state(),
+        "rng": random_state(),
     }
+
+
+def random_state():
+    """The random state of the CPU and, where CUDA is in use, of every CUDA device."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]
 
 
 def hooks(model):
@@ -187,7 +223,7 @@ def assert_same(before, after):
             assert was[:2] == now[:2]
             assert torch.equal(was[2], now[2])
         elif key == "rng":
-            assert torch.equal(was, now), "the random state moved"
+            assert all(torch.equal(a, b) for a, b in zip(was, now, strict=True)), "the random state moved"
         else:
             assert was == now, key
     assert after["hooks"] == 0

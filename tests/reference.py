@@ -1,7 +1,8 @@
 """An independent slow reference: textbook hooks, one image, one class, the formulas written out in loops.
 
-Nothing of camplug is used here. A hook clones the layer's output, keeps the clone's gradient and hands another clone
-on, so that no in-place operation can reach it; one full backward pass; plain sums over channels.
+Nothing of camplug is used here, and no GPU: whatever it is given, it computes on the CPU in float64. A hook clones the
+layer's output, keeps the clone's gradient and hands another clone on, so that no in-place operation can reach it; one
+full backward pass; plain sums over channels.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 
 def record(model, layers, x, score):
     """[(activation, gradient)] of every call of the named layers, in call order, for one image."""
-    model = copy.deepcopy(model).double().eval()
+    model = copy.deepcopy(model).to("cpu", torch.float64).eval()
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     modules = dict(model.named_modules())
@@ -29,7 +30,7 @@ def record(model, layers, x, score):
 
     for name in layers:
         modules[name].register_forward_hook(hook)
-    output = model(x.double())
+    output = model(x.to("cpu", torch.float64))
     score(output).sum().backward()
     return [(a.detach(), a.grad) for a in kept if a.grad is not None], output
 
@@ -107,11 +108,13 @@ def reference_map(method, model, layers, x, score, size=None, grid=lambda t: t, 
 
 def reference_cam(features, weights, size):
     """CAM from the pooled map [K,h,w] and the head's weights [K] of one class."""
+    weights = weights.detach().to(features)
     total = sum(weights[k] * features[k] for k in range(len(weights))).relu()
     total = F.interpolate(total[None, None], tuple(size), mode="bilinear", align_corners=False)[0, 0]
     return total / total.max() if total.max() > 0 else total
 
 
 def relative_error(got, want):
-    """Largest difference, relative to the largest value of the reference."""
-    return float((got.double() - want.double()).abs().max() / want.abs().max().clamp_min(1e-30))
+    """Largest difference, relative to the largest value of the reference; either may be on a GPU."""
+    got, want = (t.to("cpu", torch.float64) for t in (got, want))
+    return float((got - want).abs().max() / want.abs().max().clamp_min(1e-30))

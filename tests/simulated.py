@@ -142,6 +142,8 @@ def register() -> None:
     _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
     _library.append(torch.library.Library("_", "IMPL"))
     _library[0].fallback(lambda func, *args, **kwargs: run(func, args, kwargs), "PrivateUse1")
+    # `model.half()` would put new values into `parameter.data`, where `inner` does not follow
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
     # autocast: convolutions and linear layers run in the narrow format, as on a GPU; everything else as it comes
     _library[0].fallback(torch.library.fallthrough_kernel, AUTOCAST)
     _library.append(torch.library.Library("aten", "IMPL"))

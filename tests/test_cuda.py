@@ -1,139 +1,167 @@
-"""The same on a GPU: values, memory, threads, devices. Skipped where there is none."""
+"""What only CUDA has: streams, and memory of its own. Skipped where there is none.
+
+That maps are right there is for the tests with the fixture `device` to say, run with `--device cuda`.
+"""
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import awkward
 import pytest
 import torch
 import torchvision
+from cases import explainers
 
 import camplug
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = [
+    pytest.mark.usefixtures("device"),  # so that --device cuda selects them
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+EXPLAINERS = explainers("FullyCAM")
+CLASSES = [[0, 3], [4]]
+LATE = 20_000_000  # clock cycles, some 10 ms: what does not wait for its stream reads what is not there yet
 
 
-@pytest.fixture(autouse=True)
-def _exact():
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+@pytest.fixture
+def cuda(device):
+    """A CUDA device: that of --device, or the first."""
+    chosen = device if device.type == "cuda" else torch.device("cuda")
+    with torch.cuda.device(chosen):
+        yield chosen
 
 
-@pytest.mark.parametrize("method", camplug.list_methods())
-@pytest.mark.parametrize("kind", ["FeatureModule", "InPlace", "Reused", "Checkpointed", "TrainOnly"])
-def test_maps_equal_those_of_the_cpu(method, kind):
+def small(cuda, n=1):
     torch.manual_seed(0)
-    model = getattr(awkward, kind)().double()
-    x = torch.randn(3, 3, 12, 14).double()
-    want = camplug.create(method, model).maps(x, [[0, 3], [1], [4]])
-    model.cuda()
-    got = camplug.create(method, model).maps(x.cuda(), [[0, 3], [1], [4]])
-    for a, b in zip(want, got, strict=True):
-        assert b.is_cuda
-        torch.testing.assert_close(b.cpu(), a, rtol=1e-8, atol=1e-8)
+    model = awkward.FeatureModule().to(cuda, torch.float64)
+    return model, [torch.randn(2, 3, 12, 14).to(cuda, torch.float64) for _ in range(n)]
+
+
+def assert_close(got, want):
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+# ---- streams
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_an_explanation_waits_for_its_stream(name, cuda):
+    """The images come into being late on a stream of their own, and nothing else waits for it."""
+    model, (x,) = small(cuda)
+    explainer = camplug.create(EXPLAINERS[name], model)
+    want = explainer.maps(x, CLASSES)
+    stream, late = torch.cuda.Stream(), torch.zeros_like(x)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(LATE)
+        late.copy_(x)
+        got = explainer.maps(late, CLASSES)
+    stream.synchronize()
+    assert_close(got, want)
+
+
+def test_gradients_wait_for_their_stream(cuda):
+    """The pull form runs backward in another thread, whose own stream is the default one."""
+    model, (x,) = small(cuda)
+    want = []
+    with camplug.Tape(model, "convs") as tape:
+        tape.stream(model(x)[:, 3], lambda layer, a, g: want.append(g.clone()))
+    stream, late, got = torch.cuda.Stream(), torch.zeros_like(x), []
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream), camplug.Tape(model, "convs") as tape:
+        torch.cuda._sleep(LATE)
+        late.copy_(x)
+        for _, _, gradient in tape.gradients(model(late)[:, 3]):
+            got.append(gradient.clone())
+            assert torch.cuda.current_stream() == stream
+    stream.synchronize()
+    assert_close(got, want)
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_two_threads_on_two_streams(name, cuda):
+    model, xs = small(cuda, 4)
+    explainer = camplug.create(EXPLAINERS[name], model)
+    alone = [explainer.maps(x, CLASSES) for x in xs]
+    torch.cuda.synchronize()
+    assert on_streams([lambda x, i: explainer.maps(x, CLASSES)] * 2, xs, alone) == []
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "MultiView(FullyCAM, (1.0, 1.5))",
-        "IterativeErasing(FullyCAM, max_iter=3)",
-        "SplitUnite(FullyCAM, smallest=4, zoom=1.5)",
-        "ClassConditional(FullyCAM, split={'smallest': 4}, erase={'max_iter': 2})",
-        "Compete(FullyCAM, judge=CAM)",
-        "Dense(FullyCAM, 1)",
-    ],
-)
-def test_wrappers_equal_those_of_the_cpu(line):
+def test_two_threads_on_two_streams_with_a_network_of_usual_size(cuda):
     torch.manual_seed(0)
-    model, x = awkward.FeatureModule().double(), torch.randn(4, 3, 12, 14).double()
-    classes = [[0, 3], [], [4], [1, 2, 0]]
-    want = camplug.create(line, model).maps(x, classes)
-    got = camplug.create(line, model.cuda()).maps(x.cuda(), classes)
-    for a, b in zip(want, got, strict=True):
-        assert b.is_cuda
-        torch.testing.assert_close(b.cpu().to(a.dtype), a, rtol=1e-8, atol=1e-8)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_half_formats(dtype, autocast):
-    torch.manual_seed(0)
-    model, x = awkward.FeatureModule().cuda().eval(), torch.randn(2, 3, 12, 14).cuda()
-    want = camplug.FullyCAM(model).maps(x, 3)
-    if autocast:
-        with torch.autocast("cuda", dtype):
-            got = camplug.FullyCAM(model).maps(x, 3)
-    else:
-        got = camplug.FullyCAM(model.to(dtype)).maps(x.to(dtype), 3)
-    assert got.dtype == torch.float32
-    assert (got - want).abs().max() < 0.15
-
-
-def test_the_generator_form_does_not_deadlock_with_work_in_the_loop():
-    model, x = torchvision.models.resnet18().cuda().eval(), torch.randn(2, 3, 64, 64).cuda()
-    other = torch.nn.Linear(4, 4).cuda()
-    with camplug.Tape(model, "convs") as tape:
-        count = 0
-        for _ in tape.gradients(model(x)[:, 0]):
-            other(torch.randn(2, 4).cuda()).sum().backward()
-            count += 1
-    assert count == 20
-
-
-def test_memory_is_as_on_the_cpu_and_nothing_stays():
-    model = torchvision.models.resnet50().cuda().eval()
-    x = torch.randn(8, 3, 224, 224).cuda()
-    for explainer, limit in ((camplug.GradCAM(model, "layer4"), 160), (camplug.FullyCAM(model), 760)):
-        explainer.maps(x, 3)
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        maps = explainer.maps(x, 3)
-        torch.cuda.synchronize()
-        peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-        print(f"{type(explainer).__name__}: peak {peak:.0f} MiB")
-        assert peak <= limit  # convolution workspaces of cuDNN included
-        del maps
-        assert torch.cuda.memory_allocated() == before
-
-
-def test_two_threads():
     model = torchvision.models.resnet18().double().cuda()
     xs = [torch.randn(2, 3, 48, 48).double().cuda() for _ in range(4)]
     explainer = camplug.FullyCAM(model)
-    alone = [explainer.maps(x, i) for i, x in enumerate(xs)]
+    alone = [[explainer.maps(x, i)] for i, x in enumerate(xs)]
+    torch.cuda.synchronize()
+    assert on_streams([lambda x, i: [explainer.maps(x, i)]] * 2, xs, alone, atol=1e-7) == []
+
+
+def on_streams(explain, xs, alone, atol=1e-9):
+    """What went wrong when threads explain all images, each thread on a stream of its own."""
     wrong = []
 
-    def work():
-        for _ in range(5):
-            for i, x in enumerate(xs):
-                if not torch.allclose(explainer.maps(x, i), alone[i], rtol=0, atol=1e-7):
-                    wrong.append(i)
+    def work(maps_of):
+        try:
+            stream = torch.cuda.Stream()
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    for i, x in enumerate(xs):
+                        for a, b in zip(maps_of(x, i), alone[i], strict=True):
+                            if not torch.allclose(a, b, rtol=0, atol=atol):
+                                wrong.append(i)
+            stream.synchronize()
+        except BaseException as error:
+            wrong.append(error)
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert wrong == []
-    assert all(p.requires_grad for p in model.parameters())
+    threads = [threading.Thread(target=work, args=(one,)) for one in explain]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrong
 
 
-def test_a_batch_on_the_wrong_device_is_told():
-    model = awkward.FeatureModule().cuda()
-    with pytest.raises(camplug.InputError, match="move one of them"):
-        camplug.GradCAM(model).maps(torch.randn(1, 3, 12, 12), 0)
+# ---- memory
 
 
-def test_explain_moves_the_photograph_to_the_model():
-    import numpy as np
+def allocated():
+    gc.collect()
+    torch.cuda.synchronize()
+    return torch.cuda.memory_allocated()
 
-    model = awkward.FeatureModule().cuda()
-    photo = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    with pytest.warns(UserWarning, match="ImageNet"):
-        result = camplug.FullyCAM(model).explain(photo, 2)
-    assert result.maps.shape == (1, 40, 60)
-    assert result.maps.device.type == "cpu"
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_nothing_stays(name, cuda):
+    model, (x,) = small(cuda)
+    explainer = camplug.create(EXPLAINERS[name], model)
+    explainer.maps(x, CLASSES)  # libraries take their workspaces with the first call
+    before = allocated()
+    maps = explainer.maps(x, CLASSES)
+    held = sum(m.untyped_storage().nbytes() for m in maps)
+    assert allocated() - before <= held + 512 * len(maps)  # the maps, in blocks of 512 bytes, and nothing else
+    del maps
+    assert allocated() == before
+
+
+@pytest.mark.parametrize(("method", "layers", "limit"), [("gradcam", "layer4", 160), ("fully", "convs", 760)])
+def test_peak_memory(method, layers, limit, cuda):
+    """Of ResNet-50 and 8 images; without cuDNN, whose workspaces are as large as it likes."""
+    model, x = torchvision.models.resnet50().cuda().eval(), torch.randn(8, 3, 224, 224).cuda()
+    explainer = camplug.create(method, model, layers=layers)
+    peaks = {}
+    for cudnn in (True, False):
+        with torch.backends.cudnn.flags(enabled=cudnn, allow_tf32=False):
+            explainer.maps(x, 3)
+            before = allocated()
+            torch.cuda.reset_peak_memory_stats()
+            explainer.maps(x, 3)
+            torch.cuda.synchronize()
+            peaks[cudnn] = (torch.cuda.max_memory_allocated() - before) / 2**20
+    print(f"{method}: peak {peaks[False]:.0f} MiB, with cuDNN {peaks[True]:.0f} MiB")
+    assert peaks[False] <= limit

@@ -10,7 +10,7 @@ from torch import nn
 import camplug
 from camplug.explain.base import Result
 from camplug.explain.fuse import normalize_map, resized
-from camplug.plug import resolve
+from camplug.plug import first_weight, resolve
 
 
 class Means(nn.Module):
@@ -53,7 +53,8 @@ class Scripted(Channels):
     def run(self, x, classes, size=None):
         self.seen.append((x.clone(), classes))
         maps, logits = next(self.runs)
-        return Result([torch.tensor(maps)], resolve(classes, torch.tensor([logits]), 1), torch.tensor([logits]))
+        maps, logits = torch.tensor(maps).to(x.device), torch.tensor([logits]).to(x.device)
+        return Result([maps], resolve(classes, logits, 1), logits)
 
 
 class Recording(camplug.Wrapper):
@@ -70,16 +71,30 @@ class Recording(camplug.Wrapper):
         return self.explainer.run(x, classes, size)
 
 
-def model_and_batch(n=2, shape=(12, 14)):
+def model_and_batch(n=2, shape=(12, 14), device="cpu"):
     torch.manual_seed(0)
-    return awkward.FeatureModule().double().eval(), torch.randn(n, 3, *shape).double()
+    model, x = awkward.FeatureModule().eval(), torch.randn(n, 3, *shape)
+    return model.to(device, torch.float64), x.to(device, torch.float64)
+
+
+def batch_of(image, model):
+    """An image [C,H,W] in numpy as a batch on the model's device."""
+    weight = first_weight(model)
+    return torch.from_numpy(image)[None].to("cpu" if weight is None else weight.device)
+
+
+def same(a, b):
+    """Equal to the bit; on CUDA, whose sums need not run in the same order twice, to a little more than rounding."""
+    if not a.is_cuda:
+        return torch.equal(a, b)
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=1e-10 if a.dtype == torch.float64 else 1e-5)
 
 
 def looking(explainer):
     """The maps [K,h,w] of one image [C,H,W] and its classes, in numpy, as the slow references ask for them."""
 
     def look(image, classes, size=None):
-        return explainer.maps(torch.from_numpy(image)[None], [classes], size)[0].numpy()
+        return explainer.maps(batch_of(image, explainer.model), [classes], size)[0].cpu().numpy()
 
     return look
 
@@ -89,7 +104,7 @@ def chances(model, weight):
 
     def chance(image, classes):
         with torch.no_grad():
-            logits = model(torch.from_numpy(image)[None])[0].float().numpy().astype(float)
+            logits = model(batch_of(image, model))[0].float().cpu().numpy().astype(float)
         odds = np.exp(logits)
         return (odds / (1 + odds) if weight == "sigmoid" else odds / odds.sum())[classes]
 

@@ -59,25 +59,25 @@ class Reference(camplug.Explainer):
 
 
 def plain_twin(case, model):
-    """A copy in float64 and evaluation mode, in no awkward circumstances."""
-    return copy.deepcopy((case.twin or (lambda m: m))(model)).double().eval()
+    """A copy on the CPU, in float64 and evaluation mode, in no awkward circumstances."""
+    return copy.deepcopy((case.twin or (lambda m: m))(model)).to("cpu", torch.float64).eval()
 
 
 @pytest.mark.parametrize("wrapper", sorted(WRAPPERS))
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])
-def test_contract(name, wrapper, captured):
+def test_contract(name, wrapper, captured, device):
     case = CASES[name]
-    model, x = built(name)
+    model, x = built(name, device)
     layers = case.names or case.layers or ["act"]
     classes = [[CLASS, 1], *[[CLASS]] * (len(x) - 1)]
     twin = plain_twin(case, model)
     around = WRAPPERS[wrapper]
     slow = around(Reference("layercam", twin, layers), Reference("gradcam", twin, layers))
-    expected = slow.maps(x.detach().clone().double(), classes)
+    expected = slow.maps(x.detach().clone().to("cpu", torch.float64), classes)
     assert all((m.amax((1, 2)) > 0).all() for m in expected)
 
     before = state_of(model, x)
-    with case.under():
+    with case.under(device):
         inner, judge = (camplug.create(method, model, layers=case.layers) for method in ("layercam", "gradcam"))
         maps = around(inner, judge).maps(x, classes)
     assert_same(before, state_of(model, x))
@@ -88,11 +88,23 @@ def test_contract(name, wrapper, captured):
 
     for got, want in zip(maps, expected, strict=True):
         assert got.shape == want.shape
+        assert got.device == x.device
         assert not got.requires_grad
         assert got.dtype == (torch.float64 if case.dtype == torch.float64 else torch.float32)
-        assert torch.equal(got.amax((1, 2)), torch.ones(len(got)).to(got.dtype))
+        assert (got.amax((1, 2)) == 1).all()
         if not (wrapper in JUMPY and name in ROUNDING):
             assert relative_error(got, want) <= case.tolerance
+
+
+def on(device, kind=awkward.FeatureModule):
+    """A model in float64 on a device."""
+    model = kind().to(device, torch.float64)
+    model.eval()  # TrainOnly gives nothing back
+    return model
+
+
+def batch(device, n=2):
+    return torch.randn(n, 3, 12, 12).to(device, torch.float64)
 
 
 def wrapped(wrapper, model):
@@ -100,8 +112,8 @@ def wrapped(wrapper, model):
 
 
 @pytest.mark.parametrize("wrapper", sorted(WRAPPERS))
-def test_finding_the_predicted_class_leaves_the_model_as_it_is(wrapper):
-    model, x = awkward.TrainOnly().double(), torch.randn(2, 3, 12, 12).double()
+def test_finding_the_predicted_class_leaves_the_model_as_it_is(wrapper, device):
+    model, x = on(device, awkward.TrainOnly), batch(device)
     model.train()
     twin = twin_of(model, awkward.FeatureModule)
     before = state_of(model, x)
@@ -113,8 +125,8 @@ def test_finding_the_predicted_class_leaves_the_model_as_it_is(wrapper):
 
 @pytest.mark.parametrize("wrapper", sorted(WRAPPERS))
 @pytest.mark.parametrize("classes", [CLASS, None, [[CLASS, 1], [0]]])
-def test_a_forward_that_raises_leaves_nothing_behind(wrapper, classes):
-    model, x = awkward.Failing().double().train(), torch.randn(2, 3, 12, 12).double()
+def test_a_forward_that_raises_leaves_nothing_behind(wrapper, classes, device):
+    model, x = on(device, awkward.Failing).train(), batch(device)
     around = WRAPPERS[wrapper](camplug.FullyCAM(model), camplug.GradCAM(model, "act"))
     before = state_of(model, x)
     with pytest.raises((ArithmeticError, camplug.ModelError), match="on purpose"):
@@ -136,8 +148,8 @@ class FailsLater(awkward.FeatureModule):
 
 @pytest.mark.parametrize("wrapper", sorted(WRAPPERS))
 @pytest.mark.parametrize("passes", [1, 2, 3])
-def test_a_later_pass_that_raises_leaves_nothing_behind(wrapper, passes):
-    model, x = FailsLater().double().train(), torch.randn(2, 3, 12, 12).double()
+def test_a_later_pass_that_raises_leaves_nothing_behind(wrapper, passes, device):
+    model, x = on(device, FailsLater).train(), batch(device)
     model.left = 100
     around = WRAPPERS[wrapper](camplug.FullyCAM(model), camplug.GradCAM(model, "act"))
     around.maps(x, [[CLASS, 1], [0]])
@@ -155,8 +167,8 @@ def test_a_later_pass_that_raises_leaves_nothing_behind(wrapper, passes):
 
 @pytest.mark.parametrize("wrapper", sorted(WRAPPERS))
 @pytest.mark.parametrize("bad", [5, -1, True, 2.5, [1, 7], [1], [[1], 2]])
-def test_a_class_that_does_not_exist_is_told(wrapper, bad):
-    model, x = awkward.FeatureModule().double().eval(), torch.randn(2, 3, 12, 12).double()
+def test_a_class_that_does_not_exist_is_told(wrapper, bad, device):
+    model, x = on(device), batch(device)
     before = state_of(model, x)
     with pytest.raises(camplug.TargetError, match="class"):
         wrapped(wrapper, model).maps(x, bad)
@@ -164,16 +176,16 @@ def test_a_class_that_does_not_exist_is_told(wrapper, bad):
 
 
 @pytest.mark.parametrize("wrapper", sorted(WRAPPERS))
-def test_nan_in_one_image_is_told_with_its_number(wrapper):
-    model, x = awkward.FeatureModule().double().eval(), torch.randn(3, 3, 12, 12).double()
+def test_nan_in_one_image_is_told_with_its_number(wrapper, device):
+    model, x = on(device), batch(device, 3)
     x[1, 0, 2, 2] = float("nan")
     with pytest.raises(camplug.TargetError, match=r"for image 1\b"):
         wrapped(wrapper, model).maps(x, CLASS)
 
 
 @pytest.mark.parametrize("wrapper", sorted(WRAPPERS))
-def test_many_classes_of_many_images_are_the_maps_one_by_one(wrapper):
-    model, x = awkward.FeatureModule().double().eval(), torch.randn(3, 3, 12, 12).double()
+def test_many_classes_of_many_images_are_the_maps_one_by_one(wrapper, device):
+    model, x = on(device), batch(device, 3)
     around = wrapped(wrapper, model)
     wanted = [[0, 4, 2], [], [1]]
     together = around.maps(x, wanted, size=(7, 9))
@@ -213,9 +225,9 @@ THREADED = {
 
 
 @pytest.mark.parametrize("wrapper", THREADED)
-def test_two_threads_get_what_one_thread_gets(wrapper):
-    model = awkward.FeatureModule().double().train()
-    inputs = [torch.randn(2, 3, 12, 12).double() for _ in range(4)]
+def test_two_threads_get_what_one_thread_gets(wrapper, device):
+    model = on(device).train()
+    inputs = [batch(device) for _ in range(4)]
     around = THREADED[wrapper](camplug.FullyCAM(model), camplug.GradCAM(model))
     alone = [around.maps(x, [[i % 5, 1]] * 2) for i, x in enumerate(inputs)]
     before = state_of(model, inputs[0])
@@ -223,9 +235,9 @@ def test_two_threads_get_what_one_thread_gets(wrapper):
     assert_same(before, state_of(model, inputs[0]))
 
 
-def test_two_threads_at_two_output_strides():
-    model = awkward.FeatureModule().double().train()
-    inputs = [torch.randn(2, 3, 12, 12).double() for _ in range(4)]
+def test_two_threads_at_two_output_strides(device):
+    model = on(device).train()
+    inputs = [batch(device) for _ in range(4)]
     pair = [Dense(camplug.FullyCAM(model), 1), Dense(camplug.FullyCAM(model), 2)]
     alone = [[e.maps(x, [[i % 5, 1]] * 2) for i, x in enumerate(inputs)] for e in pair]
     assert not torch.allclose(alone[0][0][0], alone[1][0][0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from wrapped import Channels, model_and_batch
+from wrapped import Channels, model_and_batch, same
 
 import camplug
 from camplug import CAM, Dense, FullyCAM, GradCAM, InputError, ModelError, MultiView
@@ -12,30 +12,30 @@ from camplug import CAM, Dense, FullyCAM, GradCAM, InputError, ModelError, Multi
 
 @pytest.mark.parametrize("method", [CAM, GradCAM, FullyCAM])
 @pytest.mark.parametrize("classes", [1, None, [[3, 0], []], "callable"])
-def test_is_the_explainer_inside_of_a_dense_block(method, classes):
-    model, x = model_and_batch()
+def test_is_the_explainer_inside_of_a_dense_block(method, classes, device):
+    model, x = model_and_batch(device=device)
     if classes == "callable":
         classes = [4, 4] if method is CAM else lambda output: output[:, 4]
     explainer = method(model)
     got = Dense(explainer, 1).run(x, classes, (24, 28))
     with camplug.dense(model, 1, example=x):
         want = explainer.run(x, classes, (24, 28))
-    assert all(torch.equal(a, b) for a, b in zip(got.maps, want.maps, strict=True))
-    assert torch.equal(got.logits, want.logits)
+    assert all(same(a, b) for a, b in zip(got.maps, want.maps, strict=True))
+    assert same(got.logits, want.logits)
     assert got.targets == want.targets
     coarse = explainer.run(x, classes, (24, 28))
     assert not torch.allclose(got.maps[0], coarse.maps[0], atol=1e-3)
 
 
-def test_the_stride_it_has_already_changes_nothing():
-    model, x = model_and_batch()
+def test_the_stride_it_has_already_changes_nothing(device):
+    model, x = model_and_batch(device=device)
     for stride in (2, 8):
-        assert torch.equal(Dense(GradCAM(model), stride).maps(x, 1), GradCAM(model).maps(x, 1))
+        assert same(Dense(GradCAM(model), stride).maps(x, 1), GradCAM(model).maps(x, 1))
     assert Dense(GradCAM(model)).output_stride == 8
 
 
-def test_inside_of_others_and_around_them():
-    model, x = model_and_batch()
+def test_inside_of_others_and_around_them(device):
+    model, x = model_and_batch(device=device)
     inside = MultiView(Dense(GradCAM(model), 1), (1.0, 1.5)).maps(x, [1, 0])
     around = Dense(MultiView(GradCAM(model), (1.0, 1.5)), 1).maps(x, [1, 0])
     torch.testing.assert_close(inside, around, rtol=0, atol=1e-12)
@@ -43,10 +43,10 @@ def test_inside_of_others_and_around_them():
     torch.testing.assert_close(twice, inside, rtol=0, atol=1e-12)
 
 
-def test_unnormalized_keeps_the_scale():
-    model, x = model_and_batch()
+def test_unnormalized_keeps_the_scale(device):
+    model, x = model_and_batch(device=device)
     raw = Dense(GradCAM(model), 1).unnormalized().maps(x, 1)
-    assert torch.equal(raw, Dense(GradCAM(model, normalize=None), 1).maps(x, 1))
+    assert same(raw, Dense(GradCAM(model, normalize=None), 1).maps(x, 1))
     torch.testing.assert_close(raw / raw.amax((1, 2), keepdim=True), Dense(GradCAM(model), 1).maps(x, 1))
 
 

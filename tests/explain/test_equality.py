@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import warnings
 
@@ -42,6 +43,12 @@ def build(name):
     return model.double().eval()
 
 
+def on(name, device):
+    """The model and its image on a device; a copy there, which ends with the test."""
+    model = build(name) if device.type == "cpu" else copy.deepcopy(build(name)).to(device)
+    return model, image(name).to(device)
+
+
 @functools.cache
 def image(name):
     side = SIZE.get(name, 72)
@@ -58,14 +65,15 @@ def predicted(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAST)
 @pytest.mark.parametrize("method", FORMULAS)
-def test_equals_the_slow_reference(name, method):
-    model, x, want = build(name), image(name), predicted(name)
+def test_equals_the_slow_reference(name, method, device):
+    (model, x), want = on(name, device), predicted(name)
     layers = [LAST[name]]
     if method == "fully":
         layers = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     expected = reference_map(method, model, layers, x, lambda out: logits(out)[:, want])
     got = camplug.create(method, model).maps(x, want)[0]
     assert got.shape == x.shape[2:]
+    assert got.device == x.device
     assert got.dtype == torch.float64
     assert expected.max() == 1
     assert relative_error(got, expected) <= 1e-5
@@ -73,22 +81,22 @@ def test_equals_the_slow_reference(name, method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAST)
-def test_cam_equals_the_slow_reference_or_is_refused(name):
-    model, x, want = build(name), image(name), predicted(name)
+def test_cam_equals_the_slow_reference_or_is_refused(name, device):
+    (model, x), want = on(name, device), predicted(name)
     if name in NO_CAM:
         with pytest.raises(camplug.ModelError, match="global average pooling"):
             camplug.CAM(model).maps(x, want)
         return
     (features, _), *_ = record(model, [LAST[name]], x, lambda out: logits(out)[:, want])[0]
     features = POOLED.get(name, lambda t: t)(features[0])
-    weights = [m for m in model.modules() if isinstance(m, nn.Linear)][-1].weight[want].detach()
+    weights = [m for m in model.modules() if isinstance(m, nn.Linear)][-1].weight[want]
     assert relative_error(camplug.CAM(model).maps(x, want)[0], reference_cam(features, weights, x.shape[2:])) <= 1e-5
 
 
 @pytest.mark.parametrize("channel_norm", [True, False])
 @pytest.mark.parametrize("size", [(9, 14), (33, 40)])
-def test_fully_cam_at_any_size_and_both_norms(channel_norm, size):
-    model, x = build("resnet18"), image("resnet18")
+def test_fully_cam_at_any_size_and_both_norms(channel_norm, size, device):
+    model, x = on("resnet18", device)
     layers = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     expected = reference_map("fully", model, layers, x, lambda o: o[:, 3], size, channel_norm=channel_norm)
     got = camplug.FullyCAM(model, channel_norm=channel_norm).maps(x, 3, size=size)[0]
@@ -96,19 +104,17 @@ def test_fully_cam_at_any_size_and_both_norms(channel_norm, size):
 
 
 @pytest.mark.parametrize("method", FORMULAS)
-def test_several_layers_are_each_scaled_to_one_and_added(method):
-    model, x = build("resnet18"), image("resnet18")
+def test_several_layers_are_each_scaled_to_one_and_added(method, device):
+    model, x = on("resnet18", device)
     expected = reference_map(method, model, ["layer2", "layer3.1.conv2", "layer4"], x, lambda o: o[:, 3])
     got = camplug.create(method, model, layers=["layer4", "layer3.1.conv2", "layer2"]).maps(x, 3)[0]
     assert relative_error(got, expected) <= 1e-5
 
 
-def test_float32_is_close_to_the_float64_reference():
-    model, x = build("resnet18"), image("resnet18")
+def test_float32_is_close_to_the_float64_reference(device):
+    model, x = on("resnet18", device)
     layers = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     expected = reference_map("fully", model, layers, x, lambda o: o[:, 3])
-    import copy
-
     got = camplug.FullyCAM(copy.deepcopy(model).float()).maps(x.float(), 3)[0]
     assert got.dtype == torch.float32
     assert relative_error(got, expected) <= 1e-3  # 1/max(m_k) of nearly dead channels carries float32's noise

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import slow
 import torch
-from wrapped import Channels, Means, Recording, Scripted, chances, looking, model_and_batch
+from wrapped import Channels, Means, Recording, Scripted, chances, looking, model_and_batch, same
 
 from camplug import FullyCAM, GradCAM, InputError, IterativeErasing, MultiView, TargetError
 from camplug.explain.erase import class_weights, erased
@@ -15,23 +15,23 @@ PAPER = {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "accumulate": "sum"}
 REPO = {"threshold": 0.7, "stop": 0.02, "max_iter": 5, "accumulate": "max"}
 
 
-def red(*values):
+def red(*values, device="cpu"):
     """One image of one row whose red channel, the map of class 0, is this."""
     x = torch.zeros(1, 3, 1, len(values))
     x[0, 0, 0] = torch.tensor(values)
-    return x
+    return x.to(device)
 
 
 # ---- golden numbers
 
 
-def test_erased_golden():
-    x = torch.arange(24.0).view(2, 3, 2, 2)
+def test_erased_golden(device):
+    x = torch.arange(24.0).view(2, 3, 2, 2).to(device)
     mask = torch.tensor([[[True, False], [False, False]], [[False, True], [True, True]]])
-    got = erased(x, mask)
+    got = erased(x, mask.to(device))
     assert got[0].tolist() == [[[1.5, 1.0], [2.0, 3.0]], [[5.5, 5.0], [6.0, 7.0]], [[9.5, 9.0], [10.0, 11.0]]]
     assert got[1, 0].tolist() == [[12.0, 13.5], [13.5, 13.5]]
-    assert torch.equal(x, torch.arange(24.0).view(2, 3, 2, 2))
+    assert same(x.cpu(), torch.arange(24.0).view(2, 3, 2, 2))
 
 
 # red(10, 8, 5, 1) has the mean 6 and gives [1, .8, .5, .1]: two positions are erased
@@ -44,18 +44,18 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("preset", GOLDEN)
-def test_presets_golden(preset):
+def test_presets_golden(preset, device):
     passes, want = GOLDEN[preset]
     inner = Channels()
-    got = IterativeErasing(inner, preset).maps(red(10.0, 8.0, 5.0, 1.0), 0)
-    torch.testing.assert_close(got[0, 0], torch.tensor(want))
+    got = IterativeErasing(inner, preset).maps(red(10.0, 8.0, 5.0, 1.0, device=device), 0)
+    torch.testing.assert_close(got[0, 0].cpu(), torch.tensor(want))
     assert len(inner.seen) == passes
     assert [seen[0, 0, 0].tolist() for seen, _ in inner.seen] == [[10, 8, 5, 1], [6, 6, 5, 1], [6, 6, 6, 1]][:passes]
 
 
-def test_global_passes_keep_their_scale():
+def test_global_passes_keep_their_scale(device):
     inner = Channels()
-    got = IterativeErasing(inner, normalise="global", normalize=None).maps(red(10.0, 8.0, 5.0, 1.0), 0)
+    got = IterativeErasing(inner, normalise="global", normalize=None).maps(red(10.0, 8.0, 5.0, 1.0, device=device), 0)
     assert got[0, 0].tolist() == [16.0, 14.0, 10.0, 2.0]  # the second pass counts 6 at most, the first 10
     assert inner.normalize == "max"
 
@@ -71,10 +71,10 @@ def test_presets_are_the_papers_and_the_authors():
 
 
 @pytest.mark.parametrize(("stop", "passes"), [(0.0, 4), (0.01, 4), (0.02, 3), (0.03, 2), (0.04, 1), (1.0, 1)])
-def test_passes_are_counted(stop, passes):
+def test_passes_are_counted(stop, passes, device):
     x = torch.zeros(1, 3, 10, 10)  # 3 pixels of 900, 2 of 500, 1 of 300; the mean is 40
     x[0, 0].view(-1)[:6] = torch.tensor([900.0, 900.0, 900.0, 500.0, 500.0, 300.0])
-    inner = Channels()
+    x, inner = x.to(device), Channels()
     IterativeErasing(inner, "repo", stop=stop).maps(x, 0)
     assert len(inner.seen) == passes  # 3 %, then 2 %, then 1 % are new; a share that equals `stop` is not below it
     for n in range(1, passes + 1):
@@ -83,13 +83,14 @@ def test_passes_are_counted(stop, passes):
         assert len(inner.seen) == n
 
 
-def test_what_is_erased_is_the_images_own_mean_colour():
+def test_what_is_erased_is_the_images_own_mean_colour(device):
     torch.manual_seed(0)
     x = torch.rand(2, 3, 6, 8) + torch.tensor([0.0, 5.0])[:, None, None, None]
+    x = x.to(device)
     inner = Channels()
     IterativeErasing(inner, stop=0.0, max_iter=2).maps(x, [[0], [2]])
     (first, _), (second, _) = inner.seen
-    assert torch.equal(first, x)
+    assert same(first, x)
     for i, c in enumerate((0, 2)):
         hidden = x[i, c] / x[i, c].amax() > 0.7
         assert hidden.any()
@@ -97,32 +98,33 @@ def test_what_is_erased_is_the_images_own_mean_colour():
             torch.testing.assert_close(
                 second[i, channel][hidden], x[i, channel].mean().expand(int(hidden.sum())), rtol=0, atol=1e-6
             )
-            assert torch.equal(second[i, channel][~hidden], x[i, channel][~hidden])
+            assert same(second[i, channel][~hidden], x[i, channel][~hidden])
 
 
-def test_what_any_class_shows_is_erased():
+def test_what_any_class_shows_is_erased(device):
     x = torch.zeros(1, 3, 1, 5)
     x[0, 0, 0] = torch.tensor([8.0, 0.0, 0.0, 2.0, 0.0])
     x[0, 1, 0] = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0])
-    inner = Channels()
+    x, inner = x.to(device), Channels()
     IterativeErasing(inner, max_iter=2).maps(x, [[0, 1]])
-    torch.testing.assert_close(inner.seen[1][0][0, 0, 0], torch.tensor([2.0, 2.0, 0.0, 2.0, 0.0]))
-    torch.testing.assert_close(inner.seen[1][0][0, 1, 0], torch.tensor([0.2, 0.2, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(inner.seen[1][0][0, 0, 0].cpu(), torch.tensor([2.0, 2.0, 0.0, 2.0, 0.0]))
+    torch.testing.assert_close(inner.seen[1][0][0, 1, 0].cpu(), torch.tensor([0.2, 0.2, 0.0, 0.0, 0.0]))
 
 
 @pytest.mark.parametrize("accumulate", ["sum", "max"])
-def test_maps_of_zeros(accumulate):
+def test_maps_of_zeros(accumulate, device):
     inner = Channels()
-    got = IterativeErasing(inner, accumulate=accumulate, stop=0.0).maps(-torch.rand(2, 3, 4, 4), 1)
-    assert torch.equal(got, torch.zeros(2, 4, 4))
+    got = IterativeErasing(inner, accumulate=accumulate, stop=0.0).maps(-torch.rand(2, 3, 4, 4).to(device), 1)
+    assert (got == 0).all()
+    assert got.shape == (2, 4, 4)
     assert len(inner.seen) == 1
 
 
 # ---- weights
 
 
-def test_class_weights_golden():
-    logits = torch.tensor([[0.0, 2.0], [1.0, 1.0]])
+def test_class_weights_golden(device):
+    logits = torch.tensor([[0.0, 2.0], [1.0, 1.0]]).to(device)
     classes = ((1, 0), (), (1,))[:2]
     sigmoid = [w.tolist() for w in class_weights(logits, classes, "sigmoid")]
     assert sigmoid == [pytest.approx([1 / (1 + np.exp(-2)), 0.5]), []]
@@ -136,25 +138,28 @@ def test_class_weights_golden():
 UNSURE = [([[[1.0, 0.0, 0.0]]], [0.0]), ([[[0.0, 1.0, 0.0]]], [-np.log(3)]), ([[[0.0, 0.0, 1.0]]], [9.0])]
 
 
-def test_a_pass_weighs_by_the_probability_of_its_class():
+def test_a_pass_weighs_by_the_probability_of_its_class(device):
     inner = Scripted(UNSURE)
     got = IterativeErasing(inner, weight="sigmoid", stop=0.0, normalize=None, max_iter=3, threshold=0.4)
-    torch.testing.assert_close(got.maps(torch.zeros(1, 3, 1, 3), 0)[0, 0], torch.tensor([0.5, 0.25, 0.99988]))
+    maps = got.maps(red(0.0, 0.0, 0.0, device=device), 0)
+    torch.testing.assert_close(maps[0, 0].cpu(), torch.tensor([0.5, 0.25, 0.99988]))
 
 
-def test_no_pass_follows_a_class_that_became_improbable():
+def test_no_pass_follows_a_class_that_became_improbable(device):
     inner = Scripted(UNSURE)
-    got = IterativeErasing(inner, stop_probability=0.3, stop=0.0, normalize=None).maps(torch.zeros(1, 3, 1, 3), 0)
+    erasing = IterativeErasing(inner, stop_probability=0.3, stop=0.0, normalize=None)
+    got = erasing.maps(red(0.0, 0.0, 0.0, device=device), 0)
     assert got[0, 0].tolist() == [1.0, 0.0, 0.0]
     assert len(inner.seen) == 2
 
 
-def test_an_improbable_class_does_not_come_back():
+def test_an_improbable_class_does_not_come_back(device):
     both = [[[1.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]]], [[[0.0, 1.0, 0.0]], [[0.0, 1.0, 0.0]]]
     third = [[[0.0, 0.0, 1.0]], [[0.0, 0.0, 1.0]]]
     inner = Scripted([(both[0], [1.0, 1.0]), (both[1], [1.0, -1.0]), (third, [1.0, 1.0])])
     erasing = IterativeErasing(inner, stop_probability=0.5, stop=0.0, max_iter=3, normalize=None)
-    assert erasing.maps(torch.zeros(1, 3, 1, 3), [[0, 1]])[0].tolist() == [[[1.0, 1.0, 1.0]], [[1.0, 0.0, 0.0]]]
+    maps = erasing.maps(red(0.0, 0.0, 0.0, device=device), [[0, 1]])[0]
+    assert maps.tolist() == [[[1.0, 1.0, 1.0]], [[1.0, 0.0, 0.0]]]
 
 
 # ---- the slow reference
@@ -165,8 +170,8 @@ def test_an_improbable_class_does_not_come_back():
 @pytest.mark.parametrize("normalise", ["own", "global"])
 @pytest.mark.parametrize("weight", [None, "sigmoid", "softmax"])
 @pytest.mark.parametrize("least", [0.0, 0.5])
-def test_equals_the_slow_reference(inner, preset, normalise, weight, least):
-    model, x = model_and_batch(3)
+def test_equals_the_slow_reference(inner, preset, normalise, weight, least, device):
+    model, x = model_and_batch(3, device=device)
     classes = [[3, 0], [1], [4, 2, 0]]
     erasing = IterativeErasing(
         inner(model),
@@ -179,18 +184,18 @@ def test_equals_the_slow_reference(inner, preset, normalise, weight, least):
     look = looking(inner(model, normalize="max" if normalise == "own" else None))
     chance = slow.certain if weight is None else chances(model, weight)
     numbers = []
-    for image, row, got in zip(x.numpy(), classes, erasing.maps(x, classes), strict=True):
+    for image, row, got in zip(x.cpu().numpy(), classes, erasing.maps(x, classes), strict=True):
         want, passes = slow.erasing(
             look, image, row, **preset, chance=chance, likely=chances(model, weight or "sigmoid"), least=least
         )
-        np.testing.assert_allclose(got.numpy(), want, rtol=1e-6, atol=1e-10)
+        np.testing.assert_allclose(got.cpu().numpy(), want, rtol=1e-6, atol=1e-10)
         numbers.append(passes)
     if least == 0:
         assert max(numbers) > 1
 
 
-def test_images_of_a_batch_stop_by_themselves():
-    model, x = model_and_batch(5)
+def test_images_of_a_batch_stop_by_themselves(device):
+    model, x = model_and_batch(5, device=device)
     recorder = Recording(FullyCAM(model))
     erasing = IterativeErasing(recorder, "repo", stop=0.05)
     classes = [[3], [1, 2], [], [0], [4, 3]]
@@ -208,10 +213,10 @@ def test_images_of_a_batch_stop_by_themselves():
 
 
 @pytest.mark.parametrize("normalize", ["max", "minmax"])
-def test_size_and_normalisation_come_last(normalize):
-    model, x = model_and_batch()
-    raw = IterativeErasing(GradCAM(model), normalize=None).maps(x, 1).numpy()
-    got = IterativeErasing(GradCAM(model), normalize=normalize).maps(x, 1, (7, 9)).numpy()
+def test_size_and_normalisation_come_last(normalize, device):
+    model, x = model_and_batch(device=device)
+    raw = IterativeErasing(GradCAM(model), normalize=None).maps(x, 1).cpu().numpy()
+    got = IterativeErasing(GradCAM(model), normalize=normalize).maps(x, 1, (7, 9)).cpu().numpy()
     for one, joined in zip(got, raw, strict=True):
         want = slow.bilinear(joined, (7, 9))
         if normalize == "minmax":
@@ -219,8 +224,8 @@ def test_size_and_normalisation_come_last(normalize):
         np.testing.assert_allclose(one, slow.scaled(want), atol=1e-12)
 
 
-def test_the_answer_is_about_the_image_as_it_is():
-    model, x = model_and_batch()
+def test_the_answer_is_about_the_image_as_it_is(device):
+    model, x = model_and_batch(device=device)
     result = IterativeErasing(FullyCAM(model)).run(x, None)
     with torch.no_grad():
         logits = model(x)
@@ -230,15 +235,15 @@ def test_the_answer_is_about_the_image_as_it_is():
     assert isinstance(IterativeErasing(FullyCAM(model)).maps(x, [[1], [2]]), list)
 
 
-def test_an_erased_image_is_mirrored_as_a_whole():
-    model, x = model_and_batch()
+def test_an_erased_image_is_mirrored_as_a_whole(device):
+    model, x = model_and_batch(device=device)
     recorder = Recording(FullyCAM(model))
     IterativeErasing(MultiView(recorder, (1.0,)), "repo", stop=0.0, max_iter=3).maps(x, [0, 1])
     assert len(recorder.seen) == 3
     for n, (seen, _, _) in enumerate(recorder.seen):
         half = len(seen) // 2
-        assert torch.equal(seen[half:], seen[:half].flip(-1))
-        assert torch.equal(seen[:half], x) == (n == 0)
+        assert same(seen[half:], seen[:half].flip(-1))
+        assert same(seen[:half], x) == (n == 0)
 
 
 # ---- refusals

@@ -6,42 +6,43 @@ import awkward
 import numpy as np
 import pytest
 import torch
+import wrapped
 from torch import nn
+from wrapped import same
 
 import camplug
 from camplug import InputError, LayerError, TargetError
 
 
-def model_and_batch(n=3):
-    torch.manual_seed(0)
-    return awkward.FeatureModule().double().eval(), torch.randn(n, 3, 12, 14).double()
+def model_and_batch(n=3, device="cpu"):
+    return wrapped.model_and_batch(n, device=device)
 
 
 @pytest.mark.parametrize("method", camplug.list_methods())
-def test_classes_in_every_form_agree(method):
-    model, x = model_and_batch()
+def test_classes_in_every_form_agree(method, device):
+    model, x = model_and_batch(device=device)
     e = camplug.create(method, model)
     want = e.maps(x, [2, 0, 2])
     for form in (torch.tensor([2, 0, 2]), (2, 0, 2), np.array([2, 0, 2])):
-        assert torch.equal(e.maps(x, form), want)
+        assert same(e.maps(x, form), want)
     for form in ([[2], [0], [2]], torch.tensor([[2], [0], [2]]), [np.array([2]), (0,), torch.tensor([2])]):
         listed = e.maps(x, form)
         assert isinstance(listed, list)
-        assert torch.equal(torch.cat(listed), want)
+        assert same(torch.cat(listed), want)
     for one in (2, torch.tensor(2), np.int64(2)):
         assert torch.allclose(e.maps(x, one)[0], want[0], atol=1e-12)
 
 
 @pytest.mark.parametrize("method", camplug.list_methods())
-def test_none_is_the_predicted_class(method):
-    model, x = model_and_batch()
+def test_none_is_the_predicted_class(method, device):
+    model, x = model_and_batch(device=device)
     e = camplug.create(method, model)
-    assert torch.equal(e.maps(x), e.maps(x, model(x).argmax(1)))
+    assert same(e.maps(x), e.maps(x, model(x).argmax(1)))
 
 
 @pytest.mark.parametrize("method", sorted(set(camplug.list_methods()) - {"cam"}))
-def test_a_callable_on_the_output(method):
-    model, x = model_and_batch()
+def test_a_callable_on_the_output(method, device):
+    model, x = model_and_batch(device=device)
     e = camplug.create(method, model)
     assert torch.allclose(e.maps(x, lambda y: y[:, 2]), e.maps(x, 2), atol=1e-12)
     contrast = e.maps(x, lambda y: y[:, 2] - y[:, 0])
@@ -58,8 +59,8 @@ def test_cam_refuses_a_callable():
         camplug.CAM(model).maps(x, lambda y: y[:, 0])
 
 
-def test_a_score_from_an_output_without_class_scores():
-    model, x = model_and_batch()
+def test_a_score_from_an_output_without_class_scores(device):
+    model, x = model_and_batch(device=device)
     spread = awkward.Wrapped(model, lambda y: y[:, :, None, None].expand(-1, -1, 4, 4))
     e = camplug.GradCAM(spread, "inner.act")
     with pytest.raises(camplug.ModelError, match="callable"):
@@ -67,16 +68,16 @@ def test_a_score_from_an_output_without_class_scores():
     assert torch.allclose(e.maps(x, lambda y: y[:, 1].mean((1, 2))), camplug.GradCAM(model).maps(x, 1), atol=1e-12)
 
 
-def test_a_single_output_per_image():
-    model, x = model_and_batch()
+def test_a_single_output_per_image(device):
+    model, x = model_and_batch(device=device)
     one = awkward.Wrapped(model, lambda y: y[:, 3])
     assert torch.allclose(camplug.GradCAM(one).maps(x), camplug.GradCAM(model).maps(x, 3), atol=1e-12)
     with pytest.raises(TargetError, match="1 classes; allowed are 0 to 0"):
         camplug.GradCAM(one).maps(x, 3)
 
 
-def test_no_classes_at_all():
-    model, x = model_and_batch()
+def test_no_classes_at_all(device):
+    model, x = model_and_batch(device=device)
     assert [m.shape[0] for m in camplug.FullyCAM(model).maps(x, [[], [], []])] == [0, 0, 0]
 
 
@@ -123,7 +124,7 @@ def test_methods_by_name():
         camplug.create("gradcma", model)
 
 
-def test_cam_with_convolution_heads():
+def test_cam_with_convolution_heads(device):
     torch.manual_seed(0)
     body = [nn.Conv2d(3, 8, 3), nn.ReLU()]
     conv = nn.Conv2d(8, 5, 1)
@@ -133,44 +134,46 @@ def test_cam_with_convolution_heads():
     linear = nn.Linear(8, 5).double()
     linear.weight.data, linear.bias.data = conv.weight.data.flatten(1), conv.bias.data
     third = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear).double().eval()
-    x = torch.randn(2, 3, 9, 11).double()
-    want = camplug.GradCAM(third, "1").maps(x, [1, 4])
+    x = torch.randn(2, 3, 9, 11).to(device, torch.float64)
+    want = camplug.GradCAM(third.to(device), "1").maps(x, [1, 4])
     for model in (first, second, third):
+        model.to(device)
         assert torch.allclose(camplug.CAM(model).maps(x, [1, 4]), want, atol=1e-10)
 
 
-def test_cam_with_a_named_layer_checks_the_channels():
-    model, x = model_and_batch()
-    assert torch.equal(camplug.CAM(model, "act").maps(x, 1), camplug.CAM(model).maps(x, 1))
+def test_cam_with_a_named_layer_checks_the_channels(device):
+    model, x = model_and_batch(device=device)
+    assert same(camplug.CAM(model, "act").maps(x, 1), camplug.CAM(model).maps(x, 1))
     wide = awkward.FeatureModule()
     wide.head = nn.Linear(6, 5)
     wide.forward = lambda t: wide.head(wide.features(t).mean((2, 3))[:, :6])
     with pytest.raises(LayerError, match="8 channels and the head reads 6"):
-        camplug.CAM(wide.double(), "act").maps(x, 1)
+        camplug.CAM(wide.to(device, torch.float64), "act").maps(x, 1)
 
 
-def test_an_overflow_inside_the_map_is_told():
+def test_an_overflow_inside_the_map_is_told(device):
     model = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.Flatten(2), nn.Softmax(2)).eval()
     nn.init.constant_(model[0].weight, 1e38)
-    x = torch.full((1, 3, 2, 2), 1.0)
+    model.to(device)
+    x = torch.full((1, 3, 2, 2), 1.0).to(device)
     with pytest.raises(TargetError, match="NaN or infinite"):
         camplug.GradCAM(model, "0").maps(10 * x, lambda y: y[:, 0, 0].nan_to_num())
 
 
 @pytest.mark.parametrize("method", camplug.list_methods())
-def test_unnormalized_is_a_copy_with_raw_values(method):
-    model, x = model_and_batch()
+def test_unnormalized_is_a_copy_with_raw_values(method, device):
+    model, x = model_and_batch(device=device)
     for how in ("max", "minmax", None):
         e = camplug.create(method, model, normalize=how)
         raw = e.unnormalized()
         assert (raw.normalize, e.normalize) == (None, how)
         assert type(raw) is type(e)
-        assert torch.equal(raw.maps(x, 1), camplug.create(method, model, normalize=None).maps(x, 1))
+        assert same(raw.maps(x, 1), camplug.create(method, model, normalize=None).maps(x, 1))
 
 
-def test_cam_of_an_image_so_small_that_the_last_map_is_one_position():
+def test_cam_of_an_image_so_small_that_the_last_map_is_one_position(device):
     model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    x = torch.randn(2, 3, 2, 2)
+    model, x = model.to(device), torch.randn(2, 3, 2, 2).to(device)
     raw = camplug.CAM(model, normalize=None).maps(x, 1)
     want = (model[1](model[0](x))[:, :, 0, 0] @ model[4].weight[1]).clamp_min(0)
     assert torch.allclose(raw, want[:, None, None].expand(2, 2, 2))

@@ -16,28 +16,29 @@ from camplug.explain.split import Patch, centre_of_mass, four_patches
 # ---- centres
 
 
-def test_centres_golden():
+def test_centres_golden(device):
     maps = torch.zeros(5, 5, 9)
     maps[0, 1, 2] = maps[0, 3, 2] = 3
     maps[1, 0, 0], maps[1, 0, 1] = 1, 3  # 0.75 is cut to 0
     maps[2, 4, 8] = 1e-30
     maps[3, 0, 8] = -5.0  # what is negative has no mass: a map of zeros
     maps[4] = 1
+    maps = maps.to(device)
     assert centre_of_mass(maps) == [(2, 2), (0, 0), (4, 8), (2, 4), (2, 4)]
     maps[0, 4, 8] = -1.0
     assert centre_of_mass(maps[:1]) == [(2, 2)]
-    assert centre_of_mass(torch.zeros(1, 6, 10)) == [(3, 5)]
+    assert centre_of_mass(torch.zeros(1, 6, 10, device=device)) == [(3, 5)]
     assert centre_of_mass(maps[:0]) == []
 
 
-def test_centres_equal_the_slow_reference():
-    maps = torch.rand(20, 7, 12) ** 4
-    assert centre_of_mass(maps) == [slow.centre(m) for m in maps.double().numpy()]
+def test_centres_equal_the_slow_reference(device):
+    maps = (torch.rand(20, 7, 12) ** 4).to(device)
+    assert centre_of_mass(maps) == [slow.centre(m) for m in maps.double().cpu().numpy()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_centres_of_large_maps_do_not_overflow(dtype):
-    assert centre_of_mass(torch.full((1, 301, 401), 1000, dtype=dtype)) == [(150, 200)]
+def test_centres_of_large_maps_do_not_overflow(dtype, device):
+    assert centre_of_mass(torch.full((1, 301, 401), 1000, dtype=dtype, device=device)) == [(150, 200)]
 
 
 # ---- patches
@@ -115,9 +116,10 @@ def test_patches_of_every_centre(margin, smallest):
 # ---- the united map
 
 
-def test_uniting_golden():
+def test_uniting_golden(device):
     x = torch.zeros(1, 3, 1, 4)
     x[0, 0, 0] = torch.tensor([2.0, 4.0, 1.0, 3.0])  # the centre: (4 + 2 + 9) / 10 = 1.5, cut to 1
+    x = x.to(device)
     # the parts [2] and [4, 1, 3], each of maximum 1; above and below are the same row
     for unite, want in (("max", [1.0, 1.0, 0.25, 0.75]), ("sum", [2.0, 2.0, 0.5, 1.5])):
         split = SplitUnite(Channels(), "paper", smallest=1, unite=unite, normalize=None)
@@ -136,11 +138,12 @@ def test_uniting_golden():
     assert margin.maps(x, 0)[0, 0].tolist() == [0.5, 1.0, 0.25, 0.75]
 
 
-def test_a_part_without_the_object_is_as_loud_as_the_others_unless_it_is_weighed():
-    x = torch.zeros(1, 3, 8, 8)
+def test_a_part_without_the_object_is_as_loud_as_the_others_unless_it_is_weighed(device):
+    x = torch.zeros(1, 3, 8, 8, device=device)
     x[0, 0, 0], x[0, 0, :, 0], x[0, 0, 7, 7] = 8.0, 8.0, 0.1  # the centre is (1, 1)
     assert SplitUnite(Channels(), "paper", smallest=1).maps(x, 0)[0, 7, 7] == 1
-    assert SplitUnite(Channels(), "paper", smallest=1, normalise="global").maps(x, 0)[0, 7, 7] == pytest.approx(0.0125)
+    faint = SplitUnite(Channels(), "paper", smallest=1, normalise="global").maps(x, 0)[0, 7, 7]
+    assert float(faint) == pytest.approx(0.0125)
 
 
 def test_presets_are_the_papers_and_the_authors():
@@ -176,8 +179,8 @@ OPTIONS = {
 
 @pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("name", OPTIONS)
-def test_equals_the_slow_reference(name, classes):
-    model, x = model_and_batch(2, (12, 16))
+def test_equals_the_slow_reference(name, classes, device):
+    model, x = model_and_batch(2, (12, 16), device=device)
     wanted = CLASSES[classes]
     options = {"smallest": 4, **OPTIONS[name]}
     if "locate" in options:
@@ -189,17 +192,17 @@ def test_equals_the_slow_reference(name, classes):
     look = looking(GradCAM(model, normalize="max" if normalise == "own" else None))
     chance = chances(model, weight) if weight else slow.certain
     locate = looking(reference.pop("locate")) if "locate" in reference else looking(GradCAM(model))
-    for image, row, got in zip(x.numpy(), wanted, split.maps(x, wanted), strict=True):
+    for image, row, got in zip(x.cpu().numpy(), wanted, split.maps(x, wanted), strict=True):
         want = slow.splitting(look, image, row, chance=chance, locate=locate, **reference)
         assert want.max() > 0
-        np.testing.assert_allclose(got.numpy(), want, rtol=1e-6, atol=1e-10)
+        np.testing.assert_allclose(got.cpu().numpy(), want, rtol=1e-6, atol=1e-10)
 
 
 @pytest.mark.parametrize("normalize", ["max", "minmax"])
-def test_size_and_normalisation_come_last(normalize):
-    model, x = model_and_batch()
-    raw = SplitUnite(FullyCAM(model), smallest=4, normalize=None).maps(x, 1).numpy()
-    got = SplitUnite(FullyCAM(model), smallest=4, normalize=normalize).maps(x, 1, (7, 9)).numpy()
+def test_size_and_normalisation_come_last(normalize, device):
+    model, x = model_and_batch(device=device)
+    raw = SplitUnite(FullyCAM(model), smallest=4, normalize=None).maps(x, 1).cpu().numpy()
+    got = SplitUnite(FullyCAM(model), smallest=4, normalize=normalize).maps(x, 1, (7, 9)).cpu().numpy()
     for one, united in zip(got, raw, strict=True):
         want = slow.bilinear(united, (7, 9))
         if normalize == "minmax":
@@ -207,10 +210,10 @@ def test_size_and_normalisation_come_last(normalize):
         np.testing.assert_allclose(one, slow.scaled(want), atol=1e-12)
 
 
-def test_maps_of_zeros_are_split_in_the_middle():
+def test_maps_of_zeros_are_split_in_the_middle(device):
     recorder = Recording(Channels())
-    got = SplitUnite(recorder, "paper", smallest=1).maps(-torch.rand(1, 3, 6, 8), 1)
-    assert torch.equal(got, torch.zeros(1, 6, 8))
+    got = SplitUnite(recorder, "paper", smallest=1).maps(-torch.rand(1, 3, 6, 8).to(device), 1)
+    assert (got == 0).all()
     assert [tuple(seen.shape) for seen, _, _ in recorder.seen] == [(1, 3, 6, 8), (4, 3, 3, 4)]
 
 
@@ -233,12 +236,12 @@ def test_patches_of_one_size_go_through_the_model_together():
     assert all(classes == [[0], [1]] for _, classes, _ in recorder.seen)
 
 
-def test_an_image_of_many_classes_is_seen_once_if_it_is_not_split():
+def test_an_image_of_many_classes_is_seen_once_if_it_is_not_split(device):
     x = torch.rand(2, 3, 8, 12)
     recorder = Recording(Channels())
     got = SplitUnite(recorder, many="none", whole=True).maps(x, [[0, 1, 2], [2, 1, 0]])
     assert [tuple(seen.shape) for seen, _, _ in recorder.seen] == [(2, 3, 8, 12)] * 2  # located, explained
-    torch.testing.assert_close(got[0], got[1].new_tensor(np.stack([slow.scaled(c) for c in x[0].numpy()])))
+    torch.testing.assert_close(got[0], got[1].new_tensor(np.stack([slow.scaled(c) for c in x[0].cpu().numpy()])))
 
 
 def test_only_parts_are_zoomed():
@@ -257,8 +260,8 @@ def test_only_parts_are_zoomed():
     assert {tuple(seen.shape[2:]) for seen, _, _ in tiny.seen} == {(7, 9), (1, 1)}
 
 
-def test_lists_with_an_empty_one_are_the_maps_one_by_one():
-    model, x = model_and_batch(3)
+def test_lists_with_an_empty_one_are_the_maps_one_by_one(device):
+    model, x = model_and_batch(3, device=device)
     split = SplitUnite(IterativeErasing(FullyCAM(model)), smallest=4, locate=GradCAM(model))
     wanted = [[0, 4, 2], [], [1]]
     together = split.maps(x, wanted, (7, 9))
@@ -268,8 +271,8 @@ def test_lists_with_an_empty_one_are_the_maps_one_by_one():
     assert [len(m) for m in split.maps(x, [[], [], []])] == [0, 0, 0]
 
 
-def test_the_answer_is_about_the_whole_image():
-    model, x = model_and_batch()
+def test_the_answer_is_about_the_whole_image(device):
+    model, x = model_and_batch(device=device)
     with torch.no_grad():
         logits = model(x)
     result = SplitUnite(FullyCAM(model), smallest=4).run(x, None)

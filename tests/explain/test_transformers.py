@@ -49,48 +49,49 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("method", FORMULAS)
-def test_equals_the_slow_reference(name, method):
+def test_equals_the_slow_reference(name, method, device):
     make, options, grid, norm = CASES[name]
-    model = make(**options)
+    model = make(**options).to(device)
     blocks = [n for n, m in model.named_modules() if type(m).__name__ in ("Block", "SwinTransformerBlock")]
     layers = [f"{b}.{norm}" if norm else b for b in blocks]
     layers = layers if method == "fully" else layers[-1:]
     size = options.get("size", (64, 96) if make is swin else (32, 64))
-    x = torch.randn(1, 3, *size).double()
+    x = torch.randn(1, 3, *size).to(device, torch.float64)
     want = int(model(x).argmax())
     expected = reference_map(method, model, layers, x, lambda y: y[:, want], grid=grid)
     got = camplug.create(method, model).maps(x, want)[0]
     assert got.shape == size
+    assert got.device == x.device
     assert expected.max() == 1
     assert relative_error(got, expected) <= 1e-5
 
 
-def test_the_last_block_of_a_class_token_model_is_not_silently_empty():
-    model, x = vit(), torch.randn(2, 3, 32, 64).double()
+def test_the_last_block_of_a_class_token_model_is_not_silently_empty(device):
+    model, x = vit().to(device), torch.randn(2, 3, 32, 64).to(device, torch.float64)
     assert (camplug.GradCAM(model).maps(x).amax((1, 2)) == 1).all()
 
 
-def test_cam_of_swin_and_of_a_class_token_model():
-    model, x = swin(), torch.randn(1, 3, 64, 96).double()
+def test_cam_of_swin_and_of_a_class_token_model(device):
+    model, x = swin().to(device), torch.randn(1, 3, 64, 96).to(device, torch.float64)
     (features, _), *_ = record(model, ["norm"], x, lambda y: y[:, 2])[0]
-    expected = reference_cam(channels_first(features)[0], model.head.fc.weight[2].detach(), (64, 96))
+    expected = reference_cam(channels_first(features)[0], model.head.fc.weight[2], (64, 96))
     assert relative_error(camplug.CAM(model).maps(x, 2)[0], expected) <= 1e-5
     with pytest.raises(camplug.ModelError, match="VisionTransformer does not"):
-        camplug.CAM(vit()).maps(torch.randn(1, 3, 32, 64).double(), 2)
+        camplug.CAM(vit().to(device)).maps(torch.randn(1, 3, 32, 64).to(device, torch.float64), 2)
 
 
-def test_torchvision_transformers():
+def test_torchvision_transformers(device):
     torch.manual_seed(0)
     model = torchvision.models.vision_transformer.VisionTransformer(64, 16, 2, 2, 16, 32, num_classes=5).eval()
     nn.init.normal_(model.heads[-1].weight)
-    x = torch.randn(1, 3, 64, 64)
+    model, x = model.to(device), torch.randn(1, 3, 64, 64).to(device)
     layers = ["encoder.layers.encoder_layer_1.ln_1"]
     expected = reference_map("gradcam", model, layers, x, lambda y: y[:, 1], grid=cut(1, 4, 4))
     assert relative_error(camplug.GradCAM(model).maps(x, 1)[0], expected) <= 1e-4
 
 
-def test_own_reshape():
-    model, x = vit(), torch.randn(1, 3, 32, 64).double()
+def test_own_reshape(device):
+    model, x = vit().to(device), torch.randn(1, 3, 32, 64).to(device, torch.float64)
     got = camplug.LayerCAM(model, "blocks.1", reshape=cut(1, 2, 4)).maps(x, 1)
     assert torch.equal(got, camplug.LayerCAM(model, "blocks.1").maps(x, 1))
 

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from PIL import Image
 from torch import nn
-from wrapped import Channels, Recording, Scripted, looking, model_and_batch
+from wrapped import Channels, Recording, Scripted, looking, model_and_batch, same
 
 import camplug
 from camplug import FullyCAM, GradCAM, InputError, ModelError, MultiView, TargetError
@@ -25,29 +25,31 @@ SIZES = [(5, 7), (13, 9), (26, 40), (20, 20), (7, 33), (1, 1)]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_images_are_resized_as_pil_does(size):
+def test_images_are_resized_as_pil_does(size, device):
     pixels = np.random.default_rng(0).integers(60, 196, (13, 20, 3), dtype=np.uint8)  # cubic overshoot is not clipped
-    x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
+    x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float().to(device)
     got = resize_images(x, size)[0]
     for c in range(3):
         exact = Image.fromarray(pixels[:, :, c].astype(np.float32)).resize(size[::-1], Image.Resampling.BICUBIC)
-        assert np.abs(np.asarray(exact) - got[c].numpy()).max() < 1e-3
+        assert np.abs(np.asarray(exact) - got[c].cpu().numpy()).max() < 1e-3
     rounded = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC)).astype(float)
-    assert np.abs(rounded.transpose(2, 0, 1) - got.numpy()).max() < 1.2  # it rounds after each of the two directions
+    got = got.cpu().numpy()
+    assert np.abs(rounded.transpose(2, 0, 1) - got).max() < 1.2  # it rounds after each of the two directions
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_images_are_resized_in_their_own_precision(size):
-    x = torch.randn(1, 3, 13, 20).double()
-    np.testing.assert_allclose(resize_images(x, size)[0].numpy(), slow.bicubic(x[0].numpy(), size), atol=1e-12)
+def test_images_are_resized_in_their_own_precision(size, device):
+    x = torch.randn(1, 3, 13, 20).to(device, torch.float64)
+    got = resize_images(x, size)[0].cpu().numpy()
+    np.testing.assert_allclose(got, slow.bicubic(x[0].cpu().numpy(), size), atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_formats_are_resized_in_float32(dtype):
-    x = torch.randn(1, 3, 8, 8).to(dtype)
+def test_half_formats_are_resized_in_float32(dtype, device):
+    x = torch.randn(1, 3, 8, 8).to(device, dtype)
     got = resize_images(x, (12, 4))
     assert got.dtype == dtype
-    assert torch.equal(got, resize_images(x.float(), (12, 4)).to(dtype))
+    assert same(got, resize_images(x.float(), (12, 4)).to(dtype))
     assert resize_images(x, (8, 8)) is x
 
 
@@ -72,10 +74,10 @@ class Shift(nn.Module):
 
 @pytest.mark.parametrize("method", ["gradcam", "cam", "fully"])
 @pytest.mark.parametrize("fuse", ["sum", "max", "mean"])
-def test_the_mirror_image_is_mirrored_back(method, fuse):
-    x = torch.zeros(1, 3, 1, 4)
+def test_the_mirror_image_is_mirrored_back(method, fuse, device):
+    x = torch.zeros(1, 3, 1, 4, device=device)
     x[0, 0, 0, 1] = 4  # seen at 2; mirrored, 2 is seen at 3, which is 0 when mirrored back
-    explainer = camplug.create(method, Shift())
+    explainer = camplug.create(method, Shift().to(device))
     assert explainer.maps(x, 0)[0, 0].tolist() == [0.0, 0.0, 1.0, 0.0]
     assert MultiView(explainer, (1.0,), fuse=fuse).maps(x, 0)[0, 0].tolist() == [1.0, 0.0, 1.0, 0.0]
     assert MultiView(explainer, (1.0,), flip=False, fuse=fuse).maps(x, 0)[0, 0].tolist() == [0.0, 0.0, 1.0, 0.0]
@@ -91,33 +93,34 @@ def test_the_mirror_image_is_mirrored_back(method, fuse):
         ("sum", "minmax", [1.0, 0.0, 0.5]),
     ],
 )
-def test_fusing_golden(fuse, normalize, want):
+def test_fusing_golden(fuse, normalize, want, device):
     runs = [([[[1.0, 0.5, 0.0]]], [0.0, 0.0]), ([[[0.5, 0.0, 1.0]]], [0.0, 0.0])]
     views = MultiView(Scripted(runs), (1.0, 2.0), flip=False, fuse=fuse, normalize=normalize)
-    torch.testing.assert_close(views.maps(torch.zeros(1, 3, 1, 3), 0)[0, 0], torch.tensor(want))
+    torch.testing.assert_close(views.maps(torch.zeros(1, 3, 1, 3, device=device), 0)[0, 0].cpu(), torch.tensor(want))
 
 
 @pytest.mark.parametrize("inner", [GradCAM, FullyCAM])
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize("fuse", ["sum", "max", "mean"])
 @pytest.mark.parametrize("size", [None, (7, 9)])
-def test_equals_the_slow_reference(inner, flip, fuse, size):
-    model, x = model_and_batch()
+def test_equals_the_slow_reference(inner, flip, fuse, size, device):
+    model, x = model_and_batch(device=device)
     classes, scales = [[3, 0], [1]], (0.5, 1.0, 1.6)
     explainer = inner(model)
     raw = MultiView(explainer, scales, flip, fuse, normalize=None).maps(x, classes, size)
     scaled = MultiView(explainer, scales, flip, fuse).maps(x, classes, size)
-    for image, row, one, other in zip(x.numpy(), classes, raw, scaled, strict=True):
+    for image, row, one, other in zip(x.cpu().numpy(), classes, raw, scaled, strict=True):
         want = slow.views(looking(explainer), image, row, scales, flip, fuse, size or (12, 14))
-        np.testing.assert_allclose(one.numpy(), want, atol=1e-10)
-        np.testing.assert_allclose(other.numpy(), [slow.scaled(m) for m in want], atol=1e-10)
+        np.testing.assert_allclose(one.cpu().numpy(), want, atol=1e-10)
+        np.testing.assert_allclose(other.cpu().numpy(), [slow.scaled(m) for m in want], atol=1e-10)
 
 
-def test_unnormalized_keeps_the_scale_of_every_view():
-    model, x = model_and_batch(1)
+def test_unnormalized_keeps_the_scale_of_every_view(device):
+    model, x = model_and_batch(1, device=device)
     views = MultiView(GradCAM(model), (0.5, 1.0))
-    want = slow.views(looking(GradCAM(model, normalize=None)), x[0].numpy(), [2], (0.5, 1.0), True, "sum", (12, 14))
-    np.testing.assert_allclose(views.unnormalized().maps(x, 2).numpy(), want, atol=1e-12)
+    look, image = looking(GradCAM(model, normalize=None)), x[0].cpu().numpy()
+    want = slow.views(look, image, [2], (0.5, 1.0), True, "sum", (12, 14))
+    np.testing.assert_allclose(views.unnormalized().maps(x, 2).cpu().numpy(), want, atol=1e-12)
     assert views.normalize == views.explainer.normalize == "max"
 
 
@@ -130,19 +133,19 @@ def test_the_scales_of_the_paper_are_the_default():
 # ---- classes
 
 
-def test_classes_in_every_form_agree():
-    model, x = model_and_batch(3)
+def test_classes_in_every_form_agree(device):
+    model, x = model_and_batch(3, device=device)
     views = MultiView(GradCAM(model), (0.5, 1.0))
     want = views.maps(x, [2, 0, 2])
     for form in (torch.tensor([2, 0, 2]), (2, 0, 2), np.array([2, 0, 2])):
-        assert torch.equal(views.maps(x, form), want)
+        assert same(views.maps(x, form), want)
     for form in ([[2], [0], [2]], torch.tensor([[2], [0], [2]]), [np.array([2]), (0,), torch.tensor([2])]):
-        assert torch.equal(torch.cat(views.maps(x, form)), want)
+        assert same(torch.cat(views.maps(x, form)), want)
     torch.testing.assert_close(views.maps(x, 2)[2], want[2])
 
 
-def test_lists_with_an_empty_one():
-    model, x = model_and_batch(3)
+def test_lists_with_an_empty_one(device):
+    model, x = model_and_batch(3, device=device)
     views = MultiView(GradCAM(model), (0.5, 1.0), fuse="mean")
     got = views.maps(x, [[4, 1], [], [0]], (5, 6))
     assert [tuple(m.shape) for m in got] == [(2, 5, 6), (0, 5, 6), (1, 5, 6)]
@@ -152,14 +155,14 @@ def test_lists_with_an_empty_one():
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_a_callable_sees_every_view(flip):
-    model, x = model_and_batch(3)
+def test_a_callable_sees_every_view(flip, device):
+    model, x = model_and_batch(3, device=device)
     views = MultiView(GradCAM(model), (0.5, 1.0), flip)
     asked = []
 
     def score(output):
         asked.append(len(output))
-        return output[:, 2] - torch.arange(len(output)) * output[:, 0]  # another score for every image
+        return output[:, 2] - torch.arange(len(output), device=device) * output[:, 0]  # another score for every image
 
     got = views.maps(x, score)
     assert set(asked) == {3}
@@ -184,20 +187,20 @@ class Sides(nn.Module):
         return torch.stack([y[:, 0, :, :half].sum((1, 2)), y[:, 1, :, half:].sum((1, 2))], 1)
 
 
-def test_the_predicted_class_is_that_of_the_image_as_it_is():
-    model, x = Sides(), torch.zeros(2, 3, 4, 8)
+def test_the_predicted_class_is_that_of_the_image_as_it_is(device):
+    model, x = Sides().to(device), torch.zeros(2, 3, 4, 8, device=device)
     x[0, :, 1, 1] = x[1, :, 2, 6] = 1
     recorder = Recording(GradCAM(model, "conv"))
     result = MultiView(recorder, (0.5, 1.0)).run(x, None)
     assert [classes for _, classes, _ in recorder.seen] == [[[0], [1], [0], [1]]] * 2
     assert result.targets.classes == ((0,), (1,))
     assert result.targets.per_image is False
-    assert torch.equal(result.maps[0], MultiView(GradCAM(model, "conv"), (0.5, 1.0)).maps(x, [0, 1])[:1])
+    assert same(result.maps[0], MultiView(GradCAM(model, "conv"), (0.5, 1.0)).maps(x, [0, 1])[:1])
 
 
 @pytest.mark.parametrize("classes", [1, [0, 3], [[0], [1, 2]], None, lambda output: output[:, 1]])
-def test_the_logits_are_of_the_unmirrored_view_nearest_to_scale_1(classes):
-    model, x = model_and_batch()
+def test_the_logits_are_of_the_unmirrored_view_nearest_to_scale_1(classes, device):
+    model, x = model_and_batch(device=device)
     with torch.no_grad():
         small, same = model(resize_images(x, (9, 10))), model(x)  # 0.75 * 14 = 10.5
     got = MultiView(GradCAM(model), (0.5, 0.75, 2.0)).run(x, classes)
@@ -206,13 +209,13 @@ def test_the_logits_are_of_the_unmirrored_view_nearest_to_scale_1(classes):
     torch.testing.assert_close(MultiView(GradCAM(model), (2.0, 1.0)).run(x, classes).logits, same)
 
 
-def test_an_image_and_its_mirror_image_are_one_batch():
-    model, x = model_and_batch(3)
+def test_an_image_and_its_mirror_image_are_one_batch(device):
+    model, x = model_and_batch(3, device=device)
     recorder = Recording(GradCAM(model))
     MultiView(recorder, (0.5, 1.0)).maps(x, [2, 0, 1])
     assert [tuple(seen.shape) for seen, _, _ in recorder.seen] == [(6, 3, 12, 14), (6, 3, 6, 7)]
     for seen, classes, _ in recorder.seen:
-        assert torch.equal(seen[3:], seen[:3].flip(-1))
+        assert same(seen[3:], seen[:3].flip(-1))
         assert classes == [[2], [0], [1]] * 2
 
 
@@ -253,8 +256,8 @@ def test_a_transformer_of_one_input_size():
         MultiView(GradCAM(model), (0.5, 1.0)).maps(torch.randn(1, 3, 32, 32), 1)
 
 
-def test_errors_of_the_inner_explainer_stay_as_they_are():
-    model, x = model_and_batch()
+def test_errors_of_the_inner_explainer_stay_as_they_are(device):
+    model, x = model_and_batch(device=device)
     with pytest.raises(TargetError, match="class 7 is outside the model's 5 classes"):
         MultiView(GradCAM(model), (0.5,)).maps(x, 7)
     with pytest.raises(TargetError, match="1 entries in classes for 2 images"):

@@ -16,6 +16,7 @@ import torchvision
 from reference import reference_map, relative_error
 from torch import nn
 from torch.nn.utils import parametrizations
+from wrapped import same
 
 import camplug
 from camplug import InputError, ModelError, Tape
@@ -37,12 +38,12 @@ def lively(model, seed=0):
     return model.double().eval()
 
 
-def net(*layers):
-    return lively(nn.Sequential(*layers))
+def net(*layers, device="cpu"):
+    return lively(nn.Sequential(*layers)).to(device)
 
 
-def picture(*size):
-    return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1)).double()
+def picture(*size, device="cpu"):
+    return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1)).to(device, torch.float64)
 
 
 @torch.no_grad()
@@ -73,10 +74,11 @@ def holds_every_value(model, x, output_stride, finer, layer=None, start=(0, 0)):
     built = map_of(model, x, layer)
     with dense(model, output_stride, example=x):
         fine = map_of(model, x, layer)
+    assert fine.device == x.device
     for got, was in zip(fine.shape[2:], built.shape[2:], strict=True):
         assert (was - 1) * finer + 1 <= got <= was * finer
     assert starts(fine, built, finer) == [start]
-    assert torch.equal(map_of(model, x, layer), built)
+    assert same(map_of(model, x, layer), built)
     return fine
 
 
@@ -127,6 +129,10 @@ def network(name):
     return lively(NETWORKS[name][0]())
 
 
+def on(device, model):
+    return model if device.type == "cpu" else copy.deepcopy(model).to(device)
+
+
 def same_padding_start(n, output_stride, stride=32):
     """TensorFlow pads an even size at the end alone, so the windows of stride 2 sit one position later."""
     start, rate, at = 0, 1, 1
@@ -148,11 +154,13 @@ CASES += [(name, (34, 38), 1) for name in ("squeezenet1_1", SAME, "shufflenet_v2
 
 
 @pytest.mark.parametrize(("name", "size", "output_stride"), CASES)
-def test_every_value_as_built_is_still_there(name, size, output_stride):
+def test_every_value_as_built_is_still_there(name, size, output_stride, device):
     _, layer, stride = NETWORKS[name]
     same = name.startswith("tf_")
     start = tuple(same_padding_start(n, output_stride) if same else 0 for n in size)
-    fine = holds_every_value(network(name), picture(*size), output_stride, stride // output_stride, layer, start)
+    fine = holds_every_value(
+        on(device, network(name)), picture(*size, device=device), output_stride, stride // output_stride, layer, start
+    )
     if same or name in ("resnet18", "resnet26d", "regnetx_002"):
         assert fine.shape[2:] == tuple(-(-n // output_stride) for n in size)
 
@@ -167,12 +175,12 @@ def test_the_start_with_same_padding_is_the_last_position_on_even_sizes(output_s
     assert fine.shape[2:] == (64 // output_stride, 64 // output_stride)
 
 
-def test_a_layout_found_on_the_black_example_holds_for_every_size():
-    model, x = network("regnetx_002"), picture(66, 65)
+def test_a_layout_found_on_the_black_example_holds_for_every_size(device):
+    model, x = on(device, network("regnetx_002")), picture(66, 65, device=device)
     built = map_of(model, x, "s4")
     with dense(model, 8):
         assert starts(map_of(model, x, "s4"), built, 4) == [(0, 0)]
-        assert map_of(model, picture(64, 64), "s4").shape[2:] == (8, 8)
+        assert map_of(model, picture(64, 64, device=device), "s4").shape[2:] == (8, 8)
     with dense(model):  # 8 is the default
         assert map_of(model, x, "s4").shape[2:] == (9, 9)
 
@@ -274,14 +282,14 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_golden_rows(name):
+def test_golden_rows(name, device):
     layers, x, built, fine = GOLDEN[name]
-    model = nn.Sequential(*layers).eval()
+    model, x = copy.deepcopy(nn.Sequential(*layers)).to(device).eval(), x.to(device)
     close = functools.partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
-    close(model(x), row(*built))
+    close(model(x).cpu(), row(*built))
     with dense(model, 1, example=x):
-        close(model(x)[..., : len(fine)], row(*fine))
-    close(model(x), row(*built))
+        close(model(x)[..., : len(fine)].cpu(), row(*fine))
+    close(model(x).cpu(), row(*built))
 
 
 def stitched(model, x, stride):
@@ -311,9 +319,9 @@ UNPADDED = {
 
 @pytest.mark.parametrize("name", UNPADDED)
 @pytest.mark.parametrize("size", [(32, 32), (33, 39)])
-def test_without_padding_it_is_shift_and_stitch(name, size):
+def test_without_padding_it_is_shift_and_stitch(name, size, device):
     layers, stride = UNPADDED[name]
-    model, x = net(*layers()), picture(*size)
+    model, x = net(*layers(), device=device), picture(*size, device=device)
     want = stitched(model, x, stride)
     with torch.no_grad(), dense(model, 1, example=x):
         got = model(x)
@@ -333,14 +341,14 @@ POOLS = [
 @pytest.mark.parametrize("ceil", [False, True])
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("size", [(32, 31), (29, 30)])
-def test_poolings_of_every_kind(pool, ceil, padding, size):
+def test_poolings_of_every_kind(pool, ceil, padding, size, device):
     def one(*window):
         return pool(*window, padding, ceil_mode=ceil)
 
-    x = picture(*size)
-    assert starts(*dense_and_built(net(one(3, 2), one(3, 2), one(3, 1)), x), 4) == [(0, 0)]
-    assert starts(*dense_and_built(net(one(2, 2), one(3, 3)), x), 6) == [(0, 0)]
-    fine, built = dense_and_built(net(nn.MaxPool2d(2), one(2, 1), one((3, 2), (1, 2))), x)
+    x = picture(*size, device=device)
+    assert starts(*dense_and_built(net(one(3, 2), one(3, 2), one(3, 1), device=device), x), 4) == [(0, 0)]
+    assert starts(*dense_and_built(net(one(2, 2), one(3, 3), device=device), x), 6) == [(0, 0)]
+    fine, built = dense_and_built(net(nn.MaxPool2d(2), one(2, 1), one((3, 2), (1, 2)), device=device), x)
     assert starts(fine, built, (2, 4)) == [(0, 0)]
 
 
@@ -371,19 +379,19 @@ CONVOLUTIONS = {
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 @pytest.mark.parametrize("size", [(32, 33), (30, 31)])
-def test_convolutions_of_every_kind(name, size):
+def test_convolutions_of_every_kind(name, size, device):
     def one():
         return nn.Conv2d(4, 4, **CONVOLUTIONS[name])
 
     strided = CONVOLUTIONS[name].get("stride", 1) != 1
-    model = net(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), one(), nn.Conv2d(4, 4, 3, 2, 1), one())
-    holds_every_value(model, picture(*size), 1, 16 if strided else 4)
-    model = net(nn.Conv2d(3, 4, 3, 2, 1), one(), nn.ReLU(), one())
-    holds_every_value(model, picture(*size), 2, 4 if strided else 1)
+    model = net(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), one(), nn.Conv2d(4, 4, 3, 2, 1), one(), device=device)
+    holds_every_value(model, picture(*size, device=device), 1, 16 if strided else 4)
+    model = net(nn.Conv2d(3, 4, 3, 2, 1), one(), nn.ReLU(), one(), device=device)
+    holds_every_value(model, picture(*size, device=device), 2, 4 if strided else 1)
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_random_networks(seed):
+def test_random_networks(seed, device):
     random = torch.Generator().manual_seed(seed)
 
     def pick(*choices):
@@ -399,7 +407,7 @@ def test_random_networks(seed):
 
     layers = [nn.Conv2d(3, 3, 3, 2, 1), *(layer() for _ in range(4))]
     stride = math.prod(m.stride if isinstance(m.stride, int) else m.stride[0] for m in layers)
-    model, x = net(*layers), picture(pick(61, 64, 75), pick(62, 67, 80))
+    model, x = net(*layers, device=device), picture(pick(61, 64, 75), pick(62, 67, 80), device=device)
     for output_stride in (1, 2, 4):
         fine, built = dense_and_built(model, x, output_stride)
         assert starts(fine, built, max(1, stride // output_stride))[:1] == [(0, 0)]
@@ -415,9 +423,9 @@ def test_partial_strides():
 
 
 @pytest.mark.parametrize("head", [nn.AvgPool2d(7), nn.AvgPool2d(7, stride=1), nn.MaxPool2d(7), nn.AdaptiveAvgPool2d(1)])
-def test_a_pooling_over_the_whole_map_covers_the_whole_dense_map(head):
+def test_a_pooling_over_the_whole_map_covers_the_whole_dense_map(head, device):
     body = [nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1)]
-    model, x = net(*body, head, nn.Flatten(), nn.Linear(4, 5)), picture(28, 28)
+    model, x = net(*body, head, nn.Flatten(), nn.Linear(4, 5), device=device), picture(28, 28, device=device)
     fine = holds_every_value(model, x, 1, 4, layer="2")
     assert fine.shape[2:] == (28, 28)
     pooled = fine.amax((2, 3)) if isinstance(head, nn.MaxPool2d) else fine.mean((2, 3))
@@ -425,8 +433,11 @@ def test_a_pooling_over_the_whole_map_covers_the_whole_dense_map(head):
         torch.testing.assert_close(model(x), model[-1](pooled))
 
 
-def test_the_own_divisor_of_a_pooling_over_the_whole_map():
-    model, x = net(nn.Conv2d(3, 4, 1, 2), nn.AvgPool2d(7, divisor_override=7)), torch.ones(1, 3, 14, 14).double()
+def test_the_own_divisor_of_a_pooling_over_the_whole_map(device):
+    model, x = (
+        net(nn.Conv2d(3, 4, 1, 2), nn.AvgPool2d(7, divisor_override=7), device=device),
+        torch.ones(1, 3, 14, 14).to(device, torch.float64),
+    )
     fine, built = dense_and_built(model, x)
     assert relative_error(fine[0, :, 0, 0], built[0, :, 0, 0]) < 1e-12  # of a constant map 7 times its value
 
@@ -439,13 +450,18 @@ def test_the_last_pooling_of_a_small_image_is_no_head():
     holds_every_value(model, picture(96, 64), 8, 4)
 
 
-def test_parametrized_convolutions():
+def test_parametrized_convolutions(device):
     strided, plain = (parametrizations.weight_norm(nn.Conv2d(3, 3, 3, s, 1)) for s in (2, 1))
-    holds_every_value(net(nn.Conv2d(3, 3, 3, 2, 1), strided, plain), picture(33, 32), 1, 4)
+    holds_every_value(
+        net(nn.Conv2d(3, 3, 3, 2, 1), strided, plain, device=device), picture(33, 32, device=device), 1, 4
+    )
 
 
-def test_numbers_of_other_types():
-    model, x = net(nn.Conv2d(3, 4, 3, 2, 1), nn.AvgPool2d(3, 2, 1), nn.Conv2d(4, 4, 3, 1, 1)), picture(32, 32)
+def test_numbers_of_other_types(device):
+    model, x = (
+        net(nn.Conv2d(3, 4, 3, 2, 1), nn.AvgPool2d(3, 2, 1), nn.Conv2d(4, 4, 3, 1, 1), device=device),
+        picture(32, 32, device=device),
+    )
     want, _ = dense_and_built(model, x)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.05)):
         got, _ = dense_and_built(copy.deepcopy(model).to(dtype), x.to(dtype))
@@ -457,22 +473,25 @@ def test_numbers_of_other_types():
 
 
 @pytest.mark.parametrize("output_stride", [4, 8, 64])
-def test_a_network_that_is_as_fine_already_is_left_as_it_is(output_stride):
+def test_a_network_that_is_as_fine_already_is_left_as_it_is(output_stride, device):
     layers = [nn.Conv2d(3, 4, 3, 2, 1), nn.MaxPool2d(2), nn.AvgPool2d(7), nn.Flatten(), nn.Linear(4, 5)]
-    model, x = net(*layers), picture(28, 28)
+    model, x = net(*layers, device=device), picture(28, 28, device=device)
     y, before = model(x), [dict(m.__dict__) for m in model.modules()]
-    with dense(model, output_stride, example=x) as same:
-        assert same is model
+    with dense(model, output_stride, example=x) as given:
+        assert given is model
         assert [m.__dict__ for m in model.modules()] == before
-        assert torch.equal(model(x), y)
+        assert same(model(x), y)
 
 
 # ---- explanations of a dense network
 
 
 @pytest.mark.parametrize("method", ["fully", "gradcam"])
-def test_maps_equal_those_of_a_network_that_was_written_a_trous(method):
-    model, x = awkward.FeatureModule().double().eval(), torch.randn(1, 3, 12, 12).double()
+def test_maps_equal_those_of_a_network_that_was_written_a_trous(method, device):
+    model, x = (
+        awkward.FeatureModule().to(device, torch.float64).eval(),
+        torch.randn(1, 3, 12, 12).to(device, torch.float64),
+    )
     written = copy.deepcopy(model)
     written.conv2.stride = (1, 1)
     written.conv3.dilation = written.conv3.padding = (2, 2)
@@ -666,10 +685,10 @@ def test_functions_before_the_dense_layers_are_no_matter():
     holds_every_value(model.double().eval(), picture(64, 62), 4, 2)
 
 
-def test_a_convolution_of_its_own_kind_that_follows():
-    model = net(nn.Conv2d(3, 3, 3, 2, 1), SamePadded(3, 3, 3, 2), SamePadded(3, 3, 5, 1))
-    holds_every_value(model, picture(64, 64), 2, 2, start=(1, 1))
-    holds_every_value(model, picture(62, 64), 2, 2, start=(0, 1))
+def test_a_convolution_of_its_own_kind_that_follows(device):
+    model = net(nn.Conv2d(3, 3, 3, 2, 1), SamePadded(3, 3, 3, 2), SamePadded(3, 3, 5, 1), device=device)
+    holds_every_value(model, picture(64, 64, device=device), 2, 2, start=(1, 1))
+    holds_every_value(model, picture(62, 64, device=device), 2, 2, start=(0, 1))
 
 
 @pytest.mark.parametrize("output_stride", [0, -8, 3, 12, 2.5, 8.0, True, "8", None])

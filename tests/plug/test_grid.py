@@ -20,11 +20,11 @@ def test_feature_maps_stay():
 
 @pytest.mark.parametrize("prefix", [0, 1, 2, 5, 20])
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 48)])
-def test_tokens_row_by_row_without_prefix(prefix, size):
+def test_tokens_row_by_row_without_prefix(prefix, size, device):
     h, w = size[0] // 16, size[1] // 16
     cells = torch.arange(h * w, dtype=torch.float32)[None, :, None].expand(1, -1, 3)
     tokens = torch.cat([torch.full((1, prefix, 3), -1.0), cells], 1)
-    got = on_grid(tokens, size)
+    got = on_grid(tokens.to(device), size).cpu()
     assert got.shape == (1, 3, h, w)
     assert torch.equal(got[0, 0], torch.arange(h * w, dtype=torch.float32).view(h, w))
 
@@ -38,8 +38,8 @@ def test_tokens_of_an_image_that_the_patches_do_not_divide():
 
 
 @pytest.mark.parametrize(("h", "w"), [(7, 7), (4, 9), (12, 5)])
-def test_channels_last_maps(h, w):
-    t = torch.randn(2, h, w, 96)
+def test_channels_last_maps(h, w, device):
+    t = torch.randn(2, h, w, 96).to(device)
     assert torch.equal(on_grid(t, (h * 32, w * 32)), t.permute(0, 3, 1, 2))
 
 

@@ -34,13 +34,33 @@ def test_no_logits_is_told(output):
         logits_of(output)
 
 
-def test_rounds_and_scores():
-    targets = resolve([[2, 0], [1]], Y, 2)
+def test_rounds_and_scores(device):
+    y = Y.to(device)
+    targets = resolve([[2, 0], [1]], y, 2)
     assert targets.rounds == 2
     assert targets.per_image
-    assert targets.scores(Y, 0).tolist() == [2.0, 4.0]
+    assert targets.scores(y, 0).tolist() == [2.0, 4.0]
     assert targets.of_round(1) == ([0], [0])
-    assert targets.scores(Y, 1).tolist() == [0.0]
+    assert targets.scores(y, 1).tolist() == [0.0]
+
+
+def test_the_predicted_class_and_classes_on_the_device(device):
+    y = Y.to(device)
+    assert resolve(None, y, 2).classes == ((2,), (2,))
+    for classes, rows in ((torch.tensor([2, 0]), ((2,), (0,))), (torch.tensor([[2, 1], [0, 1]]), ((2, 1), (0, 1)))):
+        assert resolve(classes.to(device), y, 2).classes == rows
+    assert resolve([torch.tensor([1, 2]).to(device), []], y, 2).classes == ((1, 2), ())
+    assert resolve(torch.tensor(1).to(device), y, 2).classes == ((1,), (1,))
+
+
+def test_a_score_that_is_nan_is_told_on_any_device(device):
+    y = torch.where(Y == 4, float("nan"), Y).to(device)
+    resolve([0, 0], y, 2).check(y)
+    for wanted in ([0, 1], [[0, 2], [1]]):
+        with pytest.raises(TargetError, match="NaN or infinite for image 1 of the batch"):
+            resolve(wanted, y, 2).check(y)
+    with pytest.raises(TargetError, match="NaN or infinite for image 1 of the batch"):
+        resolve(lambda out: out[:, 1], y, 2).scores(y, 0)
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_nothing_found_gives_0_with_a_graph(case):
 
 
 def test_half_precision_and_autocast(device):
-    features, maps = row(3, 2, 1, 6).bfloat16(), torch.ones(1, 1, 1, 4, dtype=torch.bfloat16)
+    features, maps = row(3, 1.5, 1, 6).bfloat16(), torch.ones(1, 1, 1, 4, dtype=torch.bfloat16)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         found = pixel_rectification_loss(features, maps, torch.ones(1, 1), made([points(0, 10)], [points(4)], [[True]]))
     assert found.loss.dtype == torch.float32
