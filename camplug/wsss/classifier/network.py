@@ -92,11 +92,13 @@ class Classifier(nn.Module):
     def class_maps(self, features: Tensor) -> Tensor:
         """M [N,C,h,w] of features [N,J,h,w]: CAMs that are not rectified, without the head's bias.
 
-        At least float32, also in autocast: half of it has no room for the epsilons that maps are divided with.
+        At least float32, also in autocast: half of it has no room for the epsilons that maps are divided with, nor for
+        the gradients that come of it.
         """
-        # left out, not subtracted: then the bias gets no gradient either
-        plain = self.head.bias is None
-        return wide(self.head(features) if plain else F.conv2d(features, self.head.weight))
+        with torch.autocast(features.device.type, enabled=False):
+            x = features.to(self.head.weight.dtype)
+            # the bias is left out, not subtracted: then it gets no gradient either
+            return wide(self.head(x) if self.head.bias is None else F.conv2d(x, self.head.weight))
 
     def logits(self, maps: Tensor) -> Tensor:
         """The logits [N,C] of class maps [N,C,h,w]."""
@@ -249,7 +251,8 @@ def _neck(settings: Mapping[str, Any], body: Body) -> nn.Module:
         with torch.no_grad():
             options["channels"] = body.eval()(example(body.model)).shape[1]
     neck: nn.Module = getattr(import_module(place), name)(**options)
-    return neck
+    weight = first_weight(body)
+    return neck if weight is None else neck.to(weight)
 
 
 def _learns_nothing(neck: nn.Module | None) -> bool:

@@ -67,8 +67,8 @@ def test_it_learns_and_goes_on_where_it_was(kind, amp, here, tmp_path, monkeypat
 
     def train(out, *callbacks):
         with monkeypatch.context() as patched:
-            patched.setattr("camplug.wsss.train.run.fit", partial(fitting, callbacks=callbacks, amp=amp))
-            return TRAIN[kind](tiny().to(here), data, labels, tmp_path / out)
+            patched.setattr("camplug.wsss.train.run.fit", partial(fitting, callbacks=callbacks))
+            return TRAIN[kind](tiny().to(here), data, labels, tmp_path / out, amp=amp)
 
     whole = train("whole", noted)
     losses = torch.stack(noted.losses).tolist()

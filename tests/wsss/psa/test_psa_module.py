@@ -189,9 +189,10 @@ def test_look_is_the_affinity_of_the_features(device):
     here = network().affinities(picture).matrix
     np.testing.assert_array_equal(matrix.indices, here.indices)
     np.testing.assert_allclose(matrix.data, here.data, atol=1e-5)
-    assert matrix[0, 1] == planes[0, 0, 0]
-    assert matrix[6, 1 * 5 + 4] == planes[2, 1, 1]  # (1, 1) and (1, 4): three steps to the right
-    assert matrix[2, 2 * 5 + 2] == planes[half_disc(5).index((2, 0)), 0, 2]
+    assert matrix[0, 1] == pytest.approx(float(planes[0, 0, 0]), rel=1e-6)
+    # (1, 1) and (1, 4): three steps to the right
+    assert matrix[6, 1 * 5 + 4] == pytest.approx(float(planes[2, 1, 1]), rel=1e-6)
+    assert matrix[2, 2 * 5 + 2] == pytest.approx(float(planes[half_disc(5).index((2, 0)), 0, 2]), rel=1e-6)
 
 
 def test_a_grid_smaller_than_the_radius_has_all_its_pairs():
