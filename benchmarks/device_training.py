@@ -44,20 +44,17 @@ ROWS = ("classifier", "atm", "rpnet", "fpr", "irn", "affinitynet", "deeplab")
 class Clock(Callback):
     """Notes the loss of every step on the device, and the time when a tenth of the steps and when all are done."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    def __init__(self, device: str, batch: int) -> None:
+        self.device, self.batch = device, batch
         self.losses: list[torch.Tensor] = []
-        self.images = 0
         self.begun = self.ended = 0.0
-        self.counted = 0
+        self.uncounted = 0  # steps before the clock began
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.losses.append(outputs["loss"].detach().float())
         if len(self.losses) == max(1, trainer.estimated_stepping_batches // 10):
             wait(self.device)
-            self.begun = time.perf_counter()
-        elif self.begun:
-            self.counted += len(next(part for part in batch if isinstance(part, torch.Tensor) and part.ndim >= 1))
+            self.begun, self.uncounted = time.perf_counter(), len(self.losses)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         wait(self.device)
@@ -67,13 +64,14 @@ class Clock(Callback):
     def result(self) -> dict[str, Any]:
         losses = torch.stack(self.losses).cpu()
         tenth = max(1, len(losses) // 10)
+        images = self.batch * (len(losses) - self.uncounted)
         return {
             "steps": len(losses),
             "precision": self.precision,
             "first_losses": float(losses[:tenth].mean()),
             "last_losses": float(losses[-tenth:].mean()),
             "finite": bool(losses.isfinite().all()),
-            "images_per_second": self.counted / (self.ended - self.begun) if self.counted else None,
+            "images_per_second": images / (self.ended - self.begun) if images else None,
         }
 
 
@@ -95,7 +93,7 @@ def watched(clock: Clock) -> Iterator[None]:
 def parsed(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add_device_options(parser)
-    parser.add_argument("--count", type=int, default=512, help="images to train on")
+    parser.add_argument("--count", type=int, default=256, help="images to train on")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--crop", type=int, default=224)
@@ -184,7 +182,7 @@ def main(argv: list[str]) -> None:
             for amp in args.amp:
                 if args.device.startswith("cuda"):
                     torch.cuda.reset_peak_memory_stats()
-                clock = Clock(args.device)
+                clock = Clock(args.device, args.batch)
                 start = time.perf_counter()
                 row: dict[str, Any] = {"training": name, "amp": amp}
                 try:

@@ -11,6 +11,7 @@ what is measured and how.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -86,6 +87,8 @@ def measured(args: argparse.Namespace, command: str) -> dict[str, Any]:
     if is_transformer(model):  # the peers need a function that lays the tokens on a grid
         chosen = [c for c in chosen if c.origin in ("floor", "camplug")]
     many = logits[0].topk(args.classes).indices.tolist()
+    gc.collect()
+    gc.freeze()  # what is loaded by now is not looked through again and again, which takes longer than what is measured
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for batch, rounds in zip(args.batch, args.rounds, strict=True):

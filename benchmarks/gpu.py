@@ -123,7 +123,7 @@ def refinement(args: argparse.Namespace) -> list[Task]:
 
 def seeds(args: argparse.Namespace) -> list[Task]:
     """Seeds of val: images per second, and where the time goes."""
-    size = ["--count", "100"]
+    size = ["--count", "60"]
     if args.smoke:
         size = ["--count", "3", "--long-side", "64", "--explainers", "FullyCAM", "--batch", "1"]
     return [Task("seeds", script("device_seeds", *sources(args), *size, "--json", "{json}"), 120, 30)]

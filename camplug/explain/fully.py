@@ -33,8 +33,8 @@ def fully_cam_layer(activation: Tensor, gradient: Tensor, channel_norm: bool = T
     Returns:
         [N,h,w], not negative, not normalised.
     """
-    a, g = wide(activation), wide(gradient)
-    m = g.clamp_min(0).mul_(a).clamp_min_(0)  # = relu(A) * relu(g), in one buffer
+    # = relu(A) * relu(g), in one buffer; half precision of A is widened within the product
+    m = wide(gradient).clamp_min(0).mul_(activation).clamp_min_(0)
     if not channel_norm:
         return m.sum(1)
     peak = m.amax((2, 3))
