@@ -50,6 +50,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, nargs="+", default=[9], help="for each batch size; the last one goes on")
+    parser.add_argument("--peers-up-to", type=int, metavar="BATCH", help="leave them out of larger batches")
     parser.add_argument("--classes", type=int, default=20, help="classes of one image, explained at batch size 1")
     parser.add_argument("--methods", nargs="+", default=["*"], help='names or globs such as "camplug_*"; floors always')
     parser.add_argument("--quick", action="store_true", help="batch 1, 3 rounds, 3 classes: does it run?")
@@ -72,7 +73,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 
 
 def measured(args: argparse.Namespace, command: str) -> dict[str, Any]:
-    """Everything that is written as JSON."""
+    """Everything that is written as JSON; the file holds each batch size as soon as it is measured."""
     device = torch.device(args.device)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", physical_cores())))
     torch.manual_seed(0)
@@ -94,27 +95,39 @@ def measured(args: argparse.Namespace, command: str) -> dict[str, Any]:
     for batch, rounds in zip(args.batch, args.rounds, strict=True):
         setting = Setting(model, images[:batch], logits[:batch].argmax(1).tolist(), many, args.layer)
         running = [c for c in chosen if c.label not in failed and (c.job != "classes" or batch == 1)]
+        if args.peers_up_to is not None and batch > args.peers_up_to:
+            running = [c for c in running if c.origin in ("floor", "camplug")]
         rows += measured_batch(running, setting, device, rounds, failed)
+        data = {
+            "command": command,
+            "model": args.model,
+            "dtype": args.dtype,
+            "convolutions": len(setting.convs),
+            "layer": args.layer,
+            "size": args.size,
+            "classes": args.classes,
+            "device": device.type,
+            "machine": machine(device, PACKAGES),
+            "left out": missing,
+            "failed": failed,
+            "agreement": {},
+            "rows": rows,
+        }
+        write(args.json, data)
     setting = Setting(model.double(), images[:2].double(), logits[:2].argmax(1).tolist(), many, args.layer)
     with clean(model):
-        differences = agreement(
-            setting, {c.origin for c in chosen if c.label not in failed}
+        origins = {c.origin for c in chosen if c.label not in failed}
+        data["agreement"] = agreement(
+            setting, origins
         )  # in float64, where rounding does not hide or feign a difference
-    return {
-        "command": command,
-        "model": args.model,
-        "dtype": args.dtype,
-        "convolutions": len(setting.convs),
-        "layer": args.layer,
-        "size": args.size,
-        "classes": args.classes,
-        "device": device.type,
-        "machine": machine(device, PACKAGES),
-        "left out": missing,
-        "failed": failed,
-        "agreement": differences,
-        "rows": rows,
-    }
+    write(args.json, data)
+    return data
+
+
+def write(file: Path | None, data: dict[str, Any]) -> None:
+    """Write the results, if a file is wanted."""
+    if file:
+        file.write_text(json.dumps(data, indent=1) + "\n")
 
 
 def is_transformer(model: torch.nn.Module) -> bool:
@@ -335,8 +348,8 @@ def main(argv: list[str]) -> None:
         data = json.loads(args.load.read_text())
     else:
         data = measured(args, f"python benchmarks/explainers.py {shlex.join(argv)}".strip())
-    if args.json:
-        args.json.write_text(json.dumps(data, indent=1) + "\n")
+    if args.load:
+        write(args.json, data)
     lines = report(data)
     if args.markdown and args.markdown != Path("-"):
         renew(args.markdown, section_of(data), lines)

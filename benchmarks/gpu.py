@@ -110,7 +110,7 @@ def explainers(args: argparse.Namespace) -> list[Task]:
         for dtype in ("float32", "bfloat16"):
             peers = ["*"] if (model, dtype) == ("resnet50", "float32") else ["camplug_*"]
             options = ["--device", args.device, "--model", model, "--dtype", dtype, "--batch", "1", "8", "64"]
-            options += ["--rounds", "15", "9", "5", "--methods", *peers, "--json", "{json}"]
+            options += ["--rounds", "15", "9", "5", "--methods", *peers, "--peers-up-to", "8", "--json", "{json}"]
             tasks.append(Task(f"{model.split(':')[-1]} {dtype}", script("explainers", *options), 90, 20))
     return tasks
 
@@ -233,11 +233,13 @@ def environment(one_thread: bool) -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of this checkout, or CAMPLUG_COMMIT where there is no git."""
+    """The environment variable CAMPLUG_COMMIT, for copies of a checkout, or else the commit of this one."""
+    if "CAMPLUG_COMMIT" in os.environ:
+        return os.environ["CAMPLUG_COMMIT"]
     done = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    return done.stdout.strip() or os.environ.get("CAMPLUG_COMMIT")
+    return done.stdout.strip() or None
 
 
 def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:

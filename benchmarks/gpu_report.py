@@ -36,7 +36,8 @@ def said(name: str, task: dict[str, Any]) -> list[str]:
     """What became of a task that is not simply done."""
     if task["status"] == "done":
         return []
-    last = [line.strip() for line in task.get("says", []) if line.strip()][-1:]
+    failed = task["status"].startswith("failed")
+    last = [line.strip() for line in task.get("says", []) if failed and line.strip()][-1:]
     return [f"**{name}: {task['status']}**" + (f": {last[0]}" if last else "."), ""]
 
 

@@ -271,7 +271,8 @@ def _torch_csr(parts: Sequence[torch.Tensor], device: torch.device | str) -> tor
     n = len(starts) - 1
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+            notes = "Sparse CSR tensor support is in beta|Sparse invariant checks are implicitly disabled"
+            warnings.filterwarnings("ignore", notes, UserWarning)
             return torch.sparse_csr_tensor(starts, columns, values, (n, n), device=device, check_invariants=True)
     except (RuntimeError, AssertionError) as error:  # what torch raises where it lacks the device or its sparse part
         reason = str(error).split("\n", 1)[0].rstrip(".")
