@@ -77,6 +77,14 @@ def as_tensors(index: Any) -> Any:
     return made if isinstance(index, tuple) else made[0]
 
 
+def counts_a_mask(name: str, args: Any) -> bool:
+    """Whether an operation counts what a mask lets through: `x[mask]`, and `x[mask] = values` of many values."""
+    if name not in ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_"):
+        return False
+    masks = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    return masks and ("put" not in name or args[2].numel() > 1)
+
+
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """An operation on tensors of this device, computed by the CPU's kernel.
 
@@ -102,7 +110,11 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     from_cpu = name.startswith(("index", "_index")) and any(
         t.ndim and not isinstance(t, SimulatedTensor) for t in tensors
     )
-    if name in WAITS or from_cpu or (moved and not kwargs.get("non_blocking")):
+    copied = name == "copy_" and len({isinstance(t, SimulatedTensor) for t in args[:2]}) > 1
+    blocking = (moved and not kwargs.get("non_blocking")) or (
+        copied and not (args[2:] or (kwargs.get("non_blocking"),))[0]
+    )
+    if name in WAITS or from_cpu or blocking or counts_a_mask(name, args):
         for counter in _waits:
             counter[name] += 1
     args_there, kwargs_there = pytree.tree_map_only(SimulatedTensor, lambda t: t.inner, (args, kwargs))

@@ -68,7 +68,7 @@ def quiet(module):
     return module
 
 
-def sent(module, device):
+def move(module, device):
     """The module on a device, with what Lightning does not know of."""
     module.to(device)
     if getattr(module, "prototypes", None) is not None:

@@ -119,6 +119,10 @@ SAMPLE = [
         for wrapper in ("classconditional", "compete", "dense", "multiview")
     ),
     "tests/explain/test_contract.py::test_two_threads_get_what_one_thread_gets[fully]",
+    "tests/explain/test_waits.py",
+    "tests/wsss/train/test_steps.py::test_a_step_waits_for_nothing",
+    "tests/wsss/train/test_steps.py::test_a_step_equals_that_of_the_cpu",
+    "tests/wsss/irn/test_losses.py",
 ]
 
 

@@ -7,7 +7,7 @@ from camplug.plug.layers import SELECTORS, Selector, named_layers, select
 from camplug.plug.outline import Outline, watch
 from camplug.plug.tape import Layer, Tape
 from camplug.plug.targets import Classes, Score, Targets, logits_of, resolve, spelled_out
-from camplug.plug.tensors import index_on, pick
+from camplug.plug.tensors import index_on, pick, send
 
 __all__ = [
     "SELECTORS",
@@ -27,6 +27,7 @@ __all__ = [
     "pick",
     "resolve",
     "select",
+    "send",
     "spelled_out",
     "to_grid",
     "unwrap",

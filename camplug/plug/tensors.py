@@ -38,10 +38,20 @@ def snapshot(tensor: Tensor) -> Tensor:
         return tensor.clone()
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host on a device, without waiting for what the device has still to do.
+
+    It goes through pinned memory, since a plain copy of what is not pinned waits for the work before it. A tensor that
+    is there already is returned as it is.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def index_on(device: torch.device, values: Sequence[int]) -> Tensor:
-    """Whole numbers as an index on a device; the host does not wait for the copy."""
-    index = torch.tensor(values, dtype=torch.long)
-    return index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
+    """Return whole numbers as an index on a device; the host does not wait for the copy."""
+    return send(torch.tensor(values, dtype=torch.long), device)
 
 
 def pick(matrix: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.plug import first_weight
+from camplug.plug import first_weight, send
 from camplug.wsss.crf import CRFSettings, DenseCRF, unary_from_scores
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.crops import normalizer
@@ -22,7 +22,6 @@ from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.jobs import Report, for_each
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.pseudo.store import LabelFolder
-from camplug.wsss.train.device import sent
 
 UNLIKELY = 0.01
 Fuse: TypeAlias = Literal["mean", "max"]
@@ -106,7 +105,7 @@ class Segmenter:
             fused = reduce(torch.maximum, views).softmax(0)
         if classes is not None:
             kept = torch.tensor([c == 0 or c - 1 in classes for c in range(known + 1)])
-            fused = torch.where(sent(kept, fused.device)[:, None, None], fused, 0)
+            fused = torch.where(send(kept, fused.device)[:, None, None], fused, 0)
             fused = fused / fused.sum(0).clamp_min(torch.finfo(torch.float32).tiny)
         return fused
 
@@ -121,7 +120,7 @@ class Segmenter:
             picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)
         weight = first_weight(self.network)
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-        x = self._normalized(pixels if weight is None else sent(pixels, weight.device))
+        x = self._normalized(pixels if weight is None else send(pixels, weight.device))
         if self.flip:
             x = torch.cat([x, x.flip(-1)])
         stride = self.network.stride

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.explain.numbers import wide
-from camplug.wsss.train.device import sent
+from camplug.plug import send
 
 PEAK_EPS = 1e-5
 AREA_EPS = 5e-4
@@ -67,7 +67,7 @@ def dropped(mask: Tensor, keep: float = 0.5, generator: torch.Generator | None =
         raise InputError(f"keep={keep}; give a probability above 0 and at most 1.")
     if generator is not None and generator.device.type != "cpu":
         raise InputError(f"the generator is on {generator.device}; give one of the CPU: torch.Generator().")
-    draw = sent(torch.rand(_checked_mask(mask).shape, generator=generator), mask.device)
+    draw = send(torch.rand(_checked_mask(mask).shape, generator=generator), mask.device)
     lowest = draw.masked_fill(~mask, torch.inf).amin((1, 2), keepdim=True)
     return mask & ((draw < keep) | (draw == lowest))
 

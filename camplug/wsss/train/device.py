@@ -1,4 +1,4 @@
-"""What keeps a GPU busy: copies that the host does not wait for, and constants that are made once per device."""
+"""Constants that are made once per device, and generators of random numbers that are put back."""
 
 from __future__ import annotations
 
@@ -8,23 +8,6 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-
-
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on a device, without waiting for what the device has still to do.
-
-    It goes through pinned memory, since a plain copy of what is not pinned waits for the work before it.
-
-    Args:
-        tensor: on the CPU.
-        device: where it goes.
-
-    Returns:
-        The tensor itself where it is there already.
-    """
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 @lru_cache(maxsize=64)

@@ -11,10 +11,11 @@ from lightning.pytorch import LightningModule
 from moved import moved, without_waits
 
 from camplug.errors import ModelError
+from camplug.plug import send
 from camplug.wsss.train import FiniteLosses, refuse_nan
 from camplug.wsss.train import finite as looks
 from camplug.wsss.train.callbacks import ChecksLosses
-from camplug.wsss.train.device import per_channel, sent
+from camplug.wsss.train.device import per_channel
 
 ALL = [*stepped.METHODS, *stepped.HEADS]
 
@@ -38,7 +39,7 @@ def test_a_step_equals_that_of_the_cpu(name, device):
     assert expected
 
     again, _ = stepped.of(name)
-    there = stepped.sent(again.double(), device)
+    there = stepped.move(again.double(), device)
     there.zero_grad()
     found = stepped_once(there, batch, device)
     assert found.device.type == device.type
@@ -54,7 +55,7 @@ def test_a_step_equals_that_of_the_cpu(name, device):
 @pytest.mark.parametrize("name", ALL)
 def test_a_step_waits_for_nothing(name, device):
     module, batch = stepped.of(name)
-    stepped.sent(module, device)
+    stepped.move(module, device)
     stepped_once(module, batch, device)  # what is made once is made now
     batch = module.transfer_batch_to_device(batch, device, 0)
     with without_waits(device):
@@ -67,7 +68,7 @@ def test_losses_are_float32_in_half_precision(name, dtype, device):
     if device.type != "cuda" and name in stepped.HEADS and dtype == torch.float16:
         pytest.skip("the CPU's batch norm in float16 is another matter")
     module, batch = stepped.of(name)
-    stepped.sent(module, device)
+    stepped.move(module, device)
     plain = stepped_once(module, batch, device).item()
     module.zero_grad()
     with torch.autocast(device.type, dtype):
@@ -82,7 +83,7 @@ def test_losses_are_float32_in_half_precision(name, dtype, device):
 def test_a_loss_that_is_no_number_is_told_by_step_and_images(name, device):
     """On a GPU later than in its step, but of it: the first of two."""
     module, batch = stepped.of(name)
-    stepped.sent(module, device)
+    stepped.move(module, device)
     with torch.no_grad():
         next(module.parameters()).fill_(float("nan"))
     numbers = batch[-1].flatten()
@@ -140,10 +141,10 @@ def test_a_number_is_no_fault(device):
 def test_sending_waits_for_nothing(device):
     x = torch.arange(6).view(2, 3)
     with without_waits(device):
-        there = sent(x, device)
+        there = send(x, device)
     assert there.device.type == device.type
     assert torch.equal(there.cpu(), x)
-    assert sent(there, there.device) is there
+    assert send(there, there.device) is there
 
 
 def test_constants_are_made_once_and_good_for_gradients(device):
