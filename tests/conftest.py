@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import simulated
 import torch
@@ -32,6 +34,12 @@ def pytest_collection_modifyitems(config, items):
     on_device = [item for item in items if "device" in getattr(item, "fixturenames", ())]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(on_device)])
     items[:] = on_device
+
+
+def pytest_collection_finish(session):
+    """Leave what is loaded by now out of garbage collections, of which the tests for leaks force many."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

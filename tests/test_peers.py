@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import awkward
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 import torchvision
 from reference import reference_map
 from torch import nn
+from torchvision.models import vgg
 
 import camplug
 
@@ -102,7 +104,9 @@ def build(row):
         layer, name = model.layer4[1].bn2, "layer4.1.bn2"
     elif row.startswith("`ReLU"):
         torch.manual_seed(0)
-        model = torchvision.models.vgg11(num_classes=5).eval()
+        features = vgg.make_layers(vgg.cfgs["A"], batch_norm=False)  # without VGG's 120 million weights of the head
+        parts = {"features": features, "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "head": nn.Linear(512, 5)}
+        model = nn.Sequential(OrderedDict(parts)).eval()
         plain, layer, name = copy.deepcopy(model), model.features[18], "features.18"
     elif row == "model left in training mode":
         model.train()
