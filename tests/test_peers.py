@@ -105,7 +105,12 @@ def build(row):
     elif row.startswith("`ReLU"):
         torch.manual_seed(0)
         features = vgg.make_layers(vgg.cfgs["A"], batch_norm=False)  # without VGG's 120 million weights of the head
-        parts = {"features": features, "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "head": nn.Linear(512, 5)}
+        parts = {
+            "features": features,
+            "pool": nn.AdaptiveAvgPool2d(7),
+            "flat": nn.Flatten(),
+            "head": nn.Linear(25088, 5),
+        }
         model = nn.Sequential(OrderedDict(parts)).eval()
         plain, layer, name = copy.deepcopy(model), model.features[18], "features.18"
     elif row == "model left in training mode":
