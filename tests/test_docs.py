@@ -123,6 +123,12 @@ def test_the_reference_of_commands_has_every_command_with_its_options():
     for heading in ("explain", "train fpr", "pseudo-labels", "evaluate"):
         assert f"\n\n## camplug {heading}\n\n" in f"\n\n{text}"
     rows = text.partition("## camplug evaluate\n")[2].partition("\n## ")[0]
+    for old, new in (
+        ("TEXT", "<str>"),
+        ("PATH", "<path>"),
+        ("RESULTS", "results <path>"),
+    ):  # as older versions of typer say it
+        rows = re.sub(rf"(?<=[ `]){old}(?=`)", new, rows)
     assert "| `-o, --out <path>` | Report to write (.json); the plot of seeds goes beside it. | none |" in rows
     assert (
         "| `--data <str>` | voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path; with masks. | required |" in rows
