@@ -48,6 +48,14 @@ def device(request):
     return torch.device(request.config.getoption("--device"))
 
 
+@pytest.fixture
+def trained_on(device):
+    """The device of `--device`, for trainings by Lightning."""
+    if device.type == simulated.NAME:
+        pytest.skip("Lightning does not know this device")
+    return device
+
+
 @pytest.fixture(autouse=True)
 def _steady():
     torch.manual_seed(0)

@@ -8,11 +8,10 @@ from functools import partial
 import labelled
 import numpy as np
 import pytest
-import simulated
 import torch
 import trainable
 from heads import tiny
-from lightning.pytorch import Callback
+from noting import Killed, Noted
 
 from camplug.wsss.irn import IRNSettings, IRNTraining, load_irn, train_irn
 from camplug.wsss.psa import AffinityNet, PSASettings, PSATraining, load_affinitynet, train_affinitynet
@@ -28,30 +27,6 @@ TRAIN = {"irn": partial(train_irn, settings=IRNET), "affinitynet": partial(train
 LOAD = {"irn": load_irn, "affinitynet": load_affinitynet}
 
 
-class Noted(Callback):
-    def __init__(self):
-        self.precision, self.losses = "", []
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        self.precision = trainer.precision
-        self.losses.append(outputs["loss"].detach())
-
-
-class Killed(Callback):
-    """Ends without a word after the second epoch."""
-
-    def on_train_epoch_start(self, trainer, module):
-        if trainer.current_epoch == 2:
-            raise GeneratorExit
-
-
-@pytest.fixture
-def here(device):
-    if device.type == simulated.NAME:
-        pytest.skip("Lightning does not know this device")
-    return device
-
-
 def logged(folder):
     """The steps in the logs of a training's runs, one after the other."""
     files = sorted((folder / "checkpoints" / "losses").glob("version_*/metrics.csv"))
@@ -60,15 +35,15 @@ def logged(folder):
 
 @pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("kind", TRAIN)
-def test_it_learns_and_goes_on_where_it_was(kind, amp, here, tmp_path, monkeypatch):
-    if amp and here.type != "cuda":
+def test_it_learns_and_goes_on_where_it_was(kind, amp, trained_on, tmp_path, monkeypatch):
+    if amp and trained_on.type != "cuda":
         pytest.skip("half precision is of CUDA alone")
     labels, data, noted = labelled.labels(tmp_path / "labels"), labelled.scenes(), Noted()
 
     def train(out, *callbacks):
         with monkeypatch.context() as patched:
             patched.setattr("camplug.wsss.train.run.fit", partial(fitting, callbacks=callbacks))
-            return TRAIN[kind](tiny().to(here), data, labels, tmp_path / out, amp=amp)
+            return TRAIN[kind](tiny().to(trained_on), data, labels, tmp_path / out, amp=amp)
 
     whole = train("whole", noted)
     losses = torch.stack(noted.losses).tolist()
@@ -77,7 +52,7 @@ def test_it_learns_and_goes_on_where_it_was(kind, amp, here, tmp_path, monkeypat
     assert len(losses) == EPOCHS * (len(data) // SPAN.batch)
     assert np.mean(losses[-per_epoch:]) < 0.98 * np.mean(losses[:per_epoch])
     assert noted.precision.startswith(("bf16", "16") if amp else "32")
-    assert {p.device.type for p in whole.network.parameters()} == {here.type}
+    assert {p.device.type for p in whole.network.parameters()} == {trained_on.type}
     assert all(bool(p.isfinite().all()) for p in whole.network.state_dict().values())
 
     with pytest.raises(GeneratorExit):
@@ -87,7 +62,7 @@ def test_it_learns_and_goes_on_where_it_was(kind, amp, here, tmp_path, monkeypat
         2,
         EPOCHS - 2,
     ]  # a line for each epoch; it did not begin again
-    if here.type == "cpu":
+    if trained_on.type == "cpu":
         assert trainable.same(resumed.network, whole.network)
         assert resumed.losses == whole.losses
     else:  # sums of a GPU come in any order

@@ -13,7 +13,7 @@ import pytest
 import stepped
 import torch
 import trainable
-from lightning.pytorch import Callback
+from noting import Killed, Noted
 
 import camplug
 from camplug.wsss.classifier import load_classifier
@@ -24,30 +24,6 @@ EPOCHS = 6
 SPAN = replace(trainable.SPAN, epochs=EPOCHS)
 pytestmark = pytest.mark.filterwarnings("ignore:.*(no positive evidence|leaves out|hardly any class map).*")
 KINDS = ["classifier", "atm", "rpnet", "fpr", *stepped.HEADS]
-
-
-class Killed(Callback):
-    """Ends without a word after the second epoch."""
-
-    def on_train_epoch_start(self, trainer, module):
-        if trainer.current_epoch == 2:
-            raise GeneratorExit
-
-
-class Noted(Callback):
-    def __init__(self):
-        self.precision, self.losses = "", []
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        self.precision = trainer.precision
-        self.losses.append(outputs["loss"].detach())
-
-
-@pytest.fixture
-def here(device):
-    if device.type == "simulated":
-        pytest.skip("Lightning does not know this device")
-    return device
 
 
 def training(kind, root, device, amp):
@@ -83,11 +59,11 @@ def logged(folder: Path, run="*"):
 
 @pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_learns_and_goes_on_where_it_was(kind, amp, here, tmp_path, monkeypatch):
-    if amp and here.type != "cuda":
+def test_it_learns_and_goes_on_where_it_was(kind, amp, trained_on, tmp_path, monkeypatch):
+    if amp and trained_on.type != "cuda":
         pytest.skip("half precision is of CUDA alone")
     place = "camplug.wsss.deeplab.run.fit" if kind in stepped.HEADS else "camplug.wsss.classifier.run.fit"
-    train, read = training(kind, tmp_path, here, amp)
+    train, read = training(kind, tmp_path, trained_on, amp)
     noted = Noted()
     with monkeypatch.context() as patched:
         patched.setattr(place, partial(fitting, callbacks=(noted,)))
@@ -98,7 +74,7 @@ def test_it_learns_and_goes_on_where_it_was(kind, amp, here, tmp_path, monkeypat
     assert np.mean(losses[-per_epoch:]) < np.mean(losses[:per_epoch])
     assert noted.precision == ("32-true" if not amp else "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed")
     assert all(np.isfinite(value) for value in logged(tmp_path / "whole").values())
-    assert {p.device.type for p in whole.network.parameters()} == {here.type}
+    assert {p.device.type for p in whole.network.parameters()} == {trained_on.type}
     assert all(bool(p.isfinite().all()) for p in whole.network.state_dict().values())
 
     with monkeypatch.context() as patched:
@@ -107,7 +83,7 @@ def test_it_learns_and_goes_on_where_it_was(kind, amp, here, tmp_path, monkeypat
             train("stopped")
     resumed = train("stopped")
     assert resumed.network.training is False
-    if here.type == "cpu":
+    if trained_on.type == "cpu":
         assert trainable.same(resumed.network, whole.network)
         assert resumed.losses == whole.losses
     else:  # sums of a GPU come in any order
