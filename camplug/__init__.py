@@ -31,7 +31,7 @@ from camplug.explain import (
     register,
     register_wrapper,
 )
-from camplug.plug import Layer, Tape, dense
+from camplug.plug import Against, Layer, Tape, dense
 
 if TYPE_CHECKING:
     from camplug.explain.explanation import Explanation
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CAM",
+    "Against",
     "CamplugError",
     "ClassConditional",
     "Compete",

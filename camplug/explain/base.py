@@ -15,7 +15,7 @@ from typing_extensions import override
 from camplug.errors import InputError, ModelError
 from camplug.explain.batch import checked_batch, checked_size, class_logits, rows
 from camplug.explain.fuse import Fusion, LayerNorm, Normalize
-from camplug.plug import Classes, Layer, Selector, Tape, Targets, patch_size, resolve, to_grid, unwrap
+from camplug.plug import Classes, Evidence, Layer, Selector, Tape, Targets, patch_size, resolve, to_grid, unwrap
 
 if TYPE_CHECKING:
     from camplug.explain.explanation import Explanation
@@ -36,17 +36,20 @@ class Explainer(ABC):
     Args:
         model: any module; it is never changed.
         normalize: "max" (maximum 1), "minmax", or None for raw values.
+        evidence: "positive" shows what speaks for a class, "negative" what speaks against it (the map of -score).
         labels: class names by index, for `explain`; default: the model's own, see `camplug.explain.names`.
         transform: preprocessing for `explain`; default: the model's own, see `camplug.explain.preprocess`.
     """
 
     name: str = ""
+    knows_classes: ClassVar[bool] = True
 
     def __init__(
         self,
         model: nn.Module,
         *,
         normalize: Normalize = "max",
+        evidence: Evidence = "positive",
         labels: Sequence[str] | None = None,
         transform: Callable[[Any], Tensor] | None = None,
     ) -> None:
@@ -54,8 +57,15 @@ class Explainer(ABC):
             raise ModelError(f"camplug explains a torch.nn.Module; got {type(model).__name__}.")
         if normalize not in ("max", "minmax", None):
             raise InputError(f'normalize={normalize!r}; allowed are "max", "minmax" and None.')
+        if evidence not in ("positive", "negative"):
+            raise InputError(f'evidence={evidence!r}; allowed are "positive" and "negative".')
+        if evidence == "negative" and not self.knows_classes:
+            raise InputError(
+                f"{self.name} shows the same for every class, so it has no negative evidence; use GradCAM."
+            )
         self.model = model
         self.normalize = normalize
+        self.evidence: Evidence = evidence
         self.labels = labels
         self.transform = transform
 
@@ -106,6 +116,7 @@ class LayerExplainer(Explainer):
         layer_norm: how layers are weighed when there are several: None (plain sum), "max", "mean";
             see `camplug.explain.fuse.Fusion`.
         normalize: "max", "minmax" or None.
+        evidence: "positive" or "negative".
         reshape: lays a layer's output on a grid [N,C,h,w]; default: `camplug.plug.to_grid`.
         labels: class names by index.
         transform: preprocessing for `explain`.
@@ -122,11 +133,12 @@ class LayerExplainer(Explainer):
         *,
         layer_norm: LayerNorm | str = "default",
         normalize: Normalize = "max",
+        evidence: Evidence = "positive",
         reshape: Callable[[Tensor], Tensor] | None = None,
         labels: Sequence[str] | None = None,
         transform: Callable[[Any], Tensor] | None = None,
     ) -> None:
-        super().__init__(model, normalize=normalize, labels=labels, transform=transform)
+        super().__init__(model, normalize=normalize, evidence=evidence, labels=labels, transform=transform)
         if layer_norm not in ("default", "max", "mean", None):
             raise InputError(f'layer_norm={layer_norm!r}; allowed are "max", "mean" and None.')
         self.layers: Selector = self.default_layers if layers is None else layers
@@ -148,7 +160,7 @@ class LayerExplainer(Explainer):
         out_size = checked_size(x, size)
         with self.tape() as tape:
             output = unwrap(self.model)(x)
-            targets = resolve(classes, output, x.shape[0])
+            targets = resolve(classes, output, x.shape[0], self.evidence)
             targets.check(output)
             rounds = self.fusions(tape, output, targets, x)
             logits = class_logits(output)

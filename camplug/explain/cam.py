@@ -16,7 +16,7 @@ from camplug.explain.batch import checked_batch, checked_size, class_logits, row
 from camplug.explain.fuse import Fusion
 from camplug.explain.numbers import weighted_sum, wide
 from camplug.explain.registry import register
-from camplug.plug import Classes, Outline, Tape, index_on, logits_of, named_layers, resolve, unwrap, watch
+from camplug.plug import Classes, Link, Outline, Tape, index_on, logits_of, named_layers, resolve, send, unwrap, watch
 
 
 def cam(features: Tensor, weights: Tensor) -> Tensor:
@@ -85,7 +85,8 @@ class CAM(LayerExplainer):
             head = self._find_head(watch(model, layers, (x,)), layers)
             with Tape(model, [head.name, *head.features], forward_only=True) as tape:
                 output = model(x)
-                targets = resolve(classes, output, x.shape[0])
+                link: Link | None = "logits" if head.features else None  # that the head gives the logits is checked
+                targets = resolve(classes, output, x.shape[0], self.evidence, link)
                 targets.check(output)
                 with torch.autocast(x.device.type, enabled=False):
                     fusions = self._fuse_rounds(tape, head, output, targets, x)
@@ -123,15 +124,16 @@ class CAM(LayerExplainer):
         fusions = []
         for r in range(targets.rounds):
             images, chosen = (index_on(x.device, numbers) for numbers in targets.of_round(r))
+            signs = send(torch.tensor(targets.signs(r), dtype=head.weight.dtype), x.device)[:, None]
             fusion = Fusion(None)
             if features is not None:
                 weights = head.weight.new_zeros(x.shape[0], features.shape[1])
-                weights[images] = head.weight[chosen]
+                weights[images] = head.weight[chosen] * signs
                 fusion.add(cam(features, weights), features.shape[1])
             else:
                 class_maps = wide(tape[head.name])
                 one = class_maps.new_zeros(x.shape[0], *class_maps.shape[2:])
-                one[images] = class_maps[images, chosen] - head.bias[chosen][:, None, None]
+                one[images] = (class_maps[images, chosen] - head.bias[chosen][:, None, None]) * signs[..., None]
                 fusion.add(one.clamp_min_(0), 1)
             fusions.append(fusion)
         return fusions

@@ -48,6 +48,7 @@ class EigenCAM(LayerExplainer):
     """Eigen-CAM: the main direction of the last feature map; the same map for every class, no gradient."""
 
     needs_gradient: ClassVar[bool] = False
+    knows_classes: ClassVar[bool] = False
 
     @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from camplug.explain.batch import checked_batch, checked_size
 from camplug.explain.fuse import Normalize, normalize_map, resized
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number
-from camplug.plug import Classes, Targets, index_on, pick
+from camplug.plug import Against, Classes, Targets, index_on, pick, send
 
 Weight: TypeAlias = Literal["sigmoid", "softmax"] | None
 
@@ -32,7 +32,7 @@ def erased(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def class_weights(logits: Tensor | None, classes: tuple[tuple[int, ...], ...], weight: Weight) -> list[Tensor]:
-    """Per image, the probability of each of its classes [K]; ones without `weight`.
+    """Per image, the probability of each of its classes [K] (of `Against` that of not being it); ones without `weight`.
 
     Raises:
         TargetError: the model has no logits.
@@ -41,9 +41,13 @@ def class_weights(logits: Tensor | None, classes: tuple[tuple[int, ...], ...], w
         raise TargetError("weights by class probability need the model's logits, and its output has none.")
     if weight is None:
         return [logits.new_ones(len(c)) for c in classes]
-    p = logits.float().sigmoid() if weight == "sigmoid" else logits.float().softmax(1)
+    p = logits.float().sigmoid() if weight == "sigmoid" or logits.shape[1] == 1 else logits.float().softmax(1)
     images = [i for i, row in enumerate(classes) for _ in row]
-    found = pick(p, images, [c for row in classes for c in row])
+    wanted = [c for row in classes for c in row]
+    found = pick(p, images, wanted)
+    against = [isinstance(c, Against) for c in wanted]
+    if any(against):
+        found = torch.where(send(torch.tensor(against), found.device), 1 - found, found)
     return list(torch.split(found, [len(row) for row in classes]))
 
 

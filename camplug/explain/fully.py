@@ -13,7 +13,7 @@ from camplug.explain.base import LayerExplainer
 from camplug.explain.fuse import LayerNorm, Normalize
 from camplug.explain.numbers import weighted_sum, wide
 from camplug.explain.registry import register
-from camplug.plug import Selector
+from camplug.plug import Evidence, Selector
 
 
 def fully_cam_layer(activation: Tensor, gradient: Tensor, channel_norm: bool = True) -> Tensor:
@@ -57,6 +57,7 @@ class FullyCAM(LayerExplainer):
         channel_norm: divide each channel by its maximum (eq. 9); False sums the plain products.
         layer_norm: None (the paper), "max" (each layer's map divided by its maximum) or "mean" (by its channels).
         normalize: "max" (eq. 11), "minmax" or None.
+        evidence: "positive" or "negative".
         reshape: lays a layer's output on a grid [N,C,h,w]; default: `camplug.plug.to_grid`.
         labels: class names by index.
         transform: preprocessing for `explain`.
@@ -73,6 +74,7 @@ class FullyCAM(LayerExplainer):
         channel_norm: bool = True,
         layer_norm: LayerNorm = None,
         normalize: Normalize = "max",
+        evidence: Evidence = "positive",
         reshape: Callable[[Tensor], Tensor] | None = None,
         labels: Sequence[str] | None = None,
         transform: Callable[[Any], Tensor] | None = None,
@@ -82,6 +84,7 @@ class FullyCAM(LayerExplainer):
             layers,
             layer_norm=layer_norm,
             normalize=normalize,
+            evidence=evidence,
             reshape=reshape,
             labels=labels,
             transform=transform,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -16,7 +17,7 @@ from camplug.explain.batch import checked_batch, checked_size
 from camplug.explain.fuse import Normalize, normalize_map, resized
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, checked_choice, is_number, is_score, resize_images, run_at
-from camplug.plug import Classes, Targets
+from camplug.plug import Classes
 
 Fuse: TypeAlias = Literal["sum", "max", "mean"]
 
@@ -78,7 +79,7 @@ class MultiView(Wrapper):
             count = len(self.scales) * (2 if self.flip else 1)
             fused = [m / count for m in fused]
         n = x.shape[0]
-        targets = Targets(nearest.targets.classes[:n], nearest.targets.score, per_image)
+        targets = replace(nearest.targets, classes=nearest.targets.classes[:n], per_image=per_image)
         logits = None if nearest.logits is None else nearest.logits[:n]
         return Result([normalize_map(m, self.normalize) for m in fused], targets, logits)
 

@@ -16,7 +16,7 @@ from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import whole_logits
 from camplug.explain.fuse import Normalize
 from camplug.explain.numbers import wide
-from camplug.plug import Classes, resolve, spelled_out
+from camplug.plug import Classes, UndecidedError, resolve, spelled_out
 
 
 class Wrapper(Explainer):
@@ -36,6 +36,7 @@ class Wrapper(Explainer):
                 f"; got {type(explainer).__name__}."
             )
         super().__init__(explainer.model, normalize=normalize, labels=explainer.labels, transform=explainer.transform)
+        self.evidence = explainer.evidence
         self.explainer = explainer
         self.name = f"{self.kind}({explainer.name})"
 
@@ -57,9 +58,12 @@ class Wrapper(Explainer):
         if is_score(classes):
             raise TargetError(f"{type(self).__name__} explains classes, not a callable; GradCAM or FullyCAM take one.")
         if classes is None:
-            targets = resolve(None, whole_logits(self.model, x), x.shape[0])
+            try:
+                targets = resolve(None, whole_logits(self.model, x), x.shape[0])
+            except UndecidedError:
+                targets = self.explainer.run(x, None).targets
             return [list(row) for row in targets.classes], False
-        return spelled_out(classes, x.shape[0])
+        return spelled_out(classes, x.shape[0], lambda: whole_logits(self.model, x).shape[1])
 
 
 def resize_images(x: Tensor, size: tuple[int, int]) -> Tensor:

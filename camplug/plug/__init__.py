@@ -3,24 +3,33 @@
 from camplug.plug.dense import dense
 from camplug.plug.grid import patch_size, to_grid
 from camplug.plug.guard import first_weight, unwrap
+from camplug.plug.labels import Against, is_label_vector, spelled_out
 from camplug.plug.layers import SELECTORS, Selector, named_layers, select
 from camplug.plug.outline import Outline, watch
+from camplug.plug.outputs import Link, are_probabilities, link_of, logits_of
 from camplug.plug.tape import Layer, Tape
-from camplug.plug.targets import Classes, Score, Targets, logits_of, resolve, spelled_out
+from camplug.plug.targets import Classes, Evidence, Score, Targets, UndecidedError, resolve
 from camplug.plug.tensors import index_on, pick, send
 
 __all__ = [
     "SELECTORS",
+    "Against",
     "Classes",
+    "Evidence",
     "Layer",
+    "Link",
     "Outline",
     "Score",
     "Selector",
     "Tape",
     "Targets",
+    "UndecidedError",
+    "are_probabilities",
     "dense",
     "first_weight",
     "index_on",
+    "is_label_vector",
+    "link_of",
     "logits_of",
     "named_layers",
     "patch_size",

@@ -16,9 +16,9 @@ from torch import nn
 
 from camplug.plug.guard import Guard, force_eager, is_compiled
 from camplug.plug.listen import Listener, listening
+from camplug.plug.outputs import find_logits
 from camplug.plug.remember import Remembered
 from camplug.plug.settings import as_built
-from camplug.plug.targets import find_logits
 
 _NO_FEATURES = ("pool", "dropout", "identity", "flatten", "permute", "dropblock")
 

@@ -5,70 +5,51 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from camplug.errors import ModelError, TargetError
-from camplug.plug.tensors import pick
+from camplug.errors import TargetError
+from camplug.plug.labels import Against, spelled_out
+from camplug.plug.outputs import Link, link_of, logits_of
+from camplug.plug.tensors import pick, send
 
 Score: TypeAlias = Callable[[Any], Tensor]
 """From the model's output to one number per image, a tensor [N]."""
 
 Classes: TypeAlias = "int | Tensor | Sequence[int] | Sequence[Sequence[int] | Tensor] | Score | None"
-"""One class for all images, one per image, several per image, a score, or None for the predicted class."""
+"""One class for all images, one per image, several per image, labels [N,C], a score, or None for the predicted class.
+
+A class is a column of the model's output; `Against(c)` is the evidence against it. The predicted class of a model with
+one output is `Against(0)` where the output says no.
+"""
+
+Evidence: TypeAlias = Literal["positive", "negative"]
+"""What is shown: what speaks for the score, or what speaks against it."""
 
 
-def logits_of(output: Any) -> Tensor:
-    """The class scores [N,C] in a model's output.
-
-    They are the tensor itself, `.logits`, the entry "logits" or "out" of a dict, or else the first tensor. A vector [N]
-    counts as one score per image, [N,C,1,1] as [N,C].
-
-    Raises:
-        ModelError: there is no such tensor; give a callable that says what to explain.
-    """
-    found = find_logits(output)
-    if found is None:
-        raise ModelError(
-            f"the model puts out {type(output).__name__} without a tensor of class scores; pass a callable as classes, "
-            "for instance classes=lambda out: out['head'][:, 3]."
-        )
-    if found.ndim == 1:
-        found = found[:, None]
-    elif found.ndim > 2 and all(s == 1 for s in found.shape[2:]):
-        found = found.flatten(1)
-    if found.ndim != 2:
-        raise ModelError(
-            f"the model puts out scores of shape {list(found.shape)}, not [N,C]; pass a callable as classes that gives "
-            "one number per image, for instance classes=lambda out: out[:, 3].mean((1, 2))."
-        )
-    return found
-
-
-def find_logits(output: Any) -> Tensor | None:
-    """The tensor that most likely holds the class scores, of any shape; None if there is none."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(getattr(output, "logits", None), Tensor):
-        return output.logits  # type: ignore[no-any-return]
-    if isinstance(output, dict):
-        items = [output[k] for k in ("logits", "out") if k in output] or list(output.values())
-    elif isinstance(output, (tuple, list)):
-        items = list(output)
-    else:
-        return None
-    return next((t for t in items if isinstance(t, Tensor) and t.is_floating_point()), None)
+class UndecidedError(TargetError):
+    """The prediction of a model with one output depends on whether that is a logit or a probability."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What to explain, per image: K_i classes, or one score. `per_image` tells that the caller gave lists of lists."""
+    """What to explain, per image: K_i classes, or one score.
+
+    Attributes:
+        classes: the classes of each image; `Against` where the evidence against one is wanted.
+        score: the callable to explain instead.
+        per_image: the caller gave lists of lists.
+        evidence: "negative" negates every score.
+        link: what the model's outputs are, where known.
+    """
 
     classes: tuple[tuple[int, ...], ...]
     score: Score | None
     per_image: bool
+    evidence: Evidence = "positive"
+    link: Link | None = None
 
     @property
     def rounds(self) -> int:
@@ -78,7 +59,12 @@ class Targets:
     def of_round(self, r: int) -> tuple[list[int], list[int]]:
         """The images that have an r-th class, and that class."""
         images = [i for i, c in enumerate(self.classes) if len(c) > r]
-        return images, [self.classes[i][r] for i in images]
+        return images, [int(self.classes[i][r]) for i in images]
+
+    def signs(self, r: int) -> list[int]:
+        """1 or -1 for each image of round r: how its score counts."""
+        own = -1 if self.evidence == "negative" else 1
+        return [-own if isinstance(c[r], Against) else own for c in self.classes if len(c) > r]
 
     def check(self, output: Any) -> None:
         """Make sure that the scores of all classes are finite; one wait for the device, however many they are.
@@ -88,10 +74,11 @@ class Targets:
         """
         if self.score is None:
             images = [i for i, row in enumerate(self.classes) for _ in row]
-            _check_finite(pick(logits_of(output).detach(), images, [c for row in self.classes for c in row]), images)
+            scores = logits_of(output, len(self.classes)).detach()
+            _check_finite(pick(scores, images, [int(c) for row in self.classes for c in row]), images)
 
     def scores(self, output: Any, r: int) -> Tensor:
-        """The scores [n] to differentiate in round r, those of classes not checked; see `check`.
+        """The scores [n] to differentiate in round r, signed; those of classes are not checked, see `check`.
 
         Raises:
             TargetError: the callable did not give one finite number per image.
@@ -104,8 +91,11 @@ class Targets:
                 raise TargetError(f"the callable given as classes must return one number per image, [{n}]; got {got}.")
             value = value.reshape(n)
             _check_finite(value.detach(), range(n))
-            return value
-        return pick(logits_of(output), *self.of_round(r))
+            return -value if self.evidence == "negative" else value
+        value, signs = pick(logits_of(output, n), *self.of_round(r)), self.signs(r)
+        if len(set(signs)) > 1:
+            return value * send(torch.tensor(signs, dtype=value.dtype), value.device)
+        return -value if -1 in signs else value
 
 
 def _check_finite(scores: Tensor, images: Sequence[int]) -> None:
@@ -118,43 +108,42 @@ def _check_finite(scores: Tensor, images: Sequence[int]) -> None:
         )
 
 
-def resolve(classes: Any, output: Any, n: int) -> Targets:
+def resolve(classes: Any, output: Any, n: int, evidence: Evidence = "positive", link: Link | None = None) -> Targets:
     """Read what the caller asked for against the model's output for n images.
+
+    Args:
+        classes: see `Classes`.
+        output: what the model put out.
+        n: the number of images.
+        evidence: "negative" for what speaks against.
+        link: what the outputs are, where the graph does not tell.
 
     Raises:
         TargetError: a class outside the model's range, not one entry per image, or something that is no class.
     """
     if callable(classes) and not isinstance(classes, Tensor):
-        return Targets(tuple(() for _ in range(n)), classes, False)
-    logits = logits_of(output)
+        return Targets(tuple(() for _ in range(n)), classes, False, evidence)
+    scores = logits_of(output, n)
+    link = link_of(scores) or link
     if classes is None:
-        chosen = logits.detach().argmax(1).tolist()
-        return Targets(tuple((c,) for c in chosen), None, False)
-    rows, per_image = spelled_out(classes, n)
-    return Targets(tuple(tuple(_index(c, logits.shape[1]) for c in row) for row in rows), None, per_image)
+        return Targets(tuple((c,) for c in _predicted(scores.detach(), link)), None, False, evidence, link)
+    count = scores.shape[1]
+    rows, per_image = spelled_out(classes, n, lambda: count)
+    return Targets(tuple(tuple(_index(c, count) for c in row) for row in rows), None, per_image, evidence, link)
 
 
-def spelled_out(classes: Any, n: int) -> tuple[list[list[Any]], bool]:
-    """One list of classes for each of n images, and whether the caller gave it so; whether they exist is not checked.
-
-    Raises:
-        TargetError: not one entry per image, or single classes and lists mixed.
-    """
-    if isinstance(classes, Tensor):
-        classes = classes.tolist()
-    if not isinstance(classes, (list, tuple, range)) and not hasattr(classes, "__len__"):
-        return [[classes] for _ in range(n)], False
-    entries = [e.tolist() if isinstance(e, Tensor) else e for e in classes]
-    if len(entries) != n:
-        raise TargetError(
-            f"{len(entries)} entries in classes for {n} images; give one class for all, one per image, or one list per "
-            f"image (several classes of one image: [[...]])."
+def _predicted(scores: Tensor, link: Link | None) -> list[int]:
+    """The predicted class of each image; `Against(0)` where a model with one output says no."""
+    if scores.shape[1] != 1:
+        return scores.argmax(1).tolist()
+    values = scores[:, 0].tolist()
+    if link is None and any(0 <= v < 0.5 for v in values):
+        raise UndecidedError(
+            "the model has one output, and whether a value below 0.5 means no depends on whether it is a probability; "
+            "give the class: 0, or camplug.Against(0) for the evidence against it."
         )
-    lists = [hasattr(e, "__len__") and not isinstance(e, str) for e in entries]
-    if any(lists) and not all(lists):
-        raise TargetError("classes mixes single classes and lists; give one class per image, or one list per image.")
-    per_image = all(lists) and n > 0
-    return [list(e) if per_image else [e] for e in entries], per_image
+    yes = 0.5 if link == "sigmoid" else 0.0
+    return [Against(0) if v < yes else 0 for v in values]
 
 
 def _index(value: Any, count: int) -> int:
@@ -163,5 +152,6 @@ def _index(value: Any, count: int) -> int:
     except TypeError:
         raise TargetError(f"{value!r} is no class index; allowed are whole numbers from 0 to {count - 1}.") from None
     if isinstance(value, bool) or not 0 <= index < count:
-        raise TargetError(f"class {value} is outside the model's {count} classes; allowed are 0 to {count - 1}.")
-    return index
+        hint = " (its one output is class 0; camplug.Against(0) is the evidence against it)" if count == 1 else ""
+        raise TargetError(f"class {value} is outside the model's {count} classes; allowed are 0 to {count - 1}{hint}.")
+    return Against(index) if isinstance(value, Against) else index

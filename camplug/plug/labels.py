@@ -1,0 +1,100 @@
+"""Classes as callers write them: indices, lists of indices, and matrices of labels (0 and 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from camplug.errors import TargetError
+
+
+class Against(int):
+    """The evidence against a class: its score counts negated.
+
+    >>> Against(3)
+    Against(3)
+    """
+
+    def __repr__(self) -> str:
+        return f"Against({int(self)})"
+
+
+def spelled_out(classes: Any, n: int, count: Callable[[], int] | None = None) -> tuple[list[list[Any]], bool]:
+    """One list of classes for each of n images, and whether the caller gave it so; whether they exist is not checked.
+
+    A matrix of labels [N,C] (True and False, or 0 and 1) gives the classes that are 1 in each row.
+
+    Args:
+        classes: one class, n classes, n lists of classes, or labels.
+        n: the number of images.
+        count: gives the number of the model's classes; asked only where it is needed to read labels.
+
+    Raises:
+        TargetError: not one entry per image, single classes and lists mixed, or labels of another width.
+    """
+    numeric = isinstance(classes, Tensor) or hasattr(classes, "dtype")
+    if numeric:
+        classes = classes.tolist()
+    if not isinstance(classes, (list, tuple, range)) and not hasattr(classes, "__len__"):
+        return [[classes] for _ in range(n)], False
+    entries = [e.tolist() if isinstance(e, Tensor) or hasattr(e, "dtype") else e for e in classes]
+    if n == 1 and len(entries) != 1 and is_label_vector(entries):
+        entries = [entries]
+    if len(entries) != n:
+        raise TargetError(
+            f"{len(entries)} entries in classes for {n} images; give one class for all, one per image, or one list per "
+            f"image (several classes of one image: [[...]])."
+        )
+    lists = [hasattr(e, "__len__") and not isinstance(e, str) for e in entries]
+    if any(lists) and not all(lists):
+        raise TargetError("classes mixes single classes and lists; give one class per image, or one list per image.")
+    per_image = all(lists) and n > 0
+    if per_image and _may_be_labels(entries):
+        return _read_labels(entries, numeric, count), True
+    return [list(e) if per_image else [e] for e in entries], per_image
+
+
+def is_label_vector(row: Any) -> bool:
+    """Whether a list of numbers can only be the labels of one image: True and False, floats, or a class repeated.
+
+    >>> is_label_vector([0, 1, 0]), is_label_vector([0, 1]), is_label_vector([True, False]), is_label_vector([0, 2, 0])
+    (True, False, True, False)
+    """
+    if len(row) == 0 or not all(_is_label(v) for v in row):
+        return False
+    return not all(type(v) is int for v in row) or len(set(row)) < len(row)
+
+
+def _is_label(value: Any) -> bool:
+    return type(value) in (bool, int, float) and value in (0, 1)
+
+
+def _may_be_labels(rows: list[Any]) -> bool:
+    """Whether rows are a matrix of nothing but 0 and 1."""
+    width = len(rows[0])
+    return width > 0 and all(len(row) == width and all(_is_label(v) for v in row) for row in rows)
+
+
+def _read_labels(rows: list[Any], numeric: bool, count: Callable[[], int] | None) -> list[list[int]]:
+    """Classes from rows of 0 and 1, which are either labels or lists of the classes 0 and 1."""
+    width = len(rows[0])
+    sure = any(is_label_vector(row) for row in rows)  # as lists they would name a class twice, or hold no whole number
+    listed = [list(row) for row in rows]
+    if not sure and not (width <= 2 and numeric):
+        return listed  # a list of lists names classes
+    classes = width if count is None else count()
+    if classes != width:
+        if not sure:
+            return listed
+        raise TargetError(
+            f"classes is a matrix of 0 and 1 [{len(rows)},{width}], and the model has {classes} classes; labels need "
+            f"one column per class, [{len(rows)},{classes}]."
+        )
+    if not sure:
+        raise TargetError(
+            f"classes is a matrix [{len(rows)},{width}] of 0 and 1, which can be labels of the model's {width} classes "
+            "or their indices; give labels as bool, or indices as lists ([[0], ...])."
+        )
+    return [[c for c, label in enumerate(row) if label] for row in rows]
