@@ -72,7 +72,7 @@ def classifier(weights: Path | None, device: str) -> torch.nn.Module:
 
 
 def beginning(weights: Path | None, device: str) -> torch.nn.Module:
-    """What a training begins with: EfficientNet-Lite0 of ImageNet; without weights the small network."""
+    """Return the network that a training begins with: EfficientNet-Lite0 of ImageNet; without weights the small one."""
     if weights is None:
         return camplug.load_model(SMALL).to(device)
     model = camplug.load_model(LITE0, pretrained=False)

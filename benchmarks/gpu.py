@@ -226,7 +226,7 @@ def run(task: Task, seconds: float, one_thread: bool) -> dict[str, Any]:
 
 
 def environment(one_thread: bool) -> dict[str, str]:
-    """Of a step: this checkout, whether it is installed or not."""
+    """Return the environment of a step: it imports this checkout, whether camplug is installed or not."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     threads = {"OMP_NUM_THREADS": "1"} if one_thread else {}
     return os.environ | threads | {"PYTHONPATH": os.pathsep.join(p for p in paths if p), "PYTHONUNBUFFERED": "1"}

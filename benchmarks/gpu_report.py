@@ -33,7 +33,7 @@ def machine_lines(data: dict[str, Any]) -> list[str]:
 
 
 def said(name: str, task: dict[str, Any]) -> list[str]:
-    """What became of a task that is not simply done."""
+    """Return one line on a task that failed, was stopped or was left out."""
     if task["status"] == "done":
         return []
     failed = task["status"].startswith("failed")

@@ -1,4 +1,4 @@
-"""What only CUDA has: streams, and memory of its own. Skipped where there is none.
+"""Streams and memory, which only CUDA has. Skipped where there is none.
 
 That maps are right there is for the tests with the fixture `device` to say, run with `--device cuda`.
 """
@@ -103,7 +103,7 @@ def test_two_threads_on_two_streams_with_a_network_of_usual_size(cuda):
 
 
 def on_streams(explain, xs, alone, atol=1e-9):
-    """What went wrong when threads explain all images, each thread on a stream of its own."""
+    """Explain all images in threads, each on a stream of its own; return what went wrong."""
     wrong = []
 
     def work(maps_of):
@@ -151,7 +151,7 @@ def test_nothing_stays(name, cuda):
 
 @pytest.mark.parametrize(("method", "layers", "limit"), [("gradcam", "layer4", 160), ("fully", "convs", 760)])
 def test_peak_memory(method, layers, limit, cuda):
-    """Of ResNet-50 and 8 images; without cuDNN, whose workspaces are as large as it likes."""
+    """Measure ResNet-50 with 8 images, without cuDNN, whose workspaces are as large as it likes."""
     model, x = torchvision.models.resnet50().cuda().eval(), torch.randn(8, 3, 224, 224).cuda()
     explainer = camplug.create(method, model, layers=layers)
     peaks = {}

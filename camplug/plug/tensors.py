@@ -1,4 +1,4 @@
-"""What the plug does to single tensors: start a graph, keep a value, find the tensor in an output, pick values."""
+"""Helpers for single tensors: start a graph, keep a value, find the tensor in an output, pick values, send them."""
 
 from __future__ import annotations
 

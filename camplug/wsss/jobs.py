@@ -158,7 +158,7 @@ class _Threads:
         self.pool = ThreadPoolExecutor(1) if own else None
 
     def submit(self, function: Callable[..., R], *arguments: Any) -> Future[R]:
-        """What the function will return, or raise."""
+        """Start a function; the future gives what it returns or raises."""
         if self.pool is not None:
             return self.pool.submit(function, *arguments)
         done: Future[R] = Future()

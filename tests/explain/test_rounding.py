@@ -1,4 +1,4 @@
-"""What rounding does to Fully-CAM: nothing, unless a ReLU's input lies within rounding of 0 and its gate flips."""
+"""Rounding moves no map of Fully-CAM, unless a ReLU's input lies within rounding of 0 and its gate flips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often an explanation makes the host wait for the device: not more often for more classes, images or layers."""
+"""Explanations make the host wait for the device no more often for more classes, images or layers."""
 
 from __future__ import annotations
 

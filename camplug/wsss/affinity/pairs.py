@@ -85,7 +85,7 @@ def along(x: Any, dy: int, dx: int) -> Iterator[Any]:
 
 
 def ahead(x: Tensor, radius: int, fill: float) -> Tensor:
-    """What lies ahead of every position within the half disc's box: a view [...,r,2r-1,h,w] of one padded copy.
+    """Return what lies ahead of every position within the half disc's box: a view [...,r,2r-1,h,w] of one padded copy.
 
     At [..., dy, dx + r - 1, y, x] stands x[..., y + dy, x + dx], or `fill` off the grid. `ends` and `along` cut one
     offset at a time; of this, one operation takes many, where a GPU would wait for thousands of small ones.

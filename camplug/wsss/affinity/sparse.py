@@ -60,7 +60,7 @@ class SparseAffinity:
 
     @property
     def device(self) -> torch.device:
-        """Where it lies."""
+        """The device of the values."""
         return torch.device("cpu") if self.table is None else self.table.values.device
 
     @classmethod

@@ -266,7 +266,7 @@ def _transitions(matrix: csr_array, beta: float, dtype: DTypeLike) -> NDArray[An
 
 
 def _torch_csr(parts: Sequence[torch.Tensor], device: torch.device | str) -> torch.Tensor:
-    """Where rows start [n + 1], columns and values, as one sparse matrix [n, n] on a device."""
+    """Make one sparse matrix [n, n] on a device of row starts [n + 1], columns and values."""
     starts, columns, values = parts
     n = len(starts) - 1
     try:

@@ -36,7 +36,7 @@ def shrunk_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _nearest(length: int, target: int, device: torch.device) -> Tensor:
-    """Which rows stay, int64 [target] on a device; kept there, since sending them at every step would wait for it."""
+    """Return the rows that stay, int64 [target] on a device; kept there, as sending them at every step would wait."""
     numbers = Image.fromarray(np.arange(length, dtype=np.int32)[None])
     chosen = np.asarray(numbers.resize((target, 1), Image.Resampling.NEAREST))[0]
     with torch.inference_mode(False):

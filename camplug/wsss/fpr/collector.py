@@ -105,7 +105,7 @@ class Collector:
                 self._take_in()
 
     def _measured(self, features: Tensor, class_maps: Tensor) -> Tensor:
-        """Of every class the mean feature of its region, its score, and whether it has a region; float32 [C,D+2]."""
+        """Return the mean feature of every class's region, its score, and whether it has a region; float32 [C,D+2]."""
         masks = class_masks(class_maps, self.theta)
         means = masked_mean(features, masks)[0].float()
         scores, filled = class_maps.mean((2, 3))[0], masks.flatten(2).any(2)[0]

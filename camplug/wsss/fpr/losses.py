@@ -127,7 +127,7 @@ def region_contrast_loss(
 
 
 def _numbers(pairs: list[tuple[int, int]], device: torch.device) -> list[Tensor]:
-    """Of pairs of an image and a class, the images, the classes, and their places among the classes that occur; these.
+    """Split pairs of an image and a class into images, classes, and places among the classes that occur; and these.
 
     They go to the device in one piece, and nothing waits for it.
     """

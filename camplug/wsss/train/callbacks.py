@@ -1,4 +1,4 @@
-"""What `fit` has Lightning do besides the training itself."""
+"""Callbacks that `fit` adds to every training."""
 
 from __future__ import annotations
 

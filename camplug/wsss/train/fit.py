@@ -154,7 +154,7 @@ def fit(
 
 
 def _precision(number: str) -> Literal["bf16-mixed", "16-mixed"]:
-    """Of a CUDA device: float16 has no room for large losses, and its scaling waits for the device at every step."""
+    """Return the mixed precision of a CUDA device: bfloat16 where it can, as float16 needs losses to be scaled."""
     with torch.cuda.device(int(number) if number else None):
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 

@@ -103,7 +103,7 @@ def test_of_equal_boundaries_the_one_nearest_to_the_destination_learns(value, de
 
 
 def test_inference_comes_before_training(device):
-    """What is kept of the offsets is good for both."""
+    """Index tensors kept per device serve both."""
     boundary = torch.rand(1, 6, 6).to(device)
     with torch.inference_mode():
         want = path_affinity(boundary, 6)

@@ -168,7 +168,7 @@ def test_what_is_refused(tmp_path):
 
 
 class Noted(Callback):
-    """What Lightning was told to do."""
+    """Return the options that Lightning was given."""
 
     def on_fit_start(self, trainer, module):
         self.precision = trainer.precision
