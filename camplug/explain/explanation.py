@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.explain.names import called
+from camplug.plug import Against, Evidence, Link
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,12 +25,17 @@ class Explanation:
     Attributes:
         image: the photograph, upright RGB.
         maps: [K,H,W] float32 in [0, 1], on the CPU; maximum 1, or all 0 where nothing speaks for the class.
-        classes: the K class indices; -1 where a callable was explained.
-        names: their names ("class 3" where the model has none).
-        scores: the model's raw outputs (logits) for the K classes.
+        classes: the K class indices, `camplug.Against` for the evidence against a class; -1 where a callable was
+            explained.
+        names: their names ("class 3" where the model has none; "not ..." for `Against`).
+        scores: the model's raw outputs for the K classes.
         logits: all C raw outputs, or None where the model has none.
         method: the name of the method.
-        all_names: the names of all C classes, or None.
+        all_names: the names of all C classes, or None; of a model with one output two names may be known, for no and
+            for yes.
+        link: what the raw outputs are: "logits", or probabilities that a "softmax" or a "sigmoid" gave.
+        multi_label: the model's classes do not exclude each other, as far as it tells.
+        evidence: "negative" where the maps show what speaks against the classes.
     """
 
     image: Image
@@ -39,22 +46,54 @@ class Explanation:
     logits: Tensor | None = None
     method: str = ""
     all_names: list[str] | None = field(default=None, repr=False)
+    link: Link = "logits"
+    multi_label: bool = False
+    evidence: Evidence = "positive"
 
-    def probabilities(self, *, multi_label: bool = False) -> Tensor:
-        """All C class probabilities: the softmax of the logits, or their sigmoid for a multi-label model.
+    def probabilities(self, *, multi_label: bool | None = None) -> Tensor:
+        """All C class probabilities: see `probability_kind`; outputs that are probabilities are given as they are.
+
+        Args:
+            multi_label: whether the classes do not exclude each other; default: as far as the model tells.
 
         Raises:
             InputError: the model has no logits.
         """
         if self.logits is None:
             raise InputError("this explanation has no logits; its score came from a callable.")
-        return self.logits.sigmoid() if multi_label else self.logits.softmax(0)
+        if self.link != "logits":
+            return self.logits
+        return self.logits.sigmoid() if self.probability_kind(multi_label) == "sigmoid" else self.logits.softmax(0)
 
-    def top(self, k: int = 5, *, multi_label: bool = False) -> list[tuple[int, str, float]]:
-        """The k most probable classes as (index, name, probability)."""
-        values, indices = self.probabilities(multi_label=multi_label).topk(min(k, len(self.probabilities())))
-        pairs = zip(indices.tolist(), values.tolist(), strict=True)
-        return [(i, self.all_names[i] if self.all_names else f"class {i}", v) for i, v in pairs]
+    def probability_kind(self, multi_label: bool | None = None) -> str:
+        """What gives the probabilities: "softmax", or "sigmoid" for one output and where classes do not exclude."""
+        if self.link != "logits":
+            return self.link
+        many = self.multi_label if multi_label is None else multi_label
+        return "sigmoid" if many or (self.logits is not None and len(self.logits) == 1) else "softmax"
+
+    def probability(self, k: int = 0, *, multi_label: bool | None = None) -> float | None:
+        """The probability of the k-th explained class (of `Against`, that it is not the class); None without logits."""
+        wanted = self.classes[k]
+        if self.logits is None or wanted < 0:
+            return None
+        p = float(self.probabilities(multi_label=multi_label)[int(wanted)])
+        return 1 - p if isinstance(wanted, Against) else p
+
+    def title(self, k: int = 0, *, multi_label: bool | None = None) -> str:
+        """What the k-th map shows, and its probability and what gave it, in two lines."""
+        p = self.probability(k, multi_label=multi_label)
+        name = f"against {self.names[k]}" if self.evidence == "negative" else self.names[k]
+        return name if p is None else f"{name}\n{p:.1%} ({self.probability_kind(multi_label)})"
+
+    def top(self, k: int = 5, *, multi_label: bool | None = None) -> list[tuple[int, str, float]]:
+        """The k most probable classes as (index, name, probability); of one output, both sides."""
+        p = self.probabilities(multi_label=multi_label)
+        found: list[tuple[int, float]] = list(enumerate(p.tolist()))
+        if len(found) == 1:
+            found.append((Against(0), 1 - found[0][1]))
+        found = sorted(found, key=lambda pair: -pair[1])[:k]
+        return [(i, called(i, self.all_names, len(p)), v) for i, v in found]
 
     def mask(self, threshold: float = 0.5) -> Tensor:
         """Where each map reaches the threshold, bool [K,H,W]; an all-zero map has an empty mask."""
@@ -86,8 +125,8 @@ class Explanation:
         """The photograph and all its maps side by side, with names; see `camplug.show.grid`."""
         from camplug.show import grid
 
-        title = [f"{n}\n{s:.2f}" for n, s in zip(self.names, self.scores, strict=True)]
-        return grid(np.asarray(self.image), list(self.maps.numpy()), title, **options)
+        titles = [self.title(k) for k in range(len(self.maps))]
+        return grid(np.asarray(self.image), list(self.maps.numpy()), titles, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a picture (.png, .jpg), or the numbers (.npz, without pickle; `Explanation.load` reads them).
@@ -105,11 +144,15 @@ class Explanation:
                 "maps": self.maps.numpy(),
                 "image": np.asarray(self.image),
                 "classes": np.array(self.classes, dtype=np.int64),
+                "against": np.array([isinstance(c, Against) for c in self.classes], dtype=np.bool_),
                 "names": np.array(self.names, dtype=np.str_),
                 "scores": np.array(self.scores, dtype=np.float64),
                 "logits": np.zeros(0, np.float32) if self.logits is None else self.logits.float().numpy(),
                 "method": np.array(self.method, dtype=np.str_),
                 "all_names": np.array(self.all_names or none, dtype=np.str_),
+                "link": np.array(self.link, dtype=np.str_),
+                "multi_label": np.array(self.multi_label),
+                "evidence": np.array(self.evidence, dtype=np.str_),
             }
             write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
         elif ending in (".png", ".jpg", ".jpeg", ".webp"):
@@ -133,12 +176,18 @@ class Explanation:
                 return cls(
                     image=pil.fromarray(data["image"]),
                     maps=torch.from_numpy(data["maps"]),
-                    classes=data["classes"].tolist(),
+                    classes=[
+                        Against(c) if against else c
+                        for c, against in zip(data["classes"].tolist(), data["against"].tolist(), strict=True)
+                    ],
                     names=data["names"].tolist(),
                     scores=data["scores"].tolist(),
                     logits=logits,
                     method=str(data["method"]),
                     all_names=data["all_names"].tolist() or None,
+                    link=str(data["link"]),  # type: ignore[arg-type]
+                    multi_label=bool(data["multi_label"]),
+                    evidence=str(data["evidence"]),  # type: ignore[arg-type]
                 )
         except FileNotFoundError:
             raise InputError(f"there is no file {os.fspath(path)!r}.") from None

@@ -9,29 +9,33 @@ from typing import Any
 from torch import nn
 
 from camplug.errors import TargetError
-from camplug.plug import unwrap
+from camplug.plug import Against, unwrap
 
 
 def names_of(model: nn.Module, count: int, labels: Sequence[str] | Mapping[int, str] | None = None) -> list[str] | None:
     """The names of a model's `count` classes, or None if nobody knows them.
 
     In this order: `labels`; the model's own `labels`, `class_names`, `classes` or `config.id2label`; ImageNet's 1000
-    names, if the model comes from timm or torchvision and has 1000 classes.
+    names, if the model comes from timm or torchvision and has 1000 classes. A model with one output may have two names:
+    what it means when the output says no, and when it says yes.
 
     Raises:
         TargetError: `labels` has another length than the model has classes.
     """
     inner = unwrap(model)
     given = labels
-    if given is not None and len(given) != count:
-        raise TargetError(f"labels= holds {len(given)} names, but the model has {count} classes.")
+    lengths = (2, 1) if count == 1 else (count,)
+    if given is not None and len(given) not in lengths:
+        allowed = " or 2 (for no and yes)" if count == 1 else ""
+        raise TargetError(f"labels= holds {len(given)} names, but the model has {count} classes{allowed}.")
     candidates: list[Any] = [given] + [getattr(inner, a, None) for a in ("labels", "class_names", "classes")]
     candidates.append(getattr(getattr(inner, "config", None), "id2label", None))
     for names in candidates:
-        if isinstance(names, Mapping) and all(i in names for i in range(count)):
-            return [str(names[i]) for i in range(count)]
-        if isinstance(names, (list, tuple)) and len(names) == count:
-            return [str(n) for n in names]
+        for length in lengths:
+            if isinstance(names, Mapping) and all(i in names for i in range(length)):
+                return [str(names[i]) for i in range(length)]
+            if isinstance(names, (list, tuple)) and len(names) == length:
+                return [str(n) for n in names]
     if count == 1000 and type(inner).__module__.split(".")[0] in ("timm", "torchvision"):
         return imagenet_names()
     return None
@@ -42,6 +46,29 @@ def imagenet_names() -> list[str]:
     from torchvision.models import ResNet18_Weights
 
     return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def called(wanted: int, names: Sequence[str] | None, count: int) -> str:
+    """What a class is called, or the evidence against it.
+
+    >>> called(2, None, 3), called(Against(0), ["cat", "dog"], 2), called(Against(0), ["cat", "dog"], 1)
+    ('class 2', 'not cat', 'cat')
+    """
+    against = isinstance(wanted, Against)
+    if count == 1 and (not names or len(names) == 2):  # both sides of the one output have a name
+        return (names or ("negative", "positive"))[0 if against else 1]
+    return ("not " if against else "") + (names[wanted] if names else f"class {int(wanted)}")
+
+
+def class_of(name: str, names: list[str] | None, count: int) -> int:
+    """The class that a name means, see `index_of`; the first of two names of one output is the evidence against it.
+
+    >>> class_of("cat", ["cat", "dog"], 1), class_of("dog", ["cat", "dog"], 1)
+    (Against(0), 0)
+    """
+    if count == 1 and not name.strip().isdecimal() and (not names or len(names) == 2):
+        return 0 if index_of(name, names or ["negative", "positive"], 2) else Against(0)
+    return index_of(name, names, count)
 
 
 def index_of(name: str, names: list[str] | None, count: int) -> int:

@@ -16,10 +16,10 @@ from camplug.errors import InputError, TargetError
 from camplug.explain.batch import whole_logits
 from camplug.explain.explanation import Explanation
 from camplug.explain.fuse import normalize_map
-from camplug.explain.names import index_of, names_of
+from camplug.explain.names import called, class_of, names_of
 from camplug.explain.photo import read_photo
-from camplug.explain.preprocess import Box, preprocess_of
-from camplug.plug import first_weight, unwrap
+from camplug.explain.preprocess import Box, channels_of, preprocess_of
+from camplug.plug import Link, are_probabilities, first_weight, unwrap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,11 +41,12 @@ def explain(
 
     Args:
         explainer: any explainer.
-        image: a path, a PIL image, a uint8 array [H,W,3], a float tensor [3,H,W] or [N,3,H,W] (normalised as the model
-            wants it), or a list of any of these. Photographs are resized without cropping.
+        image: a path, a PIL image, a uint8 array [H,W,3], a float tensor [C,H,W] or [N,C,H,W] (normalised as the model
+            wants it, with as many channels as it reads), or a list of any of these. Photographs are resized without
+            cropping.
         classes: an index, a name, a list of these (several classes of the one photograph; for a list of photographs,
-            one entry per photograph, which may be a list), None (the predicted class), or a callable on the model's
-            output that gives one number per image.
+            one entry per photograph, which may be a list), labels (0 and 1 per class, of one photograph or of each),
+            None (the predicted class), or a callable on the model's output that gives one number per image.
         batch_size: how many images of equal size go through the model together.
 
     Returns:
@@ -94,27 +95,38 @@ def _per_image(classes: Any, n: int, many: bool) -> list[Any]:
     if classes is None or (callable(classes) and not isinstance(classes, Tensor)):
         return [classes] * n
     if isinstance(classes, (Tensor, np.ndarray)):
-        classes = classes.tolist()
+        classes = list(classes) if classes.ndim > 1 else classes.tolist()  # rows of a matrix are read with the model
     if isinstance(classes, str) or not hasattr(classes, "__len__"):
         return [[classes]] * n
     if not many:
-        return [list(classes)]
+        row = classes[0] if len(classes) == 1 and isinstance(classes[0], (list, Tensor, np.ndarray)) else classes
+        return [row if isinstance(row, (Tensor, np.ndarray)) and row.ndim else list(row)]
     if len(classes) != n:
         raise TargetError(
             f"{len(classes)} entries in classes for {n} images; give one class for all, or one entry per image."
         )
-    return [[c] if isinstance(c, str) or not hasattr(c, "__len__") else list(c) for c in classes]
+    return [_row(c) for c in classes]
+
+
+def _row(entry: Any) -> Any:
+    """What to explain in one image: a list, or an array that may hold labels."""
+    if isinstance(entry, (Tensor, np.ndarray)):
+        return entry if entry.ndim else [entry.item()]
+    return [entry] if isinstance(entry, str) or not hasattr(entry, "__len__") else list(entry)
 
 
 def _item(explainer: Explainer, source: Any) -> _Item:
     from PIL import Image as pil
 
     model = unwrap(explainer.model)
+    channels = channels_of(model)
     if isinstance(source, Tensor) and source.is_floating_point():
-        if source.ndim != 3 or source.shape[0] not in (1, 3):
-            raise InputError(f"a float tensor must be [3,H,W] or [N,3,H,W]; got {list(source.shape)}.")
-        low, high = source.amin(), source.amax()  # for the eye only: the pixels before normalisation are not known
-        shown = ((source - low) / (high - low).clamp_min(1e-12) * 255).round().byte().expand(3, -1, -1)
+        if source.ndim != 3 or (channels is not None and source.shape[0] != channels):
+            c = "C" if channels is None else channels
+            raise InputError(f"a float tensor must be [{c},H,W] or [N,{c},H,W]; got {list(source.shape)}.")
+        colours = source if len(source) == 3 else source.mean(0, keepdim=True)
+        low, high = colours.amin(), colours.amax()  # for the eye only: the pixels before normalisation are not known
+        shown = ((colours - low) / (high - low).clamp_min(1e-12) * 255).round().byte().expand(3, -1, -1)
         photo = pil.fromarray(shown.permute(1, 2, 0).cpu().numpy())
         x, box = source.detach(), Box(0, 0, photo.width, photo.height)
     else:
@@ -123,6 +135,10 @@ def _item(explainer: Explainer, source: Any) -> _Item:
             x, box = preprocess_of(model, explainer.transform)(photo)
         except InputError as error:
             raise InputError(f"{source}: {error}" if isinstance(source, (str, os.PathLike)) else str(error)) from None
+        if channels is not None and x.shape[0] != channels:
+            raise InputError(
+                f"transform= gives {x.shape[0]} channels, and the model reads {channels}; add a step that makes them."
+            )
     weight = first_weight(model)
     return _Item(photo, x if weight is None else x.to(weight.device), box)
 
@@ -134,31 +150,60 @@ def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any]) -> list[
     if isinstance(classes, list) and any(isinstance(c, str) for row in classes for c in row):
         count = _count(explainer, x)
         names = names_of(explainer.model, count, explainer.labels)
-        classes = [[index_of(c, names, count) if isinstance(c, str) else c for c in row] for row in classes]
+        classes = [[class_of(c, names, count) if isinstance(c, str) else c for c in row] for row in classes]
     result = explainer.run(x, classes)
     if result.logits is not None:
         names = names_of(explainer.model, result.logits.shape[1], explainer.labels)
+    outputs = None if result.logits is None else result.logits.cpu()
+    link, inclusive = _link(explainer.model, result.targets.link, outputs), multi_label(explainer.model)
     explanations = []
     for i, item in enumerate(items):
-        logits = None if result.logits is None else result.logits[i].float().cpu()
+        logits = None if outputs is None else outputs[i].float()
         chosen = list(result.targets.classes[i]) or [-1] * len(result.maps[i])
-        called = ["score" if c < 0 else names[c] if names else f"class {c}" for c in chosen]
+        count = 0 if logits is None else len(logits)
+        told = ["score" if c < 0 else called(c, names, count) for c in chosen]
         maps = _place(result.maps[i], item)
-        for name, empty in zip(called, (maps.amax((1, 2)) == 0).tolist(), strict=True):
-            if empty:
-                warnings.warn(f"no positive evidence for {name!r}: its {explainer.name} map is all 0.", stacklevel=5)
-        scores = [float("nan") if c < 0 or logits is None else float(logits[c]) for c in chosen]
-        explanations.append(Explanation(item.photo, maps, chosen, called, scores, logits, explainer.name, names))
+        scores = [float("nan") if c < 0 or logits is None else float(logits[int(c)]) for c in chosen]
+        one = Explanation(
+            item.photo, maps, chosen, told, scores, logits, explainer.name, names, link, inclusive, explainer.evidence
+        )
+        _tell_of_empty_maps(one)
+        explanations.append(one)
     return explanations
 
 
+def _tell_of_empty_maps(one: Explanation) -> None:
+    for name, empty in zip(one.names, (one.maps.amax((1, 2)) == 0).tolist(), strict=True):
+        says = f"no positive evidence for {name!r}: its {one.method} map is all 0."
+        if one.evidence == "negative":
+            says = f"no evidence against {name!r}: its {one.method} map is all 0."
+        if empty:
+            warnings.warn(says, stacklevel=6)
+
+
+def multi_label(model: torch.nn.Module) -> bool:
+    """Whether a model says that its classes do not exclude each other (`multi_label`, or `config.problem_type`)."""
+    inner = unwrap(model)
+    problem = getattr(getattr(inner, "config", None), "problem_type", None)
+    return getattr(inner, "multi_label", False) is True or problem == "multi_label_classification"
+
+
+def _link(model: torch.nn.Module, told: Link | None, outputs: Tensor | None) -> Link:
+    """What the outputs are: by the operation that made them, or else by their values."""
+    if told is not None or outputs is None:
+        return told or "logits"
+    if are_probabilities(outputs):
+        return "softmax"
+    last = list(unwrap(model).modules())[-1]
+    within = bool(((outputs >= 0) & (outputs <= 1)).all())
+    return "sigmoid" if isinstance(last, torch.nn.Sigmoid) and within else "logits"
+
+
 def _count(explainer: Explainer, x: Tensor) -> int:
-    """The number of classes: that of the labels, or of a classifier head; else one forward pass tells."""
-    if explainer.labels is not None:
-        return len(explainer.labels)
-    model = unwrap(explainer.model)
-    told = getattr(model, "num_classes", None)
-    if isinstance(told, int):
+    """The number of the model's outputs: that of the labels, or of a classifier head; else one forward pass tells."""
+    told = getattr(unwrap(explainer.model), "num_classes", None)
+    told = told if explainer.labels is None else len(explainer.labels)
+    if isinstance(told, int) and told != 2:  # two classes may be one output
         return told
     return whole_logits(explainer.model, x[:1]).shape[1]
 
@@ -166,12 +211,29 @@ def _count(explainer: Explainer, x: Tensor) -> int:
 def _place(maps: Tensor, item: _Item) -> Tensor:
     """Maps [K,h,w] of the model's input, laid on the photograph where the preprocessing took it from, maximum 1."""
     width, height = item.photo.size
-    box = item.box
-    left, top = max(0, round(box.left)), max(0, round(box.top))
-    right, bottom = min(width, round(box.right)), min(height, round(box.bottom))
-    maps = maps.float().cpu()
-    size = (max(1, bottom - top), max(1, right - left))
-    inside = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0] if len(maps) else maps
-    placed = torch.zeros(len(maps), height, width)
-    placed[:, top : top + size[0], left : left + size[1]] = inside.reshape(len(maps), *size)
-    return normalize_map(placed, "max")
+    return normalize_map(laid_back(maps.float().cpu(), item.box, (height, width)), "max")
+
+
+def laid_back(maps: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+    """Maps [K,h,w] of a box, read bilinearly at the pixels [K,H,W] of the photograph; 0 where the box shows none."""
+    height, width = size
+    if len(maps) == 0 or box == Box(0, 0, width, height):
+        return (
+            F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+            if len(maps)
+            else (maps.new_zeros(0, height, width))
+        )
+    read = _read(maps, 1, box.top, box.bottom, height)
+    return _read(read, 2, box.left, box.right, width)
+
+
+def _read(maps: Tensor, dim: int, first: float, last: float, length: int) -> Tensor:
+    """Linear interpolation along a dimension that shows an axis from `first` to `last`, at its pixels; 0 outside."""
+    n = maps.shape[dim]
+    place = (torch.arange(length, dtype=torch.float64) + 0.5 - first) / (last - first)
+    inside = (place >= 0) & (place <= 1)
+    place = (place * n - 0.5).clamp(0, n - 1)
+    below = place.floor().long()
+    shape = [-1 if d == dim else 1 for d in range(maps.ndim)]
+    low, high = maps.index_select(dim, below), maps.index_select(dim, (below + 1).clamp_max(n - 1))
+    return torch.lerp(low, high, (place - below).to(maps.dtype).view(shape)) * inside.view(shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,10 @@ LONGEST = 4  # sides in a ratio beyond this are squeezed to it, so that a panora
 
 
 class Box(NamedTuple):
-    """A part of a photograph in pixels; right and bottom are outside."""
+    """What the model's input shows, in pixels of the photograph; right and bottom are outside.
+
+    A part of the photograph where it was cropped; more than all of it where it was padded.
+    """
 
     left: float
     top: float
@@ -38,14 +41,17 @@ class Preprocess:
 
     Args:
         size: height and width in pixels that the model was made for.
-        mean, std: per channel, for values in [0, 1].
+        mean, std: per channel, for values in [0, 1]; one number counts for all channels.
         interpolation: "bilinear", "bicubic", "nearest" or "lanczos".
         keep_aspect: the shorter side becomes that of `size` and the photograph keeps its shape; otherwise it is
             squeezed into exactly `size` (for models that take no other).
         long_side: the longer side becomes this many pixels and the photograph keeps its shape, whatever `size` says.
+        channels: that the model reads: 3, or 1 for a photograph in grey (ITU-R 601), whose mean and standard deviation
+            are the averages of those given per colour.
 
     Raises:
-        InputError: `long_side` for a model that takes one size only, or below 1.
+        InputError: `long_side` for a model that takes one size only, or below 1; another number of means than of
+            channels.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -54,6 +60,7 @@ class Preprocess:
     interpolation: str = "bilinear"
     keep_aspect: bool = True
     long_side: int | None = None
+    channels: int = 3
 
     def __post_init__(self) -> None:
         if self.long_side is not None and self.long_side < 1:
@@ -62,11 +69,26 @@ class Preprocess:
             raise InputError(
                 f"the model takes images of {self.size[0]}x{self.size[1]} pixels only; leave the long side out."
             )
+        allowed = (1, 3) if self.channels in (1, 3) else (1, 3, self.channels)
+        if len(self.mean) not in allowed or len(self.std) not in allowed:
+            raise InputError(
+                f"a mean of {len(self.mean)} numbers and a standard deviation of {len(self.std)} do not fit "
+                f"{self.channels} channels; give one number, or one per channel."
+            )
 
     def __call__(self, photo: Image) -> tuple[Tensor, Box]:
-        """The tensor [3,H,W] and the part of the photograph that it shows, which is all of it."""
+        """The tensor [C,H,W] and the part of the photograph that it shows, which is all of it.
+
+        Raises:
+            InputError: the model reads something else than colours or grey.
+        """
         from PIL import Image as pil
 
+        if self.channels not in (1, 3):
+            raise InputError(
+                f"the model reads {self.channels} channels, and a photograph has 3 colours; give a float tensor "
+                f"[{self.channels},H,W] (normalised), or transform= that makes one of a photograph."
+            )
         width, height = photo.size
         out_h, out_w = self.size
         if self.long_side is not None:
@@ -77,10 +99,13 @@ class Preprocess:
             out_h = min(max(1, round(height * scale)), LONGEST * out_h)
             out_w = min(max(1, round(width * scale)), LONGEST * out_w)
         resample = getattr(pil.Resampling, self.interpolation.upper(), pil.Resampling.BILINEAR)
-        pixels = np.asarray(photo.resize((out_w, out_h), resample))
+        photo = photo.convert("L") if self.channels == 1 else photo
+        pixels = np.asarray(photo.resize((out_w, out_h), resample)).reshape(out_h, out_w, self.channels)
         x = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().div_(255)
-        x = (x - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
-        return x, Box(0, 0, width, height)
+        mean, std = (torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (self.mean, self.std))
+        if self.channels == 1:
+            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+        return (x - mean) / std, Box(0, 0, width, height)
 
 
 @dataclass(frozen=True)
@@ -90,7 +115,7 @@ class Custom:
     transform: Callable[[Any], Any]
 
     def __call__(self, photo: Image) -> tuple[Tensor, Box]:
-        """The transform's tensor [3,H,W] and the part of the photograph that it shows.
+        """The transform's tensor [C,H,W] and the part of the photograph that it shows.
 
         Raises:
             InputError: the transform gives something else.
@@ -103,11 +128,12 @@ class Custom:
 
 
 def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
-    """The part of a photograph of this size (width, height) that a transform lets through.
+    """The part of a photograph of this size (width, height) that a transform shows, padding included.
 
     Black, white and a ramp in each direction go through the transform; black and white undo whatever it does to
-    values, and a line through each ramp gives the coordinates of the first and last pixel. Holds for resizing and
-    cropping in any order; a transform that rotates, mirrors, pads or draws at random is told of by a warning.
+    values, and a line through each ramp gives the coordinates of the first and last pixel. What stays the same
+    for black and white is padding. Holds for resizing, cropping and padding in any order; a transform that rotates,
+    mirrors, reflects or draws at random is told of by a warning.
     """
     from PIL import Image as pil
 
@@ -121,27 +147,72 @@ def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
     before = _random_state()
     black = through(np.zeros((height, width)))
     draws = _random_state() != before  # the picture and the ramps would go different ways
-    white = through(np.full((height, width), 255.0))
-    span = torch.where((white - black).abs() > 1e-9, white - black, torch.full_like(black, torch.nan))
-    across = (through(np.broadcast_to(255 * x / width, (height, width))) - black) / span
-    down = (through(np.broadcast_to((255 * y / height)[:, None], (height, width))) - black) / span
-    left, right, error_x = _line(across.mean(0), width)
-    top, bottom, error_y = _line(down.mean(1), height)
-    shears = max(float(across.std(0).max()), float(down.std(1).max())) if min(black.shape) > 1 else 0.0
-    wide, high = 0.01 * width + 1, 0.01 * height + 1  # what eight bits can tell
-    straight = all(error < 0.05 for error in (error_x, error_y, shears))
-    if draws or not (straight and -wide < left < right < width + wide and -high < top < bottom < height + high):
+    span = through(np.full((height, width), 255.0)) - black
+    across = through(np.broadcast_to(255 * x / width, (height, width))) - black
+    down = through(np.broadcast_to((255 * y / height)[:, None], (height, width))) - black
+    shown = _shown(span)
+    sides: tuple[tuple[float, float], tuple[float, float]] | None = None
+    if not draws and shown is not None:
+        columns, rows, share = shown
+        inside = span[rows, columns]
+        across, down = across[rows, columns] / inside, down[rows, columns] / inside
+        if min(inside.shape) < 2 or max(float(across.std(0).max()), float(down.std(1).max())) < STRAIGHT:
+            horizontal = _edges(across.mean(0), columns, share.amax(0), width)
+            vertical = _edges(down.mean(1), rows, share.amax(1), height)
+            sides = (horizontal, vertical) if horizontal and vertical else None
+    if sides is None:
         warnings.warn(
-            "the transform does more than resize and crop (it rotates, mirrors, pads, distorts or draws at random); "
-            "the map is laid over the whole photograph and may be off.",
+            "the transform does more than resize, crop and pad (it rotates, mirrors, reflects, distorts or draws at "
+            "random); the map is laid over the whole photograph and may be off.",
             stacklevel=2,
         )
         return Box(0, 0, width, height)
-    if abs(left) < wide and abs(right - width) < wide:
-        left, right = 0, width
-    if abs(top) < high and abs(bottom - height) < high:
-        top, bottom = 0, height
+    (left, right), (top, bottom) = sides
     return Box(left, top, right, bottom)
+
+
+STRAIGHT = 0.05  # of the ramp: a line that bends, or rows that differ, by this much are no resizing
+
+
+def _shown(span: Tensor) -> tuple[slice, slice, Tensor] | None:
+    """The columns and rows in which white differs from black (elsewhere is padding), and by how much of the most.
+
+    None where nothing differs, or what differs is no rectangle.
+    """
+    size = span.abs()
+    most = float(size.nan_to_num(0, 0, 0).max())
+    if not (torch.isfinite(span).all() and most > 1e-9):
+        return None
+    share = (size / most).clamp_max(1)
+    there = share > 0.5
+    columns, rows = (torch.nonzero(there.any(d)).flatten() for d in (0, 1))
+    found = slice(int(columns[0]), int(columns[-1]) + 1), slice(int(rows[0]), int(rows[-1]) + 1)
+    return (*found, share) if bool(there[found[1], found[0]].all()) else None
+
+
+def _edges(ramp: Tensor, place: slice, share: Tensor, length: int) -> tuple[float, float] | None:
+    """Where the first and last pixel of an axis lie on the photograph; None where the ramp is no rising line.
+
+    Args:
+        ramp: the positions, as fractions of `length`, of the pixels in `place`.
+        place: the pixels that show the photograph.
+        share: of every pixel of the axis, how much of it shows the photograph.
+        length: of the photograph, in pixels.
+    """
+    first, last, error = _line(ramp, length)
+    slack = 0.01 * length + 1  # what eight bits can tell
+    if not (error < STRAIGHT and -slack < first < last < length + slack):
+        return None
+    start, stop = float(place.start), float(place.stop)
+    middle = (place.start + place.stop) // 2
+    padded = place.start > 0 or place.stop < len(share)
+    if padded and abs(first) < slack and abs(last - length) < slack:  # all of it: the padding tells to the pixel
+        first, last = 0.0, float(length)
+        start, stop = float((1 - share[:middle]).sum()), len(share) - float((1 - share[middle:]).sum())
+    elif not padded and abs(first) < slack and abs(last - length) < slack:
+        return 0.0, float(length)
+    scale = (last - first) / (stop - start)
+    return first - start * scale, last + (len(share) - stop) * scale
 
 
 def _line(values: Tensor, length: int) -> tuple[float, float, float]:
@@ -171,11 +242,16 @@ def preprocess_of(model: nn.Module, transform: Any = None) -> Preprocess | Custo
     A given `transform` comes first: a torchvision preset (`weights.transforms()`) is read, so that its numbers hold
     and its centre crop does not cut the photograph; any other callable is used as it is. Else the model's own:
     timm's `pretrained_cfg`, or an attribute `transforms` or `weights` with torchvision's. Else ImageNet's, with one
-    warning. Transformers of one input size get the photograph squeezed into it, other models in its own shape.
+    warning. Transformers of one input size get the photograph squeezed into it, other models in its own shape. A model
+    of one channel gets it in grey.
     """
+    inner = unwrap(model)
+    if isinstance(transform, Preprocess) and transform.channels == 3:  # as long as nobody has said otherwise
+        channels = channels_of(inner)
+        return transform if channels in (None, 3) else replace(transform, channels=channels)
     if isinstance(transform, (Preprocess, Custom)):
         return transform
-    inner = unwrap(model)
+    channels = channels_of(inner) or 3
     flexible = not token_layers(inner, named_layers(inner))
     weights: Any = getattr(inner, "weights", None)
     presets: list[Any] = [transform, getattr(inner, "transforms", None)]
@@ -184,7 +260,7 @@ def preprocess_of(model: nn.Module, transform: Any = None) -> Preprocess | Custo
         if all(hasattr(preset, name) for name in ("crop_size", "mean", "std", "interpolation")):
             side = int(preset.crop_size[0])
             mode = str(getattr(preset.interpolation, "value", preset.interpolation))
-            return Preprocess((side, side), tuple(preset.mean), tuple(preset.std), mode, flexible)
+            return Preprocess((side, side), tuple(preset.mean), tuple(preset.std), mode, flexible, None, channels)
     if transform is not None:
         if not callable(transform):
             raise InputError(f"transform= must be callable on a PIL image; got {type(transform).__name__}.")
@@ -194,19 +270,45 @@ def preprocess_of(model: nn.Module, transform: Any = None) -> Preprocess | Custo
         config = config if isinstance(config, dict) else config.to_dict()
         size = tuple(config.get("input_size") or (3, 224, 224))[1:]
         return Preprocess(
-            (int(size[0]), int(size[1])),
+            _size_of(inner) or (int(size[0]), int(size[1])),
             tuple(config.get("mean") or IMAGENET_MEAN),
             tuple(config.get("std") or IMAGENET_STD),
             config.get("interpolation") or "bilinear",
             flexible and not config.get("fixed_input_size", False),
+            None,
+            channels,
         )
+    size = _size_of(inner) or (224, 224)
     global _warned
     if not _warned:
         _warned = True
         warnings.warn(
-            "the model does not say how it wants its images; ImageNet's mean and standard deviation and 224 pixels are "
-            "assumed. Give transform= to say otherwise.",
+            "the model does not say how it wants its images; ImageNet's mean and standard deviation and "
+            f"{size[0]} pixels are assumed. Give transform= to say otherwise.",
             stacklevel=2,
         )
-    side = getattr(inner, "image_size", 224)
-    return Preprocess((side, side) if isinstance(side, int) else (224, 224), keep_aspect=flexible)
+    return Preprocess(size, keep_aspect=flexible, channels=channels)
+
+
+def _size_of(model: nn.Module) -> tuple[int, int] | None:
+    """The height and width that a model says it was built for, itself, in its configuration or its patch embedding."""
+    for place in (model, getattr(model, "config", None), getattr(model, "patch_embed", None)):
+        for attribute in ("image_size", "img_size"):
+            size = getattr(place, attribute, None)
+            if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+                return (size, size)
+            if isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(s, int) for s in size):
+                return (size[0], size[1])
+    return None
+
+
+def channels_of(model: nn.Module) -> int | None:
+    """How many channels a model reads, as its first convolution or its configuration says; None where nothing does."""
+    inputs = [m.in_channels for m in unwrap(model).modules() if isinstance(m, nn.Conv2d)]
+    if inputs:
+        return 3 if 3 in inputs else inputs[0]  # a convolution that is registered first need not be the first to run
+    for place in (unwrap(model), getattr(unwrap(model), "config", None)):
+        told = getattr(place, "num_channels", None)
+        if isinstance(told, int) and told > 0:
+            return told
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -69,13 +70,18 @@ class Targets:
     def check(self, output: Any) -> None:
         """Make sure that the scores of all classes are finite; one wait for the device, however many they are.
 
+        Probabilities that are 1 up to rounding are told of (one more wait): their gradient is rounding noise.
+
         Raises:
             TargetError: a score is NaN or infinite. That of a callable is checked by `scores`.
         """
         if self.score is None:
             images = [i for i, row in enumerate(self.classes) for _ in row]
             scores = logits_of(output, len(self.classes)).detach()
-            _check_finite(pick(scores, images, [int(c) for row in self.classes for c in row]), images)
+            scores = pick(scores, images, [int(c) for row in self.classes for c in row])
+            _check_finite(scores, images)
+            if self.link in ("softmax", "sigmoid"):
+                _tell_of_saturated(scores, images)
 
     def scores(self, output: Any, r: int) -> Tensor:
         """The scores [n] to differentiate in round r, signed; those of classes are not checked, see `check`.
@@ -105,6 +111,18 @@ def _check_finite(scores: Tensor, images: Sequence[int]) -> None:
         raise TargetError(
             f"the model's score is NaN or infinite for image {', '.join(map(str, list(bad)[:5]))} of the batch; look "
             "for NaN in the input, or run the model in a wider number format."
+        )
+
+
+def _tell_of_saturated(probabilities: Tensor, images: Sequence[int]) -> None:
+    room = min(100 * torch.finfo(probabilities.dtype).eps, 0.1)  # 1 - p loses its digits to rounding
+    full = (probabilities >= 1 - room).tolist()
+    if any(full):
+        which = ", ".join(map(str, list(dict.fromkeys(i for i, f in zip(images, full, strict=True) if f))[:5]))
+        warnings.warn(
+            f"the model puts out probabilities, and the explained one is 1 up to rounding for image {which} of the "
+            "batch, so that its gradient is rounding noise; let the model put out its logits.",
+            stacklevel=2,
         )
 
 

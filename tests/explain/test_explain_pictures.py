@@ -12,12 +12,12 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms as T
 
-from camplug import CAM, FullyCAM, GradCAM
+from camplug import CAM, Against, EigenCAM, FullyCAM, GradCAM
 from camplug.errors import InputError, TargetError
 from camplug.explain import preprocess as preprocess_module
 from camplug.explain.explanation import Explanation
-from camplug.explain.pictures import maps_on_photo
-from camplug.explain.preprocess import Preprocess
+from camplug.explain.pictures import laid_back, maps_on_photo
+from camplug.explain.preprocess import Box, Preprocess
 
 
 class Bright(nn.Module):
@@ -149,7 +149,7 @@ def test_evidence_outside_of_the_crop_is_not_seen():
     ids=["rotates", "draws", "mirrors"],
 )  # fmt: skip
 def test_a_transform_that_does_more_is_told_of(step):
-    with pytest.warns(UserWarning, match="does more than resize and crop"):
+    with pytest.warns(UserWarning, match="does more than resize, crop and pad"):
         result = grad_cam(crop(T.Resize((40, 60)), step)).explain(photo(), BRIGHT)
     assert tuple(result.maps.shape) == (1, 80, 120)
 
@@ -441,3 +441,202 @@ def test_no_maps_on_a_photograph():
     maps, logits = maps_on_photo(grad_cam(), Image.fromarray(photo()), [])
     assert maps.shape == (0, 80, 120)
     assert logits.shape == (3,)
+
+
+# ---- padding, channels
+
+
+def letterbox(side, fill):
+    def transform(picture):
+        scale = side / max(picture.size)
+        small = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BILINEAR)
+        square = Image.new("RGB", (side, side), (fill,) * 3)
+        square.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
+        return T.ToTensor()(square)
+
+    return transform
+
+
+@pytest.mark.parametrize("size,square", [((120, 80), (30, 20, 54, 44)), ((70, 110), (40, 80, 64, 104))])
+@pytest.mark.parametrize("fill", [0, 114])
+def test_a_letterbox_is_undone(size, square, fill):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = grad_cam(letterbox(100, fill)).explain(photo(*size, square), BRIGHT)
+    assert_follows(result, square)
+
+
+def test_a_padded_map_is_read_at_the_photographs_pixels():
+    """Against bilinear resizing of the padded map to the padded photograph, of which the middle is cut out."""
+    maps = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0))
+    want = torch.nn.functional.interpolate(maps[:, None], (120, 120), mode="bilinear")[:, 0, 20:100]
+    torch.testing.assert_close(laid_back(maps, Box(0, -20, 120, 100), (80, 120)), want)
+    cut = laid_back(maps, Box(10, 5, 50, 35), (40, 60))  # a crop: the map lies in its place, nothing is told outside
+    want = torch.nn.functional.interpolate(maps[:, None], (30, 40), mode="bilinear")[:, 0]
+    torch.testing.assert_close(cut[:, 5:35, 10:50], want)
+    assert cut.sum() == pytest.approx(float(want.sum()), rel=1e-5)
+
+
+class OfChannels(nn.Module):
+    """The mean over its channels of what is above 0.25, pooled."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(channels, 1, 1), nn.ReLU())
+        self.fc = nn.Linear(1, 2)
+        with torch.no_grad():
+            self.features[0].weight.fill_(1 / channels)
+            self.features[0].bias.fill_(-0.25)
+            self.fc.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+
+    def forward(self, x):
+        return self.fc(self.features(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("transform", [KEPT, Preprocess((40, 40), (0.0,), (1.0,)), None])
+@pytest.mark.filterwarnings("ignore:the model does not say how it wants its images")
+def test_a_model_of_one_channel_gets_the_photograph_in_grey(transform):
+    model = OfChannels(1).eval()
+    seen = []
+    model.register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
+    result = GradCAM(model, "features", transform=transform).explain(photo(), 0)
+    assert_follows(result, (30, 20, 54, 44))
+    assert seen[-1].shape[1] == 1
+    if transform is not None:
+        grey = np.asarray(Image.fromarray(photo()).convert("L").resize((60, 40), Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(seen[-1][0, 0].numpy(), grey / 255, atol=1e-6)
+    tensor = GradCAM(model, "features").explain(torch.from_numpy(photo()[..., :1]).permute(2, 0, 1) / 255, 0)
+    assert_follows(tensor, (30, 20, 54, 44), overlap=0.99)
+    with pytest.raises(InputError, match=r"must be \[1,H,W\] or \[N,1,H,W\]; got \[3, 8, 8\]"):
+        GradCAM(model, "features").explain(torch.zeros(3, 8, 8), 0)
+    with pytest.raises(InputError, match="transform= gives 3 channels, and the model reads 1"):
+        GradCAM(model, "features", transform=T.ToTensor()).explain(photo(), 0)
+
+
+def test_a_model_of_many_channels_takes_tensors():
+    explainer = GradCAM(OfChannels(6).eval(), "features")
+    x = torch.from_numpy(photo()[..., :1]).permute(2, 0, 1).expand(6, -1, -1) / 255
+    result = explainer.explain(x, 0)
+    assert_follows(result, (30, 20, 54, 44), overlap=0.99)
+    np.testing.assert_array_equal(np.asarray(result.image), photo())  # the mean of the channels, for the eye
+    assert len(explainer.explain(torch.stack([x, x]), 0)) == 2
+    with pytest.raises(
+        InputError, match=r"the model reads 6 channels, and a photograph has 3 .*float tensor \[6,H,W\]"
+    ):
+        GradCAM(OfChannels(6).eval(), "features", transform=KEPT).explain(photo(), 0)
+
+
+# ---- what the outputs are
+
+
+class Ends(Bright):
+    """`Bright` with something after its logits, or with fewer of them."""
+
+    def __init__(self, end, outputs=3):
+        super().__init__()
+        self.end, self.outputs = end, outputs
+        self.class_names = self.class_names[:outputs] if outputs > 1 else ["dark ground", "bright spot"]
+
+    def forward(self, x):
+        return self.end(super().forward(x)[:, : self.outputs])
+
+
+def logits_of_photo():
+    return Bright()(KEPT(Image.fromarray(photo()))[0][None])[0].detach()
+
+
+@pytest.mark.parametrize(
+    "end", [lambda z: (z.softmax(1), z), lambda z: z.softmax(1), lambda z: z.log_softmax(1)],
+    ids=["both", "probabilities", "log"],
+)  # fmt: skip
+@pytest.mark.parametrize("method", [GradCAM, EigenCAM])
+def test_probabilities_are_not_made_twice(end, method):
+    p = logits_of_photo().softmax(0)
+    result = method(Ends(end), "features", transform=KEPT).explain(photo(), 1)
+    torch.testing.assert_close(result.probabilities(), p)
+    assert [(i, name) for i, name, _ in result.top()] == [(1, "dark ground"), (0, "bright spot"), (2, "neither")]
+    assert result.top(1)[0][2] == pytest.approx(float(p[1]))
+    assert result.title() == f"dark ground\n{p[1]:.1%} (softmax)"
+
+
+def test_saturated_probabilities_are_told_of():
+    model = Ends(lambda z: (1000 * z).softmax(1))
+    with pytest.warns(
+        UserWarning, match="puts out probabilities, and the explained one is 1 up to rounding for image 0"
+    ):
+        grad_cam(model=model).explain(photo())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        grad_cam(model=Ends(lambda z: ((1000 * z).softmax(1), 1000 * z))).explain(photo())
+
+
+@pytest.mark.parametrize("end", [lambda z: z, torch.sigmoid, lambda z: z[:, 0]], ids=["logit", "sigmoid", "vector"])
+def test_one_output_has_two_sides(end):
+    z = float(logits_of_photo()[0])
+    p = 1 / (1 + np.exp(-z))
+    explainer = grad_cam(model=Ends(end, 1))
+    yes = explainer.explain(photo(), "bright spot")
+    assert (repr(yes.classes), yes.names) == ("[0]", ["bright spot"])
+    torch.testing.assert_close(yes.maps, grad_cam().explain(photo(), BRIGHT).maps)
+    assert [(repr(i), n, pytest.approx(v)) for i, n, v in yes.top()] == [
+        ("0", "bright spot", p), ("Against(0)", "dark ground", 1 - p),
+    ]  # fmt: skip
+    assert yes.title() == f"bright spot\n{p:.1%} (sigmoid)"
+    shifted = grad_cam(model=Ends(lambda t: end(t - 2 * z), 1))  # now it says no
+    with pytest.warns(UserWarning, match="no positive evidence for 'dark ground'"):  # no place of it is negative
+        no = shifted.explain(photo())
+    assert (repr(no.classes), no.names) == ("[Against(0)]", ["dark ground"])
+    assert no.top(1)[0][1] == "dark ground"
+    assert no.probability() == pytest.approx(p)
+    assert repr(shifted.explain(photo(), no.classes).classes) == "[Against(0)]"
+
+
+def test_one_output_without_names():
+    model = Ends(lambda z: z, 1)
+    model.class_names = None
+    result = grad_cam(model=model).explain(photo())
+    assert result.names == ["positive"]
+    assert [name for _, name, _ in result.top()] == ["positive", "negative"]
+    labelled = grad_cam(model=model, labels=["no", "yes"])
+    assert (labelled.explain(photo()).names, labelled.explain(photo(), "yes").names) == (["yes"], ["yes"])
+    assert grad_cam(model=model, labels=["spot"]).explain(photo()).names == ["spot"]
+    with pytest.raises(
+        TargetError, match=r"labels= holds 3 names, but the model has 1 classes or 2 \(for no and yes\)"
+    ):
+        grad_cam(model=model, labels=["a", "b", "c"]).explain(photo())
+
+
+def test_negative_evidence_is_named_so():
+    explainer = grad_cam(evidence="negative")
+    result = explainer.explain(photo(), [NEITHER, BRIGHT])
+    p = logits_of_photo().softmax(0)
+    assert result.names == ["neither", "bright spot"]
+    assert result.title() == f"against neither\n{p[NEITHER]:.1%} (softmax)"
+    assert (result.maps[0] > 0).any()
+    torch.testing.assert_close(result.maps[:1], grad_cam().explain(photo(), Against(NEITHER)).maps)
+    against = grad_cam().explain(photo(), Against(NEITHER))
+    assert against.title() == f"not neither\n{1 - p[NEITHER]:.1%} (softmax)"
+
+
+def test_multi_label_models_have_sigmoids():
+    model = Bright()
+    model.multi_label = True
+    result = grad_cam(model=model).explain(photo(), BRIGHT)
+    torch.testing.assert_close(result.probabilities(), logits_of_photo().sigmoid())
+    assert result.title().endswith("(sigmoid)")
+    torch.testing.assert_close(result.probabilities(multi_label=False), logits_of_photo().softmax(0))
+
+
+@pytest.mark.filterwarnings("ignore:no positive evidence")
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.float32])
+def test_labels_of_photographs(kind):
+    explainer = grad_cam()
+    rows = torch.tensor([[1, 0, 1], [0, 1, 0]])
+    photos = [photo(), photo(60, 60, (10, 10, 34, 34))]
+    for labels in (rows.to(kind), rows.to(kind).numpy(), rows.to(kind).tolist()):
+        assert [r.classes for r in explainer.explain(photos, labels)] == [[0, 2], [1]]
+        assert explainer.explain(photo(), labels[0]).classes == [0, 2]
+        assert explainer.explain(photo(), labels[:1]).classes == [0, 2]
+    with pytest.raises(TargetError, match="labels need one column per class"):
+        explainer.explain(photos, rows[:, :2].to(torch.bool))
+    assert explainer.explain(photo(), torch.tensor([2, 1])).classes == [2, 1]

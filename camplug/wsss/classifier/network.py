@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -43,10 +43,13 @@ class Classifier(nn.Module):
 
     Attributes:
         classes: their names, which explainers print.
+        multi_label: the classes do not exclude each other, so explainers print sigmoids.
 
     Raises:
         ModelError: the body puts out no feature maps, or cannot have that output stride.
     """
+
+    multi_label: ClassVar[bool] = True
 
     def __init__(
         self,
