@@ -41,6 +41,7 @@ Mean: TypeAlias = Annotated[float | None, typer.Option(help="Normalisation mean,
 Std: TypeAlias = Annotated[float | None, typer.Option(help="Normalisation standard deviation, likewise.")]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 MultiLabel: TypeAlias = Annotated[bool, typer.Option("--multi-label", help="Probabilities by sigmoid, not softmax.")]
+Evidence: TypeAlias = Annotated[str, typer.Option(help="positive (what speaks for the class) or negative (against).")]
 LongSide: TypeAlias = Annotated[
     int | None,
     typer.Option(min=1, help="Pixels of the longer side as the model sees it.", show_default="the model's own size"),
@@ -127,14 +128,20 @@ def device_named(name: str) -> torch.device:
 
 
 def explainer_options(
-    model: nn.Module, labels: Path | None, mean: float | None, std: float | None, long_side: int | None = None
+    model: nn.Module,
+    labels: Path | None,
+    mean: float | None,
+    std: float | None,
+    long_side: int | None = None,
+    *,
+    evidence: str = "positive",
 ) -> dict[str, Any]:
     """Keyword arguments for an explainer from the command line's options."""
     from dataclasses import replace
 
     from camplug.explain.preprocess import Preprocess, preprocess_of
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if evidence == "positive" else {"evidence": evidence}
     if labels is not None:
         try:
             options["labels"] = labels.read_text(encoding="utf-8").splitlines()
@@ -208,25 +215,27 @@ def refuse_overwriting(photos: list[Path], targets: list[Path]) -> None:
 
 def summary(path: Path, result: Explanation, written: list[str], multi_label: bool) -> dict[str, Any]:
     """What one explanation says, for `--json` and for tables."""
-    has = result.logits is not None
-    probabilities = result.probabilities(multi_label=multi_label) if has else None
+    inclusive = multi_label or None  # without the option as far as the model tells
     return {
         "image": str(path),
         "size": list(result.image.size),
         "method": result.method,
+        "evidence": result.evidence,
+        "outputs": result.link,
+        "probabilities": result.probability_kind(inclusive),
         "explained": [
             {
-                "index": index,
+                "index": int(index),
                 "name": name,
-                "probability": None if probabilities is None else float(probabilities[index]),
-                "logit": score,
+                "probability": result.probability(k, multi_label=inclusive),
+                "output": score,
                 "boxes": boxes,
             }
-            for index, name, score, boxes in zip(
-                result.classes, result.names, result.scores, result.boxes(), strict=True
+            for k, (index, name, score, boxes) in enumerate(
+                zip(result.classes, result.names, result.scores, result.boxes(), strict=True)
             )
         ],
-        "top": [{"index": i, "name": n, "probability": p} for i, n, p in result.top(multi_label=multi_label)],
+        "top": [{"index": int(i), "name": n, "probability": p} for i, n, p in result.top(multi_label=inclusive)],
         "written": written,
     }
 
@@ -238,12 +247,12 @@ def show_top(entry: dict[str, Any]) -> None:
     table = Table(title=f"{Path(entry['image']).name}, {entry['size'][0]}x{entry['size'][1]}", title_justify="left")
     table.add_column("class", justify="right")
     table.add_column("name")
-    table.add_column("probability", justify="right")
+    table.add_column(f"probability ({entry['probabilities']})", justify="right")
     table.add_column("explained")
-    explained = {e["index"] for e in entry["explained"]}
-    listed = entry["top"] + [e for e in entry["explained"] if e["index"] not in {t["index"] for t in entry["top"]}]
+    explained = {e["name"] for e in entry["explained"]}  # both sides of one output have one index
+    listed = entry["top"] + [e for e in entry["explained"] if e["name"] not in {t["name"] for t in entry["top"]}]
     for row in listed:
-        mark = "yes" if row["index"] in explained else ""
+        mark = ("against" if entry["evidence"] == "negative" else "yes") if row["name"] in explained else ""
         table.add_row(str(row["index"]), escaped(row["name"]), f"{row['probability']:.1%}", mark)
     out.print(table)
 

@@ -32,12 +32,13 @@ def compare(  # noqa: PLR0917
     long_side: common.LongSide = None,
     device: common.Device = "cpu",
     multi_label: common.MultiLabel = False,
+    evidence: common.Evidence = "positive",
     as_json: common.AsJson = False,
 ) -> None:
     """Explain one photograph with several methods side by side; a method that cannot work on the model is named."""
     with common.plain_errors():
         net = common.load(model, checkpoint, num_classes, device)
-        options = common.explainer_options(net, labels, mean, std, long_side)
+        options = common.explainer_options(net, labels, mean, std, long_side, evidence=evidence)
         names = [n for p in parts(methods) for n in list_methods(p) or [p if "(" in p else method(p).name]]
         if not names:
             raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods())}.")
@@ -61,7 +62,8 @@ def compare(  # noqa: PLR0917
             raise CamplugError(refused[0]["error"])
         first = results[0]
         maps, titles = [r.maps[0].numpy() for r in results], [r.method for r in results]
-        save_picture(grid(np.asarray(first.image), maps, titles, title=first.names[0]), str(output))
+        title = first.title(multi_label=multi_label or None).replace("\n", ": ")
+        save_picture(grid(np.asarray(first.image), maps, titles, title=title), str(output))
         entry = common.summary(photo, first, [str(output)], multi_label)
         if as_json:
             common.print_json({**entry, "methods": [r.method for r in results], "refused": refused})

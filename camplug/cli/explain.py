@@ -43,6 +43,7 @@ def explain(  # noqa: PLR0917
     long_side: common.LongSide = None,
     device: common.Device = "cpu",
     multi_label: common.MultiLabel = False,
+    evidence: common.Evidence = "positive",
     as_json: common.AsJson = False,
 ) -> None:
     """Explain photographs: where does the model see the class?
@@ -52,7 +53,7 @@ def explain(  # noqa: PLR0917
     """
     with common.plain_errors():
         net = common.load(model, checkpoint, num_classes, device)
-        options = common.explainer_options(net, labels, mean, std, long_side)
+        options = common.explainer_options(net, labels, mean, std, long_side, evidence=evidence)
         wanted: Any = list(classes) if classes else None
         if layers:
             options["layers"] = layers[0] if len(layers) == 1 else layers
@@ -68,6 +69,7 @@ def explain(  # noqa: PLR0917
             common.refuse_overwriting(files, [target])
             result = explainer.explain(files[0], wanted)
             assert isinstance(result, Explanation)
+            result.multi_label |= multi_label
             result.save(target)
             _tell([common.summary(files[0], result, [str(target)], multi_label)], [], as_json)
             return
@@ -96,7 +98,7 @@ def _demo(net: Any, wanted: Any, options: dict[str, Any], target: Path, multi_la
         np.asarray(first.image),
         [r.maps[0].numpy() for r in results],
         list(DEMO_METHODS.values()),
-        title=f"{first.names[0]} ({first.probabilities(multi_label=multi_label)[first.classes[0]]:.0%})",
+        title=first.title(multi_label=multi_label or None).replace("\n", ": "),
     )
     save_picture(picture, str(target))
     return common.summary(photo, first, [str(target)], multi_label)
@@ -121,6 +123,7 @@ def _folder(
         try:
             result = explainer.explain(file, wanted)
             assert isinstance(result, Explanation)
+            result.multi_label |= multi_label
             targets = [str(folder / f"{name}.png"), str(folder / f"{name}.npz")]
             for target in targets:
                 result.save(target)

@@ -36,23 +36,58 @@ def _colormap(colors: str) -> Any:
     return matplotlib.colormaps[colors]
 
 
+def photo_pixels(photo: Array) -> Array:
+    """A photograph as uint8 [H,W,3].
+
+    Args:
+        photo: [H,W,3], grey [H,W] or [H,W,1], or with transparency [H,W,4] (laid on white); uint8, or floating-point
+            numbers in [0, 1].
+
+    Raises:
+        InputError: another shape, number format or range.
+    """
+    photo = np.asarray(photo)
+    kind = photo.dtype
+    if photo.ndim not in (2, 3) or 0 in photo.shape or (photo.ndim == 3 and photo.shape[2] not in (1, 3, 4)):
+        raise InputError(
+            f"the photograph is an array {list(photo.shape)}; give [H,W,3], grey [H,W] or [H,W,1], or RGBA [H,W,4]."
+        )
+    if np.issubdtype(kind, np.floating):
+        low, high = float(photo.min()), float(photo.max())
+        if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN included
+            raise InputError(
+                f"a photograph of {kind} must lie in [0, 1]; got {low:.4g} to {high:.4g}. Undo its normalisation, or "
+                "give uint8."
+            )
+        photo = (photo.astype(np.float64).clip(0, 1) * 255).round().astype(np.uint8)
+    elif kind != np.uint8:
+        raise InputError(f"a photograph must be uint8, or floating-point numbers in [0, 1]; got {kind}.")
+    if photo.ndim == 2 or photo.shape[2] == 1:
+        return np.repeat(photo.reshape(*photo.shape[:2], 1), 3, axis=2)
+    if photo.shape[2] == 4:
+        alpha = photo[..., 3:].astype(np.float64) / 255
+        return (photo[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+    return photo
+
+
 def overlay(
     photo: Array, heat: Array, *, colors: str = DEFAULT_COLORS, opacity: float = 0.6, bar: bool = True
 ) -> Image:
     """A map laid over its photograph.
 
     Args:
-        photo: uint8 [H,W,3].
+        photo: see `photo_pixels`.
         heat: [H,W] in [0, 1], of the photograph's size.
         colors: a matplotlib colour map; the default is perceptually even.
         opacity: of the map, 0 to 1.
         bar: draw a colour bar from 0 to 1 at the right.
 
     Raises:
-        InputError: sizes that do not fit, or an opacity outside of 0 to 1.
+        InputError: sizes that do not fit, an array that is no photograph, or an opacity outside of 0 to 1.
     """
     from PIL import Image as pil
 
+    photo = photo_pixels(photo)
     if photo.shape[:2] != heat.shape:
         raise InputError(f"the photograph is {photo.shape[:2]} and the map {heat.shape}; they must be of one size.")
     if not 0 <= opacity <= 1:
@@ -97,7 +132,7 @@ def grid(
     """The photograph and overlays of its maps side by side, with titles and one colour bar.
 
     Args:
-        photo: uint8 [H,W,3].
+        photo: see `photo_pixels`.
         heats: maps [H,W] in [0, 1].
         titles: one per map.
         photo_title: over the photograph.
@@ -115,6 +150,7 @@ def grid(
 
     if len(heats) != len(titles):
         raise InputError(f"{len(heats)} maps and {len(titles)} titles; give one title per map.")
+    photo = photo_pixels(photo)
     panels = [photo] + [np.asarray(overlay(photo, h, colors=colors, opacity=opacity, bar=False)) for h in heats]
     columns = min(columns or 5, len(panels))
     lines = math.ceil(len(panels) / columns)

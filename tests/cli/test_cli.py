@@ -177,7 +177,7 @@ def test_class_method_and_numbers(place, square):
     back = Explanation.load("numbers.npz")
     assert back.method == "gradcam"
     assert iou(back.mask()[0], SQUARE) > 0.8
-    assert one["logit"] == pytest.approx(back.scores[0])
+    assert one["output"] == pytest.approx(back.scores[0])
     assert one["probability"] == pytest.approx(float(back.logits.softmax(0)[0]))
     assert [t["index"] for t in entry["top"]] == back.logits.argsort(descending=True).tolist()
 
@@ -592,3 +592,28 @@ def test_debug_shows_where(place, monkeypatch):
     monkeypatch.setenv("CAMPLUG_DEBUG", "1")
     result = run("explain", "missing.jpg", "-m", MODEL)
     assert isinstance(result.exception, camplug.InputError)
+
+
+def test_evidence_against_a_class(place, square):
+    more = ("-m", MODEL, "-c", "dark spot", "--evidence", "negative")
+    result = good("explain", square, *more, "--method", "gradcam", "--layers", "features", "-o", "a.npz")
+    back = Explanation.load("a.npz")
+    assert (back.evidence, back.title().splitlines()[0]) == ("negative", "against dark spot")
+    model = camplug.load_model(MODEL)
+    expected = camplug.GradCAM(model, "features", evidence="negative").explain(square, [2])
+    assert torch.equal(back.maps, expected.maps)
+    assert "against" in result.stdout
+    document = json.loads(good("compare", square, *more, "--methods", "gradcam,eigencam", "--json").stdout)
+    assert document["methods"] == ["gradcam"]
+    assert "eigencam shows the same for every class" in document["refused"][0]["error"]
+    assert "evidence='sum'; allowed are" in refused("explain", square, "-m", MODEL, "--evidence", "sum")
+
+
+def test_a_model_of_one_channel(place, square):
+    (place / f"{MODULE}_grey.py").write_text(
+        OWN.replace("nn.Conv2d(3, 2, 1)", "nn.Conv2d(1, 2, 1)").replace("3, 1, 1) / 3", "1, 1, 1)")
+    )
+    more = ("-m", f"import:{MODULE}_grey:Bright", "-c", "0", "--method", "gradcam", "--layers", "features")
+    for options in ((), ("--mean", "0", "--std", "1"), ("--long-side", "60")):
+        good("explain", square, *more, *options, "-o", "a.npz")
+        assert iou(Explanation.load("a.npz").mask()[0], SQUARE) > 0.8

@@ -144,3 +144,51 @@ def test_grids_of_narrow_photographs(shape):
     red = (picture[..., 0] > 200) & (picture[..., 1] < 60)
     assert red.sum() > 100
     assert max(picture.shape) < 6000
+
+
+GREY = PHOTO.mean(2).round().astype(np.uint8)
+ALPHA = RNG.integers(0, 256, (60, 90, 1), dtype=np.uint8)
+KINDS = {
+    "floats": (PHOTO / 255, PHOTO),
+    "float32": ((PHOTO / 255).astype(np.float32), PHOTO),
+    "float16": ((GREY / 255).astype(np.float16), np.repeat(GREY[..., None], 3, 2)),
+    "grey": (GREY, np.repeat(GREY[..., None], 3, 2)),
+    "grey of one channel": (GREY[..., None], np.repeat(GREY[..., None], 3, 2)),
+    "grey floats": (GREY / 255, np.repeat(GREY[..., None], 3, 2)),
+    "RGBA": (
+        np.concatenate([PHOTO, ALPHA], 2),
+        (PHOTO * (ALPHA / 255) + 255 * (1 - ALPHA / 255)).round().astype(np.uint8),
+    ),
+    "opaque floats": (np.concatenate([PHOTO / 255, np.ones((60, 90, 1))], 2), PHOTO),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_photographs_of_all_kinds(kind):
+    given, pixels = KINDS[kind]
+    before = given.copy()
+    for options in ({"opacity": 0, "bar": False}, {}):
+        got, want = (np.asarray(overlay(p, HEAT, **options)).astype(int) for p in (given, pixels))
+        assert np.abs(got - want).max() <= 1
+    first, second = (np.asarray(grid(p, [HEAT], ["a"])).astype(int) for p in (given, pixels))
+    assert first.shape == second.shape
+    assert np.abs(first - second).max() <= 2
+    np.testing.assert_array_equal(given, before)
+
+
+@pytest.mark.parametrize(
+    "given,says",
+    [
+        (PHOTO * 1.0, r"a photograph of float64 must lie in \[0, 1\]; got 0 to 255"),
+        (PHOTO / 127.5 - 1, r"must lie in \[0, 1\]; got -1 to 1. Undo its normalisation"),
+        (np.full((60, 90, 3), np.nan), r"must lie in \[0, 1\]; got nan"),
+        (PHOTO.astype(np.int64), "must be uint8, or floating-point numbers in .*; got int64"),
+        (PHOTO[..., :2], r"the photograph is an array \[60, 90, 2\]; give \[H,W,3\], grey"),
+        (PHOTO[None], r"array \[1, 60, 90, 3\]"),
+        (PHOTO[:0], r"array \[0, 90, 3\]"),
+    ],
+)
+def test_arrays_that_are_no_photograph(given, says):
+    for draw in (lambda: overlay(given, HEAT), lambda: grid(given, [HEAT], ["a"])):
+        with pytest.raises(InputError, match=says):
+            draw()
