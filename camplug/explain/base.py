@@ -12,10 +12,24 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from camplug.errors import InputError, ModelError
+from camplug.errors import InputError, LayerError, ModelError
 from camplug.explain.batch import checked_batch, checked_size, class_logits, rows
 from camplug.explain.fuse import Fusion, LayerNorm, Normalize
-from camplug.plug import Classes, Evidence, Layer, Selector, Tape, Targets, patch_size, resolve, to_grid, unwrap
+from camplug.plug import (
+    Classes,
+    Evidence,
+    Layer,
+    Selector,
+    Tape,
+    Targets,
+    layout,
+    named_layers,
+    patch_size,
+    resolve,
+    to_grid,
+    unwrap,
+    watch,
+)
 
 if TYPE_CHECKING:
     from camplug.explain.explanation import Explanation
@@ -203,8 +217,23 @@ class LayerExplainer(Explainer):
         return self.layer_map(a, g), a.shape[1]
 
     def on_grid(self, tensor: Tensor, layer: Layer, x: Tensor) -> Tensor:
-        """A layer's output laid out as [N,K,h,w]."""
+        """A layer's output laid out as [N,K,h,w].
+
+        Raises:
+            LayerError: it is not one map per image.
+        """
         if self.reshape is not None:
-            return self.reshape(tensor)
-        patch = patch_size(unwrap(self.model)) if tensor.ndim == 3 else None
-        return to_grid(tensor, (x.shape[2], x.shape[3]), patch, str(layer))
+            laid = self.reshape(tensor)
+            if laid.ndim != 4 or laid.shape[0] != x.shape[0]:
+                raise LayerError(
+                    f"reshape= gives {list(laid.shape)} for the layer {str(layer)!r} and {x.shape[0]} images; it must "
+                    "give [N,C,h,w], one map per image."
+                )
+            return laid
+        model, size = unwrap(self.model), (x.shape[2], x.shape[3])
+        if tensor.ndim != 3:
+            return to_grid(tensor, size, None, str(layer), images=x.shape[0])
+        patch, spans = patch_size(model), {}
+        if layout(tensor.shape, size, patch, images=x.shape[0], spans={}) is None:  # not patches alone
+            spans = watch(model, named_layers(model), (x,)).spans
+        return to_grid(tensor, size, patch, str(layer), images=x.shape[0], spans=spans)

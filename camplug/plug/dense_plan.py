@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from camplug.errors import ModelError
 from camplug.plug.dense_layers import POOLS, Pair, Step, attributes, is_stock, pair, refused, stride_of
 from camplug.plug.layers import named_layers
-from camplug.plug.outline import observe
 from camplug.plug.settings import Settings, holding
+from camplug.plug.watch import observe
 
 HEADS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, nn.Linear)
 WINDOWS = ("convolution", "max_pool2d_with_indices", "avg_pool2d", "im2col", "unfold", "slice", "deform_conv2d")

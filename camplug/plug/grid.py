@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 
 from camplug.errors import LayerError
 
+Pair: TypeAlias = tuple[int, int]
+Spans: TypeAlias = dict[int, Pair]
+"""Where the patches stand in sequences of tokens: {length: (first, count)}."""
 
-def patch_size(model: nn.Module) -> tuple[int, int] | None:
+
+@dataclass(frozen=True)
+class Layout:
+    """How a layer's output lies on a grid of height h and width w.
+
+    `order` names its dimensions; of L tokens, h * w are patches, the first of them at `first`, and `others` are not.
+    """
+
+    order: Literal["NCHW", "NHWC", "NLC", "LNC"]
+    h: int
+    w: int
+    first: int = 0
+    others: int = 0
+
+    def lay(self, tensor: Tensor) -> Tensor:
+        """View an output of this layout as [N,C,h,w]."""
+        if self.order == "NCHW":
+            return tensor
+        if self.order == "NHWC":
+            return tensor.permute(0, 3, 1, 2)
+        if self.order == "LNC":
+            tensor = tensor.transpose(0, 1)
+        patches = tensor[:, self.first : self.first + self.h * self.w]
+        return patches.transpose(1, 2).reshape(tensor.shape[0], tensor.shape[2], self.h, self.w)
+
+
+def patch_size(model: nn.Module) -> Pair | None:
     """Stride (height and width, in pixels) of the convolution that cuts the patches: the first `nn.Conv2d`."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -18,54 +50,128 @@ def patch_size(model: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def to_grid(tensor: Tensor, image_size: tuple[int, int], patch: tuple[int, int] | None, layer: str) -> Tensor:
-    """View an activation or gradient as [N,C,h,w].
+def layout(
+    shape: Sequence[int],
+    image_size: Pair,
+    patch: Pair | None,
+    *,
+    images: int | None = None,
+    spans: Spans | None = None,
+) -> Layout | None:
+    """Tell how an output of this shape lies on the grid of the images.
 
-    [N,C,h,w] stays; [N,h,w,C] (Swin) is recognised because only there the inner two sizes have the image's shape;
-    [N,L,C] (ViT) is cut into L - h*w prefix tokens, dropped, and h*w patch tokens, where (h, w) is the patch grid of
-    the image, halved as often as needed.
+    [N,C,h,w]; [N,h,w,C] (Swin) is recognised because only there the inner two sizes have the image's shape; [N,L,C] and
+    [L,N,C] (ViT) have h * w patch tokens, where (h, w) is the patch grid of the image, halved as often as needed.
 
     Args:
-        tensor: what the layer put out, batch first.
+        shape: the output's.
         image_size: height and width of the model's input.
         patch: stride of the patch convolution, see `patch_size`; None if the model has none.
-        layer: its name, for the error.
+        images: how many there are; None counts the first dimension as them.
+        spans: where the patches stand in sequences that hold other tokens, too, as a run of the model has shown it;
+            None takes up to 64 tokens before the patches.
+
+    Returns:
+        None if the output is no such thing, or holds another number of images.
+    """
+    if len(shape) == 4 and images in (None, shape[0]):
+        first = _distortion(shape[2], shape[3], image_size)
+        if first == 0 or _distortion(shape[1], shape[2], image_size) >= first:
+            return Layout("NCHW", shape[2], shape[3])
+        return Layout("NHWC", shape[1], shape[2])
+    if len(shape) == 3 and images in (None, *shape[:2]):
+        order: Literal["NLC", "LNC"] = "NLC" if images in (None, shape[0]) else "LNC"
+        length = shape[1] if order == "NLC" else shape[0]
+        found = _patches(length, image_size, patch, spans)
+        if found is not None:
+            first, (h, w) = found
+            return Layout(order, h, w, first, length - h * w)
+    return None
+
+
+def to_grid(
+    tensor: Tensor,
+    image_size: Pair,
+    patch: Pair | None,
+    layer: str,
+    *,
+    images: int | None = None,
+    spans: Spans | None = None,
+) -> Tensor:
+    """View an activation or gradient as [N,C,h,w]; see `layout`, and there for the arguments.
 
     Raises:
-        LayerError: the shape cannot be laid on a grid of the image's shape.
+        LayerError: it holds another number of images; its shape cannot be laid on a grid of the images' shape, or not
+            in one way only.
     """
-    if tensor.ndim == 4:
-        first = _distortion(tensor.shape[2], tensor.shape[3], image_size)
-        if first == 0 or _distortion(tensor.shape[1], tensor.shape[2], image_size) >= first:
-            return tensor
-        return tensor.permute(0, 3, 1, 2)
-    if tensor.ndim == 3:
-        grid = _token_grid(tensor.shape[1], image_size, patch)
-        if grid is not None:
-            h, w = grid
-            patches = tensor[:, tensor.shape[1] - h * w :]
-            return patches.transpose(1, 2).reshape(tensor.shape[0], tensor.shape[2], h, w)
+    shape, wanted = list(tensor.shape), images
+    if images is not None and images > 1 and len(shape) == 3 and shape[0] == shape[1] == images:
+        raise LayerError(
+            f"the layer {layer!r} puts out {shape} for {images} images, which may be {images} images or {images} "
+            "tokens first; give another number of images at a time, or reshape= to lay it out."
+        )
+    found = layout(shape, image_size, patch, images=images, spans=spans)
+    if found is not None:
+        return found.lay(tensor)
+    if wanted is not None and len(shape) in (3, 4) and wanted not in shape[: 5 - len(shape)]:
+        raise LayerError(
+            f"the layer {layer!r} puts out {shape[0]} maps for {wanted} image{'s'[: wanted > 1]}: its output {shape} "
+            "holds parts of images (frames, windows, proposals) or several inputs, and not one map per image; choose "
+            "another layer with layers=, or give reshape= to lay it out as [N,C,h,w]."
+        )
     raise LayerError(
-        f"the layer {layer!r} puts out {list(tensor.shape)} for an image of {image_size[0]}x{image_size[1]}, which is "
-        "neither a feature map [N,C,h,w] nor tokens [N,L,C] on the image's patch grid; choose another layer with "
-        "layers=, or give reshape= to lay it out."
+        f"the layer {layer!r} puts out {shape} for an image of {image_size[0]}x{image_size[1]}, which is neither a "
+        f"feature map [N,C,h,w] nor tokens [N,L,C] on the image's patch grid{_grid_of(image_size, patch)}; choose "
+        "another layer with layers=, or give reshape= to lay it out."
     )
 
 
-def _distortion(h: int, w: int, image_size: tuple[int, int]) -> float:
+def _grid_of(image_size: Pair, patch: Pair | None) -> str:
+    if patch is None:
+        return ""
+    return f" ({image_size[0] // patch[0]}x{image_size[1] // patch[1]}, or halves of it, and tokens known to be others)"
+
+
+def _distortion(h: int, w: int, image_size: Pair) -> float:
     """How far the grid's aspect is from the image's (0 = equal), forgiving one cell of rounding."""
     wide = math.log((w * image_size[0]) / (h * image_size[1]))
     return max(0.0, abs(wide) - math.log1p(1 / min(h, w)))
 
 
-def _token_grid(length: int, image_size: tuple[int, int], patch: tuple[int, int] | None) -> tuple[int, int] | None:
+def _patches(length: int, size: Pair, patch: Pair | None, spans: Spans | None) -> tuple[int, Pair] | None:
+    """Where the patch tokens begin in a sequence, and their grid."""
+    if spans is not None and length in spans:
+        first, count = spans[length]
+        grid = token_grid(count, size, patch)
+        return None if grid is None else (first, grid)
+    grid = token_grid(length, size, patch)
+    if grid is not None or spans is not None or patch is None:
+        return None if grid is None else (0, grid)
+    for level, (h, w) in enumerate(_grids(size, patch)):
+        # class, distillation and register tokens; later stages keep at most the class token
+        if 0 <= length - h * w <= (1 if level else 64):
+            return length - h * w, (h, w)
+    return None
+
+
+def token_grid(count: int, size: Pair, patch: Pair | None) -> Pair | None:
+    """The patch grid of an image, or a half, quarter... of it, that has this many positions."""
     if patch is not None:
-        h, w = -(-image_size[0] // patch[0]), -(-image_size[1] // patch[1])
-        if image_size[0] % patch[0] and h * w > length:  # valid convolution drops the rest of the image
-            h, w = image_size[0] // patch[0], image_size[1] // patch[1]
-        prefix = 64  # class, distillation and register tokens; later stages keep at most the class token
-        while h * w > length and h * w > 1:
-            h, w, prefix = -(-h // 2), -(-w // 2), 1
-        return (h, w) if 0 <= length - h * w <= prefix else None
-    h = round(math.sqrt(length * image_size[0] / image_size[1]))
-    return (h, length // h) if h and length % h == 0 else None
+        return next((grid for grid in _grids(size, patch) if grid[0] * grid[1] == count), None)
+    if count == 1:  # a summary
+        return None
+    h = round(math.sqrt(count * size[0] / size[1]))
+    return (h, count // h) if h and count % h == 0 and _distortion(h, count // h, size) == 0 else None
+
+
+def _grids(size: Pair, patch: Pair) -> list[Pair]:
+    """The patch grid of an image and its halves; a convolution that drops the rest of the image has a grid less."""
+    h, w = -(-size[0] // patch[0]), -(-size[1] // patch[1])
+    grids = [(h, w)]
+    if (size[0] // patch[0], size[1] // patch[1]) != (h, w):
+        grids.append((size[0] // patch[0], size[1] // patch[1]))
+    while h * w > 1:
+        h, w = -(-h // 2), -(-w // 2)
+        if h * w > 1:  # one token is a summary, not a grid
+            grids.append((h, w))
+    return [g for g in grids if g[0] * g[1] > 0]

@@ -27,10 +27,24 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name.replace("_orig_mod.", "").removesuffix("._orig_mod"): m for name, m in model.named_modules()}
 
 
-def needs_outline(selector: Selector) -> bool:
-    """Whether the selector can only be resolved after the model has been seen running once."""
+def needs_outline(selector: Selector, layers: dict[str, nn.Module]) -> bool:
+    """Whether the selector can only be resolved after the model has been seen running once.
+
+    "convs" needs no run where convolutions are most of what has weights, since there it means just these.
+    """
     items = selector if isinstance(selector, (list, tuple)) else [selector]
-    return any(isinstance(item, str) and item in NEEDS_OUTLINE for item in items)
+    named = {item for item in items if isinstance(item, str)}
+    return not named.isdisjoint(NEEDS_OUTLINE) or ("convs" in named and not _mostly_convs(layers))
+
+
+def _mostly_convs(layers: dict[str, nn.Module]) -> bool:
+    convs, others = 0, 0
+    for module in layers.values():
+        if isinstance(module, nn.Conv2d):
+            convs += 1
+        else:
+            others += any(p.ndim == 2 for p in module.parameters(recurse=False))
+    return others <= max(convs, 3)
 
 
 _token_layers: Remembered[list[str]] = Remembered()
@@ -44,12 +58,14 @@ def select(
     Args:
         model: the module that owns the layers (unwrapped).
         layers: its `named_layers`.
-        selector: "convs" (every `nn.Conv2d`; in a transformer, whose only convolution cuts the patches, the token
-            layer of every block), "last" (the last feature map, or token layer, before the head), "stages" (the last
-            feature map of every resolution), a layer name, a glob over names ("layer4.*.conv3"; "*" stays within one
-            part of the name, "**" is any number of parts), a module, a module type, a callable
-            `(name, module) -> bool`, or a list of names, globs, modules and types.
-        outline: what a run of the model showed; needed for "last" and "stages".
+        selector: "convs" (every `nn.Conv2d` that puts out a map of the images, and of every transformer block the
+            layer that carries its tokens; left out are convolutions that see a single position, as in
+            squeeze-and-excitation and in heads behind the pooling, and the one that cuts a transformer's patches; a
+            convolution with adapters (LoRA) is one layer), "last" (the last feature map, or token layer, that is made
+            of the image and feeds the score), "stages" (the last such of every resolution), a layer name, a glob over
+            names ("layer4.*.conv3"; "*" stays within one part of the name, "**" is any number of parts), a module, a
+            module type, a callable `(name, module) -> bool`, or a list of names, globs, modules and types.
+        outline: what a run of the model showed; needed for "last" and "stages", and for "convs" of transformers.
 
     Raises:
         LayerError: nothing matches.
@@ -88,10 +104,8 @@ def _match(model: nn.Module, layers: dict[str, nn.Module], item: Any, outline: O
 
 def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, outline: Outline | None) -> list[str]:
     kind = type(model).__name__
-    convs = [name for name, module in layers.items() if isinstance(module, nn.Conv2d)] if text in SELECTORS else []
-    tokens = token_layers(model, layers) if text in SELECTORS else []
     if text == "convs":
-        found = tokens if len(tokens) > len(convs) else convs
+        found = _convs(model, layers, outline)
         if not found:
             raise LayerError(
                 f"this {kind} has neither a convolution nor a transformer block; name its layers with layers=."
@@ -100,11 +114,12 @@ def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, outli
     if text in NEEDS_OUTLINE:
         if outline is None:
             raise LayerError(f'layers="{text}" is found by watching the model run; call the model itself, not a part.')
-        if len(tokens) > len(convs):
-            return outline.last_per_size(tokens) if text == "stages" else tokens[-1:]
         found = outline.stages() if text == "stages" else outline.last()
         if not found:
-            raise LayerError(f"no layer of this {kind} puts out a feature map [N,C,h,w]; name a layer with layers=.")
+            raise LayerError(
+                f"no layer of this {kind} puts out one feature map [N,C,h,w] that carries the image to the score; name "
+                "a layer with layers=."
+            )
         return found
     if text in layers:
         return [text]
@@ -114,6 +129,26 @@ def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, outli
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
         raise LayerError(f"this {kind} has no layer named {text!r}{hint}")
     return found
+
+
+def _convs(model: nn.Module, layers: dict[str, nn.Module], outline: Outline | None) -> list[str]:
+    convs = [name for name, module in layers.items() if _is_conv(module)]
+    adapted = tuple(f"{name}." for name in convs if not isinstance(layers[name], nn.Conv2d))
+    convs = [name for name in convs if not name.startswith(adapted)]
+    if outline is None:
+        tokens = token_layers(model, layers)
+        return tokens if len(tokens) > len(convs) else convs
+    blocks, seen = outline.blocks(), outline.convs(convs)
+    return [*blocks, *seen] or convs
+
+
+def _is_conv(module: nn.Module) -> bool:
+    """Whether a module is a convolution, or one with low-rank adapters beside it, whose sum is one convolution."""
+    if isinstance(module, nn.Conv2d):
+        return True
+    children = dict(module.named_children())
+    base = children.get("base_layer")
+    return base is not None and any(name.startswith("lora_") for name in children) and _is_conv(base)
 
 
 def _glob(name: list[str], pattern: list[str]) -> bool:

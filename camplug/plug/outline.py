@@ -1,4 +1,4 @@
-"""What one run of a model shows about its layers: the order of the calls and the shapes that come out.
+"""What one run of a model shows about its layers: what they put out, whether it is of the image and feeds the score.
 
 Which map is "the last one before the head" cannot be read off the order of registration: torchvision's GoogLeNet
 registers its auxiliary heads last, timm's MobileNetV3 has a convolution behind the pooling. So it is watched.
@@ -6,140 +6,179 @@ registers its auxiliary heads last, timm's MobileNetV3 has a convolution behind 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import torch
-from torch import nn
-
-from camplug.plug.guard import Guard, force_eager, is_compiled
-from camplug.plug.listen import Listener, listening
-from camplug.plug.outputs import find_logits
-from camplug.plug.remember import Remembered
-from camplug.plug.settings import as_built
-
-_NO_FEATURES = ("pool", "dropout", "identity", "flatten", "permute", "dropblock")
+from camplug.plug.flow import Join
+from camplug.plug.grid import Layout, Pair, Spans, layout, token_grid
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one module: its name and type, the shape of its output, and whether that counts as features."""
+    """One call of one module, and what the run showed about its output.
+
+    Its name and type, the shape of its output, and whether that counts as features; then whether the output is made of
+    the image, feeds the score, and carries all of it (every road from the image to the score leads through it: `trunk`;
+    `reads_trunk`: what it was given does); when it began and ended; whether the module has weights that mix
+    (matrices, kernels) or only such that scale; and which of the model's layers with weights that mix it was.
+    """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     features: bool
+    image: bool = True
+    feeds: bool = True
+    trunk: bool = False
+    reads_trunk: bool = False
+    node: int | None = None
+    span: tuple[int, int] = (0, 0)
+    weights: str = ""  # "mix", "scale" or ""
+    depth: int = 0
 
 
 @dataclass(frozen=True)
 class Outline:
-    """The calls of one forward pass in the order in which they ended, and the number of classes that came out."""
+    """The calls of one forward pass in the order in which they ended, and what else the pass showed.
+
+    The number of classes that came out, the number of images and their size, the stride of the patch convolution, where
+    in a sequence of tokens the patches stand, when attention was computed, the layers without gradient at their patches
+    because the score reads the other tokens, and those whose tokens do not stand row by row.
+    """
 
     calls: tuple[Call, ...]
     classes: int | None
+    images: int | None = None
+    size: Pair | None = None
+    patch: Pair | None = None
+    spans: Spans = field(default_factory=dict)
+    attention: tuple[int, ...] = ()
+    dead: frozenset[str] = frozenset()
+    scattered: frozenset[str] = frozenset()
+
+    def layout(self, call: Call) -> Layout | None:
+        """How the call's output lies on the grid of the images; None if it does not."""
+        if self.size is None or call.name in self.scattered:
+            return None
+        return layout(call.shape, self.size, self.patch, images=self.images, spans=self.spans)
+
+    # ---- maps of convolution networks
 
     def maps(self) -> list[Call]:
-        """Calls that put out a feature map [N,C,h,w]; no pooling, no dropout, no class map of a 1x1 conv head."""
-        found = [c for c in self.calls if len(c.shape) == 4 and c.features]
+        """Calls that put out a feature map [N,C,h,w] of the images that feeds the score.
+
+        No pooling, no dropout, no matrix over tokens, no class map of a 1x1 conv head; where the run shows nothing of
+        the kind (what is no tensor of numbers hides connections), what comes nearest to it.
+        """
+        lengths = {call.shape[1] for call in self.calls if len(call.shape) == 3}
+        maps = [c for c in self.calls if len(c.shape) == 4 and c.features]
+        maps = [c for c in maps if not (c.shape[2] == c.shape[3] and c.shape[2] in lengths)] or maps
+        maps = [c for c in maps if self.images in (None, c.shape[0])] or maps
+        found = self.proved(maps)
         wide = [c for c in found if c.shape[2] * c.shape[3] > 1] or found
         while len(wide) > 1 and wide[-1].shape[1] == self.classes and any(c.shape[1] != self.classes for c in wide):
             wide.pop()
         return wide
 
+    @staticmethod
+    def proved(calls: Sequence[Call]) -> list[Call]:
+        """The calls that are made of the image and feed the score; if there are none, those that feed it; or all."""
+        feeding = [c for c in calls if c.feeds]
+        return [c for c in feeding if c.image] or feeding or list(calls)
+
+    # ---- tokens
+
+    def tokens(self) -> list[Call]:
+        """Calls that carry the whole image as tokens, or as a map with its channels last, towards the score.
+
+        Only layers that mix, because a norm in between says nothing new; of those that return one tensor the innermost;
+        not what cuts the patches. Empty where the last such layer puts out a map [N,C,h,w]: a convolution network.
+        """
+        found: dict[int | None, Call] = {}
+        for call in self.calls:
+            if call.trunk and call.weights == "mix" and call.depth > 1 and call.features and self.layout(call):
+                found.setdefault(call.node, call)
+        calls = list(found.values())
+        if not calls or not self._on_tokens(calls[-1]) or self._long_before_the_head(calls[-1]):
+            return []
+        return calls
+
+    def _on_tokens(self, call: Call) -> bool:
+        laid = self.layout(call)
+        return laid is not None and laid.order != "NCHW"
+
+    def norms(self) -> list[Call]:
+        """Norms that read what `tokens` carry: what an attention reads first."""
+        return [c for c in self.calls if c.reads_trunk and c.feeds and c.weights == "scale" and self._on_tokens(c)]
+
+    def readable(self) -> list[Call]:
+        """Of the layers with tokens and their norms, those that have a gradient at the patches."""
+        return [c for c in self.calls if c in {*self.tokens(), *self.norms()} and c.name not in self.dead]
+
+    def last_tokens(self) -> list[str]:
+        """The last layer with tokens; where the score reads a class token, the norm before the last attention."""
+        tokens = self.tokens()
+        if not tokens or tokens[-1].name not in self.dead:
+            return [c.name for c in tokens[-1:]]
+        return [c.name for c in self.readable()[-1:]]
+
+    def blocks(self) -> list[str]:
+        """The layer of every transformer block that carries its tokens."""
+        tokens = [c for c in self.tokens() if self._on_tokens(c)]
+        if not tokens:
+            return []
+        within = [c for c in tokens if any(c.span[0] < at <= c.span[1] for at in self.attention)]
+        found = within if self.attention else tokens
+        if tokens[-1].name in self.dead or len(found) <= 1 < len(self.attention):
+            readable = [c for c in self.readable() if self._on_tokens(c)]
+            before = [[c for c in readable if c.span[1] < at][-1:] for at in self.attention]
+            found = [c for one in before for c in one]
+        return list(dict.fromkeys(c.name for c in found))
+
+    # ---- what the selectors mean
+
     def last(self) -> list[str]:
-        """The last feature map; of containers that return the same tensor the outermost."""
-        return [c.name for c in self.maps()[-1:]]
+        """The last layer with tokens, or the last feature map; of containers that return it the outermost."""
+        tokens = self.last_tokens()
+        return tokens or [c.name for c in self.maps()[-1:] if not self._long_before_the_head(c)]
+
+    def _long_before_the_head(self, call: Call) -> bool:
+        """Whether most of the network's attention comes after a call: its last layers have no one map of all of it."""
+        return sum(at > call.span[1] for at in self.attention) > max(2, len(self.attention) // 2)
 
     def stages(self) -> list[str]:
-        """The last feature map of every resolution."""
-        return self.last_per_size([c.name for c in self.maps()])
-
-    def last_per_size(self, names: Iterable[str]) -> list[str]:
-        """Of the named layers, the last one of every size of map (or number of tokens)."""
-        wanted = set(names)
+        """The last feature map (or layer with tokens) of every resolution."""
+        blocks = self.blocks()
+        wanted = set(blocks or [c.name for c in self.maps()])
         by_size: dict[tuple[int, ...], str] = {}
         for call in self.calls:
             if call.name in wanted and call.features:
-                by_size[call.shape[2:] if len(call.shape) == 4 else call.shape[1:]] = call.name
+                laid = self.layout(call) if blocks else None
+                by_size[(laid.h, laid.w) if laid else call.shape[2:]] = call.name
         return list(by_size.values())
 
-
-class Recorder:
-    """Receives module calls and notes their names and shapes; keeps no tensor."""
-
-    def __init__(self, layers: dict[str, nn.Module]) -> None:
-        self.root = layers[""]
-        self.names = {id(module): name for name, module in layers.items()}
-        self.calls: list[Call] = []
-        self.classes: int | None = None
-
-    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Nothing to note."""
-        return None
-
-    def after(self, module: nn.Module, output: Any) -> Any:
-        """Note the call."""
-        if module is self.root:
-            logits = find_logits(output)
-            self.classes = logits.shape[1] if logits is not None and logits.ndim >= 2 else None
-            return
-        name = self.names.get(id(module))
-        if name is None or not isinstance(output, torch.Tensor):
-            return
-        kind = type(module).__name__
-        self.calls.append(Call(name, kind, tuple(output.shape), not any(w in kind.lower() for w in _NO_FEATURES)))
+    def convs(self, convs: Sequence[str]) -> list[str]:
+        """Of these convolutions, those that put out a map of the images (not of one position) that feeds the score."""
+        first = 1 if self.blocks() else 0  # where blocks follow, the first convolution cuts the patches
+        mine = {c.name for c in self.maps() if c.depth > first or not c.depth}
+        return [name for name in convs if name in mine]
 
 
-_outlines: Remembered[Outline] = Remembered()
+def spans_of(joins: Sequence[Join], size: Pair | None, patch: Pair | None) -> Spans:
+    """Where the patches stand in sequences of tokens: {length: (first, count)}, from how the sequences were joined.
 
-
-def watch(model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...]) -> Outline:
-    """Run `model(*args)` once without gradients (a batch: its first image) and note what its layers put out.
-
-    The outline is kept per image size for as long as the model lives and consists of the same modules, so only the
-    first call costs a forward pass.
+    >>> spans_of([Join(((1, False), (16, True))), Join(((17, True), (5, False)))], (64, 64), (16, 16))
+    {17: (1, 16), 22: (1, 16)}
     """
-    first = args[0] if args else None
-    shape = tuple(first.shape[1:]) if isinstance(first, torch.Tensor) else ()
-    if len(args) == 1 and isinstance(first, torch.Tensor) and first.ndim == 4:
-        args = (first[:1],)
-
-    def run() -> Outline:
-        recorder = Recorder(layers)
-        observe(model, layers, args, recorder)
-        return Outline(tuple(recorder.calls), recorder.classes)
-
-    return _outlines.get(model, layers, shape, run)
-
-
-def observe(
-    model: nn.Module,
-    layers: dict[str, nn.Module],
-    args: tuple[Any, ...],
-    listener: Listener,
-    *,
-    as_they_are: bool = False,
-) -> None:
-    """Run `model(*args)` without gradients, in evaluation mode and as built, while `listener` is told of every call.
-
-    Args:
-        model: an unwrapped model.
-        layers: its `named_layers`.
-        args: what to call it with.
-        listener: the only one that hears of this run.
-        as_they_are: leave settings on that hold at the moment (see `camplug.dense`).
-    """
-    guard = Guard(list(layers.values()))
-    guard.take()
-    try:
-        with (
-            torch.no_grad(),
-            listening(listener, alone=True),
-            force_eager() if is_compiled(model) else nullcontext(),
-            nullcontext() if as_they_are else as_built(layers.values()),
-        ):
-            model(*args)
-    finally:
-        guard.give_back()
+    spans: Spans = {}
+    for join in joins:
+        found, first = [], 0
+        for length, of_image in join.parts:
+            if of_image and length in spans:
+                found.append((first + spans[length][0], spans[length][1]))
+            elif of_image and size is not None and token_grid(length, size, patch) is not None:
+                found.append((first, length))
+            first += length
+        if len(found) == 1 and join.length not in spans:
+            spans[join.length] = found[0]
+    return spans

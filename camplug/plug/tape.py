@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple
@@ -12,11 +13,13 @@ from torch.utils._pytree import tree_map_only
 
 from camplug.errors import LayerError, ModelError
 from camplug.plug import listen
+from camplug.plug.flow import image_of
 from camplug.plug.guard import Guard, force_eager, is_compiled, unwrap
 from camplug.plug.layers import Selector, named_layers, needs_outline, select
-from camplug.plug.outline import Outline, watch
+from camplug.plug.outline import Outline
 from camplug.plug.pull import pull
 from camplug.plug.tensors import Probe, first_tensor, plain, snapshot
+from camplug.plug.watch import observing, watch
 
 
 class Layer(NamedTuple):
@@ -92,11 +95,14 @@ class Tape:
         self._selector = layers
         self._layers = named_layers(self.root)
         self._wanted: dict[int, str] = {}
-        if not needs_outline(layers):
+        self._unseen = needs_outline(layers, self._layers)
+        if not self._unseen:
             self._choose(None)
         self._members = {id(module) for module in self._layers.values()}
         self._guard = Guard(list(self._layers.values()))
         self._captures: list[Capture] = []
+        self._images: int | None = None  # in the present pass, if its first input shows it
+        self._thread = 0
         self._anchor: Tensor | None = None
         self._rooted = True  # every captured tensor descends from the anchor
         self._visit: Visit | None = None
@@ -121,6 +127,10 @@ class Tape:
                 stack.enter_context(torch.set_grad_enabled(not self._forward_only))
                 stack.callback(self._guard.give_back)
             stack.callback(self._forget)
+            if self._unseen:
+                hook = self.root.register_forward_pre_hook(self._look, with_kwargs=True, prepend=True)
+                stack.callback(hook.remove)
+                self._thread = threading.get_ident()
             stack.enter_context(listen.listening(self))
             self._stack = stack.pop_all()
         return self
@@ -132,9 +142,7 @@ class Tape:
 
     def _forget(self) -> None:
         for capture in self._captures:
-            if capture.handle is not None:
-                capture.handle.remove()
-            capture.activation = capture.edge = None
+            _drop(capture)
         self._captures = []
         self._anchor = None
         self._rooted = True
@@ -197,8 +205,10 @@ class Tape:
                     self._guard.give_back()  # taken again where activation checkpointing recomputed
         if count == 0:
             raise LayerError(
-                f"no wanted layer ({self._some_names()}) feeds the score: it is beside the road, or ran inside a "
-                "reentrant activation checkpoint (use_reentrant=True), which bars gradients; name others with layers=."
+                f"no wanted layer ({self._some_names()}) feeds the score with a gradient: it is beside the road, or "
+                "ran inside a reentrant activation checkpoint (use_reentrant=True), or an operation without a gradient "
+                "stands between (a quantised layer, detach(), a custom Function); name others with layers=, or take "
+                "a method that needs no gradient."
             )
 
     def gradients(self, score: Tensor, *, retain_graph: bool = False) -> Iterator[tuple[Layer, Tensor, Tensor]]:
@@ -235,8 +245,7 @@ class Tape:
             return None
         if module is self.root and not _in_backward():
             self._forget()
-            if not self._wanted:
-                self._choose(watch(self.root, self._layers, args))
+            self._images = None if (image := image_of(args)) is None or image.ndim < 4 else image.shape[0]
         if self._grad:
             return None
         self._guard.take()
@@ -250,9 +259,36 @@ class Tape:
         name = self._wanted.get(id(module))
         if name is not None:
             result = self._capture(name, module, output)
-        if module is self.root and not self._grad and not _in_backward():
-            self._guard.give_back()
+        if module is self.root and not _in_backward():
+            if not self._grad:
+                self._guard.give_back()
+            if self._selector == "convs":
+                self._leave_out_single_positions()
         return result
+
+    def _look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Find the layers that a run has to show, before the model's first pass; it alone is told keyword inputs."""
+        if self._unseen and not observing() and not _in_backward() and threading.get_ident() == self._thread:
+            self._unseen = False
+            try:
+                self._choose(watch(self.root, self._layers, args, kwargs))
+            except BaseException:
+                self._unseen = True
+                raise
+
+    def _leave_out_single_positions(self) -> None:
+        """Of all convolutions keep those with a map of the images: a single position says nothing about where."""
+        wide = [c for c in self._captures if c.activation is not None and self._is_map(c.activation)]
+        if wide and len(wide) < len(self._captures):
+            for capture in self._captures:
+                if capture not in wide:
+                    _drop(capture)
+            self._captures = wide
+
+    def _is_map(self, activation: Tensor) -> bool:
+        if activation.ndim != 4:
+            return True
+        return activation.shape[2] * activation.shape[3] > 1 and self._images in (None, activation.shape[0])
 
     def _capture(self, name: str, module: nn.Module, output: Any) -> Any:
         out, put_back = first_tensor(output)
@@ -284,9 +320,9 @@ class Tape:
         return replaced
 
     def _listen_to(self, capture: Capture, out: Tensor) -> Any:
-        def arrived(gradient: Tensor) -> None:
+        def arrived(gradient: Tensor | None) -> None:
             visit, activation = self._visit, capture.activation
-            if visit is None or activation is None:
+            if visit is None or activation is None or gradient is None:  # None: an operation without a gradient
                 return
             if self._release:
                 capture.activation = None
@@ -303,6 +339,12 @@ class Tape:
     def _some_names(self) -> str:
         names = self.names
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _drop(capture: Capture) -> None:
+    if capture.handle is not None:
+        capture.handle.remove()
+    capture.activation = capture.edge = None
 
 
 def _in_backward() -> bool:

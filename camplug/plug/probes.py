@@ -1,0 +1,146 @@
+"""Questions about layers with tokens that shapes do not answer: asked by running the model once more, and kept.
+
+Does the score read the patches, or a class token alone? Do the patches stand row by row? Both hold for a model, not for
+an image, so they are asked once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from camplug.plug.flow import floats, image_of
+from camplug.plug.outline import Outline
+from camplug.plug.outputs import find_logits
+from camplug.plug.tensors import Probe, first_tensor
+from camplug.plug.watch import copied, observe
+
+
+class _Reader:
+    """Receives module calls and keeps the tensors of some of them in the graph."""
+
+    def __init__(self, names: dict[int, str]) -> None:
+        self.names = names
+        self.anchor = torch.zeros((), requires_grad=True)
+        self.found: dict[str, Any] = {}
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return None
+
+    def after(self, module: nn.Module, output: Any) -> Any:
+        name = self.names.get(id(module))
+        out, put_back = first_tensor(output) if name is not None else (None, None)
+        if name is None or out is None or put_back is None:
+            return None
+        torch.set_grad_enabled(True)  # the model itself may run this part without
+        replaced = None
+        if not out.requires_grad:
+            out = Probe.apply(self.anchor, out)
+            replaced = put_back(out)
+        self.found[name] = torch.autograd.graph.get_gradient_edge(out)
+        return replaced
+
+
+def dead(
+    model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any], outline: Outline
+) -> frozenset[str]:
+    """The layers with tokens whose patches have no gradient at all: the score reads their class token alone."""
+    tokens = outline.tokens()
+    laid = outline.layout(tokens[-1]) if tokens else None
+    if laid is None or laid.others == 0:  # where there are patches alone, they are what the score reads
+        return frozenset()
+    calls = {c.name: c for c in (*tokens, *outline.norms())}
+    reader = _Reader({id(layers[name]): name for name in calls})
+    args, kwargs = copied((args, kwargs))
+    output = observe(model, layers, args, reader, kwargs=kwargs, grad=True)
+    logits = find_logits(output)
+    ends = [t for t in ([logits] if logits is not None else floats(output)) if t.requires_grad]
+    if not ends:
+        return frozenset()
+    with torch.enable_grad():  # any combination of the scores will do
+        mixed = [t.float() * torch.arange(1, t.numel() + 1, device=t.device).reshape(t.shape).cos() for t in ends]
+        score = torch.stack([t.sum() for t in mixed]).sum()
+    gradients = torch.autograd.grad(score, list(reader.found.values()), allow_unused=True)
+    found = set()
+    for name, gradient in zip(reader.found, gradients, strict=True):
+        laid = outline.layout(calls[name])
+        if gradient is not None and laid is not None and not bool(laid.lay(gradient).any()):
+            found.add(name)
+    return frozenset(found)
+
+
+SPOTS = ((0.72, 0.18), (0.2, 0.4), (0.4, 0.8))
+"""Where the image is changed, as parts of its height and width; no reflection or transposition keeps them."""
+
+
+class _Keeper:
+    """Receives module calls and keeps what some of them put out for the first image."""
+
+    def __init__(self, names: dict[int, str], outline: Outline) -> None:
+        self.names, self.outline = names, outline
+        self.calls = {c.name: c for c in outline.calls}
+        self.kept: dict[str, Tensor] = {}
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return None
+
+    def after(self, module: nn.Module, output: Any) -> Any:
+        name = self.names.get(id(module))
+        out, _ = first_tensor(output) if name is not None else (None, None)
+        laid = None if name is None else self.outline.layout(self.calls[name])
+        if name is not None and out is not None and laid is not None and tuple(out.shape) == self.calls[name].shape:
+            self.kept[name] = laid.lay(out)[0].to(torch.float32, copy=True)
+
+
+def scattered(
+    model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any], outline: Outline
+) -> frozenset[str]:
+    """The layers with tokens that do not stand row by row (Hiera unrolls them): a change of the image shows elsewhere.
+
+    A layer counts as such if the token that changes most is elsewhere for most places of the change.
+    """
+    calls = {c.name: c for c in (*outline.tokens(), *outline.norms()) if len(c.shape) == 3}
+    if not calls or outline.size is None:
+        return frozenset()
+    names = {id(layers[name]): name for name in calls}
+
+    def kept(spot: tuple[float, float] | None) -> dict[str, Tensor]:
+        keeper = _Keeper(names, outline)
+        a, k = copied((args, kwargs))
+        if spot is not None:
+            given = image_of((a, k))
+            other = None if given is None else _changed(given, spot, outline.patch)
+            a, k = tree_map(lambda t: other if t is given else t, (a, k))
+        observe(model, layers, a, keeper, kwargs=k)
+        return keeper.kept
+
+    plain = kept(None)
+    misses = dict.fromkeys(plain, 0)
+    for spot in SPOTS:
+        for name, now in kept(spot).items():
+            misses[name] += name in plain and not _shows_at(spot, plain[name], now)
+    return frozenset(name for name, count in misses.items() if 2 * count > len(SPOTS))
+
+
+def _changed(image: Tensor, spot: tuple[float, float], patch: tuple[int, int] | None) -> Tensor:
+    """The image, one patch of which is negative and twice as strong."""
+    changed = image.clone()
+    cut = []
+    for side, at, stride in zip(image.shape[-2:], spot, patch or (16, 16), strict=True):
+        step = max(stride, side // 16)
+        first = int(at * side) // step * step
+        cut.append(slice(first, first + step))
+    part = changed[..., cut[0], cut[1]]
+    part.copy_(-2 * part - image.abs().mean())
+    return changed
+
+
+def _shows_at(spot: tuple[float, float], before: Tensor, after: Tensor) -> bool:
+    """Whether the cell [C,h,w] that changes most, in proportion to itself, is where the image was changed."""
+    change = (after - before).norm(dim=0) / before.norm(dim=0).clamp_min(1e-12)
+    h, w = change.shape
+    at = int(change.argmax())
+    return bool(abs(at // w + 0.5 - spot[0] * h) <= 1.5 and abs(at % w + 0.5 - spot[1] * w) <= 1.5)

@@ -1,0 +1,186 @@
+"""Run a model once to see what its layers put out, and leave everything as it was."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from camplug.plug.flow import Flow, floats, image_of
+from camplug.plug.grid import patch_size
+from camplug.plug.guard import Guard, force_eager, is_compiled
+from camplug.plug.listen import Listener, listening
+from camplug.plug.outline import Call, Outline, spans_of
+from camplug.plug.outputs import find_logits
+from camplug.plug.remember import Remembered
+from camplug.plug.settings import as_built
+from camplug.plug.state import state_kept
+from camplug.plug.tensors import first_tensor, plain, snapshot
+
+_NO_FEATURES = ("pool", "dropout", "identity", "flatten", "permute", "dropblock")
+
+
+class Recorder:
+    """Receives module calls and notes what they put out; keeps no tensor of them."""
+
+    def __init__(self, layers: dict[str, nn.Module], flow: Flow) -> None:
+        self.root = layers[""]
+        self.flow = flow
+        self.names = {id(module): name for name, module in layers.items()}
+        self.weights = {id(module): _weights(module) for module in layers.values()}
+        self.calls: list[tuple[Call, int | None]] = []  # and the node that the call read
+        self.classes: int | None = None
+        self.ends: list[Tensor] = []
+        self._open: list[tuple[int, int, int | None]] = []
+        self._mixing = 0
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Note when the call began, and what it reads."""
+        if id(module) in self.names:
+            given = next((t for t in args if isinstance(t, Tensor)), None)
+            self._open.append((id(module), self.flow.clock, None if given is None else self.flow.node(given)))
+        return None
+
+    def after(self, module: nn.Module, output: Any) -> Any:
+        """Note the call."""
+        name = self.names.get(id(module))
+        if name is None:
+            return
+        began, read, key = 0, None, -1
+        while self._open and key != id(module):  # a call that raised, and was caught by the model, has no end
+            key, began, read = self._open.pop()
+        self._mixing += any(p.ndim > 1 for p in module.parameters(recurse=False))
+        if module is self.root:
+            logits = find_logits(output)
+            self.classes = logits.shape[1] if logits is not None and logits.ndim >= 2 else None
+            self.ends = floats(output) if logits is None else [logits]
+            return
+        out, _ = first_tensor(output)
+        if out is None:
+            return
+        node, kind = self.flow.node(out), type(module).__name__
+        call = Call(
+            name,
+            kind,
+            tuple(out.shape),
+            features=not any(word in kind.lower() for word in _NO_FEATURES),
+            image=self.flow.is_of_image(node),
+            node=node,
+            span=(began, self.flow.clock),
+            weights=self.weights[id(module)],
+            depth=self._mixing,
+        )
+        self.calls.append((call, read))
+
+    def finished(self) -> tuple[Call, ...]:
+        """The calls, with what only the whole run shows about them."""
+        feeds, trunk = self.flow.roads(self.ends)
+
+        def at(marks: list[bool], node: int | None) -> bool:
+            return node is not None and marks[node]
+
+        return tuple(
+            replace(c, feeds=at(feeds, c.node), trunk=at(trunk, c.node), reads_trunk=at(trunk, read))
+            for c, read in self.calls
+        )
+
+
+def _weights(module: nn.Module) -> str:
+    sizes = [p.ndim for p in module.parameters()]
+    return "mix" if any(n > 1 for n in sizes) else "scale" if sizes else ""
+
+
+_outlines: Remembered[Outline] = Remembered()
+
+
+def watch(
+    model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+) -> Outline:
+    """Run the model once without gradients on a copy of the call, and note what its layers put out.
+
+    The outline is kept per size of the inputs for as long as the model lives and consists of the same modules, so only
+    the first call costs a forward pass. Inputs, buffers, attributes and random state are as before.
+    """
+    kwargs = kwargs or {}
+    key = tuple(tuple(t.shape[1:]) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
+    return _outlines.get(model, layers, key, lambda: _watch(model, layers, args, kwargs))
+
+
+def _watch(model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outline:
+    args, kwargs = copied((args, kwargs))
+    image = image_of((args, kwargs))
+    flow = Flow(image)
+    recorder = Recorder(layers, flow)
+    with flow:
+        observe(model, layers, args, recorder, kwargs=kwargs)
+    size = None if image is None or image.ndim < 4 else (int(image.shape[-2]), int(image.shape[-1]))
+    patch = patch_size(model)
+    outline = Outline(
+        recorder.finished(),
+        recorder.classes,
+        None if image is None or image.ndim == 0 else image.shape[0],
+        size,
+        patch,
+        spans_of(flow.joins, size, patch),
+        tuple(flow.attention),
+    )
+    from camplug.plug.probes import dead, scattered  # they run the model, too
+
+    outline = replace(outline, scattered=scattered(model, layers, args, kwargs, outline))
+    return replace(outline, dead=dead(model, layers, args, kwargs, outline))
+
+
+def copied(inputs: Any) -> Any:
+    """The inputs of a call, whose tensors may be overwritten without harm to the caller's."""
+    return tree_map_only(Tensor, lambda t: snapshot(plain(t)), inputs)
+
+
+_here = threading.local()
+
+
+def observing() -> bool:
+    """Whether this thread is just running a model to see what its layers put out."""
+    return bool(getattr(_here, "runs", 0))
+
+
+def observe(
+    model: nn.Module,
+    layers: dict[str, nn.Module],
+    args: tuple[Any, ...],
+    listener: Listener,
+    *,
+    kwargs: dict[str, Any] | None = None,
+    grad: bool = False,
+    as_they_are: bool = False,
+) -> Any:
+    """Run the model in evaluation mode and as built, while `listener` is told of every call; return its output.
+
+    Args:
+        model: an unwrapped model.
+        layers: its `named_layers`.
+        args: what to call it with; given as they are, see `copied`.
+        listener: the only one that hears of this run.
+        kwargs: what to call it with by name.
+        grad: whether operations are recorded (of what requires a gradient; parameters do not).
+        as_they_are: leave settings on that hold at the moment (see `camplug.dense`).
+    """
+    guard = Guard(list(layers.values()))
+    guard.take()
+    _here.runs = getattr(_here, "runs", 0) + 1
+    try:
+        with (
+            state_kept(layers.values()),
+            torch.set_grad_enabled(grad),
+            listening(listener, alone=True),
+            force_eager() if is_compiled(model) else nullcontext(),
+            nullcontext() if as_they_are else as_built(layers.values()),
+        ):
+            return model(*args, **(kwargs or {}))
+    finally:
+        _here.runs -= 1
+        guard.give_back()
