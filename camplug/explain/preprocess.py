@@ -6,7 +6,7 @@ import random
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -130,36 +130,23 @@ class Custom:
 def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
     """The part of a photograph of this size (width, height) that a transform shows, padding included.
 
-    Black, white and a ramp in each direction go through the transform; black and white undo whatever it does to
-    values, and a line through each ramp gives the coordinates of the first and last pixel. What stays the same
-    for black and white is padding. Holds for resizing, cropping and padding in any order; a transform that rotates,
-    mirrors, reflects or draws at random is told of by a warning.
+    Pictures of which every pixel's place is known go through the transform (`_by_levels`, `_by_curves`). Holds for
+    resizing, cropping and padding in any order; a transform that rotates, mirrors, reflects or draws at random is told
+    of by a warning.
     """
     from PIL import Image as pil
 
     width, height = size
-    x, y = (np.arange(n) + 0.5 for n in size)
 
     def through(pixels: np.ndarray[Any, Any]) -> Tensor:
-        rgb = np.repeat(pixels.round().astype(np.uint8)[:, :, None], 3, axis=2)
+        rgb = np.repeat(np.broadcast_to(pixels * 255, (height, width)).round().astype(np.uint8)[:, :, None], 3, axis=2)
         return torch.as_tensor(transform(pil.fromarray(rgb))).double().mean(0)
 
     before = _random_state()
-    black = through(np.zeros((height, width)))
-    draws = _random_state() != before  # the picture and the ramps would go different ways
-    span = through(np.full((height, width), 255.0)) - black
-    across = through(np.broadcast_to(255 * x / width, (height, width))) - black
-    down = through(np.broadcast_to((255 * y / height)[:, None], (height, width))) - black
-    shown = _shown(span)
-    sides: tuple[tuple[float, float], tuple[float, float]] | None = None
-    if not draws and shown is not None:
-        columns, rows, share = shown
-        inside = span[rows, columns]
-        across, down = across[rows, columns] / inside, down[rows, columns] / inside
-        if min(inside.shape) < 2 or max(float(across.std(0).max()), float(down.std(1).max())) < STRAIGHT:
-            horizontal = _edges(across.mean(0), columns, share.amax(0), width)
-            vertical = _edges(down.mean(1), rows, share.amax(1), height)
-            sides = (horizontal, vertical) if horizontal and vertical else None
+    with np.errstate(all="ignore"):  # what standardises each picture divides 0 by 0 in a black one
+        black = through(np.zeros((1, 1)))
+        draws = _random_state() != before  # the pictures would go different ways
+        sides = None if draws else _by_levels(through, black, size) or _by_curves(through, size)
     if sides is None:
         warnings.warn(
             "the transform does more than resize, crop and pad (it rotates, mirrors, reflects, distorts or draws at "
@@ -169,6 +156,75 @@ def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
         return Box(0, 0, width, height)
     (left, right), (top, bottom) = sides
     return Box(left, top, right, bottom)
+
+
+Sides: TypeAlias = "tuple[tuple[float, float], tuple[float, float]]"
+"""Left and right, top and bottom of what is shown."""
+
+
+def _centres(length: int) -> np.ndarray[Any, Any]:
+    return (np.arange(length) + 0.5) / length
+
+
+def _by_levels(through: Callable[[Any], Tensor], black: Tensor, size: tuple[int, int]) -> Sides | None:
+    """Find the geometry from black, white and a ramp in each direction.
+
+    Black and white undo whatever the transform does to values, and a line through each ramp gives the coordinates of
+    the first and last pixel. What stays the same for black and white is padding.
+    """
+    width, height = size
+    span = through(np.ones((1, 1))) - black
+    shown = _shown(span)
+    if shown is None:
+        return None
+    columns, rows, share = shown
+    inside = span[rows, columns]
+    across = (through(_centres(width)[None]) - black)[rows, columns] / inside
+    down = (through(_centres(height)[:, None]) - black)[rows, columns] / inside
+    if min(inside.shape) > 1 and max(float(across.std(0).max()), float(down.std(1).max())) >= STRAIGHT:
+        return None
+    horizontal = _edges(across.mean(0), columns, share.amax(0), width)
+    vertical = _edges(down.mean(1), rows, share.amax(1), height)
+    return (horizontal, vertical) if horizontal and vertical else None
+
+
+def _by_curves(through: Callable[[Any], Tensor], size: tuple[int, int]) -> Sides | None:
+    """Find the geometry where a transform scales every picture by itself, as standardisation does.
+
+    The bottom of a parabola stays where it is, whatever is added to its values or multiplied with them; two of them
+    have theirs at the two edges of the photograph.
+    """
+    sides = []
+    for dim, length in enumerate(size):
+        places = _centres(length)
+        bottoms = []
+        for curve in (places**2, (1 - places) ** 2):
+            picture = through(curve[None] if dim == 0 else curve[:, None])
+            bottoms.append(_bottom(picture if dim == 0 else picture.T))
+        first, last = bottoms
+        if first is None or last is None or not first < last:
+            return None
+        count, scale, slack = picture.shape[1 - dim], length / (last - first), 0.01 * length + 1
+        near, far = -first * scale, (count - first) * scale
+        if not (near > -slack and far < length + slack):
+            return None
+        whole = abs(near) < slack and abs(far - length) < slack
+        sides.append((0.0, float(length)) if whole else (near, far))
+    return sides[0], sides[1]
+
+
+def _bottom(picture: Tensor) -> float | None:
+    """Where the parabola in every row of a picture has its bottom, in pixels; None where there is none."""
+    values = picture.mean(0)
+    spread = float(values.max() - values.min())
+    n = len(values)
+    if n < 4 or not spread > 0 or float(picture.std(0, correction=0).max()) > 0.02 * spread:
+        return None
+    centres = np.arange(n) + 0.5
+    inner = slice(n // 10, n - n // 10)
+    square, slope, start = map(float, np.polyfit(centres[inner], values.numpy()[inner], 2))
+    error = float(np.abs((square * centres + slope) * centres + start - values.numpy()).max())
+    return None if error > 0.02 * spread or square * n * n < 0.02 * spread else -slope / (2 * square)
 
 
 STRAIGHT = 0.05  # of the ramp: a line that bends, or rows that differ, by this much are no resizing
@@ -304,9 +360,14 @@ def _size_of(model: nn.Module) -> tuple[int, int] | None:
 
 def channels_of(model: nn.Module) -> int | None:
     """How many channels a model reads, as its first convolution or its configuration says; None where nothing does."""
-    inputs = [m.in_channels for m in unwrap(model).modules() if isinstance(m, nn.Conv2d)]
-    if inputs:
-        return 3 if 3 in inputs else inputs[0]  # a convolution that is registered first need not be the first to run
+    first: int | None = None
+    for module in unwrap(model).modules():
+        if isinstance(module, nn.Conv2d):
+            if module.in_channels == 3:  # what is registered first need not be the first to run
+                return 3
+            first = first or module.in_channels
+    if first is not None:
+        return first
     for place in (unwrap(model), getattr(unwrap(model), "config", None)):
         told = getattr(place, "num_channels", None)
         if isinstance(told, int) and told > 0:

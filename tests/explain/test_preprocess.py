@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,16 @@ from torchvision.transforms import v2
 
 from camplug.errors import InputError
 from camplug.explain import preprocess as module
-from camplug.explain.preprocess import IMAGENET_MEAN, IMAGENET_STD, Box, Custom, Preprocess, find_box, preprocess_of
+from camplug.explain.preprocess import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Box,
+    Custom,
+    Preprocess,
+    channels_of,
+    find_box,
+    preprocess_of,
+)
 
 
 def plain(width, height, colour=(255, 51, 0)):
@@ -190,6 +200,43 @@ def test_padding_is_found(case):
     assert np.abs(np.subtract(box, expected)).max() <= tolerance, box
 
 
+def standardised(picture):
+    x = T.ToTensor()(picture)
+    return (x - x.mean()) / x.std()
+
+
+def per_channel(picture):
+    pixels = np.asarray(picture) / 255
+    pixels = (pixels - pixels.mean((0, 1))) / pixels.std((0, 1))
+    return torch.from_numpy(pixels).permute(2, 0, 1).float()
+
+
+@pytest.mark.parametrize("values", [standardised, per_channel])
+@pytest.mark.parametrize(
+    "steps,size,expected",
+    [
+        ([], (120, 80), (0, 0, 120, 80)),
+        ([T.Resize((40, 40))], (300, 200), (0, 0, 300, 200)),
+        ([T.Resize(64), T.CenterCrop(56)], (120, 80), (25, 5, 95, 75)),
+        ([T.Lambda(lambda p: p.crop((0, 10, 50, 60)))], (100, 80), (0, 10, 50, 60)),
+    ],
+    ids=["nothing", "squeeze", "resize and crop", "corner"],
+)
+def test_standardising_each_picture_hides_no_geometry(values, steps, size, expected):
+    box = quiet_box(T.Compose([*steps, values]), size)
+    assert np.abs(np.subtract(box, expected)).max() <= 1.5, box
+
+
+@pytest.mark.parametrize(
+    "step", [T.RandomRotation((20, 20)), T.Lambda(lambda p: p.transpose(0)), T.Lambda(lambda p: p.rotate(90)),
+             T.Pad(8, padding_mode="reflect"), T.Lambda(lambda p: p.point(lambda v: v**3 // 65025)), T.Pad((30, 0))],
+    ids=["rotates", "mirrors", "turns", "reflects", "bends", "pads"],
+)  # fmt: skip
+def test_standardising_each_picture_does_not_hide_the_rest(step):
+    with pytest.warns(UserWarning, match="does more than resize, crop and pad"):
+        assert find_box(T.Compose([step, standardised]), (100, 80)) == Box(0, 0, 100, 80)
+
+
 def test_a_box_within_a_percent_is_the_whole_photograph():
     assert quiet_box(T.Compose([T.CenterCrop((98, 198)), T.ToTensor()]), (200, 100)) == Box(0, 0, 200, 100)
 
@@ -324,3 +371,43 @@ def test_nothing_is_told_where_the_model_knows(monkeypatch):
 def test_image_size_of_the_model():
     model = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=3)
     assert preprocess_of(model) == Preprocess((32, 32), keep_aspect=False)
+
+
+@pytest.mark.filterwarnings("ignore:the model does not say")
+def test_image_size_in_the_configuration():
+    model = Net()
+    model.config = SimpleNamespace(image_size=96)
+    assert preprocess_of(model).size == (96, 96)
+    model.config = SimpleNamespace(image_size=[64, 96])
+    assert preprocess_of(model).size == (64, 96)
+    own = timm.create_model("test_vit", pretrained=False, img_size=96)  # its configuration says 160
+    assert preprocess_of(own).size == (96, 96)
+
+
+@pytest.mark.filterwarnings("ignore:the model does not say")
+def test_how_many_channels_a_model_reads():
+    grey = nn.Sequential(nn.Conv2d(1, 4, 3))
+    assert (channels_of(grey), channels_of(Net()), channels_of(nn.Linear(3, 2))) == (1, 3, None)
+    later = nn.Sequential(nn.Conv2d(8, 4, 3), nn.Conv2d(3, 8, 3))
+    assert channels_of(later) == 3
+    assert preprocess_of(grey).channels == 1
+    assert preprocess_of(grey, Preprocess((40, 40))) == Preprocess((40, 40), channels=1)
+    timms = timm.create_model("test_resnet", pretrained=False, in_chans=1)
+    assert preprocess_of(timms).channels == 1
+    assert tuple(preprocess_of(timms)(plain(50, 40))[0].shape[:1]) == (1,)
+    told = nn.Linear(3, 2)
+    told.config = SimpleNamespace(num_channels=4)
+    assert channels_of(told) == 4
+
+
+def test_a_photograph_in_grey():
+    x, box = Preprocess((8, 8), mean=(0.5,), std=(0.25,), channels=1)(plain(16, 8))
+    luma = round(255 * 0.299 + 51 * 0.587) / 255
+    torch.testing.assert_close(x, torch.full((1, 8, 16), (luma - 0.5) / 0.25))
+    assert box == Box(0, 0, 16, 8)
+    y, _ = Preprocess((8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), channels=1)(plain(16, 8))
+    torch.testing.assert_close(y, x)
+    with pytest.raises(InputError, match="a mean of 2 numbers and a standard deviation of 3 do not fit 1 channels"):
+        Preprocess(mean=(0.1, 0.2), channels=1)
+    with pytest.raises(InputError, match=r"the model reads 5 channels, and a photograph has 3 colours; give a float"):
+        Preprocess(channels=5)(plain(16, 8))
