@@ -177,7 +177,7 @@ class LayerExplainer(Explainer):
             targets = resolve(classes, output, x.shape[0], self.evidence)
             targets.check(output)
             rounds = self.fusions(tape, output, targets, x)
-            logits = class_logits(output)
+            logits = class_logits(output, x.shape[0])
             del output
         return Result(rows(rounds, targets, x, out_size, self.normalize), targets, logits)
 

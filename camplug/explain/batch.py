@@ -48,7 +48,7 @@ def checked_batch(model: nn.Module, x: Tensor) -> Tensor:
     if x.ndim != 4 or 0 in x.shape:
         raise InputError(
             f"maps() takes a batch [N,3,H,W] of at least one image; got {list(x.shape)}"
-            + (", use x[None] for one image." if x.ndim == 3 else ".")
+            + (", use x[None] for one image [C,H,W]; signals [N,C,L] are not explained." if x.ndim == 3 else ".")
         )
     if not x.is_floating_point():
         raise InputError(f"maps() takes normalised floating-point images; got {x.dtype}. explain() takes raw pixels.")
@@ -150,10 +150,10 @@ def rows(
     return list(torch.split(maps, counts))
 
 
-def class_logits(output: Any) -> Tensor | None:
-    """The detached logits [N,C], or None where the output has none (and a callable reads it)."""
+def class_logits(output: Any, n: int) -> Tensor | None:
+    """The detached logits [N,C] of n images, or None where the output has none (and a callable reads it)."""
     try:
-        return logits_of(output).detach()
+        return logits_of(output, n).detach()
     except ModelError:
         return None
 
@@ -162,4 +162,4 @@ def class_logits(output: Any) -> Tensor | None:
 def whole_logits(model: nn.Module, x: Tensor) -> Tensor:
     """The logits [N,C] of a batch, from a forward pass that leaves the model as it is."""
     with Tape(model, [""], forward_only=True):
-        return logits_of(unwrap(model)(checked_batch(model, x)))
+        return logits_of(unwrap(model)(checked_batch(model, x)), x.shape[0])

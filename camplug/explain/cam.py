@@ -90,7 +90,7 @@ class CAM(LayerExplainer):
                 targets.check(output)
                 with torch.autocast(x.device.type, enabled=False):
                     fusions = self._fuse_rounds(tape, head, output, targets, x)
-                logits = class_logits(output)
+                logits = class_logits(output, x.shape[0])
         return Result(rows(fusions, targets, x, out_size, self.normalize), targets, logits)
 
     def _find_head(self, seen: Outline, layers: dict[str, nn.Module]) -> _Head:
@@ -140,7 +140,7 @@ class CAM(LayerExplainer):
 
     def _pooled_map(self, tape: Tape, head: _Head, output: Any, x: Tensor) -> tuple[str, Tensor, bool]:
         """The layer whose map the head pools, that map, and whether only its positive part is pooled."""
-        logits = logits_of(output)
+        logits = logits_of(output, x.shape[0])
         tolerance = 0.05 if logits.dtype in (torch.float16, torch.bfloat16) else 1e-3
         for name in head.features:
             layer, activation = next(c for c in reversed(tape.captures) if c[0].name == name)

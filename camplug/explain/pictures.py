@@ -173,7 +173,9 @@ def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any]) -> list[
 
 
 def _tell_of_empty_maps(one: Explanation) -> None:
-    for name, empty in zip(one.names, (one.maps.amax((1, 2)) == 0).tolist(), strict=True):
+    for k, (name, empty) in enumerate(zip(one.names, (one.maps.amax((1, 2)) == 0).tolist(), strict=True)):
+        if one.link != "logits" and (one.probability(k) or 0) > 0.999:
+            continue  # that a full probability has no gradient is told already
         says = f"no positive evidence for {name!r}: its {one.method} map is all 0."
         if one.evidence == "negative":
             says = f"no evidence against {name!r}: its {one.method} map is all 0."

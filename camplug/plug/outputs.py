@@ -25,7 +25,7 @@ def logits_of(output: Any, n: int | None = None) -> Tensor:
 
     They are the tensor itself, `.logits`, the entry "logits" or "out" of a dict, or else the tensor among the entries
     that can be read as [N,C]; of probabilities and the logits that they come from, the logits. A vector [N] counts as
-    one score per image, [N,C,1,1] as [N,C].
+    one score per image (for a single image as the scores that `.squeeze()` left of [1,C]), [N,C,1,1] as [N,C].
 
     Args:
         output: what the model put out.
@@ -38,7 +38,7 @@ def logits_of(output: Any, n: int | None = None) -> Tensor:
     found = find_logits(output, n)
     if found is None:
         raise ModelError(_refusal(output, n))
-    found = _matrix(found)
+    found = _matrix(found, n)
     if found.ndim != 2:
         raise ModelError(
             f"the model puts out scores of shape {list(found.shape)}, not [N,C]; pass a callable as classes that gives "
@@ -58,7 +58,8 @@ def find_logits(output: Any, n: int | None = None) -> Tensor | None:
         if name in entries:
             return entries[name]
     flat = _flat(entries, n)
-    return _scores_among(flat) if flat else next(iter(entries.values()), None)
+    found = _scores_among(flat) if flat else next(iter(entries), None)
+    return None if found is None else entries[found]
 
 
 def _entries(output: Any) -> dict[str, Tensor]:
@@ -77,23 +78,25 @@ def _entries(output: Any) -> dict[str, Tensor]:
 
 def _flat(entries: dict[str, Tensor], n: int | None) -> dict[str, Tensor]:
     """Of the entries, as matrices [N,C], those that can be one; vectors only where there is nothing else."""
-    found = {k: _matrix(t) for k, t in entries.items() if t.ndim > 1 and _matrix(t).ndim == 2}
-    found = found or {k: _matrix(t) for k, t in entries.items() if t.ndim == 1}
+    found = {k: _matrix(t, n) for k, t in entries.items() if t.ndim > 1 and _matrix(t, n).ndim == 2}
+    found = found or {k: _matrix(t, n) for k, t in entries.items() if t.ndim == 1}
     n = next(iter(found.values())).shape[0] if found and n is None else n
     return {k: t for k, t in found.items() if t.shape[0] == n} or found
 
 
-def _matrix(tensor: Tensor) -> Tensor:
+def _matrix(tensor: Tensor, n: int | None) -> Tensor:
+    if tensor.ndim < 2 and n == 1:
+        return tensor.reshape(1, -1)
     if tensor.ndim == 1:
         return tensor[:, None]
     return tensor.flatten(1) if tensor.ndim > 2 and all(s == 1 for s in tensor.shape[2:]) else tensor
 
 
-def _scores_among(flat: dict[str, Tensor]) -> Tensor | None:
-    """Of several matrices [N,C] the one that holds the logits; None where nothing tells."""
-    candidates = list(flat.values())
+def _scores_among(flat: dict[str, Tensor]) -> str | None:
+    """Of several matrices [N,C] the name of the one that holds the logits; None where nothing tells."""
+    names, candidates = list(flat), list(flat.values())
     if len(candidates) == 1:
-        return candidates[0]
+        return names[0]
     rank = _likeness(candidates)
     shapes = {c.shape for c in candidates}
     if len(shapes) > 1:  # probabilities say which width is that of the classes
@@ -101,7 +104,7 @@ def _scores_among(flat: dict[str, Tensor]) -> Tensor | None:
         if len(shapes) != 1:
             return None
     fitting = [(r, i) for i, (c, r) in enumerate(zip(candidates, rank, strict=True)) if c.shape in shapes]
-    return candidates[min(fitting)[1]]
+    return names[min(fitting)[1]]
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ class Recorder:
         self.weights = {id(module): _weights(module) for module in layers.values()}
         self.calls: list[tuple[Call, int | None]] = []  # and the node that the call read
         self.classes: int | None = None
+        self.count: int | None = None
         self.ends: list[Tensor] = []
         self._open: list[tuple[int, int, int | None]] = []
         self._mixing = 0
@@ -43,6 +44,8 @@ class Recorder:
         """Note when the call began, and what it reads."""
         if id(module) in self.names:
             given = next((t for t in args if isinstance(t, Tensor)), None)
+            if module is self.root and given is not None and given.ndim:
+                self.count = given.shape[0]
             self._open.append((id(module), self.flow.clock, None if given is None else self.flow.node(given)))
         return None
 
@@ -56,8 +59,9 @@ class Recorder:
             key, began, read = self._open.pop()
         self._mixing += any(p.ndim > 1 for p in module.parameters(recurse=False))
         if module is self.root:
-            logits = find_logits(output)
-            self.classes = logits.shape[1] if logits is not None and logits.ndim >= 2 else None
+            logits = find_logits(output, self.count)
+            if logits is not None:  # a vector: one score per image, or what squeeze() left of a single image's scores
+                self.classes = logits.shape[1] if logits.ndim > 1 else logits.numel() if self.count == 1 else 1
             self.ends = floats(output) if logits is None else [logits]
             return
         out, _ = first_tensor(output)

@@ -640,3 +640,10 @@ def test_labels_of_photographs(kind):
     with pytest.raises(TargetError, match="labels need one column per class"):
         explainer.explain(photos, rows[:, :2].to(torch.bool))
     assert explainer.explain(photo(), torch.tensor([2, 1])).classes == [2, 1]
+
+
+@pytest.mark.parametrize("end", [torch.squeeze, lambda z: (z.softmax(1).squeeze(), z.squeeze())])
+def test_squeezed_outputs_of_one_photograph(end):
+    result = grad_cam(model=Ends(end)).explain(photo())
+    assert (result.classes, result.names) == ([1], ["dark ground"])
+    torch.testing.assert_close(result.logits, logits_of_photo())

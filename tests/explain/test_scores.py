@@ -152,3 +152,16 @@ def test_a_matrix_of_labels_is_the_lists_of_its_classes(line, dtype, device):
             torch.testing.assert_close(a, b)
     with pytest.raises(camplug.TargetError, match="the model has 5 classes; labels need one column per class"):
         explainer.maps(x, LABELS[:, :4])
+
+
+@pytest.mark.parametrize("method", ["gradcam", "fully", "cam"])
+@pytest.mark.parametrize("outputs", [5, 1])
+def test_squeezed_outputs_are_those_of_the_whole(method, outputs, device):
+    model, x = feature_module(device, outputs=outputs)
+    squeezed, _ = feature_module(device, torch.squeeze, outputs=outputs)
+    prefix = {"layers": "inner.act"} if method == "gradcam" else {}
+    for images in (x[:1], x):
+        got = camplug.create(method, squeezed, **prefix).run(images, outputs - 1)
+        want = camplug.create(method, model).run(images, outputs - 1)
+        torch.testing.assert_close(got.logits, want.logits)
+        torch.testing.assert_close(torch.cat(got.maps), torch.cat(want.maps))

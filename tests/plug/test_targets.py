@@ -255,3 +255,13 @@ def test_labels_of_two_classes_and_lists_of_them():
         with pytest.raises(TargetError, match=rf"\[2,{columns}\] of 0 and 1, which can be labels .* or their indices"):
             resolve(matrix, two[:, :columns], 2)
     assert resolve(torch.tensor([0, 1]), two, 2).classes == ((0,), (1,))  # one class per image
+
+
+def test_squeezed_scores_of_a_single_image(device):
+    z = Z[0].to(device)
+    for output in (z, (z.softmax(0), z), {"p": z.softmax(0), "z": z}):
+        assert torch.equal(logits_of(output, 1), z[None])
+    assert logits_of(z, 3).shape == (3, 1)
+    assert logits_of(z[1], 1).tolist() == [[5.0]]  # one output of one image, squeezed to nothing
+    assert resolve(None, z, 1).classes == ((1,),)
+    assert resolve(2, z, 1).scores(z, 0).tolist() == [-2.0]
