@@ -6,6 +6,7 @@ puts the original value back.
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Iterable
@@ -114,6 +115,13 @@ def unwrap(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def is_fsdp1(model: nn.Module) -> bool:
+    """Whether a part of the model is wrapped in FullyShardedDataParallel, which runs as one module only."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # who has such a model has imported it
+    kind = getattr(fsdp, "FullyShardedDataParallel", None)
+    return kind is not None and any(isinstance(m, kind) for m in model.modules())
 
 
 def first_weight(model: nn.Module) -> nn.Parameter | None:

@@ -65,14 +65,19 @@ class Outline:
     # ---- maps of convolution networks
 
     def maps(self) -> list[Call]:
+        """Calls that put out a feature map [N,C,h,w] of the images, the whole of them where attention is computed.
+
+        Matrices over tokens and position biases have that shape, too, but are beside the main road.
+        """
+        return [c for c in self.all_maps() if c.trunk or not self.attention]
+
+    def all_maps(self) -> list[Call]:
         """Calls that put out a feature map [N,C,h,w] of the images that feeds the score.
 
         No pooling, no dropout, no matrix over tokens, no class map of a 1x1 conv head; where the run shows nothing of
         the kind (what is no tensor of numbers hides connections), what comes nearest to it.
         """
-        lengths = {call.shape[1] for call in self.calls if len(call.shape) == 3}
         maps = [c for c in self.calls if len(c.shape) == 4 and c.features]
-        maps = [c for c in maps if not (c.shape[2] == c.shape[3] and c.shape[2] in lengths)] or maps
         maps = [c for c in maps if self.images in (None, c.shape[0])] or maps
         found = self.proved(maps)
         wide = [c for c in found if c.shape[2] * c.shape[3] > 1] or found
@@ -96,12 +101,22 @@ class Outline:
         """
         found: dict[int | None, Call] = {}
         for call in self.calls:
-            if call.trunk and call.weights == "mix" and call.depth > 1 and call.features and self.layout(call):
+            mixes = call.trunk and call.weights == "mix" and call.depth > 1 and call.features
+            if mixes and self.layout(call) and not self._within_pooling(call):
                 found.setdefault(call.node, call)
         calls = list(found.values())
         if not calls or not self._on_tokens(calls[-1]) or self._long_before_the_head(calls[-1]):
             return []
         return calls
+
+    def _within_pooling(self, call: Call) -> bool:
+        """Whether a call prepares what the attention around it reads to sum up the tokens (keys and values)."""
+        parent = call.name.rpartition(".")[0]
+        for around in self.calls:
+            if around.name == parent and around.span[0] <= call.span[0] and call.span[1] <= around.span[1]:
+                times = [at for at in self.attention if around.span[0] < at <= around.span[1]]
+                return len(times) == 1 and times[0] > call.span[1] and self.layout(around) is None
+        return False
 
     def _on_tokens(self, call: Call) -> bool:
         laid = self.layout(call)
@@ -127,9 +142,10 @@ class Outline:
         tokens = [c for c in self.tokens() if self._on_tokens(c)]
         if not tokens:
             return []
-        within = [c for c in tokens if any(c.span[0] < at <= c.span[1] for at in self.attention)]
-        found = within if self.attention else tokens
-        if tokens[-1].name in self.dead or len(found) <= 1 < len(self.attention):
+        count = {c: sum(c.span[0] < at <= c.span[1] for at in self.attention) for c in tokens}
+        found = [c for c in tokens if count[c]] if self.attention else tokens
+        around_all = all(count[c] > 1 for c in found) and len(found) <= 1 < len(self.attention)
+        if tokens[-1].name in self.dead or around_all:
             readable = [c for c in self.readable() if self._on_tokens(c)]
             before = [[c for c in readable if c.span[1] < at][-1:] for at in self.attention]
             found = [c for one in before for c in one]
@@ -160,7 +176,7 @@ class Outline:
     def convs(self, convs: Sequence[str]) -> list[str]:
         """Of these convolutions, those that put out a map of the images (not of one position) that feeds the score."""
         first = 1 if self.blocks() else 0  # where blocks follow, the first convolution cuts the patches
-        mine = {c.name for c in self.maps() if c.depth > first or not c.depth}
+        mine = {c.name for c in self.all_maps() if c.depth > first or not c.depth}
         return [name for name in convs if name in mine]
 
 

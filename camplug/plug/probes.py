@@ -100,7 +100,8 @@ def scattered(
 ) -> frozenset[str]:
     """The layers with tokens that do not stand row by row (Hiera unrolls them): a change of the image shows elsewhere.
 
-    A layer counts as such if the token that changes most is elsewhere for most places of the change.
+    A layer counts as such if the token that changes most is elsewhere for most places of the change. Where all tokens
+    change alike (late layers of some networks), nothing is shown, and they count as row by row.
     """
     calls = {c.name: c for c in (*outline.tokens(), *outline.norms()) if len(c.shape) == 3}
     if not calls or outline.size is None:
@@ -121,7 +122,7 @@ def scattered(
     misses = dict.fromkeys(plain, 0)
     for spot in SPOTS:
         for name, now in kept(spot).items():
-            misses[name] += name in plain and not _shows_at(spot, plain[name], now)
+            misses[name] += name in plain and _shows_elsewhere(spot, plain[name], now)
     return frozenset(name for name, count in misses.items() if 2 * count > len(SPOTS))
 
 
@@ -138,9 +139,11 @@ def _changed(image: Tensor, spot: tuple[float, float], patch: tuple[int, int] | 
     return changed
 
 
-def _shows_at(spot: tuple[float, float], before: Tensor, after: Tensor) -> bool:
-    """Whether the cell [C,h,w] that changes most, in proportion to itself, is where the image was changed."""
+def _shows_elsewhere(spot: tuple[float, float], before: Tensor, after: Tensor) -> bool:
+    """Whether one cell of [C,h,w] changes far more than the others, in proportion to itself, in another place."""
     change = (after - before).norm(dim=0) / before.norm(dim=0).clamp_min(1e-12)
     h, w = change.shape
+    if not bool(change.max() > 4 * change.median()):
+        return False
     at = int(change.argmax())
-    return bool(abs(at // w + 0.5 - spot[0] * h) <= 1.5 and abs(at % w + 0.5 - spot[1] * w) <= 1.5)
+    return bool(abs(at // w + 0.5 - spot[0] * h) > 1.5 or abs(at % w + 0.5 - spot[1] * w) > 1.5)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 from camplug.errors import LayerError, ModelError
 from camplug.plug import listen
 from camplug.plug.flow import image_of
-from camplug.plug.guard import Guard, force_eager, is_compiled, unwrap
+from camplug.plug.guard import Guard, force_eager, is_compiled, is_fsdp1, unwrap
 from camplug.plug.layers import Selector, named_layers, needs_outline, select
 from camplug.plug.outline import Outline
 from camplug.plug.pull import pull
@@ -89,6 +89,12 @@ class Tape:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ModelError(f"camplug plugs into a torch.nn.Module; got {type(model).__name__}.")
+        if is_fsdp1(model):
+            raise ModelError(
+                "a part of the model is wrapped in FullyShardedDataParallel (FSDP1), whose parameters exist only "
+                "within its own passes; shard it with torch.distributed.fsdp.fully_shard (FSDP2), or explain the "
+                "model as it was before, with the weights of FSDP.state_dict."
+            )
         self.root = unwrap(model)
         self._grad = grad
         self._forward_only = forward_only
@@ -199,6 +205,14 @@ class Tape:
                     torch.autocast(score.device.type, enabled=False),
                 ):
                     torch.autograd.grad(score.sum(), self._inputs(), allow_unused=True, retain_graph=retain_graph)
+            except RuntimeError as error:
+                if "modified by an inplace operation" not in str(error):
+                    raise
+                raise LayerError(
+                    "the model overwrites a value that the gradient needs (an in-place operation after another), so "
+                    f"there is none at {self._some_names()}; write one of the two without its underscore, take later "
+                    "layers with layers=, or a method that needs no gradient."
+                ) from error
             finally:
                 self._visit = None
                 if not self._grad:

@@ -432,3 +432,65 @@ def test_a_convolution_with_adapters_is_one_layer(device):
     merged[0], merged[2] = model[0].merged(), model[2].merged()
     assert camplug.FullyCAM(model).tape().names == ["0", "2"]
     assert relative_error(camplug.FullyCAM(model).maps(x, 1), camplug.FullyCAM(merged).maps(x, 1)) <= 1e-9
+
+
+class Overwriting(nn.Module):
+    """Overwrites what a function before it has kept for its gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act, self.head = nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.act(self.conv(x))
+        x += 1
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_model_that_overwrites_what_the_gradient_needs(device):
+    model, x = on(Overwriting(), device), images(device)
+    with pytest.raises(LayerError, match="overwrites a value that the gradient needs"):
+        camplug.FullyCAM(model).maps(x, 1)
+    assert camplug.GradCAM(model).maps(x, 1).shape == (2, 32, 32)  # after it
+
+
+def test_fsdp1_is_told():
+    from torch import distributed
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        inner = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        with pytest.raises(camplug.ModelError, match=r"FSDP1.*fully_shard"):
+            camplug.GradCAM(FullyShardedDataParallel(inner, device_id=torch.device("cpu")))
+    finally:
+        distributed.destroy_process_group()
+
+
+class Unrolled(nn.Module):
+    """Tokens window by window, as Hiera has them: rows of four patches are no rows of the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.cut = nn.Conv2d(3, 12, 8, 8)
+        self.layers, self.last = nn.ModuleList([Block(12) for _ in range(2)]), Block(12)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.cut(x).unfold(2, 4, 4).unfold(3, 4, 4)  # [N,C,2,2,4,4]
+        x = x.permute(0, 2, 3, 4, 5, 1).flatten(1, 4)
+        for layer in self.layers:
+            x = layer(x)
+        x = x.unflatten(1, (2, 2, 4, 4)).transpose(2, 3).flatten(1, 4)
+        return self.head(self.last(x).mean(1))
+
+
+def test_tokens_that_do_not_stand_row_by_row_are_passed_by(device):
+    model, x = on(Unrolled(), device), images(device, side=64)
+    with torch.no_grad():
+        for block in (*model.layers, model.last):
+            block.attend.out.weight.mul_(0.05)
+    grid = lambda t: t.transpose(1, 2).reshape(t.shape[0], -1, 8, 8)  # noqa: E731
+    got = camplug.FullyCAM(model).maps(x, 1)
+    for one, want in zip(got, by_hand("fully", model, ["last"], x, 1, grid), strict=True):
+        assert relative_error(one, want) <= 1e-9

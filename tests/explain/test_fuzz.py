@@ -1,0 +1,189 @@
+"""Small networks made at random: camplug equals plain autograd on every image alone, or refuses; nothing else."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import FORMULAS, relative_error
+from torch import nn
+
+import camplug
+from camplug.errors import CamplugError
+
+SEEDS = range(120)
+METHODS = ("gradcam", "layercam", "hirescam", "fully")
+
+
+class Branches(nn.Module):
+    """Two convolutions beside each other, put out as a tuple, a dict or their sum."""
+
+    def __init__(self, width, put):
+        super().__init__()
+        self.a, self.b, self.put = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 3, padding=1), put
+
+    def forward(self, x):
+        a, b = self.a(x), self.b(x)
+        return {"sum": a + b, "tuple": (a, b), "dict": {"a": a, "b": b}}[self.put]
+
+
+class Mix(nn.Module):
+    """A transformer block on the positions of a map, with a class token or without."""
+
+    def __init__(self, width, token, fused):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, width)) if token else None
+        self.attend = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.norm, self.linear, self.fused = nn.LayerNorm(width), nn.Linear(width, width), fused
+
+    def forward(self, x):
+        n, _, h, w = x.shape
+        t = x.flatten(2).transpose(1, 2)
+        if self.token is not None:
+            t = torch.cat([self.token.expand(n, -1, -1), t], 1)
+        y = self.norm(t)
+        t = t + self.attend(y, y, y, need_weights=not self.fused)[0]
+        t = t + self.linear(t)
+        return t[:, t.shape[1] - h * w :].transpose(1, 2).reshape(x.shape)
+
+
+class Made(nn.Module):
+    """A network of random steps over maps of `width` channels."""
+
+    def __init__(self, seed):
+        super().__init__()
+        rng = random.Random(seed)
+        self.width = width = rng.choice([4, 6])
+        self.stem = nn.Conv2d(3, width, 3, padding=1, stride=rng.choice([1, 2]))
+        shared = nn.Conv2d(width, width, 3, padding=1)
+        self.steps, self.kinds = nn.ModuleList(), []
+        for _ in range(rng.randint(1, 5)):
+            kind = rng.choice(
+                "conv conv shared relu_ add_ fold permute view sum tuple dict mix mix squeeze shuffle aside".split()
+            )
+            made = {"conv": lambda: nn.Conv2d(width, width, 3, padding=1), "shared": lambda: shared}
+            made |= {"squeeze": lambda: nn.Conv2d(width, width, 1), "fold": lambda: nn.Conv2d(width, width, 1)}
+            made |= {"permute": lambda: nn.Linear(width, width), "aside": lambda: nn.Conv2d(width, width, 1)}
+            made |= {"mix": lambda: Mix(width, rng.random() < 0.5, rng.random() < 0.5)}
+            made |= {put: lambda put=put: Branches(width, put) for put in ("sum", "tuple", "dict")}
+            self.steps.append(made.get(kind, nn.Identity)())
+            self.kinds.append(kind)
+        self.act = nn.ReLU() if rng.random() < 0.7 else nn.Identity()
+        self.end = rng.choice(["mean", "mean", "max", "flat"])
+        self.head = nn.LazyLinear(3)
+
+    def step(self, kind, step, x):
+        n, c, h, w = x.shape
+        if kind == "relu_":
+            return F.leaky_relu_(x, 0.3)
+        if kind == "add_":
+            x += 0.5
+            return x
+        if kind == "fold":
+            both = step(torch.stack([x, x.flip(3) * 0.7], 1).flatten(0, 1))
+            return both.unflatten(0, (n, 2)).mean(1)
+        if kind == "permute":
+            return step(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        if kind == "view":
+            return x.contiguous().view(n, -1).view(n, c, h, w)
+        if kind == "squeeze":
+            return x * torch.sigmoid(step(x.mean((2, 3), keepdim=True)))
+        if kind == "shuffle":
+            return x.reshape(n, 2, c // 2, h, w).transpose(1, 2).reshape(x.shape)
+        if kind == "aside":
+            step(x)
+            return x
+        out = step(x)
+        if isinstance(out, tuple):
+            return out[0] * 0.5 + out[1]
+        return out["a"] + 2 * out["b"] if isinstance(out, dict) else out
+
+    def forward(self, x):
+        x = self.stem(x)
+        for kind, step in zip(self.kinds, self.steps, strict=True):
+            x = self.step(kind, step, x)
+        x = self.act(x)
+        pooled = {"mean": lambda: x.mean((2, 3)), "max": lambda: x.amax((2, 3)), "flat": lambda: x.flatten(1)}
+        return self.head(pooled[self.end]())
+
+
+def made(seed):
+    torch.manual_seed(seed)
+    model = Made(seed).double()
+    model(torch.zeros(2, 3, 8, 8).double())
+    for p in model.parameters():
+        nn.init.normal_(p, 0, 0.4)
+    return model.eval()
+
+
+def alone(method, model, names, x, wanted):
+    """The map of one image [1,3,H,W] by plain autograd: a textbook hook on every call of the layers."""
+    model, kept = copy.deepcopy(model), []
+
+    def hook(module, inputs, output):
+        tensor = output if isinstance(output, torch.Tensor) else next(iter(getattr(output, "values", lambda: output)()))
+        kept.append(tensor.clone())
+        on = kept[-1].clone()
+        if isinstance(output, tuple):
+            return (on, *output[1:])
+        return {**output, "a": on} if isinstance(output, dict) else on
+
+    modules = dict(model.named_modules())
+    for module in {id(modules[name]): modules[name] for name in names}.values():
+        module.register_forward_hook(hook)
+    score, total = model(x)[0, wanted], 0
+    gradients = torch.autograd.grad(score, kept, allow_unused=True)  # nothing before the first layer
+    pairs = [(laid(a.detach()), laid(g)) for a, g in zip(kept, gradients, strict=True) if g is not None]
+    for a, g in pairs:
+        one = FORMULAS[method](a, g)
+        if method != "fully" and len(pairs) > 1:
+            one = one / one.max() if one.max() > 0 else one
+        total = total + F.interpolate(one[None, None], x.shape[2:], mode="bilinear")[0, 0]
+    return total / total.max() if total.max() > 0 else total
+
+
+def laid(t):
+    """One image's [C,h,w] of what these networks' layers put out: maps, channels last, tokens with a class token."""
+    if t.ndim == 4:
+        return t[0] if t.shape[2] == t.shape[3] else t[0].permute(2, 0, 1)
+    side = int((t.shape[1]) ** 0.5)
+    return t[0, t.shape[1] - side * side :].T.reshape(-1, side, side)
+
+
+def right_or_refused(method, seed, device, pick=None):
+    """Whether a network is explained; what it gives is right."""
+    model = made(seed)
+    x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(seed)).double()
+    there, layers = copy.deepcopy(model).to(device), None if pick is None else pick(model)
+    explainer, given = camplug.create(method, there, layers=layers), x.clone().to(device)
+    try:
+        got = explainer.maps(given, 1)
+    except CamplugError:
+        return False
+    assert torch.equal(given.cpu(), x), f"network {seed} overwrote its input"
+    with explainer.tape() as tape:
+        there(given)
+        names = list(dict.fromkeys(layer.name for layer, _ in tape.captures))
+    for i in range(3):
+        want = alone(method, model, names, x[i : i + 1], 1)
+        assert relative_error(got[i], want) <= 1e-7, f"network {seed}, {model.kinds}, layers {names}, image {i}"
+    return True
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_default_layers_are_right_or_refused(method, device):
+    right = sum(right_or_refused(method, seed, device) for seed in SEEDS)
+    assert right >= 0.8 * len(SEEDS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_any_layer_is_right_or_refused(method, device):
+    def pick(model):
+        names = [name for name, m in model.named_modules() if name and not isinstance(m, nn.ModuleList)]
+        return random.Random(len(names)).choice(names)
+
+    right = sum(right_or_refused(method, seed, device, pick) for seed in SEEDS)
+    assert 0.4 * len(SEEDS) <= right < len(SEEDS)  # some are heads, folded batches, layers beside the road
