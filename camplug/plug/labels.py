@@ -40,7 +40,7 @@ def spelled_out(classes: Any, n: int, count: Callable[[], int] | None = None) ->
     if not isinstance(classes, (list, tuple, range)) and not hasattr(classes, "__len__"):
         return [[classes] for _ in range(n)], False
     entries = [e.tolist() if isinstance(e, Tensor) or hasattr(e, "dtype") else e for e in classes]
-    if n == 1 and len(entries) != 1 and is_label_vector(entries):
+    if n == 1 and len(entries) > 1 and is_label_vector(entries):
         entries = [entries]
     if len(entries) != n:
         raise TargetError(
@@ -57,14 +57,14 @@ def spelled_out(classes: Any, n: int, count: Callable[[], int] | None = None) ->
 
 
 def is_label_vector(row: Any) -> bool:
-    """Whether a list of numbers can only be the labels of one image: True and False, floats, or a class repeated.
+    """Whether a list of numbers can only be the labels of one image: True and False, floats, or more than two.
+
+    As a list of classes, three of 0 and 1 would name one of them twice.
 
     >>> is_label_vector([0, 1, 0]), is_label_vector([0, 1]), is_label_vector([True, False]), is_label_vector([0, 2, 0])
     (True, False, True, False)
     """
-    if len(row) == 0 or not all(_is_label(v) for v in row):
-        return False
-    return not all(type(v) is int for v in row) or len(set(row)) < len(row)
+    return len(row) > 0 and all(_is_label(v) for v in row) and (len(row) > 2 or not all(type(v) is int for v in row))
 
 
 def _is_label(value: Any) -> bool:
@@ -80,9 +80,10 @@ def _may_be_labels(rows: list[Any]) -> bool:
 def _read_labels(rows: list[Any], numeric: bool, count: Callable[[], int] | None) -> list[list[int]]:
     """Classes from rows of 0 and 1, which are either labels or lists of the classes 0 and 1."""
     width = len(rows[0])
-    sure = any(is_label_vector(row) for row in rows)  # as lists they would name a class twice, or hold no whole number
+    sure = any(is_label_vector(row) for row in rows)
     listed = [list(row) for row in rows]
-    if not sure and not (width <= 2 and numeric):
+    twice = any(len(set(row)) < width for row in rows)  # hardly a list of classes, where there are two of them
+    if not sure and not numeric and not twice:
         return listed  # a list of lists names classes
     classes = width if count is None else count()
     if classes != width:
@@ -92,7 +93,7 @@ def _read_labels(rows: list[Any], numeric: bool, count: Callable[[], int] | None
             f"classes is a matrix of 0 and 1 [{len(rows)},{width}], and the model has {classes} classes; labels need "
             f"one column per class, [{len(rows)},{classes}]."
         )
-    if not sure:
+    if not sure and not twice:
         raise TargetError(
             f"classes is a matrix [{len(rows)},{width}] of 0 and 1, which can be labels of the model's {width} classes "
             "or their indices; give labels as bool, or indices as lists ([[0], ...])."

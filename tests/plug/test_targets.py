@@ -249,6 +249,7 @@ def test_labels_of_two_classes_and_lists_of_them():
     assert resolve(torch.tensor([[True, False], [True, True]]), two, 2).classes == ((0,), (0, 1))
     assert resolve([[0, 1], [1, 0]], two, 2).classes == ((0, 1), (1, 0))  # lists name classes
     assert resolve([[0, 1], [1, 1]], two, 2).classes == ((1,), (0, 1))  # no list names a class twice
+    assert resolve([[0, 1], [1, 1]], Y5, 2).classes == ((0, 1), (1, 1))  # or so it does
     assert resolve(torch.tensor([[0, 1], [1, 0]]), Y5, 2).classes == ((0, 1), (1, 0))  # labels would be five wide
     for columns in (1, 2):
         matrix = torch.tensor([[0, 1], [1, 0]])[:, :columns]
