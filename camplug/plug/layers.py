@@ -24,7 +24,11 @@ NEEDS_OUTLINE = ("last", "stages")
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Every submodule by its name, without the name parts that `torch.compile` inserts; the model itself is ""."""
-    return {name.replace("_orig_mod.", "").removesuffix("._orig_mod"): m for name, m in model.named_modules()}
+    return {_plain(name): m for name, m in model.named_modules()}
+
+
+def _plain(name: str) -> str:
+    return name.replace("_orig_mod.", "").removesuffix("._orig_mod")
 
 
 def needs_outline(selector: Selector, layers: dict[str, nn.Module]) -> bool:
@@ -123,7 +127,9 @@ def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, outli
         return found
     if text in layers:
         return [text]
-    found = [name for name in layers if name and _glob(name.split("."), text.split("."))]
+    named = {id(module): name for name, module in layers.items()}  # what hangs in several places has its first name
+    every = ((_plain(name), named.get(id(m))) for name, m in model.named_modules(remove_duplicate=False))
+    found = list(dict.fromkeys(own for name, own in every if own and _glob(name.split("."), text.split("."))))
     if not found:
         near = difflib.get_close_matches(text, layers, n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
@@ -138,8 +144,14 @@ def _convs(model: nn.Module, layers: dict[str, nn.Module], outline: Outline | No
     if outline is None:
         tokens = token_layers(model, layers)
         return tokens if len(tokens) > len(convs) else convs
-    blocks, seen = outline.blocks(), outline.convs(convs)
-    return [*blocks, *seen] or convs
+    found = [*outline.blocks(), *outline.convs(convs)]
+    if found and outline.stops_early(found):
+        raise LayerError(
+            f"most of the attention of this {type(model).__name__} comes after the last of its layers with a map of the "
+            f"images ({found[-1]}), so they say little about the score; name layers with layers=, and give reshape= to "
+            "lay them out."
+        )
+    return found or convs
 
 
 def _is_conv(module: nn.Module) -> bool:

@@ -166,3 +166,14 @@ def test_wrapped_models_keep_their_layer_names():
     assert Tape(wrapped, "conv2").names == ["conv2"]
     outer = awkward.Wrapped(torch.compile(model, backend="eager"), lambda y: y)
     assert Tape(outer, "inner.conv2").names == ["inner.conv2"]
+
+
+def test_the_second_name_of_a_shared_module():
+    model = nn.Module()
+    model.first = nn.Sequential(nn.Conv2d(3, 4, 1))
+    model.second = nn.Sequential(model.first[0], nn.Conv2d(4, 4, 1))
+    assert names(model, "second.0") == ["first.0"]
+    assert names(model, "second.*") == ["first.0", "second.1"]
+    assert names(model, ["second.0", "second.1"]) == ["first.0", "second.1"]
+    with pytest.raises(LayerError, match=r"no layer named 'third\.0'"):
+        names(model, "third.0")
