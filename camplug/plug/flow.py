@@ -16,7 +16,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_ATTENTION = ("_scaled_dot_product", "_transformer_encoder_layer_fwd", "_native_multi_head_attention")
+_SOFTMAX = ("aten::_softmax", "aten::_safe_softmax", "aten::softmax")
+_ATTENTION = ("scaled_dot_product", "_transformer_encoder_layer_fwd", "_native_multi_head_attention")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "aten::cat" and out[0].ndim == 3:
             dim = (args[1] if len(args) > 1 else 0) % 3
             self.joins.append(Join(tuple((t.shape[dim], self.is_of_image(self.node(t))) for t in args[0])))
-        softmax = name == "aten::_softmax" and out[0].ndim >= 3 and out[0].shape[-1] > 1
+        softmax = name in _SOFTMAX and out[0].ndim >= 3 and out[0].shape[-1] > 1
         if softmax or any(part in name for part in _ATTENTION):
             self.attention.append(self.clock)
 

@@ -52,6 +52,8 @@ class _Lent:
 _trainable = _Lent("requires_grad")
 _training = _Lent("training")
 _eager_readers = 0
+_fused_readers = 0
+_fused_before = True
 _eager_stance: AbstractContextManager[Any] | None = None
 
 
@@ -159,3 +161,30 @@ class force_eager:
             if _eager_readers == 0 and _eager_stance is not None:
                 _eager_stance.__exit__(None, None, None)
                 _eager_stance = None
+
+
+class layer_by_layer:
+    """Context: torch's own transformer layers call their parts, instead of one fused kernel that passes no boundaries.
+
+    This switch, too, belongs to the process and is counted over threads; both ways give the same up to rounding.
+    """
+
+    def __enter__(self) -> None:
+        global _fused_readers, _fused_before
+        with _lock:
+            _fused_readers += 1
+            if _fused_readers == 1:
+                _fused_before = torch.backends.mha.get_fastpath_enabled()
+                torch.backends.mha.set_fastpath_enabled(False)
+
+    def __exit__(self, *exc: object) -> None:
+        global _fused_readers
+        with _lock:
+            _fused_readers -= 1
+            if _fused_readers == 0:
+                torch.backends.mha.set_fastpath_enabled(_fused_before)
+
+
+def has_fused_layers(modules: Iterable[nn.Module]) -> bool:
+    """Whether any of the modules may run as one fused kernel when nothing requires a gradient."""
+    return any(isinstance(m, (nn.TransformerEncoderLayer, nn.MultiheadAttention)) for m in modules)

@@ -147,9 +147,9 @@ def _convs(model: nn.Module, layers: dict[str, nn.Module], outline: Outline | No
     found = [*outline.blocks(), *outline.convs(convs)]
     if found and outline.stops_early(found):
         raise LayerError(
-            f"most of the attention of this {type(model).__name__} comes after the last of its layers with a map of the "
-            f"images ({found[-1]}), so they say little about the score; name layers with layers=, and give reshape= to "
-            "lay them out."
+            f"most of the attention of this {type(model).__name__} comes after the last of its layers with a map of "
+            f"the images ({found[-1]}), so they say little about the score; name layers with layers=, and give "
+            "reshape= to lay them out."
         )
     return found or convs
 

@@ -93,21 +93,38 @@ class Outline:
 
     # ---- tokens
 
+    def _main_road(self) -> list[Call]:
+        found: dict[int | None, Call] = {}
+        for call in self.calls:
+            mixes = call.trunk and call.weights == "mix" and call.depth > 1 and call.features
+            if mixes and self.layout(call) and not self._within_pooling(call):
+                found.setdefault(call.node, call)
+        return list(found.values())
+
     def tokens(self) -> list[Call]:
         """Calls that carry the whole image as tokens, or as a map with its channels last, towards the score.
 
         Only layers that mix, because a norm in between says nothing new; of those that return one tensor the innermost;
         not what cuts the patches. Empty where the last such layer puts out a map [N,C,h,w]: a convolution network.
         """
-        found: dict[int | None, Call] = {}
-        for call in self.calls:
-            mixes = call.trunk and call.weights == "mix" and call.depth > 1 and call.features
-            if mixes and self.layout(call) and not self._within_pooling(call):
-                found.setdefault(call.node, call)
-        calls = list(found.values())
+        calls = self._main_road()
         if not calls or not self._on_tokens(calls[-1]) or self._long_before_the_head(calls[-1]):
             return []
         return calls
+
+    def norms(self) -> list[Call]:
+        """Norms that read what carries the whole image: what an attention reads first."""
+        return [c for c in self.calls if c.reads_trunk and c.feeds and c.weights == "scale" and self._on_tokens(c)]
+
+    def carriers(self) -> list[Call]:
+        """The layers with tokens and the norms that read them, in the order of the calls.
+
+        The norms alone where residual sums are written beside the layers; none in a convolution network.
+        """
+        tokens, road = self.tokens(), self._main_road()
+        alone = self.attention and (not road or self._long_before_the_head(road[-1]))
+        wanted = {*tokens, *self.norms()} if tokens or alone else set()
+        return [c for c in self.calls if c in wanted]
 
     def _within_pooling(self, call: Call) -> bool:
         """Whether a call prepares what the attention around it reads to sum up the tokens (keys and values)."""
@@ -122,30 +139,24 @@ class Outline:
         laid = self.layout(call)
         return laid is not None and laid.order != "NCHW"
 
-    def norms(self) -> list[Call]:
-        """Norms that read what `tokens` carry: what an attention reads first."""
-        return [c for c in self.calls if c.reads_trunk and c.feeds and c.weights == "scale" and self._on_tokens(c)]
-
     def readable(self) -> list[Call]:
-        """Of the layers with tokens and their norms, those that have a gradient at the patches."""
-        return [c for c in self.calls if c in {*self.tokens(), *self.norms()} and c.name not in self.dead]
+        """Of the carriers those that have a gradient at the patches."""
+        return [c for c in self.carriers() if c.name not in self.dead]
 
     def last_tokens(self) -> list[str]:
         """The last layer with tokens; where the score reads a class token, the norm before the last attention."""
         tokens = self.tokens()
-        if not tokens or tokens[-1].name not in self.dead:
-            return [c.name for c in tokens[-1:]]
+        if tokens and tokens[-1].name not in self.dead:
+            return [tokens[-1].name]
         return [c.name for c in self.readable()[-1:]]
 
     def blocks(self) -> list[str]:
         """The layer of every transformer block that carries its tokens."""
         tokens = [c for c in self.tokens() if self._on_tokens(c)]
-        if not tokens:
-            return []
         count = {c: sum(c.span[0] < at <= c.span[1] for at in self.attention) for c in tokens}
         found = [c for c in tokens if count[c]] if self.attention else tokens
         around_all = all(count[c] > 1 for c in found) and len(found) <= 1 < len(self.attention)
-        if tokens[-1].name in self.dead or around_all:
+        if not tokens or tokens[-1].name in self.dead or around_all:
             readable = [c for c in self.readable() if self._on_tokens(c)]
             before = [[c for c in readable if c.span[1] < at][-1:] for at in self.attention]
             found = [c for one in before for c in one]
@@ -172,6 +183,10 @@ class Outline:
                 laid = self.layout(call) if blocks else None
                 by_size[(laid.h, laid.w) if laid else call.shape[2:]] = call.name
         return list(by_size.values())
+
+    def stops_early(self, names: Sequence[str]) -> bool:
+        """Whether all calls of these layers end long before the head."""
+        return all(self._long_before_the_head(c) for c in self.calls if c.name in names)
 
     def convs(self, convs: Sequence[str]) -> list[str]:
         """Of these convolutions, those that put out a map of the images (not of one position) that feeds the score."""

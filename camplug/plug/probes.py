@@ -48,11 +48,11 @@ def dead(
     model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any], outline: Outline
 ) -> frozenset[str]:
     """The layers with tokens whose patches have no gradient at all: the score reads their class token alone."""
-    tokens = outline.tokens()
+    tokens = outline.carriers()
     laid = outline.layout(tokens[-1]) if tokens else None
     if laid is None or laid.others == 0:  # where there are patches alone, they are what the score reads
         return frozenset()
-    calls = {c.name: c for c in (*tokens, *outline.norms())}
+    calls = {c.name: c for c in tokens}
     reader = _Reader({id(layers[name]): name for name in calls})
     args, kwargs = copied((args, kwargs))
     output = observe(model, layers, args, reader, kwargs=kwargs, grad=True)
@@ -103,7 +103,7 @@ def scattered(
     A layer counts as such if the token that changes most is elsewhere for most places of the change. Where all tokens
     change alike (late layers of some networks), nothing is shown, and they count as row by row.
     """
-    calls = {c.name: c for c in (*outline.tokens(), *outline.norms()) if len(c.shape) == 3}
+    calls = {c.name: c for c in outline.carriers() if len(c.shape) == 3}
     if not calls or outline.size is None:
         return frozenset()
     names = {id(layers[name]): name for name in calls}

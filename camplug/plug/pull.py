@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
-class _Abandoned(Exception):
+class _Abandoned(BaseException):
     """The generator was left early."""
 
 

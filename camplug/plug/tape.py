@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 from camplug.errors import LayerError, ModelError
 from camplug.plug import listen
 from camplug.plug.flow import image_of
-from camplug.plug.guard import Guard, force_eager, is_compiled, is_fsdp1, unwrap
+from camplug.plug.guard import Guard, force_eager, has_fused_layers, is_compiled, is_fsdp1, layer_by_layer, unwrap
 from camplug.plug.layers import Selector, named_layers, needs_outline, select
 from camplug.plug.outline import Outline
 from camplug.plug.pull import pull
@@ -128,6 +128,8 @@ class Tape:
         with ExitStack() as stack:
             if is_compiled(self.root):
                 stack.enter_context(force_eager())
+            if has_fused_layers(self._layers.values()):
+                stack.enter_context(layer_by_layer())
             if not self._grad:
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.set_grad_enabled(not self._forward_only))
@@ -191,11 +193,16 @@ class Tape:
                 "model calls as modules (the inside of a traced or scripted module has none)."
             )
         count = 0
+        failed: list[Exception] = []
 
         def counted(layer: Layer, activation: Tensor, gradient: Tensor) -> None:
             nonlocal count
             count += 1
-            visit(layer, activation, gradient)
+            try:
+                visit(layer, activation, gradient)
+            except Exception as error:  # raised below: some devices' backward passes abort the process over it
+                self._visit = None
+                failed.append(error)
 
         if score.requires_grad:
             self._visit, self._release = counted, not retain_graph
@@ -217,6 +224,8 @@ class Tape:
                 self._visit = None
                 if not self._grad:
                     self._guard.give_back()  # taken again where activation checkpointing recomputed
+        if failed:
+            raise failed[0]
         if count == 0:
             raise LayerError(
                 f"no wanted layer ({self._some_names()}) feeds the score with a gradient: it is beside the road, or "

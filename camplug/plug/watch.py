@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from camplug.plug.flow import Flow, floats, image_of
 from camplug.plug.grid import patch_size
-from camplug.plug.guard import Guard, force_eager, is_compiled
+from camplug.plug.guard import Guard, force_eager, has_fused_layers, is_compiled, layer_by_layer
 from camplug.plug.listen import Listener, listening
 from camplug.plug.outline import Call, Outline, spans_of
 from camplug.plug.outputs import find_logits
@@ -182,6 +182,7 @@ def observe(
             torch.set_grad_enabled(grad),
             listening(listener, alone=True),
             force_eager() if is_compiled(model) else nullcontext(),
+            layer_by_layer() if has_fused_layers(layers.values()) else nullcontext(),
             nullcontext() if as_they_are else as_built(layers.values()),
         ):
             return model(*args, **(kwargs or {}))

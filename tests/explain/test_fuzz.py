@@ -57,7 +57,8 @@ class Made(nn.Module):
         super().__init__()
         rng = random.Random(seed)
         self.width = width = rng.choice([4, 6])
-        self.stem = nn.Conv2d(3, width, 3, padding=1, stride=rng.choice([1, 2]))
+        stride = rng.choice([1, 2])
+        self.stem = nn.Conv2d(3, width, 3, padding=1, stride=stride)
         shared = nn.Conv2d(width, width, 3, padding=1)
         self.steps, self.kinds = nn.ModuleList(), []
         for _ in range(rng.randint(1, 5)):
@@ -73,7 +74,7 @@ class Made(nn.Module):
             self.kinds.append(kind)
         self.act = nn.ReLU() if rng.random() < 0.7 else nn.Identity()
         self.end = rng.choice(["mean", "mean", "max", "flat"])
-        self.head = nn.LazyLinear(3)
+        self.head = nn.Linear(width * (8 // stride) ** 2 if self.end == "flat" else width, 3)
 
     def step(self, kind, step, x):
         n, c, h, w = x.shape
@@ -113,7 +114,6 @@ class Made(nn.Module):
 def made(seed):
     torch.manual_seed(seed)
     model = Made(seed).double()
-    model(torch.zeros(2, 3, 8, 8).double())
     for p in model.parameters():
         nn.init.normal_(p, 0, 0.4)
     return model.eval()

@@ -494,3 +494,66 @@ def test_tokens_that_do_not_stand_row_by_row_are_passed_by(device):
     got = camplug.FullyCAM(model).maps(x, 1)
     for one, want in zip(got, by_hand("fully", model, ["last"], x, 1, grid), strict=True):
         assert relative_error(one, want) <= 1e-9
+
+
+class Outside(nn.Module):
+    """A transformer whose residual sums are written beside its layers (vit-pytorch), or torch's own layers."""
+
+    def __init__(self, kind, pool):
+        super().__init__()
+        self.cut, self.pool = nn.Conv2d(3, 12, 8, 8), pool
+        self.first, self.place = nn.Parameter(torch.randn(1, 1, 12)), nn.Parameter(torch.randn(1, 17, 12))
+        if kind == "torch":
+            self.layers = nn.ModuleList(
+                nn.TransformerEncoderLayer(12, 2, 24, 0.0, batch_first=True, norm_first=True) for _ in range(3)
+            )
+        else:
+            parts = lambda: nn.ModuleList([nn.Sequential(nn.LayerNorm(12), Attend(12)), nn.Linear(12, 12)])  # noqa: E731
+            self.layers = nn.ModuleList(parts() for _ in range(3))
+        self.kind, self.head = kind, nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.cut(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1) + self.place
+        for layer in self.layers:
+            if self.kind == "torch":
+                x = layer(x)
+            else:
+                x = layer[0](x) + x
+                x = layer[1](x) + x
+        return self.head(x[:, 0] if self.pool == "first" else x.mean(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "pool", "layer"),
+    [("torch", "first", "layers.2.norm1"), ("torch", "mean", "layers.2"), ("outside", "first", "layers.2.0.0")],
+)
+@pytest.mark.parametrize("method", ["gradcam", "fully"])
+def test_transformers_written_in_other_ways(kind, pool, layer, method, device):
+    model, x = on(Outside(kind, pool), device), images(device)
+    layers = [layer.replace("2", str(i)) for i in range(3)] if method == "fully" else [layer]
+    got = camplug.create(method, model).maps(x, 1)
+    for one, want in zip(got, by_hand(method, model, layers, x, 1, patches(1)), strict=True):
+        assert want.max() == 1
+        assert relative_error(one, want) <= 1e-9
+
+
+class Crossing(nn.Module):
+    """Two branches of tokens that no one map carries to the score."""
+
+    def __init__(self):
+        super().__init__()
+        self.cut = nn.ModuleList([nn.Conv2d(3, 12, 8, 8), nn.Conv2d(3, 12, 8, 8)])
+        self.layers, self.head = nn.ModuleList([Block(12) for _ in range(6)]), nn.Linear(12, 5)
+
+    def forward(self, x):
+        a, b = (cut(x).flatten(2).transpose(1, 2) for cut in self.cut)
+        for i, layer in enumerate(self.layers):
+            a, b = (layer(a), b) if i % 2 else (a, layer(b))
+        return self.head(a.mean(1)) + self.head(b.mean(1))
+
+
+@pytest.mark.parametrize("method", ["gradcam", "fully"])
+def test_layers_long_before_the_head_are_no_default(method, device):
+    with pytest.raises(LayerError, match=r"carries the image to the score|most of the attention"):
+        camplug.create(method, on(Crossing(), device)).maps(images(device), 1)
