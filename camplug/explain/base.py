@@ -174,7 +174,7 @@ class LayerExplainer(Explainer):
         out_size = checked_size(x, size)
         with self.tape() as tape:
             output = unwrap(self.model)(x)
-            targets = resolve(classes, output, x.shape[0], self.evidence)
+            targets = resolve(classes, output, x.shape[0], self.evidence, either_side=not self.knows_classes)
             targets.check(output)
             rounds = self.fusions(tape, output, targets, x)
             logits = class_logits(output, x.shape[0])

@@ -85,8 +85,8 @@ class CAM(LayerExplainer):
             head = self._find_head(watch(model, layers, (x,)), layers)
             with Tape(model, [head.name, *head.features], forward_only=True) as tape:
                 output = model(x)
-                link: Link | None = "logits" if head.features else None  # that the head gives the logits is checked
-                targets = resolve(classes, output, x.shape[0], self.evidence, link)
+                link: Link | None = "logits" if head.features or self._averages(tape, head, output, x) else None
+                targets = resolve(classes, output, x.shape[0], self.evidence, link=link)
                 targets.check(output)
                 with torch.autocast(x.device.type, enabled=False):
                     fusions = self._fuse_rounds(tape, head, output, targets, x)
@@ -137,6 +137,13 @@ class CAM(LayerExplainer):
                 fusion.add(one.clamp_min_(0), 1)
             fusions.append(fusion)
         return fusions
+
+    def _averages(self, tape: Tape, head: _Head, output: Any, x: Tensor) -> bool:
+        """Whether the one output is the mean of the head's map, so that it is a logit; not asked of many outputs."""
+        logits, maps = logits_of(output, x.shape[0]), wide(tape[head.name])
+        if logits.shape[1] != 1 or maps.ndim != 4:
+            return False
+        return torch.allclose(maps.mean((2, 3)), wide(logits), rtol=1e-3, atol=1e-3 * float(maps.abs().max()))
 
     def _pooled_map(self, tape: Tape, head: _Head, output: Any, x: Tensor) -> tuple[str, Tensor, bool]:
         """The layer whose map the head pools, that map, and whether only its positive part is pooled."""

@@ -126,7 +126,15 @@ def _tell_of_saturated(probabilities: Tensor, images: Sequence[int]) -> None:
         )
 
 
-def resolve(classes: Any, output: Any, n: int, evidence: Evidence = "positive", link: Link | None = None) -> Targets:
+def resolve(
+    classes: Any,
+    output: Any,
+    n: int,
+    evidence: Evidence = "positive",
+    *,
+    link: Link | None = None,
+    either_side: bool = False,
+) -> Targets:
     """Read what the caller asked for against the model's output for n images.
 
     Args:
@@ -135,6 +143,7 @@ def resolve(classes: Any, output: Any, n: int, evidence: Evidence = "positive", 
         n: the number of images.
         evidence: "negative" for what speaks against.
         link: what the outputs are, where the graph does not tell.
+        either_side: it makes no difference for or against which class the evidence is.
 
     Raises:
         TargetError: a class outside the model's range, not one entry per image, or something that is no class.
@@ -144,7 +153,8 @@ def resolve(classes: Any, output: Any, n: int, evidence: Evidence = "positive", 
     scores = logits_of(output, n)
     link = link_of(scores) or link
     if classes is None:
-        return Targets(tuple((c,) for c in _predicted(scores.detach(), link)), None, False, evidence, link)
+        chosen = _predicted(scores.detach(), link or ("logits" if either_side else None))
+        return Targets(tuple((c,) for c in chosen), None, False, evidence, link)
     count = scores.shape[1]
     rows, per_image = spelled_out(classes, n, lambda: count)
     return Targets(tuple(tuple(_index(c, count) for c in row) for row in rows), None, per_image, evidence, link)

@@ -165,3 +165,22 @@ def test_squeezed_outputs_are_those_of_the_whole(method, outputs, device):
         want = camplug.create(method, model).run(images, outputs - 1)
         torch.testing.assert_close(got.logits, want.logits)
         torch.testing.assert_close(torch.cat(got.maps), torch.cat(want.maps))
+
+
+def test_one_output_without_a_graph(device):
+    """Where no gradient is needed nothing shows whether 0.3 is a logit: a checked head does, or it does not matter."""
+    model, x = feature_module(device, outputs=1)
+    z = model(x)[:, 0].detach()
+    model.head.bias.data += 0.3 - z[0]
+    assert camplug.EigenCAM(model).maps(x).shape == (2, 16, 16)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    head = nn.Conv2d(4, 1, 1)
+    for end, yes in ((nn.Identity(), True), (nn.Sigmoid(), False)):
+        dense = nn.Sequential(body, head, nn.AdaptiveAvgPool2d(1), nn.Flatten(), end).eval().to(device)
+        value = dense(x).mean().detach()
+        head.bias.data += 0.3 - value if yes else -2 - value
+        if yes:
+            assert repr(camplug.CAM(dense).run(x[:1], None).targets.classes[0]) in ("(0,)", "(Against(0),)")
+        else:
+            with pytest.raises(camplug.TargetError, match=r"whether a value below 0\.5 means no"):
+                camplug.CAM(dense).run(x[:1], None)
