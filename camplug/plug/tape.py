@@ -289,12 +289,15 @@ class Tape:
                 self._leave_out_single_positions()
         return result
 
-    def _look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Find the layers that a run has to show, before the model's first pass; it alone is told keyword inputs."""
+    def _look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        """Find the layers that a run has to show, before the model's first pass; it alone is told keyword inputs.
+
+        Another thread's pass may meet the hook before torch knows that it takes keywords, or when it no longer does.
+        """
         if self._unseen and not observing() and not _in_backward() and threading.get_ident() == self._thread:
             self._unseen = False
             try:
-                self._choose(watch(self.root, self._layers, args, kwargs))
+                self._choose(watch(self.root, self._layers, args, kwargs or {}))
             except BaseException:
                 self._unseen = True
                 raise
