@@ -16,9 +16,10 @@ from camplug.errors import InputError, TargetError
 from camplug.explain.batch import whole_logits
 from camplug.explain.explanation import Explanation
 from camplug.explain.fuse import normalize_map
+from camplug.explain.geometry import Box
 from camplug.explain.names import called, class_of, names_of
 from camplug.explain.photo import read_photo
-from camplug.explain.preprocess import Box, channels_of, preprocess_of
+from camplug.explain.preprocess import channels_of, preprocess_of
 from camplug.plug import Link, are_probabilities, first_weight, unwrap
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from camplug import CAM, Against, EigenCAM, FullyCAM, GradCAM
 from camplug.errors import InputError, TargetError
 from camplug.explain import preprocess as preprocess_module
 from camplug.explain.explanation import Explanation
+from camplug.explain.geometry import Box
 from camplug.explain.pictures import laid_back, maps_on_photo
-from camplug.explain.preprocess import Box, Preprocess
+from camplug.explain.preprocess import Preprocess
 
 
 class Bright(nn.Module):

@@ -18,14 +18,13 @@ from torchvision.transforms import v2
 
 from camplug.errors import InputError
 from camplug.explain import preprocess as module
+from camplug.explain.geometry import Box, find_box
 from camplug.explain.preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Box,
     Custom,
     Preprocess,
     channels_of,
-    find_box,
     preprocess_of,
 )
 
