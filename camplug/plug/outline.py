@@ -140,8 +140,9 @@ class Outline:
         return laid is not None and laid.order != "NCHW"
 
     def readable(self) -> list[Call]:
-        """Of the carriers those that have a gradient at the patches."""
-        return [c for c in self.carriers() if c.name not in self.dead]
+        """Of the carriers those that have a gradient at the patches; none if they end long before the head."""
+        found = [c for c in self.carriers() if c.name not in self.dead]
+        return found if found and not self._long_before_the_head(found[-1]) else []
 
     def last_tokens(self) -> list[str]:
         """The last layer with tokens; where the score reads a class token, the norm before the last attention."""
@@ -176,11 +177,13 @@ class Outline:
     def stages(self) -> list[str]:
         """The last feature map (or layer with tokens) of every resolution."""
         blocks = self.blocks()
-        wanted = set(blocks or [c.name for c in self.maps()])
+        if not blocks and not self.last():
+            return []
+        wanted = {*blocks, *(c.name for c in self.maps() if not blocks or not self._on_tokens(c))}
         by_size: dict[tuple[int, ...], str] = {}
         for call in self.calls:
             if call.name in wanted and call.features:
-                laid = self.layout(call) if blocks else None
+                laid = self.layout(call)
                 by_size[(laid.h, laid.w) if laid else call.shape[2:]] = call.name
         return list(by_size.values())
 
