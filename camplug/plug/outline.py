@@ -179,12 +179,13 @@ class Outline:
         blocks = self.blocks()
         if not blocks and not self.last():
             return []
-        wanted = {*blocks, *(c.name for c in self.maps() if not blocks or not self._on_tokens(c))}
+        maps = [c.name for c in self.maps() if not blocks or not self._on_tokens(c)]
         by_size: dict[tuple[int, ...], str] = {}
-        for call in self.calls:
-            if call.name in wanted and call.features:
-                laid = self.layout(call)
-                by_size[(laid.h, laid.w) if laid else call.shape[2:]] = call.name
+        for names in (maps, blocks):  # of a size that has both, the block
+            for call in self.calls:
+                if call.name in names and call.features:
+                    laid = self.layout(call)
+                    by_size[(laid.h, laid.w) if laid else call.shape[2:]] = call.name
         return list(by_size.values())
 
     def stops_early(self, names: Sequence[str]) -> bool:
