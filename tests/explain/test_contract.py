@@ -1,6 +1,6 @@
 """The contract: every method through every awkward case, against the reference, and nothing left behind.
 
-The table is `CASES` in `tests/cases.py`.
+The table is `CASES` in `tests/support/cases.py`.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ dist.destroy_process_group()
 def test_two_processes_get_what_one_gets(tmp_path):
     """The same prototypes to the last bit, and the mean of their gradients is that of all regions and pixels."""
     tests = Path(__file__).parents[2]
-    paths = os.pathsep.join([str(tests), str(tests.parent)])
+    paths = os.pathsep.join([str(tests / "support"), str(tests.parent)])
     started = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", PROCESS, __file__, str(tmp_path)],

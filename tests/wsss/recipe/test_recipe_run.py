@@ -26,7 +26,7 @@ from camplug.wsss.recipe.work import Work
 from camplug.wsss.seeds import SeedFolder, otsu_thresholds, strongest_values
 
 IDS = Scenes(8).ids
-TESTS = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[2] / "support"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:no image shows"),

@@ -22,7 +22,7 @@ from camplug.wsss.classifier import Learning, Span
 from camplug.wsss.data import VOC_CLASSES, Scenes
 from camplug.wsss.train import Schedule
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "reference" not in p.parts)]
 VOC_ROOT = Path("VOCdevkit/VOC2012")
 TRAIN = ("2007_000032", "2007_000039", "2007_000063", "2007_000068")
