@@ -24,6 +24,13 @@ JOBS = {
 }
 
 
+def taped_layers(model: nn.Module, x: Tensor) -> list[str]:
+    """The names of the layers that Fully-CAM reads."""
+    with camplug.FullyCAM(model).tape() as tape:
+        model(x)
+        return tape.names
+
+
 @dataclass
 class Setting:
     """One batch on one model, and what is asked about it."""
@@ -41,7 +48,7 @@ class Setting:
     @cached_property
     def convs(self) -> dict[str, nn.Module]:
         """All convolutions; of a transformer the layers that Fully-CAM reads there."""
-        return {name: self.model.get_submodule(name) for name in camplug.FullyCAM(self.model).tape().names}
+        return {name: self.model.get_submodule(name) for name in taped_layers(self.model, self.x[:1])}
 
     @property
     def target(self) -> nn.Module:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import CONTENDERS, FLOORS, JOBS, Contender, Setting, agreement
+from contenders import CONTENDERS, FLOORS, JOBS, Contender, Setting, agreement, taped_layers
 from markdown_tables import renew, table
 from measure import Spread, clean, gflop, interleaved, machine, memory, physical_cores, plain, ratios
 
@@ -85,7 +85,7 @@ def measured(args: argparse.Namespace, command: str) -> dict[str, Any]:
     chosen = [c for c in CONTENDERS if c.origin == "floor" or any(fnmatch(c.key, m) for m in args.methods)]
     missing = sorted({c.origin for c in chosen if not c.installed})
     chosen = [c for c in chosen if c.installed]
-    if is_transformer(model):  # the peers need a function that lays the tokens on a grid
+    if is_transformer(model, images[:1]):  # the peers need a function that lays the tokens on a grid
         chosen = [c for c in chosen if c.origin in ("floor", "camplug")]
     many = logits[0].topk(args.classes).indices.tolist()
     gc.collect()
@@ -130,9 +130,9 @@ def write(file: Path | None, data: dict[str, Any]) -> None:
         file.write_text(json.dumps(data, indent=1) + "\n")
 
 
-def is_transformer(model: torch.nn.Module) -> bool:
+def is_transformer(model: torch.nn.Module, x: torch.Tensor) -> bool:
     """Whether "convs" are token layers here."""
-    return len(camplug.FullyCAM(model).tape().names) > sum(isinstance(m, torch.nn.Conv2d) for m in model.modules())
+    return len(taped_layers(model, x)) > sum(isinstance(m, torch.nn.Conv2d) for m in model.modules())
 
 
 def measured_batch(

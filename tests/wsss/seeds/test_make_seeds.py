@@ -165,9 +165,11 @@ def test_photographs_are_read_ahead_and_seeds_written_behind(tmp_path, model, de
         assert i > 1 or ran[i + 1].wait(60)
         save(name, seed)
 
+    explainer = camplug.GradCAM(model.to(device), "features.2")
+    explainer.explain(photo(0), 0)  # what is found out about a model once runs it, too
     data.photo, folder.save = reading, saving
-    model.to(device).register_forward_pre_hook(running)
-    report = make_seeds(camplug.GradCAM(model, "features.2"), data, folder, step=lambda r: told.append(r.made))
+    model.register_forward_pre_hook(running)
+    report = make_seeds(explainer, data, folder, step=lambda r: told.append(r.made))
     assert (report.made, told) == (4, [1, 2, 3, 4])
     assert report.bytes == sum(p.stat().st_size for p in tmp_path.glob("*.npz"))
     assert all("ThreadPool" not in t.name for t in threading.enumerate())
