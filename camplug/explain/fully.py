@@ -53,7 +53,8 @@ class FullyCAM(LayerExplainer):
 
     Args:
         model: any module; it is never changed.
-        layers: default "convs", every `nn.Conv2d` (in a transformer, every block's tokens).
+        layers: default "convs", every `nn.Conv2d` whose output has more than one position (in a transformer, every
+            block's tokens).
         channel_norm: divide each channel by its maximum (eq. 9); False sums the plain products.
         layer_norm: None (the paper), "max" (each layer's map divided by its maximum) or "mean" (by its channels).
         normalize: "max" (eq. 11), "minmax" or None.
