@@ -54,6 +54,7 @@ class Outline:
     spans: Spans = field(default_factory=dict)
     attention: tuple[int, ...] = ()
     dead: frozenset[str] = frozenset()
+    settled: bool = True
     scattered: frozenset[str] = frozenset()
 
     def layout(self, call: Call) -> Layout | None:

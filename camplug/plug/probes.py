@@ -46,8 +46,11 @@ class _Reader:
 
 def dead(
     model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any], outline: Outline
-) -> frozenset[str]:
-    """The layers with tokens whose patches have no gradient at all: the score reads their class token alone."""
+) -> frozenset[str] | None:
+    """Return the layers with tokens whose patches have no gradient at all: the score reads their class token alone.
+
+    None where no layer has any gradient, which shows nothing: torchvision's transformers begin with a head of zeros.
+    """
     tokens = outline.carriers()
     laid = outline.layout(tokens[-1]) if tokens else None
     if laid is None or laid.others == 0:  # where there are patches alone, they are what the score reads
@@ -64,12 +67,15 @@ def dead(
         mixed = [t.float() * torch.arange(1, t.numel() + 1, device=t.device).reshape(t.shape).cos() for t in ends]
         score = torch.stack([t.sum() for t in mixed]).sum()
     gradients = torch.autograd.grad(score, list(reader.found.values()), allow_unused=True)
-    found = set()
+    found, shown = set(), False
     for name, gradient in zip(reader.found, gradients, strict=True):
         laid = outline.layout(calls[name])
-        if gradient is not None and laid is not None and not bool(laid.lay(gradient).any()):
+        if gradient is None or not bool(gradient.any()):
+            continue
+        shown = True
+        if laid is not None and not bool(laid.lay(gradient).any()):
             found.add(name)
-    return frozenset(found)
+    return frozenset(found) if shown else None
 
 
 SPOTS = ((0.72, 0.18), (0.2, 0.4), (0.4, 0.8))

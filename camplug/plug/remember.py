@@ -20,8 +20,15 @@ class Remembered(Generic[T]):
         self._facts = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def get(self, model: nn.Module, layers: dict[str, nn.Module], key: Hashable, find: Callable[[], T]) -> T:
-        """The fact stored under `key`, found out now if it is not known."""
+    def get(
+        self,
+        model: nn.Module,
+        layers: dict[str, nn.Module],
+        key: Hashable,
+        find: Callable[[], T],
+        keep: Callable[[T], bool] = lambda fact: True,
+    ) -> T:
+        """Return the fact stored under `key`, found out now if it is not known, and stored where `keep` says so."""
         signature = tuple(map(id, layers.values()))
         with self._lock:
             known = self._facts.get(model)
@@ -30,6 +37,7 @@ class Remembered(Generic[T]):
             if key in known[1]:
                 return known[1][key]
         fact = find()  # outside the lock: it may run the model
-        with self._lock:
-            known[1][key] = fact
+        if keep(fact):
+            with self._lock:
+                known[1][key] = fact
         return fact

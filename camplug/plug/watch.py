@@ -112,7 +112,7 @@ def watch(
     """
     kwargs = kwargs or {}
     key = tuple(tuple(t.shape[1:]) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
-    return _outlines.get(model, layers, key, lambda: _watch(model, layers, args, kwargs))
+    return _outlines.get(model, layers, key, lambda: _watch(model, layers, args, kwargs), lambda found: found.settled)
 
 
 def _watch(model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outline:
@@ -136,7 +136,8 @@ def _watch(model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...]
     from camplug.plug.probes import dead, scattered  # they run the model, too
 
     outline = replace(outline, scattered=scattered(model, layers, args, kwargs, outline))
-    return replace(outline, dead=dead(model, layers, args, kwargs, outline))
+    found = dead(model, layers, args, kwargs, outline)
+    return replace(outline, dead=found or frozenset(), settled=found is not None)
 
 
 def copied(inputs: Any) -> Any:

@@ -100,3 +100,18 @@ def test_a_layer_that_is_no_grid_is_refused_by_name():
     model, x = vit(), torch.randn(1, 3, 32, 64).double()
     with pytest.raises(camplug.LayerError, match=r"'fc_norm'.*reshape=|'head'.*reshape="):
         camplug.GradCAM(model, "head").maps(x, 1)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "fully"])
+def test_a_head_of_zeros_settles_nothing(method, device):
+    """As torchvision's transformers begin: no map yet; weights that come later are explained as from the start."""
+    model, x = vit().to(device), torch.randn(2, 3, 32, 64).to(device, torch.float64)
+    trained = camplug.create(method, model).maps(x, 2)
+    head = model.head.weight.detach().clone()
+    late = vit().to(device)
+    with torch.no_grad():
+        late.head.weight.zero_()
+        assert not camplug.create(method, late).maps(x, 2).any()
+        late.head.weight.copy_(head)
+    assert trained.any()
+    torch.testing.assert_close(camplug.create(method, late).maps(x, 2), trained)
