@@ -34,7 +34,8 @@ def cam(features: Tensor, weights: Tensor) -> Tensor:
     return weighted_sum(wide(features), wide(weights)).clamp_min_(0)
 
 
-CANDIDATES = 6  # maps before the head that may be the pooled one: containers, and layers beside the road, come last too
+# maps before the head that may be the pooled one; containers, and layers that feed no score, come last, too
+CANDIDATES = 6
 
 
 @dataclass(frozen=True)

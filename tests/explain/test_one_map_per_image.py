@@ -356,7 +356,7 @@ class Aside(nn.Module):
     def forward(self, x):
         x = self.conv(x)
         x = self.act(x * torch.sigmoid(self.excite(self.squeeze(x.mean((2, 3), keepdim=True)))))
-        self.look(x)  # beside the road
+        self.look(x)  # leads to no score
         x = x + self.place(torch.ones(1, 1, 32, 32).to(x)).expand_as(x)
         return self.head(self.late(x.mean((2, 3), keepdim=True)).flatten(1))
 
