@@ -66,7 +66,7 @@ class Explanation:
         return self.logits.sigmoid() if self.probability_kind(multi_label) == "sigmoid" else self.logits.softmax(0)
 
     def probability_kind(self, multi_label: bool | None = None) -> str:
-        """What gives the probabilities: "softmax", or "sigmoid" for one output and where classes do not exclude."""
+        """Return what gives the probabilities: "softmax", or "sigmoid" for one output and for several labels."""
         if self.link != "logits":
             return self.link
         many = self.multi_label if multi_label is None else multi_label
@@ -81,7 +81,7 @@ class Explanation:
         return 1 - p if isinstance(wanted, Against) else p
 
     def title(self, k: int = 0, *, multi_label: bool | None = None) -> str:
-        """What the k-th map shows, and its probability and what gave it, in two lines."""
+        """Return the title of the k-th map in two lines: the class; its probability and what gave it."""
         p = self.probability(k, multi_label=multi_label)
         name = f"against {self.names[k]}" if self.evidence == "negative" else self.names[k]
         return name if p is None else f"{name}\n{p:.1%} ({self.probability_kind(multi_label)})"

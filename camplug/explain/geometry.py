@@ -1,4 +1,4 @@
-"""Which part of a photograph a user's own transform shows: pictures of the coordinates are sent through it."""
+"""Find the part of a photograph that a user's own transform shows, by pictures of the coordinates sent through it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Box(NamedTuple):
-    """What the model's input shows, in pixels of the photograph; right and bottom are outside.
+    """The part of a photograph that the model's input shows, in its pixels; right and bottom are outside.
 
     A part of the photograph where it was cropped; more than all of it where it was padded.
     """
@@ -111,7 +111,7 @@ def _by_curves(through: Callable[[Any], Tensor], size: tuple[int, int]) -> Sides
 
 
 def _bottom(picture: Tensor) -> float | None:
-    """Where the parabola in every row of a picture has its bottom, in pixels; None where there is none."""
+    """Return where the parabola in every row of a picture has its bottom, in pixels; None where there is none."""
     values = picture.mean(0)
     spread = float(values.max() - values.min())
     n = len(values)
@@ -144,7 +144,7 @@ def _shown(span: Tensor) -> tuple[slice, slice, Tensor] | None:
 
 
 def _edges(ramp: Tensor, place: slice, share: Tensor, length: int) -> tuple[float, float] | None:
-    """Where the first and last pixel of an axis lie on the photograph; None where the ramp is no rising line.
+    """Return where the first and last pixel of an axis lie on the photograph; None where the ramp is no rising line.
 
     Args:
         ramp: the positions, as fractions of `length`, of the pixels in `place`.

@@ -49,7 +49,7 @@ def imagenet_names() -> list[str]:
 
 
 def called(wanted: int, names: Sequence[str] | None, count: int) -> str:
-    """What a class is called, or the evidence against it.
+    """Return the name of a class, or of the evidence against it.
 
     >>> called(2, None, 3), called(Against(0), ["cat", "dog"], 2), called(Against(0), ["cat", "dog"], 1)
     ('class 2', 'not cat', 'cat')

@@ -110,7 +110,7 @@ def _per_image(classes: Any, n: int, many: bool) -> list[Any]:
 
 
 def _row(entry: Any) -> Any:
-    """What to explain in one image: a list, or an array that may hold labels."""
+    """Return the classes to explain in one image: a list, or an array that may hold labels."""
     if isinstance(entry, (Tensor, np.ndarray)):
         return entry if entry.ndim else [entry.item()]
     return [entry] if isinstance(entry, str) or not hasattr(entry, "__len__") else list(entry)
@@ -192,7 +192,7 @@ def multi_label(model: torch.nn.Module) -> bool:
 
 
 def _link(model: torch.nn.Module, told: Link | None, outputs: Tensor | None) -> Link:
-    """What the outputs are: by the operation that made them, or else by their values."""
+    """Tell logits from probabilities by the operation that made them, or else by their values."""
     if told is not None or outputs is None:
         return told or "logits"
     if are_probabilities(outputs):

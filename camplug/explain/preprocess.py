@@ -185,7 +185,7 @@ def _size_of(model: nn.Module) -> tuple[int, int] | None:
 
 
 def channels_of(model: nn.Module) -> int | None:
-    """How many channels a model reads, as its first convolution or its configuration says; None where nothing does."""
+    """Return the number of channels that a model reads, by its first convolution or configuration; None if unknown."""
     first: int | None = None
     for module in unwrap(model).modules():
         if isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""What becomes of the image within one run: which tensors are made of it, and which of them make the score.
+"""Follow the image within one run: which tensors are made of it, and which of them make the score.
 
 Every operation of the run is a node that points at the operations it was made of. Tensors are told apart by their
 storage, so views and detached tensors stay what they are made of, and neither `no_grad` within the model nor an
@@ -28,7 +28,7 @@ class Join:
 
     @property
     def length(self) -> int:
-        """How many tokens come out."""
+        """The number of tokens that come out."""
         return sum(size for size, _ in self.parts)
 
 

@@ -13,12 +13,12 @@ from camplug.errors import LayerError
 
 Pair: TypeAlias = tuple[int, int]
 Spans: TypeAlias = dict[int, Pair]
-"""Where the patches stand in sequences of tokens: {length: (first, count)}."""
+"""Places of the patches in sequences of tokens: {length: (first, count)}."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a layer's output lies on a grid of height h and width w.
+    """The way in which a layer's output lies on a grid of height h and width w.
 
     `order` names its dimensions; of L tokens, h * w are patches, the first of them at `first`, and `others` are not.
     """
@@ -139,7 +139,7 @@ def _distortion(h: int, w: int, image_size: Pair) -> float:
 
 
 def _patches(length: int, size: Pair, patch: Pair | None, spans: Spans | None) -> tuple[int, Pair] | None:
-    """Where the patch tokens begin in a sequence, and their grid."""
+    """Return where the patch tokens begin in a sequence, and their grid."""
     if spans is not None and length in spans:
         first, count = spans[length]
         grid = token_grid(count, size, patch)

@@ -1,4 +1,4 @@
-"""What one run of a model shows about its layers: what they put out, whether it is of the image and feeds the score.
+"""Facts that one run shows about a model's layers: their outputs, if these are of the image and feed the score.
 
 Which map is "the last one before the head" cannot be read off the order of registration: torchvision's GoogLeNet
 registers its auxiliary heads last, timm's MobileNetV3 has a convolution behind the pooling. So it is watched.
@@ -58,7 +58,7 @@ class Outline:
     scattered: frozenset[str] = frozenset()
 
     def layout(self, call: Call) -> Layout | None:
-        """How the call's output lies on the grid of the images; None if it does not."""
+        """Return how the call's output lies on the grid of the images; None if it does not."""
         if self.size is None or call.name in self.scattered:
             return None
         return layout(call.shape, self.size, self.patch, images=self.images, spans=self.spans)
@@ -141,7 +141,7 @@ class Outline:
         return laid is not None and laid.order != "NCHW"
 
     def readable(self) -> list[Call]:
-        """Of the carriers those that have a gradient at the patches; none if they end long before the head."""
+        """Return the carriers that have a gradient at the patches; none if they end long before the head."""
         found = [c for c in self.carriers() if c.name not in self.dead]
         return found if found and not self._long_before_the_head(found[-1]) else []
 
@@ -194,14 +194,14 @@ class Outline:
         return all(self._long_before_the_head(c) for c in self.calls if c.name in names)
 
     def convs(self, convs: Sequence[str]) -> list[str]:
-        """Of these convolutions, those that put out a map of the images (not of one position) that feeds the score."""
+        """Keep the convolutions that put out a map of the images (not of one position) that feeds the score."""
         first = 1 if self.blocks() else 0  # where blocks follow, the first convolution cuts the patches
         mine = {c.name for c in self.all_maps() if c.depth > first or not c.depth}
         return [name for name in convs if name in mine]
 
 
 def spans_of(joins: Sequence[Join], size: Pair | None, patch: Pair | None) -> Spans:
-    """Where the patches stand in sequences of tokens: {length: (first, count)}, from how the sequences were joined.
+    """Return the places of patches in sequences of tokens, {length: (first, count)}, from how they were joined.
 
     >>> spans_of([Join(((1, False), (16, True))), Join(((17, True), (5, False)))], (64, 64), (16, 16))
     {17: (1, 16), 22: (1, 16)}

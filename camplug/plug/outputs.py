@@ -10,7 +10,7 @@ from torch import Tensor
 from camplug.errors import ModelError
 
 Link: TypeAlias = Literal["logits", "softmax", "sigmoid"]
-"""What a model's outputs are: logits, or probabilities that a softmax or a sigmoid gave."""
+"""Kinds of a model's outputs: logits, or probabilities that a softmax or a sigmoid gave."""
 
 _NAMED = ("logits", "out")
 _NO_SCORES = ("pool", "embed", "hidden", "feat")  # entries that say of themselves that they hold features
@@ -77,7 +77,7 @@ def _entries(output: Any) -> dict[str, Tensor]:
 
 
 def _flat(entries: dict[str, Tensor], n: int | None) -> dict[str, Tensor]:
-    """Of the entries, as matrices [N,C], those that can be one; vectors only where there is nothing else."""
+    """Return the entries that can be matrices [N,C], as such; vectors only where there is nothing else."""
     found = {k: _matrix(t, n) for k, t in entries.items() if t.ndim > 1 and _matrix(t, n).ndim == 2}
     found = found or {k: _matrix(t, n) for k, t in entries.items() if t.ndim == 1}
     n = next(iter(found.values())).shape[0] if found and n is None else n
@@ -93,7 +93,7 @@ def _matrix(tensor: Tensor, n: int | None) -> Tensor:
 
 
 def _scores_among(flat: dict[str, Tensor]) -> str | None:
-    """Of several matrices [N,C] the name of the one that holds the logits; None where nothing tells."""
+    """Return the name of the one of several matrices [N,C] that holds the logits; None where nothing tells."""
     names, candidates = list(flat), list(flat.values())
     if len(candidates) == 1:
         return names[0]
@@ -109,7 +109,7 @@ def _scores_among(flat: dict[str, Tensor]) -> str | None:
 
 @torch.no_grad()
 def _likeness(candidates: list[Tensor]) -> list[int]:
-    """How much each matrix looks like probabilities: 2 if it is a function of another's values, 1 by its sums, or 0.
+    """Rate how much each matrix looks like probabilities: 2 for a function of another, 1 by its sums, or 0.
 
     One wait for the device.
     """
@@ -151,7 +151,7 @@ def are_probabilities(scores: Tensor) -> bool:
 
 
 def link_of(scores: Tensor) -> Link | None:
-    """What a model's outputs are, by the operation that made them; None where there is no graph to tell.
+    """Return the kind of a model's outputs, by the operation that made them; None where there is no graph to tell.
 
     >>> z = torch.zeros(1, 2, requires_grad=True)
     >>> link_of(z.sigmoid().squeeze()), link_of(z * 2), link_of(z.detach())

@@ -79,7 +79,7 @@ def dead(
 
 
 SPOTS = ((0.72, 0.18), (0.2, 0.4), (0.4, 0.8))
-"""Where the image is changed, as parts of its height and width; no reflection or transposition keeps them."""
+"""Places where the image is changed, as parts of its height and width; no reflection or transposition keeps them."""
 
 
 class _Keeper:

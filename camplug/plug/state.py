@@ -1,4 +1,4 @@
-"""What a run leaves behind in a model besides its output, noted before the run and put back after it."""
+"""Note what a run may leave behind in a model besides its output, and put it back afterwards."""
 
 from __future__ import annotations
 

@@ -304,7 +304,7 @@ class Tape:
                 raise
 
     def _leave_out_single_positions(self) -> None:
-        """Of all convolutions keep those with a map of the images: a single position says nothing about where."""
+        """Keep the convolutions with a map of the images: a single position says nothing about where."""
         wide = [c for c in self._captures if c.activation is not None and self._is_map(c.activation)]
         if wide and len(wide) < len(self._captures):
             for capture in self._captures:

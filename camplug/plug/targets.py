@@ -27,7 +27,7 @@ one output is `Against(0)` where the output says no.
 """
 
 Evidence: TypeAlias = Literal["positive", "negative"]
-"""What is shown: what speaks for the score, or what speaks against it."""
+"""Kinds of evidence: what speaks for the score, or what speaks against it."""
 
 
 class UndecidedError(TargetError):
@@ -36,7 +36,7 @@ class UndecidedError(TargetError):
 
 @dataclass(frozen=True)
 class Targets:
-    """What to explain, per image: K_i classes, or one score.
+    """Classes to explain, per image K_i of them, or one score.
 
     Attributes:
         classes: the classes of each image; `Against` where the evidence against one is wanted.

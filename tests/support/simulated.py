@@ -26,7 +26,7 @@ TAKES_CPU = {"copy_", "_to_copy", "index", "index_put", "index_put_", "_index_pu
 WAITS = {"_local_scalar_dense", "nonzero", "equal", "masked_select", "unique_dim", "_unique2", "unique_consecutive"}
 
 _waits: list[Counter[str]] = []
-_library: list[Any] = []
+_registered: list[Any] = []
 
 
 class SimulatedTensor(torch.Tensor):
@@ -143,7 +143,7 @@ def count_waits() -> Iterator[Counter[str]]:
 
 def register() -> None:
     """Make `torch.device("simulated")` known to torch; once per process, for good."""
-    if _library:
+    if _registered:
         return
     from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
@@ -152,15 +152,15 @@ def register() -> None:
             return [torch.float16, torch.bfloat16]
 
     _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
-    _library.append(torch.library.Library("_", "IMPL"))
-    _library[0].fallback(lambda func, *args, **kwargs: run(func, args, kwargs), "PrivateUse1")
+    _registered.append(torch.library.Library("_", "IMPL"))
+    _registered[0].fallback(lambda func, *args, **kwargs: run(func, args, kwargs), "PrivateUse1")
     # `model.half()` would put new values into `parameter.data`, where `inner` does not follow
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     # autocast: convolutions and linear layers run in the narrow format, as on a GPU; everything else as it comes
-    _library[0].fallback(torch.library.fallthrough_kernel, AUTOCAST)
-    _library.append(torch.library.Library("aten", "IMPL"))
+    _registered[0].fallback(torch.library.fallthrough_kernel, AUTOCAST)
+    _registered.append(torch.library.Library("aten", "IMPL"))
     for op in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default):
-        _library[1].impl(op._schema.name.removeprefix("aten::"), partial(_narrow, op), AUTOCAST)
+        _registered[1].impl(op._schema.name.removeprefix("aten::"), partial(_narrow, op), AUTOCAST)
 
 
 def _narrow(op: Any, *args: Any) -> Any:
