@@ -11,13 +11,12 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from crf import labels_of, photo_of
+from crf import labels_of, opener, photo_of
 from device_data import facts
 from measure import Spread, interleaved, plain, ratios
 from torch import nn
@@ -66,14 +65,6 @@ def jobs(size: tuple[int, int], k: int, device: str) -> dict[str, dict[str, Call
             f"torch, {device}": lambda: pixel_adaptive_refinement(photo, there),
         },
     }
-
-
-def opener(call: Callable[[], Any]) -> Any:
-    @contextmanager
-    def opened() -> Any:
-        yield call
-
-    return opened
 
 
 def row(what: str, forms: dict[str, Callable[[], Any]], k: int, device: str, rounds: int) -> dict[str, Any]:

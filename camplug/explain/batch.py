@@ -22,6 +22,7 @@ from camplug.plug import (
     unwrap,
 )
 from camplug.plug.flow import floats
+from camplug.plug.listen import Bystander
 from camplug.plug.remember import Remembered
 from camplug.plug.tensors import snapshot
 
@@ -87,7 +88,7 @@ def _same_in_channels_last(model: nn.Module, layers: dict[str, nn.Module], x: Te
     """Whether the model runs on images in channels_last and gives the same; it is left as it was."""
     try:
         laid = (x.contiguous(), x.contiguous(memory_format=torch.channels_last))
-        plain, last = (floats(observe(model, layers, copied((images,)), _Deaf())) for images in laid)
+        plain, last = (floats(observe(model, layers, copied((images,)), Bystander())) for images in laid)
     except Exception:  # whatever the model says about an image of another layout (or about two of N images)
         return False
     allowed = 100 * torch.finfo(x.dtype).eps ** 0.75  # layouts add up in another order; what is wrong is wrong by more
@@ -95,16 +96,6 @@ def _same_in_channels_last(model: nn.Module, layers: dict[str, nn.Module], x: Te
         a.shape == b.shape and bool(((a - b).abs() <= allowed * a.abs().max()).all())
         for a, b in zip(plain, last, strict=True)
     )
-
-
-class _Deaf:
-    """Hears of a run and does nothing."""
-
-    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        return None
-
-    def after(self, module: nn.Module, output: Any) -> Any:
-        return None
 
 
 def checked_size(x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:

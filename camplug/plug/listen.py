@@ -25,6 +25,18 @@ class Listener(Protocol):
         """A module has put out `output`."""
 
 
+class Bystander:
+    """A listener that changes nothing; the base of those that hear one side of a call only."""
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Leave the arguments as they are."""
+        return None
+
+    def after(self, module: nn.Module, output: Any) -> Any:
+        """Leave the output as it is."""
+        return None
+
+
 class _Listeners(threading.local):
     def __init__(self) -> None:
         self.here: list[Listener] = []

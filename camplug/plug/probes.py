@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from typing_extensions import override
 
 from camplug.plug.flow import floats, image_of
+from camplug.plug.listen import Bystander
 from camplug.plug.outline import Outline
 from camplug.plug.outputs import find_logits
 from camplug.plug.tensors import Probe, first_tensor
 from camplug.plug.watch import copied, observe
 
 
-class _Reader:
+class _Reader(Bystander):
     """Receives module calls and keeps the tensors of some of them in the graph."""
 
     def __init__(self, names: dict[int, str]) -> None:
@@ -27,9 +29,7 @@ class _Reader:
         self.anchor = torch.zeros((), requires_grad=True)
         self.found: dict[str, Any] = {}
 
-    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        return None
-
+    @override
     def after(self, module: nn.Module, output: Any) -> Any:
         name = self.names.get(id(module))
         out, put_back = first_tensor(output) if name is not None else (None, None)
@@ -82,7 +82,7 @@ SPOTS = ((0.72, 0.18), (0.2, 0.4), (0.4, 0.8))
 """Places where the image is changed, as parts of its height and width; no reflection or transposition keeps them."""
 
 
-class _Keeper:
+class _Keeper(Bystander):
     """Receives module calls and keeps what some of them put out for the first image."""
 
     def __init__(self, names: dict[int, str], outline: Outline) -> None:
@@ -90,9 +90,7 @@ class _Keeper:
         self.calls = {c.name: c for c in outline.calls}
         self.kept: dict[str, Tensor] = {}
 
-    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        return None
-
+    @override
     def after(self, module: nn.Module, output: Any) -> Any:
         name = self.names.get(id(module))
         out, _ = first_tensor(output) if name is not None else (None, None)

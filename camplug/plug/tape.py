@@ -229,10 +229,9 @@ class Tape:
         if count == 0:
             raise LayerError(
                 f"no wanted layer ({self._some_names()}) feeds the score with a gradient: the score does not "
-                "depend on it, "
-                "it ran inside a reentrant activation checkpoint (use_reentrant=True), or an operation without a "
-                "gradient stands between (a quantised layer, detach(), a custom Function); name others with layers=, "
-                "or take a method that needs no gradient."
+                "depend on it, it ran inside a reentrant activation checkpoint (use_reentrant=True), or an operation "
+                "without a gradient stands between (a quantised layer, detach(), a custom Function); name others with "
+                "layers=, or take a method that needs no gradient."
             )
 
     def gradients(self, score: Tensor, *, retain_graph: bool = False) -> Iterator[tuple[Layer, Tensor, Tensor]]:

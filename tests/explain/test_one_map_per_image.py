@@ -403,7 +403,7 @@ def test_a_quantised_head_is_told():
 
 
 class LoraConv(nn.Module):
-    """What peft makes of a convolution."""
+    """A convolution with an adapter, as peft builds it."""
 
     def __init__(self, base, rank=2):
         super().__init__()

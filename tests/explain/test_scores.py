@@ -1,4 +1,4 @@
-"""What is explained: logits among probabilities, both sides of one output, labels, evidence for and against."""
+"""Explain logits among probabilities, both sides of one output, labels, evidence for and against."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_squeezed_outputs_are_those_of_the_whole(method, outputs, device):
 
 
 def test_one_output_without_a_graph(device):
-    """Where no gradient is needed nothing shows whether 0.3 is a logit: a checked head does, or it does not matter."""
+    """Without a gradient nothing shows whether 0.3 is a logit: a checked head does, or it does not matter."""
     model, x = feature_module(device, outputs=1)
     z = model(x)[:, 0].detach()
     model.head.bias.data += 0.3 - z[0]

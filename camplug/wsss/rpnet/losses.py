@@ -10,7 +10,7 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.explain.numbers import wide
-from camplug.wsss.classifier.maps import checked_present, normalized_maps
+from camplug.wsss.classifier.maps import check_labels, normalized_maps
 
 
 def self_supervised_loss(target: Tensor, plain: Tensor, present: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def self_supervised_loss(target: Tensor, plain: Tensor, present: Tensor) -> Tens
         raise InputError(
             f"class maps {list(target.shape)} and {list(plain.shape)} differ; resize them to one size [N,C,h,w]."
         )
-    checked_present(plain, present)
+    check_labels(plain, present)
     wanted, found = (normalized_maps(wide(maps), present) for maps in (target, plain))
     return (wanted - found).square().mean()
 
