@@ -145,6 +145,7 @@ def test_a_transform_that_cuts(tmp_path, model, device):
 def test_photographs_are_read_ahead_and_seeds_written_behind(tmp_path, model, device):
     """The model waits for neither: the next photograph is read, and the last seed not yet written, while it works."""
     data, folder = Scenes(4, (48, 64), classes=6), SeedFolder(tmp_path)
+    others = set(threading.enumerate())  # torch's compiler, for one, keeps threads of its own
     read, ran = ([threading.Event() for _ in range(6)] for _ in range(2))
     photo, save, told = data.photo, folder.save, []
 
@@ -172,7 +173,7 @@ def test_photographs_are_read_ahead_and_seeds_written_behind(tmp_path, model, de
     report = make_seeds(explainer, data, folder, step=lambda r: told.append(r.made))
     assert (report.made, told) == (4, [1, 2, 3, 4])
     assert report.bytes == sum(p.stat().st_size for p in tmp_path.glob("*.npz"))
-    assert all("ThreadPool" not in t.name for t in threading.enumerate())
+    assert not [t for t in set(threading.enumerate()) - others if "ThreadPool" in t.name]
 
 
 def test_what_is_made_is_written_when_a_later_image_ends_the_run(tmp_path):
