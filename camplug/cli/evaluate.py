@@ -170,17 +170,19 @@ def check_place(report: Path) -> None:
 
 
 def check_classes(settings: dict[str, Any], classes: tuple[str, ...], what: str = "seeds") -> None:
-    """Refuse seeds (or labels) of other classes, or of the same ones in another order.
+    """Refuse seeds (or labels) without a class of the data; their order does not matter.
+
+    Args:
+        settings: of their folder, which may name its classes.
+        classes: of the data.
+        what: the folder holds.
 
     Raises:
         InputError: so it is.
     """
-    made = settings.get("classes", list(classes))
-    if made != list(classes):
-        differing = next((i for i, pair in enumerate(zip(made, classes, strict=False)) if pair[0] != pair[1]), None)
-        which = f"{len(made)} classes" if differing is None else f"class {differing} = {made[differing]!r}"
-        has = f"{len(classes)}" if differing is None else f"{classes[differing]!r}"
-        raise InputError(f"the {what} were made for other data: they have {which}, this data has {has}.")
+    from camplug.wsss.class_names import order_in
+
+    order_in(settings, classes, f"the folder of {what}")
 
 
 def given_threshold(threshold: float | None, report: Path | None, images: str) -> tuple[float | None, str]:

@@ -84,7 +84,7 @@ def segment(  # noqa: PLR0917
     """
     given = dict(locals())
     with common.plain_errors():
-        from camplug.cli.evaluate import check_classes
+        from camplug.wsss.class_names import match_classes
         from camplug.wsss.data import open_data
         from camplug.wsss.deeplab.files import load_deeplab
         from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
@@ -103,7 +103,7 @@ def segment(  # noqa: PLR0917
         rank, world = share()
         dataset = open_data(str(chosen["data"]), chosen.get("split"))
         network = load_deeplab(file).to(common.device_named(device_of(chosen.get("device"), rank)))
-        check_classes({"classes": list(network.classes)}, dataset.classes, "weights")
+        match_classes(network.classes, dataset.classes, "the network")
         dense = crf_of(str(chosen["crf"]))
         segmenter = Segmenter(
             network,

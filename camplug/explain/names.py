@@ -28,9 +28,7 @@ def names_of(model: nn.Module, count: int, labels: Sequence[str] | Mapping[int, 
     if given is not None and len(given) not in lengths:
         allowed = " or 2 (for no and yes)" if count == 1 else ""
         raise TargetError(f"labels= holds {len(given)} names, but the model has {count} classes{allowed}.")
-    candidates: list[Any] = [given] + [getattr(inner, a, None) for a in ("labels", "class_names", "classes")]
-    candidates.append(getattr(getattr(inner, "config", None), "id2label", None))
-    for names in candidates:
+    for names in candidate_names(model, given):
         for length in lengths:
             if isinstance(names, Mapping) and all(i in names for i in range(length)):
                 return [str(names[i]) for i in range(length)]
@@ -39,6 +37,13 @@ def names_of(model: nn.Module, count: int, labels: Sequence[str] | Mapping[int, 
     if count == 1000 and type(inner).__module__.split(".")[0] in ("timm", "torchvision"):
         return imagenet_names()
     return None
+
+
+def candidate_names(model: nn.Module, labels: Any = None) -> list[Any]:
+    """Return what may be a model's class names, the given ones first; most are None."""
+    inner = unwrap(model)
+    named = [getattr(inner, name, None) for name in ("labels", "class_names", "classes")]
+    return [labels, *named, getattr(getattr(inner, "config", None), "id2label", None)]
 
 
 def imagenet_names() -> list[str]:

@@ -137,7 +137,7 @@ def test_what_training_refuses(place, tmp_path):
     )
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "settings.json").write_text('{"classes": ["cat"]}')
-    assert "the labels were made for other data: they have class 0 = 'cat'" in refused(
+    assert "the folder of labels, whose other classes are 'cat', has no class 'striped disc'" in refused(
         "train", "deeplab", tmp_path / "labels", *TRAIN, *MODEL
     )
 

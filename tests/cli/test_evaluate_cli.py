@@ -309,11 +309,9 @@ def test_bad_input(place):
         results="empty"
     )
     assert "'nowhere' is missing" in says(data="nowhere")
-    assert "made for other data: they have class 0 = 'cat', this data has 'striped disc'." in says(data="scenes:3")
-    (root / "classes.txt").write_text("dog\ncat\nsea lion\nyak")
-    assert "they have class 0 = 'cat', this data has 'dog'." in says()
+    assert "has no class 'striped disc', which the data has; classes are matched by name" in says(data="scenes:3")
     (root / "classes.txt").write_text("cat\ndog\nsea lion\nyak\nzebra")
-    assert "they have 4 classes, this data has 5." in says()
+    assert "whose classes are 'cat', 'dog', 'sea lion', 'yak', has no class 'zebra'" in says()
     (root / "masks").rename(root / "nomasks")
     assert "'mine' has no masks to compare with." in says()
     (place / "mine_seeds" / "settings.json").write_text("{")

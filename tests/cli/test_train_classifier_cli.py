@@ -6,17 +6,22 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import trainable
 from commands import good, refused, run
+from PIL import Image
 
 from camplug.cli.fields import allowed, changed, option_group
 from camplug.errors import InputError
 from camplug.wsss.atm import ATM
+from camplug.wsss.class_names import Renumbered
 from camplug.wsss.classifier import Learning, Span, load_classifier
+from camplug.wsss.data import Scenes, open_data
 from camplug.wsss.fpr import FPR
 from camplug.wsss.rpnet import RPNet
+from camplug.wsss.seeds import score_labels
 from camplug.wsss.train import Schedule
 
 MODULE = "camplug_test_classifier_models"
@@ -81,9 +86,56 @@ def test_every_method_from_labels_to_seeds():
     assert 0 < report["miou"]["present"] < 1
 
 
-def test_explain_prints_the_names_of_the_classes(tmp_path):
-    from PIL import Image
+def folder_of_scenes(root, order):
+    """Three classes of scenes as a folder, whose classes.txt has them in an order."""
+    data = Scenes(8, (48, 48), classes=3)
+    data = Renumbered(data, [data.classes[c] for c in order])
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    rows = ["image,labels"]
+    for i, name in enumerate(data.ids):
+        data.photo(i).save(root / "images" / f"{name}.png")
+        Image.fromarray(data.mask(i)).save(root / "masks" / f"{name}.png")
+        rows.append(f"{name}.png," + ";".join(data.classes[c] for c in data.labels(i)))
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    (root / "classes.txt").write_text("\n".join(data.classes))
+    return f"folder:{root}"
 
+
+def test_the_order_of_the_classes_changes_no_figure(tmp_path):
+    one, two = folder_of_scenes(tmp_path / "a", (0, 1, 2)), folder_of_scenes(tmp_path / "b", (2, 0, 1))
+    good("train", "classifier", "--data", one, *SHORT, "-m", MODEL, "--epochs", "4", "--out", "start")
+    found = {}
+    for key, made_on, scored_on in (("a", one, one), ("b", two, two), ("ab", one, two)):
+        good("seeds", "--data", made_on, "-m", "start/classifier.pt", "--explainer", "CAM", "--out", f"seeds_{key}")
+        said = json.loads(good("evaluate", f"seeds_{key}", "--data", scored_on, "--json").stdout)
+        found[key] = {name: row["iou"] for name, row in said["per_class"].items()}
+        words = ("pseudo-labels", f"seeds_{key}", "--data", scored_on, "--threshold", "0.3", "--crf", "none")
+        good(*words, "--out", f"labels_{key}")
+        matrix, broken = score_labels(Path(f"labels_{key}"), open_data(one))
+        assert broken == []
+        found[f"labels {key}"] = matrix.matrix.tolist()
+    for key in ("b", "ab"):
+        assert found[key] == pytest.approx(found["a"], abs=2e-3)  # where maps are equal the first class wins
+        assert np.abs(np.subtract(found[f"labels {key}"], found["labels a"])).sum() <= 60
+    text = (tmp_path / "b" / "classes.txt").read_text()
+    (tmp_path / "b" / "classes.txt").write_text(text.replace("dotted square", "dotted cube"))
+    csv = (tmp_path / "b" / "labels.csv").read_text()
+    (tmp_path / "b" / "labels.csv").write_text(csv.replace("dotted square", "dotted cube"))
+    for words in (
+        ("seeds", "-m", "start/classifier.pt", "--out", "s"),
+        ("evaluate", "seeds_a"),
+        ("pseudo-labels", "seeds_a", "--threshold", "0.3", "--out", "l"),
+        ("train", "irn", "seeds_a", "-m", "start/classifier.pt", "--out", "i"),
+        ("train", "fpr", "-m", "start/classifier.pt", *SHORT, *OWN["fpr"], "--out", "f"),
+        ("train", "deeplab", "labels_a", "-m", "start/classifier.pt", "--out", "d"),
+    ):
+        assert "has no class 'dotted cube', which the data has; classes are matched by name" in refused(
+            *words, "--data", two
+        )
+
+
+def test_explain_prints_the_names_of_the_classes(tmp_path):
     file = started()
     Image.new("RGB", (48, 48), "red").save("photo.png")
     said = json.loads(good("explain", "photo.png", "-m", file, "-c", "dotted square", "--json").stdout)

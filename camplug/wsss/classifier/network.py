@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,6 +20,7 @@ from camplug.explain.cam import pooled_head
 from camplug.explain.numbers import wide
 from camplug.explain.preprocess import Preprocess, preprocess_of
 from camplug.plug import dense, first_weight, unwrap
+from camplug.wsss.class_names import known_names, match_classes
 from camplug.wsss.classifier.body import Body, Cut, example, find_cut
 
 NECKS = {"fum": "camplug.wsss.atm.fum:FUM", "regions": "camplug.wsss.rpnet.neck:RegionNeck"}
@@ -135,12 +137,13 @@ def over(
         neck: between body and head: its kind ("fum", "regions") and settings, without its channels. Behind a new one
             that learns, the head is new, too.
         output_stride: see `Classifier`.
-        keep_head: keep the trained head, so that the classifier gives the very logits of the model; by default where
-            it has as many classes. Otherwise the head is new.
+        keep_head: keep the trained head, so that the classifier gives the very logits of the model, in the order of
+            `classes`; by default where it has these classes. They are matched by name; a model without class names
+            has them where it has as many. Otherwise the head is new.
         preprocess: how photographs are read, if the model does not say it itself.
 
     Raises:
-        InputError: no class, or a neck of an unknown kind.
+        InputError: no class, or a neck of an unknown kind; a head of other classes is to be kept.
         ModelError: the network has no feature map to cut it at, or no head that can be kept.
     """
     if not classes:
@@ -159,9 +162,10 @@ def over(
         head, cut = None, find_cut(model)
     body = Body(model, cut)
     between = None if neck is None else _neck(neck, body)
-    fits = head is not None and len(head.weight) == len(classes) and _learns_nothing(between)
+    has = 0 if head is None else len(head.weight)
+    rows = head_rows(model, has, classes, keep_head)
+    fits = rows is not None and _learns_nothing(between)
     if keep_head and not fits:
-        has = 0 if head is None else len(head.weight)
         raise ModelError(_no_such_head(has, len(classes), None if _learns_nothing(between) else neck))
     keeps = fits and keep_head is not False
     network = Classifier(
@@ -174,8 +178,8 @@ def over(
     )
     if keeps and head is not None and network.head.bias is not None:
         with torch.no_grad():
-            network.head.weight.copy_(head.weight[:, :, None, None])
-            network.head.bias.copy_(head.bias)
+            network.head.weight.copy_(head.weight[rows, :, None, None])
+            network.head.bias.copy_(head.bias[rows])
     return network.eval()
 
 
@@ -227,15 +231,57 @@ def _renewed(
         new = _neck(neck, network.body)
         if _learns_nothing(new):
             network.neck, same = new, True
-    fits = same and len(network.classes) == len(classes)
+    rows = head_rows(network, len(network.classes), classes, keep_head)
+    fits = same and rows is not None
     if keep_head and not fits:
         raise ModelError(_no_such_head(len(network.classes), len(classes), None if same else neck))
     stride = network.output_stride if output_stride is None else output_stride
     if fits and keep_head is not False:
+        assert rows is not None
+        network.head = _chosen_rows(network.head, rows)
         network.classes, network.output_stride = [str(c) for c in classes], stride
         return network
     new = _neck(neck, network.body) if neck is not None and not same else network.neck
     return Classifier(network.body, classes, neck=new, output_stride=stride, preprocess=network.preprocess).eval()
+
+
+def head_rows(model: nn.Module, has: int, classes: Sequence[str], keep: bool | None) -> list[int] | None:
+    """Return which rows of a trained head stand for the classes, or None where it does not have them.
+
+    Args:
+        model: is asked for class names.
+        has: the number of its classes; 0 for no head.
+        classes: names that the rows are wanted for.
+        keep: the head must be kept (True), is not (False), or is where it has these classes.
+
+    Raises:
+        InputError: it must be kept, and its model names other classes.
+    """
+    names = known_names(model)
+    if keep is False or not has:
+        return None
+    if names is None or len(names) != has:
+        return list(range(has)) if has == len(classes) else None
+    try:
+        return match_classes(names, classes, "the trained model")
+    except InputError as error:
+        if keep:
+            raise
+        if len(names) == len(classes) or set(names) & set(classes):
+            warnings.warn(f"the head is trained anew: {error}", stacklevel=4)
+        return None
+
+
+def _chosen_rows(head: nn.Conv2d, rows: Sequence[int]) -> nn.Conv2d:
+    """Return a 1x1 head with some rows of another one."""
+    if list(rows) == list(range(head.out_channels)):
+        return head
+    chosen = nn.Conv2d(head.in_channels, len(rows), 1, bias=head.bias is not None).to(head.weight)
+    with torch.no_grad():
+        chosen.weight.copy_(head.weight[list(rows)])
+        if head.bias is not None and chosen.bias is not None:
+            chosen.bias.copy_(head.bias[list(rows)])
+    return chosen
 
 
 def _same_neck(network: Classifier, neck: Mapping[str, Any]) -> bool:

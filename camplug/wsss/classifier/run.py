@@ -14,6 +14,7 @@ from torch import nn
 from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.plug import first_weight
+from camplug.wsss.class_names import numbered_as
 from camplug.wsss.classifier.files import load_classifier, save_classifier
 from camplug.wsss.classifier.learning import Learning, Span
 from camplug.wsss.classifier.method import Method
@@ -83,7 +84,8 @@ def train_classifier(
         keep: "last" keeps the weights of the last epoch, "best" those of the epoch with the best mean average precision
             on the validation images. Both rules use image-level labels only.
         output_stride: see `Classifier`.
-        keep_head: go on with the model's trained head; by default where it has as many classes.
+        keep_head: go on with the model's trained head; by default where it has the data's classes, in any order; see
+            `over`.
         preprocess: how photographs are normalised, if the model does not say it itself.
         workers: processes that load images beside the one that trains.
         amp: half precision on CUDA where it is safe.
@@ -105,8 +107,8 @@ def train_classifier(
         raise InputError(f"keep={keep!r}; allowed are last and best.")
     if keep == "best" and validation is None:
         raise InputError("keep='best' chooses by validation images; give some, or keep the last weights.")
-    if validation is not None and tuple(validation.classes) != tuple(data.classes):
-        raise InputError("the validation images have other classes than those to train on; give the same data set.")
+    if validation is not None:
+        validation = numbered_as(validation, data.classes, "the data to train on")
     if span.batch % method.group:
         raise InputError(f"batch={span.batch}: a batch holds groups of {method.group} images; give a multiple.")
     keep_head = True if method.needs_trained else keep_head

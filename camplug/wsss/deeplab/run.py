@@ -156,7 +156,7 @@ def train_deeplab(
         raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {broken[0][1]}")
     crops = LabelCrops(
         data,
-        partial(read_picture, source, data),
+        partial(read_picture, LabelFolder(source).numbered_as(data.classes), data),
         normalizer(network.preprocess),
         crop=span.crop,
         scales=span.scales,

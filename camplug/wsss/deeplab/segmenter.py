@@ -15,6 +15,7 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.plug import first_weight, send
+from camplug.wsss.class_names import match_classes, renumbered_labels
 from camplug.wsss.crf import CRFSettings, DenseCRF, unary_from_scores
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.crops import normalizer
@@ -67,6 +68,11 @@ class Segmenter:
         self.scales, self.flip, self.fuse = tuple(map(float, scales)), flip, fuse
         self.crf, self.long_side = crf_settings(crf), long_side
         self._normalized = normalizer(network.preprocess)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the network's foreground classes."""
+        return self.network.classes
 
     def scores(self, photo: NDArray[np.uint8], classes: Collection[int] | None = None) -> NDArray[np.float32]:
         """The probabilities [K+1,H,W] of a photograph's pixels, background first; with a CRF those that it ends with.
@@ -180,7 +186,8 @@ def make_predictions(
     Resumable, in shares, past broken images: see `camplug.wsss.jobs.for_each`.
 
     Args:
-        segmenter: from a photograph, RGB uint8 [H,W,3], to its labels [H,W]; a `Segmenter` for instance.
+        segmenter: from a photograph, RGB uint8 [H,W,3], to its labels [H,W]; a `Segmenter` for instance. One with
+            names in `classes` is matched with the data's by name, and is asked only for classes that the data has.
         data: the photographs; masks are not read.
         folder: where label pictures go; see `LabelFolder.prepare`.
         labelled: the images' labels are read, and given to the segmenter as its `classes`.
@@ -188,13 +195,18 @@ def make_predictions(
         step: told after every image.
 
     Raises:
-        InputError: a place that cannot be written.
+        InputError: the segmenter lacks a class of the data; a place that cannot be written.
     """
+    names = getattr(segmenter, "classes", data.classes)
+    order = match_classes(names, data.classes, "the network")
 
     def read(i: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        return np.asarray(data.photo(i)), {"classes": data.labels(i)} if labelled else {}
+        if not labelled and len(order) == len(names):
+            return np.asarray(data.photo(i)), {}
+        asked = data.labels(i) if labelled else range(len(order))
+        return np.asarray(data.photo(i)), {"classes": tuple(order[c] for c in asked)}
 
     def make(image: tuple[NDArray[np.uint8], dict[str, Any]]) -> NDArray[np.uint8]:
-        return segmenter(image[0], **image[1])
+        return renumbered_labels(segmenter(image[0], **image[1]), names, order)
 
     return for_each(data, folder, make, read=read, shard=shard, step=step)

@@ -41,8 +41,10 @@ def make_labels(
         step: told after every image.
 
     Raises:
-        InputError: the seeds have classes that the data has not; a place that cannot be written.
+        InputError: the seeds lack a class of the data, which are matched by name; a place that cannot be written.
     """
+
+    seeds = seeds.numbered_as(data.classes)
 
     def make(i: int) -> NDArray[np.uint8]:
         photo, seed = _opened(data, seeds, i)
@@ -75,9 +77,10 @@ def make_walked_seeds(
         step: told after every image.
 
     Raises:
-        InputError: the seeds have classes that the data has not; a place that cannot be written.
+        InputError: the seeds lack a class of the data, which are matched by name; a place that cannot be written.
     """
     check_stored(number, scale)
+    seeds = seeds.numbered_as(data.classes)
 
     def make(i: int) -> Seed:
         photo, seed = _opened(data, seeds, i)

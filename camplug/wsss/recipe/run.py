@@ -98,7 +98,9 @@ def check(recipe: Recipe, data: dict[str, SegmentationData]) -> None:
     """
     for name, one in data.items():
         if tuple(one.classes) != tuple(data["train"].classes):
-            raise InputError(f"data.{name} has other classes than data.train; give lists of one data set.")
+            differing = sorted(set(one.classes) ^ set(data["train"].classes))
+            which = f"{differing[0]!r} is in one of them only" if differing else "they come in another order"
+            raise InputError(f"data.{name} has other classes than data.train ({which}); give lists of one data set.")
     from camplug.wsss.recipe.scoring import averaged
 
     how = recipe.evaluate.classes

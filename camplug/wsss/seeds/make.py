@@ -10,6 +10,7 @@ from PIL.Image import Image
 
 from camplug.explain.base import Explainer
 from camplug.explain.pictures import maps_on_photo
+from camplug.wsss.class_names import known_names, match_classes
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.jobs import Mismatch, Report, for_each
 from camplug.wsss.seeds.store import Number, Seed, SeedFolder, check_stored, packed
@@ -31,7 +32,8 @@ def make_seeds(
     in threads of their own, beside the model's work. An image without labels gets a seed without maps.
 
     Args:
-        explainer: whose class c is the data's class c.
+        explainer: its model's classes are matched with the data's by name; a model without class names has as many
+            classes as the data, in the same order.
         data: the images and their labels; masks are not read.
         folder: where seeds go; see `SeedFolder.prepare`.
         number: "uint8" (maps in steps of 1/255) or "float16".
@@ -40,32 +42,36 @@ def make_seeds(
         step: told after every image.
 
     Raises:
-        InputError: the model has another number of classes than the data; a place that cannot be written.
+        InputError: the model lacks a class of the data; it has no class names and another number of classes; a place
+            that cannot be written.
         Exception: whatever else stops the first image; nothing says that it is the image's fault.
     """
     check_stored(number, scale)
+    names = known_names(explainer.model, explainer.labels)
+    outputs = list(range(len(data.classes))) if names is None else match_classes(names, data.classes)
+    has = len(data.classes) if names is None else len(names)
 
     def read(i: int) -> tuple[Image, tuple[int, ...]]:
         return data.photo(i), data.labels(i)
 
     def make(image: tuple[Image, tuple[int, ...]]) -> Seed:
-        return _seed(explainer, data, image, number, scale)
+        photo, classes = image
+        size = (photo.height, photo.width)
+        if not classes:
+            return Seed(packed(torch.zeros(0, *size), number, scale), (), size, np.zeros(0, np.float32))
+        maps, logits = maps_on_photo(explainer, photo, [outputs[c] for c in classes])
+        _check_logits(logits, has, data)
+        assert logits is not None
+        return Seed(packed(maps, number, scale), classes, size, logits[outputs].numpy())
 
     return for_each(data, folder, make, read=read, shard=shard, step=step)
 
 
-def _seed(
-    explainer: Explainer, data: SegmentationData, image: tuple[Image, tuple[int, ...]], number: Number, scale: float
-) -> Seed:
-    photo, classes = image
-    size = (photo.height, photo.width)
-    if not classes:
-        return Seed(packed(torch.zeros(0, *size), number, scale), (), size, np.zeros(0, np.float32))
-    maps, logits = maps_on_photo(explainer, photo, list(classes))
-    if logits is None or len(logits) != len(data.classes):
+def _check_logits(logits: torch.Tensor | None, wanted: int, data: SegmentationData) -> None:
+    """Raise Mismatch unless a model has so many logits, which no other image would change."""
+    if logits is None or len(logits) != wanted:
         has = "no logits" if logits is None else f"{len(logits)} classes"
         raise Mismatch(
             f"the model has {has} and the data has {len(data.classes)} ({', '.join(data.classes[:3])}, ...); give a "
-            "classifier of these classes in this order."
+            "classifier of these classes, in this order where it has no class names."
         )
-    return Seed(packed(maps, number, scale), classes, size, logits.numpy())

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from camplug.errors import InputError
 from camplug.metrics import ConfusionMatrix, ThresholdSweep
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.data.files import read_mask
 from camplug.wsss.seeds.store import SeedFolder
 
 
@@ -24,14 +23,18 @@ def score_seeds(
     """Compare all seeds of a data set with its masks at every threshold, in one pass.
 
     Args:
-        folder: the seeds.
+        folder: the seeds; its classes are matched with the data's by name, where it says them.
         data: with masks.
         thresholds: increasing, in [0, 1); default: .01 to .99.
         step: told after every image.
 
     Returns:
         The sweep, and the images that could not be scored, with the reasons.
+
+    Raises:
+        InputError: the folder lacks a class of the data.
     """
+    folder = folder.numbered_as(data.classes)
     sweep = ThresholdSweep(len(data.classes) + 1, thresholds, data.ignore)
 
     def add(i: int, name: str) -> None:
@@ -48,13 +51,21 @@ def score_labels(
 ) -> tuple[ConfusionMatrix, list[tuple[str, str]]]:
     """Compare label pictures (palette or grey PNGs named like the images) with the masks of a data set.
 
+    Classes are matched by name, where the folder says them; else they are the data's, in their order.
+
     Returns:
         The confusion matrix, and the images that could not be scored, with the reasons.
+
+    Raises:
+        InputError: the folder lacks a class of the data.
     """
+    from camplug.wsss.pseudo.store import LabelFolder
+
+    labels = LabelFolder(folder).numbered_as(data.classes)
     matrix = ConfusionMatrix(len(data.classes) + 1, data.ignore)
 
     def add(i: int, name: str) -> None:
-        matrix.add(read_mask(folder / f"{name}.png", len(data.classes)), data.mask(i))
+        matrix.add(labels.load(name), data.mask(i))
 
     return matrix, _each(data, add, step)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,7 +16,8 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.explain.fuse import resized
-from camplug.wsss.results import ResultFolder
+from camplug.wsss.class_names import order_in
+from camplug.wsss.results import SETTINGS, ResultFolder
 
 Number: TypeAlias = Literal["uint8", "float16"]
 NUMBERS: tuple[Number, ...] = ("uint8", "float16")
@@ -97,6 +99,23 @@ class SeedFolder(ResultFolder[Seed]):
 
     what = "seeds"
     suffix = ".npz"
+    order: list[int] | None = None  # for each class of the data its number in the files; None where they are the same
+
+    def numbered_as(self, classes: Sequence[str]) -> SeedFolder:
+        """Return the folder with seeds in the class numbers of a data set, matched by name.
+
+        Args:
+            classes: names of the data's classes.
+
+        Raises:
+            InputError: the folder says which classes it has, and one of the data is not among them.
+        """
+        found = SeedFolder(self.path)
+        settings = self.settings() if (self.path / SETTINGS).exists() else {}
+        order = order_in(settings, classes, "the folder of seeds")
+        if order is not None and (order != list(range(len(order))) or len(order) < len(settings["classes"])):
+            found.order = order
+        return found
 
     @override
     def holds(self, name: str) -> bool:
@@ -126,8 +145,24 @@ class SeedFolder(ResultFolder[Seed]):
             if seed.maps.ndim != 3 or seed.maps.dtype.name not in NUMBERS or len(seed.maps) != len(seed.classes):
                 kind = f"{seed.maps.dtype} {list(seed.maps.shape)}"
                 raise ValueError(f"{len(seed.classes)} classes and maps {kind}")
-            return seed
         except FileNotFoundError:
             raise InputError(f"there is no seed {str(file)!r}; run `camplug seeds` with this folder again.") from None
         except Exception as error:
             raise InputError(f"{str(file)!r} is no seed or damaged ({error}); delete it and make it again.") from None
+        return seed if self.order is None else _renumbered(seed, self.order, name)
+
+
+def _renumbered(seed: Seed, order: Sequence[int], name: str) -> Seed:
+    """Return a seed in the data's class numbers, in ascending order as those that were made for it.
+
+    Raises:
+        InputError: it has the map of a class that the data has not.
+    """
+    numbers = {number: c for c, number in enumerate(order)}
+    unknown = [c for c in seed.classes if c not in numbers]
+    if unknown:
+        raise InputError(f"the seed of {name!r} has the class {unknown[0]} of its folder, which the data has not.")
+    classes = [numbers[c] for c in seed.classes]
+    places = sorted(range(len(classes)), key=classes.__getitem__)
+    logits = seed.logits[list(order)] if len(seed.logits) else seed.logits
+    return replace(seed, maps=seed.maps[places], classes=tuple(classes[k] for k in places), logits=logits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from torch.utils.data import Dataset, Sampler
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.data.dataset import IGNORE
-from camplug.wsss.data.files import read_mask
+
+if TYPE_CHECKING:
+    from camplug.wsss.pseudo.store import LabelFolder
 
 
 class Crop(NamedTuple):
@@ -202,19 +204,21 @@ def label_pictures(folder: Path, data: SegmentationData) -> tuple[list[int], lis
 
 
 def read_labels(folder: Path, data: SegmentationData, i: int) -> NDArray[np.uint8]:
-    """The label picture of an image.
+    """The label picture of an image, in the class numbers of the data.
 
     Raises:
         InputError: it is missing, damaged, or has not its photograph's size.
     """
-    labels = read_picture(folder, data, i)
+    from camplug.wsss.pseudo.store import LabelFolder
+
+    labels = read_picture(LabelFolder(folder).numbered_as(data.classes), data, i)
     check_label_size(labels, data.photo(i), data.ids[i])
     return labels
 
 
-def read_picture(folder: Path, data: SegmentationData, i: int) -> NDArray[np.uint8]:
+def read_picture(folder: LabelFolder, data: SegmentationData, i: int) -> NDArray[np.uint8]:
     """The label picture of an image, whatever its size, so that the photograph need not be read; see `read_labels`."""
-    return read_mask(folder / f"{data.ids[i]}.png", len(data.classes))
+    return folder.load(data.ids[i])
 
 
 def check_label_size(labels: NDArray[np.uint8], photo: Image.Image, name: str) -> None:

@@ -178,7 +178,7 @@ def run_stages(
         return Trained(network, file, used)
     crops = LabelCrops(  # before any label is made, so that wrong options are told at once
         data,
-        partial(read_picture, out / "labels" if ready is None else ready.path, data),
+        partial(read_picture, (ready or LabelFolder(out / "labels")).numbered_as(data.classes), data),
         partial(normalized, mean=backbone.preprocess.mean, std=backbone.preprocess.std),  # workers need no model
         crop=settings.crop,
         scales=settings.scales,

@@ -110,9 +110,11 @@ def test_output_stride(device):
 def test_a_classifier_as_the_start_of_the_next():
     first = over(resnet(), NAMES)
     x = images()
-    again = over(first, ["x", "y", "z"])
-    torch.testing.assert_close(again(x), first(x))
-    assert (again.classes, first.classes) == (["x", "y", "z"], NAMES)
+    again = over(first, NAMES[::-1])
+    torch.testing.assert_close(again(x), first(x).flip(1))
+    assert (again.classes, first.classes) == (NAMES[::-1], NAMES)
+    with pytest.warns(UserWarning, match="the head is trained anew: the trained model, whose other classes are 'a'"):
+        assert not torch.equal(over(first, ["x", "y", "z"]).head.weight, first.head.weight)
     wider = over(first, [*NAMES, "d"])
     assert wider(x).shape == (2, 4)
     torch.testing.assert_close(wider.features(x), first.features(x))

@@ -218,7 +218,7 @@ def test_what_is_refused_and_warned_of(tmp_path):
         trained(tmp_path, keep="best")
     with pytest.raises(InputError, match="keep='first'; allowed are last and best"):
         trained(tmp_path, keep="first")
-    with pytest.raises(InputError, match="the validation images have other classes"):
+    with pytest.raises(InputError, match="the data to train on, whose classes are"):
         trained(tmp_path, validation=scenes(8, classes=4))
     with pytest.raises(InputError, match="16 images do not fill a batch of 32"):
         trained(tmp_path, span=replace(SPAN, batch=32))

@@ -32,6 +32,7 @@ from camplug.wsss.deeplab import (
     shrunk_labels,
 )
 from camplug.wsss.deeplab.crops import SegmentationCrop, SegmentationCrops, normalizer
+from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.train import LabelCrops, Schedule
 from camplug.wsss.train import fit as fitting
 from camplug.wsss.train.crops import read_picture
@@ -301,7 +302,7 @@ def test_saliency_is_cut_out_like_the_photograph(tmp_path):
     grey = replace(camplug.Preprocess(), mean=(0.0,) * 3, std=(1.0,) * 3)
     crops = LabelCrops(
         data,
-        partial(read_picture, labelled.labels(tmp_path), data),
+        partial(read_picture, LabelFolder(labelled.labels(tmp_path)).numbered_as(data.classes), data),
         normalizer(grey),
         crop=64,
         scales=(0.6, 1.6),
@@ -329,7 +330,8 @@ def test_saliency_is_cut_out_like_the_photograph(tmp_path):
 
 def test_an_image_without_saliency_is_ignored_with_a_warning(tmp_path):
     data = labelled.scenes(2)
-    crops = LabelCrops(data, partial(read_picture, labelled.labels(tmp_path), data), lambda p: p.float(), crop=32)
+    labels = LabelFolder(labelled.labels(tmp_path)).numbered_as(data.classes)
+    crops = LabelCrops(data, partial(read_picture, labels, data), lambda p: p.float(), crop=32)
 
     def none(_, i):
         raise InputError("it is gone.")

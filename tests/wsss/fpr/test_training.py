@@ -317,6 +317,8 @@ class Few(Scenes):
 
 def test_classes_without_usable_negatives_are_told_once(start, tmp_path):
     data, fpr = Few(), replace(STRONG, groups="voc")
+    start = load(start)
+    start.classes = list(data.classes)
     with pytest.warns(UserWarning, match="pixel rectification leaves out") as found:
         trained(tmp_path / "a", data, start, method=fpr)
     texts = [str(w.message) for w in found if "pixel rectification" in str(w.message)]

@@ -1,0 +1,163 @@
+"""Match the classes of models, seeds and label pictures with those of a data set, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from typing_extensions import override
+
+from camplug.errors import InputError
+from camplug.explain.names import candidate_names
+from camplug.wsss.data.dataset import IGNORE, SegmentationData
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def match_classes(names: Sequence[str], data_names: Sequence[str], what: str = "the model") -> list[int]:
+    """Return for each class of the data its number among other names, whatever their order.
+
+    Args:
+        names: of the model's (or seeds', or labels') classes; there may be more of them than the data has.
+        data_names: names of the data's classes.
+        what: has `names`, in messages.
+
+    Raises:
+        InputError: a class of the data is not among `names`.
+
+    >>> match_classes(["dog", "cat", "yak"], ["cat", "yak"])
+    [1, 2]
+    """
+    if list(names) == list(data_names):
+        return list(range(len(data_names)))
+    places = {name: i for i, name in enumerate(names)}
+    unknown = [name for name in data_names if name not in places]
+    if unknown:
+        others = [name for name in names if name not in data_names]
+        has = f"whose other classes are {listed(others)}" if others else f"whose classes are {listed(names)}"
+        raise InputError(
+            f"{what}, {has}, has no class {unknown[0]!r}, which the data has; classes are matched by name, whatever "
+            "their order: give both the same names."
+        )
+    return [places[name] for name in data_names]
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """Return the first names, quoted and separated by commas.
+
+    >>> listed(["cat", "dog", "yak"], 2)
+    "'cat', 'dog', ..."
+    """
+    return ", ".join([*map(repr, names[:most]), *["..."] * (len(names) > most)])
+
+
+def known_names(model: nn.Module, labels: Sequence[str] | Mapping[int, str] | None = None) -> list[str] | None:
+    """Return the class names that a model brings along, in the order of its outputs; None where it has none.
+
+    Placeholders such as "LABEL_0" are no names.
+
+    Args:
+        model: a classifier.
+        labels: names given beside it, which come first.
+    """
+    for given in candidate_names(model, labels):
+        names = [given.get(i) for i in range(len(given))] if isinstance(given, Mapping) else given
+        if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+            return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else list(names)
+    return None
+
+
+def label_values(order: Sequence[int]) -> NDArray[np.int16]:
+    """Return what each value of a label picture becomes in the data's numbers; -1 for a class that it has not.
+
+    Args:
+        order: for each class of the data its number in the labels, of `match_classes`.
+
+    >>> label_values([2, 0])[[0, 1, 2, 3, 255]]
+    array([  0,   2,  -1,   1, 255], dtype=int16)
+    """
+    values = np.full(256, -1, np.int16)
+    values[[0, IGNORE]] = 0, IGNORE
+    for data_class, label_class in enumerate(order):
+        values[label_class + 1] = data_class + 1
+    return values
+
+
+def renumbered_labels(labels: NDArray[np.uint8], names: Sequence[str], order: Sequence[int]) -> NDArray[np.uint8]:
+    """Return a label picture in the data's class numbers.
+
+    Args:
+        labels: 0 background, c + 1 for class c of `names`, 255 ignored.
+        names: classes of the labels.
+        order: see `label_values`.
+
+    Raises:
+        InputError: the picture shows a class that the data has not.
+    """
+    found = label_values(order)[labels]
+    if (found < 0).any():
+        value = int(labels[found < 0][0])
+        called = repr(names[value - 1]) if value <= len(names) else str(value)
+        raise InputError(f"the labels show the class {called}, which the data has not.")
+    return found.astype(np.uint8)
+
+
+class Renumbered(SegmentationData):
+    """A data set with its classes in the order of other names.
+
+    Args:
+        data: the data set.
+        classes: the names to number by; all those of the data are among them.
+        what: has these names, in messages.
+
+    Raises:
+        InputError: a class of the data is not among them.
+    """
+
+    def __init__(self, data: SegmentationData, classes: Sequence[str], what: str = "the other data") -> None:
+        self.data, self.classes = data, tuple(classes)
+        self.ids, self.has_masks = data.ids, data.has_masks
+        self._numbers = match_classes(classes, data.classes, what)
+
+    @override
+    def labels(self, i: int) -> tuple[int, ...]:
+        return tuple(sorted(self._numbers[c] for c in self.data.labels(i)))
+
+    @override
+    def photo(self, i: int) -> Image:
+        return self.data.photo(i)
+
+    @override
+    def mask(self, i: int) -> NDArray[np.uint8]:
+        values = np.full(256, IGNORE, np.uint8)
+        values[: len(self._numbers) + 1] = [0, *(number + 1 for number in self._numbers)]
+        mask: NDArray[np.uint8] = values[self.data.mask(i)]
+        return mask
+
+
+def numbered_as(data: SegmentationData, classes: Sequence[str], what: str) -> SegmentationData:
+    """Return a data set with its classes numbered by other names; the data set itself where they are the same.
+
+    Raises:
+        InputError: a class of the data is not among them.
+    """
+    return data if tuple(data.classes) == tuple(classes) else Renumbered(data, classes, what)
+
+
+def order_in(settings: Mapping[str, Any], classes: Sequence[str], what: str) -> list[int] | None:
+    """Return the numbers of the data's classes in a folder that says which classes it has; None where it does not.
+
+    Args:
+        settings: of the folder.
+        classes: of the data.
+        what: the folder holds, in messages: "the seeds" or "the labels".
+
+    Raises:
+        InputError: a class of the data is not among the folder's.
+    """
+    names = settings.get("classes")
+    return None if names is None else match_classes(names, classes, what)
