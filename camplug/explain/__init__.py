@@ -11,6 +11,7 @@ from camplug.explain.fully import FullyCAM
 from camplug.explain.gradcam import GradCAM
 from camplug.explain.gradcam_pp import GradCAMPlusPlus
 from camplug.explain.hirescam import HiResCAM
+from camplug.explain.inputs import IMAGE, Aligned, Inputs, PerImage, Shared
 from camplug.explain.layercam import LayerCAM
 from camplug.explain.registry import create, list_methods, list_wrappers, register, register_wrapper
 from camplug.explain.split import SplitUnite
@@ -20,6 +21,8 @@ from camplug.explain.xgradcam import XGradCAM
 
 __all__ = [
     "CAM",
+    "IMAGE",
+    "Aligned",
     "ClassConditional",
     "Compete",
     "Dense",
@@ -29,10 +32,13 @@ __all__ = [
     "GradCAM",
     "GradCAMPlusPlus",
     "HiResCAM",
+    "Inputs",
     "IterativeErasing",
     "LayerCAM",
     "LayerExplainer",
     "MultiView",
+    "PerImage",
+    "Shared",
     "SplitUnite",
     "Wrapper",
     "XGradCAM",

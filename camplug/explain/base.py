@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.errors import InputError, LayerError, ModelError
-from camplug.explain.batch import checked_batch, checked_size, class_logits, rows
+from camplug.explain.batch import call_model, checked_batch, checked_size, chosen_calls, class_logits, rows
 from camplug.explain.fuse import Fusion, LayerNorm, Normalize
+from camplug.explain.inputs import Batch, Inputs
 from camplug.plug import (
     Classes,
     Evidence,
@@ -84,8 +86,25 @@ class Explainer(ABC):
         self.transform = transform
 
     @abstractmethod
-    def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
-        """Maps of a batch; `maps` and `explain` are two views of it."""
+    def run(
+        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
+    ) -> Result:
+        """Return the maps of a batch; `maps` and `explain` are two views of it.
+
+        A method whose `run` has no parameter `inputs` explains models of images alone.
+        """
+
+    def run_batch(self, batch: Batch, classes: Classes, size: tuple[int, int] | None = None) -> Result:
+        """Call `run` on a batch.
+
+        Raises:
+            InputError: the model has other inputs, and `run` does not take them.
+        """
+        if batch.inputs is None:
+            return self.run(batch.x, classes, size)
+        if "inputs" not in inspect.signature(self.run).parameters:
+            raise InputError(f"{self.name or type(self).__name__} explains models of images alone; leave out inputs=.")
+        return self.run(batch.x, classes, size, inputs=batch.inputs)
 
     def unnormalized(self) -> Self:
         """A copy of this explainer whose maps keep their own scale, so that those of several runs can be compared."""
@@ -93,7 +112,9 @@ class Explainer(ABC):
         other.normalize = None
         return other
 
-    def maps(self, x: Tensor, classes: Classes = None, size: tuple[int, int] | None = None) -> Tensor | list[Tensor]:
+    def maps(
+        self, x: Tensor, classes: Classes = None, size: tuple[int, int] | None = None, *, inputs: Any = None
+    ) -> Tensor | list[Tensor]:
         """Class activation maps of a batch.
 
         Args:
@@ -101,24 +122,31 @@ class Explainer(ABC):
             classes: an int (for all images), N ints, N lists of ints, None (the predicted class), or a callable that
                 turns the model's output into one score per image.
             size: height and width of the maps; default: the input's.
+            inputs: the model's other inputs, where it takes more than images: a tuple of positional arguments behind
+                the images, a dict of keyword arguments, or `camplug.Inputs`.
 
         Returns:
             [N,h,w] for one class per image, a list of N tensors [K_i,h,w] for lists; on the input's device, detached,
             in float32 (float64 for a float64 model), each map scaled as `normalize` says.
 
         Raises:
-            InputError: x is not a batch of images.
+            InputError: x is not a batch of images; inputs of another number of images.
             TargetError: a class that the model does not have, or NaN in its scores.
             LayerError: no layer to look at.
         """
-        result = self.run(x, classes, size)
+        images = x.shape[0] if isinstance(x, Tensor) and x.ndim else 0
+        result = self.run_batch(
+            Batch(x, None if inputs is None else Inputs.of(inputs).of_images(images)), classes, size
+        )
         return result.maps if result.targets.per_image else torch.cat(result.maps)
 
-    def explain(self, image: Any, classes: Any = None, *, batch_size: int = 8) -> Explanation | list[Explanation]:
+    def explain(
+        self, image: Any, classes: Any = None, *, batch_size: int = 8, inputs: Any = None
+    ) -> Explanation | list[Explanation]:
         """Explain a photograph (or a list of them) at its own size; see `camplug.explain.pictures.explain`."""
         from camplug.explain.pictures import explain
 
-        return explain(self, image, classes, batch_size=batch_size)
+        return explain(self, image, classes, batch_size=batch_size, inputs=inputs)
 
 
 class LayerExplainer(Explainer):
@@ -132,6 +160,8 @@ class LayerExplainer(Explainer):
         normalize: "max", "minmax" or None.
         evidence: "positive" or "negative".
         reshape: lays a layer's output on a grid [N,C,h,w]; default: `camplug.plug.to_grid`.
+        call: which call of a layer that runs several times (an encoder of two images, say), counted from 0 or, if
+            negative, from the last one; default: the maps of all calls are added.
         labels: class names by index.
         transform: preprocessing for `explain`.
     """
@@ -149,6 +179,7 @@ class LayerExplainer(Explainer):
         normalize: Normalize = "max",
         evidence: Evidence = "positive",
         reshape: Callable[[Tensor], Tensor] | None = None,
+        call: int | None = None,
         labels: Sequence[str] | None = None,
         transform: Callable[[Any], Tensor] | None = None,
     ) -> None:
@@ -157,52 +188,55 @@ class LayerExplainer(Explainer):
             raise InputError(f'layer_norm={layer_norm!r}; allowed are "max", "mean" and None.')
         self.layers: Selector = self.default_layers if layers is None else layers
         self.layer_norm: LayerNorm = self.default_layer_norm if layer_norm == "default" else layer_norm
+        if call is not None and (isinstance(call, bool) or not isinstance(call, int)):
+            raise InputError(f"call={call!r}; give a whole number (0 is a layer's first call), or None for all calls.")
         self.reshape = reshape
+        self.call = call
         self.tape()  # a layer that does not exist is told now, not at the first image
 
-    def tape(self) -> Tape:
-        """A tape over this explainer's layers."""
-        return Tape(self.model, self.layers, forward_only=not self.needs_gradient)
+    def tape(self, image: int | None = None) -> Tape:
+        """Return a tape over this explainer's layers; `image` is that of `Tape`."""
+        return Tape(self.model, self.layers, forward_only=not self.needs_gradient, image=image)
 
     @abstractmethod
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """The layer's map [N,h,w] from its activation and gradient [N,K,h,w]."""
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
-        x = checked_batch(self.model, x)
-        out_size = checked_size(x, size)
-        with self.tape() as tape:
-            output = unwrap(self.model)(x)
-            targets = resolve(classes, output, x.shape[0], self.evidence, either_side=not self.knows_classes)
+    def run(
+        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
+    ) -> Result:
+        batch = checked_batch(self.model, x, inputs)
+        out_size, n = checked_size(batch, size), len(batch)
+        with self.tape(batch.where) as tape:
+            output = call_model(self.model, batch)
+            targets = resolve(classes, output, n, self.evidence, either_side=not self.knows_classes)
             targets.check(output)
-            rounds = self.fusions(tape, output, targets, x)
-            logits = class_logits(output, x.shape[0])
+            rounds = self.fusions(tape, output, targets, batch)
+            logits = class_logits(output, n)
             del output
-        return Result(rows(rounds, targets, x, out_size, self.normalize), targets, logits)
+        return Result(rows(rounds, targets, batch.x, out_size, self.normalize), targets, logits)
 
-    def fusions(self, tape: Tape, output: Any, targets: Targets, x: Tensor) -> list[Fusion]:
-        """One fusion of layer maps per round of classes, each from one backward pass."""
-        fusions = []
+    def fusions(self, tape: Tape, output: Any, targets: Targets, batch: Batch) -> list[Fusion]:
+        """Return one fusion of layer maps per round of classes, each from one backward pass.
+
+        Raises:
+            LayerError: `call` names a call that did not happen, or feeds no score.
+        """
+        wanted = {id(activation) for _, activation in chosen_calls(tape, self.call)}
+        found = []
         for r in range(targets.rounds):
-            score = targets.scores(output, r)
-            if self.layer_norm is None:
-                fusion = Fusion(None)
+            maps: list[tuple[Tensor, int]] = []
 
-                def fold(layer: Layer, a: Tensor, g: Tensor, fusion: Fusion = fusion) -> None:
-                    fusion.add(*self.one_map(layer, a, g, x))
+            def add(layer: Layer, a: Tensor, g: Tensor, maps: list[tuple[Tensor, int]] = maps) -> None:
+                if id(a) in wanted:
+                    maps.append(self.one_map(layer, a, g, batch))
 
-                tape.stream(score, fold, retain_graph=r + 1 < targets.rounds)
-            else:  # whether a map is weighed depends on whether others join it, so the (small) maps wait
-                found: list[tuple[Tensor, int]] = []
-
-                def keep(layer: Layer, a: Tensor, g: Tensor, found: list[tuple[Tensor, int]] = found) -> None:
-                    found.append(self.one_map(layer, a, g, x))
-
-                tape.stream(score, keep, retain_graph=r + 1 < targets.rounds)
-                fusion = self.fuse(found)
-            fusions.append(fusion)
-        return fusions
+            tape.stream(targets.scores(output, r), add, retain_graph=r + 1 < targets.rounds)
+            if not maps:
+                raise LayerError(f"call={self.call}: this call of the wanted layers does not feed the score.")
+            found.append(self.fuse(maps))
+        return found
 
     def fuse(self, maps: list[tuple[Tensor, int]]) -> Fusion:
         """Add layer maps (each with its number of channels); a single one is not weighed."""
@@ -211,29 +245,30 @@ class LayerExplainer(Explainer):
             fusion.add(one, channels)
         return fusion
 
-    def one_map(self, layer: Layer, activation: Tensor, gradient: Tensor, x: Tensor) -> tuple[Tensor, int]:
+    def one_map(self, layer: Layer, activation: Tensor, gradient: Tensor, batch: Batch) -> tuple[Tensor, int]:
         """The map [N,h,w] of one captured call, and its number of channels."""
-        a, g = (self.on_grid(t, layer, x) for t in (activation, gradient))
+        a, g = (self.on_grid(t, layer, batch) for t in (activation, gradient))
         return self.layer_map(a, g), a.shape[1]
 
-    def on_grid(self, tensor: Tensor, layer: Layer, x: Tensor) -> Tensor:
+    def on_grid(self, tensor: Tensor, layer: Layer, batch: Batch) -> Tensor:
         """A layer's output laid out as [N,K,h,w].
 
         Raises:
             LayerError: it is not one map per image.
         """
+        n = len(batch)
         if self.reshape is not None:
             laid = self.reshape(tensor)
-            if laid.ndim != 4 or laid.shape[0] != x.shape[0]:
+            if laid.ndim != 4 or laid.shape[0] != n:
                 raise LayerError(
-                    f"reshape= gives {list(laid.shape)} for the layer {str(layer)!r} and {x.shape[0]} images; it must "
-                    "give [N,C,h,w], one map per image."
+                    f"reshape= gives {list(laid.shape)} for the layer {str(layer)!r} and {n} images; it must give "
+                    "[N,C,h,w], one map per image."
                 )
             return laid
-        model, size = unwrap(self.model), (x.shape[2], x.shape[3])
+        model, size = unwrap(self.model), batch.size
         if tensor.ndim != 3:
-            return to_grid(tensor, size, None, str(layer), images=x.shape[0])
+            return to_grid(tensor, size, None, str(layer), images=n)
         patch, spans = patch_size(model), {}
-        if layout(tensor.shape, size, patch, images=x.shape[0], spans={}) is None:  # not patches alone
-            spans = watch(model, named_layers(model), (x,)).spans
-        return to_grid(tensor, size, patch, str(layer), images=x.shape[0], spans=spans)
+        if layout(tensor.shape, size, patch, images=n, spans={}) is None:  # not patches alone
+            spans = watch(model, named_layers(model), *batch.arguments(), where=batch.where).spans
+        return to_grid(tensor, size, patch, str(layer), images=n, spans=spans)

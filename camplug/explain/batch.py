@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from camplug.errors import InputError, LayerError, ModelError, TargetError
 from camplug.explain.fuse import Fusion, Normalize, normalize_map, sum_resized
+from camplug.explain.inputs import Batch, Inputs
 from camplug.plug import (
     Layer,
     Tape,
@@ -27,22 +29,42 @@ from camplug.plug.remember import Remembered
 from camplug.plug.tensors import snapshot
 
 
-def ran(tape: Tape) -> list[tuple[Layer, Tensor]]:
-    """The captured calls.
+def chosen_calls(tape: Tape, call: int | None = None) -> list[tuple[Layer, Tensor]]:
+    """Return the captured calls of the wanted layers with their activations.
+
+    Args:
+        tape: after the forward pass.
+        call: which call of each layer, counted from 0 (negative: from the last one); None: all of them.
 
     Raises:
-        LayerError: none of the wanted layers ran.
+        LayerError: none of the wanted layers ran, or none so often.
     """
-    if not tape.captures:
+    captures = tape.captures
+    if not captures:
         raise LayerError("none of the wanted layers ran in the forward pass; name layers that the model calls.")
-    return tape.captures
+    if call is None:
+        return captures
+    counts = Counter(layer.name for layer, _ in captures)
+    chosen = [(la, a) for la, a in captures if la.call == (call if call >= 0 else counts[la.name] + call)]
+    if not chosen:
+        raise LayerError(
+            f"call={call}: the wanted layers ran at most {max(counts.values())} times in the forward pass; calls are "
+            "counted from 0."
+        )
+    return chosen
 
 
-def checked_batch(model: nn.Module, x: Tensor) -> Tensor:
-    """The batch as the model can take it: checked, detached, in the model's number format.
+def checked_batch(model: nn.Module, x: Tensor, inputs: Any = None) -> Batch:
+    """Return the batch as the model can take it: checked, detached, in the model's number format.
+
+    Args:
+        model: what the batch goes into.
+        x: images [N,C,H,W].
+        inputs: the model's other inputs; see `camplug.explain.inputs.Inputs.of`.
 
     Raises:
-        InputError: not a floating-point tensor [N,C,H,W] with at least one image, or on another device.
+        InputError: not a floating-point tensor [N,C,H,W] with at least one image, or on another device; inputs of
+            another number of images.
     """
     if not isinstance(x, Tensor):
         raise InputError(f"maps() takes a tensor [N,3,H,W]; got {type(x).__name__}. explain() takes photographs.")
@@ -59,53 +81,87 @@ def checked_batch(model: nn.Module, x: Tensor) -> Tensor:
     x = snapshot(x.detach())  # a model that overwrites its input leaves the caller's as it is
     if weight is not None and weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
         x = x.to(weight.dtype)
-    return in_fast_layout(unwrap(model), x)
+    if inputs is None:
+        return in_fast_layout(unwrap(model), Batch(x))
+    others = Inputs.of(inputs).of_images(x.shape[0])
+    others.check_aligned((x.shape[2], x.shape[3]))
+    return in_fast_layout(unwrap(model), Batch(x, others))
 
 
-def in_fast_layout(model: nn.Module, x: Tensor) -> Tensor:
+def in_fast_layout(model: nn.Module, batch: Batch) -> Batch:
     """The batch in channels_last, if a convolution network runs faster on it on CPU and is proved to give the same.
 
     Faster (up to a quarter) it is once the batch outweighs laying the convolutions' weights anew in every pass; the
     factor is where seven architectures with 1 to 8 images broke even.
     """
+    x = batch.x
     if x.device.type != "cpu":
-        return x
+        return batch
     weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d))
     if weights == 0 or 300 * x.shape[0] * x.shape[2] * x.shape[3] < weights:
-        return x
+        return batch
     layers = named_layers(model)
     proofs = _proofs.get(model, layers, x.dtype, dict)
     area = x.shape[2] * x.shape[3]
     if not any((same and known >= area) or (not same and known == area) for known, same in proofs.items()):
-        proofs[area] = all(proofs.values()) and _same_in_channels_last(model, layers, x[:2])
-    return x.contiguous(memory_format=torch.channels_last) if all(proofs.values()) else x
+        proofs[area] = all(proofs.values()) and _same_in_channels_last(model, layers, batch)
+    return batch.with_images(x.contiguous(memory_format=torch.channels_last)) if all(proofs.values()) else batch
 
 
 _proofs: Remembered[dict[int, bool]] = Remembered()  # {positions of the image: whether the layout changes nothing}
 
 
-def _same_in_channels_last(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> bool:
-    """Whether the model runs on images in channels_last and gives the same; it is left as it was."""
+def _same_in_channels_last(model: nn.Module, layers: dict[str, nn.Module], batch: Batch) -> bool:
+    """Whether the model runs on two of the images in channels_last and gives the same; it is left as it was."""
+    few = batch if len(batch) <= 2 else batch.take([0, 1])
+    formats = (torch.contiguous_format, torch.channels_last)
     try:
-        laid = (x.contiguous(), x.contiguous(memory_format=torch.channels_last))
-        plain, last = (floats(observe(model, layers, copied((images,)), Bystander())) for images in laid)
+        plain, last = (
+            floats(observe_call(model, layers, few.with_images(few.x.contiguous(memory_format=f)))) for f in formats
+        )
     except Exception:  # whatever the model says about an image of another layout (or about two of N images)
         return False
-    allowed = 100 * torch.finfo(x.dtype).eps ** 0.75  # layouts add up in another order; what is wrong is wrong by more
+    allowed = (
+        100 * torch.finfo(few.x.dtype).eps ** 0.75
+    )  # layouts add up in another order; what is wrong is wrong by more
     return len(plain) == len(last) > 0 and all(
         a.shape == b.shape and bool(((a - b).abs() <= allowed * a.abs().max()).all())
         for a, b in zip(plain, last, strict=True)
     )
 
 
-def checked_size(x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
+def call_model(model: nn.Module, batch: Batch) -> Any:
+    """Return what the model puts out for a batch.
+
+    Raises:
+        ModelError: it, or a hook on it, takes a tensor with a graph to numpy.
+    """
+    args, kwargs = batch.arguments()
+    try:
+        return unwrap(model)(*args, **kwargs)
+    except RuntimeError as error:
+        if "numpy() on Tensor that requires grad" not in str(error):
+            raise
+        raise ModelError(
+            "the model, or a forward hook on it, calls .numpy() on a tensor that has a gradient here; write "
+            ".detach().numpy() there, remove the hook, or take a method that needs no gradient."
+        ) from error
+
+
+def observe_call(model: nn.Module, layers: dict[str, nn.Module], batch: Batch) -> Any:
+    """Return what the model puts out for a batch, from a run that leaves the model and the batch as they are."""
+    args, kwargs = copied(batch.arguments())
+    return observe(model, layers, args, Bystander(), kwargs=kwargs)
+
+
+def checked_size(batch: Batch, size: tuple[int, int] | None) -> tuple[int, int]:
     """The wanted map size, by default that of the input.
 
     Raises:
         InputError: not two positive numbers.
     """
     if size is None:
-        return (x.shape[2], x.shape[3])
+        return batch.size
     if len(size) != 2 or min(size) < 1:
         raise InputError(f"size={size!r}; give (height, width), both at least 1.")
     return (int(size[0]), int(size[1]))
@@ -150,7 +206,7 @@ def class_logits(output: Any, n: int) -> Tensor | None:
 
 
 @torch.no_grad()
-def whole_logits(model: nn.Module, x: Tensor) -> Tensor:
+def whole_logits(model: nn.Module, batch: Batch) -> Tensor:
     """The logits [N,C] of a batch, from a forward pass that leaves the model as it is."""
-    with Tape(model, [""], forward_only=True):
-        return logits_of(unwrap(model)(checked_batch(model, x)), x.shape[0])
+    with Tape(model, [""], forward_only=True, image=batch.where):
+        return logits_of(call_model(model, batch), len(batch))

@@ -12,8 +12,9 @@ from typing_extensions import override
 
 from camplug.errors import LayerError, ModelError, TargetError
 from camplug.explain.base import LayerExplainer, Result
-from camplug.explain.batch import checked_batch, checked_size, class_logits, rows
+from camplug.explain.batch import call_model, checked_batch, checked_size, chosen_calls, class_logits, rows
 from camplug.explain.fuse import Fusion
+from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.numbers import weighted_sum, wide
 from camplug.explain.registry import register
 from camplug.plug import Classes, Link, Outline, Tape, index_on, logits_of, named_layers, resolve, send, unwrap, watch
@@ -75,24 +76,26 @@ class CAM(LayerExplainer):
         raise NotImplementedError("CAM needs the head's weights, not gradients")
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
-        x = checked_batch(self.model, x)
-        out_size = checked_size(x, size)
+    def run(
+        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
+    ) -> Result:
+        batch = checked_batch(self.model, x, inputs)
+        out_size, n = checked_size(batch, size), len(batch)
         if callable(classes) and not isinstance(classes, Tensor):
             raise TargetError("CAM explains classes of the head, not a callable; use GradCAM for other scores.")
         model = unwrap(self.model)
         with torch.inference_mode(False):
             layers = named_layers(model)
-            head = self._find_head(watch(model, layers, (x,)), layers)
-            with Tape(model, [head.name, *head.features], forward_only=True) as tape:
-                output = model(x)
-                link: Link | None = "logits" if head.features or self._averages(tape, head, output, x) else None
-                targets = resolve(classes, output, x.shape[0], self.evidence, link=link)
+            head = self._find_head(watch(model, layers, *batch.arguments(), where=batch.where), layers)
+            with Tape(model, [head.name, *head.features], forward_only=True, image=batch.where) as tape:
+                output = call_model(model, batch)
+                link: Link | None = "logits" if head.features or self._averages(tape, head, output, n) else None
+                targets = resolve(classes, output, n, self.evidence, link=link)
                 targets.check(output)
-                with torch.autocast(x.device.type, enabled=False):
-                    fusions = self._fuse_rounds(tape, head, output, targets, x)
-                logits = class_logits(output, x.shape[0])
-        return Result(rows(fusions, targets, x, out_size, self.normalize), targets, logits)
+                with torch.autocast(batch.x.device.type, enabled=False):
+                    fusions = self._fuse_rounds(tape, head, output, targets, batch)
+                logits = class_logits(output, n)
+        return Result(rows(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
 
     def _find_head(self, seen: Outline, layers: dict[str, nn.Module]) -> _Head:
         for i in reversed(range(len(seen.calls))):
@@ -120,39 +123,40 @@ class CAM(LayerExplainer):
             raise LayerError(f"CAM reads the one map that the head pools; layers= names {len(names)} layers.")
         return names[0]
 
-    def _fuse_rounds(self, tape: Tape, head: _Head, output: Any, targets: Any, x: Tensor) -> list[Fusion]:
-        features = self._pooled_map(tape, head, output, x)[1] if head.features else None
-        fusions = []
+    def _fuse_rounds(self, tape: Tape, head: _Head, output: Any, targets: Any, batch: Batch) -> list[Fusion]:
+        features = self._pooled_map(tape, head, output, batch)[1] if head.features else None
+        fusions, n, device = [], len(batch), batch.x.device
         for r in range(targets.rounds):
-            images, chosen = (index_on(x.device, numbers) for numbers in targets.of_round(r))
-            signs = send(torch.tensor(targets.signs(r), dtype=head.weight.dtype), x.device)[:, None]
+            images, chosen = (index_on(device, numbers) for numbers in targets.of_round(r))
+            signs = send(torch.tensor(targets.signs(r), dtype=head.weight.dtype), device)[:, None]
             fusion = Fusion(None)
             if features is not None:
-                weights = head.weight.new_zeros(x.shape[0], features.shape[1])
+                weights = head.weight.new_zeros(n, features.shape[1])
                 weights[images] = head.weight[chosen] * signs
                 fusion.add(cam(features, weights), features.shape[1])
             else:
                 class_maps = wide(tape[head.name])
-                one = class_maps.new_zeros(x.shape[0], *class_maps.shape[2:])
+                one = class_maps.new_zeros(n, *class_maps.shape[2:])
                 one[images] = (class_maps[images, chosen] - head.bias[chosen][:, None, None]) * signs[..., None]
                 fusion.add(one.clamp_min_(0), 1)
             fusions.append(fusion)
         return fusions
 
-    def _averages(self, tape: Tape, head: _Head, output: Any, x: Tensor) -> bool:
+    def _averages(self, tape: Tape, head: _Head, output: Any, n: int) -> bool:
         """Whether the one output is the mean of the head's map, so that it is a logit; not asked of many outputs."""
-        logits, maps = logits_of(output, x.shape[0]), wide(tape[head.name])
+        logits, maps = logits_of(output, n), wide(tape[head.name])
         if logits.shape[1] != 1 or maps.ndim != 4:
             return False
         return torch.allclose(maps.mean((2, 3)), wide(logits), rtol=1e-3, atol=1e-3 * float(maps.abs().max()))
 
-    def _pooled_map(self, tape: Tape, head: _Head, output: Any, x: Tensor) -> tuple[str, Tensor, bool]:
+    def _pooled_map(self, tape: Tape, head: _Head, output: Any, batch: Batch) -> tuple[str, Tensor, bool]:
         """The layer whose map the head pools, that map, and whether only its positive part is pooled."""
-        logits = logits_of(output, x.shape[0])
+        logits = logits_of(output, len(batch))
         tolerance = 0.05 if logits.dtype in (torch.float16, torch.bfloat16) else 1e-3
-        for name in head.features:
-            layer, activation = next(c for c in reversed(tape.captures) if c[0].name == name)
-            features = wide(self.on_grid(activation, layer, x))
+        calls = chosen_calls(tape, self.call)
+        for name in [name for name in head.features if any(layer.name == name for layer, _ in calls)]:
+            layer, activation = next(c for c in reversed(calls) if c[0].name == name)
+            features = wide(self.on_grid(activation, layer, batch))
             if features.shape[1] != head.weight.shape[1]:
                 raise LayerError(
                     f"the layer {layer} has {features.shape[1]} channels and the head reads {head.weight.shape[1]}; "
@@ -189,7 +193,7 @@ def pooled_head(model: nn.Module, x: Tensor) -> PooledHead:
     if not head.features:
         raise ModelError(_refusal(model))
     with Tape(model, [head.name, *head.features], forward_only=True) as tape:
-        name, _, relu = explainer._pooled_map(tape, head, unwrap(model)(x), x)
+        name, _, relu = explainer._pooled_map(tape, head, unwrap(model)(x), Batch(x))
     return PooledHead(name, relu, head.weight, head.bias)
 
 

@@ -11,6 +11,7 @@ from typing_extensions import override
 from camplug.explain.base import Explainer, Result
 from camplug.explain.erase import IterativeErasing
 from camplug.explain.fuse import Normalize
+from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.split import SplitUnite
 from camplug.explain.wrapper import Wrapper
@@ -52,5 +53,7 @@ class ClassConditional(Wrapper):
         return other
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
-        return self.united.run(x, classes, size)
+    def run(
+        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
+    ) -> Result:
+        return self.united.run(x, classes, size, inputs)

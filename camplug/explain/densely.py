@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import checked_batch
+from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper
 from camplug.plug import Classes, dense
@@ -34,7 +35,11 @@ class Dense(Wrapper):
         self.output_stride = checked_stride(output_stride)
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
-        x = checked_batch(self.model, x)
-        with dense(self.model, self.output_stride, example=x):
-            return self.explainer.run(x, classes, size)
+    def run(
+        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
+    ) -> Result:
+        batch = checked_batch(self.model, x, inputs)
+        first = batch.take([0])
+        arguments = None if first.inputs is None else first.inputs.arguments
+        with dense(self.model, self.output_stride, example=first.x, arguments=arguments):
+            return self.explainer.run_batch(batch, classes, size)

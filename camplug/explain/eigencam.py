@@ -9,8 +9,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
-from camplug.explain.batch import ran
+from camplug.explain.batch import chosen_calls
 from camplug.explain.fuse import Fusion
+from camplug.explain.inputs import Batch
 from camplug.explain.numbers import wide
 from camplug.explain.registry import register
 from camplug.plug import Tape, Targets
@@ -55,9 +56,12 @@ class EigenCAM(LayerExplainer):
         return eigen_cam(activation)
 
     @override
-    def fusions(self, tape: Tape, output: Any, targets: Targets, x: Tensor) -> list[Fusion]:
+    def fusions(self, tape: Tape, output: Any, targets: Targets, batch: Batch) -> list[Fusion]:
         if targets.score is not None:
             targets.scores(output, 0)  # NaN in the scores is refused here too
-        with torch.autocast(x.device.type, enabled=False):
-            maps = [self.one_map(layer, activation, activation, x) for layer, activation in ran(tape)]
+        with torch.autocast(batch.x.device.type, enabled=False):
+            maps = [
+                self.one_map(layer, activation, activation, batch)
+                for layer, activation in chosen_calls(tape, self.call)
+            ]
         return [self.fuse(maps)] * targets.rounds

@@ -13,6 +13,7 @@ from camplug.errors import InputError, TargetError
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import checked_batch, checked_size
 from camplug.explain.fuse import Normalize, normalize_map, resized
+from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number
 from camplug.plug import Against, Classes, Targets, index_on, pick, send
@@ -122,23 +123,25 @@ class IterativeErasing(Wrapper):
         self.normalise, self.weight, self.stop_probability = str(chosen["normalise"]), weight, stop_probability
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
-        x = checked_batch(self.model, x)
-        out_size = checked_size(x, size)
-        wanted, per_image = self.settled(x, classes)
+    def run(
+        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
+    ) -> Result:
+        batch = checked_batch(self.model, x, inputs)
+        out_size = checked_size(batch, size)
+        wanted, per_image = self.settled(batch, classes)
         inner = self.explainer.unnormalized() if self.normalise == "global" else self.explainer
-        input_size = (x.shape[2], x.shape[3])
+        input_size, n = batch.size, len(batch)
         joined: list[Tensor] = []
         first: Result | None = None
-        hidden = torch.zeros((len(x), *input_size), dtype=torch.bool, device=x.device)
-        active = list(range(len(x)))
+        hidden = torch.zeros((n, *input_size), dtype=torch.bool, device=batch.x.device)
+        active = list(range(n))
         followed: dict[int, Tensor] = {}  # per image, which of its classes have been probable in every pass
         for _ in range(self.max_iter):
-            parts = (x, hidden)
-            if len(active) < len(x):
-                index = index_on(x.device, active)
-                parts = (x.index_select(0, index), hidden.index_select(0, index))
-            result = inner.run(erased(*parts), [wanted[i] for i in active], input_size)
+            part, covered = batch, hidden
+            if len(active) < n:
+                part, covered = batch.take(active), hidden.index_select(0, index_on(hidden.device, active))
+            shown = part.with_images(erased(part.x, covered))
+            result = inner.run_batch(shown, [wanted[i] for i in active], input_size)
             if first is None:
                 first = result
                 joined = [torch.zeros_like(m) for m in result.maps]

@@ -60,6 +60,7 @@ class FullyCAM(LayerExplainer):
         normalize: "max" (eq. 11), "minmax" or None.
         evidence: "positive" or "negative".
         reshape: lays a layer's output on a grid [N,C,h,w]; default: `camplug.plug.to_grid`.
+        call: which call of a layer that runs several times, counted from 0; default: all are added.
         labels: class names by index.
         transform: preprocessing for `explain`.
     """
@@ -77,6 +78,7 @@ class FullyCAM(LayerExplainer):
         normalize: Normalize = "max",
         evidence: Evidence = "positive",
         reshape: Callable[[Tensor], Tensor] | None = None,
+        call: int | None = None,
         labels: Sequence[str] | None = None,
         transform: Callable[[Any], Tensor] | None = None,
     ) -> None:
@@ -87,6 +89,7 @@ class FullyCAM(LayerExplainer):
             normalize=normalize,
             evidence=evidence,
             reshape=reshape,
+            call=call,
             labels=labels,
             transform=transform,
         )

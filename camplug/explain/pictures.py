@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from camplug.errors import InputError, TargetError
-from camplug.explain.batch import whole_logits
+from camplug.explain.batch import checked_batch, whole_logits
 from camplug.explain.explanation import Explanation
 from camplug.explain.fuse import normalize_map
 from camplug.explain.geometry import Box
+from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.names import called, class_of, names_of
 from camplug.explain.photo import read_photo
 from camplug.explain.preprocess import channels_of, preprocess_of
@@ -36,7 +37,7 @@ class _Item:
 
 
 def explain(
-    explainer: Explainer, image: Any, classes: Any = None, *, batch_size: int = 8
+    explainer: Explainer, image: Any, classes: Any = None, *, batch_size: int = 8, inputs: Any = None
 ) -> Explanation | list[Explanation]:
     """Explain one photograph or many.
 
@@ -49,6 +50,8 @@ def explain(
             one entry per photograph, which may be a list), labels (0 and 1 per class, of one photograph or of each),
             None (the predicted class), or a callable on the model's output that gives one number per image.
         batch_size: how many images of equal size go through the model together.
+        inputs: the model's other inputs for all images together, as for `Explainer.maps`; `Aligned` ones have the size
+            at which images go into the model.
 
     Returns:
         An `Explanation` for one image, a list of them for a list or a batch.
@@ -60,12 +63,15 @@ def explain(
     many = isinstance(image, (list, tuple)) or (isinstance(image, Tensor) and image.ndim == 4)
     sources = list(image) if many else [image]
     wanted = _per_image(classes, len(sources), many)
+    others = None if inputs is None else Inputs.of(inputs).of_images(len(sources))
     results: list[Explanation] = []
     waiting: list[_Item] = []  # images of one size, until the batch is full or another size comes
 
     def flush() -> None:
         if waiting:
-            results.extend(_batch(explainer, waiting, wanted[len(results) : len(results) + len(waiting)]))
+            numbers = range(len(results), len(results) + len(waiting))
+            given = None if others is None else others.take(numbers)
+            results.extend(_batch(explainer, waiting, [wanted[i] for i in numbers], given))
             waiting.clear()
 
     for source in sources:
@@ -144,15 +150,15 @@ def _item(explainer: Explainer, source: Any) -> _Item:
     return _Item(photo, x if weight is None else x.to(weight.device), box)
 
 
-def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any]) -> list[Explanation]:
-    x = torch.stack([item.x for item in items])
+def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any], inputs: Inputs | None) -> list[Explanation]:
+    batch = Batch(torch.stack([item.x for item in items]), inputs)
     names: list[str] | None = None
     classes: Any = wanted[0] if wanted[0] is None or callable(wanted[0]) else wanted
     if isinstance(classes, list) and any(isinstance(c, str) for row in classes for c in row):
-        count = _count(explainer, x)
+        count = _count(explainer, batch)
         names = names_of(explainer.model, count, explainer.labels)
         classes = [[class_of(c, names, count) if isinstance(c, str) else c for c in row] for row in classes]
-    result = explainer.run(x, classes)
+    result = explainer.run_batch(batch, classes)
     if result.logits is not None:
         names = names_of(explainer.model, result.logits.shape[1], explainer.labels)
     outputs = None if result.logits is None else result.logits.cpu()
@@ -202,13 +208,14 @@ def _link(model: torch.nn.Module, told: Link | None, outputs: Tensor | None) -> 
     return "sigmoid" if isinstance(last, torch.nn.Sigmoid) and within else "logits"
 
 
-def _count(explainer: Explainer, x: Tensor) -> int:
+def _count(explainer: Explainer, batch: Batch) -> int:
     """The number of the model's outputs: that of the labels, or of a classifier head; else one forward pass tells."""
     told = getattr(unwrap(explainer.model), "num_classes", None)
     told = told if explainer.labels is None else len(explainer.labels)
     if isinstance(told, int) and told != 2:  # two classes may be one output
         return told
-    return whole_logits(explainer.model, x[:1]).shape[1]
+    first = batch.take([0])
+    return whole_logits(explainer.model, checked_batch(explainer.model, first.x, first.inputs)).shape[1]
 
 
 def _place(maps: Tensor, item: _Item) -> Tensor:

@@ -17,8 +17,9 @@ from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import checked_batch, checked_size
 from camplug.explain.erase import Weight, class_weights
 from camplug.explain.fuse import Normalize, normalize_map, resized
+from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number, resize_images, run_at
+from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number, run_at
 from camplug.plug import Classes
 
 SPLIT: dict[str, dict[str, Any]] = {
@@ -162,19 +163,21 @@ class SplitUnite(Wrapper):
         self.locate = explainer if locate is None else locate
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
-        x = checked_batch(self.model, x)
-        out_size = checked_size(x, size)
-        wanted, per_image = self.settled(x, classes)
-        full = (x.shape[2], x.shape[3])
-        located = self.locate.run(x, wanted, full)
+    def run(
+        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
+    ) -> Result:
+        batch = checked_batch(self.model, x, inputs)
+        out_size = checked_size(batch, size)
+        wanted, per_image = self.settled(batch, classes)
+        full = batch.size
+        located = self.locate.run_batch(batch, wanted, full)
         inner = self.explainer.unnormalized() if self.normalise == "global" else self.explainer
         jobs: list[tuple[int, Patch, list[int]]] = []  # image, patch, which of its classes
         centres = iter(centre_of_mass(torch.cat(located.maps)))
         for i, maps in enumerate(located.maps):
             jobs += [(i, patch, rows) for patch, rows in self._patches([next(centres) for _ in range(len(maps))], full)]
         united = [torch.zeros_like(m) for m in located.maps]
-        for job, found in self._explained(inner, x, wanted, jobs):
+        for job, found in self._explained(inner, batch, wanted, jobs):
             i, patch, rows = job
             place = united[i][rows[0] : rows[-1] + 1, patch.top : patch.bottom, patch.left : patch.right]
             place.copy_(torch.maximum(place, found) if self.unite == "max" else place + found)
@@ -199,7 +202,7 @@ class SplitUnite(Wrapper):
         ]
 
     def _explained(
-        self, inner: Explainer, x: Tensor, wanted: list[list[int]], jobs: list[tuple[int, Patch, list[int]]]
+        self, inner: Explainer, batch: Batch, wanted: list[list[int]], jobs: list[tuple[int, Patch, list[int]]]
     ) -> list[tuple[tuple[int, Patch, list[int]], Tensor]]:
         """Each job with the maps of its patch; patches of one size in one batch."""
         by_size: dict[tuple[int, int], list[tuple[int, Patch, list[int]]]] = defaultdict(list)
@@ -207,9 +210,9 @@ class SplitUnite(Wrapper):
             by_size[job[1].bottom - job[1].top, job[1].right - job[1].left].append(job)
         found = []
         for size, group in by_size.items():
-            parts = torch.stack([x[i, :, p.top : p.bottom, p.left : p.right] for i, p, _ in group])
-            zoom = 1.0 if size == tuple(x.shape[2:]) else self.zoom
-            zoomed = resize_images(parts, (max(1, round(size[0] * zoom)), max(1, round(size[1] * zoom))))
+            zoom = 1.0 if size == batch.size else self.zoom
+            parts = batch.cut([(i, p) for i, p, _ in group])
+            zoomed = parts.resized((max(1, round(size[0] * zoom)), max(1, round(size[1] * zoom))))
             called = "a part of the image; models of one input size cannot be explained in parts"
             result = run_at(inner, zoomed, [[wanted[i][k] for k in rows] for i, _, rows in group], called, size)
             weights = class_weights(result.logits, result.targets.classes, self.weight)

@@ -15,8 +15,9 @@ from camplug.errors import InputError
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import checked_batch, checked_size
 from camplug.explain.fuse import Normalize, normalize_map, resized
+from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, checked_choice, is_number, is_score, resize_images, run_at
+from camplug.explain.wrapper import Wrapper, checked_choice, is_number, is_score, run_at
 from camplug.plug import Classes
 
 Fuse: TypeAlias = Literal["sum", "max", "mean"]
@@ -62,14 +63,16 @@ class MultiView(Wrapper):
         self.fuse: Fuse = fuse
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None) -> Result:
-        x = checked_batch(self.model, x)
-        out_size = checked_size(x, size)
-        wanted, per_image = (classes, False) if is_score(classes) else self.settled(x, classes)
+    def run(
+        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
+    ) -> Result:
+        batch = checked_batch(self.model, x, inputs)
+        out_size = checked_size(batch, size)
+        wanted, per_image = (classes, False) if is_score(classes) else self.settled(batch, classes)
         fused: list[Tensor] | None = None
         nearest: Result | None = None
         for scale in sorted(self.scales, key=lambda s: abs(math.log(s))):
-            for result, mirrored in self._views(x, wanted, scale):
+            for result, mirrored in self._views(batch, wanted, scale):
                 maps = [resized(m.flip(-1) if mirrored else m, out_size) for m in result.maps]
                 fused = maps if fused is None else [self._joined(a, b) for a, b in zip(fused, maps, strict=True)]
                 nearest = nearest or result
@@ -78,7 +81,7 @@ class MultiView(Wrapper):
         if self.fuse == "mean":
             count = len(self.scales) * (2 if self.flip else 1)
             fused = [m / count for m in fused]
-        n = x.shape[0]
+        n = len(batch)
         targets = replace(nearest.targets, classes=nearest.targets.classes[:n], per_image=per_image)
         logits = None if nearest.logits is None else nearest.logits[:n]
         return Result([normalize_map(m, self.normalize) for m in fused], targets, logits)
@@ -86,22 +89,22 @@ class MultiView(Wrapper):
     def _joined(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.maximum(a, b) if self.fuse == "max" else a + b
 
-    def _views(self, x: Tensor, wanted: Any, scale: float) -> list[tuple[Result, bool]]:
+    def _views(self, batch: Batch, wanted: Any, scale: float) -> list[tuple[Result, bool]]:
         """The results of one scale, without and with mirroring."""
-        n = x.shape[0]
-        size = (max(1, round(x.shape[2] * scale)), max(1, round(x.shape[3] * scale)))
-        view = resize_images(x, size)
+        n, (height, width) = len(batch), batch.size
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        view = batch.resized(size)
         called = f"the view at scale {scale:g}; leave that scale out of scales="
 
-        def run(images: Tensor, classes: Any) -> Result:
-            if size == tuple(x.shape[2:]):
-                return self.explainer.run(images, classes)
+        def run(images: Batch, classes: Any) -> Result:
+            if size == batch.size:
+                return self.explainer.run_batch(images, classes)
             return run_at(self.explainer, images, classes, called)
 
         if not self.flip:
             return [(run(view, wanted), False)]
         if is_score(wanted):  # it may hold something per image, so it sees each batch by itself
-            return [(run(v, wanted), v is not view) for v in (view, view.flip(-1))]
-        both = run(torch.cat([view, view.flip(-1)]), [*wanted, *wanted])
+            return [(run(v, wanted), v is not view) for v in (view, view.mirrored())]
+        both = run(view.joined(view.mirrored()), [*wanted, *wanted])
         halves = ((both.maps[:n], False), (both.maps[n:], True))
         return [(Result(maps, both.targets, both.logits), mirrored) for maps, mirrored in halves]

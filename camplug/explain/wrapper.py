@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
@@ -15,7 +14,7 @@ from camplug.errors import CamplugError, InputError, ModelError, TargetError
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import whole_logits
 from camplug.explain.fuse import Normalize
-from camplug.explain.numbers import wide
+from camplug.explain.inputs import Batch
 from camplug.plug import Classes, UndecidedError, resolve, spelled_out
 
 
@@ -46,7 +45,7 @@ class Wrapper(Explainer):
         other.explainer = self.explainer.unnormalized()
         return other
 
-    def settled(self, x: Tensor, classes: Classes) -> tuple[list[list[int]], bool]:
+    def settled(self, batch: Batch, classes: Classes) -> tuple[list[list[int]], bool]:
         """The classes of every image, so that all runs explain the same; predicted ones cost one forward pass.
 
         Returns:
@@ -59,27 +58,19 @@ class Wrapper(Explainer):
             raise TargetError(f"{type(self).__name__} explains classes, not a callable; GradCAM or FullyCAM take one.")
         if classes is None:
             try:
-                targets = resolve(None, whole_logits(self.model, x), x.shape[0])
+                targets = resolve(None, whole_logits(self.model, batch), len(batch))
             except UndecidedError:
-                targets = self.explainer.run(x, None).targets
+                targets = self.explainer.run_batch(batch, None).targets
             return [list(row) for row in targets.classes], False
-        return spelled_out(classes, x.shape[0], lambda: whole_logits(self.model, x).shape[1])
+        return spelled_out(classes, len(batch), lambda: whole_logits(self.model, batch).shape[1])
 
 
-def resize_images(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize a batch [N,C,H,W] as PIL's bicubic filter does (without rounding to eight bits)."""
-    if tuple(x.shape[2:]) == size:
-        return x
-    small = F.interpolate(wide(x), size, mode="bicubic", align_corners=False, antialias=True)
-    return small.to(x.dtype)
-
-
-def run_at(explainer: Explainer, x: Tensor, wanted: Any, called: str, size: tuple[int, int] | None = None) -> Result:
+def run_at(explainer: Explainer, batch: Batch, wanted: Any, called: str, size: tuple[int, int] | None = None) -> Result:
     """Run an explainer on images of another size than the caller's.
 
     Args:
         explainer: the inner one.
-        x: the images.
+        batch: the images.
         wanted: classes or a callable.
         called: what the images are and how to do without them, for the error.
         size: of the maps.
@@ -88,13 +79,13 @@ def run_at(explainer: Explainer, x: Tensor, wanted: Any, called: str, size: tupl
         ModelError: the model does not take images of this size.
     """
     try:
-        return explainer.run(x, wanted, size)
+        return explainer.run_batch(batch, wanted, size)
     except CamplugError:
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
         says = (str(error).strip().splitlines() or ["no message"])[0]
         raise ModelError(
-            f"the model does not take images of {x.shape[2]}x{x.shape[3]} pixels ({says}), which is {called}."
+            f"the model does not take images of {batch.size[0]}x{batch.size[1]} pixels ({says}), which is {called}."
         ) from error
 
 

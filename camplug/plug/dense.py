@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from camplug.errors import InputError, ModelError
 from camplug.plug.dense_layers import Step
-from camplug.plug.dense_plan import plan, settings_of, verify
+from camplug.plug.dense_plan import Call, plan, settings_of, verify
 from camplug.plug.guard import first_weight, force_eager, is_compiled, unwrap
 from camplug.plug.layers import named_layers, token_layers
 from camplug.plug.remember import Remembered
 from camplug.plug.settings import as_built, holding
 
+Arguments: TypeAlias = "Callable[[Tensor], Call]"
+"""From images to the positional and keyword arguments of a model's call."""
+
 
 @contextmanager
-def dense(model: nn.Module, output_stride: int = 8, *, example: Tensor | None = None) -> Iterator[nn.Module]:
+def dense(
+    model: nn.Module, output_stride: int = 8, *, example: Tensor | None = None, arguments: Arguments | None = None
+) -> Iterator[nn.Module]:
     """The model computes its maps at a finer output stride inside the block, with the same weights.
 
     From the wanted output stride on, strided convolutions and poolings take every position (stride 1), and the layers
@@ -40,6 +45,8 @@ def dense(model: nn.Module, output_stride: int = 8, *, example: Tensor | None = 
             already is left as it is.
         example: a batch that the model takes, [N,C,H,W], to find its layout with; default: one black image of 224
             pixels. Needed once per model.
+        arguments: makes the positional and keyword arguments of the model's call from one image [1,C,H,W], where it
+            takes more than images.
 
     Raises:
         InputError: an output stride that is no power of two, or an example that is no batch.
@@ -52,7 +59,7 @@ def dense(model: nn.Module, output_stride: int = 8, *, example: Tensor | None = 
         raise InputError(f"example={what}; allowed is a batch that the model takes, a tensor [N,C,H,W].")
     root = unwrap(model)
     with _lock_of(root):
-        steps = _steps(root, output_stride, example)
+        steps = _steps(root, output_stride, example, arguments)
         eager = force_eager() if is_compiled(model) else nullcontext()
         with as_built(root.modules()), eager, holding(settings_of(root, steps)):
             yield model
@@ -82,7 +89,7 @@ def _lock_of(root: nn.Module) -> Any:
 # ---- the plan
 
 
-def _steps(root: nn.Module, output_stride: int, example: Tensor | None) -> dict[str, Step]:
+def _steps(root: nn.Module, output_stride: int, example: Tensor | None, arguments: Arguments | None) -> dict[str, Step]:
     layers = named_layers(root)
     if token_layers(root, layers):
         raise ModelError(
@@ -93,10 +100,11 @@ def _steps(root: nn.Module, output_stride: int, example: Tensor | None) -> dict[
     def find() -> dict[str, Step]:
         x = _example(root) if example is None else example[:1]
         with as_built(layers.values()):
-            steps, calls = plan(root, layers, x, output_stride)
+            call = ((x,), {}) if arguments is None else arguments(x)
+            steps, calls = plan(root, layers, x, output_stride, call)
             changed = {name: step for name, step in steps.items() if step.changed}
             if changed:
-                verify(root, layers, x, steps, calls)
+                verify(root, layers, call, steps, calls)
         return changed
 
     return _plans.get(root, layers, output_stride, find)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from camplug.plug.dense_layers import POOLS, Pair, Step, attributes, is_stock, p
 from camplug.plug.layers import named_layers
 from camplug.plug.settings import Settings, holding
 from camplug.plug.watch import observe
+
+Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of a model's call."""
 
 HEADS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, nn.Linear)
 WINDOWS = ("convolution", "max_pool2d_with_indices", "avg_pool2d", "im2col", "unfold", "slice", "deform_conv2d")
@@ -65,13 +68,13 @@ def _size(tensor: Any) -> Pair | None:
 
 
 def plan(
-    root: nn.Module, layers: dict[str, nn.Module], x: Tensor, output_stride: int
+    root: nn.Module, layers: dict[str, nn.Module], x: Tensor, output_stride: int, call: Call
 ) -> tuple[dict[str, Step], list[tuple[str, Pair, Pair]]]:
     """What every convolution and pooling does at the wanted output stride, and the calls of one run as built."""
     seen = _Sizes(layers)
     try:
         with seen:
-            observe(root, layers, (x,), seen)
+            observe(root, layers, call[0], seen, kwargs=call[1])
     except Exception as error:
         raise _unusable(root, x, error) from error
     strides: dict[Pair, tuple[Pair, Pair]] = {(x.shape[2], x.shape[3]): ((1, 1), (1, 1))}  # size: (as built, dense)
@@ -129,7 +132,7 @@ def _dense_stride(built: int, now: int, own: int, wanted: int) -> int:
 def verify(
     root: nn.Module,
     layers: dict[str, nn.Module],
-    x: Tensor,
+    call: Call,
     steps: dict[str, Step],
     calls: list[tuple[str, Pair, Pair]],
 ) -> None:
@@ -138,7 +141,7 @@ def verify(
     with holding(settings):
         try:
             with seen:
-                observe(root, layers, (x,), seen, as_they_are=True)
+                observe(root, layers, call[0], seen, kwargs=call[1], as_they_are=True)
         except Exception as error:
             raise refused(root, f"it fails so ({type(error).__name__}: {_first_line(error)})") from error
     if [name for name, _, _ in seen.calls] != [name for name, _, _ in calls]:

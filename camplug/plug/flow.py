@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -123,9 +123,18 @@ def _key(tensor: Tensor) -> int | None:
         return None
 
 
-def image_of(inputs: Any) -> Tensor | None:
-    """The first tensor of a call that can be a batch of images (or volumes, or frames), else the first of numbers."""
-    tensors = [t for t in tree_leaves(inputs) if isinstance(t, Tensor) and t.is_floating_point()]
+def image_of(inputs: Any, where: int | None = None) -> Tensor | None:
+    """Return the images among the inputs of a call.
+
+    Args:
+        inputs: (args, kwargs).
+        where: their number among the leaves; default: the first tensor that can be a batch of images (or volumes, or
+            frames), else the first one of floating-point numbers.
+    """
+    leaves = tree_leaves(inputs)
+    if where is not None and where < len(leaves) and isinstance(leaves[where], Tensor):
+        return cast("Tensor", leaves[where])
+    tensors = [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]
     return next((t for t in tensors if t.ndim >= 4), tensors[0] if tensors else None)
 
 

@@ -100,7 +100,13 @@ class _Keeper(Bystander):
 
 
 def scattered(
-    model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any], outline: Outline
+    model: nn.Module,
+    layers: dict[str, nn.Module],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    outline: Outline,
+    *,
+    where: int | None = None,
 ) -> frozenset[str]:
     """The layers with tokens that do not stand row by row (Hiera unrolls them): a change of the image shows elsewhere.
 
@@ -116,7 +122,7 @@ def scattered(
         keeper = _Keeper(names, outline)
         a, k = copied((args, kwargs))
         if spot is not None:
-            given = image_of((a, k))
+            given = image_of((a, k), where)
             other = None if given is None else _changed(given, spot, outline.patch)
             a, k = tree_map(lambda t: other if t is given else t, (a, k))
         observe(model, layers, a, keeper, kwargs=k)

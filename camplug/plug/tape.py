@@ -78,6 +78,8 @@ class Tape:
         layers: "convs", "last", "stages", names, globs, modules, types; see `camplug.plug.select`.
         grad: keep the graph (training) instead of reading the model.
         forward_only: capture activations without any graph; `gradients` is not available then.
+        image: the number of the images among the leaves of the model's (args, kwargs), as torch's pytrees count them;
+            default: the first tensor that can be a batch of images.
 
     Raises:
         LayerError: no such layer; or no wanted layer ran or feeds the score.
@@ -85,7 +87,13 @@ class Tape:
     """
 
     def __init__(
-        self, model: nn.Module, layers: Selector = "convs", *, grad: bool = False, forward_only: bool = False
+        self,
+        model: nn.Module,
+        layers: Selector = "convs",
+        *,
+        grad: bool = False,
+        forward_only: bool = False,
+        image: int | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ModelError(f"camplug plugs into a torch.nn.Module; got {type(model).__name__}.")
@@ -99,6 +107,7 @@ class Tape:
         self._grad = grad
         self._forward_only = forward_only
         self._selector = layers
+        self._image = image
         self._layers = named_layers(self.root)
         self._wanted: dict[int, str] = {}
         self._unseen = needs_outline(layers, self._layers)
@@ -268,7 +277,7 @@ class Tape:
             return None
         if module is self.root and not _in_backward():
             self._forget()
-            self._images = None if (image := image_of(args)) is None or image.ndim < 4 else image.shape[0]
+            self._images = None if (image := image_of(args, self._image)) is None or image.ndim < 4 else image.shape[0]
         if self._grad:
             return None
         self._guard.take()
@@ -297,7 +306,7 @@ class Tape:
         if self._unseen and not observing() and not _in_backward() and threading.get_ident() == self._thread:
             self._unseen = False
             try:
-                self._choose(watch(self.root, self._layers, args, kwargs or {}))
+                self._choose(watch(self.root, self._layers, args, kwargs, where=self._image))
             except BaseException:
                 self._unseen = True
                 raise

@@ -28,14 +28,14 @@ _NO_FEATURES = ("pool", "dropout", "identity", "flatten", "permute", "dropblock"
 class Recorder:
     """Receives module calls and notes what they put out; keeps no tensor of them."""
 
-    def __init__(self, layers: dict[str, nn.Module], flow: Flow) -> None:
+    def __init__(self, layers: dict[str, nn.Module], flow: Flow, count: int | None) -> None:
         self.root = layers[""]
         self.flow = flow
         self.names = {id(module): name for name, module in layers.items()}
         self.weights = {id(module): _weights(module) for module in layers.values()}
         self.calls: list[tuple[Call, int | None]] = []  # and the node that the call read
         self.classes: int | None = None
-        self.count: int | None = None
+        self.count = count  # images of the call
         self.ends: list[Tensor] = []
         self._open: list[tuple[int, int, int | None]] = []
         self._mixing = 0
@@ -44,8 +44,6 @@ class Recorder:
         """Note when the call began, and what it reads."""
         if id(module) in self.names:
             given = next((t for t in args if isinstance(t, Tensor)), None)
-            if module is self.root and given is not None and given.ndim:
-                self.count = given.shape[0]
             self._open.append((id(module), self.flow.clock, None if given is None else self.flow.node(given)))
         return None
 
@@ -103,23 +101,41 @@ _outlines: Remembered[Outline] = Remembered()
 
 
 def watch(
-    model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+    model: nn.Module,
+    layers: dict[str, nn.Module],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    where: int | None = None,
 ) -> Outline:
     """Run the model once without gradients on a copy of the call, and note what its layers put out.
 
     The outline is kept per size of the inputs for as long as the model lives and consists of the same modules, so only
     the first call costs a forward pass. Inputs, buffers, attributes and random state are as before.
+
+    Args:
+        model: an unwrapped model.
+        layers: its `named_layers`.
+        args: positional arguments of the call.
+        kwargs: keyword arguments.
+        where: the number of the images among the leaves of (args, kwargs); see `image_of`.
     """
     kwargs = kwargs or {}
-    key = tuple(tuple(t.shape[1:]) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
-    return _outlines.get(model, layers, key, lambda: _watch(model, layers, args, kwargs), lambda found: found.settled)
+    shapes = tuple(tuple(t.shape[1:]) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
+
+    def find() -> Outline:
+        return _watch(model, layers, args, kwargs, where)
+
+    return _outlines.get(model, layers, (where, shapes), find, lambda found: found.settled)
 
 
-def _watch(model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outline:
+def _watch(
+    model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any], where: int | None
+) -> Outline:
     args, kwargs = copied((args, kwargs))
-    image = image_of((args, kwargs))
+    image = image_of((args, kwargs), where)
     flow = Flow(image)
-    recorder = Recorder(layers, flow)
+    recorder = Recorder(layers, flow, None if image is None or image.ndim == 0 else image.shape[0])
     with flow:
         observe(model, layers, args, recorder, kwargs=kwargs)
     size = None if image is None or image.ndim < 4 else (int(image.shape[-2]), int(image.shape[-1]))
@@ -135,7 +151,7 @@ def _watch(model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...]
     )
     from camplug.plug.probes import dead, scattered  # they run the model, too
 
-    outline = replace(outline, scattered=scattered(model, layers, args, kwargs, outline))
+    outline = replace(outline, scattered=scattered(model, layers, args, kwargs, outline, where=where))
     found = dead(model, layers, args, kwargs, outline)
     return replace(outline, dead=found or frozenset(), settled=found is not None)
 

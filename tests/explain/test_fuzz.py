@@ -153,6 +153,57 @@ def laid(t):
     return t[0, t.shape[1] - side * side :].T.reshape(-1, side, side)
 
 
+class Several(nn.Module):
+    """A network of several inputs: a vector per image comes before it, a map per image and a table after it by name."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.width, self.kinds = model, model.width, model.kinds
+
+    def forward(self, vector, x, *, table, extra):
+        scores = self.model(x * vector[:, :, None, None] + 0.3 * extra)
+        return scores @ table
+
+
+class Fixed(nn.Module):
+    """`Several` on one image, its other inputs built in."""
+
+    def __init__(self, several, vector, table, extra):
+        super().__init__()
+        self.model, self.given = several.model, (vector, table, extra)
+
+    def forward(self, x):
+        vector, table, extra = self.given
+        return self.model(x * vector[:, :, None, None] + 0.3 * extra) @ table
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_networks_of_several_inputs_are_right_or_refused(method, device):
+    right = 0
+    for seed in SEEDS[::3]:
+        model, g = made(seed), torch.Generator().manual_seed(seed)
+        draw = lambda *shape, g=g: torch.randn(*shape, generator=g).double()  # noqa: E731
+        x, vector, table, extra = draw(3, 3, 8, 8), draw(3, 3), draw(3, 3), draw(3, 3, 8, 8)
+        several = Several(copy.deepcopy(model)).to(device)
+        named = {"table": camplug.Shared(table.to(device)), "extra": extra.clone().to(device)}
+        inputs = camplug.Inputs(vector.to(device), camplug.IMAGE, **named)
+        explainer = camplug.create(method, several)
+        try:
+            got = explainer.maps(x.to(device), 1, inputs=inputs)
+        except CamplugError:
+            continue
+        right += 1
+        with explainer.tape(inputs.where) as tape:
+            several(vector.to(device), x.to(device), table=table.to(device), extra=extra.to(device))
+            names = list(dict.fromkeys(layer.name for layer, _ in tape.captures))
+        assert torch.equal(named["extra"].cpu(), extra)
+        for i in range(3):
+            fixed = Fixed(Several(model), vector[i : i + 1], table, extra[i : i + 1])
+            want = alone(method, fixed, names, x[i : i + 1], 1)
+            assert relative_error(got[i], want) <= 1e-7, f"network {seed}, {model.kinds}, layers {names}, image {i}"
+    assert right >= 0.8 * len(SEEDS[::3])
+
+
 def right_or_refused(method, seed, device, pick=None):
     """Whether a network is explained; what it gives is right."""
     model = made(seed)

@@ -177,3 +177,23 @@ def test_cam_of_an_image_so_small_that_the_last_map_is_one_position(device):
     raw = camplug.CAM(model, normalize=None).maps(x, 1)
     want = (model[1](model[0](x))[:, :, 0, 0] @ model[4].weight[1]).clamp_min(0)
     assert torch.allclose(raw, want[:, None, None].expand(2, 2, 2))
+
+
+@pytest.mark.parametrize("x", [torch.zeros(2, 1, 100), torch.zeros(3, 8, 8)])
+def test_three_dimensions_are_one_image_or_signals(x):
+    with pytest.raises(camplug.InputError, match=r"use x\[None\] for one image \[C,H,W\]; signals \[N,C,L\] are not"):
+        camplug.GradCAM(nn.Conv1d(1, 2, 3)).maps(x, 0) if x.shape[1] == 1 else camplug.GradCAM(nn.Conv2d(3, 2, 3)).maps(
+            x
+        )
+
+
+def test_a_hook_that_takes_values_to_numpy(device):
+    model = awkward.FeatureModule().eval().to(device)
+    x, seen = torch.randn(1, 3, 12, 12, device=device), []
+    model.register_forward_hook(lambda module, inputs, output: seen.append(output.cpu().numpy()))
+    with pytest.raises(
+        camplug.ModelError, match=r"hook on it, calls .numpy\(\) on a tensor .* write .detach\(\).numpy\(\)"
+    ):
+        camplug.GradCAM(model).maps(x, 0)
+    camplug.EigenCAM(model).maps(x, 0)
+    assert seen
