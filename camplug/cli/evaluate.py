@@ -255,6 +255,30 @@ def write(report: dict[str, Any], path: Path) -> None:
         save_picture(picture, str(path.with_suffix(".png")))
 
 
+def miou_line(report: dict[str, Any]) -> str:
+    """Return the mean IoU by each convention, the report's own first, with the number of classes that it averages.
+
+    >>> miou_line(
+    ...     {
+    ...         "convention": "present",
+    ...         "miou": {"present": 0.369, "all": 0.0527, "truth": None},
+    ...         "classes_in_mean": {"present": 3, "all": 21, "truth": 0},
+    ...     }
+    ... )
+    'mIoU over 3 of 21 classes: 36.9 (present); by the other conventions: 5.3 (all), - (truth, 0 of 21 classes)'
+    """
+    counts, own = report["classes_in_mean"], report["convention"]
+    miou = {k: "-" if v is None else f"{100 * v:.1f}" for k, v in report["miou"].items()}
+    every = counts["all"]
+    over = {k: f"{every}" if n == every else f"{n} of {every}" for k, n in counts.items()}
+    others = [
+        f"{v} ({k}" + ("" if counts[k] in (every, counts[own]) else f", {over[k]} classes") + ")"
+        for k, v in miou.items()
+        if k != own
+    ]
+    return f"mIoU over {over[own]} classes: {miou[own]} ({own}); by the other conventions: {', '.join(others)}"
+
+
 def show(report: dict[str, Any]) -> None:
     """Print the report as a table."""
     from rich.table import Table
@@ -272,12 +296,7 @@ def show(report: dict[str, Any]) -> None:
         if name in averaged or any(v is not None for v in row.values()):
             table.add_row(common.escaped(name), *cells, style=None if name in averaged else "dim")
     common.out.print(table)
-    miou = {k: "-" if v is None else f"{100 * v:.1f}" for k, v in report["miou"].items()}
-    common.out.print(
-        f"mIoU over {len(averaged)} classes: {miou[report['convention']]} ({report['convention']}); by the other "
-        f"conventions: {', '.join(f'{v} ({k})' for k, v in miou.items() if k != report['convention'])}",
-        soft_wrap=True,
-    )
+    common.out.print(miou_line(report), soft_wrap=True)
     for group, row in report.get("by_number_of_classes", {}).items():
         value = "-" if row["miou"] is None else f"{100 * row['miou']:.1f}"
         of = {"1": "1 class", "3": "3 or more classes"}.get(group, f"{group} classes")

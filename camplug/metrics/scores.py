@@ -151,6 +151,12 @@ class Scores:
             pixels=pixels,
         )
 
+    def classes_in_mean(self) -> dict[str, int]:
+        """Return how many classes enter the mean IoU by each convention."""
+        chosen = list(self.classes)
+        present, truth = (int((~np.isnan(column[chosen])).sum()) for column in (self.iou, self.recall))
+        return {"present": present, "all": len(chosen), "truth": truth}
+
     def as_dict(self) -> dict[str, Any]:
         """The scores as JSON takes them: plain numbers, and None for what is undefined."""
         columns = {
@@ -167,6 +173,7 @@ class Scores:
                 "all": _plain(self.miou_all),
                 "truth": _plain(self.miou_truth),
             },
+            "classes_in_mean": self.classes_in_mean(),
             "averaged_over": [self.names[c] for c in self.classes],
             "per_class": {
                 name: {key: _plain(column[c]) for key, column in columns.items()} for c, name in enumerate(self.names)

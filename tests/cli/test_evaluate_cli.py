@@ -185,6 +185,7 @@ def test_label_pictures(place):
     assert not {"threshold", "sweep", "seeds"} & report.keys()
     assert not (place / "r.png").exists()
     assert "mIoU over 5 classes" in good("evaluate", "labels", "--data", "mine").stdout
+    assert report["classes_in_mean"] == {"present": 5, "all": 5, "truth": 5}
     for option in (("--threshold", "0.3"), ("--threshold-from", "r.json")):
         assert "label pictures, which have no threshold" in refused("evaluate", "labels", "--data", "mine", *option)
     assert "'r.json' is no report of `camplug evaluate` on seeds." in refused(
@@ -207,6 +208,18 @@ def test_small_seeds_are_scored_at_full_size(place):
 
 
 # ---- what is written and printed
+
+
+def test_the_classes_that_enter_a_mean_are_counted(place):
+    """Of three classes of scenes one image shows one: the mean by `present` is over it and the background."""
+    data = Scenes(1, (48, 48), seed=5, classes=6)
+    (place / "labels").mkdir()
+    Image.fromarray(data.mask(0)).save(place / "labels" / f"{data.ids[0]}.png")
+    shown = good("evaluate", "labels", "--data", "scenes:1:5").stdout
+    entered = len(data.labels(0)) + 1
+    share = 100 * entered / 7
+    assert f"mIoU over {entered} of 7 classes: 100.0 (present)" in shown
+    assert f"by the other conventions: {share:.1f} (all), 100.0 (truth)" in shown
 
 
 def test_report_plot_and_table(place):

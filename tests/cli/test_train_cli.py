@@ -295,6 +295,20 @@ def test_bad_input(place, options, says):
     assert not list(place.rglob("runs/irn/labels/*.png")) or options[0] == "--batch"
 
 
+def test_thresholds_that_leave_no_label(place):
+    said = refused_after(*IRN, "--foreground", "0.99999", "--background", "0", "-o", "a")
+    assert "the loss of every step is exactly 0, so there is nothing to learn" in said
+    assert not (place / "a" / "irn.pt").exists()
+
+
+def refused_after(*words):
+    """The sentence of a refusal that comes after lines on what was done."""
+    result = run(*words)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.stderr.split())
+
+
 def test_a_batch_that_was_too_large_leaves_the_folder_open(place):
     refused(*IRN, "--batch", "9", "--epochs", "1", "-o", "again", "--json")
     good(*IRN, "--batch", "4", "--epochs", "1", "-o", "again")

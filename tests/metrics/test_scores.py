@@ -119,6 +119,7 @@ def test_scores_of_a_matrix():
         "pixels": 8,
         "pixel_accuracy": 0.875,
         "miou": {"present": 0.875, "all": 0.875, "truth": 0.875},
+        "classes_in_mean": {"present": 2, "all": 2, "truth": 2},
         "averaged_over": ["background", "cat"],
         "per_class": {
             "background": {"iou": 0.75, "precision": 1.0, "recall": 0.75, "false_discovery_rate": 0.0},
@@ -127,6 +128,7 @@ def test_scores_of_a_matrix():
             "dog": {"iou": None, "precision": None, "recall": None, "false_discovery_rate": None},
         },
     }
+    assert Scores.of(MATRIX).classes_in_mean() == {"present": 3, "all": 4, "truth": 2}
     with pytest.raises(AttributeError):
         scores.pixels = 3
 

@@ -103,9 +103,3 @@ class Pictures(Dataset[Picture]):
         square[:] = np.array(self.fill, np.uint8)[:, None, None]
         square[:, top : top + rows, left : left + cols] = pixels[y : y + rows, x : x + cols].transpose(2, 0, 1)
         return square
-
-
-def without_images(data: SegmentationData) -> list[str]:
-    """The classes that no image shows: their maps learn nothing."""
-    shown = {c for i in range(len(data)) for c in data.labels(i)}
-    return [name for c, name in enumerate(data.classes) if c not in shown]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ from camplug.wsss.classifier.learning import Learning, Span
 from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.module import VALIDATION
 from camplug.wsss.classifier.network import Classifier, over, settings_of
-from camplug.wsss.classifier.pictures import Pictures, without_images
+from camplug.wsss.classifier.pictures import Pictures
+from camplug.wsss.classifier.usable import usable_keep, warn_of_one_sided_classes
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.jobs import list_sha256, share
 from camplug.wsss.train.device import kept_generators
@@ -82,7 +82,8 @@ def train_classifier(
         span: epochs, batch and crops; by default as in IRN's code.
         validation: images whose labels tell the mean average precision after every epoch.
         keep: "last" keeps the weights of the last epoch, "best" those of the epoch with the best mean average precision
-            on the validation images. Both rules use image-level labels only.
+            on the validation images; the last ones, with a warning, where these images cannot tell epochs apart. Both
+            rules use image-level labels only.
         output_stride: see `Classifier`.
         keep_head: go on with the model's trained head; by default where it has the data's classes, in any order; see
             `over`.
@@ -144,13 +145,8 @@ def train_classifier(
     if file.exists():
         watch.done(f"{file} was there")
         return TrainedClassifier(load_classifier(file, None if _built_by_text(made_with) else model).to(device), file)
-    missing = without_images(data)
-    if missing:
-        warnings.warn(
-            f"no image shows {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''} ({len(missing)} of "
-            f"{len(data.classes)} classes): the classifier can only learn to deny them.",
-            stacklevel=2,
-        )
+    warn_of_one_sided_classes(data)
+    keep = usable_keep(keep, validation)
     held_out = None
     if validation is not None:
         held_out = Pictures(validation, crop=span.crop, sides=span.sides, mean=mean, still=True)

@@ -25,7 +25,7 @@ from camplug.wsss.deeplab.settings import DeepLabSettings
 from camplug.wsss.jobs import list_sha256, share, wait_for_the_others
 from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.results import SETTINGS
-from camplug.wsss.train.crops import LabelCrops, label_pictures, read_picture
+from camplug.wsss.train.crops import LabelCrops, check_labels_teach, label_pictures, read_picture
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.run import TrainingFolder, TrainSettings
@@ -167,6 +167,7 @@ def train_deeplab(
     )
     items = SegmentationCrops(crops, salient)
     check_batch(items, span.batch * settings.accumulate)
+    check_labels_teach(crops.labels, indices, "give labels that show classes")
     module = DeepLabModule(network, settings.network, ids=data.ids, seed=span.seed)
     folder.settle()
     with kept_generators(device):

@@ -124,6 +124,7 @@ def train_irn(
         stride=STRIDE,
         finish=finish,
         load=lambda file: load_irn(file, model),
+        thresholds="thresholds (foreground, background)",
     )
     return run_stages(
         stages,

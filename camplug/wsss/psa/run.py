@@ -105,6 +105,7 @@ def train_affinitynet(
         stride=STRIDE,
         finish=lambda net, watch: None,
         load=lambda file: load_affinitynet(file, model),
+        thresholds="alphas (low, high)",
     )
     return run_stages(
         stages,

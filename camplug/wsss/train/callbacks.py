@@ -22,4 +22,4 @@ class ChecksLosses(Callback):
     ) -> None:
         losses = getattr(pl_module, "finite", None)
         if isinstance(losses, FiniteLosses) and trainer.is_last_batch:
-            losses.check()
+            losses.check_nonzero() if trainer.current_epoch == 0 else losses.check()

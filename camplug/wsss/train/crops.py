@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -201,6 +201,31 @@ def label_pictures(folder: Path, data: SegmentationData) -> tuple[list[int], lis
         [i for i, found in enumerate(there) if found],
         [name for name, found in zip(data.ids, there, strict=True) if not found],
     )
+
+
+def check_labels_teach(labels: Callable[[int], NDArray[np.uint8]], indices: Sequence[int], mend: str) -> None:
+    """Refuse label pictures of which all pixels are ignored, and warn where none shows an object.
+
+    Args:
+        labels: the label picture of an image; ones that cannot be read are passed over.
+        indices: of the images.
+        mend: what to do about it, for the messages.
+
+    Raises:
+        InputError: all pixels of all pictures are ignored.
+    """
+    background = False
+    for i in indices:
+        try:
+            values = labels(i)
+        except InputError:  # told where it is trained on
+            continue
+        if ((values > 0) & (values != IGNORE)).any():
+            return
+        background = background or bool((values == 0).any())
+    if not background:
+        raise InputError(f"all pixels of all {len(indices)} label pictures are ignored (255); {mend}.")
+    warnings.warn(f"none of the {len(indices)} label pictures shows an object, background alone; {mend}.", stacklevel=3)
 
 
 def read_labels(folder: Path, data: SegmentationData, i: int) -> NDArray[np.uint8]:

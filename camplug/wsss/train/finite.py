@@ -43,6 +43,7 @@ class FiniteLosses:
 
     def __init__(self, ids: Sequence[str] = ()) -> None:
         self.ids = list(ids)
+        self.nonzero = False  # whether any loss was not exactly 0
         self._seen: list[tuple[int, Tensor, Tensor | None]] = []
 
     def add(self, loss: Tensor, step: int, images: Tensor | None = None) -> None:
@@ -70,6 +71,20 @@ class FiniteLosses:
         if not seen:
             return
         for (step, _, images), loss in zip(seen, torch.stack([loss for _, loss, _ in seen]).tolist(), strict=True):
+            self.nonzero = self.nonzero or loss != 0
             if not math.isfinite(loss):
                 numbers = [] if images is None or not self.ids else images.flatten().tolist()
                 refuse_nan(loss, step, [self.ids[i] for i in numbers])
+
+    def check_nonzero(self) -> None:
+        """Stop a training whose first epoch had nothing to learn from.
+
+        Raises:
+            ModelError: all losses so far are exactly 0.
+        """
+        self.check()
+        if not self.nonzero:
+            raise ModelError(
+                "the loss of every step is exactly 0, so there is nothing to learn: the labels leave no pixels to "
+                "compare; make labels with other thresholds, or give larger crops."
+            )

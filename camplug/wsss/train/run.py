@@ -23,7 +23,7 @@ from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.results import SETTINGS, SettledFolder
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train.backbone import Backbone, normalized
-from camplug.wsss.train.crops import LabelCrops, Shuffled, label_pictures, read_picture
+from camplug.wsss.train.crops import LabelCrops, Shuffled, check_labels_teach, label_pictures, read_picture
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.heads import CALLED, Kind, save_heads
 from camplug.wsss.train.watch import Watch
@@ -115,6 +115,7 @@ class Stages(Generic[N]):
         stride: of its grid.
         finish: what is left to do after training.
         load: the network of a file.
+        thresholds: of the labels, in messages.
     """
 
     kind: Kind
@@ -127,6 +128,7 @@ class Stages(Generic[N]):
     stride: int
     finish: Callable[[N, Watch], None]
     load: Callable[[Path], N]
+    thresholds: str
 
 
 def run_stages(
@@ -211,6 +213,10 @@ def run_stages(
     if not crops.indices:
         raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {broken[0][1]}")
     check_batch(crops, settings.batch)
+    made = isinstance(labels_from, SeedFolder)
+    check_labels_teach(
+        crops.labels, crops.indices, f"give other {stages.thresholds}" if made else "give labels that show classes"
+    )
     folder.settle()
     weight = first_weight(backbone.model)
     device = torch.device("cpu") if weight is None else weight.device

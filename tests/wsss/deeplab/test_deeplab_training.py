@@ -294,6 +294,19 @@ def test_what_is_refused(tmp_path):
         labelled.trained(tmp_path, model=trainable.net(seed=1))
 
 
+# ---- labels
+
+
+def test_labels_that_ignore_everything_are_refused(tmp_path):
+    folder = LabelFolder(tmp_path / "labels")
+    folder.prepare({})
+    for name in labelled.scenes().ids:
+        folder.save(name, np.full((48, 48), 255, np.uint8))
+    with pytest.raises(InputError, match=r"all pixels of all 10 label pictures are ignored \(255\)"):
+        labelled.trained(tmp_path)
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
 # ---- crops
 
 

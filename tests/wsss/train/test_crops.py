@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from camplug.errors import InputError
 from camplug.wsss.data import Scenes
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.train import LabelCrops, Shuffled, label_pictures, read_labels
+from camplug.wsss.train.crops import check_labels_teach
 
 GRID = np.mgrid[0:256, 0:256].astype(np.uint8)
 
@@ -228,3 +231,20 @@ def test_options_out_of_range(options, says):
     with pytest.raises(InputError) as error:
         crops_of((4, 4), **options)
     assert says in str(error.value)
+
+
+def test_label_pictures_that_teach_nothing():
+    pictures = [np.full((2, 2), 255), np.array([[0, 255]]), np.array([[0, 3]])]
+
+    def labels(i):
+        if i == 3:
+            raise InputError("it is gone.")
+        return pictures[i].astype(np.uint8)
+
+    with pytest.raises(InputError, match=r"all pixels of all 2 label pictures are ignored \(255\); give others\."):
+        check_labels_teach(labels, [0, 3], "give others")
+    with pytest.warns(UserWarning, match="none of the 2 label pictures shows an object, background alone; give others"):
+        check_labels_teach(labels, [0, 1], "give others")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_labels_teach(labels, [0, 3, 1, 2], "give others")

@@ -8,6 +8,7 @@ import signal
 from contextlib import nullcontext
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from heads import tiny
@@ -165,6 +166,14 @@ def test_what_is_refused(tmp_path):
         trained(tmp_path / "a")
     with pytest.raises(ModelError, match=r"the loss at step . is nan; a lower learning rate"):
         trained(tmp_path / "b", settings=IRNSettings(radius=3, width=16, schedule=Schedule(lr=1e30)))
+
+
+def test_a_loss_of_exactly_0_ends_the_training(tmp_path):
+    irn, crops = parts()
+    crops.labels = lambda i: np.full((48, 48), 255, np.uint8)
+    with pytest.raises(ModelError, match="the loss of every step is exactly 0, so there is nothing to learn"):
+        fit(irn, crops, tmp_path, epochs=1, batch=2, device="cpu", progress=False)
+    assert not (tmp_path / "last.ckpt").exists()
 
 
 class Noted(Callback):

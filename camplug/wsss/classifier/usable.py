@@ -1,0 +1,55 @@
+"""What image-level labels leave to learn and to validate: notes on classes without positive or negative images."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+from camplug.wsss.data import SegmentationData
+
+Keep = Literal["last", "best"]
+
+
+def count_images(data: SegmentationData) -> list[int]:
+    """Return how many images show each class."""
+    counts = [0] * len(data.classes)
+    for i in range(len(data)):
+        for c in data.labels(i):
+            counts[c] += 1
+    return counts
+
+
+def warn_of_one_sided_classes(data: SegmentationData) -> None:
+    """Warn of classes that no image shows, and of those that every image shows."""
+    counts = count_images(data)
+    for count, shows, learns in ((0, "no image shows", "deny"), (len(data), "every image shows", "affirm")):
+        names = [name for name, n in zip(data.classes, counts, strict=True) if n == count]
+        if names:
+            warnings.warn(
+                f"{shows} {', '.join(names[:5])}{' ...' if len(names) > 5 else ''} ({len(names)} of "
+                f"{len(data.classes)} classes): the classifier can only learn to {learns} them"
+                + ("." if count == 0 else "; add images without them."),
+                stacklevel=3,
+            )
+
+
+def usable_keep(keep: Keep, validation: SegmentationData | None) -> Keep:
+    """Return which weights to keep: the last ones where validation images cannot tell epochs apart, with a warning.
+
+    A class has an average precision where an image shows it, and one below 1 is possible where another image does not.
+
+    Args:
+        keep: as it was asked for.
+        validation: the images that tell the mean average precision.
+    """
+    if validation is None:
+        return keep
+    counts = count_images(validation)
+    if any(0 < count < len(validation) for count in counts):
+        return keep
+    if any(counts):
+        says = "every validation image shows the same classes: their average precision is 1 whatever is learned"
+    else:
+        says = "no validation image shows a class: there is no average precision"
+    warnings.warn(says + (", and the last epoch is kept." if keep == "best" else "."), stacklevel=3)
+    return "last"
