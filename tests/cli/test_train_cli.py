@@ -328,7 +328,7 @@ def test_more_bad_input(place, monkeypatch):
     says = refused("train", "irn", "--labels", "masks", *DATA, "--json")
     assert "none of the 8 images has labels to train on; the first one: there are no labels 'masks/scene0" in says
     random_seeds(place / "own", photos(place / "mine", {"a.png": ["cat"]}))
-    assert "they have class 0 = 'cat', this data has 'striped disc'." in refused("train", "irn", "own", *DATA)
+    assert "has no class 'striped disc', which the data has" in refused("train", "irn", "own", *DATA)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "RANK=0 and WORLD_SIZE=2 are set, but not by torchrun" in refused(*IRN)
