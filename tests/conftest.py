@@ -62,3 +62,11 @@ def _steady():
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """A cache of file hashes for the tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAMPLUG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

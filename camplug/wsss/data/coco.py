@@ -15,6 +15,7 @@ from camplug.errors import InputError
 from camplug.explain.photo import read_photo
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.files import MOST_CLASSES, check_size, check_unique, existing_folder, read_text
+from camplug.wsss.identity import digest_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -113,6 +114,17 @@ class COCO(SegmentationData):
                     f"({error})."
                 ) from None
         return mask
+
+    def photo_file(self, i: int) -> Path:
+        """Return the file of image i's photograph."""
+        return self._photo_path(i)
+
+    def mask_digest(self, i: int) -> str:
+        """Return a digest of what image i's mask is painted from."""
+        if not self.has_masks:
+            raise InputError("this data set was opened with masks=False and has no masks.")
+        size, shapes = self._files[self._checked(i)][1], self._shapes[i]
+        return digest_of([size, [(self._class(i, shape), _plain(shape.outline)) for shape in shapes]])
 
     def _class(self, i: int, shape: Shape) -> int:
         try:
@@ -254,6 +266,13 @@ def _packed(outline: Any) -> Any:
         return [np.array(p, np.float64) for p in outline] if isinstance(outline, list) else outline
     except (TypeError, ValueError):
         return outline  # refused when it is painted
+
+
+def _plain(outline: Any) -> Any:
+    """Polygons or run lengths as plain data, for a digest."""
+    if isinstance(outline, list):
+        return [p.tolist() if isinstance(p, np.ndarray) else p for p in outline]
+    return outline
 
 
 def _pycocotools_mask() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
@@ -10,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
+from camplug.wsss.identity import DIGITS, digest_of, file_sha256
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
 
@@ -63,6 +67,39 @@ class SegmentationData(ABC):
             InputError: no image i, no mask of it, or one that is damaged, of another size, or holds other values.
         """
 
+    def photo_file(self, i: int) -> Path | None:
+        """Return the file of image i's photograph; None where it lies in no file."""
+        return None
+
+    def photo_digest(self, i: int) -> str:
+        """Return a digest of image i's photograph: of its file's bytes, or of its pixels where there is no file.
+
+        Raises:
+            InputError: no image i, or the file is missing.
+        """
+        file = self.photo_file(i)
+        if file is not None:
+            return digest_of_file(file, "photograph")
+        photo = self.photo(i)
+        return digest_of([photo.size, hashlib.sha256(photo.tobytes()).hexdigest()])
+
+    def label_digest(self, i: int) -> str:
+        """Return a digest of the names of image i's classes, whatever the order of the data set's classes.
+
+        Raises:
+            InputError: as `labels`.
+        """
+        return digest_of(sorted(self.classes[c] for c in self.labels(i)))
+
+    def mask_digest(self, i: int) -> str:
+        """Return a digest of image i's mask.
+
+        Raises:
+            InputError: as `mask`.
+        """
+        mask = self.mask(i)
+        return digest_of([mask.shape, hashlib.sha256(mask.tobytes()).hexdigest()])
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -79,3 +116,19 @@ class SegmentationData(ABC):
         if not 0 <= index < len(self):
             raise InputError(f"image {index} does not exist; this data set has {len(self)}, counted from 0.")
         return index
+
+
+def digest_of_file(path: Path, called: str) -> str:
+    """Return the first 16 digits of the SHA-256 of a file's content.
+
+    Args:
+        path: the file.
+        called: what it is, in messages.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return file_sha256(path)[:DIGITS]
+    except OSError as error:
+        raise InputError(f"the {called} {str(path)!r} cannot be read ({error.strerror or error}).") from None

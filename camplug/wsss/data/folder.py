@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
-from camplug.wsss.data.dataset import SegmentationData
+from camplug.wsss.data.dataset import SegmentationData, digest_of_file
 from camplug.wsss.data.files import MOST_CLASSES, check_size, check_unique, existing_folder, read_mask, read_text
 
 if TYPE_CHECKING:
@@ -109,13 +109,26 @@ class Folder(SegmentationData):
         """Image i's mask, uint8 [H,W]; see `SegmentationData.mask`."""
         if not self.has_masks:
             raise InputError(f"{str(self.root)!r} has no folder masks.")
-        path = self.root / "masks" / f"{self.ids[self._checked(i)]}.png"
+        path = self._mask_path(i)
         mask = read_mask(path, len(self.classes))
         check_size(self._photo_path(i), (mask.shape[1], mask.shape[0]), f"the mask {str(path)!r}")
         return mask
 
+    def photo_file(self, i: int) -> Path:
+        """Return the file of image i's photograph."""
+        return self._photo_path(i)
+
+    def mask_digest(self, i: int) -> str:
+        """Return a digest of the bytes of image i's mask."""
+        if not self.has_masks:
+            raise InputError(f"{str(self.root)!r} has no folder masks.")
+        return digest_of_file(self._mask_path(i), "mask")
+
     def _photo_path(self, i: int) -> Path:
         return self._photos / self._files[self._checked(i)]
+
+    def _mask_path(self, i: int) -> Path:
+        return self.root / "masks" / f"{self.ids[self._checked(i)]}.png"
 
 
 def read_csv(path: Path) -> dict[str, list[str]]:

@@ -13,10 +13,12 @@ from camplug.errors import InputError
 from camplug.wsss.data import painting
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.painting import COATS, EARTHS, GROUNDS, HEADS, SHAPES, TEXTURES, Array
+from camplug.wsss.identity import digest_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+VERSION = 1  # raised when the same numbers draw something else
 MOST = len(HEADS)
 STEEPEST = 1.4  # light that leaves a square scene's darkest corner just above black
 TRIES = 30  # at a place for one more object, before the scene goes without it
@@ -119,6 +121,22 @@ class Scenes(SegmentationData):
     def mask(self, i: int) -> NDArray[np.uint8]:
         """Image i's mask, uint8 [H,W]; a pixel is the uppermost creature's at its centre, and none is ignored."""
         return self._scene(i).mask.copy()
+
+    def photo_digest(self, i: int) -> str:
+        """Return a digest of what image i is drawn from; nothing is drawn."""
+        return self._drawn_from(i) if type(self).photo is Scenes.photo else super().photo_digest(i)
+
+    def label_digest(self, i: int) -> str:
+        """Return a digest of what image i is drawn from; nothing is drawn."""
+        return self._drawn_from(i) if type(self).labels is Scenes.labels else super().label_digest(i)
+
+    def mask_digest(self, i: int) -> str:
+        """Return a digest of what image i is drawn from; nothing is drawn."""
+        return self._drawn_from(i) if type(self).mask is Scenes.mask else super().mask_digest(i)
+
+    def _drawn_from(self, i: int) -> str:
+        numbers = (self.cooccurrence, self.plain, self.objects, self.noise, self.likeness, self.light)
+        return digest_of(["scene", VERSION, self.seed, self._checked(i), self.size, len(self.classes), numbers])
 
     def part(self, i: int) -> NDArray[np.uint8]:
         """What image i's pixels tell, uint8 [H,W]: 0 ground, 1 head (tells the class), 2 body (does not)."""

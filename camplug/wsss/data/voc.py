@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
-from camplug.wsss.data.dataset import SegmentationData
+from camplug.wsss.data.dataset import SegmentationData, digest_of_file
 from camplug.wsss.data.files import check_size, check_unique, existing_folder, read_mask, read_text
 
 if TYPE_CHECKING:
@@ -80,6 +80,14 @@ class VOC(SegmentationData):
         mask = self._read_mask(i)
         check_size(self._photo_path(i), (mask.shape[1], mask.shape[0]), f"the mask {str(self._mask_path(i))!r}")
         return mask
+
+    def photo_file(self, i: int) -> Path:
+        """Return the file of image i's photograph."""
+        return self._photo_path(i)
+
+    def mask_digest(self, i: int) -> str:
+        """Return a digest of the bytes of image i's mask."""
+        return digest_of_file(self._mask_path(i), "mask")
 
     def _read_mask(self, i: int) -> NDArray[np.uint8]:
         return read_mask(self._mask_path(i), len(self.classes))

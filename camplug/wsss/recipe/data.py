@@ -18,6 +18,8 @@ from camplug.wsss.data.scenes import Scene
 from camplug.wsss.jobs import list_sha256
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
 MOST_KEPT = 2000  # scenes in memory
@@ -125,6 +127,24 @@ class View(SegmentationData):
         if not self.has_masks:
             raise InputError("masks are opened by stages that score, and by no other.")
         return self.data.mask(self.indices[self._checked(i)])
+
+    @override
+    def photo_file(self, i: int) -> Path | None:
+        return self.data.photo_file(self.indices[self._checked(i)])
+
+    @override
+    def photo_digest(self, i: int) -> str:
+        return self.data.photo_digest(self.indices[self._checked(i)])
+
+    @override
+    def label_digest(self, i: int) -> str:
+        return self.data.label_digest(self.indices[self._checked(i)])
+
+    @override
+    def mask_digest(self, i: int) -> str:
+        if not self.has_masks:
+            raise InputError("masks are opened by stages that score, and by no other.")
+        return self.data.mask_digest(self.indices[self._checked(i)])
 
 
 def identity(part: Part, data: SegmentationData) -> dict[str, Any]:

@@ -1,0 +1,225 @@
+"""What a result was made from, told by content: digests of files, weights, plain data, and the images of a data set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from camplug.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from camplug.wsss.data import SegmentationData
+
+DIGITS = 16  # of a digest
+CACHE = "CAMPLUG_CACHE"  # the variable that names the cache folder
+HASHES = "hashes.sqlite"
+RACY = 2 * 10**9  # ns; a younger file may change again without another time stamp
+MISSING = "missing"
+CALLED = {  # one and several of what an image has
+    "photographs": ("another photograph", "other photographs"),
+    "labels": ("other labels", "other labels"),
+    "seeds": ("another seed", "other seeds"),
+    "pictures": ("another label picture", "other label pictures"),
+    "saliency": ("another saliency map", "other saliency maps"),
+}
+
+
+def digest_of(document: Any) -> str:
+    """Return the first 16 digits of the SHA-256 of plain data, whatever the order of its keys.
+
+    >>> digest_of({"a": 1, "b": (2, 3)}) == digest_of({"b": [2, 3], "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Return the first 16 digits of the SHA-256 of a network's weights and buffers, on any device."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:DIGITS]
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content; a file that has not changed since is not read again.
+
+    Hashes are kept in one file in the folder that the variable CAMPLUG_CACHE names, by default the user's cache folder,
+    and found by path, size, inode and time stamps. Several processes may share it.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return _HASHES.of(os.path.abspath(path))
+
+
+def cache_folder() -> Path:
+    """Return the folder that CAMPLUG_CACHE names, or the platform's cache folder of this user."""
+    if os.environ.get(CACHE):
+        return Path(os.environ[CACHE]).expanduser()
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "camplug"
+
+
+class _Hashes:
+    """Hashes of files in a database; where that cannot be had, every file is read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._opened: Path | None = None
+        self._database: sqlite3.Connection | None = None
+
+    def of(self, path: str) -> str:
+        before = _stamp(path)
+        with self._lock:
+            known = self._ask("SELECT sha256 FROM files WHERE path = ? AND stamp = ?", (path, before))
+            if known:
+                return str(known[0][0])
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if _stamp(path) == before and time.time_ns() - _changed(path) > RACY:
+            with self._lock:
+                self._ask("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (path, before, found))
+        return found
+
+    def _ask(self, sql: str, values: tuple[str, ...]) -> list[Any]:
+        try:
+            database = self._connected()
+            return [] if database is None else database.execute(sql, values).fetchall()
+        except sqlite3.Error:  # locked for long, damaged, a full disk: the file is read instead
+            return []
+
+    def _connected(self) -> sqlite3.Connection | None:
+        place = cache_folder()
+        if self._opened != place:
+            self._opened, self._database = place, None
+            with suppress(OSError, sqlite3.Error):
+                place.mkdir(parents=True, exist_ok=True)
+                database = sqlite3.connect(place / HASHES, 5, isolation_level=None, check_same_thread=False)
+                database.execute("PRAGMA synchronous = OFF")  # a lost entry costs one reading
+                database.execute("CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT, sha256 TEXT)")
+                self._database = database
+        return self._database
+
+    def forget(self) -> None:
+        """Begin anew in a forked process, where another thread's lock would never be released."""
+        self._lock, self._opened, self._database = threading.Lock(), None, None
+
+
+_HASHES = _Hashes()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_HASHES.forget)
+
+
+def _stamp(path: str) -> str:
+    found = os.stat(path)
+    return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
+
+
+def _changed(path: str) -> int:
+    found = os.stat(path)
+    return max(found.st_mtime_ns, found.st_ctime_ns)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a training learns from, image by image.
+
+    Attributes:
+        tables: digests by image name, by what they are of; see `CALLED`.
+    """
+
+    tables: Mapping[str, Mapping[str, str]]
+
+    def digests(self) -> dict[str, str]:
+        """Return one digest of each table."""
+        return {what: digest_of(list(table.items())) for what, table in self.tables.items()}
+
+    def differences(self, before: Inputs) -> list[str]:
+        """Return in words what is other than before.
+
+        >>> one = Inputs({"labels": {"a": "1", "b": "2"}})
+        >>> one.differences(Inputs({"labels": {"a": "1", "b": "3"}}))
+        ['1 of 2 images has other labels']
+        >>> one.differences(Inputs({"labels": {"a": "1", "c": "3"}}))
+        ['1 image is new', '1 image is gone']
+        """
+        here, there = (next(iter(one.tables.values()), {}) for one in (self, before))
+        said = []
+        for names, word in ((here.keys() - there.keys(), "new"), (there.keys() - here.keys(), "gone")):
+            if names:
+                said.append(f"{len(names)} image{' is' if len(names) == 1 else 's are'} {word}")
+        if not said and list(here) != list(there):
+            said.append("the images are in another order")
+        for what, table in self.tables.items():
+            old = before.tables.get(what, {})
+            count = sum(name in old and old[name] != digest for name, digest in table.items())
+            if count:
+                one, several = CALLED[what]
+                said.append(f"{count} of {len(here)} images {'has ' + one if count == 1 else 'have ' + several}")
+        return said
+
+
+def photograph_table(data: SegmentationData) -> dict[str, str]:
+    """Return the digests of a data set's photographs by name; see `known`."""
+    return known(data.ids, data.photo_digest)
+
+
+def label_table(data: SegmentationData) -> dict[str, str]:
+    """Return the digests of the images' labels by name; see `known`."""
+    return known(data.ids, data.label_digest)
+
+
+def file_table(ids: Sequence[str], file: Callable[[str], Path]) -> dict[str, str]:
+    """Return the digests of images' result files by name; see `known`."""
+    return known(ids, lambda i: file_sha256(file(ids[i]))[:DIGITS])
+
+
+def known(ids: Sequence[str], digest: Callable[[int], str]) -> dict[str, str]:
+    """Return the digests of all images by name, "missing" for one that cannot be read.
+
+    Args:
+        ids: names of the images.
+        digest: of image i.
+    """
+    table = {}
+    for i, name in enumerate(ids):
+        try:
+            table[name] = digest(i)
+        except (InputError, OSError):
+            table[name] = MISSING
+    return table
+
+
+def photographs_sha256(data: SegmentationData) -> str:
+    """Return a digest of a data set's photographs, whatever their names and their order."""
+    return set_digest(photograph_table(data).values())
+
+
+def set_digest(digests: Iterable[str]) -> str:
+    """Return a digest of digests, whatever their order."""
+    return digest_of(sorted(digests))
