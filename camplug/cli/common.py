@@ -60,6 +60,14 @@ BestDevice: TypeAlias = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, ...", show_default="cuda where there is one")
 ]
 Amp: TypeAlias = Annotated[bool | None, typer.Option(help="Mixed precision on CUDA.", show_default="yes")]
+AllowMissing: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-missing/--refuse-missing",
+        help="Train although more than 5 % of the photographs (or their image labels) cannot be read.",
+        show_default="refuse",
+    ),
+]
 Config: TypeAlias = Annotated[
     Path | None, typer.Option(help="TOML or YAML file with any of these options; the command line comes first.")
 ]

@@ -172,6 +172,7 @@ def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_js
         preprocess=common.explainer_options(model, None, chosen.get("mean"), chosen.get("std")).get("transform"),
         workers=chosen["workers"],
         amp=chosen["amp"],
+        allow_missing=chosen["allow_missing"],
         made_with={
             "model": chosen["model"],
             "checkpoint": None if weights is None else str(weights.resolve()),

@@ -66,11 +66,20 @@ OPTIONS: dict[str, Any] = {
     "head": str,
     "output_stride": int,
     "amp": bool,
+    "allow_missing": bool,
     "log": str,
     "workers": int,
     "device": str,
 }
-DEFAULTS: dict[str, Any] = {"model": "demo", "preset": "irn", "workers": 0, "keep": "last", "amp": True, "log": "csv"}
+DEFAULTS: dict[str, Any] = {
+    "model": "demo",
+    "preset": "irn",
+    "workers": 0,
+    "keep": "last",
+    "amp": True,
+    "allow_missing": False,
+    "log": "csv",
+}
 
 
 class ClassifierOptions:
@@ -96,6 +105,7 @@ class ClassifierOptions:
     head: Head = None
     output_stride: Stride = None
     amp: common.Amp = None
+    allow_missing: common.AllowMissing = None
     log: Log = None
     workers: Annotated[int | None, typer.Option(help="Processes that load images.", show_default="0")] = None
     device: common.BestDevice = None
@@ -119,7 +129,8 @@ def _command(method: type[Method]) -> Callable[..., None]:
 
     train.__doc__ = (
         f"{(method.__doc__ or '').strip().splitlines()[0]}\n\nWrites OUT/classifier.pt, which every command takes as "
-        "--model.\nStopped at any moment, the same command goes on after the last full epoch.\nUnder torchrun the "
+        "--model.\nStopped at any moment, the same command goes on after the last full epoch.\nPhotographs and "
+        "annotations that cannot be read are left out and listed, exit code 1.\nUnder torchrun the "
         "processes share every batch: torchrun --nproc-per-node 2 -m camplug train ..."
     )
     return train
@@ -160,14 +171,35 @@ def _train(kind: type[Method], given: dict[str, Any]) -> None:
         preprocess=reads,
         workers=chosen["workers"],
         amp=chosen["amp"],
+        allow_missing=chosen["allow_missing"],
         log=chosen["log"],
         made_with=made_with(str(chosen["model"]), chosen.get("num_classes")),
         watch=Shown(given["as_json"] or rank > 0),
     )
-    if given["as_json"] and rank == 0:
+    tell_training(done, chosen["out"], given["as_json"])
+
+
+def tell_training(done: Any, out: Any, as_json: bool) -> None:
+    """Print what a training brought and what it left out; exit code 1 where that is something.
+
+    Raises:
+        typer.Exit: so it is.
+    """
+    if share()[0]:  # the first process tells for all
+        return
+    if as_json:
         common.print_json(
-            {"folder": str(chosen["out"]), "file": str(done.file), "images": done.images, "losses": done.losses}
+            {
+                "folder": str(out),
+                "file": str(done.file),
+                "images": done.images,
+                "losses": done.losses,
+                "broken": [{"image": name, "error": error} for name, error in done.broken],
+            }
         )
+    common.show_broken(done.broken)
+    if done.broken:
+        raise typer.Exit(1)
 
 
 def check(chosen: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from camplug.cli.fields import allowed, changed, option_group
 from camplug.cli.options import takes
 from camplug.cli.seeds import NUMBER
 from camplug.cli.shown import Shown, stoppable
-from camplug.cli.train_classifier import Log, check, network_of
+from camplug.cli.train_classifier import Log, check, network_of, tell_training
 from camplug.cli.walk import need_lightning
 from camplug.errors import InputError
 from camplug.wsss.deeplab.settings import DeepLabSettings, usual_schedule
@@ -33,11 +33,19 @@ OPTIONS: dict[str, Any] = {
     "std": NUMBER,
     "saliency": str,
     "amp": bool,
+    "allow_missing": bool,
     "log": str,
     "workers": int,
     "device": str,
 }
-DEFAULTS: dict[str, Any] = {"out": "runs/deeplab", "model": "demo", "workers": 0, "amp": True, "log": "csv"}
+DEFAULTS: dict[str, Any] = {
+    "out": "runs/deeplab",
+    "model": "demo",
+    "workers": 0,
+    "amp": True,
+    "allow_missing": False,
+    "log": "csv",
+}
 _USUAL = usual_schedule()
 
 
@@ -99,6 +107,7 @@ class DeepLabOptions:
         ),
     ] = None
     amp: common.Amp = None
+    allow_missing: common.AllowMissing = None
     log: Log = None
     workers: Annotated[int | None, typer.Option(help="Processes that load images.", show_default="0")] = None
     device: common.BestDevice = None
@@ -134,20 +143,7 @@ def deeplab(
             raise InputError("the folder of labels is missing; write for instance: camplug train deeplab labels ...")
         check(chosen)
         done = _train(chosen, given["as_json"])
-        if share()[0] == 0:
-            if given["as_json"]:
-                common.print_json(
-                    {
-                        "folder": str(chosen["out"]),
-                        "file": str(done.file),
-                        "images": done.images,
-                        "losses": done.losses,
-                        "broken": [{"image": name, "error": error} for name, error in done.broken],
-                    }
-                )
-            common.show_broken(done.broken)
-            if done.broken:
-                raise typer.Exit(1)
+        tell_training(done, chosen["out"], given["as_json"])
 
 
 def _train(chosen: dict[str, Any], as_json: bool) -> Any:
@@ -174,6 +170,7 @@ def _train(chosen: dict[str, Any], as_json: bool) -> Any:
         preprocess=reads,
         workers=chosen["workers"],
         amp=chosen["amp"],
+        allow_missing=chosen["allow_missing"],
         log=chosen["log"],
         made_with=made_with(str(chosen["model"]), chosen.get("num_classes")),
         watch=Shown(as_json or share()[0] > 0),

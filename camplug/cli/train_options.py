@@ -39,11 +39,12 @@ OPTIONS: dict[str, Any] = {
     "seed": int,
     "workers": int,
     "amp": bool,
+    "allow_missing": bool,
     "device": str,
 }
 OF_IRN: dict[str, Any] = {"foreground": (str, *NUMBER), "background": (str, *NUMBER)}
 OF_PSA: dict[str, Any] = {"low": NUMBER, "high": NUMBER}
-DEFAULTS: dict[str, Any] = {"model": "demo", "layers": "stages", "workers": 0, "amp": True}
+DEFAULTS: dict[str, Any] = {"model": "demo", "layers": "stages", "workers": 0, "amp": True, "allow_missing": False}
 
 Seeds: TypeAlias = Annotated[
     Path | None, typer.Argument(help="Folder of seeds, made by `camplug seeds`.", show_default=False)
@@ -141,6 +142,7 @@ class TrainOptions:
     seed: Seed = None
     workers: Workers = None
     amp: common.Amp = None
+    allow_missing: common.AllowMissing = None
     device: common.BestDevice = None
     config: common.Config = None
     as_json: common.AsJson = False

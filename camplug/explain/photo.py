@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from camplug.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+T = TypeVar("T")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
@@ -52,13 +55,27 @@ def read_photo(source: Any) -> Image:
     return _to_rgb(image, called)
 
 
+def check_photo(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that is missing or begins like no image; its pixels are not decoded.
+
+    Raises:
+        InputError: the file is missing, or not an image.
+    """
+    _opened(os.fspath(path), lambda image, called: None)
+
+
 def _open(path: str) -> Image:
+    return _opened(path, _decoded)
+
+
+def _opened(path: str, use: Callable[[Image, str], T]) -> T:
+    """What is made of an image file."""
     from PIL import Image as pil
     from PIL import UnidentifiedImageError
 
     try:
         with pil.open(path) as image:
-            return _decoded(image, repr(path))
+            return use(image, repr(path))
     except FileNotFoundError:
         raise InputError(f"there is no file {path!r}.") from None
     except IsADirectoryError:

@@ -15,6 +15,8 @@ from camplug.explain.names import candidate_names
 from camplug.wsss.data.dataset import IGNORE, SegmentationData
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
 
@@ -130,6 +132,10 @@ class Renumbered(SegmentationData):
     @override
     def photo(self, i: int) -> Image:
         return self.data.photo(i)
+
+    @override
+    def photo_file(self, i: int) -> Path | None:
+        return self.data.photo_file(i)
 
     @override
     def mask(self, i: int) -> NDArray[np.uint8]:

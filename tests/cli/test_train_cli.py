@@ -206,6 +206,10 @@ def test_missing_seeds_and_broken_photographs_are_listed(place):
     folder.file("b").unlink()
     (place / "mine" / "images" / "d.png").write_bytes(b"no")
     options = ("train", "irn", "own", "--data", "mine", "-m", MODEL, *SHORT, "--width", "0", "--crf", "none", "-o", "a")
+    says = refused(*options)
+    assert "1 of 6 images cannot be read, more than 5%: 'mine/images/d.png' is not an image" in says
+    assert "train without them with --allow-missing" in says
+    options += ("--allow-missing",)
     result = run(*options)
     assert result.exit_code == 1
     assert "labels: 4 made, 0 were there" in result.stdout

@@ -99,6 +99,8 @@ class ClassifierTraining(LightningModule):
 
     @override
     def validation_step(self, batch: Picture, batch_idx: int) -> None:
+        if not len(batch.image):  # none of its photographs could be read
+            return
         # sigmoids: of a batch whose logits all lie in 0 to 1, torchmetrics would take none
         logits = self._logits(self.normalized(batch.pixels)).sigmoid()
         present = batch.present.int()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from torch.utils.data import Dataset
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.train.crops import drawn_place
+from camplug.wsss.train.unreadable import Substitutes
 
 
 class Picture(NamedTuple):
@@ -34,6 +34,8 @@ class Pictures(Dataset[Picture]):
     colour. The labels are the whole image's, whatever part is cut out. Masks are never read.
 
     An item is asked for by (epoch, number) and depends on them and the seed alone, not on the order or the process.
+    Where a photograph cannot be read, another one takes its place, with its own labels and number: one that shares a
+    class with it, if there is one.
 
     Args:
         data: the photographs and their labels.
@@ -42,7 +44,12 @@ class Pictures(Dataset[Picture]):
         mean: the colour around photographs, each in 0 to 1.
         seed: of everything random.
         indices: which images; all by default.
-        still: nothing is random: the longer side is `crop`, the photograph lies in the middle.
+        still: nothing is random: the longer side is `crop`, the photograph lies in the middle. One that cannot be read
+            has the number -1, and `collate` leaves it out.
+        allow_missing: see `camplug.wsss.train.unreadable.Substitutes`.
+
+    Attributes:
+        substitutes: what could not be read.
 
     Raises:
         InputError: options out of range, or no image.
@@ -58,12 +65,15 @@ class Pictures(Dataset[Picture]):
         seed: int = 0,
         indices: Sequence[int] | None = None,
         still: bool = False,
+        allow_missing: bool = False,
     ) -> None:
         if crop < 1:
             raise InputError(f"crop={crop}; give the side in pixels, at least 1.")
         if not 1 <= sides[0] <= sides[1]:
             raise InputError(f"sides={tuple(sides)}; give the smallest and the largest longer side in pixels.")
         self.data, self.crop, self.sides, self.seed, self.still = data, crop, sides, seed, still
+        self.substitutes = Substitutes(data, data.photo, allow_missing)
+        self._classes: dict[int, tuple[int, ...]] = {}
         self.fill = [round(255 * m) for m in mean]
         self.indices = list(range(len(data)) if indices is None else indices)
         if not self.indices:
@@ -76,17 +86,48 @@ class Pictures(Dataset[Picture]):
         epoch, number = which
         return self.picture(epoch, self.indices[number])
 
-    def picture(self, epoch: int, i: int, slot: int = 0) -> Picture:
-        """The crop of image i in an epoch; another `slot` draws another one."""
-        rng = np.random.default_rng((self.seed, epoch, i, slot) if slot else (self.seed, epoch, i))
+    def picture(self, epoch: int, i: int, slot: int = 0, classes: Sequence[int] = ()) -> Picture:
+        """The crop of image i in an epoch.
+
+        Args:
+            epoch: number of the epoch.
+            i: number of the image in the data set.
+            slot: another one draws another crop.
+            classes: those that a substitute had best show; by default the image's own.
+        """
+        key = (self.seed, epoch, i, slot) if slot else (self.seed, epoch, i)
+        if self.still:
+            return self._still(i)
+        wanted = set(classes) & set(self.classes_of(i)) or set(self.classes_of(i))
+        j, photo = self.substitutes.read(
+            i, self.indices, (self.seed, epoch, i, slot), lambda other: bool(wanted & set(self.classes_of(other)))
+        )
+        return self._picture(j, photo, np.random.default_rng(key))
+
+    def classes_of(self, i: int) -> tuple[int, ...]:
+        """The classes of image i, read once."""
+        if i not in self._classes:
+            self._classes[i] = self.data.labels(i)
+        return self._classes[i]
+
+    def _still(self, i: int) -> Picture:
+        rng = np.random.default_rng(self.seed)
         try:
-            photo = self.data.photo(i)
-        except InputError as error:  # one broken image does not end a long training
-            warnings.warn(f"{self.data.ids[i]}: {error}", stacklevel=2)
-            photo = Image.new("RGB", (1, 1), tuple(self.fill))
+            return self._picture(i, self.data.photo(i), rng)
+        except InputError as error:
+            self.substitutes.note(i, error)
+        return self._picture(i, Image.new("RGB", (1, 1)), rng)._replace(image=torch.tensor(-1))
+
+    def _picture(self, i: int, photo: Image.Image, rng: np.random.Generator) -> Picture:
         present = torch.zeros(len(self.data.classes))
-        present[list(self.data.labels(i))] = 1
+        present[list(self.classes_of(i))] = 1
         return Picture(torch.from_numpy(self._cut(photo, rng)), present, torch.tensor(i))
+
+    @staticmethod
+    def collate(items: list[Picture]) -> Picture:
+        """A batch of those pictures that could be read; it may be empty."""
+        kept = torch.tensor([int(item.image) >= 0 for item in items])
+        return Picture(*(torch.stack(parts)[kept] for parts in zip(*items, strict=True)))
 
     def _cut(self, photo: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
         longer = self.crop if self.still else int(rng.integers(self.sides[0], self.sides[1] + 1))

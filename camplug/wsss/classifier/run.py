@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from camplug.wsss.jobs import list_sha256, share
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.run import TrainingFolder
+from camplug.wsss.train.unreadable import find_readable, join_broken
 from camplug.wsss.train.watch import Watch
 
 FILE = "classifier.pt"
@@ -41,12 +43,14 @@ class TrainedClassifier:
         images: how many it was trained on.
         losses: logged last, and the mean average precision on the validation images ("val_map"); empty where nothing
             was left to train.
+        broken: images that it was not trained or validated on, with the reasons.
     """
 
     network: Classifier
     file: Path
     images: int = 0
     losses: dict[str, float] = field(default_factory=dict)
+    broken: list[tuple[str, str]] = field(default_factory=list)
 
 
 def train_classifier(
@@ -65,6 +69,7 @@ def train_classifier(
     workers: int = 0,
     amp: bool = True,
     log: Literal["csv", "tensorboard"] = "csv",
+    allow_missing: bool = False,
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> TrainedClassifier:
@@ -91,11 +96,14 @@ def train_classifier(
         workers: processes that load images beside the one that trains.
         amp: half precision on CUDA where it is safe.
         log: "csv" or "tensorboard".
+        allow_missing: train although more than 5 % of the photographs or their labels are missing or damaged. Such
+            images are left out and told; they are looked up before the training, and met in the middle of it.
         made_with: how the command line builds the model; see `save_classifier`.
         watch: is told how it goes.
 
     Raises:
-        InputError: `out` holds a training of other settings; no image; an option out of range.
+        InputError: `out` holds a training of other settings; no image, or too many that cannot be read; an option out
+            of range.
         ModelError: a model that cannot be cut at its last map, or has no trained head where the method needs one; the
             loss is no number any more.
         KeyboardInterrupt: it was stopped by Ctrl-C.
@@ -123,8 +131,11 @@ def train_classifier(
             keep_head=keep_head,
             preprocess=preprocess,
         )
-    mean = network.preprocess.mean
-    pictures = Pictures(data, crop=span.crop, sides=span.sides, mean=mean, seed=span.seed)
+    indices, missing = find_readable(data, labels=True, allow_missing=allow_missing)
+    crops = partial(
+        Pictures, crop=span.crop, sides=span.sides, mean=network.preprocess.mean, allow_missing=allow_missing
+    )
+    pictures = crops(data, seed=span.seed, indices=indices)
     items = method.items(pictures)
     check_batch(items, span.batch // method.group)
     folder, file = TrainingFolder(out), Path(out) / FILE
@@ -145,11 +156,12 @@ def train_classifier(
     if file.exists():
         watch.done(f"{file} was there")
         return TrainedClassifier(load_classifier(file, None if _built_by_text(made_with) else model).to(device), file)
-    warn_of_one_sided_classes(data)
-    keep = usable_keep(keep, validation)
-    held_out = None
+    warn_of_one_sided_classes(data, indices)
+    held_out, missing_there = None, list[tuple[str, str]]()
     if validation is not None:
-        held_out = Pictures(validation, crop=span.crop, sides=span.sides, mean=mean, still=True)
+        shown, missing_there = find_readable(validation, labels=True, allow_missing=allow_missing)
+        held_out = crops(validation, indices=shown, still=True)
+        keep = usable_keep(keep, validation, shown)
     with kept_generators(device):
         torch.manual_seed(span.seed)  # parts of the method's own
         module = method.module(network, learning, pictures)
@@ -174,7 +186,10 @@ def train_classifier(
     if share()[0] == 0:
         save_classifier(file, network, made_with or {})
         watch.done(f"{file}: a classifier of {len(network.classes)} classes")
-    return TrainedClassifier(network, file, len(pictures), losses)
+    broken = join_broken(data, missing, pictures.substitutes.broken())
+    if held_out is not None:
+        broken += join_broken(held_out.data, missing_there, held_out.substitutes.broken())
+    return TrainedClassifier(network, file, len(pictures), losses, broken)
 
 
 def _built_by_text(made_with: Mapping[str, Any] | None) -> bool:

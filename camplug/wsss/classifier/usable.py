@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Literal
 
 from camplug.wsss.data import SegmentationData
@@ -10,19 +11,25 @@ from camplug.wsss.data import SegmentationData
 Keep = Literal["last", "best"]
 
 
-def count_images(data: SegmentationData) -> list[int]:
-    """Return how many images show each class."""
+def count_images(data: SegmentationData, indices: Sequence[int] | None = None) -> list[int]:
+    """Return how many images, or how many of those numbers, show each class."""
     counts = [0] * len(data.classes)
-    for i in range(len(data)):
+    for i in range(len(data)) if indices is None else indices:
         for c in data.labels(i):
             counts[c] += 1
     return counts
 
 
-def warn_of_one_sided_classes(data: SegmentationData) -> None:
-    """Warn of classes that no image shows, and of those that every image shows."""
-    counts = count_images(data)
-    for count, shows, learns in ((0, "no image shows", "deny"), (len(data), "every image shows", "affirm")):
+def warn_of_one_sided_classes(data: SegmentationData, indices: Sequence[int] | None = None) -> None:
+    """Warn of classes that no image shows, and of those that every image shows.
+
+    Args:
+        data: the images.
+        indices: numbers of those that are learned from; all by default.
+    """
+    counts = count_images(data, indices)
+    total = len(data) if indices is None else len(indices)
+    for count, shows, learns in ((0, "no image shows", "deny"), (total, "every image shows", "affirm")):
         names = [name for name, n in zip(data.classes, counts, strict=True) if n == count]
         if names:
             warnings.warn(
@@ -33,7 +40,7 @@ def warn_of_one_sided_classes(data: SegmentationData) -> None:
             )
 
 
-def usable_keep(keep: Keep, validation: SegmentationData | None) -> Keep:
+def usable_keep(keep: Keep, validation: SegmentationData | None, indices: Sequence[int] | None = None) -> Keep:
     """Return which weights to keep: the last ones where validation images cannot tell epochs apart, with a warning.
 
     A class has an average precision where an image shows it, and one below 1 is possible where another image does not.
@@ -41,11 +48,13 @@ def usable_keep(keep: Keep, validation: SegmentationData | None) -> Keep:
     Args:
         keep: as it was asked for.
         validation: the images that tell the mean average precision.
+        indices: numbers of those that can be read; all by default.
     """
     if validation is None:
         return keep
-    counts = count_images(validation)
-    if any(0 < count < len(validation) for count in counts):
+    counts = count_images(validation, indices)
+    total = len(validation) if indices is None else len(indices)
+    if any(0 < count < total for count in counts):
         return keep
     if any(counts):
         says = "every validation image shows the same classes: their average precision is 1 whatever is learned"

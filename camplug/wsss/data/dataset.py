@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
+from camplug.explain.photo import check_photo
 from camplug.wsss.identity import DIGITS, digest_of, file_sha256
 
 if TYPE_CHECKING:
@@ -56,6 +57,17 @@ class SegmentationData(ABC):
         Raises:
             InputError: no image i, or the file is missing or damaged.
         """
+
+    def check_photo(self, i: int) -> None:
+        """Refuse a photograph whose file is missing, empty or no image, without decoding it.
+
+        Raises:
+            InputError: no image i, or so it is.
+        """
+        self._checked(i)
+        file = self.photo_file(i)
+        if file is not None:
+            check_photo(file)
 
     @abstractmethod
     def mask(self, i: int) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,12 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.data.dataset import IGNORE
 from camplug.wsss.train.crops import LabelCrops
 from camplug.wsss.train.device import per_channel
+from camplug.wsss.train.unreadable import Substitutes
 
 Saliency = Callable[[SegmentationData, int], NDArray[np.float32]]
 
@@ -45,24 +43,32 @@ class SegmentationCrops(Dataset[SegmentationCrop]):
 
     def __init__(self, crops: LabelCrops, saliency: Saliency | None = None) -> None:
         self.crops, self.saliency, self.seed = crops, saliency, crops.seed
+        self.substitutes = Substitutes(crops.data, self.opened, crops.substitutes.allow_missing)
 
     def __len__(self) -> int:
         return len(self.crops)
 
     def __getitem__(self, which: tuple[int, int]) -> SegmentationCrop:
-        crops, number = self.crops, self.crops.indices[which[1]]
-        image, labels = crops[which]
+        crops, epoch, i = self.crops, which[0], self.crops.indices[which[1]]
+        number, (photo, labels, salient) = self.substitutes.read(i, crops.indices, (self.seed, epoch, i))
+        image, small = crops.cut(photo, labels, crops.view(photo.size, epoch, i))
         plane = np.zeros((0, 0), np.float32)
-        if self.saliency is not None:
+        if salient is not None:
             plane = np.zeros((crops.crop, crops.crop), np.float32)
-            try:
-                picture = Image.fromarray(np.asarray(self.saliency(crops.data, number), np.float32))
-                view = crops.view(picture.size, which[0], number)
-                plane[view.rows, view.columns] = view.part(picture, Image.Resampling.BILINEAR)
-            except InputError as error:
-                warnings.warn(f"{crops.data.ids[number]}: {error}", stacklevel=2)
-                labels = torch.full_like(labels, IGNORE)
-        return SegmentationCrop(image, labels, torch.from_numpy(plane), torch.tensor(number))
+            view = crops.view(salient.size, epoch, i)
+            plane[view.rows, view.columns] = view.part(salient, Image.Resampling.BILINEAR)
+        return SegmentationCrop(image, small, torch.from_numpy(plane), torch.tensor(number))
+
+    def opened(self, i: int) -> tuple[Image.Image, NDArray[np.uint8], Image.Image | None]:
+        """The photograph of image i, its labels, and its saliency where that is wanted.
+
+        Raises:
+            InputError: one of them is missing or damaged, or their sizes differ.
+        """
+        photo, labels = self.crops.opened(i)
+        if self.saliency is None:
+            return photo, labels, None
+        return photo, labels, Image.fromarray(np.asarray(self.saliency(self.crops.data, i), np.float32))
 
 
 def normalizer(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:

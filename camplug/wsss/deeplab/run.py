@@ -29,6 +29,7 @@ from camplug.wsss.train.crops import LabelCrops, check_labels_teach, label_pictu
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.run import TrainingFolder, TrainSettings
+from camplug.wsss.train.unreadable import find_readable, join_broken
 from camplug.wsss.train.watch import Watch
 
 FILE = "deeplab.pt"
@@ -90,6 +91,7 @@ def train_deeplab(
     workers: int = 0,
     amp: bool = True,
     log: Literal["csv", "tensorboard"] = "csv",
+    allow_missing: bool = False,
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> TrainedDeepLab:
@@ -112,6 +114,7 @@ def train_deeplab(
         workers: processes that load images beside the one that trains.
         amp: half precision where it is safe; on CUDA only.
         log: "csv", or "tensorboard", which needs that package.
+        allow_missing: see `train_classifier`; label pictures may be missing in any number.
         made_with: "model" (a text for `camplug.load_model`) and "num_classes", if the model was built so; to be kept
             with the network, see `save_deeplab`.
         watch: is told how it goes.
@@ -150,7 +153,9 @@ def train_deeplab(
         watch.done(f"{file} was there")
         built = bool(made_with and made_with.get("model"))
         return TrainedDeepLab(load_deeplab(file, None if built else copy.deepcopy(model)).to(device), file)
-    indices, missing = label_pictures(source, data)
+    readable, unreadable = find_readable(data, allow_missing=allow_missing)
+    labelled, missing = label_pictures(source, data)
+    indices = sorted({*labelled} & {*readable})
     broken = [(name, f"there are no labels {str(source / f'{name}.png')!r}.") for name in missing]
     if not indices:
         raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {broken[0][1]}")
@@ -164,6 +169,7 @@ def train_deeplab(
         long_side=span.long_side,
         seed=span.seed,
         indices=indices,
+        allow_missing=allow_missing,
     )
     items = SegmentationCrops(crops, salient)
     check_batch(items, span.batch * settings.accumulate)
@@ -191,6 +197,7 @@ def train_deeplab(
         save_deeplab(file, network, made_with or {})
         watch.done(f"{file}: DeepLab with the head {network.kind} for {len(network.classes)} classes")
     wait_for_the_others("deeplab")  # whoever comes back finds the file
+    broken = join_broken(data, broken, unreadable, items.substitutes.broken())
     return TrainedDeepLab(network, file, len(items), losses, broken)
 
 

@@ -64,6 +64,7 @@ def train_affinitynet(
     preprocess: Preprocess | None = None,
     workers: int = 0,
     amp: bool = True,
+    allow_missing: bool = False,
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Trained[AffinityNet]:
@@ -83,6 +84,7 @@ def train_affinitynet(
         preprocess: how photographs are normalised, if the model does not say it itself.
         workers: processes that load images beside the one that trains.
         amp: half precision where it is safe; on CUDA only.
+        allow_missing: see `train_classifier`; seeds and label pictures may be missing in any number.
         made_with: how the command line builds the model, to be kept with the head; see `save_heads`.
         watch: is told how it goes.
 
@@ -116,6 +118,7 @@ def train_affinitynet(
         settings=settings.training,
         workers=workers,
         amp=amp,
+        allow_missing=allow_missing,
         made_with=made_with,
         watch=watch,
     )

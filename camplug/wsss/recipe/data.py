@@ -44,6 +44,7 @@ class Part:
         options: of the data set's class: those of `Scenes` for instance, or masks of `VOC`.
         images: how many there are, for a dry run without the data.
         size: height and width of a usual one, likewise.
+        allow_missing: train although more than 5 % of the photographs or their labels cannot be read.
     """
 
     data: str
@@ -51,6 +52,7 @@ class Part:
     options: Mapping[str, Any] = field(default_factory=dict)
     images: int | None = None
     size: tuple[int, int] | None = None
+    allow_missing: bool = False
 
     @property
     def kind(self) -> str:

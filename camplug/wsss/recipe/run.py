@@ -55,7 +55,8 @@ def run_recipe(
     except OSError as error:
         raise InputError(f"the folder {str(out)!r} cannot be made ({error.strerror}).") from None
     rank, world = share()
-    work = Work(cache, data, device, workers, (rank, world), watch)
+    any_share = frozenset(name for name, part in recipe.data.items() if part.allow_missing)
+    work = Work(cache, data, device, workers, (rank, world), watch, any_share)
     wait_for_the_others("begin")  # before any of them makes what another one would find
     for number, stage in enumerate(stages, 1):
         if cache.done(stage) is not None:

@@ -52,6 +52,7 @@ class Work:
         workers: processes that load images in trainings.
         share: (r, n): this is the r-th of n processes.
         watch: is told how it goes.
+        allow_missing: the lists of which any share of the images may be missing in trainings.
     """
 
     cache: Cache
@@ -60,6 +61,7 @@ class Work:
     workers: int = 0
     share: tuple[int, int] = (0, 1)
     watch: Watch = field(default_factory=Watch)
+    allow_missing: frozenset[str] = frozenset()
 
     def run(self, stage: Stage) -> Told:
         """Make what is missing of a stage's products; tells how much there was to do, and what came out."""
@@ -131,10 +133,11 @@ def classifier(stage: Stage, work: Work) -> Told:
         keep_head=None if s["head"] is None else s["head"] == "keep",
         preprocess=work.reads(stage, model) if "network" in s else None,
         workers=work.workers,
+        allow_missing=stage.part in work.allow_missing,
         made_with=work.made_with(stage),
         watch=work.watch,
     )
-    return {"images": len(work.view(stage)), "figures": {"losses": done.losses}}
+    return {"images": len(work.view(stage)), "broken": done.broken, "figures": {"losses": done.losses}}
 
 
 def seeds(stage: Stage, work: Work) -> Told:
@@ -165,6 +168,7 @@ def affinities(stage: Stage, work: Work) -> Told:
         layers=layers if isinstance(layers, str) else list(layers),
         preprocess=work.reads(stage, model),
         workers=work.workers,
+        allow_missing=stage.part in work.allow_missing,
         made_with=work.made_with(stage),
         watch=work.watch,
     )
@@ -226,6 +230,7 @@ def deeplab(stage: Stage, work: Work) -> Told:
         saliency=s["saliency"],
         preprocess=work.reads(stage, model) if "network" in s else None,
         workers=work.workers,
+        allow_missing=stage.part in work.allow_missing,
         made_with=work.made_with(stage),
         watch=work.watch,
     )

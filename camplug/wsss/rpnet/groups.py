@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,10 @@ from typing_extensions import override
 from camplug.wsss.classifier.pictures import Picture, Pictures
 from camplug.wsss.rpnet.comparison import LARGEST_GROUP
 from camplug.wsss.rpnet.pairs import Partners
+from camplug.wsss.train.unreadable import Substitutes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PARTNERS, ORDER = LARGEST_GROUP, LARGEST_GROUP + 1  # places in the random numbers that no crop takes
 
@@ -38,7 +43,7 @@ class Groups(Dataset[Picture]):
         self._partners = None
         if group == 1:
             return
-        self._partners = Partners([pictures.data.labels(i) for i in pictures.indices], group)
+        self._partners = Partners([pictures.classes_of(i) for i in pictures.indices], group)
         alone = len(self._partners.alone)
         if alone:
             warnings.warn(
@@ -54,9 +59,15 @@ class Groups(Dataset[Picture]):
     def __getitem__(self, which: tuple[int, int]) -> Picture:
         """Tensors of a group: pixels [k,3,S,S], present [k,C], image [k]."""
         epoch, number = which
-        indices = self.pictures.indices
-        found = [self.pictures.picture(epoch, indices[n], slot) for slot, n in enumerate(self.members(epoch, number))]
+        members = [self.pictures.indices[n] for n in self.members(epoch, number)]
+        classes = self.pictures.classes_of(members[0])
+        found = [self.pictures.picture(epoch, i, slot, classes) for slot, i in enumerate(members)]
         return Picture(*(torch.stack(parts) for parts in zip(*found, strict=True)))
+
+    @property
+    def substitutes(self) -> Substitutes[Image]:
+        """What could not be read."""
+        return self.pictures.substitutes
 
     def members(self, epoch: int, number: int) -> list[int]:
         """The images of an item, the one first that its partners are drawn for, as numbers in `pictures.indices`."""

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from camplug.wsss.train.finite import FiniteLosses
+from camplug.wsss.train.unreadable import Substitutes
 
 
 class ChecksLosses(Callback):
@@ -23,3 +24,22 @@ class ChecksLosses(Callback):
         losses = getattr(pl_module, "finite", None)
         if isinstance(losses, FiniteLosses) and trainer.is_last_batch:
             losses.check_nonzero() if trainer.current_epoch == 0 else losses.check()
+
+
+class ChecksReading(Callback):
+    """Ends a training that cannot read more than 5 % of its images.
+
+    Args:
+        substitutes: of its items.
+    """
+
+    def __init__(self, substitutes: Substitutes[Any]) -> None:
+        self.substitutes = substitutes
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.substitutes.check()
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.substitutes.check()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.data.dataset import IGNORE
+from camplug.wsss.train.unreadable import Substitutes
 
 if TYPE_CHECKING:
     from camplug.wsss.pseudo.store import LabelFolder
@@ -63,6 +63,7 @@ class LabelCrops(Dataset[Crop]):
     colour, which is ignored. Labels are shrunk to the network's grid by taking the nearest.
 
     An item is asked for by (epoch, number) and depends on them and the seed alone, not on the order or the process.
+    Where a photograph or its labels cannot be read, another image takes the place.
 
     Args:
         data: the photographs; masks are not read.
@@ -74,6 +75,10 @@ class LabelCrops(Dataset[Crop]):
         long_side: photographs are first brought to this size of the longer side; None keeps their own.
         seed: of everything random.
         indices: which images; all by default.
+        allow_missing: see `camplug.wsss.train.unreadable.Substitutes`.
+
+    Attributes:
+        substitutes: what could not be read.
 
     Raises:
         InputError: options out of range, or no image to train on.
@@ -91,6 +96,7 @@ class LabelCrops(Dataset[Crop]):
         long_side: int | None = None,
         seed: int = 0,
         indices: list[int] | None = None,
+        allow_missing: bool = False,
     ) -> None:
         if crop < stride or crop % stride:
             raise InputError(f"crop={crop}; give a multiple of {stride}, the network's stride.")
@@ -99,6 +105,7 @@ class LabelCrops(Dataset[Crop]):
         self.data, self.labels, self.normalized = data, labels, normalized
         self.crop, self.scales, self.stride, self.long_side, self.seed = crop, scales, stride, long_side, seed
         self.indices = list(range(len(data))) if indices is None else indices
+        self.substitutes = Substitutes(data, self.opened, allow_missing)
         if not self.indices:
             raise InputError("there is no image to train on.")
 
@@ -106,10 +113,12 @@ class LabelCrops(Dataset[Crop]):
         return len(self.indices)
 
     def __getitem__(self, which: tuple[int, int]) -> Crop:
-        epoch, number = which
-        i = self.indices[number]
-        photo, labels = self.opened(i)
-        view = self.view(photo.size, epoch, i)
+        epoch, i = which[0], self.indices[which[1]]
+        _, (photo, labels) = self.substitutes.read(i, self.indices, (self.seed, epoch, i))
+        return self.cut(photo, labels, self.view(photo.size, epoch, i))
+
+    def cut(self, photo: Image.Image, labels: NDArray[np.uint8], view: View) -> Crop:
+        """What a view shows of a photograph and its labels [H,W]."""
         image = torch.zeros(3, self.crop, self.crop)
         pixels = view.part(photo, Image.Resampling.BICUBIC)
         image[:, view.rows, view.columns] = self.normalized(torch.from_numpy(pixels.transpose(2, 0, 1).copy()))
@@ -120,13 +129,13 @@ class LabelCrops(Dataset[Crop]):
         return Crop(image, torch.from_numpy(small))
 
     def opened(self, i: int) -> tuple[Image.Image, NDArray[np.uint8]]:
-        """The photograph of image i and its labels; where they are broken, one ignored pixel, with a warning."""
-        try:
-            photo, labels = self.data.photo(i), self.labels(i)
-            check_label_size(labels, photo, self.data.ids[i])
-        except InputError as error:  # one broken image does not end a long training
-            warnings.warn(f"{self.data.ids[i]}: {error}", stacklevel=2)
-            photo, labels = Image.new("RGB", (1, 1)), np.full((1, 1), IGNORE, np.uint8)
+        """The photograph of image i and its labels.
+
+        Raises:
+            InputError: one of them is missing or damaged, or their sizes differ.
+        """
+        photo, labels = self.data.photo(i), self.labels(i)
+        check_label_size(labels, photo, self.data.ids[i])
         return photo, labels
 
     def view(self, size: tuple[int, int], epoch: int, i: int) -> View:

@@ -88,7 +88,7 @@ def fit(
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from camplug.wsss.train.callbacks import ChecksLosses
+    from camplug.wsss.train.callbacks import ChecksLosses, ChecksReading
 
     check_batch(items, batch * accumulate)
     rank, world = share()
@@ -112,7 +112,14 @@ def fit(
     held_out = None
     if validation is not None:
         mine = [(0, i) for i in range(rank, len(validation), world)]
-        held_out = DataLoader[Any](validation, batch_size=batch, sampler=mine, **options)  # type: ignore[arg-type]
+        collate = getattr(validation, "collate", None)  # leaves out what cannot be read
+        held_out = DataLoader[Any](
+            validation,  # type: ignore[arg-type]
+            batch_size=batch,
+            sampler=mine,
+            collate_fn=collate,
+            **options,
+        )
     kept = ModelCheckpoint(dirpath=out, filename="{epoch}", save_last=True, save_top_k=1, enable_version_counter=False)
     savers = [kept]
     if best is not None:
@@ -120,12 +127,14 @@ def fit(
         savers.append(
             ModelCheckpoint(dirpath=out, filename=name, monitor=best, mode="max", enable_version_counter=False)
         )
+    substitutes = getattr(items, "substitutes", None)
+    reading = [] if substitutes is None else [ChecksReading(substitutes)]
     bars = [_bar()] if progress and on_cuda else []
     with _quiet():
         trainer = Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
-            callbacks=[*savers, ChecksLosses(), *bars, *callbacks],
+            callbacks=[*savers, ChecksLosses(), *reading, *bars, *callbacks],
             logger=_logger(log, out),
             enable_progress_bar=progress,
             enable_model_summary=False,

@@ -26,6 +26,7 @@ from camplug.wsss.train.backbone import Backbone, normalized
 from camplug.wsss.train.crops import LabelCrops, Shuffled, check_labels_teach, label_pictures, read_picture
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.heads import CALLED, Kind, save_heads
+from camplug.wsss.train.unreadable import find_readable, join_broken
 from camplug.wsss.train.watch import Watch
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def run_stages(
     settings: TrainSettings,
     workers: int = 0,
     amp: bool = True,
+    allow_missing: bool = False,
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Trained[N]:
@@ -178,6 +180,7 @@ def run_stages(
         network = stages.load(file)
         watch.done(f"{file} was there")
         return Trained(network, file, used)
+    readable, unreadable = find_readable(data, allow_missing=allow_missing)
     crops = LabelCrops(  # before any label is made, so that wrong options are told at once
         data,
         partial(read_picture, (ready or LabelFolder(out / "labels")).numbered_as(data.classes), data),
@@ -187,6 +190,7 @@ def run_stages(
         stride=stages.stride,
         long_side=settings.long_side,
         seed=settings.seed,
+        allow_missing=allow_missing,
     )
     Shuffled(len(crops), batch=settings.batch, share=(rank, world))  # refuses a batch that cannot be shared
     with torch.random.fork_rng(devices=[]):
@@ -208,8 +212,8 @@ def run_stages(
         report = _of_all(report, data)
         watch.done(f"labels: {report.made} made, {report.found} were there")
     assert ready is not None
-    crops.indices, missing = label_pictures(ready.path, data)
-    broken = report.broken if report else [(n, f"there are no labels {str(ready.file(n))!r}.") for n in missing]
+    labelled, broken = _labelled(ready, data, report)
+    crops.indices = sorted({*labelled} & {*readable})
     if not crops.indices:
         raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {broken[0][1]}")
     check_batch(crops, settings.batch)
@@ -245,6 +249,7 @@ def run_stages(
     if rank > 0:
         network = stages.load(file)
     watch.done(f"{file}: {CALLED[stages.kind]} on {len(backbone.names)} layers")
+    broken = join_broken(data, broken, unreadable, crops.substitutes.broken())
     return Trained(network, file, used, report, len(crops), losses, broken)
 
 
@@ -255,6 +260,12 @@ def _of_all(mine: Report, data: SegmentationData) -> Report:
     broken = [(name, errors[name]) for name in data.ids if name in errors]
     made, found, written = (sum(getattr(report, name) for report in told) for name in ("made", "found", "bytes"))
     return Report(made, found, written, broken)
+
+
+def _labelled(ready: LabelFolder, data: SegmentationData, report: Report | None) -> tuple[list[int], Any]:
+    """The numbers of the images that have labels, and the names of the others with the reasons."""
+    labelled, missing = label_pictures(ready.path, data)
+    return labelled, report.broken if report else [(n, f"there are no labels {str(ready.file(n))!r}.") for n in missing]
 
 
 def _training_labels(stages: Stages[Any], photo: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -9,7 +9,6 @@ from trainable import scenes
 
 from camplug.errors import InputError
 from camplug.wsss.classifier import Pictures
-from camplug.wsss.classifier.pictures import without_images
 from camplug.wsss.train import Shuffled
 
 
@@ -68,15 +67,59 @@ def test_a_crop_is_a_part_of_the_resized_photograph():
     assert len(places) == 1
 
 
-def test_broken_photographs_are_told_and_filled():
-    class Broken(Blind):
-        def photo(self, i):
-            raise InputError("the file is damaged.")
+class Lacking(Blind):
+    """Some photographs cannot be read; every image shows its own number of classes."""
 
-    pictures = Pictures(Broken(2, (40, 60), classes=3), crop=16, sides=(16, 16), mean=(0.5,) * 3)
-    with pytest.warns(UserWarning, match="scene0_000001: the file is damaged"):
-        pixels = pictures[0, 1].pixels
-    assert pixels.unique().tolist() == [128]
+    lacking = (1,)
+
+    def photo(self, i):
+        if i in self.lacking:
+            raise InputError(f"photograph {i} is damaged.")
+        return super().photo(i)
+
+    def labels(self, i):
+        return [(0,), (0, 1), (2,), (1,), (), (2,)][i]
+
+
+def lacking(**options):
+    return Pictures(Lacking(6, (40, 60), classes=3), crop=32, sides=(30, 50), seed=3, **options)
+
+
+def test_another_image_takes_the_place_of_one_that_cannot_be_read():
+    whole = Pictures(Lacking(6, (40, 60), classes=3), crop=32, sides=(30, 50), seed=3)
+    with pytest.warns(UserWarning, match="scene0_000001: photograph 1 is damaged"):
+        items = [whole[epoch, 1] for epoch in range(12)]
+    taken = [int(item.image) for item in items]
+    assert set(taken) == {0, 3}  # those that share a class with it
+    for item, j in zip(items, taken, strict=True):
+        assert item.present.nonzero().flatten().tolist() == list(whole.data.labels(j))
+        assert item.pixels.float().std() > 10  # no square of one colour
+    with pytest.warns(UserWarning, match="photograph 1"):
+        again = [lacking()[epoch, 1] for epoch in range(12)]
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(items, again, strict=True))
+    assert whole.substitutes.broken() == [("scene0_000001", "photograph 1 is damaged.")]
+    healthy = Pictures(data(), crop=32, sides=(30, 50), seed=3)
+    assert torch.equal(whole[4, 2].pixels, healthy[4, 2].pixels)  # the others are as without it
+
+
+def test_where_nothing_can_be_read_nothing_is_learned():
+    pictures = lacking()
+    pictures.data.lacking = range(6)
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(InputError, match="none of the 6 images can be read; the first one"),
+    ):
+        pictures[0, 1]
+
+
+def test_validation_leaves_out_what_cannot_be_read():
+    pictures = lacking(still=True)
+    with pytest.warns(UserWarning, match="photograph 1"):
+        batch = Pictures.collate([pictures[0, i] for i in range(3)])
+    assert batch.image.tolist() == [0, 2]
+    assert batch.present.tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert torch.equal(batch.pixels[1], pictures[0, 2].pixels)
+    assert len(Pictures.collate([pictures[0, 1]]).image) == 0
 
 
 def test_refusals():
@@ -86,15 +129,6 @@ def test_refusals():
         Pictures(data(), crop=8, sides=(4, 2))
     with pytest.raises(InputError, match="no image to train on"):
         Pictures(data(), crop=8, sides=(4, 4), indices=[])
-
-
-def test_classes_without_an_image_are_named():
-    class Two(Blind):
-        def labels(self, i):
-            return (1,)
-
-    named = Two(3, (40, 60), classes=3)
-    assert without_images(named) == [named.classes[0], named.classes[2]]
 
 
 def test_processes_share_every_batch():

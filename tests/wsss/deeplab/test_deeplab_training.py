@@ -223,11 +223,18 @@ def test_images_without_labels_are_left_out_and_told(tmp_path):
     assert error == f"there are no labels {str(tmp_path / 'labels' / 'scene0_000003.png')!r}."
 
 
-def test_a_label_picture_of_another_size_is_ignored_with_a_warning(tmp_path):
+def test_a_label_picture_of_another_size_is_left_out_and_told(tmp_path):
     labelled.labels(tmp_path / "labels")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "labels" / "scene0_000003.png")
     with pytest.warns(UserWarning, match="scene0_000003: the labels of 'scene0_000003' are 4x4"):
-        labelled.trained(tmp_path)
+        done = labelled.trained(tmp_path, allow_missing=True)
+    says = "the labels of 'scene0_000003' are 4x4, its photograph is 48x48; make the labels anew for these photographs."
+    assert done.broken == [("scene0_000003", says)]
+    with (
+        pytest.warns(UserWarning, match="are 4x4"),
+        pytest.raises(InputError, match="1 of 10 images cannot be read, more than 5%: the la"),
+    ):
+        labelled.trained(tmp_path, "other")
 
 
 @pytest.mark.parametrize("head, scales", [("v3+", (1.0,)), ("aspp", (1.0, 0.75, 0.5))])
@@ -341,19 +348,24 @@ def test_saliency_is_cut_out_like_the_photograph(tmp_path):
     assert SegmentationCrops(crops)[0, 0].saliency.shape == (0, 0)
 
 
-def test_an_image_without_saliency_is_ignored_with_a_warning(tmp_path):
+def test_another_image_takes_the_place_of_one_without_saliency(tmp_path):
     data = labelled.scenes(2)
     labels = LabelFolder(labelled.labels(tmp_path)).numbered_as(data.classes)
     crops = LabelCrops(data, partial(read_picture, labels, data), lambda p: p.float(), crop=32)
 
-    def none(_, i):
-        raise InputError("it is gone.")
+    def only_one(data, i):
+        if i == 0:
+            raise InputError("it is gone.")
+        return np.full((48, 48), 0.25)
 
     crops.stride = 1
+    items = SegmentationCrops(crops, only_one)
     with pytest.warns(UserWarning, match="scene0_000000: it is gone"):
-        item = SegmentationCrops(crops, none)[0, 0]
-    assert item.labels.eq(255).all()
-    assert item.saliency.eq(0).all()
+        item = items[0, 0]
+    assert int(item.number) == 1
+    assert set(item.saliency.unique().tolist()) <= {0.0, 0.25}
+    assert (item.saliency[item.labels != 255] == 0.25).all()
+    assert items.substitutes.broken() == [("scene0_000000", "it is gone.")]
 
 
 def test_pixels_are_normalised():

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from recipes import Heard, tiny
+from recipes import TINY, Heard, tiny
 
 from camplug.errors import InputError
 from camplug.metrics import ConfusionMatrix, Scores
@@ -223,10 +223,19 @@ def test_a_broken_photograph_is_told_and_passed(tmp_path, monkeypatch):
         return photo(self, i)
 
     monkeypatch.setattr(Scenes, "photo", broken)
-    short = tiny(refine={"kind": "irn"}, deeplab=None, evaluate={"products_on": ["train"]})
-    report = run_recipe(short, tmp_path)
+    train = {**TINY["data"]["train"], "allow_missing": True}
+    changes = {"refine": {"kind": "irn"}, "deeplab": None, "evaluate": {"products_on": ["train"]}}
+    with (
+        pytest.warns(UserWarning, match="scene0_000002"),
+        pytest.raises(InputError, match="1 of 8 images cannot be re"),
+    ):
+        run_recipe(tiny(**changes), tmp_path)
+    with pytest.warns(UserWarning, match="scene0_000002"):
+        report = run_recipe(tiny(**changes, data={"train": train}), tmp_path)
     told = {row["stage"]: row["broken"] for row in report["stages"]}
-    assert told["seeds train"] == [{"image": "scene0_000002", "error": "the photograph is damaged."}]
+    assert (
+        told["classifier"] == told["seeds train"] == [{"image": "scene0_000002", "error": "the photograph is damaged."}]
+    )
     assert [b["image"] for b in told["evaluate labels train"]] == ["scene0_000002"]
 
 

@@ -173,15 +173,20 @@ def test_a_golden_crop():
     assert labels.tolist() == [[2] * 4, [1] * 4, [2] * 4, [1] * 4]
 
 
-def test_broken_images_are_ignored_in_training(tmp_path):
-    data = photos(tmp_path / "mine", {"a.png": ["cat"], "b.png": ["dog"]})
+def test_another_image_takes_the_place_of_one_that_cannot_be_read(tmp_path):
+    data = photos(tmp_path / "mine", {f"{c}.png": ["cat"] for c in "abc"})
     (tmp_path / "mine" / "images" / "a.png").write_bytes(b"no")
-    crops = LabelCrops(data, lambda i: np.zeros((14, 20), np.uint8), plain, crop=8, scales=(1, 1))
-    with pytest.warns(UserWarning, match=r"a: .*a\.png"):
-        image, labels = crops[0, 0]
-    assert (labels == 255).all()
-    assert (crops[0, 1].labels == 0).all()
-    assert image.isfinite().all()
+    marks = [np.full((14, 20), i, np.uint8) for i in (9, 1, 2)]
+    marks[2] = marks[2][1:]  # of another size than its photograph
+    crops = LabelCrops(data, marks.__getitem__, plain, crop=8, scales=(1, 1))
+    with pytest.warns(UserWarning, match="png|20x13") as told:
+        items = [crops[epoch, number] for epoch in range(2) for number in (0, 1, 2)]
+    assert all((labels == 1).all() and (image != 0).all() for image, labels in items)
+    first, second = sorted({str(warning.message) for warning in told})
+    assert first.startswith("a: ")
+    assert first.endswith("is not an image that Pillow can read (JPEG, PNG, WebP, TIFF, ...).")
+    assert second.startswith("c: the labels of 'c' are 20x13, its photograph is 20x14")
+    assert [name for name, _ in crops.substitutes.broken()] == ["a", "c"]
 
 
 def test_the_order_of_an_epoch():
