@@ -212,10 +212,7 @@ def run_stages(
         report = _of_all(report, data)
         watch.done(f"labels: {report.made} made, {report.found} were there")
     assert ready is not None
-    labelled, broken = _labelled(ready, data, report)
-    crops.indices = sorted({*labelled} & {*readable})
-    if not crops.indices:
-        raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {broken[0][1]}")
+    crops.indices, broken = _usable(ready, data, readable, report)
     check_batch(crops, settings.batch)
     made = isinstance(labels_from, SeedFolder)
     check_labels_teach(
@@ -262,10 +259,20 @@ def _of_all(mine: Report, data: SegmentationData) -> Report:
     return Report(made, found, written, broken)
 
 
-def _labelled(ready: LabelFolder, data: SegmentationData, report: Report | None) -> tuple[list[int], Any]:
-    """The numbers of the images that have labels, and the names of the others with the reasons."""
+def _usable(
+    ready: LabelFolder, data: SegmentationData, readable: list[int], report: Report | None
+) -> tuple[list[int], list[tuple[str, str]]]:
+    """The numbers of the readable images that have labels, and the names of those that have none with the reasons.
+
+    Raises:
+        InputError: there is none.
+    """
     labelled, missing = label_pictures(ready.path, data)
-    return labelled, report.broken if report else [(n, f"there are no labels {str(ready.file(n))!r}.") for n in missing]
+    broken = report.broken if report else [(n, f"there are no labels {str(ready.file(n))!r}.") for n in missing]
+    indices = sorted({*labelled} & {*readable})
+    if not indices:
+        raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {broken[0][1]}")
+    return indices, broken
 
 
 def _training_labels(stages: Stages[Any], photo: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.uint8]:
