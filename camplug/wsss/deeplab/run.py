@@ -158,7 +158,8 @@ def train_deeplab(
     indices = sorted({*labelled} & {*readable})
     broken = [(name, f"there are no labels {str(source / f'{name}.png')!r}.") for name in missing]
     if not indices:
-        raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {broken[0][1]}")
+        first = (broken or unreadable)[0][1]
+        raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {first}")
     crops = LabelCrops(
         data,
         partial(read_picture, LabelFolder(source).numbered_as(data.classes), data),

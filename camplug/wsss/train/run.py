@@ -271,7 +271,8 @@ def _usable(
     broken = report.broken if report else [(n, f"there are no labels {str(ready.file(n))!r}.") for n in missing]
     indices = sorted({*labelled} & {*readable})
     if not indices:
-        raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {broken[0][1]}")
+        first = broken[0][1] if broken else "its photograph cannot be read."
+        raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {first}")
     return indices, broken
 
 
