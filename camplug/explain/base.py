@@ -24,13 +24,10 @@ from camplug.plug import (
     Selector,
     Tape,
     Targets,
-    layout,
-    named_layers,
     patch_size,
     resolve,
     to_grid,
     unwrap,
-    watch,
 )
 
 if TYPE_CHECKING:
@@ -268,7 +265,6 @@ class LayerExplainer(Explainer):
         model, size = unwrap(self.model), batch.size
         if tensor.ndim != 3:
             return to_grid(tensor, size, None, str(layer), images=n)
-        patch, spans = patch_size(model), {}
-        if layout(tensor.shape, size, patch, images=n, spans={}) is None:  # not patches alone
-            spans = watch(model, named_layers(model), *batch.arguments(), where=batch.where).spans
-        return to_grid(tensor, size, patch, str(layer), images=n, spans=spans)
+        seen = batch.outline(model)
+        seen.check_tokens(layer.name)
+        return to_grid(tensor, size, patch_size(model), str(layer), images=n, spans=seen.spans)

@@ -86,7 +86,7 @@ class CAM(LayerExplainer):
         model = unwrap(self.model)
         with torch.inference_mode(False):
             layers = named_layers(model)
-            head = self._find_head(watch(model, layers, *batch.arguments(), where=batch.where), layers)
+            head = self._find_head(batch.outline(model), layers)
             with Tape(model, [head.name, *head.features], forward_only=True, image=batch.where) as tape:
                 output = call_model(model, batch)
                 link: Link | None = "logits" if head.features or self._averages(tape, head, output, n) else None

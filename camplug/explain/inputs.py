@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from camplug.errors import InputError
 from camplug.explain.numbers import wide
+from camplug.plug import Outline, named_layers, watch
 from camplug.plug.tensors import index_on, snapshot
 
 
@@ -244,6 +245,7 @@ class Batch:
 
     x: Tensor
     inputs: Inputs | None = None
+    _seen: list[Outline] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -261,6 +263,12 @@ class Batch:
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the positional and keyword arguments of the model's call."""
         return ((self.x,), {}) if self.inputs is None else self.inputs.arguments(self.x)
+
+    def outline(self, model: nn.Module) -> Outline:
+        """Return what a run of the (unwrapped) model on this batch shows about its layers; see `camplug.plug.watch`."""
+        if not self._seen:
+            self._seen.append(watch(model, named_layers(model), *self.arguments(), where=self.where))
+        return self._seen[0]
 
     def with_images(self, x: Tensor) -> Batch:
         """Return a batch of other images in the place of these, with the same inputs."""

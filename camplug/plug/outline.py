@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from camplug.errors import LayerError
 from camplug.plug.flow import Join
 from camplug.plug.grid import Layout, Pair, Spans, layout, token_grid
 
@@ -62,6 +63,24 @@ class Outline:
         if self.size is None or call.name in self.scattered:
             return None
         return layout(call.shape, self.size, self.patch, images=self.images, spans=self.spans)
+
+    def check_tokens(self, name: str) -> None:
+        """Make sure that nothing shows that a layer's tokens are not those of the image, row by row.
+
+        Raises:
+            LayerError: they are made of something else (a text, queries), or stand in another order.
+        """
+        calls = [c for c in self.calls if c.name == name]
+        if calls and not any(c.image for c in calls):
+            raise LayerError(
+                f"the layer {name!r} puts out {list(calls[0].shape)}, which is not made of the images; name a layer of "
+                "the image encoder."
+            )
+        if name in self.scattered:
+            raise LayerError(
+                f"the tokens of the layer {name!r} do not stand row by row: a change of the image shows in another "
+                "place; name a later layer, or give reshape= to lay them out."
+            )
 
     # ---- maps of convolution networks
 
