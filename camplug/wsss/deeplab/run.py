@@ -16,9 +16,10 @@ from torch import nn
 from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.plug import first_weight
+from camplug.wsss.classifier.files import made_with_of
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.crops import Saliency, SegmentationCrops, normalizer
-from camplug.wsss.deeplab.files import load_deeplab, save_deeplab
+from camplug.wsss.deeplab.files import OF_DEEPLABS, load_deeplab, save_deeplab
 from camplug.wsss.deeplab.module import DeepLabModule
 from camplug.wsss.deeplab.network import DeepLab, deeplab_over, settings_of
 from camplug.wsss.deeplab.settings import DeepLabSettings
@@ -115,8 +116,8 @@ def train_deeplab(
         amp: half precision where it is safe; on CUDA only.
         log: "csv", or "tensorboard", which needs that package.
         allow_missing: see `train_classifier`; label pictures may be missing in any number.
-        made_with: "model" (a text for `camplug.load_model`) and "num_classes", if the model was built so; to be kept
-            with the network, see `save_deeplab`.
+        made_with: how the model is built, to be kept with the network; see `save_deeplab`. A model of
+            `camplug.load_model` knows it.
         watch: is told how it goes.
 
     Raises:
@@ -127,6 +128,7 @@ def train_deeplab(
     """
     settings = DeepLabTraining() if settings is None else settings
     watch = Watch() if watch is None else watch
+    made_with = made_with_of(model) if made_with is None else made_with
     span, source = settings.training, Path(labels)
     salient = _saliency(saliency, settings.network, data)
     if not source.is_dir():
@@ -140,7 +142,7 @@ def train_deeplab(
             "network": settings_of(network) | {"start": _fingerprint(network.body)},
             "classes": list(data.classes),
             "images": {"count": len(data), "list_sha256": list_sha256(data)},
-            "model": dict(made_with or {}),
+            "model": dict(made_with),
             "labels": _told(source),
             "saliency": None if saliency is None else str(saliency),
             "learning": asdict(settings.network),
@@ -190,12 +192,13 @@ def train_deeplab(
             amp=amp,
             log=log,
             accumulate=settings.accumulate,
+            header=OF_DEEPLABS.header(network, made_with),
         )
     last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
     watch.done(f"training: {span.epochs} epochs of {len(items)} images; {last or 'made before'}")
     network.to(device).eval().requires_grad_(True)
     if share()[0] == 0:
-        save_deeplab(file, network, made_with or {})
+        save_deeplab(file, network, made_with)
         watch.done(f"{file}: DeepLab with the head {network.kind} for {len(network.classes)} classes")
     wait_for_the_others("deeplab")  # whoever comes back finds the file
     broken = join_broken(data, broken, unreadable, items.substitutes.broken())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from camplug.errors import InputError
+from camplug.models import FILES
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.recipe.sections import OTSU, Network, Recipe, Refine, Training, chosen_on
@@ -153,7 +154,7 @@ class _Road:
         """How a stage names a network: by its text and its files, or by the stage that trains it."""
         if isinstance(source, Stage):
             return {"settings": {}, "inputs": {"network": source}, "files": ()}
-        files = [source.checkpoint, source.model if source.model.endswith((".pt", ".pth")) else None]
+        files = [source.checkpoint, source.model if source.model.endswith(FILES) else None]
         named = {"network": plain(source)}
         return {"settings": named, "inputs": {}, "files": tuple(file for file in files if file)}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from camplug.wsss.train.checkpoints import HEADER
 from camplug.wsss.train.finite import FiniteLosses
 from camplug.wsss.train.unreadable import Substitutes
 
@@ -43,3 +45,19 @@ class ChecksReading(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.substitutes.check()
+
+
+class KeepsHeader(Callback):
+    """Keeps how the network is built in every checkpoint, so that one can be used as a model.
+
+    Args:
+        header: of the network's file; None keeps nothing.
+    """
+
+    def __init__(self, header: Mapping[str, Any] | None) -> None:
+        self.header = header
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.header is not None:
+            checkpoint[HEADER] = dict(self.header)

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -16,13 +16,11 @@ from torch.utils.data import DataLoader
 
 from camplug.errors import InputError
 from camplug.wsss.jobs import share
+from camplug.wsss.train.checkpoints import BEST, find_checkpoint
 from camplug.wsss.train.crops import Shuffled
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
-
-LAST = "last.ckpt"
-BEST = "best.ckpt"
 
 
 class Items(Protocol):
@@ -51,6 +49,7 @@ def fit(
     amp: bool = False,
     log: Literal["csv", "tensorboard"] = "csv",
     accumulate: int = 1,
+    header: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Train, with a checkpoint in `out` after every epoch, and the losses of each run in a log of its own.
 
@@ -75,20 +74,21 @@ def fit(
             losses, else float16.
         log: "csv", or "tensorboard", which needs that package.
         accumulate: batches per step of the optimizer; their gradients are averaged.
+        header: of the network's file, as plain data; with it checkpoints can be used as models, too.
 
     Returns:
         What the module logged last; nothing where all epochs had been made before.
 
     Raises:
         InputError: fewer images than one batch, or one that processes cannot share evenly; a folder that cannot be
-            made; a checkpoint of another training; no tensorboard.
+            made; checkpoints of another training, or damaged ones only; no tensorboard.
         KeyboardInterrupt: it was stopped by Ctrl-C.
         ModelError: the loss is no number any more.
     """
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from camplug.wsss.train.callbacks import ChecksLosses, ChecksReading
+    from camplug.wsss.train.callbacks import ChecksLosses, ChecksReading, KeepsHeader
 
     check_batch(items, batch * accumulate)
     rank, world = share()
@@ -134,7 +134,7 @@ def fit(
         trainer = Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
-            callbacks=[*savers, ChecksLosses(), *reading, *bars, *callbacks],
+            callbacks=[*savers, ChecksLosses(), KeepsHeader(header), *reading, *bars, *callbacks],
             logger=_logger(log, out),
             enable_progress_bar=progress,
             enable_model_summary=False,
@@ -143,11 +143,10 @@ def fit(
             precision=_precision(number) if amp and on_cuda else "32-true",
             use_distributed_sampler=False,
             accumulate_grad_batches=accumulate,
+            plugins=[_environment()],
             **_devices(accelerator, number, world),
         )
-        before = out / LAST if (out / LAST).exists() else None
-        if before is not None:
-            _check_checkpoint(before, module)
+        before = find_checkpoint(out, module)
         hears = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(module, loader, held_out, ckpt_path=before)
@@ -183,6 +182,14 @@ def _devices(accelerator: str, number: str, world: int) -> dict[str, Any]:
     return {"devices": [int(number)] if number and accelerator == "cuda" else 1}
 
 
+def _environment() -> Any:
+    """Return how processes find each other: by torchrun or not at all, whatever a cluster's variables say."""
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
+
+
 def _logger(log: str, out: Path) -> Any:
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -204,20 +211,6 @@ def check_batch(crops: Items, batch: int) -> None:
     """
     if len(crops) < batch:
         raise InputError(f"{len(crops)} images do not fill a batch of {batch}; give a smaller batch.")
-
-
-def _check_checkpoint(file: Path, module: LightningModule) -> None:
-    """Raises InputError unless this is a whole checkpoint of such a module."""
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-        there = {name: tensor.shape for name, tensor in state.items()}
-    except Exception as error:  # torch.load raises nearly anything on damaged files
-        raise InputError(f"the checkpoint {str(file)!r} is damaged; delete it and begin again.") from error
-    if there != {name: tensor.shape for name, tensor in module.state_dict().items()}:
-        raise InputError(
-            f"{str(file)!r} belongs to another training (its network is of another shape); give another folder with "
-            "--out, or delete it."
-        )
 
 
 @contextmanager

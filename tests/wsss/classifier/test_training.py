@@ -14,7 +14,7 @@ from trainable import LEARNING, SPAN, Net, net, same, scenes, trained
 import camplug
 from camplug.errors import InputError, ModelError
 from camplug.wsss.classifier import ClassifierTraining, Method, Pictures, load_classifier, over
-from camplug.wsss.classifier.files import save_classifier
+from camplug.wsss.classifier.files import made_with, save_classifier
 from camplug.wsss.classifier.pictures import Picture
 from camplug.wsss.train import fit
 
@@ -254,3 +254,29 @@ def test_a_single_class(tmp_path):
     data = Half(8, (48, 48), classes=1)
     done = trained(tmp_path, data, span=replace(SPAN, epochs=1), validation=data)
     assert 0 < done.losses["val_map"] <= 1
+
+
+def test_a_checkpoint_of_a_running_training_is_a_model(tmp_path):
+    """After any epoch, last.ckpt is the classifier of then; it needs no file of another training."""
+    data, short = scenes(8), replace(SPAN, epochs=1)
+    model = camplug.load_model("timm:test_resnet", pretrained=False)
+    done = trained(tmp_path, data, model, span=short, learning=replace(LEARNING, batch_norm="fixed"))
+    found = load_classifier(tmp_path / "checkpoints" / "last.ckpt")
+    assert same(found, done.network)
+    assert found.classes == list(data.classes)
+    assert same(camplug.load_model(str(tmp_path / "checkpoints" / "last.ckpt")), done.network)
+    assert made_with(str(tmp_path / "checkpoints" / "last.ckpt"), None) == {
+        "model": "timm:test_resnet",
+        "num_classes": None,
+    }
+
+
+def test_a_model_of_load_model_gives_a_file_that_needs_no_model(tmp_path):
+    model = camplug.load_model("timm:test_resnet", pretrained=False, num_classes=5)
+    done = trained(tmp_path / "one", scenes(8), model, span=replace(SPAN, epochs=1))
+    assert same(load_classifier(done.file), done.network)
+    again = trained(tmp_path / "two", scenes(8), load_classifier(done.file), span=replace(SPAN, epochs=1))
+    assert same(load_classifier(again.file), again.network)
+    own = trained(tmp_path / "own", scenes(8), net(), span=replace(SPAN, epochs=1))
+    with pytest.raises(ModelError, match="was trained on a module of one's own"):
+        load_classifier(own.file)

@@ -314,6 +314,18 @@ def test_labels_that_ignore_everything_are_refused(tmp_path):
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
+# ---- files
+
+
+def test_checkpoints_and_files_need_no_model_where_it_is_known(tmp_path):
+    model = camplug.load_model("timm:test_resnet", pretrained=False)
+    done = labelled.trained(tmp_path, model=model, settings=labelled.SETTINGS)
+    for file in (done.file, tmp_path / "out" / "checkpoints" / "last.ckpt"):
+        found = load_deeplab(file)
+        assert trainable.same(found, done.network)
+        assert found.classes == done.network.classes
+
+
 # ---- crops
 
 

@@ -161,11 +161,34 @@ def test_what_is_refused(tmp_path):
     content = (tmp_path / "a" / "last.ckpt").read_bytes()
     with pytest.raises(InputError, match=r"last\.ckpt' belongs to another training"):
         trained(tmp_path / "a", settings=IRNSettings(radius=3, width=32))
-    (tmp_path / "a" / "last.ckpt").write_bytes(content[:999])
+    for file in (tmp_path / "a").glob("*.ckpt"):
+        file.write_bytes(content[:999])
     with pytest.raises(InputError, match=r"last\.ckpt' is damaged; delete it and begin again"):
         trained(tmp_path / "a")
     with pytest.raises(ModelError, match=r"the loss at step . is nan; a lower learning rate"):
         trained(tmp_path / "b", settings=IRNSettings(radius=3, width=16, schedule=Schedule(lr=1e30)))
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+    whole, _ = trained(tmp_path / "whole")
+    with pytest.raises(GeneratorExit):
+        trained(tmp_path / "cut", (Killed(),))
+    last = tmp_path / "cut" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:999])
+    with pytest.warns(UserWarning, match=r"last\.ckpt in '.*cut' is damaged; the training goes on from epoch=0\.ckpt"):
+        resumed, losses = trained(tmp_path / "cut")
+    assert same(resumed, whole)
+    assert losses["affinity"] > 0
+    assert (tmp_path / "cut" / "losses" / "version_1").exists()
+
+
+@pytest.mark.parametrize("name", ["SLURM_NTASKS", "SLURM_NTASKS_PER_NODE"])
+def test_the_variables_of_slurm_are_left_alone(tmp_path, monkeypatch, name):
+    for key, value in {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "job", "SLURM_PROCID": "0", name: "4"}.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    _, losses = trained(tmp_path, epochs=1)
+    assert losses["affinity"] > 0
 
 
 def test_a_loss_of_exactly_0_ends_the_training(tmp_path):
