@@ -21,7 +21,7 @@ import torch
 from device_data import Part, add_device_options, classifier, clocked, facts, opened, peak_mib, wait
 
 from camplug.explain import create
-from camplug.explain.preprocess import preprocess_of
+from camplug.explain.preprocess import find_preprocess
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.seeds import Seed, SeedFolder, make_seeds
 from camplug.wsss.seeds.store import packed
@@ -56,7 +56,7 @@ def whole_run(explainer: Any, data: SegmentationData, device: str) -> float:
 def parts_of(explainer: Any, data: SegmentationData, device: str) -> dict[str, float]:
     """Milliseconds per image of each step."""
     seconds: dict[str, float] = {}
-    reads = preprocess_of(explainer.model, explainer.transform)
+    reads = find_preprocess(explainer.model, explainer.transform)
     with tempfile.TemporaryDirectory() as path:
         folder = SeedFolder(Path(path) / "seeds")
         folder.prepare({})
@@ -100,7 +100,7 @@ def main(argv: list[str]) -> None:
     args = parsed(argv)
     data = Part(opened(args.data, "val"), args.count)
     model = classifier(args.weights, args.device)
-    reads = preprocess_of(model, None)
+    reads = find_preprocess(model, None)
     alone = {str(b): model_alone(model, args.long_side, b, args.device) for b in args.batch}
     result: dict[str, Any] = {
         "machine": facts(args.device),

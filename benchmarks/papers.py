@@ -30,7 +30,7 @@ from markdown_tables import renew, table
 from results import command_line
 
 from camplug.explain import create
-from camplug.explain.pictures import maps_on_photo
+from camplug.explain.photographs import maps_on_photo
 from camplug.metrics import ThresholdSweep, false_discovery_rate, miou, precision, recall
 from camplug.wsss.atm import ATM
 from camplug.wsss.classifier import Method, preset, train_classifier

@@ -30,8 +30,8 @@ from seed_rows import TABLES
 import camplug
 from camplug.explain import Wrapper, create, register_wrapper
 from camplug.explain.base import Result
-from camplug.explain.pictures import maps_on_photo
-from camplug.explain.preprocess import preprocess_of
+from camplug.explain.photographs import maps_on_photo
+from camplug.explain.preprocess import find_preprocess
 from camplug.metrics import ThresholdSweep, miou
 from camplug.plug import Targets
 from camplug.wsss.data import VOC
@@ -115,7 +115,7 @@ WRAPPERS = camplug.list_wrappers()
 
 def made(text: str, model: torch.nn.Module, long_side: int) -> camplug.Explainer:
     """The explainer of a row, for photographs of this long side."""
-    return create(text, model, transform=replace(preprocess_of(model), long_side=long_side))  # type: ignore[type-var]
+    return create(text, model, transform=replace(find_preprocess(model), long_side=long_side))  # type: ignore[type-var]
 
 
 def shared(text: str, model: torch.nn.Module, long_side: int) -> camplug.Explainer:

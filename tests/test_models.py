@@ -15,7 +15,7 @@ from torch import nn
 import camplug
 from camplug import list_models, load_model
 from camplug.errors import CamplugError, InputError, ModelError
-from camplug.explain.preprocess import Preprocess, preprocess_of
+from camplug.explain.preprocess import Preprocess, find_preprocess
 
 TINY = "timm:test_resnet"
 SIZE = (2, 3, 64, 64)
@@ -64,7 +64,7 @@ def test_the_demo_sees_the_cat(demo):
 
 
 def test_the_demos_preprocessing(demo):
-    assert preprocess_of(demo) == Preprocess((224, 224), (0.5,) * 3, (0.5,) * 3, "bicubic", keep_aspect=True)
+    assert find_preprocess(demo) == Preprocess((224, 224), (0.5,) * 3, (0.5,) * 3, "bicubic", keep_aspect=True)
 
 
 def test_the_demo_without_weights_and_with_another_head():
@@ -97,7 +97,7 @@ def test_torchvision_brings_its_preprocessing():
     assert not model.training
     assert model(torch.zeros(*SIZE)).shape == (2, 6)
     preset = torchvision.models.MobileNet_V3_Small_Weights.DEFAULT.transforms()
-    assert preprocess_of(model) == Preprocess((224, 224), tuple(preset.mean), tuple(preset.std), "bilinear", True)
+    assert find_preprocess(model) == Preprocess((224, 224), tuple(preset.mean), tuple(preset.std), "bilinear", True)
 
 
 @pytest.mark.parametrize(

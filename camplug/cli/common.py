@@ -147,7 +147,7 @@ def explainer_options(
     """Keyword arguments for an explainer from the command line's options."""
     from dataclasses import replace
 
-    from camplug.explain.preprocess import Preprocess, preprocess_of
+    from camplug.explain.preprocess import Preprocess, find_preprocess
 
     options: dict[str, Any] = {} if evidence == "positive" else {"evidence": evidence}
     if labels is not None:
@@ -158,7 +158,7 @@ def explainer_options(
     if mean is not None or std is not None or long_side is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the numbers are being given
-            base = preprocess_of(model)
+            base = find_preprocess(model)
         assert isinstance(base, Preprocess)
         options["transform"] = replace(
             base,

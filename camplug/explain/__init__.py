@@ -4,7 +4,7 @@ from camplug.explain.base import Explainer, LayerExplainer
 from camplug.explain.cam import CAM
 from camplug.explain.compete import Compete
 from camplug.explain.conditional import ClassConditional
-from camplug.explain.densely import Dense
+from camplug.explain.dense import Dense
 from camplug.explain.eigencam import EigenCAM
 from camplug.explain.erase import IterativeErasing
 from camplug.explain.fully import FullyCAM

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.errors import InputError, LayerError, ModelError
-from camplug.explain.batch import call_model, checked_batch, checked_size, chosen_calls, class_logits, rows
+from camplug.explain.batch import call_model, check_batch, check_size, choose_calls, find_class_logits, finish_maps
 from camplug.explain.fuse import Fusion, LayerNorm, Normalize
 from camplug.explain.inputs import Batch, Inputs
 from camplug.plug import (
@@ -25,7 +25,7 @@ from camplug.plug import (
     Tape,
     Targets,
     patch_size,
-    resolve,
+    resolve_classes,
     to_grid,
     unwrap,
 )
@@ -133,15 +133,15 @@ class Explainer(ABC):
         """
         images = x.shape[0] if isinstance(x, Tensor) and x.ndim else 0
         result = self.run_batch(
-            Batch(x, None if inputs is None else Inputs.of(inputs).of_images(images)), classes, size
+            Batch(x, None if inputs is None else Inputs.of(inputs).for_images(images)), classes, size
         )
         return result.maps if result.targets.per_image else torch.cat(result.maps)
 
     def explain(
         self, image: Any, classes: Any = None, *, batch_size: int = 8, inputs: Any = None
     ) -> Explanation | list[Explanation]:
-        """Explain a photograph (or a list of them) at its own size; see `camplug.explain.pictures.explain`."""
-        from camplug.explain.pictures import explain
+        """Explain a photograph (or a list of them) at its own size; see `camplug.explain.photographs.explain`."""
+        from camplug.explain.photographs import explain
 
         return explain(self, image, classes, batch_size=batch_size, inputs=inputs)
 
@@ -203,16 +203,16 @@ class LayerExplainer(Explainer):
     def run(
         self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
     ) -> Result:
-        batch = checked_batch(self.model, x, inputs)
-        out_size, n = checked_size(batch, size), len(batch)
+        batch = check_batch(self.model, x, inputs)
+        out_size, n = check_size(batch, size), len(batch)
         with self.tape(batch.where) as tape:
             output = call_model(self.model, batch)
-            targets = resolve(classes, output, n, self.evidence, either_side=not self.knows_classes)
+            targets = resolve_classes(classes, output, n, self.evidence, either_side=not self.knows_classes)
             targets.check(output)
             rounds = self.fusions(tape, output, targets, batch)
-            logits = class_logits(output, n)
+            logits = find_class_logits(output, n)
             del output
-        return Result(rows(rounds, targets, batch.x, out_size, self.normalize), targets, logits)
+        return Result(finish_maps(rounds, targets, batch.x, out_size, self.normalize), targets, logits)
 
     def fusions(self, tape: Tape, output: Any, targets: Targets, batch: Batch) -> list[Fusion]:
         """Return one fusion of layer maps per round of classes, each from one backward pass.
@@ -220,7 +220,7 @@ class LayerExplainer(Explainer):
         Raises:
             LayerError: `call` names a call that did not happen, or feeds no score.
         """
-        wanted = {id(activation) for _, activation in chosen_calls(tape, self.call)}
+        wanted = {id(activation) for _, activation in choose_calls(tape, self.call)}
         found = []
         for r in range(targets.rounds):
             maps: list[tuple[Tensor, int]] = []
@@ -265,6 +265,6 @@ class LayerExplainer(Explainer):
         model, size = unwrap(self.model), batch.size
         if tensor.ndim != 3:
             return to_grid(tensor, size, None, str(layer), images=n)
-        seen = batch.outline(model)
+        seen = batch.trace(model)
         seen.check_tokens(layer.name)
         return to_grid(tensor, size, patch_size(model), str(layer), images=n, spans=seen.spans)

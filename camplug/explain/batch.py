@@ -9,27 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from camplug.errors import InputError, LayerError, ModelError, TargetError
-from camplug.explain.fuse import Fusion, Normalize, normalize_map, sum_resized
+from camplug.explain.fuse import Fusion, Normalize, normalize_map, resize_and_sum
 from camplug.explain.inputs import Batch, Inputs
 from camplug.plug import (
     Layer,
     Tape,
     Targets,
-    copied,
+    copy_inputs,
     first_weight,
-    index_on,
-    logits_of,
+    get_logits,
+    make_index,
     named_layers,
     observe,
     unwrap,
 )
-from camplug.plug.flow import floats
-from camplug.plug.listen import Bystander
-from camplug.plug.remember import Remembered
+from camplug.plug.data_flow import list_floats
+from camplug.plug.hooks import NullListener
+from camplug.plug.model_cache import ModelCache
 from camplug.plug.tensors import snapshot
 
 
-def chosen_calls(tape: Tape, call: int | None = None) -> list[tuple[Layer, Tensor]]:
+def choose_calls(tape: Tape, call: int | None = None) -> list[tuple[Layer, Tensor]]:
     """Return the captured calls of the wanted layers with their activations.
 
     Args:
@@ -54,7 +54,7 @@ def chosen_calls(tape: Tape, call: int | None = None) -> list[tuple[Layer, Tenso
     return chosen
 
 
-def checked_batch(model: nn.Module, x: Tensor, inputs: Any = None) -> Batch:
+def check_batch(model: nn.Module, x: Tensor, inputs: Any = None) -> Batch:
     """Return the batch as the model can take it: checked, detached, in the model's number format.
 
     Args:
@@ -82,13 +82,13 @@ def checked_batch(model: nn.Module, x: Tensor, inputs: Any = None) -> Batch:
     if weight is not None and weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
         x = x.to(weight.dtype)
     if inputs is None:
-        return in_fast_layout(unwrap(model), Batch(x))
-    others = Inputs.of(inputs).of_images(x.shape[0])
+        return choose_memory_format(unwrap(model), Batch(x))
+    others = Inputs.of(inputs).for_images(x.shape[0])
     others.check_aligned((x.shape[2], x.shape[3]))
-    return in_fast_layout(unwrap(model), Batch(x, others))
+    return choose_memory_format(unwrap(model), Batch(x, others))
 
 
-def in_fast_layout(model: nn.Module, batch: Batch) -> Batch:
+def choose_memory_format(model: nn.Module, batch: Batch) -> Batch:
     """The batch in channels_last, if a convolution network runs faster on it on CPU and is proved to give the same.
 
     Faster (up to a quarter) it is once the batch outweighs laying the convolutions' weights anew in every pass; the
@@ -108,7 +108,7 @@ def in_fast_layout(model: nn.Module, batch: Batch) -> Batch:
     return batch.with_images(x.contiguous(memory_format=torch.channels_last)) if all(proofs.values()) else batch
 
 
-_proofs: Remembered[dict[int, bool]] = Remembered()  # {positions of the image: whether the layout changes nothing}
+_proofs: ModelCache[dict[int, bool]] = ModelCache()  # {positions of the image: whether the layout changes nothing}
 
 
 def _same_in_channels_last(model: nn.Module, layers: dict[str, nn.Module], batch: Batch) -> bool:
@@ -117,7 +117,8 @@ def _same_in_channels_last(model: nn.Module, layers: dict[str, nn.Module], batch
     formats = (torch.contiguous_format, torch.channels_last)
     try:
         plain, last = (
-            floats(observe_call(model, layers, few.with_images(few.x.contiguous(memory_format=f)))) for f in formats
+            list_floats(observe_call(model, layers, few.with_images(few.x.contiguous(memory_format=f))))
+            for f in formats
         )
     except Exception:  # whatever the model says about an image of another layout (or about two of N images)
         return False
@@ -150,11 +151,11 @@ def call_model(model: nn.Module, batch: Batch) -> Any:
 
 def observe_call(model: nn.Module, layers: dict[str, nn.Module], batch: Batch) -> Any:
     """Return what the model puts out for a batch, from a run that leaves the model and the batch as they are."""
-    args, kwargs = copied(batch.arguments())
-    return observe(model, layers, args, Bystander(), kwargs=kwargs)
+    args, kwargs = copy_inputs(batch.arguments())
+    return observe(model, layers, args, NullListener(), kwargs=kwargs)
 
 
-def checked_size(batch: Batch, size: tuple[int, int] | None) -> tuple[int, int]:
+def check_size(batch: Batch, size: tuple[int, int] | None) -> tuple[int, int]:
     """The wanted map size, by default that of the input.
 
     Raises:
@@ -168,7 +169,7 @@ def checked_size(batch: Batch, size: tuple[int, int] | None) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def rows(
+def finish_maps(
     rounds: list[Fusion], targets: Targets, x: Tensor, size: tuple[int, int], normalize: Normalize
 ) -> list[Tensor]:
     """The maps at their final size and scale, one tensor [K_i,h,w] per image, from one fusion [N,h,w] per round.
@@ -186,27 +187,27 @@ def rows(
         torch.cat([fusion.sums.get(shape, torch.zeros_like(one)) for fusion in rounds]) for shape, one in shapes.items()
     ]
     if picked != [(i, 0) for i in range(len(rounds) * n)]:
-        index = index_on(x.device, [r * n + i for i, r in picked])
+        index = make_index(x.device, [r * n + i for i, r in picked])
         sums = [m.index_select(0, index) for m in sums]
     if not bool(torch.stack([torch.isfinite(m).all() for m in sums]).all()):
         raise TargetError(
             "the map holds NaN or infinite values, though the score is finite: some layer overflowed; run the model in "
             "a wider number format (float32 or bfloat16)."
         )
-    maps = normalize_map(sum_resized(sums, size), normalize)
+    maps = normalize_map(resize_and_sum(sums, size), normalize)
     return list(torch.split(maps, counts))
 
 
-def class_logits(output: Any, n: int) -> Tensor | None:
+def find_class_logits(output: Any, n: int) -> Tensor | None:
     """The detached logits [N,C] of n images, or None where the output has none (and a callable reads it)."""
     try:
-        return logits_of(output, n).detach()
+        return get_logits(output, n).detach()
     except ModelError:
         return None
 
 
 @torch.no_grad()
-def whole_logits(model: nn.Module, batch: Batch) -> Tensor:
+def compute_logits(model: nn.Module, batch: Batch) -> Tensor:
     """The logits [N,C] of a batch, from a forward pass that leaves the model as it is."""
     with Tape(model, [""], forward_only=True, image=batch.where):
-        return logits_of(call_model(model, batch), len(batch))
+        return get_logits(call_model(model, batch), len(batch))

@@ -12,12 +12,24 @@ from typing_extensions import override
 
 from camplug.errors import LayerError, ModelError, TargetError
 from camplug.explain.base import LayerExplainer, Result
-from camplug.explain.batch import call_model, checked_batch, checked_size, chosen_calls, class_logits, rows
+from camplug.explain.batch import call_model, check_batch, check_size, choose_calls, find_class_logits, finish_maps
 from camplug.explain.fuse import Fusion
 from camplug.explain.inputs import Batch, Inputs
-from camplug.explain.numbers import weighted_sum, wide
 from camplug.explain.registry import register
-from camplug.plug import Classes, Link, Outline, Tape, index_on, logits_of, named_layers, resolve, send, unwrap, watch
+from camplug.explain.tensor_ops import weighted_sum, widen
+from camplug.plug import (
+    Classes,
+    Link,
+    Tape,
+    Trace,
+    get_logits,
+    make_index,
+    named_layers,
+    resolve_classes,
+    send_to,
+    trace_model,
+    unwrap,
+)
 
 
 def cam(features: Tensor, weights: Tensor) -> Tensor:
@@ -32,7 +44,7 @@ def cam(features: Tensor, weights: Tensor) -> Tensor:
     Returns:
         [N,h,w], not negative, not normalised.
     """
-    return weighted_sum(wide(features), wide(weights)).clamp_min_(0)
+    return weighted_sum(widen(features), widen(weights)).clamp_min_(0)
 
 
 # maps before the head that may be the pooled one; containers, and layers that feed no score, come last, too
@@ -49,12 +61,12 @@ class _Head:
 
     @cached_property
     def weight(self) -> Tensor:
-        return wide(self.module.weight.detach()).flatten(1)
+        return widen(self.module.weight.detach()).flatten(1)
 
     @cached_property
     def bias(self) -> Tensor:
         bias = self.module.bias
-        return self.weight.new_zeros(len(self.weight)) if bias is None else wide(bias.detach())
+        return self.weight.new_zeros(len(self.weight)) if bias is None else widen(bias.detach())
 
 
 @register("cam")
@@ -79,25 +91,25 @@ class CAM(LayerExplainer):
     def run(
         self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
     ) -> Result:
-        batch = checked_batch(self.model, x, inputs)
-        out_size, n = checked_size(batch, size), len(batch)
+        batch = check_batch(self.model, x, inputs)
+        out_size, n = check_size(batch, size), len(batch)
         if callable(classes) and not isinstance(classes, Tensor):
             raise TargetError("CAM explains classes of the head, not a callable; use GradCAM for other scores.")
         model = unwrap(self.model)
         with torch.inference_mode(False):
             layers = named_layers(model)
-            head = self._find_head(batch.outline(model), layers)
+            head = self._find_head(batch.trace(model), layers)
             with Tape(model, [head.name, *head.features], forward_only=True, image=batch.where) as tape:
                 output = call_model(model, batch)
                 link: Link | None = "logits" if head.features or self._averages(tape, head, output, n) else None
-                targets = resolve(classes, output, n, self.evidence, link=link)
+                targets = resolve_classes(classes, output, n, self.evidence, link=link)
                 targets.check(output)
                 with torch.autocast(batch.x.device.type, enabled=False):
                     fusions = self._fuse_rounds(tape, head, output, targets, batch)
-                logits = class_logits(output, n)
-        return Result(rows(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
+                logits = find_class_logits(output, n)
+        return Result(finish_maps(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
 
-    def _find_head(self, seen: Outline, layers: dict[str, nn.Module]) -> _Head:
+    def _find_head(self, seen: Trace, layers: dict[str, nn.Module]) -> _Head:
         for i in reversed(range(len(seen.calls))):
             call = seen.calls[i]
             module = layers[call.name]
@@ -127,15 +139,15 @@ class CAM(LayerExplainer):
         features = self._pooled_map(tape, head, output, batch)[1] if head.features else None
         fusions, n, device = [], len(batch), batch.x.device
         for r in range(targets.rounds):
-            images, chosen = (index_on(device, numbers) for numbers in targets.of_round(r))
-            signs = send(torch.tensor(targets.signs(r), dtype=head.weight.dtype), device)[:, None]
+            images, chosen = (make_index(device, numbers) for numbers in targets.of_round(r))
+            signs = send_to(torch.tensor(targets.signs(r), dtype=head.weight.dtype), device)[:, None]
             fusion = Fusion(None)
             if features is not None:
                 weights = head.weight.new_zeros(n, features.shape[1])
                 weights[images] = head.weight[chosen] * signs
                 fusion.add(cam(features, weights), features.shape[1])
             else:
-                class_maps = wide(tape[head.name])
+                class_maps = widen(tape[head.name])
                 one = class_maps.new_zeros(n, *class_maps.shape[2:])
                 one[images] = (class_maps[images, chosen] - head.bias[chosen][:, None, None]) * signs[..., None]
                 fusion.add(one.clamp_min_(0), 1)
@@ -144,19 +156,19 @@ class CAM(LayerExplainer):
 
     def _averages(self, tape: Tape, head: _Head, output: Any, n: int) -> bool:
         """Whether the one output is the mean of the head's map, so that it is a logit; not asked of many outputs."""
-        logits, maps = logits_of(output, n), wide(tape[head.name])
+        logits, maps = get_logits(output, n), widen(tape[head.name])
         if logits.shape[1] != 1 or maps.ndim != 4:
             return False
-        return torch.allclose(maps.mean((2, 3)), wide(logits), rtol=1e-3, atol=1e-3 * float(maps.abs().max()))
+        return torch.allclose(maps.mean((2, 3)), widen(logits), rtol=1e-3, atol=1e-3 * float(maps.abs().max()))
 
     def _pooled_map(self, tape: Tape, head: _Head, output: Any, batch: Batch) -> tuple[str, Tensor, bool]:
         """The layer whose map the head pools, that map, and whether only its positive part is pooled."""
-        logits = logits_of(output, len(batch))
+        logits = get_logits(output, len(batch))
         tolerance = 0.05 if logits.dtype in (torch.float16, torch.bfloat16) else 1e-3
-        calls = chosen_calls(tape, self.call)
+        calls = choose_calls(tape, self.call)
         for name in [name for name in head.features if any(layer.name == name for layer, _ in calls)]:
             layer, activation = next(c for c in reversed(calls) if c[0].name == name)
-            features = wide(self.on_grid(activation, layer, batch))
+            features = widen(self.on_grid(activation, layer, batch))
             if features.shape[1] != head.weight.shape[1]:
                 raise LayerError(
                     f"the layer {layer} has {features.shape[1]} channels and the head reads {head.weight.shape[1]}; "
@@ -166,7 +178,7 @@ class CAM(LayerExplainer):
                 return name, features, False
             for relu in (False, True):  # DenseNet's last ReLU is no module
                 candidate = features.clamp_min(0) if relu else features
-                error = candidate.mean((2, 3)) @ head.weight.T + head.bias - wide(logits)
+                error = candidate.mean((2, 3)) @ head.weight.T + head.bias - widen(logits)
                 if not error.abs().max() > tolerance * logits.abs().max():  # NaN passes, and is refused by its name
                     return name, candidate, relu
         raise ModelError(_refusal(self.model))
@@ -189,7 +201,7 @@ def pooled_head(model: nn.Module, x: Tensor) -> PooledHead:
     """
     explainer = CAM(model)
     layers = named_layers(unwrap(model))
-    head = explainer._find_head(watch(unwrap(model), layers, (x,)), layers)
+    head = explainer._find_head(trace_model(unwrap(model), layers, (x,)), layers)
     if not head.features:
         raise ModelError(_refusal(model))
     with Tape(model, [head.name, *head.features], forward_only=True) as tape:

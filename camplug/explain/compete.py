@@ -7,12 +7,12 @@ from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
 from camplug.explain.base import Explainer, Result
-from camplug.explain.batch import checked_batch, checked_size
+from camplug.explain.batch import check_batch, check_size
 from camplug.explain.fuse import Normalize, normalize_map
 from camplug.explain.gradcam import GradCAM
 from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, asked, is_number
+from camplug.explain.wrapper import Wrapper, is_number, with_class_form
 from camplug.plug import Classes
 
 FLOOR = 1e-3  # where the judge is silent about all classes, the maps themselves decide
@@ -78,9 +78,9 @@ class Compete(Wrapper):
     def run(
         self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
     ) -> Result:
-        batch = checked_batch(self.model, x, inputs)
-        size = checked_size(batch, size)
-        wanted, per_image = self.settled(batch, classes)
+        batch = check_batch(self.model, x, inputs)
+        size = check_size(batch, size)
+        wanted, per_image = self.choose_classes(batch, classes)
         result = self.explainer.run_batch(batch, wanted, size)
         many = [i for i, row in enumerate(wanted) if len(row) > 1]
         maps = list(result.maps)
@@ -88,4 +88,6 @@ class Compete(Wrapper):
             judged = self.judge.run_batch(batch.take(many), [wanted[i] for i in many], size)
             for i, j in zip(many, judged.maps, strict=True):
                 maps[i] = maps[i] * share_of_winner(normalize_map(j, "max"), self.power).to(maps[i].dtype)
-        return asked(Result([normalize_map(m, self.normalize) for m in maps], result.targets, result.logits), per_image)
+        return with_class_form(
+            Result([normalize_map(m, self.normalize) for m in maps], result.targets, result.logits), per_image
+        )

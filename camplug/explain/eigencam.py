@@ -9,11 +9,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
-from camplug.explain.batch import chosen_calls
+from camplug.explain.batch import choose_calls
 from camplug.explain.fuse import Fusion
 from camplug.explain.inputs import Batch
-from camplug.explain.numbers import wide
 from camplug.explain.registry import register
+from camplug.explain.tensor_ops import widen
 from camplug.plug import Tape, Targets
 
 
@@ -41,7 +41,7 @@ def eigen_cam(activation: Tensor) -> Tensor:
         projection = (o @ vectors[..., -1:])[..., 0]
     projection = projection * torch.where(projection.sum(1, keepdim=True) < 0, -1.0, 1.0)
     shown: Tensor = projection.clamp_min(0).view(n, h, w)
-    return shown.to(wide(activation[:0]).dtype)
+    return shown.to(widen(activation[:0]).dtype)
 
 
 @register("eigencam")
@@ -62,6 +62,6 @@ class EigenCAM(LayerExplainer):
         with torch.autocast(batch.x.device.type, enabled=False):
             maps = [
                 self.one_map(layer, activation, activation, batch)
-                for layer, activation in chosen_calls(tape, self.call)
+                for layer, activation in choose_calls(tape, self.call)
             ]
         return [self.fuse(maps)] * targets.rounds

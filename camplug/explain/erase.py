@@ -11,12 +11,12 @@ from typing_extensions import override
 
 from camplug.errors import InputError, TargetError
 from camplug.explain.base import Explainer, Result
-from camplug.explain.batch import checked_batch, checked_size
-from camplug.explain.fuse import Normalize, normalize_map, resized
+from camplug.explain.batch import check_batch, check_size
+from camplug.explain.fuse import Normalize, normalize_map, resize_maps
 from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number
-from camplug.plug import Against, Classes, Targets, index_on, pick, send
+from camplug.explain.wrapper import Wrapper, check_choice, is_number, with_class_form
+from camplug.plug import Against, Classes, Targets, make_index, pick_values, send_to
 
 Weight: TypeAlias = Literal["sigmoid", "softmax"] | None
 
@@ -27,7 +27,7 @@ ERASE: dict[str, dict[str, Any]] = {
 }
 
 
-def erased(x: Tensor, mask: Tensor) -> Tensor:
+def erase(x: Tensor, mask: Tensor) -> Tensor:
     """Images [N,C,H,W] with their own mean colour where the mask [N,H,W] is true."""
     return torch.where(mask[:, None], x.mean((2, 3), keepdim=True), x)
 
@@ -45,10 +45,10 @@ def class_weights(logits: Tensor | None, classes: tuple[tuple[int, ...], ...], w
     p = logits.float().sigmoid() if weight == "sigmoid" or logits.shape[1] == 1 else logits.float().softmax(1)
     images = [i for i, row in enumerate(classes) for _ in row]
     wanted = [c for row in classes for c in row]
-    found = pick(p, images, wanted)
+    found = pick_values(p, images, wanted)
     against = [isinstance(c, Against) for c in wanted]
     if any(against):
-        found = torch.where(send(torch.tensor(against), found.device), 1 - found, found)
+        found = torch.where(send_to(torch.tensor(against), found.device), 1 - found, found)
     return list(torch.split(found, [len(row) for row in classes]))
 
 
@@ -95,7 +95,7 @@ class IterativeErasing(Wrapper):
         normalize: Normalize = "max",
     ) -> None:
         super().__init__(explainer, normalize=normalize)
-        checked_choice("preset", preset, tuple(ERASE))
+        check_choice("preset", preset, tuple(ERASE))
         given = {
             "threshold": threshold,
             "stop": stop,
@@ -104,9 +104,9 @@ class IterativeErasing(Wrapper):
             "normalise": normalise,
         }
         chosen: dict[str, Any] = {k: ERASE[preset][k] if v is None else v for k, v in given.items()}
-        checked_choice("accumulate", chosen["accumulate"], ("sum", "max"))
-        checked_choice("normalise", chosen["normalise"], ("own", "global"))
-        checked_choice("weight", weight, ("sigmoid", "softmax", None))
+        check_choice("accumulate", chosen["accumulate"], ("sum", "max"))
+        check_choice("normalise", chosen["normalise"], ("own", "global"))
+        check_choice("weight", weight, ("sigmoid", "softmax", None))
         limits = (chosen["threshold"], chosen["stop"], stop_probability)
         if (
             not (all(is_number(v) and 0 <= v <= 1 for v in limits) and 0 < limits[0] < 1)
@@ -126,9 +126,9 @@ class IterativeErasing(Wrapper):
     def run(
         self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
     ) -> Result:
-        batch = checked_batch(self.model, x, inputs)
-        out_size = checked_size(batch, size)
-        wanted, per_image = self.settled(batch, classes)
+        batch = check_batch(self.model, x, inputs)
+        out_size = check_size(batch, size)
+        wanted, per_image = self.choose_classes(batch, classes)
         inner = self.explainer.unnormalized() if self.normalise == "global" else self.explainer
         input_size, n = batch.size, len(batch)
         joined: list[Tensor] = []
@@ -139,8 +139,8 @@ class IterativeErasing(Wrapper):
         for _ in range(self.max_iter):
             part, covered = batch, hidden
             if len(active) < n:
-                part, covered = batch.take(active), hidden.index_select(0, index_on(hidden.device, active))
-            shown = part.with_images(erased(part.x, covered))
+                part, covered = batch.take(active), hidden.index_select(0, make_index(hidden.device, active))
+            shown = part.with_images(erase(part.x, covered))
             result = inner.run_batch(shown, [wanted[i] for i in active], input_size)
             if first is None:
                 first = result
@@ -168,8 +168,8 @@ class IterativeErasing(Wrapper):
             if not active:
                 break
         assert first is not None
-        maps = [normalize_map(resized(m, out_size), self.normalize) for m in joined]
-        return asked(Result(maps, first.targets, first.logits), per_image)
+        maps = [normalize_map(resize_maps(m, out_size), self.normalize) for m in joined]
+        return with_class_form(Result(maps, first.targets, first.logits), per_image)
 
     def _weights(self, result: Result) -> tuple[list[Tensor], list[Tensor]]:
         """Per image, what this pass counts for each class [K], and whether the class is probable enough [K]."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.explain.names import called
+from camplug.explain.names import get_class_title
 from camplug.plug import Against, Evidence, Link
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Explanation:
         if len(found) == 1:
             found.append((Against(0), 1 - found[0][1]))
         found = sorted(found, key=lambda pair: -pair[1])[:k]
-        return [(i, called(i, self.all_names, len(p)), v) for i, v in found]
+        return [(i, get_class_title(i, self.all_names, len(p)), v) for i, v in found]
 
     def mask(self, threshold: float = 0.5) -> Tensor:
         """Where each map reaches the threshold, bool [K,H,W]; an all-zero map has an empty mask."""

@@ -11,8 +11,8 @@ from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
 from camplug.explain.fuse import LayerNorm, Normalize
-from camplug.explain.numbers import weighted_sum, wide
 from camplug.explain.registry import register
+from camplug.explain.tensor_ops import weighted_sum, widen
 from camplug.plug import Evidence, Selector
 
 
@@ -34,7 +34,7 @@ def fully_cam_layer(activation: Tensor, gradient: Tensor, channel_norm: bool = T
         [N,h,w], not negative, not normalised.
     """
     # = relu(A) * relu(g), in one buffer; half precision of A is widened within the product
-    m = wide(gradient).clamp_min(0).mul_(activation).clamp_min_(0)
+    m = widen(gradient).clamp_min(0).mul_(activation).clamp_min_(0)
     if not channel_norm:
         return m.sum(1)
     peak = m.amax((2, 3))

@@ -59,10 +59,10 @@ class Fusion:
 
     def result(self, size: tuple[int, int]) -> Tensor:
         """The sum of all layer maps at `size`, [N,h,w], not normalised."""
-        return sum_resized(list(self.sums.values()), size)
+        return resize_and_sum(list(self.sums.values()), size)
 
 
-def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps [K,h,w] resized bilinearly (corners not aligned) to `size`; K may be 0."""
     if tuple(maps.shape[-2:]) == size:
         return maps
@@ -71,11 +71,11 @@ def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def sum_resized(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
+def resize_and_sum(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
     """Resize maps [N,h,w] bilinearly (corners not aligned) to `size` and add them."""
     total = None
     for one in maps:
-        wide = resized(one, size)
+        wide = resize_maps(one, size)
         total = wide if total is None else total + wide
     if total is None:
         raise ValueError("no maps to add")

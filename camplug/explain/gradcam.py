@@ -6,8 +6,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
-from camplug.explain.numbers import weighted_sum, wide
 from camplug.explain.registry import register
+from camplug.explain.tensor_ops import weighted_sum, widen
 
 
 def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
@@ -22,8 +22,8 @@ def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     Returns:
         [N,h,w], not negative, not normalised.
     """
-    alpha = wide(gradient).mean((2, 3))
-    return weighted_sum(wide(activation), alpha).clamp_min_(0)
+    alpha = widen(gradient).mean((2, 3))
+    return weighted_sum(widen(activation), alpha).clamp_min_(0)
 
 
 @register("gradcam")

@@ -6,8 +6,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
-from camplug.explain.numbers import safe_divide, weighted_sum, wide
 from camplug.explain.registry import register
+from camplug.explain.tensor_ops import safe_divide, weighted_sum, widen
 
 
 def grad_cam_pp(activation: Tensor, gradient: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def grad_cam_pp(activation: Tensor, gradient: Tensor) -> Tensor:
     Returns:
         [N,h,w], not negative, not normalised.
     """
-    a, g = wide(activation), wide(gradient)
+    a, g = widen(activation), widen(gradient)
     # g^2 cancels: alpha = 1 / (2 + g * sum A), which does not underflow
     alpha = safe_divide(g.new_ones(()).expand_as(g), 2 + g * a.sum((2, 3), keepdim=True))
     weights = (alpha * g.clamp_min(0)).sum((2, 3))

@@ -6,8 +6,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
-from camplug.explain.numbers import wide
 from camplug.explain.registry import register
+from camplug.explain.tensor_ops import widen
 
 
 def hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     Returns:
         [N,h,w], not negative, not normalised.
     """
-    return (wide(gradient) * wide(activation)).sum(1).clamp_min_(0)
+    return (widen(gradient) * widen(activation)).sum(1).clamp_min_(0)
 
 
 @register("hirescam")

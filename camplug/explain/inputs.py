@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from camplug.errors import InputError
-from camplug.explain.numbers import wide
-from camplug.plug import Outline, named_layers, watch
-from camplug.plug.tensors import index_on, snapshot
+from camplug.explain.tensor_ops import widen
+from camplug.plug import Trace, named_layers, trace_model
+from camplug.plug.tensors import make_index, snapshot
 
 
 class _Image:
@@ -109,7 +109,7 @@ class Inputs:
         """The number of the images among the leaves of (args, kwargs)."""
         return next(i for i, leaf in enumerate(self._leaves) if leaf is IMAGE)
 
-    def of_images(self, n: int) -> Inputs:
+    def for_images(self, n: int) -> Inputs:
         """Return the inputs of n images, each marked as `PerImage`, `Aligned` or `Shared`.
 
         Raises:
@@ -149,7 +149,7 @@ class Inputs:
                 )
         return self._changed(lambda leaf: Aligned(change(leaf.value)) if isinstance(leaf, Aligned) else leaf)
 
-    def joined(self, other: Inputs) -> Inputs:
+    def join(self, other: Inputs) -> Inputs:
         """Return the inputs of these images and, behind them, of others."""
         pairs = zip(self._leaves, other._leaves, strict=True)
         found = self._changed(lambda leaf: leaf)
@@ -205,7 +205,7 @@ def _taken(leaf: Any, numbers: list[int]) -> Any:
         return leaf
     value = leaf.value
     if isinstance(value, Tensor):
-        return replace(leaf, value=value.index_select(0, index_on(value.device, numbers)))
+        return replace(leaf, value=value.index_select(0, make_index(value.device, numbers)))
     return replace(leaf, value=type(value)(value[i] for i in numbers))
 
 
@@ -220,7 +220,7 @@ def resize_images(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize a batch [N,C,H,W] as PIL's bicubic filter does (without rounding to eight bits)."""
     if tuple(x.shape[2:]) == size:
         return x
-    small = F.interpolate(wide(x), size, mode="bicubic", align_corners=False, antialias=True)
+    small = F.interpolate(widen(x), size, mode="bicubic", align_corners=False, antialias=True)
     return small.to(x.dtype)
 
 
@@ -245,7 +245,7 @@ class Batch:
 
     x: Tensor
     inputs: Inputs | None = None
-    _seen: list[Outline] = field(default_factory=list, init=False, repr=False, compare=False)
+    _seen: list[Trace] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -264,10 +264,10 @@ class Batch:
         """Return the positional and keyword arguments of the model's call."""
         return ((self.x,), {}) if self.inputs is None else self.inputs.arguments(self.x)
 
-    def outline(self, model: nn.Module) -> Outline:
-        """Return what a run of the (unwrapped) model on this batch shows about its layers; see `camplug.plug.watch`."""
+    def trace(self, model: nn.Module) -> Trace:
+        """Return what a run of the unwrapped model on this batch shows about its layers; see `trace_model`."""
         if not self._seen:
-            self._seen.append(watch(model, named_layers(model), *self.arguments(), where=self.where))
+            self._seen.append(trace_model(model, named_layers(model), *self.arguments(), where=self.where))
         return self._seen[0]
 
     def with_images(self, x: Tensor) -> Batch:
@@ -276,16 +276,16 @@ class Batch:
 
     def take(self, numbers: Sequence[int]) -> Batch:
         """Return the batch of some of the images."""
-        x = self.x.index_select(0, index_on(self.x.device, numbers))
+        x = self.x.index_select(0, make_index(self.x.device, numbers))
         return Batch(x, None if self.inputs is None else self.inputs.take(numbers))
 
-    def resized(self, size: tuple[int, int]) -> Batch:
+    def resize(self, size: tuple[int, int]) -> Batch:
         """Return the batch at another size of its images."""
         if size == self.size:
             return self
         return self._changed(resize_images(self.x, size), lambda t: resize_aligned(t, size))
 
-    def mirrored(self) -> Batch:
+    def mirror(self) -> Batch:
         """Return the batch with left and right exchanged."""
         return self._changed(self.x.flip(-1), lambda t: t.flip(-1))
 
@@ -302,12 +302,12 @@ class Batch:
             inputs = self.inputs.take(numbers).aligned(lambda t: parts(t, range(len(places))), self.size)
         return Batch(parts(self.x, numbers), inputs)
 
-    def joined(self, other: Batch) -> Batch:
+    def join(self, other: Batch) -> Batch:
         """Return one batch of these images and as many others, which are made of these."""
         x = torch.cat([self.x, other.x])
         if self.inputs is None or other.inputs is None:
             return Batch(x)
-        return Batch(x, self.inputs.joined(other.inputs))
+        return Batch(x, self.inputs.join(other.inputs))
 
     def _changed(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(x, None if self.inputs is None else self.inputs.aligned(change, self.size))

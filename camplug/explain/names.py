@@ -12,7 +12,9 @@ from camplug.errors import TargetError
 from camplug.plug import Against, unwrap
 
 
-def names_of(model: nn.Module, count: int, labels: Sequence[str] | Mapping[int, str] | None = None) -> list[str] | None:
+def find_class_names(
+    model: nn.Module, count: int, labels: Sequence[str] | Mapping[int, str] | None = None
+) -> list[str] | None:
     """The names of a model's `count` classes, or None if nobody knows them.
 
     In this order: `labels`; the model's own `labels`, `class_names`, `classes` or `config.id2label`; ImageNet's 1000
@@ -53,7 +55,7 @@ def imagenet_names() -> list[str]:
     return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-def called(wanted: int, names: Sequence[str] | None, count: int) -> str:
+def get_class_title(wanted: int, names: Sequence[str] | None, count: int) -> str:
     """Return the name of a class, or of the evidence against it.
 
     >>> called(2, None, 3), called(Against(0), ["cat", "dog"], 2), called(Against(0), ["cat", "dog"], 1)
@@ -65,7 +67,7 @@ def called(wanted: int, names: Sequence[str] | None, count: int) -> str:
     return ("not " if against else "") + (names[wanted] if names else f"class {int(wanted)}")
 
 
-def class_of(name: str, names: list[str] | None, count: int) -> int:
+def find_class(name: str, names: list[str] | None, count: int) -> int:
     """The class that a name means, see `index_of`; the first of two names of one output is the evidence against it.
 
     >>> class_of("cat", ["cat", "dog"], 1), class_of("dog", ["cat", "dog"], 1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from camplug.errors import InputError
 from camplug.explain.geometry import Box, find_box
 from camplug.plug import named_layers, unwrap
-from camplug.plug.layers import token_layers
+from camplug.plug.layers import find_token_layers
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -118,7 +118,7 @@ class Custom:
 _warned = False
 
 
-def preprocess_of(model: nn.Module, transform: Any = None) -> Preprocess | Custom:
+def find_preprocess(model: nn.Module, transform: Any = None) -> Preprocess | Custom:
     """The preprocessing that a model wants.
 
     A given `transform` comes first: a torchvision preset (`weights.transforms()`) is read, so that its numbers hold
@@ -129,12 +129,12 @@ def preprocess_of(model: nn.Module, transform: Any = None) -> Preprocess | Custo
     """
     inner = unwrap(model)
     if isinstance(transform, Preprocess) and transform.channels == 3:  # as long as nobody has said otherwise
-        channels = channels_of(inner)
+        channels = find_channels(inner)
         return transform if channels in (None, 3) else replace(transform, channels=channels)
     if isinstance(transform, (Preprocess, Custom)):
         return transform
-    channels = channels_of(inner) or 3
-    flexible = not token_layers(inner, named_layers(inner))
+    channels = find_channels(inner) or 3
+    flexible = not find_token_layers(inner, named_layers(inner))
     weights: Any = getattr(inner, "weights", None)
     presets: list[Any] = [transform, getattr(inner, "transforms", None)]
     presets.append(weights.transforms() if hasattr(weights, "transforms") else None)
@@ -184,7 +184,7 @@ def _size_of(model: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def channels_of(model: nn.Module) -> int | None:
+def find_channels(model: nn.Module) -> int | None:
     """Return the number of channels that a model reads, by its first convolution or configuration; None if unknown."""
     first: int | None = None
     for module in unwrap(model).modules():

@@ -14,12 +14,12 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.explain.base import Explainer, Result
-from camplug.explain.batch import checked_batch, checked_size
+from camplug.explain.batch import check_batch, check_size
 from camplug.explain.erase import Weight, class_weights
-from camplug.explain.fuse import Normalize, normalize_map, resized
+from camplug.explain.fuse import Normalize, normalize_map, resize_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, asked, checked_choice, is_number, run_at
+from camplug.explain.wrapper import Wrapper, check_choice, is_number, run_at, with_class_form
 from camplug.plug import Classes
 
 SPLIT: dict[str, dict[str, Any]] = {
@@ -131,7 +131,7 @@ class SplitUnite(Wrapper):
         normalize: Normalize = "max",
     ) -> None:
         super().__init__(explainer, normalize=normalize)
-        checked_choice("preset", preset, tuple(SPLIT))
+        check_choice("preset", preset, tuple(SPLIT))
         settings = SPLIT[preset]
         chosen = settings["margins"] if margins is None else margins
         self.many = settings["many"] if many is None else many
@@ -139,10 +139,10 @@ class SplitUnite(Wrapper):
         weight = settings["weight"] if weight == "preset" else weight
         whole = settings["whole"] if whole is None else whole
         zoom = settings["zoom"] if zoom is None else zoom
-        checked_choice("many", self.many, ("per-class", "none"))
-        checked_choice("unite", unite, ("max", "sum"))
-        checked_choice("normalise", normalise, ("own", "global"))
-        checked_choice("weight", weight, ("sigmoid", "softmax", None))
+        check_choice("many", self.many, ("per-class", "none"))
+        check_choice("unite", unite, ("max", "sum"))
+        check_choice("normalise", normalise, ("own", "global"))
+        check_choice("weight", weight, ("sigmoid", "softmax", None))
         pixels = (*chosen, smallest) if isinstance(chosen, (tuple, list)) and len(chosen) == 2 else ()
         if (
             not pixels
@@ -166,9 +166,9 @@ class SplitUnite(Wrapper):
     def run(
         self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
     ) -> Result:
-        batch = checked_batch(self.model, x, inputs)
-        out_size = checked_size(batch, size)
-        wanted, per_image = self.settled(batch, classes)
+        batch = check_batch(self.model, x, inputs)
+        out_size = check_size(batch, size)
+        wanted, per_image = self.choose_classes(batch, classes)
         full = batch.size
         located = self.locate.run_batch(batch, wanted, full)
         inner = self.explainer.unnormalized() if self.normalise == "global" else self.explainer
@@ -181,8 +181,8 @@ class SplitUnite(Wrapper):
             i, patch, rows = job
             place = united[i][rows[0] : rows[-1] + 1, patch.top : patch.bottom, patch.left : patch.right]
             place.copy_(torch.maximum(place, found) if self.unite == "max" else place + found)
-        fused = [normalize_map(resized(m, out_size), self.normalize) for m in united]
-        return asked(Result(fused, located.targets, located.logits), per_image)
+        fused = [normalize_map(resize_maps(m, out_size), self.normalize) for m in united]
+        return with_class_form(Result(fused, located.targets, located.logits), per_image)
 
     def _patches(self, centres: list[tuple[int, int]], size: tuple[int, int]) -> list[tuple[Patch, list[int]]]:
         """The parts of one image to look at, each with the classes to look for, by the centres of the classes' maps."""
@@ -212,7 +212,7 @@ class SplitUnite(Wrapper):
         for size, group in by_size.items():
             zoom = 1.0 if size == batch.size else self.zoom
             parts = batch.cut([(i, p) for i, p, _ in group])
-            zoomed = parts.resized((max(1, round(size[0] * zoom)), max(1, round(size[1] * zoom))))
+            zoomed = parts.resize((max(1, round(size[0] * zoom)), max(1, round(size[1] * zoom))))
             called = "a part of the image; models of one input size cannot be explained in parts"
             result = run_at(inner, zoomed, [[wanted[i][k] for k in rows] for i, _, rows in group], called, size)
             weights = class_weights(result.logits, result.targets.classes, self.weight)

@@ -13,11 +13,11 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.explain.base import Explainer, Result
-from camplug.explain.batch import checked_batch, checked_size
-from camplug.explain.fuse import Normalize, normalize_map, resized
+from camplug.explain.batch import check_batch, check_size
+from camplug.explain.fuse import Normalize, normalize_map, resize_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, checked_choice, is_number, is_score, run_at
+from camplug.explain.wrapper import Wrapper, check_choice, is_number, is_score, run_at
 from camplug.plug import Classes
 
 Fuse: TypeAlias = Literal["sum", "max", "mean"]
@@ -57,7 +57,7 @@ class MultiView(Wrapper):
         factors = tuple(scales) if isinstance(scales, (tuple, list)) else ()
         if not factors or not all(is_number(s) and 0 < s < math.inf for s in factors):
             raise InputError(f"scales={scales!r}; give positive factors, for instance (0.5, 1.0, 1.5, 2.0).")
-        checked_choice("fuse", fuse, ("sum", "max", "mean"))
+        check_choice("fuse", fuse, ("sum", "max", "mean"))
         self.scales = tuple(float(s) for s in factors)
         self.flip = flip
         self.fuse: Fuse = fuse
@@ -66,14 +66,14 @@ class MultiView(Wrapper):
     def run(
         self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
     ) -> Result:
-        batch = checked_batch(self.model, x, inputs)
-        out_size = checked_size(batch, size)
-        wanted, per_image = (classes, False) if is_score(classes) else self.settled(batch, classes)
+        batch = check_batch(self.model, x, inputs)
+        out_size = check_size(batch, size)
+        wanted, per_image = (classes, False) if is_score(classes) else self.choose_classes(batch, classes)
         fused: list[Tensor] | None = None
         nearest: Result | None = None
         for scale in sorted(self.scales, key=lambda s: abs(math.log(s))):
             for result, mirrored in self._views(batch, wanted, scale):
-                maps = [resized(m.flip(-1) if mirrored else m, out_size) for m in result.maps]
+                maps = [resize_maps(m.flip(-1) if mirrored else m, out_size) for m in result.maps]
                 fused = maps if fused is None else [self._joined(a, b) for a, b in zip(fused, maps, strict=True)]
                 nearest = nearest or result
         assert fused is not None
@@ -93,7 +93,7 @@ class MultiView(Wrapper):
         """The results of one scale, without and with mirroring."""
         n, (height, width) = len(batch), batch.size
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        view = batch.resized(size)
+        view = batch.resize(size)
         called = f"the view at scale {scale:g}; leave that scale out of scales="
 
         def run(images: Batch, classes: Any) -> Result:
@@ -104,7 +104,7 @@ class MultiView(Wrapper):
         if not self.flip:
             return [(run(view, wanted), False)]
         if is_score(wanted):  # it may hold something per image, so it sees each batch by itself
-            return [(run(v, wanted), v is not view) for v in (view, view.mirrored())]
-        both = run(view.joined(view.mirrored()), [*wanted, *wanted])
+            return [(run(v, wanted), v is not view) for v in (view, view.mirror())]
+        both = run(view.join(view.mirror()), [*wanted, *wanted])
         halves = ((both.maps[:n], False), (both.maps[n:], True))
         return [(Result(maps, both.targets, both.logits), mirrored) for maps, mirrored in halves]

@@ -12,10 +12,10 @@ from typing_extensions import override
 
 from camplug.errors import CamplugError, InputError, ModelError, TargetError
 from camplug.explain.base import Explainer, Result
-from camplug.explain.batch import whole_logits
+from camplug.explain.batch import compute_logits
 from camplug.explain.fuse import Normalize
 from camplug.explain.inputs import Batch
-from camplug.plug import Classes, UndecidedError, resolve, spelled_out
+from camplug.plug import Classes, UndecidedError, list_classes, resolve_classes
 
 
 class Wrapper(Explainer):
@@ -45,7 +45,7 @@ class Wrapper(Explainer):
         other.explainer = self.explainer.unnormalized()
         return other
 
-    def settled(self, batch: Batch, classes: Classes) -> tuple[list[list[int]], bool]:
+    def choose_classes(self, batch: Batch, classes: Classes) -> tuple[list[list[int]], bool]:
         """The classes of every image, so that all runs explain the same; predicted ones cost one forward pass.
 
         Returns:
@@ -58,11 +58,11 @@ class Wrapper(Explainer):
             raise TargetError(f"{type(self).__name__} explains classes, not a callable; GradCAM or FullyCAM take one.")
         if classes is None:
             try:
-                targets = resolve(None, whole_logits(self.model, batch), len(batch))
+                targets = resolve_classes(None, compute_logits(self.model, batch), len(batch))
             except UndecidedError:
                 targets = self.explainer.run_batch(batch, None).targets
             return [list(row) for row in targets.classes], False
-        return spelled_out(classes, len(batch), lambda: whole_logits(self.model, batch).shape[1])
+        return list_classes(classes, len(batch), lambda: compute_logits(self.model, batch).shape[1])
 
 
 def run_at(explainer: Explainer, batch: Batch, wanted: Any, called: str, size: tuple[int, int] | None = None) -> Result:
@@ -89,7 +89,7 @@ def run_at(explainer: Explainer, batch: Batch, wanted: Any, called: str, size: t
         ) from error
 
 
-def asked(result: Result, per_image: bool) -> Result:
+def with_class_form(result: Result, per_image: bool) -> Result:
     """The result with the caller's way of asking: single maps per image, or lists."""
     return replace(result, targets=replace(result.targets, per_image=per_image))
 
@@ -104,7 +104,7 @@ def is_number(value: Any, kind: type = numbers.Real) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def checked_choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
+def check_choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
     """Make sure of an option that has a few values.
 
     Raises:

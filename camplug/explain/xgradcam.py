@@ -6,8 +6,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
-from camplug.explain.numbers import safe_divide, weighted_sum, wide
 from camplug.explain.registry import register
+from camplug.explain.tensor_ops import safe_divide, weighted_sum, widen
 
 
 def xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     Returns:
         [N,h,w], not negative, not normalised.
     """
-    a, g = wide(activation), wide(gradient)
+    a, g = widen(activation), widen(gradient)
     alpha = safe_divide((a * g).sum((2, 3)), a.sum((2, 3)))
     return weighted_sum(a, alpha).clamp_min_(0)
 

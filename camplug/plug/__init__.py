@@ -1,16 +1,16 @@
 """The plug: layer selection, the tape of activations and gradients, targets, tokens on a grid. Knows torch only."""
 
+from camplug.plug.class_lists import Against, is_label_vector, list_classes
 from camplug.plug.dense import dense
+from camplug.plug.freeze import first_weight, unwrap
 from camplug.plug.grid import layout, patch_size, to_grid
-from camplug.plug.guard import first_weight, unwrap
-from camplug.plug.labels import Against, is_label_vector, spelled_out
 from camplug.plug.layers import SELECTORS, Selector, named_layers, select
-from camplug.plug.outline import Outline
-from camplug.plug.outputs import Link, are_probabilities, link_of, logits_of
+from camplug.plug.outputs import Link, are_probabilities, find_link, get_logits
 from camplug.plug.tape import Layer, Tape
-from camplug.plug.targets import Classes, Evidence, Score, Targets, UndecidedError, resolve
-from camplug.plug.tensors import index_on, pick, send
-from camplug.plug.watch import copied, observe, watch
+from camplug.plug.targets import Classes, Evidence, Score, Targets, UndecidedError, resolve_classes
+from camplug.plug.tensors import make_index, pick_values, send_to
+from camplug.plug.trace import Trace
+from camplug.plug.tracer import copy_inputs, observe, trace_model
 
 __all__ = [
     "SELECTORS",
@@ -19,30 +19,30 @@ __all__ = [
     "Evidence",
     "Layer",
     "Link",
-    "Outline",
     "Score",
     "Selector",
     "Tape",
     "Targets",
+    "Trace",
     "UndecidedError",
     "are_probabilities",
-    "copied",
+    "copy_inputs",
     "dense",
+    "find_link",
     "first_weight",
-    "index_on",
-    "layout",
+    "get_logits",
     "is_label_vector",
-    "link_of",
-    "logits_of",
+    "layout",
+    "list_classes",
+    "make_index",
     "named_layers",
     "observe",
     "patch_size",
-    "pick",
-    "resolve",
+    "pick_values",
+    "resolve_classes",
     "select",
-    "send",
-    "spelled_out",
+    "send_to",
     "to_grid",
+    "trace_model",
     "unwrap",
-    "watch",
 ]

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from camplug.errors import InputError, ModelError
 from camplug.plug.dense_layers import Step
 from camplug.plug.dense_plan import Call, plan, settings_of, verify
-from camplug.plug.guard import first_weight, force_eager, is_compiled, unwrap
-from camplug.plug.layers import named_layers, token_layers
-from camplug.plug.remember import Remembered
-from camplug.plug.settings import as_built, holding
+from camplug.plug.freeze import first_weight, force_eager, is_compiled, unwrap
+from camplug.plug.layers import find_token_layers, named_layers
+from camplug.plug.model_cache import ModelCache
+from camplug.plug.overrides import lift_overrides, override_attributes
 
 Arguments: TypeAlias = "Callable[[Tensor], Call]"
 """From images to the positional and keyword arguments of a model's call."""
@@ -53,7 +53,7 @@ def dense(
         ModelError: a transformer, a network that loses resolution in something other than convolutions and poolings of
             torch.nn, or an example that the model does not take.
     """
-    checked_stride(output_stride)
+    check_stride(output_stride)
     if example is not None and not (isinstance(example, Tensor) and example.ndim == 4 and len(example)):
         what = list(example.shape) if isinstance(example, Tensor) else type(example).__name__
         raise InputError(f"example={what}; allowed is a batch that the model takes, a tensor [N,C,H,W].")
@@ -61,11 +61,11 @@ def dense(
     with _lock_of(root):
         steps = _steps(root, output_stride, example, arguments)
         eager = force_eager() if is_compiled(model) else nullcontext()
-        with as_built(root.modules()), eager, holding(settings_of(root, steps)):
+        with lift_overrides(root.modules()), eager, override_attributes(settings_of(root, steps)):
             yield model
 
 
-def checked_stride(output_stride: int) -> int:
+def check_stride(output_stride: int) -> int:
     """Make sure of an output stride.
 
     Raises:
@@ -78,7 +78,7 @@ def checked_stride(output_stride: int) -> int:
 
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _locks_lock = threading.Lock()
-_plans: Remembered[dict[str, Step]] = Remembered()
+_plans: ModelCache[dict[str, Step]] = ModelCache()
 
 
 def _lock_of(root: nn.Module) -> Any:
@@ -91,7 +91,7 @@ def _lock_of(root: nn.Module) -> Any:
 
 def _steps(root: nn.Module, output_stride: int, example: Tensor | None, arguments: Arguments | None) -> dict[str, Step]:
     layers = named_layers(root)
-    if token_layers(root, layers):
+    if find_token_layers(root, layers):
         raise ModelError(
             f"this {type(root).__name__} is a transformer: its tokens have one grid; only convolution networks can run "
             "at another output stride."
@@ -99,7 +99,7 @@ def _steps(root: nn.Module, output_stride: int, example: Tensor | None, argument
 
     def find() -> dict[str, Step]:
         x = _example(root) if example is None else example[:1]
-        with as_built(layers.values()):
+        with lift_overrides(layers.values()):
             call = ((x,), {}) if arguments is None else arguments(x)
             steps, calls = plan(root, layers, x, output_stride, call)
             changed = {name: step for name, step in steps.items() if step.changed}

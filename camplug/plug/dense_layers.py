@@ -55,7 +55,7 @@ def attributes(root: nn.Module, name: str, module: nn.Module, step: Step) -> dic
             found["forward"] = types.MethodType(_Conv(step, module), module)
         return found
     if type(module).forward not in (nn.MaxPool2d.forward, nn.AvgPool2d.forward):
-        raise refused(root, f"{name!r} is a {type(module).__name__}, a pooling of its own kind")
+        raise make_refusal(root, f"{name!r} is a {type(module).__name__}, a pooling of its own kind")
     if step.whole:
         pool = F.adaptive_max_pool2d if isinstance(module, nn.MaxPool2d) else F.adaptive_avg_pool2d
         return {"forward": types.MethodType(_Whole(pool), module)}
@@ -77,7 +77,7 @@ class _Whole:
     def __call__(self, module: nn.Module, x: Tensor) -> Tensor:
         out: Tensor = self.pool(x, 1)
         divisor = getattr(module, "divisor_override", None)
-        kernel = pair(module.kernel_size)
+        kernel = as_pair(module.kernel_size)
         return out * (kernel[0] * kernel[1] / divisor) if divisor else out
 
 
@@ -111,12 +111,12 @@ class _Conv(_Windowed):
     def __init__(self, step: Step, module: nn.Conv2d) -> None:
         super().__init__(step)
         self.around = list(module._reversed_padding_repeated_twice)  # left, right, top, bottom
-        self.dilation = pair(module.dilation)
+        self.dilation = as_pair(module.dilation)
 
     def __call__(self, module: nn.Conv2d, x: Tensor) -> Tensor:
         rate = self.step.rate
         padding = (self.around[2], self.around[0])
-        add = self.missing(x, pair(module.kernel_size), padding, self.dilation)
+        add = self.missing(x, as_pair(module.kernel_size), padding, self.dilation)
         sides = [p * rate[1 - i // 2] for i, p in enumerate(self.around)]
         if module.padding_mode != "zeros" and any(sides):
             for axis, before, after in ((2, *sides[2:]), (3, *sides[:2])):
@@ -148,7 +148,7 @@ def _beyond(n: int, before: int, after: int, rate: int, mode: str) -> Tensor:
 
 class _Max(_Windowed):
     def __call__(self, module: nn.MaxPool2d, x: Tensor) -> Tensor:
-        kernel, padding, dilation = pair(module.kernel_size), pair(module.padding), pair(module.dilation)
+        kernel, padding, dilation = as_pair(module.kernel_size), as_pair(module.padding), as_pair(module.dilation)
         rate = self.step.rate
         add = self.missing(x, kernel, padding, dilation, module.ceil_mode)
         p = (padding[0] * rate[0], padding[1] * rate[1])
@@ -160,7 +160,7 @@ class _Max(_Windowed):
 
 class _Average(_Windowed):
     def __call__(self, module: nn.AvgPool2d, x: Tensor) -> Tensor:
-        kernel, padding, rate = pair(module.kernel_size), pair(module.padding), self.step.rate
+        kernel, padding, rate = as_pair(module.kernel_size), as_pair(module.padding), self.step.rate
         add = self.missing(x, kernel, padding, (1, 1), module.ceil_mode)
         p = (padding[0] * rate[0], padding[1] * rate[1])
         area = kernel[0] * kernel[1]
@@ -181,15 +181,15 @@ class _Average(_Windowed):
 
 def stride_of(module: nn.Module | None) -> Pair | None:
     """The stride of a convolution or pooling; None for any other layer."""
-    return pair(module.stride) if isinstance(module, (nn.Conv2d, *POOLS)) else None
+    return as_pair(module.stride) if isinstance(module, (nn.Conv2d, *POOLS)) else None
 
 
-def pair(value: Any) -> Pair:
+def as_pair(value: Any) -> Pair:
     """One number for both axes, or two."""
     return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
-def refused(root: nn.Module, why: str) -> ModelError:
+def make_refusal(root: nn.Module, why: str) -> ModelError:
     """The error that says why a model cannot run dense."""
     return ModelError(
         f"this {type(root).__name__} cannot run at that output stride: {why}; use a larger output_stride, or the model "

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from camplug.errors import ModelError
-from camplug.plug.dense_layers import POOLS, Pair, Step, attributes, is_stock, pair, refused, stride_of
+from camplug.plug.dense_layers import POOLS, Pair, Step, as_pair, attributes, is_stock, make_refusal, stride_of
 from camplug.plug.layers import named_layers
-from camplug.plug.settings import Settings, holding
-from camplug.plug.watch import observe
+from camplug.plug.overrides import Overrides, override_attributes
+from camplug.plug.tracer import observe
 
 Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a model's call."""
@@ -21,10 +21,10 @@ HEADS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, nn.Linear)
 WINDOWS = ("convolution", "max_pool2d_with_indices", "avg_pool2d", "im2col", "unfold", "slice", "deform_conv2d")
 
 
-def settings_of(root: nn.Module, steps: dict[str, Step]) -> Settings:
+def settings_of(root: nn.Module, steps: dict[str, Step]) -> Overrides:
     """What the layers take on in the dense network."""
     layers = named_layers(root)
-    return Settings(root, {layers[name]: attributes(root, name, layers[name], step) for name, step in steps.items()})
+    return Overrides(root, {layers[name]: attributes(root, name, layers[name], step) for name, step in steps.items()})
 
 
 class _Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -96,7 +96,7 @@ def plan(
                 continue
             built = (max(1, round(x.shape[2] / came[0])), max(1, round(x.shape[3] / came[1])))
             if came != (1, 1) and max(built) > output_stride:
-                raise refused(root, f"{name!r} reads a map that something other than a module made smaller")
+                raise make_refusal(root, f"{name!r} reads a map that something other than a module made smaller")
             strides[came] = built, built
         built, now = strides[came]
         if own is None:
@@ -106,17 +106,17 @@ def plan(
                 grow = [max(1, round(g / c)) for c, g in zip(came, gone, strict=True)]
                 out = (max(1, built[0] * shrink[0] // grow[0]), max(1, built[1] * shrink[1] // grow[1]))
                 if max(shrink) > 1 and max(out) > output_stride:
-                    raise refused(root, f"{what} makes the map smaller")
+                    raise make_refusal(root, f"{what} makes the map smaller")
                 if max(grow) > 1 and built != now:
-                    raise refused(root, f"{what} makes the map larger")
+                    raise make_refusal(root, f"{what} makes the map larger")
                 strides[gone] = out, now if out == built else out
             continue
         pairs = [_dense_stride(b, n, s, output_stride) for b, n, s in zip(built, now, own, strict=True)]
         # a window of 2 or 3 at the end makes smaller, as ever; a larger one onto one position is a head
-        whole = isinstance(module, POOLS) and gone == (1, 1) and max(pair(module.kernel_size)) > 3
+        whole = isinstance(module, POOLS) and gone == (1, 1) and max(as_pair(module.kernel_size)) > 3
         step = Step(own, own if whole else (pairs[0], pairs[1]), (built[0] // now[0], built[1] // now[1]), whole)
         if steps.setdefault(name, step) != step:
-            raise refused(root, f"{name!r} runs on maps of several resolutions")
+            raise make_refusal(root, f"{name!r} runs on maps of several resolutions")
         if not whole:
             note(gone, (built[0] * own[0], built[1] * own[1]), (now[0] * pairs[0], now[1] * pairs[1]))
     return steps, seen.calls
@@ -138,24 +138,26 @@ def verify(
 ) -> None:
     """Run the dense network once and compare its calls with those as built, and the sizes of its maps with the plan."""
     seen, settings = _Sizes(layers), settings_of(root, {name: step for name, step in steps.items() if step.changed})
-    with holding(settings):
+    with override_attributes(settings):
         try:
             with seen:
                 observe(root, layers, call[0], seen, kwargs=call[1], as_they_are=True)
         except Exception as error:
-            raise refused(root, f"it fails so ({type(error).__name__}: {_first_line(error)})") from error
+            raise make_refusal(root, f"it fails so ({type(error).__name__}: {_first_line(error)})") from error
     if [name for name, _, _ in seen.calls] != [name for name, _, _ in calls]:
-        raise refused(root, "it takes another path so")
+        raise make_refusal(root, "it takes another path so")
     for (name, came, gone), (_, was_in, was_out) in zip(seen.calls, calls, strict=True):
         step = steps.get(name)
         if step is None and name not in layers and came != was_in:
-            raise refused(root, f"{name} reads neighbours at a distance that cannot be set")
+            raise make_refusal(root, f"{name} reads neighbours at a distance that cannot be set")
         if step is None or step.whole:
             continue
         for got, was, own, now, rate in zip(gone, was_out, step.stride, step.dense_stride, step.rate, strict=True):
             finer = rate * own // now
             if not (was - 1) * finer + 1 <= got <= was * finer:
-                raise refused(root, f"{name!r} ({type(layers[name]).__name__}) does not follow its stride or dilation")
+                raise make_refusal(
+                    root, f"{name!r} ({type(layers[name]).__name__}) does not follow its stride or dilation"
+                )
     _verify_starts(root, layers, steps, calls, settings)
 
 
@@ -164,7 +166,7 @@ def _verify_starts(
     layers: dict[str, nn.Module],
     steps: dict[str, Step],
     calls: list[tuple[str, Pair, Pair]],
-    settings: Settings,
+    settings: Overrides,
 ) -> None:
     """Layers that make one map smaller must agree where they start; those with a `forward` of their own are tried."""
     starts: dict[tuple[Pair, Pair], Pair] = {}
@@ -176,13 +178,13 @@ def _verify_starts(
         if isinstance(module, nn.Conv2d) and not is_stock(module):
             tried = _start(module, came, step, settings)
             if tried is None:
-                raise refused(root, f"{name!r} ({type(module).__name__}) does not follow its stride or dilation")
+                raise make_refusal(root, f"{name!r} ({type(module).__name__}) does not follow its stride or dilation")
             start = tried
         if step.stride != step.dense_stride and starts.setdefault((came, step.stride), start) != start:
-            raise refused(root, f"{name!r} ({type(module).__name__}) starts elsewhere than a layer beside it")
+            raise make_refusal(root, f"{name!r} ({type(module).__name__}) starts elsewhere than a layer beside it")
 
 
-def _start(module: nn.Conv2d, came: Pair, step: Step, settings: Settings) -> Pair | None:
+def _start(module: nn.Conv2d, came: Pair, step: Step, settings: Overrides) -> Pair | None:
     """Which positions of the dense map are those as built: from the first on, or those that end with the last."""
     size = [n if n < 16 else n % s + 16 * s for n, s in zip(came, step.stride, strict=True)]  # "same" padding differs
     x = torch.randn(1, module.in_channels, *size, generator=torch.Generator().manual_seed(0)).to(module.weight)
@@ -190,7 +192,7 @@ def _start(module: nn.Conv2d, came: Pair, step: Step, settings: Settings) -> Pai
     try:
         with torch.no_grad():
             want = module.forward(x)
-            with holding(settings):
+            with override_attributes(settings):
                 got = module.forward(x.repeat_interleave(step.rate[0], 2).repeat_interleave(step.rate[1], 3))
     except Exception:  # its own forward may want anything
         return None

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from camplug.errors import LayerError
-from camplug.plug.outline import Outline
-from camplug.plug.remember import Remembered
+from camplug.plug.model_cache import ModelCache
+from camplug.plug.trace import Trace
 
 Selector: TypeAlias = (
     str | nn.Module | type[nn.Module] | Callable[[str, nn.Module], bool] | Sequence["str | nn.Module | type[nn.Module]"]
@@ -19,7 +19,7 @@ Selector: TypeAlias = (
 """What `layers=` accepts; a sequence mixes names, globs, modules and types."""
 
 SELECTORS = ("convs", "last", "stages")
-NEEDS_OUTLINE = ("last", "stages")
+NEEDS_TRACE = ("last", "stages")
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -31,14 +31,14 @@ def _plain(name: str) -> str:
     return name.replace("_orig_mod.", "").removesuffix("._orig_mod")
 
 
-def needs_outline(selector: Selector, layers: dict[str, nn.Module]) -> bool:
+def needs_trace(selector: Selector, layers: dict[str, nn.Module]) -> bool:
     """Whether the selector can only be resolved after the model has been seen running once.
 
     "convs" needs no run where convolutions are most of what has weights, since there it means just these.
     """
     items = selector if isinstance(selector, (list, tuple)) else [selector]
     named = {item for item in items if isinstance(item, str)}
-    return not named.isdisjoint(NEEDS_OUTLINE) or ("convs" in named and not _mostly_convs(layers))
+    return not named.isdisjoint(NEEDS_TRACE) or ("convs" in named and not _mostly_convs(layers))
 
 
 def _mostly_convs(layers: dict[str, nn.Module]) -> bool:
@@ -51,11 +51,11 @@ def _mostly_convs(layers: dict[str, nn.Module]) -> bool:
     return others <= max(convs, 3)
 
 
-_token_layers: Remembered[list[str]] = Remembered()
+_token_layers: ModelCache[list[str]] = ModelCache()
 
 
 def select(
-    model: nn.Module, layers: dict[str, nn.Module], selector: Selector, outline: Outline | None = None
+    model: nn.Module, layers: dict[str, nn.Module], selector: Selector, trace: Trace | None = None
 ) -> dict[str, nn.Module]:
     """Resolve a selector to `{name: module}` in the order in which the model registers its layers.
 
@@ -69,7 +69,7 @@ def select(
             of the image and feeds the score), "stages" (the last such of every resolution), a layer name, a glob over
             names ("layer4.*.conv3"; "*" stays within one part of the name, "**" is any number of parts), a module, a
             module type, a callable `(name, module) -> bool`, or a list of names, globs, modules and types.
-        outline: what a run of the model showed; needed for "last" and "stages", and for "convs" of transformers.
+        trace: what a run of the model showed; needed for "last" and "stages", and for "convs" of transformers.
 
     Raises:
         LayerError: nothing matches.
@@ -77,13 +77,13 @@ def select(
     items: Iterable[Any] = selector if isinstance(selector, (list, tuple)) else [selector]
     wanted: set[str] = set()
     for item in items:
-        wanted.update(_match(model, layers, item, outline))
+        wanted.update(_match(model, layers, item, trace))
     if not wanted:
         raise LayerError("layers= is empty; give at least one layer name, glob, module or type.")
     return {name: module for name, module in layers.items() if name in wanted}
 
 
-def _match(model: nn.Module, layers: dict[str, nn.Module], item: Any, outline: Outline | None) -> list[str]:
+def _match(model: nn.Module, layers: dict[str, nn.Module], item: Any, trace: Trace | None) -> list[str]:
     kind = type(model).__name__
     if isinstance(item, nn.Module):
         found = [name for name, module in layers.items() if module is item]
@@ -94,7 +94,7 @@ def _match(model: nn.Module, layers: dict[str, nn.Module], item: Any, outline: O
         if not found:
             raise LayerError(f"this {kind} has no layer of type {item.__name__}.")
     elif isinstance(item, str):
-        found = _match_text(model, layers, item, outline)
+        found = _match_text(model, layers, item, trace)
     elif callable(item):
         found = [name for name, module in layers.items() if item(name, module)]
         if not found:
@@ -106,19 +106,19 @@ def _match(model: nn.Module, layers: dict[str, nn.Module], item: Any, outline: O
     return found
 
 
-def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, outline: Outline | None) -> list[str]:
+def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, trace: Trace | None) -> list[str]:
     kind = type(model).__name__
     if text == "convs":
-        found = _convs(model, layers, outline)
+        found = _convs(model, layers, trace)
         if not found:
             raise LayerError(
                 f"this {kind} has neither a convolution nor a transformer block; name its layers with layers=."
             )
         return found
-    if text in NEEDS_OUTLINE:
-        if outline is None:
+    if text in NEEDS_TRACE:
+        if trace is None:
             raise LayerError(f'layers="{text}" is found by watching the model run; call the model itself, not a part.')
-        found = outline.stages() if text == "stages" else outline.last()
+        found = trace.stages() if text == "stages" else trace.last()
         if not found:
             raise LayerError(
                 f"no layer of this {kind} puts out one feature map [N,C,h,w] that carries the image to the score; name "
@@ -137,15 +137,15 @@ def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, outli
     return found
 
 
-def _convs(model: nn.Module, layers: dict[str, nn.Module], outline: Outline | None) -> list[str]:
+def _convs(model: nn.Module, layers: dict[str, nn.Module], trace: Trace | None) -> list[str]:
     convs = [name for name, module in layers.items() if _is_conv(module)]
     adapted = tuple(f"{name}." for name in convs if not isinstance(layers[name], nn.Conv2d))
     convs = [name for name in convs if not name.startswith(adapted)]
-    if outline is None:
-        tokens = token_layers(model, layers)
+    if trace is None:
+        tokens = find_token_layers(model, layers)
         return tokens if len(tokens) > len(convs) else convs
-    found = [*outline.blocks(), *outline.convs(convs)]
-    if found and outline.stops_early(found):
+    found = [*trace.blocks(), *trace.convs(convs)]
+    if found and trace.stops_early(found):
         raise LayerError(
             f"most of the attention of this {type(model).__name__} comes after the last of its layers with a map of "
             f"the images ({found[-1]}), so they say little about the score; name layers with layers=, and give "
@@ -172,7 +172,7 @@ def _glob(name: list[str], pattern: list[str]) -> bool:
     return bool(name) and fnmatch.fnmatchcase(name[0], pattern[0]) and _glob(name[1:], pattern[1:])
 
 
-def token_layers(model: nn.Module, layers: dict[str, nn.Module]) -> list[str]:
+def find_token_layers(model: nn.Module, layers: dict[str, nn.Module]) -> list[str]:
     """The layer of every transformer block that carries its tokens.
 
     A block is a module that owns both an attention and a LayerNorm. Where a class token gathers the evidence, the

@@ -20,7 +20,7 @@ _SHAPE_ONLY = (
 )  # fmt: skip
 
 
-def logits_of(output: Any, n: int | None = None) -> Tensor:
+def get_logits(output: Any, n: int | None = None) -> Tensor:
     """The class scores [N,C] in a model's output.
 
     They are the tensor itself, `.logits`, the entry "logits" or "out" of a dict, or else the tensor among the entries
@@ -150,7 +150,7 @@ def are_probabilities(scores: Tensor) -> bool:
     return bool(_sums_to_one(scores.detach().float(), _slack(scores.dtype)))
 
 
-def link_of(scores: Tensor) -> Link | None:
+def find_link(scores: Tensor) -> Link | None:
     """Return the kind of a model's outputs, by the operation that made them; None where there is no graph to tell.
 
     >>> z = torch.zeros(1, 2, requires_grad=True)

@@ -12,14 +12,22 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from camplug.errors import LayerError, ModelError
-from camplug.plug import listen
-from camplug.plug.flow import image_of
-from camplug.plug.guard import Guard, force_eager, has_fused_layers, is_compiled, is_fsdp1, layer_by_layer, unwrap
-from camplug.plug.layers import Selector, named_layers, needs_outline, select
-from camplug.plug.outline import Outline
-from camplug.plug.pull import pull
-from camplug.plug.tensors import Probe, first_tensor, plain, snapshot
-from camplug.plug.watch import observing, watch
+from camplug.plug import hooks
+from camplug.plug.callback_generator import generate_calls
+from camplug.plug.data_flow import find_images
+from camplug.plug.freeze import (
+    Freeze,
+    force_eager,
+    force_layer_by_layer,
+    has_fused_layers,
+    is_compiled,
+    is_fsdp1,
+    unwrap,
+)
+from camplug.plug.layers import Selector, named_layers, needs_trace, select
+from camplug.plug.tensors import Probe, detach_input, first_tensor, snapshot
+from camplug.plug.trace import Trace
+from camplug.plug.tracer import is_observing, trace_model
 
 
 class Layer(NamedTuple):
@@ -110,11 +118,11 @@ class Tape:
         self._image = image
         self._layers = named_layers(self.root)
         self._wanted: dict[int, str] = {}
-        self._unseen = needs_outline(layers, self._layers)
+        self._unseen = needs_trace(layers, self._layers)
         if not self._unseen:
             self._choose(None)
         self._members = {id(module) for module in self._layers.values()}
-        self._guard = Guard(list(self._layers.values()))
+        self._guard = Freeze(list(self._layers.values()))
         self._captures: list[Capture] = []
         self._images: int | None = None  # in the present pass, if its first input shows it
         self._thread = 0
@@ -129,7 +137,7 @@ class Tape:
     def __enter__(self) -> Tape:
         if self._stack is not None:
             raise ModelError("this tape is open already; open a second camplug.Tape instead.")
-        if not self._grad and self._guard.made_in_inference_mode():
+        if not self._grad and self._guard.is_made_in_inference_mode():
             raise ModelError(
                 "the model's parameters were created inside torch.inference_mode(), which bars gradients for good; "
                 "build the model outside of it, or copy it with load_state_dict."
@@ -138,17 +146,17 @@ class Tape:
             if is_compiled(self.root):
                 stack.enter_context(force_eager())
             if has_fused_layers(self._layers.values()):
-                stack.enter_context(layer_by_layer())
+                stack.enter_context(force_layer_by_layer())
             if not self._grad:
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.set_grad_enabled(not self._forward_only))
-                stack.callback(self._guard.give_back)
+                stack.callback(self._guard.restore)
             stack.callback(self._forget)
             if self._unseen:
                 hook = self.root.register_forward_pre_hook(self._look, with_kwargs=True, prepend=True)
                 stack.callback(hook.remove)
                 self._thread = threading.get_ident()
-            stack.enter_context(listen.listening(self))
+            stack.enter_context(hooks.hook_calls(self))
             self._stack = stack.pop_all()
         return self
 
@@ -232,7 +240,7 @@ class Tape:
             finally:
                 self._visit = None
                 if not self._grad:
-                    self._guard.give_back()  # taken again where activation checkpointing recomputed
+                    self._guard.restore()  # taken again where activation checkpointing recomputed
         if failed:
             raise failed[0]
         if count == 0:
@@ -254,10 +262,10 @@ class Tape:
         stream = torch.cuda.current_stream(score.device) if score.is_cuda else None
 
         def push(visit: Visit) -> None:
-            with listen.listening(self), torch.cuda.stream(stream) if stream else nullcontext():
+            with hooks.hook_calls(self), torch.cuda.stream(stream) if stream else nullcontext():
                 self.stream(score, visit, retain_graph=retain_graph)
 
-        return pull(push)
+        return generate_calls(push)
 
     def _inputs(self) -> list[Any]:
         anchor = [] if self._anchor is None else [self._anchor]
@@ -277,13 +285,15 @@ class Tape:
             return None
         if module is self.root and not _in_backward():
             self._forget()
-            self._images = None if (image := image_of(args, self._image)) is None or image.ndim < 4 else image.shape[0]
+            self._images = (
+                None if (image := find_images(args, self._image)) is None or image.ndim < 4 else image.shape[0]
+            )
         if self._grad:
             return None
-        self._guard.take()
+        self._guard.apply()
         if module is not self.root:
             return None
-        return tree_map_only(Tensor, plain, args)  # type: ignore[no-any-return]
+        return tree_map_only(Tensor, detach_input, args)  # type: ignore[no-any-return]
 
     def after(self, module: nn.Module, output: Any) -> Any:
         """Capture a wanted layer; give the model back when its pass is over."""
@@ -293,7 +303,7 @@ class Tape:
             result = self._capture(name, module, output)
         if module is self.root and not _in_backward():
             if not self._grad:
-                self._guard.give_back()
+                self._guard.restore()
             if self._selector == "convs":
                 self._leave_out_single_positions()
         return result
@@ -303,10 +313,10 @@ class Tape:
 
         Another thread's pass may meet the hook before torch knows that it takes keywords, or when it no longer does.
         """
-        if self._unseen and not observing() and not _in_backward() and threading.get_ident() == self._thread:
+        if self._unseen and not is_observing() and not _in_backward() and threading.get_ident() == self._thread:
             self._unseen = False
             try:
-                self._choose(watch(self.root, self._layers, args, kwargs, where=self._image))
+                self._choose(trace_model(self.root, self._layers, args, kwargs, where=self._image))
             except BaseException:
                 self._unseen = True
                 raise
@@ -368,7 +378,7 @@ class Tape:
 
     # ---- choosing layers
 
-    def _choose(self, seen: Outline | None) -> None:
+    def _choose(self, seen: Trace | None) -> None:
         self._wanted = {id(m): name for name, m in select(self.root, self._layers, self._selector, seen).items()}
 
     def _some_names(self) -> str:

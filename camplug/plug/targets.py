@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from camplug.errors import TargetError
-from camplug.plug.labels import Against, spelled_out
-from camplug.plug.outputs import Link, link_of, logits_of
-from camplug.plug.tensors import pick, send
+from camplug.plug.class_lists import Against, list_classes
+from camplug.plug.outputs import Link, find_link, get_logits
+from camplug.plug.tensors import pick_values, send_to
 
 Score: TypeAlias = Callable[[Any], Tensor]
 """From the model's output to one number per image, a tensor [N]."""
@@ -77,8 +77,8 @@ class Targets:
         """
         if self.score is None:
             images = [i for i, row in enumerate(self.classes) for _ in row]
-            scores = logits_of(output, len(self.classes)).detach()
-            scores = pick(scores, images, [int(c) for row in self.classes for c in row])
+            scores = get_logits(output, len(self.classes)).detach()
+            scores = pick_values(scores, images, [int(c) for row in self.classes for c in row])
             _check_finite(scores, images)
             if self.link in ("softmax", "sigmoid"):
                 _tell_of_saturated(scores, images)
@@ -98,9 +98,9 @@ class Targets:
             value = value.reshape(n)
             _check_finite(value.detach(), range(n))
             return -value if self.evidence == "negative" else value
-        value, signs = pick(logits_of(output, n), *self.of_round(r)), self.signs(r)
+        value, signs = pick_values(get_logits(output, n), *self.of_round(r)), self.signs(r)
         if len(set(signs)) > 1:
-            return value * send(torch.tensor(signs, dtype=value.dtype), value.device)
+            return value * send_to(torch.tensor(signs, dtype=value.dtype), value.device)
         return -value if -1 in signs else value
 
 
@@ -126,7 +126,7 @@ def _tell_of_saturated(probabilities: Tensor, images: Sequence[int]) -> None:
         )
 
 
-def resolve(
+def resolve_classes(
     classes: Any,
     output: Any,
     n: int,
@@ -150,13 +150,13 @@ def resolve(
     """
     if callable(classes) and not isinstance(classes, Tensor):
         return Targets(tuple(() for _ in range(n)), classes, False, evidence)
-    scores = logits_of(output, n)
-    link = link_of(scores) or link
+    scores = get_logits(output, n)
+    link = find_link(scores) or link
     if classes is None:
         chosen = _predicted(scores.detach(), link or ("logits" if either_side else None))
         return Targets(tuple((c,) for c in chosen), None, False, evidence, link)
     count = scores.shape[1]
-    rows, per_image = spelled_out(classes, n, lambda: count)
+    rows, per_image = list_classes(classes, n, lambda: count)
     return Targets(tuple(tuple(_index(c, count) for c in row) for row in rows), None, per_image, evidence, link)
 
 

@@ -23,7 +23,7 @@ class Probe(torch.autograd.Function):
         return None, None
 
 
-def plain(tensor: Tensor) -> Tensor:
+def detach_input(tensor: Tensor) -> Tensor:
     """The caller's tensor without its graph, and without the marks of inference mode."""
     return tensor.clone() if tensor.is_inference() else tensor.detach() if tensor.requires_grad else tensor
 
@@ -38,7 +38,7 @@ def snapshot(tensor: Tensor) -> Tensor:
         return tensor.clone()
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
+def send_to(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of the host on a device, without waiting for what the device has still to do.
 
     It goes through pinned memory, since a plain copy of what is not pinned waits for the work before it. A tensor that
@@ -49,12 +49,12 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def index_on(device: torch.device, values: Sequence[int]) -> Tensor:
+def make_index(device: torch.device, values: Sequence[int]) -> Tensor:
     """Return whole numbers as an index on a device; the host does not wait for the copy."""
-    return send(torch.tensor(values, dtype=torch.long), device)
+    return send_to(torch.tensor(values, dtype=torch.long), device)
 
 
-def pick(matrix: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
+def pick_values(matrix: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
     """The values [n] at n places of a matrix [N,C]; the host does not wait for the device.
 
     >>> pick(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [0, 1, 1], [1, 0, 1])
@@ -64,7 +64,7 @@ def pick(matrix: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
     if len(rows) == n and len(set(columns)) == 1 and list(rows) == list(range(n)):
         return matrix[:, columns[0]]
     places = [row * width + column for row, column in zip(rows, columns, strict=True)]
-    return matrix.reshape(-1).index_select(0, index_on(matrix.device, places))
+    return matrix.reshape(-1).index_select(0, make_index(matrix.device, places))
 
 
 def first_tensor(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:

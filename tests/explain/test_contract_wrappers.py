@@ -20,7 +20,7 @@ from reference import reference_map, relative_error
 import camplug
 from camplug import ClassConditional, Compete, Dense, IterativeErasing, MultiView, SplitUnite
 from camplug.explain.base import Result
-from camplug.plug import resolve
+from camplug.plug import resolve_classes
 
 WRAPPERS = {
     "multiview": lambda e, judge: MultiView(e, (1.0, 1.5)),
@@ -46,7 +46,7 @@ class Reference(camplug.Explainer):
     def run(self, x, classes, size=None):
         with torch.no_grad():
             logits = self.model(x)
-        targets = resolve(classes, logits, len(x))
+        targets = resolve_classes(classes, logits, len(x))
         size = size or tuple(x.shape[2:])
         maps = []
         for image, row in zip(x.split(1), targets.classes, strict=True):

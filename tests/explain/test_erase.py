@@ -9,7 +9,7 @@ import torch
 from wrapped import Channels, Means, Recording, Scripted, chances, looking, model_and_batch, same
 
 from camplug import FullyCAM, GradCAM, InputError, IterativeErasing, MultiView, TargetError
-from camplug.explain.erase import class_weights, erased
+from camplug.explain.erase import class_weights, erase
 
 PAPER = {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "accumulate": "sum"}
 REPO = {"threshold": 0.7, "stop": 0.02, "max_iter": 5, "accumulate": "max"}
@@ -28,7 +28,7 @@ def red(*values, device="cpu"):
 def test_erased_golden(device):
     x = torch.arange(24.0).view(2, 3, 2, 2).to(device)
     mask = torch.tensor([[[True, False], [False, False]], [[False, True], [True, True]]])
-    got = erased(x, mask.to(device))
+    got = erase(x, mask.to(device))
     assert got[0].tolist() == [[[1.5, 1.0], [2.0, 3.0]], [[5.5, 5.0], [6.0, 7.0]], [[9.5, 9.0], [10.0, 11.0]]]
     assert got[1, 0].tolist() == [[12.0, 13.5], [13.5, 13.5]]
     assert same(x.cpu(), torch.arange(24.0).view(2, 3, 2, 2))

@@ -17,7 +17,7 @@ from camplug.errors import InputError, TargetError
 from camplug.explain import preprocess as preprocess_module
 from camplug.explain.explanation import Explanation
 from camplug.explain.geometry import Box
-from camplug.explain.pictures import laid_back, maps_on_photo
+from camplug.explain.photographs import maps_on_photo, place_on_photo
 from camplug.explain.preprocess import Preprocess
 
 
@@ -471,8 +471,10 @@ def test_a_padded_map_is_read_at_the_photographs_pixels():
     """Against bilinear resizing of the padded map to the padded photograph, of which the middle is cut out."""
     maps = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0))
     want = torch.nn.functional.interpolate(maps[:, None], (120, 120), mode="bilinear")[:, 0, 20:100]
-    torch.testing.assert_close(laid_back(maps, Box(0, -20, 120, 100), (80, 120)), want)
-    cut = laid_back(maps, Box(10, 5, 50, 35), (40, 60))  # a crop: the map lies in its place, nothing is told outside
+    torch.testing.assert_close(place_on_photo(maps, Box(0, -20, 120, 100), (80, 120)), want)
+    cut = place_on_photo(
+        maps, Box(10, 5, 50, 35), (40, 60)
+    )  # a crop: the map lies in its place, nothing is told outside
     want = torch.nn.functional.interpolate(maps[:, None], (30, 40), mode="bilinear")[:, 0]
     torch.testing.assert_close(cut[:, 5:35, 10:50], want)
     assert cut.sum() == pytest.approx(float(want.sum()), rel=1e-5)

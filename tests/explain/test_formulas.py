@@ -8,7 +8,7 @@ import torch
 from camplug.explain.cam import cam
 from camplug.explain.eigencam import eigen_cam
 from camplug.explain.fully import fully_cam_layer
-from camplug.explain.fuse import Fusion, normalize_map, resized
+from camplug.explain.fuse import Fusion, normalize_map, resize_maps
 from camplug.explain.gradcam import grad_cam
 from camplug.explain.gradcam_pp import grad_cam_pp
 from camplug.explain.hirescam import hires_cam
@@ -114,9 +114,9 @@ def test_normalize_golden(device):
 
 def test_resized_golden(device):
     one = torch.tensor([[[0.0, 4.0]]]).to(device)
-    assert resized(one, (2, 4)).tolist() == [[[0.0, 1.0, 3.0, 4.0]] * 2]
-    assert resized(one, (1, 2)) is one
-    none = resized(torch.zeros(0, 3, 3).to(device, torch.float64), (5, 6))
+    assert resize_maps(one, (2, 4)).tolist() == [[[0.0, 1.0, 3.0, 4.0]] * 2]
+    assert resize_maps(one, (1, 2)) is one
+    none = resize_maps(torch.zeros(0, 3, 3).to(device, torch.float64), (5, 6))
     assert none.shape == (0, 5, 6)
     assert none.dtype == torch.float64
 

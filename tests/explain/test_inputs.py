@@ -210,7 +210,7 @@ def test_aligned_inputs_are_changed_with_their_images(wrapper, deep):
 def test_an_aligned_mask_keeps_its_values(device):
     mask = torch.tensor([[[0, 7], [255, 3]]]).to(device)
     made = (
-        Inputs(Aligned(mask)).of_images(1).aligned(lambda t: camplug.explain.inputs.resize_aligned(t, (4, 4)), (2, 2))
+        Inputs(Aligned(mask)).for_images(1).aligned(lambda t: camplug.explain.inputs.resize_aligned(t, (4, 4)), (2, 2))
     )
     args, _ = made.arguments(torch.zeros(1, 3, 4, 4))
     assert args[1].tolist() == [[[0, 0, 7, 7], [0, 0, 7, 7], [255, 255, 3, 3], [255, 255, 3, 3]]]
@@ -327,7 +327,7 @@ def test_inputs_that_do_not_fit(gated):
     with pytest.raises(InputError, match="holds IMAGE 2 times"):
         Inputs(IMAGE, IMAGE)
     with pytest.raises(InputError, match="inputs= belong to 3 images, and there are 2"):
-        explainer.maps(x[:2], 0, inputs=Inputs(gate).of_images(3))
+        explainer.maps(x[:2], 0, inputs=Inputs(gate).for_images(3))
 
 
 def test_a_method_of_images_alone_says_so(gated):

@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from camplug.errors import TargetError
-from camplug.explain.names import imagenet_names, index_of, names_of
+from camplug.explain.names import find_class_names, imagenet_names, index_of
 
 NAMES = ["Egyptian cat", "tiger cat", "tabby, tabby cat", "great white shark, white shark", "T-shirt", "shark"]
 
@@ -26,37 +26,37 @@ class Net(nn.Linear):
 def test_given_labels_come_first():
     model = Net()
     model.classes = ["a", "b", "c"]
-    assert names_of(model, 3, ["x", "y", "z"]) == ["x", "y", "z"]
-    assert names_of(model, 3, ("x", "y", "z")) == ["x", "y", "z"]
-    assert names_of(model, 3, {2: "z", 0: "x", 1: "y"}) == ["x", "y", "z"]
+    assert find_class_names(model, 3, ["x", "y", "z"]) == ["x", "y", "z"]
+    assert find_class_names(model, 3, ("x", "y", "z")) == ["x", "y", "z"]
+    assert find_class_names(model, 3, {2: "z", 0: "x", 1: "y"}) == ["x", "y", "z"]
 
 
 def test_labels_of_another_length_are_refused():
     with pytest.raises(TargetError, match="labels= holds 2 names, but the model has 3 classes"):
-        names_of(Net(), 3, ["x", "y"])
+        find_class_names(Net(), 3, ["x", "y"])
 
 
 @pytest.mark.parametrize("attribute", ["labels", "class_names", "classes"])
 def test_the_models_own(attribute):
     model = Net()
     setattr(model, attribute, ["a", "b", "c"])
-    assert names_of(model, 3) == ["a", "b", "c"]
-    assert names_of(nn.DataParallel(model), 3) == ["a", "b", "c"]
-    assert names_of(model, 4) is None  # left over from another head
+    assert find_class_names(model, 3) == ["a", "b", "c"]
+    assert find_class_names(nn.DataParallel(model), 3) == ["a", "b", "c"]
+    assert find_class_names(model, 4) is None  # left over from another head
 
 
 def test_id2label():
     model = Net()
     model.config = SimpleNamespace(id2label={0: "a", 1: "b", 2: "c"})
-    assert names_of(model, 3) == ["a", "b", "c"]
+    assert find_class_names(model, 3) == ["a", "b", "c"]
 
 
 def test_imagenet_names_belong_to_models_of_timm_and_torchvision():
     small = torchvision.models.SqueezeNet("1_1")
-    assert names_of(small, 1000) == imagenet_names()
-    assert names_of(timm.create_model("test_resnet", pretrained=False), 1000) == imagenet_names()
-    assert names_of(small, 10) is None
-    assert names_of(Net(), 1000) is None  # somebody's own 1000 classes may be others
+    assert find_class_names(small, 1000) == imagenet_names()
+    assert find_class_names(timm.create_model("test_resnet", pretrained=False), 1000) == imagenet_names()
+    assert find_class_names(small, 10) is None
+    assert find_class_names(Net(), 1000) is None  # somebody's own 1000 classes may be others
 
 
 def test_imagenet_names_are_in_order():

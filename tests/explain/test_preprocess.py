@@ -24,8 +24,8 @@ from camplug.explain.preprocess import (
     IMAGENET_STD,
     Custom,
     Preprocess,
-    channels_of,
-    preprocess_of,
+    find_channels,
+    find_preprocess,
 )
 
 
@@ -296,7 +296,7 @@ class Net(nn.Sequential):
 def test_timm_configuration():
     model = timm.create_model("test_resnet", pretrained=False)
     cfg = model.pretrained_cfg
-    got = preprocess_of(model)
+    got = find_preprocess(model)
     assert got == Preprocess(
         tuple(cfg["input_size"][1:]), tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"], keep_aspect=True
     )
@@ -305,7 +305,7 @@ def test_timm_configuration():
 
 def test_transformers_of_one_input_size_are_squeezed():
     model = timm.create_model("test_vit", pretrained=False)
-    got = preprocess_of(model)
+    got = find_preprocess(model)
     assert got.keep_aspect is False
     x, _ = got(plain(300, 100))
     assert tuple(x.shape[1:]) == tuple(model.pretrained_cfg["input_size"][1:])
@@ -314,35 +314,35 @@ def test_transformers_of_one_input_size_are_squeezed():
 def test_fixed_input_size_in_the_configuration_of_a_convolutional_model():
     model = Net()
     model.pretrained_cfg = {"input_size": (3, 30, 50), "fixed_input_size": True, "mean": (0, 0, 0), "std": (1, 1, 1)}
-    assert preprocess_of(model) == Preprocess((30, 50), (0, 0, 0), (1, 1, 1), "bilinear", keep_aspect=False)
+    assert find_preprocess(model) == Preprocess((30, 50), (0, 0, 0), (1, 1, 1), "bilinear", keep_aspect=False)
 
 
 def test_torchvision_weights_on_the_model_or_as_transform():
     weights = torchvision.models.EfficientNet_B0_Weights.IMAGENET1K_V1  # bicubic, unlike the default
     expected = Preprocess((224, 224), IMAGENET_MEAN, IMAGENET_STD, "bicubic", keep_aspect=True)
     model = Net()
-    assert preprocess_of(model, weights.transforms()) == expected
+    assert find_preprocess(model, weights.transforms()) == expected
     model.weights = weights
-    assert preprocess_of(model) == expected
+    assert find_preprocess(model) == expected
     del model.weights
     model.transforms = weights.transforms()
-    assert preprocess_of(model) == expected
+    assert find_preprocess(model) == expected
 
 
 def test_a_preset_for_a_transformer_is_squeezed():
     model = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=3)
     model.weights = torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1
-    assert preprocess_of(model) == Preprocess((224, 224), IMAGENET_MEAN, IMAGENET_STD, "bilinear", keep_aspect=False)
+    assert find_preprocess(model) == Preprocess((224, 224), IMAGENET_MEAN, IMAGENET_STD, "bilinear", keep_aspect=False)
 
 
 def test_a_given_transform_comes_first():
     model = timm.create_model("test_resnet", pretrained=False)
     own = Preprocess((31, 33))
-    assert preprocess_of(model, own) is own
+    assert find_preprocess(model, own) is own
     transform = T.ToTensor()
-    assert preprocess_of(model, transform) == Custom(transform)
+    assert find_preprocess(model, transform) == Custom(transform)
     with pytest.raises(InputError, match="transform= must be callable on a PIL image; got int"):
-        preprocess_of(model, 3)
+        find_preprocess(model, 3)
 
 
 def test_defaults_are_told_of_once(monkeypatch):
@@ -350,53 +350,53 @@ def test_defaults_are_told_of_once(monkeypatch):
     with pytest.warns(
         UserWarning, match=r"ImageNet's mean and standard deviation and 224 pixels are assumed.*transform="
     ):
-        got = preprocess_of(Net())
+        got = find_preprocess(Net())
     assert got == Preprocess((224, 224), IMAGENET_MEAN, IMAGENET_STD, "bilinear", keep_aspect=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert preprocess_of(Net()) == got
+        assert find_preprocess(Net()) == got
 
 
 def test_nothing_is_told_where_the_model_knows(monkeypatch):
     monkeypatch.setattr(module, "_warned", False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        preprocess_of(timm.create_model("test_resnet", pretrained=False))
-        preprocess_of(Net(), T.ToTensor())
+        find_preprocess(timm.create_model("test_resnet", pretrained=False))
+        find_preprocess(Net(), T.ToTensor())
     assert module._warned is False
 
 
 @pytest.mark.filterwarnings("ignore:the model does not say")
 def test_image_size_of_the_model():
     model = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=3)
-    assert preprocess_of(model) == Preprocess((32, 32), keep_aspect=False)
+    assert find_preprocess(model) == Preprocess((32, 32), keep_aspect=False)
 
 
 @pytest.mark.filterwarnings("ignore:the model does not say")
 def test_image_size_in_the_configuration():
     model = Net()
     model.config = SimpleNamespace(image_size=96)
-    assert preprocess_of(model).size == (96, 96)
+    assert find_preprocess(model).size == (96, 96)
     model.config = SimpleNamespace(image_size=[64, 96])
-    assert preprocess_of(model).size == (64, 96)
+    assert find_preprocess(model).size == (64, 96)
     own = timm.create_model("test_vit", pretrained=False, img_size=96)  # its configuration says 160
-    assert preprocess_of(own).size == (96, 96)
+    assert find_preprocess(own).size == (96, 96)
 
 
 @pytest.mark.filterwarnings("ignore:the model does not say")
 def test_how_many_channels_a_model_reads():
     grey = nn.Sequential(nn.Conv2d(1, 4, 3))
-    assert (channels_of(grey), channels_of(Net()), channels_of(nn.Linear(3, 2))) == (1, 3, None)
+    assert (find_channels(grey), find_channels(Net()), find_channels(nn.Linear(3, 2))) == (1, 3, None)
     later = nn.Sequential(nn.Conv2d(8, 4, 3), nn.Conv2d(3, 8, 3))
-    assert channels_of(later) == 3
-    assert preprocess_of(grey).channels == 1
-    assert preprocess_of(grey, Preprocess((40, 40))) == Preprocess((40, 40), channels=1)
+    assert find_channels(later) == 3
+    assert find_preprocess(grey).channels == 1
+    assert find_preprocess(grey, Preprocess((40, 40))) == Preprocess((40, 40), channels=1)
     timms = timm.create_model("test_resnet", pretrained=False, in_chans=1)
-    assert preprocess_of(timms).channels == 1
-    assert tuple(preprocess_of(timms)(plain(50, 40))[0].shape[:1]) == (1,)
+    assert find_preprocess(timms).channels == 1
+    assert tuple(find_preprocess(timms)(plain(50, 40))[0].shape[:1]) == (1,)
     told = nn.Linear(3, 2)
     told.config = SimpleNamespace(num_channels=4)
-    assert channels_of(told) == 4
+    assert find_channels(told) == 4
 
 
 def test_a_photograph_in_grey():

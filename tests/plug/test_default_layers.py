@@ -15,7 +15,7 @@ import timm
 import torch
 
 from camplug.errors import LayerError
-from camplug.plug import named_layers, select, watch
+from camplug.plug import named_layers, select, trace_model
 
 TABLE = Path(__file__).with_name("default_layers.json")
 SIDES = (128, None)  # the model's own where it takes no other
@@ -32,7 +32,7 @@ def default_layers(name):
     for side in SIDES:
         row["side"] = side or model.pretrained_cfg["input_size"][-1]
         try:
-            seen = watch(model, layers, (torch.randn(2, 3, row["side"], row["side"]),))
+            seen = trace_model(model, layers, (torch.randn(2, 3, row["side"], row["side"]),))
             break
         except Exception:
             if side is None:

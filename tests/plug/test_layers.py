@@ -1,4 +1,4 @@
-"""Layer selection and the outline it rests on."""
+"""Layer selection and the trace it rests on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torchvision
 from torch import nn
 
 from camplug import LayerError, Tape
-from camplug.plug import named_layers, select, watch
+from camplug.plug import named_layers, select, trace_model
 
 
 def names(model, selector, x=None):
     layers = named_layers(model)
-    seen = None if x is None else watch(model, layers, (x,))
+    seen = None if x is None else trace_model(model, layers, (x,))
     return list(select(model, layers, selector, seen))
 
 
@@ -145,7 +145,7 @@ def test_token_layers_of_transformers(name, last, count):
     assert names(model, "last", torch.randn(1, 3, side, side)) == [last]
 
 
-def test_the_outline_is_known_until_the_model_changes():
+def test_the_trace_is_known_until_the_model_changes():
     model = awkward.FeatureModule().eval()
     calls = []
     model.conv1.register_forward_hook(lambda *a: calls.append(1))

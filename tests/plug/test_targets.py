@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from camplug import Against, ModelError, TargetError
-from camplug.plug import are_probabilities, link_of, logits_of, resolve, spelled_out
+from camplug.plug import are_probabilities, find_link, get_logits, list_classes, resolve_classes
 
 Y = torch.arange(6.0).view(2, 3)
 
@@ -21,22 +21,22 @@ class WithLogits:
     [Y, (Y, 2), [Y], {"logits": Y, "aux": -Y}, {"aux": -Y, "out": Y}, {"only": Y}, WithLogits(), Y[:, :, None, None]],
 )
 def test_logits_are_found(output):
-    assert torch.equal(logits_of(output), Y)
+    assert torch.equal(get_logits(output), Y)
 
 
 def test_a_vector_is_one_score_per_image():
-    assert logits_of(Y[:, 0]).shape == (2, 1)
+    assert get_logits(Y[:, 0]).shape == (2, 1)
 
 
 @pytest.mark.parametrize("output", [None, "text", {"names": ["a"]}, (1, 2), Y[:, :, None, None].expand(-1, -1, 2, 2)])
 def test_no_logits_is_told(output):
     with pytest.raises(ModelError, match="callable"):
-        logits_of(output)
+        get_logits(output)
 
 
 def test_rounds_and_scores(device):
     y = Y.to(device)
-    targets = resolve([[2, 0], [1]], y, 2)
+    targets = resolve_classes([[2, 0], [1]], y, 2)
     assert targets.rounds == 2
     assert targets.per_image
     assert targets.scores(y, 0).tolist() == [2.0, 4.0]
@@ -46,21 +46,21 @@ def test_rounds_and_scores(device):
 
 def test_the_predicted_class_and_classes_on_the_device(device):
     y = Y.to(device)
-    assert resolve(None, y, 2).classes == ((2,), (2,))
+    assert resolve_classes(None, y, 2).classes == ((2,), (2,))
     for classes, rows in ((torch.tensor([2, 0]), ((2,), (0,))), (torch.tensor([[2, 1], [0, 1]]), ((2, 1), (0, 1)))):
-        assert resolve(classes.to(device), y, 2).classes == rows
-    assert resolve([torch.tensor([1, 2]).to(device), []], y, 2).classes == ((1, 2), ())
-    assert resolve(torch.tensor(1).to(device), y, 2).classes == ((1,), (1,))
+        assert resolve_classes(classes.to(device), y, 2).classes == rows
+    assert resolve_classes([torch.tensor([1, 2]).to(device), []], y, 2).classes == ((1, 2), ())
+    assert resolve_classes(torch.tensor(1).to(device), y, 2).classes == ((1,), (1,))
 
 
 def test_a_score_that_is_nan_is_told_on_any_device(device):
     y = torch.where(Y == 4, float("nan"), Y).to(device)
-    resolve([0, 0], y, 2).check(y)
+    resolve_classes([0, 0], y, 2).check(y)
     for wanted in ([0, 1], [[0, 2], [1]]):
         with pytest.raises(TargetError, match="NaN or infinite for image 1 of the batch"):
-            resolve(wanted, y, 2).check(y)
+            resolve_classes(wanted, y, 2).check(y)
     with pytest.raises(TargetError, match="NaN or infinite for image 1 of the batch"):
-        resolve(lambda out: out[:, 1], y, 2).scores(y, 0)
+        resolve_classes(lambda out: out[:, 1], y, 2).scores(y, 0)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_score_that_is_nan_is_told_on_any_device(device):
 )
 def test_bad_classes(classes, says):
     with pytest.raises(TargetError, match=says):
-        resolve(classes, Y, 2)
+        resolve_classes(classes, Y, 2)
 
 
 @pytest.mark.parametrize(
@@ -96,18 +96,18 @@ def test_bad_classes(classes, says):
     ],
 )
 def test_classes_spelled_out(classes, rows, per_image):
-    assert spelled_out(classes, 2) == (rows, per_image)
+    assert list_classes(classes, 2) == (rows, per_image)
     if rows[1] != [9]:
-        assert resolve(classes, Y, 2).classes == tuple(map(tuple, rows))
-        assert resolve(classes, Y, 2).per_image is per_image
+        assert resolve_classes(classes, Y, 2).classes == tuple(map(tuple, rows))
+        assert resolve_classes(classes, Y, 2).per_image is per_image
 
 
 def test_rows_spelled_out_are_not_shared():
     for classes in (1, [[1], [1]], [1, 1]):
-        first, second = rows = spelled_out(classes, 2)[0]
+        first, second = rows = list_classes(classes, 2)[0]
         first.append(2)
         assert second == [1]
-        assert spelled_out(classes, 2)[0] != rows
+        assert list_classes(classes, 2)[0] != rows
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_rows_spelled_out_are_not_shared():
 )
 def test_what_cannot_be_spelled_out(classes, says):
     with pytest.raises(TargetError, match=says):
-        spelled_out(classes, 2)
+        list_classes(classes, 2)
 
 
 # ---- which tensor holds the scores, and what they are
@@ -142,15 +142,15 @@ def test_of_probabilities_and_logits_the_logits_are_taken(link, dtype, device):
         *outputs,
         (p, z, FEATURES.to(device, dtype)),
     ]:  # the width of the probabilities is that of the classes
-        assert torch.equal(logits_of(output), z)
-    assert torch.equal(logits_of((p, FEATURES.to(device, dtype)) if link(Z).sum(1).allclose(torch.ones(2)) else p), p)
+        assert torch.equal(get_logits(output), z)
+    assert torch.equal(get_logits((p, FEATURES.to(device, dtype)) if link(Z).sum(1).allclose(torch.ones(2)) else p), p)
 
 
 def test_saturated_probabilities_are_told_from_logits(device):
     z = torch.tensor([[40.0, -60.0, 3.0]]).to(device)
-    assert torch.equal(logits_of((z.softmax(1), z)), z)
+    assert torch.equal(get_logits((z.softmax(1), z)), z)
     small = torch.tensor([[0.25, 0.25, 0.5]]).to(device)  # logits that sum to 1 themselves
-    assert torch.equal(logits_of((small.softmax(1), small)), small)
+    assert torch.equal(get_logits((small.softmax(1), small)), small)
 
 
 @pytest.mark.parametrize(
@@ -160,26 +160,26 @@ def test_saturated_probabilities_are_told_from_logits(device):
 def test_the_first_of_several_heads_is_taken(output):
     if isinstance(output, tuple) and output[1].shape == (2, 1):
         with pytest.raises(ModelError, match=r"class scores \(0 \[2, 3\], 1 \[2, 1\]\); say which, for instance"):
-            logits_of(output, 2)
+            get_logits(output, 2)
     else:
-        assert torch.equal(logits_of(output, 2), Y)
+        assert torch.equal(get_logits(output, 2), Y)
 
 
 def test_features_are_no_class_scores():
-    assert torch.equal(logits_of({"features": FEATURES, "scores": Y}), Y)
-    assert torch.equal(logits_of({"pooler_output": FEATURES, "logits_per_image": Y, "logits_per_text": Y.T}, 2), Y)
+    assert torch.equal(get_logits({"features": FEATURES, "scores": Y}), Y)
+    assert torch.equal(get_logits({"pooler_output": FEATURES, "logits_per_image": Y, "logits_per_text": Y.T}, 2), Y)
     for output in ({"last_hidden_state": torch.zeros(2, 4, 7), "pooler_output": FEATURES}, {"embeddings": FEATURES}):
         with pytest.raises(ModelError, match="without a tensor of class scores; pass a callable"):
-            logits_of(output)
+            get_logits(output)
     with pytest.raises(ModelError, match=r"several tensors .*\(0 \[2, 7\], 1 \[2, 3\]\).*lambda out: out\[0\]\[:, 3\]"):
-        logits_of((FEATURES, Y))
+        get_logits((FEATURES, Y))
 
 
 def test_what_outputs_are_is_read_off_the_graph(device):
     z = Z.to(device).requires_grad_()
-    assert link_of(z.softmax(1)) == link_of(z.softmax(1)[:, :2].squeeze()) == "softmax"
-    assert link_of(z.sigmoid().flatten()) == "sigmoid"
-    assert [link_of(t) for t in (z * 1, z.log_softmax(1), z.sigmoid() * z, z.detach())] == ["logits"] * 3 + [None]
+    assert find_link(z.softmax(1)) == find_link(z.softmax(1)[:, :2].squeeze()) == "softmax"
+    assert find_link(z.sigmoid().flatten()) == "sigmoid"
+    assert [find_link(t) for t in (z * 1, z.log_softmax(1), z.sigmoid() * z, z.detach())] == ["logits"] * 3 + [None]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -196,29 +196,29 @@ def test_probabilities_by_their_sums(dtype):
 
 def test_one_output_predicts_yes_or_no(device):
     z = torch.tensor([[2.0], [-1.0], [0.3]]).to(device).requires_grad_()
-    targets = resolve(None, z * 1, 3)
+    targets = resolve_classes(None, z * 1, 3)
     assert repr(targets.classes) == "((0,), (Against(0),), (0,))"
     assert targets.scores(z, 0).tolist() == [2.0, 1.0, pytest.approx(0.3)]
-    assert repr(resolve(None, z.sigmoid(), 3).classes) == "((0,), (Against(0),), (0,))"
-    assert repr(resolve(None, (z - 1).sigmoid()[:, 0], 3).classes) == "((0,), (Against(0),), (Against(0),))"
+    assert repr(resolve_classes(None, z.sigmoid(), 3).classes) == "((0,), (Against(0),), (0,))"
+    assert repr(resolve_classes(None, (z - 1).sigmoid()[:, 0], 3).classes) == "((0,), (Against(0),), (Against(0),))"
     with pytest.raises(
         TargetError, match=r"depends on whether it is a probability; give the class: 0, or camplug\.Against"
     ):
-        resolve(None, z.detach(), 3)  # 0.3 without a graph
-    assert repr(resolve(None, z.detach(), 3, link="logits").classes) == "((0,), (Against(0),), (0,))"
+        resolve_classes(None, z.detach(), 3)  # 0.3 without a graph
+    assert repr(resolve_classes(None, z.detach(), 3, link="logits").classes) == "((0,), (Against(0),), (0,))"
     with pytest.raises(TargetError, match=r"class 1 is outside the model's 1 classes.*Against\(0\) is the evidence"):
-        resolve(1, z, 3)
+        resolve_classes(1, z, 3)
 
 
 def test_the_sign_of_a_score(device):
     y = Y.to(device)
-    targets = resolve([[Against(2), 0], [1]], y, 2)
+    targets = resolve_classes([[Against(2), 0], [1]], y, 2)
     assert repr(targets.classes) == "((Against(2), 0), (1,))"
     assert targets.scores(y, 0).tolist() == [-2.0, 4.0]
-    negative = resolve([[Against(2), 0], [1]], y, 2, "negative")
+    negative = resolve_classes([[Against(2), 0], [1]], y, 2, "negative")
     assert negative.scores(y, 0).tolist() == [2.0, -4.0]
     assert negative.scores(y, 1).tolist() == [0.0]
-    assert resolve(lambda out: out[:, 1], y, 2, "negative").scores(y, 0).tolist() == [-1.0, -4.0]
+    assert resolve_classes(lambda out: out[:, 1], y, 2, "negative").scores(y, 0).tolist() == [-1.0, -4.0]
 
 
 # ---- labels
@@ -231,38 +231,41 @@ Y5 = torch.zeros(2, 5)
 def test_a_matrix_of_labels(dtype, device):
     matrix = torch.tensor(LABELS).to(device, dtype)
     for labels in (matrix, matrix.cpu().numpy(), matrix.tolist(), list(matrix)):
-        targets = resolve(labels, Y5, 2)
+        targets = resolve_classes(labels, Y5, 2)
         assert targets.classes == ((1, 3), (0,))
         assert targets.per_image
-        assert resolve(labels[:1], Y5[:1], 1).classes == ((1, 3),)
-        assert resolve(labels[0], Y5[:1], 1).classes == ((1, 3),)
+        assert resolve_classes(labels[:1], Y5[:1], 1).classes == ((1, 3),)
+        assert resolve_classes(labels[0], Y5[:1], 1).classes == ((1, 3),)
     with pytest.raises(TargetError, match=r"a matrix of 0 and 1 \[2,5\], and the model has 3 classes.*\[2,3\]"):
-        resolve(matrix, Y, 2)
+        resolve_classes(matrix, Y, 2)
 
 
 def test_no_label_is_no_class():
-    assert resolve(torch.zeros(2, 5, dtype=torch.bool), Y5, 2).classes == ((), ())
+    assert resolve_classes(torch.zeros(2, 5, dtype=torch.bool), Y5, 2).classes == ((), ())
 
 
 def test_labels_of_two_classes_and_lists_of_them():
     two = torch.zeros(2, 2)
-    assert resolve(torch.tensor([[True, False], [True, True]]), two, 2).classes == ((0,), (0, 1))
-    assert resolve([[0, 1], [1, 0]], two, 2).classes == ((0, 1), (1, 0))  # lists name classes
-    assert resolve([[0, 1], [1, 1]], two, 2).classes == ((1,), (0, 1))  # no list names a class twice
-    assert resolve([[0, 1], [1, 1]], Y5, 2).classes == ((0, 1), (1, 1))  # or so it does
-    assert resolve(torch.tensor([[0, 1], [1, 0]]), Y5, 2).classes == ((0, 1), (1, 0))  # labels would be five wide
+    assert resolve_classes(torch.tensor([[True, False], [True, True]]), two, 2).classes == ((0,), (0, 1))
+    assert resolve_classes([[0, 1], [1, 0]], two, 2).classes == ((0, 1), (1, 0))  # lists name classes
+    assert resolve_classes([[0, 1], [1, 1]], two, 2).classes == ((1,), (0, 1))  # no list names a class twice
+    assert resolve_classes([[0, 1], [1, 1]], Y5, 2).classes == ((0, 1), (1, 1))  # or so it does
+    assert resolve_classes(torch.tensor([[0, 1], [1, 0]]), Y5, 2).classes == (
+        (0, 1),
+        (1, 0),
+    )  # labels would be five wide
     for columns in (1, 2):
         matrix = torch.tensor([[0, 1], [1, 0]])[:, :columns]
         with pytest.raises(TargetError, match=rf"\[2,{columns}\] of 0 and 1, which can be labels .* or their indices"):
-            resolve(matrix, two[:, :columns], 2)
-    assert resolve(torch.tensor([0, 1]), two, 2).classes == ((0,), (1,))  # one class per image
+            resolve_classes(matrix, two[:, :columns], 2)
+    assert resolve_classes(torch.tensor([0, 1]), two, 2).classes == ((0,), (1,))  # one class per image
 
 
 def test_squeezed_scores_of_a_single_image(device):
     z = Z[0].to(device)
     for output in (z, (z.softmax(0), z), {"p": z.softmax(0), "z": z}):
-        assert torch.equal(logits_of(output, 1), z[None])
-    assert logits_of(z, 3).shape == (3, 1)
-    assert logits_of(z[1], 1).tolist() == [[5.0]]  # one output of one image, squeezed to nothing
-    assert resolve(None, z, 1).classes == ((1,),)
-    assert resolve(2, z, 1).scores(z, 0).tolist() == [-2.0]
+        assert torch.equal(get_logits(output, 1), z[None])
+    assert get_logits(z, 3).shape == (3, 1)
+    assert get_logits(z[1], 1).tolist() == [[5.0]]  # one output of one image, squeezed to nothing
+    assert resolve_classes(None, z, 1).classes == ((1,),)
+    assert resolve_classes(2, z, 1).scores(z, 0).tolist() == [-2.0]

@@ -9,8 +9,8 @@ from torch import nn
 
 import camplug
 from camplug.explain.base import Result
-from camplug.explain.fuse import normalize_map, resized
-from camplug.plug import first_weight, resolve
+from camplug.explain.fuse import normalize_map, resize_maps
+from camplug.plug import first_weight, resolve_classes
 
 
 class Means(nn.Module):
@@ -37,9 +37,9 @@ class Channels(camplug.Explainer):
     def run(self, x, classes, size=None):
         self.seen.append((x.clone(), classes))
         logits = self.model(x)
-        targets = resolve(classes, logits, len(x))
+        targets = resolve_classes(classes, logits, len(x))
         size = size or tuple(x.shape[2:])
-        maps = [resized(x[i, list(c)].clamp_min(0), size) for i, c in enumerate(targets.classes)]
+        maps = [resize_maps(x[i, list(c)].clamp_min(0), size) for i, c in enumerate(targets.classes)]
         return Result([normalize_map(m, self.normalize) for m in maps], targets, logits)
 
 
@@ -54,7 +54,7 @@ class Scripted(Channels):
         self.seen.append((x.clone(), classes))
         maps, logits = next(self.runs)
         maps, logits = torch.tensor(maps).to(x.device), torch.tensor([logits]).to(x.device)
-        return Result([maps], resolve(classes, logits, 1), logits)
+        return Result([maps], resolve_classes(classes, logits, 1), logits)
 
 
 class Recording(camplug.Wrapper):

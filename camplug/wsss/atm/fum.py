@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from camplug.errors import InputError
-from camplug.explain.numbers import wide
+from camplug.explain.tensor_ops import widen
 from camplug.wsss.atm.attention import Atrous, ChannelAttention, SpatialAttention
 
 
@@ -45,7 +45,7 @@ def context_relation(features: Tensor, eps: float = 1e-5, *, centred: bool = Fal
     if features.ndim != 4:
         raise InputError(f"features {list(features.shape)}; give [N,K,h,w].")
     with torch.autocast(features.device.type, enabled=False):
-        vectors = wide(features).flatten(2)
+        vectors = widen(features).flatten(2)
         if centred:
             vectors = vectors - vectors.mean(2, keepdim=True)
         directions = vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + eps)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.errors import LayerError, ModelError
-from camplug.plug import Tape, first_weight, named_layers, patch_size, select, to_grid, watch
+from camplug.plug import Tape, first_weight, named_layers, patch_size, select, to_grid, trace_model
 
 SIDE = 224
 
@@ -109,7 +109,7 @@ def example(model: nn.Module) -> Tensor:
 def _last(model: nn.Module, x: Tensor) -> str:
     layers = named_layers(model)
     try:
-        return next(iter(select(model, layers, "last", watch(model, layers, (x,)))))
+        return next(iter(select(model, layers, "last", trace_model(model, layers, (x,)))))
     except LayerError as error:
         raise ModelError(str(error)) from None
 
@@ -157,7 +157,7 @@ def _take_out_the_rest(model: nn.Module, layer: str) -> None:
     """Put nothing in place of every part with parameters that does not run up to the layer."""
     layers = named_layers(model)
     ran: set[str] = set()
-    for call in watch(model, layers, (example(model),)).calls:
+    for call in trace_model(model, layers, (example(model),)).calls:
         ran.add(call.name)
         if call.name == layer:
             break

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 from camplug.errors import InputError
-from camplug.plug import named_layers, watch
+from camplug.plug import named_layers, trace_model
 from camplug.wsss.classifier.body import Body, example
 from camplug.wsss.classifier.stages import stage_layers
 from camplug.wsss.train.schedule import Schedule
@@ -117,7 +117,7 @@ def freeze(body: Body, cut: int | str | None) -> list[nn.Module]:
         return []
     layers = named_layers(body)
     (stage,) = stage_layers(body, [str(cut)], "cut")
-    calls = watch(body, layers, (example(body.model),)).calls
+    calls = trace_model(body, layers, (example(body.model),)).calls
     last = [i for i, call in enumerate(calls) if call.name == stage.layer][stage.call]
     names = {c.name for c in calls[: last + 1]} - {c.name for c in calls[last + 1 :] if _has_own(layers[c.name])}
     frozen = [layers[name] for name in layers if name in names and _has_own(layers[name])]

@@ -17,8 +17,8 @@ from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
 from camplug.explain.cam import pooled_head
-from camplug.explain.numbers import wide
-from camplug.explain.preprocess import Preprocess, preprocess_of
+from camplug.explain.preprocess import Preprocess, find_preprocess
+from camplug.explain.tensor_ops import widen
 from camplug.plug import dense, first_weight, unwrap
 from camplug.wsss.class_names import known_names, match_classes
 from camplug.wsss.classifier.body import Body, Cut, example, find_cut
@@ -103,7 +103,7 @@ class Classifier(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             x = features.to(self.head.weight.dtype)
             # the bias is left out, not subtracted: then it gets no gradient either
-            return wide(self.head(x) if self.head.bias is None else F.conv2d(x, self.head.weight))
+            return widen(self.head(x) if self.head.bias is None else F.conv2d(x, self.head.weight))
 
     def logits(self, maps: Tensor) -> Tensor:
         """The logits [N,C] of class maps [N,C,h,w]."""
@@ -214,7 +214,7 @@ def settings_of(network: Classifier) -> dict[str, Any]:
 
 def reading(model: nn.Module) -> Preprocess:
     """How a model says that it reads photographs; else in ImageNet's way."""
-    found = preprocess_of(model)
+    found = find_preprocess(model)
     return found if isinstance(found, Preprocess) else Preprocess()
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from camplug.errors import InputError, LayerError
-from camplug.plug import named_layers, patch_size, select, to_grid, watch
+from camplug.plug import named_layers, patch_size, select, to_grid, trace_model
 from camplug.wsss.classifier.body import Body, example
 
 
@@ -52,7 +52,7 @@ class _Pass:
         self.side = side[1]
         self.calls: list[tuple[Stage, tuple[int, int], bool]] = []  # height and width, whether features
         count: Counter[str] = Counter()
-        for call in watch(body, self.layers, (x,)).calls:
+        for call in trace_model(body, self.layers, (x,)).calls:
             count[call.name] += 1
             try:
                 h, w = to_grid(torch.empty(call.shape, device="meta"), side, patch, call.name).shape[-2:]

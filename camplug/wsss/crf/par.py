@@ -15,7 +15,7 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
-from camplug.plug import send
+from camplug.plug import send_to
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 FLAT = 1e-6  # a deviation, of the largest colour value, that is rounding (a step of 8-bit colour is 0.004)
@@ -85,7 +85,7 @@ def pixel_adaptive_refinement(
     offsets = _neighbours(dilations)
     _check_options(iterations, w1, w2, scale)
     planes = _checked(maps)
-    colours = send(_colours(photo), planes.device).to(planes)
+    colours = send_to(_colours(photo), planes.device).to(planes)
     size = planes.shape[1:]
     if colours.shape[1:] != size:
         raise InputError(
@@ -119,7 +119,7 @@ def _weights(colours: Tensor, offsets: list[Offset], w1: float, w2: float) -> Te
     """The weights of all neighbours of every pixel, [len(offsets),H,W]; they sum to 1."""
     distance = torch.tensor(offsets, dtype=colours.dtype).norm(dim=1)
     nearness = torch.softmax(-((distance / (w1 * distance.std())) ** 2), 0)
-    nearness = send(nearness * (w2 / (1 + w2)), colours.device)
+    nearness = send_to(nearness * (w2 / (1 + w2)), colours.device)
     colours = colours / colours.abs().max().clamp(min=torch.finfo(colours.dtype).tiny)
     spread = _deviation(colours, offsets)
     # equal neighbours add one number to all exponents, which the softmax cancels; left in, it would drown the others

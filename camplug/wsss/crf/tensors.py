@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.plug import send
+from camplug.plug import send_to
 from camplug.wsss.crf.lattice import Floats, Lattice
 
 
@@ -68,7 +68,7 @@ class TensorField:
     @torch.inference_mode()
     def mean_field(self, unary: Floats, iterations: int) -> Floats:
         """Q [K, P] of a unary [K, P], as `meanfield.mean_field`."""
-        start = send(torch.from_numpy(unary), self.device).T.neg().contiguous()
+        start = send_to(torch.from_numpy(unary), self.device).T.neg().contiguous()
         q = torch.softmax(start, 1)
         for _ in range(iterations):
             logits = start

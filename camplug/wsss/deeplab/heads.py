@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from camplug.explain.numbers import wide
+from camplug.explain.tensor_ops import widen
 from camplug.wsss.deeplab.settings import Head
 
 AT_STRIDE_8: dict[Head, tuple[int, ...]] = {"large-fov": (12,), "aspp": (6, 12, 18, 24), "v3+": (12, 24, 36)}
@@ -84,7 +84,7 @@ class ASPP(nn.Module):
         convs = cast("list[nn.Conv2d]", list(self.branches))
         taps = [conv.weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2) for conv in convs]
         # in float32, also in autocast: dozens of products come together in a logit
-        products = wide(F.conv2d(x, torch.cat(taps)[:, :, None, None])).chunk(len(taps), 1)
+        products = widen(F.conv2d(x, torch.cat(taps)[:, :, None, None])).chunk(len(taps), 1)
         # added up one by one: gradients of a stack's parts would share their memory, and accumulate there
         logits = reduce(torch.add, (cast(Tensor, conv.bias) for conv in convs))[:, None, None]
         for conv, product in zip(convs, products, strict=True):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.explain.numbers import wide
+from camplug.explain.tensor_ops import widen
 from camplug.wsss.data.dataset import IGNORE
 
 
@@ -72,7 +72,7 @@ def activation_aware_loss(
     _check(logits, labels, saliency, alpha, threshold)
     if not clamped and saliency.numel() and not bool(((saliency >= 0) & (saliency <= 1)).all()):
         raise InputError("the saliency is not in [0, 1] everywhere; divide 8-bit values by 255.")
-    logits, saliency = wide(logits), wide(saliency.detach())
+    logits, saliency = widen(logits), widen(saliency.detach())
     counted = labels != IGNORE
     tau, conflicts = agreement(labels == 0, saliency < threshold, counted)
     odds = logits[:, 0] - logits[:, 1:].logsumexp(1)  # log p_0 / (1 - p_0)

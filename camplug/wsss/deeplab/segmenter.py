@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.plug import first_weight, send
+from camplug.plug import first_weight, send_to
 from camplug.wsss.class_names import match_classes, renumbered_labels
 from camplug.wsss.crf import CRFSettings, DenseCRF, unary_from_scores
 from camplug.wsss.data import SegmentationData
@@ -111,7 +111,7 @@ class Segmenter:
             fused = reduce(torch.maximum, views).softmax(0)
         if classes is not None:
             kept = torch.tensor([c == 0 or c - 1 in classes for c in range(known + 1)])
-            fused = torch.where(send(kept, fused.device)[:, None, None], fused, 0)
+            fused = torch.where(send_to(kept, fused.device)[:, None, None], fused, 0)
             fused = fused / fused.sum(0).clamp_min(torch.finfo(torch.float32).tiny)
         return fused
 
@@ -126,7 +126,7 @@ class Segmenter:
             picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)
         weight = first_weight(self.network)
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-        x = self._normalized(pixels if weight is None else send(pixels, weight.device))
+        x = self._normalized(pixels if weight is None else send_to(pixels, weight.device))
         if self.flip:
             x = torch.cat([x, x.flip(-1)])
         stride = self.network.stride

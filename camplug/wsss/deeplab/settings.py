@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from camplug.errors import InputError
-from camplug.plug.dense import checked_stride
+from camplug.plug.dense import check_stride
 from camplug.wsss.train.schedule import Schedule
 
 Head = Literal["large-fov", "aspp", "v3+"]
@@ -63,7 +63,7 @@ class DeepLabSettings:
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}={getattr(self, name)!r}; allowed are {', '.join(allowed)}.")
         if self.output_stride is not None:
-            checked_stride(self.output_stride)
+            check_stride(self.output_stride)
         if self.width < 1:
             raise InputError(f"width={self.width}; give at least 1.")
         if self.dilations is not None and (not self.dilations or min(self.dilations) < 1):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.plug import send
+from camplug.plug import send_to
 from camplug.wsss.classifier.maps import check_labels
 from camplug.wsss.fpr.prototypes import Prototypes
 from camplug.wsss.fpr.regions import class_masks, masked_mean
@@ -134,7 +134,7 @@ def _numbers(pairs: list[tuple[int, int]], device: torch.device) -> list[Tensor]
     used = sorted({c for _, c in pairs})
     place = {c: k for k, c in enumerate(used)}
     numbers = [*(n for n, _ in pairs), *(c for _, c in pairs), *(place[c] for _, c in pairs), *used]
-    return list(torch.split(send(torch.tensor(numbers), device), [len(pairs)] * 3 + [len(used)]))
+    return list(torch.split(send_to(torch.tensor(numbers), device), [len(pairs)] * 3 + [len(used)]))
 
 
 def checked(features: Tensor, class_maps: Tensor, present: Tensor, prototypes: Prototypes) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.plug import send
+from camplug.plug import send_to
 
 STARTS = 10  # of k-means; the default of scikit-learn when the paper was written
 ROUNDS = 10
@@ -78,7 +78,7 @@ class Prototypes:
         centre = torch.stack([x.detach().mean(0) if len(x) else filled(x, 1)[0] for x in self.positive])
         there = torch.tensor([[k < len(x) for k in range(most)] for x in self.negative], dtype=torch.bool)
         negative = torch.stack([filled(x, most) for x in self.negative])
-        return Padded(centre, negative, send(there.view(len(self.negative), most), centre.device))
+        return Padded(centre, negative, send_to(there.view(len(self.negative), most), centre.device))
 
     @cached_property
     def rivals(self) -> list[Tensor | None]:
@@ -88,7 +88,7 @@ class Prototypes:
         for negative in self.negative:
             own, kept = kept[: len(negative)], kept[len(negative) :]
             numbers = torch.tensor([k for k, use in enumerate(own) if use], dtype=torch.int64)
-            found.append(negative.detach()[send(numbers, negative.device)] if len(numbers) else None)
+            found.append(negative.detach()[send_to(numbers, negative.device)] if len(numbers) else None)
         return found
 
     def state_dict(self) -> dict[str, Tensor]:

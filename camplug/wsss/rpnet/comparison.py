@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.explain.numbers import wide
+from camplug.explain.tensor_ops import widen
 from camplug.wsss.rpnet.regions import (
     PEAK_EPS,
     checked_features,
@@ -50,7 +50,7 @@ def region_similarity(features: Tensor, prototypes: Tensor) -> Tensor:
             "give [N,D,h,w] and [N,P,D]."
         )
     with torch.autocast(features.device.type, enabled=False):
-        flat = wide(features).flatten(2)
+        flat = widen(features).flatten(2)
         wanted = prototypes.to(flat)
         length = torch.linalg.vector_norm(flat, dim=1)[:, None]  # [N,1,hw]
         wanted_length = torch.linalg.vector_norm(wanted, dim=2, keepdim=True)  # [N,P,1]

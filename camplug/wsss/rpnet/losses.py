@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.explain.numbers import wide
+from camplug.explain.tensor_ops import widen
 from camplug.wsss.classifier.maps import check_labels, normalized_maps
 
 
@@ -45,7 +45,7 @@ def self_supervised_loss(target: Tensor, plain: Tensor, present: Tensor) -> Tens
             f"class maps {list(target.shape)} and {list(plain.shape)} differ; resize them to one size [N,C,h,w]."
         )
     check_labels(plain, present)
-    wanted, found = (normalized_maps(wide(maps), present) for maps in (target, plain))
+    wanted, found = (normalized_maps(widen(maps), present) for maps in (target, plain))
     return (wanted - found).square().mean()
 
 
@@ -78,5 +78,5 @@ def averaged_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         )
     if len(size) != 2 or min(size) < 1:
         raise InputError(f"size={size}; give (height, width) of 1 or more.")
-    planes = [F.interpolate(wide(each).relu(), size, mode="bilinear", align_corners=False) for each in maps]
+    planes = [F.interpolate(widen(each).relu(), size, mode="bilinear", align_corners=False) for each in maps]
     return torch.stack(planes).mean(0)

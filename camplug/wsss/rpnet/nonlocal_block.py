@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from camplug.errors import InputError
-from camplug.explain.numbers import wide
+from camplug.explain.tensor_ops import widen
 
 
 class NonLocal(nn.Module):
@@ -65,6 +65,6 @@ def nonlocal_mean(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     tensor([[[[2.5000, 5.0000]]]])
     """
     with torch.autocast(theta.device.type, enabled=False):
-        asked, keys, values = (wide(part).flatten(2) for part in (theta, phi, g))
+        asked, keys, values = (widen(part).flatten(2) for part in (theta, phi, g))
         table = values @ keys.mT / values.shape[-1]  # [N,C,K]
         return (table @ asked).view(g.shape)

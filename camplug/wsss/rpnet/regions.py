@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.explain.numbers import wide
-from camplug.plug import send
+from camplug.explain.tensor_ops import widen
+from camplug.plug import send_to
 
 PEAK_EPS = 1e-5
 AREA_EPS = 5e-4
@@ -38,7 +38,7 @@ def confident_regions(features: Tensor, threshold: float = 0.3) -> Tensor:
     """
     if not 0 < threshold < 1:
         raise InputError(f"threshold={threshold}; give a number above 0 and below 1.")
-    positive = wide(checked_features(features).detach()).clamp_min(0)
+    positive = widen(checked_features(features).detach()).clamp_min(0)
     shares = positive / (positive.amax((2, 3), keepdim=True) + PEAK_EPS)
     return (shares >= threshold).any(1)
 
@@ -67,7 +67,7 @@ def dropped(mask: Tensor, keep: float = 0.5, generator: torch.Generator | None =
         raise InputError(f"keep={keep}; give a probability above 0 and at most 1.")
     if generator is not None and generator.device.type != "cpu":
         raise InputError(f"the generator is on {generator.device}; give one of the CPU: torch.Generator().")
-    draw = send(torch.rand(_checked_mask(mask).shape, generator=generator), mask.device)
+    draw = send_to(torch.rand(_checked_mask(mask).shape, generator=generator), mask.device)
     lowest = draw.masked_fill(~mask, torch.inf).amin((1, 2), keepdim=True)
     return mask & ((draw < keep) | (draw == lowest))
 
@@ -98,7 +98,7 @@ def prototypes(features: Tensor, mask: Tensor) -> Tensor:
             f"features {list(features.shape)} and mask {list(mask.shape)} do not fit; give [N,D,h,w] and [N,h,w]."
         )
     with torch.autocast(features.device.type, enabled=False):
-        flat = wide(features).flatten(2)
+        flat = widen(features).flatten(2)
         weights = mask.flatten(1).to(flat)
         sums = torch.einsum("ndx,nx->nd", flat, weights)
         return sums / (weights.sum(1, keepdim=True) + AREA_EPS)

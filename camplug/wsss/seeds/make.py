@@ -9,7 +9,7 @@ import torch
 from PIL.Image import Image
 
 from camplug.explain.base import Explainer
-from camplug.explain.pictures import maps_on_photo
+from camplug.explain.photographs import maps_on_photo
 from camplug.wsss.class_names import known_names, match_classes
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.jobs import Mismatch, Report, for_each

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.explain.fuse import resized
+from camplug.explain.fuse import resize_maps
 from camplug.wsss.class_names import order_in
 from camplug.wsss.results import SETTINGS, ResultFolder
 
@@ -44,7 +44,7 @@ class Seed:
         maps = torch.from_numpy(self.maps.astype(np.float32))
         if self.maps.dtype == np.uint8:
             maps /= 255
-        return resized(maps, self.size).numpy()
+        return resize_maps(maps, self.size).numpy()
 
 
 def check_stored(number: str, scale: float) -> None:

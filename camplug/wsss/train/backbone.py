@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import camplug
 from camplug.errors import InputError, LayerError, ModelError
-from camplug.explain.preprocess import Preprocess, preprocess_of
-from camplug.plug import Layer, first_weight, send, unwrap
+from camplug.explain.preprocess import Preprocess, find_preprocess
+from camplug.plug import Layer, first_weight, send_to, unwrap
 from camplug.plug.layers import Selector
 from camplug.wsss.train.device import per_channel
 
@@ -60,7 +60,7 @@ class Backbone:
         if preprocess is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # ImageNet's mean and deviation are the usual guess
-                found = preprocess_of(self.model)
+                found = find_preprocess(self.model)
             preprocess = found if isinstance(found, Preprocess) else Preprocess()
         self.preprocess = replace(preprocess, long_side=None)
         side = 4 * MULTIPLE
@@ -122,7 +122,7 @@ class Backbone:
         """
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[-1] != 3 or not photo.size:
             raise InputError(f"the photograph is {photo.dtype} {list(photo.shape)}; give RGB uint8 [H,W,3].")
-        return self.normalized(send(torch.from_numpy(np.array(photo)), torch.device(device)).permute(2, 0, 1))[None]
+        return self.normalized(send_to(torch.from_numpy(np.array(photo)), torch.device(device)).permute(2, 0, 1))[None]
 
     def fingerprint(self) -> str:
         """The first 16 digits of a SHA-256 of the model's weights, so that heads are not put on another one."""

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from moved import moved, without_waits
 
 from camplug.errors import ModelError
-from camplug.plug import send
+from camplug.plug import send_to
 from camplug.wsss.train import FiniteLosses, refuse_nan
 from camplug.wsss.train import finite as looks
 from camplug.wsss.train.callbacks import ChecksLosses
@@ -141,10 +141,10 @@ def test_a_number_is_no_fault(device):
 def test_sending_waits_for_nothing(device):
     x = torch.arange(6).view(2, 3)
     with without_waits(device):
-        there = send(x, device)
+        there = send_to(x, device)
     assert there.device.type == device.type
     assert torch.equal(there.cpu(), x)
-    assert send(there, there.device) is there
+    assert send_to(there, there.device) is there
 
 
 def test_constants_are_made_once_and_good_for_gradients(device):

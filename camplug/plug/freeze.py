@@ -57,7 +57,7 @@ _fused_before = True
 _eager_stance: AbstractContextManager[Any] | None = None
 
 
-class Guard:
+class Freeze:
     """Holds `modules` in evaluation mode with frozen parameters between `take` and `give_back` (both idempotent).
 
     The flags are set one by one, never through `Module.eval()`, which some published networks override to do nothing.
@@ -71,7 +71,7 @@ class Guard:
         self._rng: torch.Tensor | None = None
         self._cuda_rng: list[tuple[torch.device, torch.Tensor]] = []
 
-    def take(self) -> None:
+    def apply(self) -> None:
         """Freeze, set evaluation mode, and note the random state."""
         if self._parameters is not None:
             return
@@ -83,7 +83,7 @@ class Guard:
         devices = {p.device for p in parameters if p.device.type == "cuda"}
         self._cuda_rng = [(d, torch.cuda.get_rng_state(d)) for d in devices]
 
-    def made_in_inference_mode(self) -> bool:
+    def is_made_in_inference_mode(self) -> bool:
         """Whether any parameter can never take part in a graph."""
         return any(p.is_inference() for p in self._all_parameters())
 
@@ -92,7 +92,7 @@ class Guard:
         found = {id(p): p for m in self._modules for p in m._parameters.values() if p is not None and p.is_leaf}
         return list(found.values())
 
-    def give_back(self) -> None:
+    def restore(self) -> None:
         """Put everything back."""
         if self._parameters is None:
             return
@@ -163,7 +163,7 @@ class force_eager:
                 _eager_stance = None
 
 
-class layer_by_layer:
+class force_layer_by_layer:
     """Context: torch's own transformer layers call their parts, instead of one fused kernel that passes no boundaries.
 
     This switch, too, belongs to the process and is counted over threads; both ways give the same up to rounding.

@@ -6,12 +6,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from camplug.explain.base import Explainer, Result
-from camplug.explain.batch import checked_batch
+from camplug.explain.batch import check_batch
 from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper
 from camplug.plug import Classes, dense
-from camplug.plug.dense import checked_stride
+from camplug.plug.dense import check_stride
 
 
 @register_wrapper("dense")
@@ -32,13 +32,13 @@ class Dense(Wrapper):
 
     def __init__(self, explainer: Explainer, output_stride: int = 8) -> None:
         super().__init__(explainer, normalize=getattr(explainer, "normalize", "max"))
-        self.output_stride = checked_stride(output_stride)
+        self.output_stride = check_stride(output_stride)
 
     @override
     def run(
         self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
     ) -> Result:
-        batch = checked_batch(self.model, x, inputs)
+        batch = check_batch(self.model, x, inputs)
         first = batch.take([0])
         arguments = None if first.inputs is None else first.inputs.arguments
         with dense(self.model, self.output_stride, example=first.x, arguments=arguments):

@@ -12,7 +12,7 @@ from torch import nn
 T = TypeVar("T")
 
 
-class Remembered(Generic[T]):
+class ModelCache(Generic[T]):
     """A store of facts per model; a model whose modules were exchanged counts as unknown. Safe under threads."""
 
     def __init__(self) -> None:

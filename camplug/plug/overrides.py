@@ -12,7 +12,7 @@ from torch import nn
 _missing = object()
 
 
-class Settings:
+class Overrides:
     """Attributes that some modules of a model take on; `forward` may be among them."""
 
     def __init__(self, root: nn.Module, changes: dict[nn.Module, dict[str, Any]]) -> None:
@@ -20,14 +20,14 @@ class Settings:
         self._changes = changes
         self._before: list[tuple[nn.Module, str, Any]] = []
 
-    def put_on(self) -> None:
+    def apply(self) -> None:
         """Set the attributes."""
         for module, attributes in self._changes.items():
             for name, value in attributes.items():
                 self._before.append((module, name, module.__dict__.get(name, _missing)))
                 module.__dict__[name] = value
 
-    def lift(self) -> None:
+    def revert(self) -> None:
         """Put every attribute back."""
         for module, name, value in reversed(self._before):
             if value is _missing:
@@ -38,13 +38,13 @@ class Settings:
 
 
 _lock = threading.Lock()
-_held: list[Settings] = []
+_held: list[Overrides] = []
 
 
 @contextmanager
-def holding(settings: Settings) -> Iterator[None]:
+def override_attributes(settings: Overrides) -> Iterator[None]:
     """The settings hold in the block, and `as_built` knows of them."""
-    settings.put_on()
+    settings.apply()
     with _lock:
         _held.append(settings)
     try:
@@ -52,22 +52,22 @@ def holding(settings: Settings) -> Iterator[None]:
     finally:
         with _lock:
             _held.remove(settings)
-        settings.lift()
+        settings.revert()
 
 
 @contextmanager
-def as_built(modules: Iterable[nn.Module]) -> Iterator[None]:
+def lift_overrides(modules: Iterable[nn.Module]) -> Iterator[None]:
     """The modules are as their author built them in the block, whatever settings hold around it."""
     members = {id(m) for m in modules}
     with _lock:
         lifted = [s for s in _held if any(id(m) in members for m in s.modules)]
         for settings in reversed(lifted):
             _held.remove(settings)
-            settings.lift()
+            settings.revert()
     try:
         yield
     finally:
         with _lock:
             for settings in lifted:
-                settings.put_on()
+                settings.apply()
                 _held.append(settings)

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from camplug.plug.flow import Flow, floats, image_of
+from camplug.plug.data_flow import Flow, find_images, list_floats
+from camplug.plug.freeze import Freeze, force_eager, force_layer_by_layer, has_fused_layers, is_compiled
 from camplug.plug.grid import patch_size
-from camplug.plug.guard import Guard, force_eager, has_fused_layers, is_compiled, layer_by_layer
-from camplug.plug.listen import Listener, listening
-from camplug.plug.outline import Call, Outline, spans_of
+from camplug.plug.hooks import Listener, hook_calls
+from camplug.plug.model_cache import ModelCache
+from camplug.plug.model_state import preserve_state
 from camplug.plug.outputs import find_logits
-from camplug.plug.remember import Remembered
-from camplug.plug.settings import as_built
-from camplug.plug.state import state_kept
-from camplug.plug.tensors import first_tensor, plain, snapshot
+from camplug.plug.overrides import lift_overrides
+from camplug.plug.tensors import detach_input, first_tensor, snapshot
+from camplug.plug.trace import Call, Trace, find_spans
 
 _NO_FEATURES = ("pool", "dropout", "identity", "flatten", "permute", "dropblock")
 
@@ -60,7 +60,7 @@ class Recorder:
             logits = find_logits(output, self.count)
             if logits is not None:  # a vector: one score per image, or what squeeze() left of a single image's scores
                 self.classes = logits.shape[1] if logits.ndim > 1 else logits.numel() if self.count == 1 else 1
-            self.ends = floats(output) if logits is None else [logits]
+            self.ends = list_floats(output) if logits is None else [logits]
             return
         out, _ = first_tensor(output)
         if out is None:
@@ -97,20 +97,20 @@ def _weights(module: nn.Module) -> str:
     return "mix" if any(n > 1 for n in sizes) else "scale" if sizes else ""
 
 
-_outlines: Remembered[Outline] = Remembered()
+_traces: ModelCache[Trace] = ModelCache()
 
 
-def watch(
+def trace_model(
     model: nn.Module,
     layers: dict[str, nn.Module],
     args: tuple[Any, ...],
     kwargs: dict[str, Any] | None = None,
     *,
     where: int | None = None,
-) -> Outline:
+) -> Trace:
     """Run the model once without gradients on a copy of the call, and note what its layers put out.
 
-    The outline is kept per size of the inputs for as long as the model lives and consists of the same modules, so only
+    The trace is kept per size of the inputs for as long as the model lives and consists of the same modules, so only
     the first call costs a forward pass. Inputs, buffers, attributes and random state are as before.
 
     Args:
@@ -123,48 +123,48 @@ def watch(
     kwargs = kwargs or {}
     shapes = tuple(tuple(t.shape[1:]) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
 
-    def find() -> Outline:
-        return _watch(model, layers, args, kwargs, where)
+    def find() -> Trace:
+        return _trace_model(model, layers, args, kwargs, where)
 
-    return _outlines.get(model, layers, (where, shapes), find, lambda found: found.settled)
+    return _traces.get(model, layers, (where, shapes), find, lambda found: found.settled)
 
 
-def _watch(
+def _trace_model(
     model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any], where: int | None
-) -> Outline:
-    args, kwargs = copied((args, kwargs))
-    image = image_of((args, kwargs), where)
+) -> Trace:
+    args, kwargs = copy_inputs((args, kwargs))
+    image = find_images((args, kwargs), where)
     flow = Flow(image)
     recorder = Recorder(layers, flow, None if image is None or image.ndim == 0 else image.shape[0])
     with flow:
         observe(model, layers, args, recorder, kwargs=kwargs)
     size = None if image is None or image.ndim < 4 else (int(image.shape[-2]), int(image.shape[-1]))
     patch = patch_size(model)
-    outline = Outline(
+    trace = Trace(
         recorder.finished(),
         recorder.classes,
         None if image is None or image.ndim == 0 else image.shape[0],
         size,
         patch,
-        spans_of(flow.joins, size, patch),
+        find_spans(flow.joins, size, patch),
         tuple(flow.attention),
     )
-    from camplug.plug.probes import dead, scattered  # they run the model, too
+    from camplug.plug.token_checks import find_dead_layers, find_scattered_layers  # they run the model, too
 
-    outline = replace(outline, scattered=scattered(model, layers, args, kwargs, outline, where=where))
-    found = dead(model, layers, args, kwargs, outline)
-    return replace(outline, dead=found or frozenset(), settled=found is not None)
+    trace = replace(trace, scattered=find_scattered_layers(model, layers, args, kwargs, trace, where=where))
+    found = find_dead_layers(model, layers, args, kwargs, trace)
+    return replace(trace, dead=found or frozenset(), settled=found is not None)
 
 
-def copied(inputs: Any) -> Any:
+def copy_inputs(inputs: Any) -> Any:
     """The inputs of a call, whose tensors may be overwritten without harm to the caller's."""
-    return tree_map_only(Tensor, lambda t: snapshot(plain(t)), inputs)
+    return tree_map_only(Tensor, lambda t: snapshot(detach_input(t)), inputs)
 
 
 _here = threading.local()
 
 
-def observing() -> bool:
+def is_observing() -> bool:
     """Whether this thread is just running a model to see what its layers put out."""
     return bool(getattr(_here, "runs", 0))
 
@@ -190,19 +190,19 @@ def observe(
         grad: whether operations are recorded (of what requires a gradient; parameters do not).
         as_they_are: leave settings on that hold at the moment (see `camplug.dense`).
     """
-    guard = Guard(list(layers.values()))
-    guard.take()
+    guard = Freeze(list(layers.values()))
+    guard.apply()
     _here.runs = getattr(_here, "runs", 0) + 1
     try:
         with (
-            state_kept(layers.values()),
+            preserve_state(layers.values()),
             torch.set_grad_enabled(grad),
-            listening(listener, alone=True),
+            hook_calls(listener, alone=True),
             force_eager() if is_compiled(model) else nullcontext(),
-            layer_by_layer() if has_fused_layers(layers.values()) else nullcontext(),
-            nullcontext() if as_they_are else as_built(layers.values()),
+            force_layer_by_layer() if has_fused_layers(layers.values()) else nullcontext(),
+            nullcontext() if as_they_are else lift_overrides(layers.values()),
         ):
             return model(*args, **(kwargs or {}))
     finally:
         _here.runs -= 1
-        guard.give_back()
+        guard.restore()

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from camplug.errors import InputError, TargetError
-from camplug.explain.batch import checked_batch, whole_logits
+from camplug.explain.batch import check_batch, compute_logits
 from camplug.explain.explanation import Explanation
 from camplug.explain.fuse import normalize_map
 from camplug.explain.geometry import Box
 from camplug.explain.inputs import Batch, Inputs
-from camplug.explain.names import called, class_of, names_of
+from camplug.explain.names import find_class, find_class_names, get_class_title
 from camplug.explain.photo import read_photo
-from camplug.explain.preprocess import channels_of, preprocess_of
+from camplug.explain.preprocess import find_channels, find_preprocess
 from camplug.plug import Link, are_probabilities, first_weight, unwrap
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def explain(
     many = isinstance(image, (list, tuple)) or (isinstance(image, Tensor) and image.ndim == 4)
     sources = list(image) if many else [image]
     wanted = _per_image(classes, len(sources), many)
-    others = None if inputs is None else Inputs.of(inputs).of_images(len(sources))
+    others = None if inputs is None else Inputs.of(inputs).for_images(len(sources))
     results: list[Explanation] = []
     waiting: list[_Item] = []  # images of one size, until the batch is full or another size comes
 
@@ -126,7 +126,7 @@ def _item(explainer: Explainer, source: Any) -> _Item:
     from PIL import Image as pil
 
     model = unwrap(explainer.model)
-    channels = channels_of(model)
+    channels = find_channels(model)
     if isinstance(source, Tensor) and source.is_floating_point():
         if source.ndim != 3 or (channels is not None and source.shape[0] != channels):
             c = "C" if channels is None else channels
@@ -139,7 +139,7 @@ def _item(explainer: Explainer, source: Any) -> _Item:
     else:
         photo = read_photo(source)
         try:
-            x, box = preprocess_of(model, explainer.transform)(photo)
+            x, box = find_preprocess(model, explainer.transform)(photo)
         except InputError as error:
             raise InputError(f"{source}: {error}" if isinstance(source, (str, os.PathLike)) else str(error)) from None
         if channels is not None and x.shape[0] != channels:
@@ -156,11 +156,11 @@ def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any], inputs: 
     classes: Any = wanted[0] if wanted[0] is None or callable(wanted[0]) else wanted
     if isinstance(classes, list) and any(isinstance(c, str) for row in classes for c in row):
         count = _count(explainer, batch)
-        names = names_of(explainer.model, count, explainer.labels)
-        classes = [[class_of(c, names, count) if isinstance(c, str) else c for c in row] for row in classes]
+        names = find_class_names(explainer.model, count, explainer.labels)
+        classes = [[find_class(c, names, count) if isinstance(c, str) else c for c in row] for row in classes]
     result = explainer.run_batch(batch, classes)
     if result.logits is not None:
-        names = names_of(explainer.model, result.logits.shape[1], explainer.labels)
+        names = find_class_names(explainer.model, result.logits.shape[1], explainer.labels)
     outputs = None if result.logits is None else result.logits.cpu()
     link, inclusive = _link(explainer.model, result.targets.link, outputs), multi_label(explainer.model)
     explanations = []
@@ -168,7 +168,7 @@ def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any], inputs: 
         logits = None if outputs is None else outputs[i].float()
         chosen = list(result.targets.classes[i]) or [-1] * len(result.maps[i])
         count = 0 if logits is None else len(logits)
-        told = ["score" if c < 0 else called(c, names, count) for c in chosen]
+        told = ["score" if c < 0 else get_class_title(c, names, count) for c in chosen]
         maps = _place(result.maps[i], item)
         scores = [float("nan") if c < 0 or logits is None else float(logits[int(c)]) for c in chosen]
         one = Explanation(
@@ -215,16 +215,16 @@ def _count(explainer: Explainer, batch: Batch) -> int:
     if isinstance(told, int) and told != 2:  # two classes may be one output
         return told
     first = batch.take([0])
-    return whole_logits(explainer.model, checked_batch(explainer.model, first.x, first.inputs)).shape[1]
+    return compute_logits(explainer.model, check_batch(explainer.model, first.x, first.inputs)).shape[1]
 
 
 def _place(maps: Tensor, item: _Item) -> Tensor:
     """Maps [K,h,w] of the model's input, laid on the photograph where the preprocessing took it from, maximum 1."""
     width, height = item.photo.size
-    return normalize_map(laid_back(maps.float().cpu(), item.box, (height, width)), "max")
+    return normalize_map(place_on_photo(maps.float().cpu(), item.box, (height, width)), "max")
 
 
-def laid_back(maps: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+def place_on_photo(maps: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     """Maps [K,h,w] of a box, read bilinearly at the pixels [K,H,W] of the photograph; 0 where the box shows none."""
     height, width = size
     if len(maps) == 0 or box == Box(0, 0, width, height):

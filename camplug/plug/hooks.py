@@ -25,7 +25,7 @@ class Listener(Protocol):
         """A module has put out `output`."""
 
 
-class Bystander:
+class NullListener:
     """A listener that changes nothing; the base of those that hear one side of a call only."""
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -67,7 +67,7 @@ def _after(module: nn.Module, args: Any, output: Any) -> Any:
 
 
 @contextmanager
-def listening(listener: Listener, *, alone: bool = False) -> Iterator[None]:
+def hook_calls(listener: Listener, *, alone: bool = False) -> Iterator[None]:
     """Tell `listener` of every module call that this thread makes in the block; `alone` silences the others."""
     global _count
     with _lock:

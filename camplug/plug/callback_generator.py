@@ -11,7 +11,7 @@ class _Abandoned(BaseException):
     """The generator was left early."""
 
 
-def pull(push: Callable[[Callable[..., None]], None]) -> Iterator[tuple[Any, ...]]:
+def generate_calls(push: Callable[[Callable[..., None]], None]) -> Iterator[tuple[Any, ...]]:
     """Yield the arguments of every call that `push(visit)` makes to `visit`, one at a time.
 
     `push` runs in a thread of its own, hand over hand with the loop: it waits in `visit` until the loop comes back for

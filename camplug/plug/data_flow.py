@@ -123,7 +123,7 @@ def _key(tensor: Tensor) -> int | None:
         return None
 
 
-def image_of(inputs: Any, where: int | None = None) -> Tensor | None:
+def find_images(inputs: Any, where: int | None = None) -> Tensor | None:
     """Return the images among the inputs of a call.
 
     Args:
@@ -138,10 +138,10 @@ def image_of(inputs: Any, where: int | None = None) -> Tensor | None:
     return next((t for t in tensors if t.ndim >= 4), tensors[0] if tensors else None)
 
 
-def floats(output: Any) -> list[Tensor]:
+def list_floats(output: Any) -> list[Tensor]:
     """Every floating-point tensor in a model's output."""
     leaves = tree_leaves(vars(output) if hasattr(output, "__dict__") and not isinstance(output, Tensor) else output)
     return [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]
 
 
-__all__ = ["Flow", "Join", "floats", "image_of"]
+__all__ = ["Flow", "Join", "find_images", "list_floats"]

@@ -15,7 +15,7 @@ from torch import nn
 
 from camplug import GradCAM, Tape
 from camplug.plug import dense, settings
-from camplug.plug.settings import Settings, as_built, holding
+from camplug.plug.overrides import Overrides, lift_overrides, override_attributes
 
 
 class Stages(nn.Module):
@@ -88,13 +88,13 @@ def results(model, x, *strides):
 def test_put_on_and_lifted():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     before = state(model)
-    with holding(Settings(model, {model[0]: {"stride": (2, 2)}, model[1]: {"forward": torch.neg}})):
+    with override_attributes(Overrides(model, {model[0]: {"stride": (2, 2)}, model[1]: {"forward": torch.neg}})):
         assert model[0].stride == (2, 2)
         assert model[1](torch.ones(1)) == -1
         assert state(model) != before
-        with as_built(model.modules()):
+        with lift_overrides(model.modules()):
             assert state(model) == before
-            with as_built(model.modules()):
+            with lift_overrides(model.modules()):
                 assert state(model) == before
             assert state(model) == before
         assert model[0].stride == (2, 2)
@@ -104,10 +104,10 @@ def test_put_on_and_lifted():
 def test_of_two_the_inner_ones_count_and_the_outer_ones_come_back():
     model = nn.Sequential(nn.Conv2d(3, 4, 3))
     before = state(model)
-    with holding(Settings(model, {model[0]: {"stride": (2, 2), "dilation": (3, 3)}})):
-        with holding(Settings(model, {model[0]: {"stride": (4, 4)}})):
+    with override_attributes(Overrides(model, {model[0]: {"stride": (2, 2), "dilation": (3, 3)}})):
+        with override_attributes(Overrides(model, {model[0]: {"stride": (4, 4)}})):
             assert (model[0].stride, model[0].dilation) == ((4, 4), (3, 3))
-            with as_built(model.modules()):
+            with lift_overrides(model.modules()):
                 assert state(model) == before
             assert (model[0].stride, model[0].dilation) == ((4, 4), (3, 3))
         assert (model[0].stride, model[0].dilation) == ((2, 2), (3, 3))
@@ -117,9 +117,9 @@ def test_of_two_the_inner_ones_count_and_the_outer_ones_come_back():
 def test_as_built_touches_only_the_models_that_are_meant():
     one, other = nn.Sequential(nn.Conv2d(3, 4, 3)), nn.Sequential(nn.Conv2d(3, 4, 3))
     with (
-        holding(Settings(one, {one[0]: {"stride": (2, 2)}})),
-        holding(Settings(other, {other[0]: {"stride": (2, 2)}})),
-        as_built(other.modules()),
+        override_attributes(Overrides(one, {one[0]: {"stride": (2, 2)}})),
+        override_attributes(Overrides(other, {other[0]: {"stride": (2, 2)}})),
+        lift_overrides(other.modules()),
     ):
         assert one[0].stride == (2, 2)
         assert other[0].stride == (1, 1)
@@ -127,8 +127,8 @@ def test_as_built_touches_only_the_models_that_are_meant():
 
 def test_a_part_of_a_model_is_as_built_too():
     whole = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3)))
-    with holding(Settings(whole, {whole[0][0]: {"stride": (2, 2)}})):
-        with as_built(whole[0].modules()):
+    with override_attributes(Overrides(whole, {whole[0][0]: {"stride": (2, 2)}})):
+        with lift_overrides(whole[0].modules()):
             assert whole[0][0].stride == (1, 1)
         assert whole[0][0].stride == (2, 2)
 
@@ -137,8 +137,8 @@ def test_a_part_of_a_model_is_as_built_too():
 def test_an_error_in_the_block(where):
     model = nn.Sequential(nn.Conv2d(3, 4, 3))
     before = state(model)
-    inside = as_built(model.modules()) if where == "as_built" else nullcontext()
-    with pytest.raises(ArithmeticError), holding(Settings(model, {model[0]: {"stride": (2, 2)}})), inside:
+    inside = lift_overrides(model.modules()) if where == "as_built" else nullcontext()
+    with pytest.raises(ArithmeticError), override_attributes(Overrides(model, {model[0]: {"stride": (2, 2)}})), inside:
         raise ArithmeticError
     assert state(model) == before
 

@@ -21,7 +21,7 @@ class Against(int):
         return f"Against({int(self)})"
 
 
-def spelled_out(classes: Any, n: int, count: Callable[[], int] | None = None) -> tuple[list[list[Any]], bool]:
+def list_classes(classes: Any, n: int, count: Callable[[], int] | None = None) -> tuple[list[list[Any]], bool]:
     """One list of classes for each of n images, and whether the caller gave it so; whether they exist is not checked.
 
     A matrix of labels [N,C] (True and False, or 0 and 1) gives the classes that are 1 in each row.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from camplug.errors import LayerError
-from camplug.plug.flow import Join
+from camplug.plug.data_flow import Join
 from camplug.plug.grid import Layout, Pair, Spans, layout, token_grid
 
 
@@ -39,7 +39,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Outline:
+class Trace:
     """The calls of one forward pass in the order in which they ended, and what else the pass showed.
 
     The number of classes that came out, the number of images and their size, the stride of the patch convolution, where
@@ -219,7 +219,7 @@ class Outline:
         return [name for name in convs if name in mine]
 
 
-def spans_of(joins: Sequence[Join], size: Pair | None, patch: Pair | None) -> Spans:
+def find_spans(joins: Sequence[Join], size: Pair | None, patch: Pair | None) -> Spans:
     """Return the places of patches in sequences of tokens, {length: (first, count)}, from how they were joined.
 
     >>> spans_of([Join(((1, False), (16, True))), Join(((17, True), (5, False)))], (64, 64), (16, 16))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def wide(tensor: Tensor) -> Tensor:
+def widen(tensor: Tensor) -> Tensor:
     """The tensor in float32, or as it is if that is narrower than its own format (float64)."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 

@@ -17,7 +17,7 @@ _missing = object()
 
 
 @contextmanager
-def state_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
+def preserve_state(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Buffers, attributes, and the lists, dicts and sets held in attributes are as before when the block ends."""
     kept = [_Kept(m) for m in modules if not isinstance(m, torch.jit.ScriptModule) and not _is_lazy(m)]
     try:

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from typing_extensions import override
 
-from camplug.plug.flow import floats, image_of
-from camplug.plug.listen import Bystander
-from camplug.plug.outline import Outline
+from camplug.plug.data_flow import find_images, list_floats
+from camplug.plug.hooks import NullListener
 from camplug.plug.outputs import find_logits
 from camplug.plug.tensors import Probe, first_tensor
-from camplug.plug.watch import copied, observe
+from camplug.plug.trace import Trace
+from camplug.plug.tracer import copy_inputs, observe
 
 
-class _Reader(Bystander):
+class _Reader(NullListener):
     """Receives module calls and keeps the tensors of some of them in the graph."""
 
     def __init__(self, names: dict[int, str]) -> None:
@@ -44,23 +44,23 @@ class _Reader(Bystander):
         return replaced
 
 
-def dead(
-    model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any], outline: Outline
+def find_dead_layers(
+    model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace
 ) -> frozenset[str] | None:
     """Return the layers with tokens whose patches have no gradient at all: the score reads their class token alone.
 
     None where no layer has any gradient, which shows nothing: torchvision's transformers begin with a head of zeros.
     """
-    tokens = outline.carriers()
-    laid = outline.layout(tokens[-1]) if tokens else None
+    tokens = trace.carriers()
+    laid = trace.layout(tokens[-1]) if tokens else None
     if laid is None or laid.others == 0:  # where there are patches alone, they are what the score reads
         return frozenset()
     calls = {c.name: c for c in tokens}
     reader = _Reader({id(layers[name]): name for name in calls})
-    args, kwargs = copied((args, kwargs))
+    args, kwargs = copy_inputs((args, kwargs))
     output = observe(model, layers, args, reader, kwargs=kwargs, grad=True)
     logits = find_logits(output)
-    ends = [t for t in ([logits] if logits is not None else floats(output)) if t.requires_grad]
+    ends = [t for t in ([logits] if logits is not None else list_floats(output)) if t.requires_grad]
     if not ends:
         return frozenset()
     with torch.enable_grad():  # any combination of the scores will do
@@ -69,7 +69,7 @@ def dead(
     gradients = torch.autograd.grad(score, list(reader.found.values()), allow_unused=True)
     found, shown = set(), False
     for name, gradient in zip(reader.found, gradients, strict=True):
-        laid = outline.layout(calls[name])
+        laid = trace.layout(calls[name])
         if gradient is None or not bool(gradient.any()):
             continue
         shown = True
@@ -82,29 +82,29 @@ SPOTS = ((0.72, 0.18), (0.2, 0.4), (0.4, 0.8))
 """Places where the image is changed, as parts of its height and width; no reflection or transposition keeps them."""
 
 
-class _Keeper(Bystander):
+class _Keeper(NullListener):
     """Receives module calls and keeps what some of them put out for the first image."""
 
-    def __init__(self, names: dict[int, str], outline: Outline) -> None:
-        self.names, self.outline = names, outline
-        self.calls = {c.name: c for c in outline.calls}
+    def __init__(self, names: dict[int, str], trace: Trace) -> None:
+        self.names, self.trace = names, trace
+        self.calls = {c.name: c for c in trace.calls}
         self.kept: dict[str, Tensor] = {}
 
     @override
     def after(self, module: nn.Module, output: Any) -> Any:
         name = self.names.get(id(module))
         out, _ = first_tensor(output) if name is not None else (None, None)
-        laid = None if name is None else self.outline.layout(self.calls[name])
+        laid = None if name is None else self.trace.layout(self.calls[name])
         if name is not None and out is not None and laid is not None and tuple(out.shape) == self.calls[name].shape:
             self.kept[name] = laid.lay(out)[0].to(torch.float32, copy=True)
 
 
-def scattered(
+def find_scattered_layers(
     model: nn.Module,
     layers: dict[str, nn.Module],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    outline: Outline,
+    trace: Trace,
     *,
     where: int | None = None,
 ) -> frozenset[str]:
@@ -113,17 +113,17 @@ def scattered(
     A layer counts as such if the token that changes most is elsewhere for most places of the change. Where all tokens
     change alike (late layers of some networks), nothing is shown, and they count as row by row.
     """
-    calls = {c.name: c for c in outline.carriers() if len(c.shape) == 3}
-    if not calls or outline.size is None:
+    calls = {c.name: c for c in trace.carriers() if len(c.shape) == 3}
+    if not calls or trace.size is None:
         return frozenset()
     names = {id(layers[name]): name for name in calls}
 
     def kept(spot: tuple[float, float] | None) -> dict[str, Tensor]:
-        keeper = _Keeper(names, outline)
-        a, k = copied((args, kwargs))
+        keeper = _Keeper(names, trace)
+        a, k = copy_inputs((args, kwargs))
         if spot is not None:
-            given = image_of((a, k), where)
-            other = None if given is None else _changed(given, spot, outline.patch)
+            given = find_images((a, k), where)
+            other = None if given is None else _changed(given, spot, trace.patch)
             a, k = tree_map(lambda t: other if t is given else t, (a, k))
         observe(model, layers, a, keeper, kwargs=k)
         return keeper.kept
