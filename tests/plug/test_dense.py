@@ -20,7 +20,7 @@ from wrapped import same
 
 import camplug
 from camplug import InputError, ModelError, Tape
-from camplug.plug import dense, settings
+from camplug.plug import dense, overrides
 
 
 @pytest.fixture(autouse=True)
@@ -658,7 +658,7 @@ def test_refused_in_one_sentence(name):
     assert "\n" not in said
     assert said.startswith(("this ", "on an example")), said
     assert said.endswith(".")
-    assert settings._held == []
+    assert overrides._held == []
     if name not in ("vit", "swin"):
         assert torch.equal(model(x), y)
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from camplug import GradCAM, Tape
-from camplug.plug import dense, settings
+from camplug.plug import dense, overrides
 from camplug.plug.overrides import Overrides, lift_overrides, override_attributes
 
 
@@ -69,7 +69,7 @@ def state(model):
 def _nothing_held(_steady):
     torch.set_num_threads(1)  # bit-equal in every thread
     yield
-    assert settings._held == []
+    assert overrides._held == []
 
 
 @torch.no_grad()
