@@ -71,6 +71,9 @@ AllowMissing: TypeAlias = Annotated[
 Config: TypeAlias = Annotated[
     Path | None, typer.Option(help="TOML or YAML file with any of these options; the command line comes first.")
 ]
+Overwrite: TypeAlias = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what --out holds of other weights, settings or data.")
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 

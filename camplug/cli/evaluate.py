@@ -144,8 +144,8 @@ def kind(folder: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         InputError: neither.
     """
-    from camplug.wsss.results import SETTINGS
     from camplug.wsss.seeds import SeedFolder
+    from camplug.wsss.settled import SETTINGS
 
     if not folder.is_dir():
         raise InputError(f"there is no folder {str(folder)!r}.")

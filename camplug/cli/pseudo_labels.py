@@ -120,17 +120,20 @@ def pseudo_labels(  # noqa: PLR0917
         typer.Option(help="Size of the maps that --maps stores relative to the photographs.", show_default="1"),
     ] = None,
     device: common.BestDevice = None,
+    overwrite: common.Overwrite = False,
     config: common.Config = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Make pseudo-labels from seeds: a random walk (IRN or PSA) if wanted, a background, a dense CRF.
 
-    Writes palette PNGs. Stopped at any moment, the same command goes on where it was.
+    Writes palette PNGs. Stopped at any moment, the same command goes on where it was; after a change of a seed or a
+    photograph, its labels alone are made again.
     Under torchrun each process takes its share: torchrun --nproc-per-node 2 -m camplug pseudo-labels ...
     Broken images, and those without a seed, are listed at the end, exit code 1.
     """
     given = dict(locals())
     with common.plain_errors():
+        from camplug.wsss.class_names import in_order_of
         from camplug.wsss.data import open_data
         from camplug.wsss.pseudo import LabelFolder, PseudoLabels, make_labels, make_walked_seeds
         from camplug.wsss.seeds import SeedFolder
@@ -152,20 +155,21 @@ def pseudo_labels(  # noqa: PLR0917
         dense = crf_of(chosen["crf"])
         scores = scores_of(chosen, value, walk_settings, device_of(chosen.get("device"), rank))
         facts = facts_of(walk_settings, value, how)
-        made_of: dict[str, Any] = {"classes": list(dataset.classes), "seeds": made_with, "walk": walk_settings}
         path, what = Path(str(chosen["out"])), "seeds" if maps else "labels"
+        dataset = in_order_of(SeedFolder(path), dataset)
+        made_of: dict[str, Any] = {"classes": list(dataset.classes), "seeds": made_with, "walk": walk_settings}
         make: Callable[..., Report]
         if maps:
             stored = {"number": chosen["number"], "scale": float(chosen["scale"])}
             check_stored(**stored)
             walked = SeedFolder(path)
-            walked.prepare(made_of | stored)
+            walked.prepare(made_of | stored, overwrite=overwrite)
             make = partial(make_walked_seeds, scores, dataset, source, walked, **stored)
         else:
             refined = {"crf": None if dense is None else asdict(dense), "certainty": chosen["certainty"]}
             labels = PseudoLabels(scores, dense, float(chosen["certainty"]))
             folder = LabelFolder(path)
-            folder.prepare(made_of | {"threshold": value} | refined)
+            folder.prepare(made_of | {"threshold": value} | refined, overwrite=overwrite)
             make = partial(make_labels, labels, dataset, source, folder)
         if rank == 0 and not as_json:
             for line in lines_of(facts):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from pathlib import Path
@@ -61,18 +60,22 @@ def seeds(  # noqa: PLR0917
         typer.Option(help="Size of the stored maps relative to the photographs, at most 1.", show_default="1"),
     ] = None,
     device: common.BestDevice = None,
+    overwrite: common.Overwrite = False,
     config: common.Config = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Make the maps of a data set's images for the classes that they are labelled with, one .npz per image.
 
-    Stopped at any moment, the same command goes on where it was.
+    Stopped at any moment, the same command goes on where it was; after a change of a photograph or of its labels, its
+    seed alone is made again.
     Under torchrun each process takes its share: torchrun --nproc-per-node 2 -m camplug seeds ...
     Broken images are listed at the end, exit code 1.
     """
     given = dict(locals())
     with common.plain_errors():
+        from camplug.wsss.class_names import in_order_of
         from camplug.wsss.data import open_data
+        from camplug.wsss.identity import network_settings
         from camplug.wsss.seeds import SeedFolder, make_seeds
 
         chosen = DEFAULTS | read_config(config, OPTIONS)
@@ -90,10 +93,11 @@ def seeds(  # noqa: PLR0917
         options = common.explainer_options(net, None, chosen.get("mean"), chosen.get("std"), chosen.get("long_side"))
         made = create(str(chosen["explainer"]), net, **options)
         folder = SeedFolder(Path(str(chosen["out"])))
-        kept = ("explainer", "model", "num_classes", "long_side", "mean", "std", "number", "scale")
-        settings = {k: chosen.get(k) for k in kept}
-        settings |= {"checkpoint": fingerprint(weights), "classes": list(dataset.classes), "labels": "given"}
-        folder.prepare(settings)
+        dataset = in_order_of(folder, dataset)
+        settings = {k: chosen.get(k) for k in ("explainer", "long_side", "mean", "std", "number", "scale")}
+        settings |= network_settings(net, str(chosen["model"]), chosen.get("num_classes"))
+        settings |= {"classes": list(dataset.classes), "labels": "given"}
+        folder.prepare(settings, overwrite=overwrite)
         mine = len(range(rank, len(dataset), world))
         start = time.perf_counter()
         with common.progress("seeds", mine, shown=rank == 0) as advance:
@@ -121,14 +125,6 @@ def device_of(wanted: str | None, rank: int) -> str:
         return wanted or "cpu"
     local = os.environ.get("LOCAL_RANK", "")
     return f"cuda:{(int(local) if local.isdecimal() else rank) % count}"
-
-
-def fingerprint(file: Path | None) -> str | None:
-    """The first 16 digits of a file's SHA-256, so that seeds of other weights are not mixed in."""
-    if file is None:
-        return None
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
 
 
 def tell(  # noqa: PLR0917

@@ -12,7 +12,7 @@ import typer
 from camplug.cli import common
 from camplug.cli.config import read_config
 from camplug.cli.pseudo_labels import crf_of
-from camplug.cli.seeds import device_of, fingerprint, tell
+from camplug.cli.seeds import device_of, tell
 from camplug.errors import InputError
 from camplug.wsss.jobs import share, wait_for_the_others
 
@@ -73,21 +73,24 @@ def segment(  # noqa: PLR0917
         typer.Option(min=1, help="Photographs are first brought to this longer side.", show_default="their own size"),
     ] = None,
     device: common.BestDevice = None,
+    overwrite: common.Overwrite = False,
     config: common.Config = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Make the label pictures of a data set with a segmentation network; `camplug evaluate` scores them.
 
-    Writes palette PNGs. Stopped at any moment, the same command goes on where it was.
+    Writes palette PNGs. Stopped at any moment, the same command goes on where it was; after a change of a photograph,
+    its labels alone are made again.
     Under torchrun each process takes its share: torchrun --nproc-per-node 2 -m camplug segment ...
     Broken images are listed at the end, exit code 1.
     """
     given = dict(locals())
     with common.plain_errors():
-        from camplug.wsss.class_names import match_classes
+        from camplug.wsss.class_names import in_order_of, match_classes
         from camplug.wsss.data import open_data
         from camplug.wsss.deeplab.files import load_deeplab
         from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
+        from camplug.wsss.identity import file_digest
         from camplug.wsss.pseudo import LabelFolder
 
         chosen = DEFAULTS | read_config(config, OPTIONS)
@@ -114,17 +117,19 @@ def segment(  # noqa: PLR0917
             long_side=chosen.get("long_side"),
         )
         folder = LabelFolder(Path(str(chosen["out"])))
+        dataset = in_order_of(folder, dataset)
         folder.prepare(
             {
                 "classes": list(dataset.classes),
-                "network": fingerprint(file),
+                "network": {"weights": file_digest(file, "network")},
                 "scales": list(segmenter.scales),
                 "flip": segmenter.flip,
                 "fuse": segmenter.fuse,
                 "crf": None if dense is None else asdict(dense),
                 "long_side": segmenter.long_side,
             }
-            | ({"labels": "given"} if labelled else {})
+            | ({"labels": "given"} if labelled else {}),
+            overwrite=overwrite,
         )
         start = time.perf_counter()
         with common.progress("labels", len(range(rank, len(dataset), world)), shown=rank == 0) as advance:

@@ -152,7 +152,7 @@ def _train(chosen: dict[str, Any], as_json: bool) -> Any:
     from camplug.wsss.data import open_data
     from camplug.wsss.deeplab.run import DeepLabTraining, train_deeplab
     from camplug.wsss.pseudo import LabelFolder
-    from camplug.wsss.results import SETTINGS as TOLD
+    from camplug.wsss.settled import SETTINGS as TOLD
 
     settings = changed(DeepLabTraining(), chosen)
     data = open_data(str(chosen["data"]), chosen.get("split"))

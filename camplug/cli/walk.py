@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from camplug.cli import common
 from camplug.cli.evaluate import given_threshold
-from camplug.cli.seeds import fingerprint
 from camplug.errors import InputError
+from camplug.wsss.identity import file_digest
 from camplug.wsss.jobs import list_sha256, share
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def settings_of_walk(walk: str, chosen: dict[str, Any]) -> dict[str, Any] | None
     if walk == "none":
         return None
     numbers = {name: chosen.get(name, default) for name, default in OF_WALK[walk].items()}
-    return {"kind": walk, "weights": fingerprint(Path(str(chosen["weights"]))), **numbers}
+    return {"kind": walk, "weights": file_digest(str(chosen["weights"]), "file of heads"), **numbers}
 
 
 def threshold_read(name: str, given: Any) -> Any:

@@ -13,6 +13,7 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.explain.names import candidate_names
 from camplug.wsss.data.dataset import IGNORE, SegmentationData
+from camplug.wsss.settled import SETTINGS, SettledFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,15 +135,23 @@ class Renumbered(SegmentationData):
         return self.data.photo(i)
 
     @override
-    def photo_file(self, i: int) -> Path | None:
-        return self.data.photo_file(i)
-
-    @override
     def mask(self, i: int) -> NDArray[np.uint8]:
         values = np.full(256, IGNORE, np.uint8)
         values[: len(self._numbers) + 1] = [0, *(number + 1 for number in self._numbers)]
         mask: NDArray[np.uint8] = values[self.data.mask(i)]
         return mask
+
+    @override
+    def photo_file(self, i: int) -> Path | None:
+        return self.data.photo_file(i)
+
+    @override
+    def photo_digest(self, i: int) -> str:
+        return self.data.photo_digest(i)
+
+    @override
+    def label_digest(self, i: int) -> str:
+        return self.data.label_digest(i)
 
 
 def numbered_as(data: SegmentationData, classes: Sequence[str], what: str) -> SegmentationData:
@@ -152,6 +161,18 @@ def numbered_as(data: SegmentationData, classes: Sequence[str], what: str) -> Se
         InputError: a class of the data is not among them.
     """
     return data if tuple(data.classes) == tuple(classes) else Renumbered(data, classes, what)
+
+
+def in_order_of(folder: SettledFolder, data: SegmentationData) -> SegmentationData:
+    """Return a data set with its classes in the order in which a folder has them, if it has the same ones.
+
+    Args:
+        folder: that the data are to be used for again; nothing is made twice for another order.
+        data: the data set.
+    """
+    made = folder.settings().get("classes") if (folder.path / SETTINGS).exists() else None
+    same = isinstance(made, list) and sorted(map(str, made)) == sorted(data.classes)
+    return numbered_as(data, list(map(str, made)), "the folder") if same and made is not None else data
 
 
 def order_in(settings: Mapping[str, Any], classes: Sequence[str], what: str) -> list[int] | None:

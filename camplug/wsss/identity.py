@@ -71,6 +71,45 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     return _HASHES.of(os.path.abspath(path))
 
 
+def file_digest(path: str | os.PathLike[str], called: str) -> str:
+    """Return the first 16 digits of the SHA-256 of a file's content; see `file_sha256`.
+
+    Args:
+        path: the file.
+        called: what it is, in messages.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return file_sha256(path)[:DIGITS]
+    except OSError as error:
+        raise InputError(f"the {called} {os.fspath(path)!r} cannot be read ({error.strerror or error}).") from None
+
+
+def network_settings(network: nn.Module, model: str, num_classes: int | None = None) -> dict[str, Any]:
+    """Return what tells a loaded network from others, for the settings of what is made with it.
+
+    Args:
+        network: with its weights.
+        model: the text that it was loaded by; the path of a file does not matter, its content does.
+        num_classes: of its head, as it was asked for.
+    """
+    if not model.endswith((".pt", ".pth")):
+        return {"model": model, "num_classes": num_classes, "weights": weights_sha256(network)}
+    weights = digest_of([file_digest(model, "classifier"), weights_sha256(network)])
+    return {"model": "a trained classifier", "num_classes": None, "weights": weights}
+
+
+def is_other(one: str, other: str) -> bool:
+    """Return whether two digests of the same kind differ; the kind is what stands before a colon.
+
+    >>> is_other("scene:1", "scene:2"), is_other("scene:1", "2")
+    (True, False)
+    """
+    return one != other and one.rpartition(":")[0] == other.rpartition(":")[0]
+
+
 def cache_folder() -> Path:
     """Return the folder that CAMPLUG_CACHE names, or the platform's cache folder of this user."""
     if os.environ.get(CACHE):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from camplug.errors import CamplugError, InputError
 from camplug.wsss.data import SegmentationData
@@ -47,6 +47,7 @@ def for_each(
     shard: tuple[int, int] = (0, 1),
     step: Callable[[Report], None] = lambda report: None,
     read: Callable[[int], Any] | None = None,
+    made_of: Callable[[int], Mapping[str, str]] | None = None,
 ) -> Report:
     """Make and save the result of every image that has none yet.
 
@@ -62,6 +63,8 @@ def for_each(
         step: told after every image.
         read: what `make` needs of image i. It runs in a thread of its own, up to two images ahead, and results are
             written in another one, so that a device that `make` works on waits for neither.
+        made_of: digests of what the result of image i is made of; a result of anything else is made again. By default
+            any result is taken for the one that is wanted.
 
     Raises:
         InputError: a shard that is none; a place that cannot be written.
@@ -71,7 +74,7 @@ def for_each(
     rank, world = shard
     if not 0 <= rank < world:
         raise InputError(f"shard={shard!r}; give (r, n) with r from 0 to n - 1.")
-    run = _Run(data, folder, make, read, step)
+    run = _Run(data, folder, make, read, step, made_of)
     numbers = iter(range(rank, len(data), world))
     try:
         while (image := run.next(numbers)) is not None:
@@ -82,34 +85,54 @@ def for_each(
     return run.report
 
 
+class _Coming(NamedTuple):
+    """An image whose turn comes: its number, what is read of it (None: its result is there), what it is made of."""
+
+    i: int
+    source: Future[Any] | None
+    inputs: Mapping[str, str] | None
+
+
 class _Run(Generic[T]):
     """A run of `for_each`: images that are being read, made, and written, each told of in its turn."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         data: SegmentationData,
         folder: ResultFolder[T],
         make: Callable[[Any], T],
         read: Callable[[int], Any] | None,
         step: Callable[[Report], None],
+        made_of: Callable[[int], Mapping[str, str]] | None,
     ) -> None:
-        self.data, self.folder, self.make, self.step = data, folder, make, step
+        self.data, self.folder, self.make, self.step, self.made_of = data, folder, make, step, made_of
         self.report, self.leftovers = Report(), folder.leftovers()
         self.ahead = 0 if read is None else AHEAD
         self.read: Callable[[int], Any] = (lambda i: i) if read is None else read
         self.reader, self.writer = (_Threads(bool(self.ahead)) for _ in range(2))
-        self.coming: deque[tuple[int, Future[Any] | None]] = deque()  # numbers, and what is read; None: it is there
+        self.coming: deque[_Coming] = deque()
         self.going: deque[tuple[str, Future[None] | str | None]] = deque()  # names, and what is written, or the error
         self.works = False  # an image was made, or was there: what fails now is the image's fault
 
-    def next(self, numbers: Iterator[int]) -> tuple[int, Future[Any] | None] | None:
+    def next(self, numbers: Iterator[int]) -> _Coming | None:
         """The next image, while those behind it are being read."""
         while len(self.coming) <= self.ahead and (i := next(numbers, None)) is not None:
-            there = self.folder.holds(self.data.ids[i])
-            self.coming.append((i, None if there else self.reader.submit(self.read, i)))
+            there, inputs = self._found(i)
+            self.coming.append(_Coming(i, None if there else self.reader.submit(self.read, i), inputs))
         return self.coming.popleft() if self.coming else None
 
-    def take(self, i: int, source: Future[Any] | None) -> None:
+    def _found(self, i: int) -> tuple[bool, Mapping[str, str] | None]:
+        """Whether the result of image i is there, and what it is made of, where that can be read."""
+        name = self.data.ids[i]
+        if self.made_of is None:
+            return self.folder.holds(name), None
+        try:
+            inputs = self.made_of(i)
+        except InputError:  # making it tells what is wrong
+            return False, None
+        return self.folder.holds(name, inputs) or self.folder.take_over(name, inputs), inputs
+
+    def take(self, i: int, source: Future[Any] | None, inputs: Mapping[str, str] | None) -> None:
         """Make an image's result, and have it written."""
         name = self.data.ids[i]
         state: Future[None] | str | None = None
@@ -125,7 +148,7 @@ class _Run(Generic[T]):
         else:
             self.works = True
             if source is not None:
-                state = self.writer.submit(self.folder.save, name, result)
+                state = self.writer.submit(self.folder.save, name, result, inputs)
         self.going.append((name, state))
         self.settle(self.ahead)
 

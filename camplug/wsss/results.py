@@ -1,91 +1,27 @@
-"""A folder with one result per image of a data set, and what the results were made with."""
+"""A folder with one result per image of a data set, each with what it was made of."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, ClassVar, Generic, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.explain.explanation import write_atomically
+from camplug.wsss.identity import digest_of, file_digest, is_other
+from camplug.wsss.settled import SETTINGS, SettledFolder
 
-SETTINGS = "settings.json"
+if TYPE_CHECKING:
+    from camplug.wsss.data import SegmentationData
 
 T = TypeVar("T")
-
-
-class SettledFolder:
-    """A folder that knows what its content was made with, and refuses to mix in anything made otherwise.
-
-    Args:
-        path: the folder.
-    """
-
-    what: ClassVar[str]  # what it holds, in messages
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._settings: dict[str, Any] | None = None  # to be written down
-
-    def prepare(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder for content of these settings, or go on with one that has the same.
-
-        They are written down by `settle`: a run that makes nothing leaves the folder open for others.
-
-        Raises:
-            InputError: the folder holds what was made with other settings, or cannot be made.
-        """
-        self._settings = json.loads(json.dumps(dict(settings)))
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"the folder {str(self.path)!r} cannot be made ({error.strerror}).") from None
-        self._settled()
-
-    def _settled(self) -> bool:
-        """Whether these very settings are written down already."""
-        if not (self.path / SETTINGS).exists():
-            return False
-        here, before = _flat(self._settings or {}), _flat(self.settings())
-        differing = sorted(k for k in {*before, *here} if before.get(k) != here.get(k))
-        if differing:
-            first = differing[0]
-            raise InputError(
-                f"{str(self.path)!r} holds {self.what} of other settings: {', '.join(differing)} "
-                f"{'differs' if len(differing) == 1 else 'differ'} ({first}: {before.get(first)!r} there, "
-                f"{here.get(first)!r} now); give another folder with --out, or delete this one."
-            )
-        return True
-
-    def settings(self) -> dict[str, Any]:
-        """What the results were made with.
-
-        Raises:
-            InputError: this is no such folder.
-        """
-        try:
-            found = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{str(self.path)!r} is no folder of {self.what}: it has no {SETTINGS}.") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{str(self.path / SETTINGS)!r} cannot be read ({error}).") from None
-        if not isinstance(found, dict):
-            raise InputError(f"{str(self.path / SETTINGS)!r} holds no settings.")
-        return found
-
-    def settle(self) -> None:
-        """Write the settings down, once there is something that was made with them.
-
-        Raises:
-            InputError: the place cannot be written, or the folder has got other settings meanwhile.
-        """
-        if self._settings is not None:
-            if not self._settled():
-                text = json.dumps(self._settings, indent=2) + "\n"
-                write_atomically(str(self.path / SETTINGS), lambda f: f.write(text.encode()))
-            self._settings = None
 
 
 class ResultFolder(SettledFolder, ABC, Generic[T]):
@@ -98,14 +34,73 @@ class ResultFolder(SettledFolder, ABC, Generic[T]):
     """
 
     suffix: ClassVar[str]
+    others: Sequence[ResultFolder[T]] = ()  # folders that may hold the same results already
 
     @abstractmethod
-    def holds(self, name: str) -> bool:
+    def is_whole(self, name: str) -> bool:
         """Whether the result of an image is there and whole."""
 
     @abstractmethod
-    def write(self, result: T, file: IO[bytes]) -> None:
-        """Write a result into an open file."""
+    def write(self, result: T, file: IO[bytes], made_of: str) -> None:
+        """Write a result into an open file, with a text that tells what it was made of."""
+
+    @abstractmethod
+    def read_made_of(self, name: str) -> str | None:
+        """Return the text that a result was written with; None for one without.
+
+        Raises:
+            Exception: there is no such file, or it is damaged.
+        """
+
+    def made_of(self, name: str) -> dict[str, str]:
+        """Return the digests of what an image's result was made of; nothing where that is not known."""
+        try:
+            found = json.loads(self.read_made_of(name) or "{}")
+        except Exception:  # zipfile, Pillow and numpy raise nearly anything on damaged files
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def holds(self, name: str, made_of: Mapping[str, str] | None = None) -> bool:
+        """Whether the result of an image is there, whole, and made with these settings of these inputs.
+
+        Args:
+            name: of the image.
+            made_of: digests of what it is to be made of; None accepts any.
+        """
+        return self.is_whole(name) and (made_of is None or self.made_of(name) == self._signed(made_of))
+
+    def take_over(self, name: str, made_of: Mapping[str, str]) -> bool:
+        """Take an image's result from one of `others`, if it was made with these settings of these inputs.
+
+        Raises:
+            InputError: the place cannot be written.
+        """
+        signed = self._signed(made_of)
+        for other in self.others:
+            if other.is_whole(name) and other.made_of(name) == signed:
+                self.settle()
+                self._make_parent(name)
+                link_or_copy(other.file(name), self.file(name))
+                return True
+        return False
+
+    def digest(self, name: str) -> str:
+        """Return a digest of the bytes of an image's result.
+
+        Raises:
+            InputError: there is none.
+        """
+        return file_digest(self.file(name), "file")
+
+    def _signed(self, made_of: Mapping[str, str]) -> dict[str, str]:
+        return {"settings": self.settings_digest(), **made_of}
+
+    def settings_digest(self) -> str:
+        """Return the digest of the settings that results are made with here."""
+        if self._digest is None:
+            unprepared = not self._settings and (self.path / SETTINGS).exists()
+            self._digest = digest_of(self.settings() if unprepared else self._settings)
+        return self._digest
 
     def file(self, name: str) -> Path:
         """Where the result of an image lies."""
@@ -119,24 +114,77 @@ class ResultFolder(SettledFolder, ABC, Generic[T]):
             found.setdefault(name, []).append(part)
         return found
 
-    def save(self, name: str, result: T) -> None:
+    def save(self, name: str, result: T, made_of: Mapping[str, str] | None = None) -> None:
         """Write one result.
+
+        Args:
+            name: of the image.
+            result: to be written.
+            made_of: digests of what it was made of, for `holds`.
 
         Raises:
             InputError: the place cannot be written, or the folder has got results of other settings meanwhile.
         """
         self.settle()
-        file = self.file(name)
+        self._make_parent(name)
+        text = json.dumps(self._signed(made_of or {}), sort_keys=True)
+        write_atomically(str(self.file(name)), lambda f: self.write(result, f, text))
+
+    def _make_parent(self, name: str) -> None:
+        parent = self.file(name).parent
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)  # names may hold folders
+            parent.mkdir(parents=True, exist_ok=True)  # names may hold folders
         except OSError as error:
-            raise InputError(f"the folder {str(file.parent)!r} cannot be made ({error.strerror}).") from None
-        write_atomically(str(file), lambda f: self.write(result, f))
+            raise InputError(f"the folder {str(parent)!r} cannot be made ({error.strerror}).") from None
+
+    @override
+    def clear(self) -> None:
+        """Remove the results of other settings; another process may have made some of these by now."""
+        mine = self.settings_digest()
+        for file in self.path.rglob(f"*{self.suffix}"):
+            name = file.relative_to(self.path).as_posix().removesuffix(self.suffix)
+            if self.made_of(name).get("settings") != mine:
+                file.unlink(missing_ok=True)
 
 
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings within settings by their dotted names, so that a message can say which one differs."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= {f"{name}.{k}": v for k, v in _flat(value).items()} if isinstance(value, dict) else {name: value}
-    return flat
+def check_made_of(folder: ResultFolder[Any], data: SegmentationData, i: int, labels: bool = False) -> None:
+    """Refuse the result of an image that was made of another photograph, or of other labels.
+
+    Args:
+        folder: with the result; one that does not say what it was made of is accepted.
+        data: the images.
+        i: the image's number.
+        labels: compare labels, too, where the image has any.
+
+    Raises:
+        InputError: it was made of something else.
+    """
+    name, now = data.ids[i], {"photograph": data.photo_digest(i)}
+    if labels:
+        with suppress(InputError):  # labels are not needed here
+            now |= {"labels": data.label_digest(i)} if data.labels(i) else {}
+    before = folder.made_of(name)
+    for what, called in (("photograph", "another photograph"), ("labels", "other labels")):
+        if what in now and what in before and is_other(now[what], before[what]):
+            raise InputError(
+                f"the file {str(folder.file(name))!r} was made of {called}; run the command that made it again."
+            )
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put a file that is never changed in place under another name as well, whole or not at all.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    beside = Path(f"{target}.{os.getpid()}.part")
+    try:
+        try:
+            os.link(source, beside)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, beside)
+        os.replace(beside, target)
+    except OSError as error:
+        raise InputError(f"{str(target)!r} cannot be written ({error.strerror or error}).") from None
+    finally:
+        beside.unlink(missing_ok=True)

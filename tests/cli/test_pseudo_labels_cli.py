@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from commands import good, refused, run
+from contents import contents
 from heads import photos, random_seeds
 
 from camplug.wsss.data import Scenes
@@ -78,10 +79,6 @@ def place(kept, tmp_path, monkeypatch):
     sys.modules.pop(MODULE, None)
 
 
-def hashes(folder, ending="png"):
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob(f"*.{ending}"))}
-
-
 def marks(folder):
     """What changes when a file is written again."""
     return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*.png")}
@@ -91,7 +88,7 @@ def by_library(place, labels, name="library"):
     folder = LabelFolder(place / name)
     folder.prepare({})
     make_labels(labels, SCENES, SeedFolder("seeds"), folder)
-    return hashes(folder.path)
+    return contents(folder.path, "png")
 
 
 # ---- what is made
@@ -103,7 +100,7 @@ def test_thresholds_alone(place):
     assert (numbers["folder"], numbers["made"], numbers["found"], numbers["broken"]) == ("a", 6, 0, [])
     assert (numbers["threshold"], numbers["threshold_chosen"]) == (0.6, "given")
     assert "walk" not in numbers
-    assert hashes(place / "a") == by_library(place, PseudoLabels(Threshold(0.6)))
+    assert contents(place / "a", "png") == by_library(place, PseudoLabels(Threshold(0.6)))
     settings = LabelFolder("a").settings()
     assert settings == {
         "holds": "labels",
@@ -118,7 +115,7 @@ def test_thresholds_alone(place):
 
 def test_with_a_crf(place):
     good(*PLAIN, "--threshold", "0.6", "--crf", "deeplab", "--certainty", "0.8", "-o", "a")
-    assert hashes(place / "a") == by_library(place, PseudoLabels(Threshold(0.6), "deeplab", 0.8))
+    assert contents(place / "a", "png") == by_library(place, PseudoLabels(Threshold(0.6), "deeplab", 0.8))
     settings = LabelFolder("a").settings()
     assert settings["crf"] == {"gaussian": [1, 3], "bilateral": [67, 3, 4], "iterations": 10}
 
@@ -129,7 +126,7 @@ def test_irn(place):
     assert "walk irn: 20 steps in 20 products, error at most 0.0e+00\nthreshold 0.35, given\na: 6 labels made" in shown
     irn = load_irn("irn.pt", heads.tiny())
     walk = IRNWalk(irn, 0.35, beta=5, steps=20, power=1.5, clear=0.5)
-    assert hashes(place / "a") == by_library(place, PseudoLabels(walk, "irn"))
+    assert contents(place / "a", "png") == by_library(place, PseudoLabels(walk, "irn"))
     walked = LabelFolder("a").settings()["walk"]
     weights = hashlib.sha256((place / "irn.pt").read_bytes()).hexdigest()[:16]
     assert walked == {"kind": "irn", "weights": weights, "beta": 5, "steps": 20, "power": 1.5, "clear": 0.5}
@@ -139,13 +136,13 @@ def test_the_papers_threshold_is_told(place):
     shown = good(*PLAIN, "--weights", "irn.pt", "--crf", "none", "-o", "a").stdout
     assert "walk irn: 256 steps in 78 products, error at most 6.5e-07" in shown
     assert "threshold 0.25, IRN's own, chosen for other seeds: choose yours with --maps and `camplug evaluate`" in shown
-    assert hashes(place / "a") == by_library(place, PseudoLabels(IRNWalk(load_irn("irn.pt", heads.tiny()))))
+    assert contents(place / "a", "png") == by_library(place, PseudoLabels(IRNWalk(load_irn("irn.pt", heads.tiny()))))
 
 
 def test_psa(place):
     good(*PLAIN, "--weights", "affinity.pt", "--walk", "psa", "--alpha", "6", "--steps", "64", "--crf", "none")
     walk = PSAWalk(load_affinitynet("affinity.pt", heads.tiny()), 6, steps=64)
-    assert hashes(place / "labels") == by_library(place, PseudoLabels(walk))
+    assert contents(place / "labels", "png") == by_library(place, PseudoLabels(walk))
     numbers = json.loads(good(*PLAIN, "--weights", "affinity.pt", "-o", "b", "--crf", "none", "--json").stdout)
     assert "threshold" not in numbers
     assert {k: numbers["walk"][k] for k in ("kind", "alpha", "beta", "steps", "products")} == {
@@ -175,7 +172,7 @@ def test_maps_a_report_and_its_threshold(place):
     folder.prepare({})
     irn = IRNWalk(load_irn("irn.pt", heads.tiny()), steps=30)
     make_walked_seeds(irn, Scenes(4, seed=9), SeedFolder("other"), folder)
-    assert hashes(place / "walked", "npz") == hashes(place / "library", "npz")
+    assert contents(place / "walked", "npz") == contents(place / "library", "npz")
     settings = SeedFolder("walked").settings()
     assert (settings["number"], settings["walk"]["steps"]) == ("uint8", 30)
     assert settings["seeds"] == SeedFolder("other").settings()
@@ -185,7 +182,7 @@ def test_maps_a_report_and_its_threshold(place):
     assert numbers["threshold"] == chosen["best_threshold_here"]
     assert numbers["threshold_chosen"] == "best on scenes:4:9 (r.json)"
     good(*PLAIN, *walk, "--crf", "none", "--threshold", chosen["best_threshold_here"], "-o", "b")
-    assert hashes(place / "a") == hashes(place / "b")
+    assert contents(place / "a", "png") == contents(place / "b", "png")
     says = refused(*PLAIN, "--threshold-from", "r.json")
     assert "'r.json' chose its threshold on walked maps, and here it would cut maps before any walk" in says
     says = refused(*PLAIN, "--weights", "irn.pt", "--threshold-from", "r.json")
@@ -200,7 +197,7 @@ def test_maps_a_report_and_its_threshold(place):
     assert numbers["threshold"] == otsu_thresholds(strongest_values(folder, Scenes(4, seed=9).ids))[0]
     assert numbers["threshold_chosen"] == "by Otsu's method on the values of 4 images' maps"
     good(*again, "--threshold", numbers["threshold"], "-o", "p")
-    assert hashes(place / "o") == hashes(place / "p")
+    assert contents(place / "o", "png") == contents(place / "p", "png")
     assert "these have yet to walk; store them with --maps" in refused(*PLAIN, *walk, "--threshold", "otsu")
     assert "--threshold 'high'; give a number, or otsu." in refused(*PLAIN, "--threshold", "high")
     numbers = json.loads(good(*again, "--threshold-from", "r.json", "-o", "d", "--json").stdout)
@@ -232,13 +229,13 @@ def test_killed_in_the_middle_and_run_again(place):
         process.send_signal(signal.SIGKILL)
         process.wait()
     (place / "hold").unlink()
-    before, whole = marks(place / "killed"), hashes(place / "whole")
+    before, whole = marks(place / "killed"), contents(place / "whole", "png")
     assert 2 <= len(before) <= 4
-    assert hashes(place / "killed").items() <= whole.items()  # whatever has a picture's name is whole
+    assert contents(place / "killed", "png").items() <= whole.items()  # whatever has a picture's name is whole
     (place / "killed" / "scene0_000005.png.4711.part").write_bytes(b"PNG")  # had it been killed while writing
     numbers = json.loads(good(*options, "-o", "killed", "--json").stdout)
     assert (numbers["made"], numbers["found"]) == (6 - len(before), len(before))
-    assert hashes(place / "killed") == whole
+    assert contents(place / "killed", "png") == whole
     assert len(whole) == 6
     assert marks(place / "killed").items() >= before.items()
     assert list((place / "killed").glob("*.part")) == []
@@ -253,7 +250,7 @@ def test_two_shares_give_the_same_bytes(place, monkeypatch):
         shown = good(*options, "-o", "two").stdout
         assert f"two (share {int(rank) + 1} of 2): 3 labels made" in shown
         assert ("walk irn" in shown) == (rank == "0")
-    assert hashes(place / "one") == hashes(place / "two")
+    assert contents(place / "one", "png") == contents(place / "two", "png")
 
 
 # ---- images that fail
@@ -295,7 +292,7 @@ def test_options_from_a_file(place, ending):
     (place / f"c.{ending}").write_text("\n".join(lines))
     good("pseudo-labels", "--config", f"c.{ending}")
     good(*PLAIN, "--weights", "irn.pt", "--crf", "none", "--steps", "30", "--threshold", "0.5", "-o", "b")
-    assert hashes(place / "a") == hashes(place / "b")
+    assert contents(place / "a", "png") == contents(place / "b", "png")
     assert LabelFolder("a").settings() == LabelFolder("b").settings()
     good("pseudo-labels", "--config", f"c.{ending}", "--steps", "3", "--out", "c")  # the command line comes first
     assert LabelFolder("c").settings()["walk"]["steps"] == 3
@@ -317,7 +314,7 @@ def test_other_settings_into_the_same_folder(place):
         "'labels' holds labels of other settings: certainty, threshold differ (certainty: 0.7 there, 0.8 now)" in says
     )
     says = refused(*PLAIN, "--weights", "irn.pt", "--threshold", "0.6", "--crf", "none")
-    assert "walk.beta, walk.clear, walk.kind, walk.power, walk.steps, walk.weights differ" in says
+    assert "walk.beta, walk.clear, walk.kind, walk.power, walk.steps, the weights of --weights differ" in says
     assert marks(place / "labels") == before
 
 
@@ -370,7 +367,7 @@ def test_other_settings_into_the_same_folder(place):
 )
 def test_bad_input(place, options, says):
     assert says in refused(*PLAIN, *options)
-    assert not hashes(place)
+    assert not contents(place)
 
 
 def test_seeds_that_cannot_be_used(place):

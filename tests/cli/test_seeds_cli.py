@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import good, refused, run
+from contents import contents
 from PIL import Image
 
 import camplug
@@ -79,10 +79,6 @@ def place(tmp_path, monkeypatch):
     sys.modules.pop(MODULE, None)
 
 
-def hashes(folder):
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*.npz"))}
-
-
 def marks(folder):
     """What changes when a file is written again."""
     return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*.npz")}
@@ -112,8 +108,8 @@ def test_the_command_line_makes_what_the_library_makes(place):
     model = camplug.load_model(MODEL)
     folder = SeedFolder(place / "b")
     make_seeds(camplug.GradCAM(model, "features.2"), Scenes(6), folder, number="float16", scale=0.5)
-    assert hashes(place / "a") == hashes(place / "b")
-    assert len(hashes(place / "a")) == 6
+    assert contents(place / "a") == contents(place / "b")
+    assert len(contents(place / "a")) == 6
     settings = SeedFolder("a").settings()
     assert settings["explainer"] == "GradCAM('features.2')"
     assert (settings["number"], settings["scale"], settings["classes"]) == ("float16", 0.5, list(Scenes(6).classes))
@@ -160,13 +156,13 @@ def test_killed_in_the_middle_and_run_again(place):
         process.send_signal(signal.SIGKILL)
         process.wait()
     (place / "hold").unlink()
-    before, whole = marks(place / "killed"), hashes(place / "whole")
+    before, whole = marks(place / "killed"), contents(place / "whole")
     assert 3 <= len(before) <= 8
-    assert hashes(place / "killed").items() <= whole.items()  # whatever has a seed's name is whole
+    assert contents(place / "killed").items() <= whole.items()  # whatever has a seed's name is whole
     (place / "killed" / "scene0_000011.npz.4711.part").write_bytes(b"PK")  # had it been killed while writing
     numbers = json.loads(good("seeds", *options, "-o", "killed", "--json").stdout)
     assert (numbers["made"], numbers["found"]) == (12 - len(before), len(before))
-    assert hashes(place / "killed") == whole
+    assert contents(place / "killed") == whole
     assert len(whole) == 12
     assert marks(place / "killed").items() >= before.items()
     assert list((place / "killed").glob("*.part")) == []
@@ -179,7 +175,7 @@ def test_two_shares_give_the_same_bytes(place, monkeypatch):
         monkeypatch.setenv("RANK", rank)
         result = good("seeds", *PLAIN, "-o", "two")
         assert f"two (share {int(rank) + 1} of 2): 3 seeds made" in result.stdout
-    assert hashes(place / "one") == hashes(place / "two")
+    assert contents(place / "one") == contents(place / "two")
 
 
 @pytest.mark.parametrize("rank,world", [("2", "2"), ("-1", "2"), ("1", None), ("a", "2"), ("0", "0"), ("0", "")])
@@ -205,7 +201,7 @@ def test_torchrun(place):
     assert "share 1 of 2): 2 seeds made" in done.stdout
     assert "share 2 of 2): 3 seeds made" in done.stdout
     assert "mine/images/0.jpg" in done.stderr
-    assert sorted(hashes(place / "seeds")) == [f"{i}.npz" for i in range(1, 6)]
+    assert sorted(contents(place / "seeds")) == [f"{i}.npz" for i in range(1, 6)]
 
 
 # ---- broken images
@@ -242,7 +238,7 @@ def test_options_from_a_file(place, ending):
     (place / f"c.{ending}").write_text("\n".join(lines))
     good("seeds", "--config", f"c.{ending}")
     good("seeds", *PLAIN, "-o", "b", "--scale", "0.5", "--long-side", "64", "--number", "float16")
-    assert hashes(place / "a") == hashes(place / "b")
+    assert contents(place / "a") == contents(place / "b")
     assert SeedFolder("a").settings() == SeedFolder("b").settings()
     good("seeds", "--config", f"c.{ending}", "--scale", "1", "--out", "c")  # the command line comes first
     assert SeedFolder("c").load("scene0_000000").maps.shape[1:] == (96, 96)
@@ -276,11 +272,15 @@ def test_other_settings_into_the_same_folder(place):
     before = marks(place / "seeds")
     says = refused("seeds", *PLAIN, "--scale", "0.5", "--number", "float16")
     assert "'seeds' holds seeds of other settings: number, scale differ (number: 'uint8' there, 'float16' now)" in says
-    torch.save(camplug.load_model(MODEL).state_dict(), "c.pt")
-    assert "checkpoint differs (checkpoint: None there" in refused("seeds", *PLAIN, "--checkpoint", "c.pt")
+    weights = camplug.load_model(MODEL).state_dict()
+    torch.save(weights, "c.pt")
+    assert "0 seeds made, 6 were there" in good("seeds", *PLAIN, "--checkpoint", "c.pt").stdout  # the same weights
+    torch.save({name: tensor + 1e-3 for name, tensor in weights.items()}, "c.pt")
+    says = refused("seeds", *PLAIN, "--checkpoint", "c.pt")
+    assert "of other settings: the weights of --model differ; --overwrite makes it anew" in says
     own_data(place)
     other = refused("seeds", "--data", "mine", *PLAIN[2:], "--num-classes", "2")
-    assert "classes, num_classes differ" in other
+    assert "classes, num_classes, the weights of --model differ (classes: [" in other
     assert marks(place / "seeds") == before
 
 

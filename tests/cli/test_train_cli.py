@@ -257,7 +257,7 @@ def test_other_settings_and_other_classifiers_into_the_same_folder(place):
     torch.save(heads.tiny(seed=8).state_dict(), "c.pt")
     says = refused(*IRN, "--epochs", "1", "-o", "a", "--checkpoint", "c.pt")
     assert "backbone.fingerprint differs" in says
-    assert "give another folder with --out, or delete this one." in says
+    assert "--overwrite makes it anew, and another --out keeps it." in says
     says = refused(*IRN, "--epochs", "1", "-o", "a", "--data", "scenes:7")
     assert "images.count, images.list_sha256 differ" in says
     assert "heads, " in refused(*PSA, "-o", "a")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.explain.photo import check_photo
-from camplug.wsss.identity import DIGITS, digest_of, file_sha256
+from camplug.wsss.identity import digest_of, file_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,14 +86,16 @@ class SegmentationData(ABC):
     def photo_digest(self, i: int) -> str:
         """Return a digest of image i's photograph: of its file's bytes, or of its pixels where there is no file.
 
+        Digests of another kind begin with its name: "pixels:". Those of two kinds cannot be compared.
+
         Raises:
             InputError: no image i, or the file is missing.
         """
         file = self.photo_file(i)
         if file is not None:
-            return digest_of_file(file, "photograph")
+            return file_digest(file, "photograph")
         photo = self.photo(i)
-        return digest_of([photo.size, hashlib.sha256(photo.tobytes()).hexdigest()])
+        return "pixels:" + digest_of([photo.size, hashlib.sha256(photo.tobytes()).hexdigest()])
 
     def label_digest(self, i: int) -> str:
         """Return a digest of the names of image i's classes, whatever the order of the data set's classes.
@@ -110,7 +112,7 @@ class SegmentationData(ABC):
             InputError: as `mask`.
         """
         mask = self.mask(i)
-        return digest_of([mask.shape, hashlib.sha256(mask.tobytes()).hexdigest()])
+        return "pixels:" + digest_of([mask.shape, hashlib.sha256(mask.tobytes()).hexdigest()])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -128,19 +130,3 @@ class SegmentationData(ABC):
         if not 0 <= index < len(self):
             raise InputError(f"image {index} does not exist; this data set has {len(self)}, counted from 0.")
         return index
-
-
-def digest_of_file(path: Path, called: str) -> str:
-    """Return the first 16 digits of the SHA-256 of a file's content.
-
-    Args:
-        path: the file.
-        called: what it is, in messages.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        return file_sha256(path)[:DIGITS]
-    except OSError as error:
-        raise InputError(f"the {called} {str(path)!r} cannot be read ({error.strerror or error}).") from None

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
-from camplug.wsss.data.dataset import SegmentationData, digest_of_file
+from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.files import MOST_CLASSES, check_size, check_unique, existing_folder, read_mask, read_text
+from camplug.wsss.identity import file_digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -122,7 +123,7 @@ class Folder(SegmentationData):
         """Return a digest of the bytes of image i's mask."""
         if not self.has_masks:
             raise InputError(f"{str(self.root)!r} has no folder masks.")
-        return digest_of_file(self._mask_path(i), "mask")
+        return file_digest(self._mask_path(i), "mask")
 
     def _photo_path(self, i: int) -> Path:
         return self._photos / self._files[self._checked(i)]

@@ -136,7 +136,7 @@ class Scenes(SegmentationData):
 
     def _drawn_from(self, i: int) -> str:
         numbers = (self.cooccurrence, self.plain, self.objects, self.noise, self.likeness, self.light)
-        return digest_of(["scene", VERSION, self.seed, self._checked(i), self.size, len(self.classes), numbers])
+        return "scene:" + digest_of([VERSION, self.seed, self._checked(i), self.size, len(self.classes), numbers])
 
     def part(self, i: int) -> NDArray[np.uint8]:
         """What image i's pixels tell, uint8 [H,W]: 0 ground, 1 head (tells the class), 2 body (does not)."""

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
-from camplug.wsss.data.dataset import SegmentationData, digest_of_file
+from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.files import check_size, check_unique, existing_folder, read_mask, read_text
+from camplug.wsss.identity import file_digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,7 +88,7 @@ class VOC(SegmentationData):
 
     def mask_digest(self, i: int) -> str:
         """Return a digest of the bytes of image i's mask."""
-        return digest_of_file(self._mask_path(i), "mask")
+        return file_digest(self._mask_path(i), "mask")
 
     def _read_mask(self, i: int) -> NDArray[np.uint8]:
         return read_mask(self._mask_path(i), len(self.classes))

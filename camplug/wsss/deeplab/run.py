@@ -25,7 +25,7 @@ from camplug.wsss.deeplab.network import DeepLab, deeplab_over, settings_of
 from camplug.wsss.deeplab.settings import DeepLabSettings
 from camplug.wsss.jobs import list_sha256, share, wait_for_the_others
 from camplug.wsss.pseudo.store import LabelFolder
-from camplug.wsss.results import SETTINGS
+from camplug.wsss.settled import SETTINGS
 from camplug.wsss.train.crops import LabelCrops, check_labels_teach, label_pictures, read_picture
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit

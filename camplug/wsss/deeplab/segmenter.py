@@ -209,4 +209,8 @@ def make_predictions(
     def make(image: tuple[NDArray[np.uint8], dict[str, Any]]) -> NDArray[np.uint8]:
         return renumbered_labels(segmenter(image[0], **image[1]), names, order)
 
-    return for_each(data, folder, make, read=read, shard=shard, step=step)
+    def made_of(i: int) -> dict[str, str]:
+        given = {"labels": data.label_digest(i)} if labelled else {}
+        return {"photograph": data.photo_digest(i), **given}
+
+    return for_each(data, folder, make, read=read, made_of=made_of, shard=shard, step=step)

@@ -14,6 +14,7 @@ from camplug.wsss.jobs import Mismatch, Report, for_each
 from camplug.wsss.pseudo.refine import Floats, Photo
 from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.pseudo.walks import MapWalk
+from camplug.wsss.results import check_made_of
 from camplug.wsss.seeds import Seed, SeedFolder
 from camplug.wsss.seeds.store import Number, check_stored, packed
 
@@ -50,7 +51,11 @@ def make_labels(
         photo, seed = _opened(data, seeds, i)
         return in_data(labels(photo, seed.full()), seed.classes)
 
-    return for_each(data, folder, make, shard=shard, step=step)
+    def made_of(i: int) -> dict[str, str]:
+        check_made_of(seeds, data, i, labels=True)
+        return {"photograph": data.photo_digest(i), "seed": seeds.digest(data.ids[i])}
+
+    return for_each(data, folder, make, made_of=made_of, shard=shard, step=step)
 
 
 def make_walked_seeds(
@@ -87,7 +92,13 @@ def make_walked_seeds(
         walked = torch.from_numpy(walk.maps(photo, seed.full()))
         return Seed(packed(walked, number, scale), seed.classes, seed.size, seed.logits)
 
-    return for_each(data, folder, make, shard=shard, step=step)
+    def made_of(i: int) -> dict[str, str]:
+        check_made_of(seeds, data, i, labels=True)
+        name = data.ids[i]
+        labels = {k: v for k, v in seeds.made_of(name).items() if k == "labels"}
+        return {"photograph": data.photo_digest(i), "seed": seeds.digest(name), **labels}
+
+    return for_each(data, folder, make, made_of=made_of, shard=shard, step=step)
 
 
 def in_data(labels: NDArray[np.integer], classes: Sequence[int]) -> NDArray[np.uint8]:
@@ -105,6 +116,7 @@ def in_data(labels: NDArray[np.integer], classes: Sequence[int]) -> NDArray[np.u
 def _opened(data: SegmentationData, seeds: SeedFolder, i: int) -> tuple[Photo, Seed]:
     """The photograph of image i and its seed, if they fit together."""
     seed, photo = seeds.load(data.ids[i]), np.asarray(data.photo(i))
+    check_made_of(seeds, data, i, labels=True)
     unknown = [c for c in seed.classes if not 0 <= c < len(data.classes)]
     if unknown:
         raise Mismatch(

@@ -8,14 +8,18 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.wsss.class_names import order_in, renumbered_labels
 from camplug.wsss.data import voc_palette
 from camplug.wsss.data.files import MOST_CLASSES, read_mask
-from camplug.wsss.results import SETTINGS, ResultFolder
+from camplug.wsss.identity import Inputs
+from camplug.wsss.results import ResultFolder
+from camplug.wsss.settled import SETTINGS
 
+MADE_OF = "made_of"  # the key of a text
 END = b"IEND\xaeB`\x82"  # what every whole PNG ends with
 
 
@@ -65,11 +69,12 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
             raise InputError(f"{str(self.file(name))!r}: {error}") from None
 
     @override
-    def prepare(self, settings: Mapping[str, Any]) -> None:
-        super().prepare({"holds": self.what, **settings})  # tells it from a folder of seeds
+    def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False, inputs: Inputs | None = None) -> None:
+        settings = {"holds": self.what, **settings}  # tells it from a folder of seeds
+        super().prepare(settings, overwrite=overwrite, inputs=inputs)
 
     @override
-    def holds(self, name: str) -> bool:
+    def is_whole(self, name: str) -> bool:
         try:
             with open(self.file(name), "rb") as file:
                 file.seek(-len(END), 2)
@@ -78,7 +83,14 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
             return False
 
     @override
-    def write(self, result: NDArray[np.uint8], file: IO[bytes]) -> None:
-        picture = Image.fromarray(result)
+    def read_made_of(self, name: str) -> str | None:
+        with Image.open(self.file(name)) as picture:  # the header alone
+            found = picture.info.get(MADE_OF)
+        return found if isinstance(found, str) else None
+
+    @override
+    def write(self, result: NDArray[np.uint8], file: IO[bytes], made_of: str) -> None:
+        picture, told = Image.fromarray(result), PngInfo()
         picture.putpalette(voc_palette().tobytes())
-        picture.save(file, "PNG")
+        told.add_text(MADE_OF, made_of)
+        picture.save(file, "PNG", pnginfo=told)

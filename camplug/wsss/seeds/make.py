@@ -28,7 +28,8 @@ def make_seeds(
 ) -> Report:
     """Explain every image of a data set for the classes that it is labelled with.
 
-    Resumable, in shares, past broken images: see `camplug.wsss.jobs.for_each`. Photographs are read and seeds written
+    Resumable, in shares, past broken images: see `camplug.wsss.jobs.for_each`. A seed of another photograph, of other
+    labels or of other settings is made again. Photographs are read and seeds written
     in threads of their own, beside the model's work. An image without labels gets a seed without maps.
 
     Args:
@@ -64,7 +65,10 @@ def make_seeds(
         assert logits is not None
         return Seed(packed(maps, number, scale), classes, size, logits[outputs].numpy())
 
-    return for_each(data, folder, make, read=read, shard=shard, step=step)
+    def made_of(i: int) -> dict[str, str]:
+        return {"photograph": data.photo_digest(i), "labels": data.label_digest(i)}
+
+    return for_each(data, folder, make, read=read, made_of=made_of, shard=shard, step=step)
 
 
 def _check_logits(logits: torch.Tensor | None, wanted: int, data: SegmentationData) -> None:

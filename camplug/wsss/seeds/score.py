@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from camplug.errors import InputError
 from camplug.metrics import ConfusionMatrix, ThresholdSweep
 from camplug.wsss.data import SegmentationData
+from camplug.wsss.results import check_made_of
 from camplug.wsss.seeds.store import SeedFolder
 
 
@@ -41,6 +42,7 @@ def score_seeds(
         seed, mask = folder.load(name), data.mask(i)
         if seed.size != mask.shape:
             raise InputError(f"the seed of {name!r} is of a photograph of {seed.size}, its mask has {mask.shape}.")
+        check_made_of(folder, data, i)
         sweep.add(seed.full(), seed.classes, mask)
 
     return sweep, _each(data, add, step)
@@ -65,7 +67,9 @@ def score_labels(
     matrix = ConfusionMatrix(len(data.classes) + 1, data.ignore)
 
     def add(i: int, name: str) -> None:
-        matrix.add(labels.load(name), data.mask(i))
+        picture, mask = labels.load(name), data.mask(i)
+        check_made_of(labels, data, i)
+        matrix.add(picture, mask)
 
     return matrix, _each(data, add, step)
 

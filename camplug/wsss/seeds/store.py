@@ -17,7 +17,8 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.explain.fuse import resize_maps
 from camplug.wsss.class_names import order_in
-from camplug.wsss.results import SETTINGS, ResultFolder
+from camplug.wsss.results import ResultFolder
+from camplug.wsss.settled import SETTINGS
 
 Number: TypeAlias = Literal["uint8", "float16"]
 NUMBERS: tuple[Number, ...] = ("uint8", "float16")
@@ -118,16 +119,22 @@ class SeedFolder(ResultFolder[Seed]):
         return found
 
     @override
-    def holds(self, name: str) -> bool:
+    def is_whole(self, name: str) -> bool:
         return zipfile.is_zipfile(self.file(name))
 
     @override
-    def write(self, result: Seed, file: IO[bytes]) -> None:
+    def read_made_of(self, name: str) -> str | None:
+        with np.load(self.file(name), allow_pickle=False) as data:
+            return str(data["made_of"]) if "made_of" in data.files else None
+
+    @override
+    def write(self, result: Seed, file: IO[bytes], made_of: str) -> None:
         arrays: dict[str, Any] = {
             "maps": result.maps,
             "classes": np.array(result.classes, np.int64),
             "size": np.array(result.size, np.int64),
             "logits": result.logits.astype(np.float32),
+            "made_of": np.array(made_of),
         }
         np.savez_compressed(file, **arrays)
 

@@ -20,8 +20,8 @@ from camplug.wsss.data import SegmentationData
 from camplug.wsss.jobs import Report, exchange, list_sha256, share, wait_for_the_others
 from camplug.wsss.pseudo.make import make_labels
 from camplug.wsss.pseudo.store import LabelFolder
-from camplug.wsss.results import SETTINGS, SettledFolder
 from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.settled import SETTINGS, SettledFolder
 from camplug.wsss.train.backbone import Backbone, normalized
 from camplug.wsss.train.crops import LabelCrops, Shuffled, check_labels_teach, label_pictures, read_picture
 from camplug.wsss.train.fit import check_batch, fit

@@ -160,7 +160,7 @@ def test_photographs_are_read_ahead_and_seeds_written_behind(tmp_path, model, de
         assert i == 3 or read[i + 1].wait(60)
         ran[i].set()
 
-    def saving(name, seed):
+    def saving(name, seed, made_of):
         assert threading.current_thread() is not threading.main_thread()
         i = data.ids.index(name)
         assert i > 1 or ran[i + 1].wait(60)
@@ -187,10 +187,10 @@ def test_what_is_made_is_written_when_a_later_image_ends_the_run(tmp_path):
 def test_a_place_that_can_no_longer_be_written_ends_the_run(tmp_path, model):
     folder, save = SeedFolder(tmp_path), SeedFolder.save
 
-    def full(name, seed):
+    def full(name, seed, made_of):
         if name == SCENES.ids[1]:
             raise InputError("the disk is full.")
-        save(folder, name, seed)
+        save(folder, name, seed, made_of)
 
     folder.save = full
     with pytest.raises(InputError, match="the disk is full"):

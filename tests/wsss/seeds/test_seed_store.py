@@ -80,7 +80,7 @@ def test_save_and_load(tmp_path, number, name):
     np.testing.assert_array_equal(back.maps, one.maps)
     np.testing.assert_array_equal(back.logits, one.logits)
     with np.load(folder.file(name), allow_pickle=False) as data:
-        assert sorted(data.files) == ["classes", "logits", "maps", "size"]
+        assert sorted(data.files) == ["classes", "logits", "made_of", "maps", "size"]
 
 
 def test_full_size():
@@ -147,9 +147,7 @@ def test_other_settings_are_refused_by_name(tmp_path):
     folder.prepare(SETTINGS)
     folder.save("a", seed())
     before = (tmp_path / "settings.json").read_bytes()
-    with pytest.raises(
-        InputError, match=r"other settings: scale differs \(scale: 1\.0 there, 0\.5 now\); give another"
-    ):
+    with pytest.raises(InputError, match=r"other settings: scale differs \(scale: 1\.0 there, 0\.5 now\); --overwrite"):
         SeedFolder(tmp_path).prepare({**SETTINGS, "scale": 0.5})
     with pytest.raises(InputError, match=r"explainer, number differ \(explainer: 'FullyCAM' there, 'CAM' now\)"):
         SeedFolder(tmp_path).prepare({**SETTINGS, "explainer": "CAM", "number": "uint8"})

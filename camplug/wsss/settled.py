@@ -1,0 +1,172 @@
+"""A folder that knows what its content was made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from camplug.errors import InputError
+from camplug.explain.explanation import write_atomically
+from camplug.wsss.identity import Inputs
+
+SETTINGS = "settings.json"
+INPUTS = "images.json"  # what a training learned from, image by image
+NAMES = {  # of settings that hold digests
+    "weights": "the weights of --model",
+    "backbone.weights": "the weights of --model",
+    "walk.weights": "the weights of --weights",
+    "network.weights": "the weights of --weights",
+    "images.photographs": "the photographs",
+    "images.labels": "the images' labels",
+    "images.seeds": "the seeds",
+    "images.pictures": "the label pictures",
+    "images.saliency": "the saliency maps",
+    "validation.photographs": "the validation photographs",
+    "validation.labels": "the labels of the validation images",
+}
+
+
+class SettledFolder:
+    """A folder that knows what its content was made with, and refuses to mix in anything made otherwise.
+
+    Args:
+        path: the folder.
+    """
+
+    what: ClassVar[str]  # what it holds, in messages
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._settings: dict[str, Any] = {}
+        self._inputs: Inputs | None = None
+        self._digest: str | None = None  # of the settings
+        self._open = False  # settings are to be written down
+        self._overwrite = False
+
+    def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False, inputs: Inputs | None = None) -> None:
+        """Make the folder for content of these settings, or go on with one that has the same.
+
+        They are written down by `settle`: a run that makes nothing leaves the folder open for others.
+
+        Args:
+            settings: plain data; weights and files by their digests, never by their paths.
+            overwrite: content of other settings is replaced; by default it is refused.
+            inputs: what the content is made from, image by image; their digests belong to the settings.
+
+        Raises:
+            InputError: the folder holds what was made with other settings, or cannot be made.
+        """
+        self._settings, self._inputs = json.loads(json.dumps(dict(settings))), inputs
+        self._open, self._overwrite, self._digest = True, overwrite, None
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"the folder {str(self.path)!r} cannot be made ({error.strerror}).") from None
+        self._settled()
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the folder holds content of other settings, which `settle` is going to remove."""
+        return self._open and self._overwrite and (self.path / SETTINGS).exists() and not self._settled()
+
+    def _settled(self) -> bool:
+        """Whether these very settings are written down already."""
+        if not (self.path / SETTINGS).exists():
+            return False
+        here, before = _flat(self._settings), _flat(self.settings())
+        differing = sorted(k for k in {*before, *here} if before.get(k) != here.get(k))
+        if differing and not self._overwrite:
+            raise InputError(
+                f"{str(self.path)!r} holds {self.what} of other settings: {self._described(differing, before, here)}; "
+                "--overwrite makes it anew, and another --out keeps it."
+            )
+        return not differing
+
+    def _described(self, differing: list[str], before: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+        """Return in words which settings differ, with the values of the first one that is no digest."""
+        of_images = [key for key in differing if key.startswith("images.")]
+        said = self._inputs.differences(read_inputs(self.path)) if of_images and self._inputs is not None else []
+        left = [key for key in differing if not (said and key in of_images)]
+        if not left:
+            return ", ".join(said)
+        names = list(dict.fromkeys(called(key) for key in left))
+        text = f"{', '.join(names)} {'differs' if len(left) == 1 and not names[0].startswith('the w') else 'differ'}"
+        plain = [key for key in left if called(key) == key]
+        if plain:
+            text += f" ({plain[0]}: {before.get(plain[0])!r} there, {here.get(plain[0])!r} now)"
+        return "; ".join([text, *said])
+
+    def settings(self) -> dict[str, Any]:
+        """What the results were made with.
+
+        Raises:
+            InputError: this is no such folder.
+        """
+        try:
+            found = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{str(self.path)!r} is no folder of {self.what}: it has no {SETTINGS}.") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{str(self.path / SETTINGS)!r} cannot be read ({error}).") from None
+        if not isinstance(found, dict):
+            raise InputError(f"{str(self.path / SETTINGS)!r} holds no settings.")
+        return found
+
+    def settle(self) -> None:
+        """Write the settings down, once there is something that was made with them.
+
+        Raises:
+            InputError: the place cannot be written, or the folder has got other settings meanwhile.
+        """
+        if self._open:
+            if not self._settled():
+                if (self.path / SETTINGS).exists():
+                    self.clear()
+                if self._inputs is not None:
+                    write_inputs(self.path, self._inputs)
+                text = json.dumps(self._settings, indent=2) + "\n"
+                write_atomically(str(self.path / SETTINGS), lambda f: f.write(text.encode()))
+            self._open = False
+
+    def clear(self) -> None:
+        """Remove what was made with other settings."""
+
+
+def read_inputs(folder: Path) -> Inputs:
+    """Return what a folder's content was made from; nothing where it does not say it."""
+    try:
+        found = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return Inputs({})
+    return Inputs(found) if isinstance(found, dict) else Inputs({})
+
+
+def write_inputs(folder: Path, inputs: Inputs) -> None:
+    """Write down what a folder's content is made from.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    text = json.dumps(inputs.tables) + "\n"
+    write_atomically(str(folder / INPUTS), lambda f: f.write(text.encode()))
+
+
+def called(key: str) -> str:
+    """Return what the setting of a digest is called in messages; any other one is called by its key.
+
+    >>> called("weights"), called("seeds.weights"), called("walk.beta")
+    ('the weights of --model', "the weights of the seeds' model", 'walk.beta')
+    """
+    if key in NAMES:
+        return NAMES[key]
+    return "the weights of the seeds' model" if key.startswith("seeds.") and key.endswith("weights") else key
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings within settings by their dotted names, so that a message can say which one differs."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= {f"{name}.{k}": v for k, v in _flat(value).items()} if isinstance(value, dict) else {name: value}
+    return flat

@@ -1,0 +1,203 @@
+"""Results of something else are never taken for what was asked: they are made again one by one, or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from commands import good, refused, run
+from contents import contents
+from PIL import Image
+
+from camplug.wsss.deeplab import DeepLabSettings, deeplab_over, save_deeplab
+
+CLASSES = ("cat", "dog", "yak")
+MODEL = "import:stale_net:Net"
+NET = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+    def __init__(self, num_classes=3):
+        super().__init__()
+        torch.manual_seed(3)
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 2, 1))
+        self.fc = nn.Linear(6, num_classes)
+
+    def forward(self, x):
+        return self.fc(self.features(x).relu().mean((2, 3)))
+"""
+SEEDS = ("seeds", "--data", "own", "-m", MODEL, "--explainer", "CAM('features.2')")
+LABELS = ("pseudo-labels", "seeds", "--data", "own", "--threshold", "0.4", "--crf", "none")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A working folder with data and a module of a model."""
+    (tmp_path / "stale_net.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CAMPLUG_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    write_data(tmp_path / "own")
+    yield tmp_path
+    sys.modules.pop("stale_net", None)
+
+
+def write_data(root, seed=0, count=4):
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(root / "images" / f"s{i}.png")
+        Image.fromarray(rng.integers(0, 4, (24, 32), dtype=np.uint8)).save(root / "masks" / f"s{i}.png")
+    (root / "classes.txt").write_text("\n".join(CLASSES))
+    write_labels(root, {f"s{i}.png": [CLASSES[(i + seed) % 3]] for i in range(count)})
+
+
+def write_labels(root, labels):
+    (root / "labels.json").write_text(json.dumps(labels))
+
+
+def relabel(root, name, labels):
+    known = json.loads((root / "labels.json").read_text())
+    write_labels(root, {**known, name: labels})
+
+
+def said(*arguments):
+    """How many results were made, and how many were there."""
+    told = json.loads(good(*arguments, "--json").stdout)
+    return told["made"], told["found"]
+
+
+def marks(folder):
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.suffix in (".npz", ".png")}
+
+
+def changed(folder, before):
+    return sorted(name for name, mark in marks(folder).items() if before.get(name) != mark)
+
+
+def test_a_label_that_is_corrected(place):
+    assert (said(*SEEDS), said(*LABELS)) == ((4, 0), (4, 0))
+    seeds, labels = marks(place / "seeds"), marks(place / "labels")
+    relabel(place / "own", "s0.png", ["yak", "dog"])
+    result = run(*LABELS)  # the seeds come first
+    assert result.exit_code == 1
+    assert "s0.npz' was made of other labels; run the command that made it again" in result.stderr
+    assert (said(*SEEDS), said(*LABELS)) == ((1, 3), (1, 3))
+    assert changed(place / "seeds", seeds) == ["s0.npz"]
+    assert changed(place / "labels", labels) == ["s0.png"]
+    assert (said(*SEEDS, "-o", "new"), said(*SEEDS)) == ((4, 0), (0, 4))
+    assert contents(place / "new") == contents(place / "seeds")
+
+
+def test_a_photograph_that_is_replaced(place):
+    assert (said(*SEEDS), said(*LABELS)) == ((4, 0), (4, 0))
+    shutil.copy(place / "own" / "images" / "s1.png", place / "own" / "images" / "s2.png")
+    result = run("evaluate", "seeds", "--data", "own")
+    assert result.exit_code == 1
+    assert "s2.npz' was made of another photograph" in result.stderr
+    assert (said(*SEEDS), said(*LABELS)) == ((1, 3), (1, 3))
+    good("evaluate", "labels", "--data", "own")
+
+
+def test_other_data_of_the_same_names(place):
+    good(*SEEDS)
+    write_data(place / "own2", seed=1)
+    other = [a if a != "own" else "own2" for a in SEEDS]
+    assert said(*other) == (4, 0)
+    assert (said(*other, "-o", "new"), contents(place / "new")) == ((4, 0), contents(place / "seeds"))
+    shutil.copytree(place / "own2", place / "moved")
+    assert said(*[a if a != "own" else "moved" for a in SEEDS]) == (0, 4)
+
+
+def test_other_weights_at_the_same_place(place):
+    import stale_net
+
+    weights = stale_net.Net().state_dict()
+    torch.save(weights, "w.pt")
+    given = (*SEEDS, "--checkpoint", "w.pt")
+    assert said(*given) == (4, 0)
+    shutil.copy("w.pt", "other_name.pt")
+    assert said(*SEEDS, "--checkpoint", place / "other_name.pt") == (0, 4)  # the same file
+    before = marks(place / "seeds")
+    torch.save({k: v * 1.5 for k, v in weights.items()}, "w.pt")
+    says = refused(*given)
+    assert "'seeds' holds seeds of other settings: the weights of --model differ; --overwrite makes it anew" in says
+    assert marks(place / "seeds") == before
+    good(*LABELS)
+    assert said(*given, "--overwrite") == (4, 0)
+    assert said(*given, "--overwrite") == (0, 4)
+    assert said(*given, "-o", "new") == (4, 0)
+    assert contents(place / "new") == contents(place / "seeds")
+    says = refused(*LABELS)
+    assert "'labels' holds labels of other settings: the weights of the seeds' model differ" in says
+    assert said(*LABELS, "--overwrite") == (4, 0)
+
+
+def test_overwriting_leaves_nothing_of_other_settings(place):
+    write_data(place / "more", count=6)
+    more = [a if a != "own" else "more" for a in SEEDS]
+    assert said(*more) == (6, 0)
+    assert "scale differs" in refused(*SEEDS, "--scale", "0.5")
+    assert said(*SEEDS, "--scale", "0.5", "--overwrite") == (4, 0)
+    assert sorted(p.name for p in (place / "seeds").iterdir()) == [*(f"s{i}.npz" for i in range(4)), "settings.json"]
+
+
+def test_a_refused_command_overwrites_nothing(place):
+    good(*SEEDS)
+    before = marks(place / "seeds")
+    assert "the model has 7 classes" in refused(*SEEDS, "--num-classes", "7", "--overwrite")
+    assert marks(place / "seeds") == before
+    assert said(*SEEDS) == (0, 4)
+
+
+def test_another_order_of_the_classes_is_the_same(place):
+    good(*SEEDS)
+    good(*LABELS)
+    before = marks(place / "seeds")
+    (place / "own" / "classes.txt").write_text("yak\ncat\ndog")
+    assert (said(*SEEDS), said(*LABELS)) == ((0, 4), (0, 4))
+    assert marks(place / "seeds") == before
+
+
+def test_predictions_of_another_network(place):
+    import stale_net
+
+    def save(name, seed):
+        body = stale_net.Net()
+        torch.manual_seed(seed)
+        network = deeplab_over(body, list(CLASSES), DeepLabSettings(head="aspp", width=8, output_stride=None))
+        save_deeplab(name, network, {"model": MODEL, "num_classes": 3})
+
+    save("a.pt", 0)
+    given = ("segment", "-w", "a.pt", "--data", "own")
+    assert said(*given) == (4, 0)
+    shutil.copy("a.pt", "b.pt")
+    assert said("segment", "-w", place / "b.pt", "--data", "own") == (0, 4)
+    relabel(place / "own", "s0.png", ["dog"])
+    assert said(*given) == (0, 4)  # no label is read
+    shutil.copy(place / "own" / "images" / "s1.png", place / "own" / "images" / "s2.png")
+    assert said(*given) == (1, 3)
+    save("a.pt", 1)
+    says = refused(*given)
+    assert "'predictions' holds labels of other settings: the weights of --weights differ" in says
+    assert said(*given, "--overwrite") == (4, 0)
+
+
+def test_a_missing_photograph_is_told(place):
+    good(*SEEDS)
+    (place / "own" / "images" / "s3.png").unlink()
+    result = run(*SEEDS)
+    assert result.exit_code == 1
+    assert "3 were there" in result.stdout
+    assert "skipped: " in result.stderr
+    assert "s3.png" in result.stderr
