@@ -39,7 +39,7 @@ LABELS = {  # thresholds of the labels that IRN learns from
     "otsu": shlex.split("--foreground otsu --background otsu"),
 }
 THRESHOLD = 0.25  # of seeds, and of the walk as published
-IRN = shlex.split("--optimizer adamw --lr 0.003 --epochs 1 --batch 8 --crop 320 --scales 0.5 1.5 --width 0")
+IRN = shlex.split("--optimizer adamw --lr 0.003 --epochs 1 --batch 8 --crop 320 --scales 0.5,1.5 --width 0")
 DEEPLAB = shlex.split("--optimizer adamw --lr 0.0002 --weight-decay 0.01 --head aspp --output-stride 16 --cut 8")
 CROPS = shlex.split("--batch 12 --crop 256 --long-side 320 --scales 0.75,1.5")
 VIEWS_OF_VAL = shlex.split("--long-side 320 --scales 0.75,1,1.5 --flip")

@@ -38,8 +38,8 @@ LABELS = {
     "fully": {"irn": ["--foreground", "0.36", "--background", "0.2"], "affinity": ["--low", "2", "--high", "6"]},
 }
 TRAINING = {
-    "irn": shlex.split("--optimizer adamw --lr 0.003 --epochs 4 --batch 8 --crop 320 --scales 0.5 1.5 --width 64"),
-    "affinity": shlex.split("--optimizer adamw --lr 0.003 --epochs 4 --batch 8 --crop 320 --scales 0.75 1.25"),
+    "irn": shlex.split("--optimizer adamw --lr 0.003 --epochs 4 --batch 8 --crop 320 --scales 0.5,1.5 --width 64"),
+    "affinity": shlex.split("--optimizer adamw --lr 0.003 --epochs 4 --batch 8 --crop 320 --scales 0.75,1.25"),
 }
 WALKS = {"irn": ["--beta", "10", "--power", "1.5", "--clear", "0"], "psa": ["--alpha", "4", "--beta", "8"]}
 VARIANTS = {  # of IRN's walk, tried on some of train

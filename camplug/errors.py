@@ -21,3 +21,26 @@ class InputError(CamplugError, ValueError):
 
 class ModelError(CamplugError, ValueError):
     """A model on which the method cannot work, or that could not be loaded."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on the CPU or on a device."""
+    says = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or any(t in says for t in ("outofmemory", "out of memory", "can't allocate"))
+
+
+def size_error(error: BaseException, size: tuple[int, int], called: str = "") -> ModelError:
+    """Return what is said where a model fails on images of a size, which it may not take or memory may not hold.
+
+    Args:
+        error: that the model raised.
+        size: height and width of the images.
+        called: what they are and how to do without them.
+    """
+    lines = str(error).strip().splitlines()
+    first, pixels = lines[0] if lines else type(error).__name__, f"{size[0]}x{size[1]} pixels"
+    which = f", which is {called}" if called else ""
+    if is_out_of_memory(error):
+        hint = "" if called else "; give a smaller long side or crop, or a smaller batch"
+        return ModelError(f"out of memory on images of {pixels} ({first.rstrip('.')}){which}{hint}.")
+    return ModelError(f"the model does not take images of {pixels} ({first}){which}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -45,4 +47,7 @@ def _options(
 
 def main() -> None:
     """Entry point of the `camplug` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console of few letters is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     app()

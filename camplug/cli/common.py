@@ -16,6 +16,7 @@ import torch
 import typer
 from rich.console import Console
 
+from camplug.cli.numbers import read_colour
 from camplug.errors import CamplugError, InputError
 from camplug.explain.explanation import Explanation
 from camplug.explain.photo import SUFFIXES
@@ -37,8 +38,11 @@ ClassNames: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--class", "-c", help="Class index or name; repeat for more.", show_default="predicted"),
 ]
-Mean: TypeAlias = Annotated[float | None, typer.Option(help="Normalisation mean, if the model does not know its own.")]
-Std: TypeAlias = Annotated[float | None, typer.Option(help="Normalisation standard deviation, likewise.")]
+Mean: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Normalisation mean, if the model does not know its own: one number, or three with commas."),
+]
+Std: TypeAlias = Annotated[str | None, typer.Option(help="Normalisation standard deviation, likewise.")]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 MultiLabel: TypeAlias = Annotated[bool, typer.Option("--multi-label", help="Probabilities by sigmoid, not softmax.")]
 Evidence: TypeAlias = Annotated[str, typer.Option(help="positive (what speaks for the class) or negative (against).")]
@@ -141,8 +145,8 @@ def device_named(name: str) -> torch.device:
 def explainer_options(
     model: nn.Module,
     labels: Path | None,
-    mean: float | None,
-    std: float | None,
+    mean: Any,
+    std: Any,
     long_side: int | None = None,
     *,
     evidence: str = "positive",
@@ -165,8 +169,8 @@ def explainer_options(
         assert isinstance(base, Preprocess)
         options["transform"] = replace(
             base,
-            mean=base.mean if mean is None else (mean,) * 3,
-            std=base.std if std is None else (std,) * 3,
+            mean=read_colour("mean", mean) or base.mean,
+            std=read_colour("std", std) or base.std,
             long_side=long_side,
         )
     return options

@@ -19,7 +19,7 @@ def option_group(*settings: type) -> type:
     """A group for `camplug.cli.options.takes`: every field of dataclasses is an option, None where it is not given.
 
     Fields that are dataclasses themselves are left out; name their classes, too. A field of several numbers is written
-    with commas, one of a whole number or a name as either.
+    with commas, one of a whole number or a name as either, and "none" stands for None.
     """
     annotations: dict[str, Any] = {}
     for cls in settings:
@@ -92,6 +92,8 @@ def _choices(kind: Any) -> list[Any]:
 def _asked(kind: Any) -> Any:
     """What the command line reads for a field."""
     kinds = _choices(kind)
+    if NoneType in get_args(kind) and kinds != [bool]:  # "none" is a value, too
+        return str
     return kinds[0] if len(kinds) == 1 and kinds[0] in (bool, int, float) else str
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camplug.cli import common
+from camplug.cli import common, crf_options
 from camplug.cli.config import read_config
+from camplug.cli.crf_options import read_crf
 from camplug.cli.evaluate import check_classes, kind
 from camplug.cli.seeds import NUMBER, device_of, tell
 from camplug.cli.walk import (
@@ -28,7 +29,6 @@ from camplug.errors import InputError
 from camplug.wsss.jobs import share, wait_for_the_others
 
 if TYPE_CHECKING:
-    from camplug.wsss.crf import CRFSettings
     from camplug.wsss.jobs import Report
 
 OPTIONS: dict[str, Any] = {
@@ -48,12 +48,11 @@ OPTIONS: dict[str, Any] = {
     "steps": int,
     "power": NUMBER,
     "clear": NUMBER,
-    "crf": str,
     "certainty": NUMBER,
     "number": str,
     "scale": NUMBER,
     "device": str,
-}
+} | crf_options.OPTIONS
 DEFAULTS: dict[str, Any] = {"out": "labels", "crf": "irn", "certainty": 0.7, "number": "uint8", "scale": 1.0}
 Crf = Annotated[str | None, typer.Option(help="Dense CRF: irn, psa, deeplab or none.", show_default="irn")]
 
@@ -106,6 +105,9 @@ def pseudo_labels(  # noqa: PLR0917
         float | None, typer.Option(help="Of irn: how much boundaries are cleared of the maps.", show_default="1")
     ] = None,
     crf: Crf = None,
+    crf_gaussian: crf_options.Gaussian = None,
+    crf_bilateral: crf_options.Bilateral = None,
+    crf_iterations: crf_options.Iterations = None,
     certainty: Annotated[
         float | None, typer.Option(help="What the CRF gives a label to begin with.", show_default="0.7")
     ] = None,
@@ -152,7 +154,7 @@ def pseudo_labels(  # noqa: PLR0917
         if not maps and kind_of_walk != "psa":
             before = made_with.get("walk") if walk_settings is None else walk_settings
             value, how = threshold_of(chosen, before, source, dataset, kind_of_walk)
-        dense = crf_of(chosen["crf"])
+        dense = read_crf(chosen)
         scores = scores_of(chosen, value, walk_settings, device_of(chosen.get("device"), rank))
         facts = facts_of(walk_settings, value, how)
         path, what = Path(str(chosen["out"])), "seeds" if maps else "labels"
@@ -201,16 +203,3 @@ def seeds_of(chosen: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     if holds != "seeds":
         raise InputError(f"{str(folder)!r} holds label pictures; give a folder of seeds, made by `camplug seeds`.")
     return SeedFolder(folder), settings
-
-
-def crf_of(text: str) -> CRFSettings | None:
-    """The CRF that a text names.
-
-    Raises:
-        InputError: there is no such one.
-    """
-    from camplug.wsss.crf import PRESETS
-
-    if text != "none" and text not in PRESETS:
-        raise InputError(f"--crf {text!r}; allowed are {', '.join(PRESETS)} and none.")
-    return PRESETS.get(text)

@@ -11,6 +11,7 @@ import typer
 
 from camplug.cli import common
 from camplug.cli.config import read_config
+from camplug.cli.numbers import NUMBERS, read_colour
 from camplug.errors import InputError
 from camplug.explain import create
 from camplug.wsss.jobs import share, wait_for_the_others
@@ -24,8 +25,8 @@ OPTIONS: dict[str, Any] = {
     "checkpoint": str,
     "num_classes": int,
     "long_side": int,
-    "mean": NUMBER,
-    "std": NUMBER,
+    "mean": NUMBERS,
+    "std": NUMBERS,
     "out": str,
     "number": str,
     "scale": NUMBER,
@@ -94,6 +95,7 @@ def seeds(  # noqa: PLR0917
         made = create(str(chosen["explainer"]), net, **options)
         folder = SeedFolder(Path(str(chosen["out"])))
         dataset = in_order_of(folder, dataset)
+        chosen |= {k: read_colour(k, chosen.get(k)) for k in ("mean", "std")}
         settings = {k: chosen.get(k) for k in ("explainer", "long_side", "mean", "std", "number", "scale")}
         settings |= network_settings(net, str(chosen["model"]), chosen.get("num_classes"))
         settings |= {"classes": list(dataset.classes), "labels": "given"}

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from camplug.cli import common
+from camplug.cli import common, crf_options
 from camplug.cli.config import read_config
-from camplug.cli.pseudo_labels import crf_of
+from camplug.cli.crf_options import read_crf
+from camplug.cli.numbers import NUMBERS, read_numbers
 from camplug.cli.seeds import device_of, tell
 from camplug.errors import InputError
 from camplug.wsss.jobs import share, wait_for_the_others
@@ -21,14 +22,13 @@ OPTIONS: dict[str, Any] = {
     "data": str,
     "split": str,
     "out": str,
-    "scales": (str, list, int, float),
+    "scales": NUMBERS,
     "flip": bool,
     "fuse": str,
-    "crf": str,
     "labels": str,
     "long_side": int,
     "device": str,
-}
+} | crf_options.OPTIONS
 DEFAULTS: dict[str, Any] = {
     "out": "predictions",
     "scales": "1",
@@ -60,6 +60,9 @@ def segment(  # noqa: PLR0917
     crf: Annotated[
         str | None, typer.Option(help="Dense CRF at the end: deeplab, irn, psa or none.", show_default="none")
     ] = None,
+    crf_gaussian: crf_options.Gaussian = None,
+    crf_bilateral: crf_options.Bilateral = None,
+    crf_iterations: crf_options.Iterations = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -107,10 +110,10 @@ def segment(  # noqa: PLR0917
         dataset = open_data(str(chosen["data"]), chosen.get("split"))
         network = load_deeplab(file).to(common.device_named(device_of(chosen.get("device"), rank)))
         match_classes(network.classes, dataset.classes, "the network")
-        dense = crf_of(str(chosen["crf"]))
+        dense = read_crf(chosen)
         segmenter = Segmenter(
             network,
-            scales=_scales(chosen["scales"]),
+            scales=read_numbers("scales", chosen["scales"]),
             flip=chosen["flip"],
             fuse=chosen["fuse"],
             crf=dense,
@@ -145,16 +148,3 @@ def segment(  # noqa: PLR0917
         wait_for_the_others("segment", needed=False)
         if report.broken:
             raise typer.Exit(1)
-
-
-def _scales(given: Any) -> tuple[float, ...]:
-    """Numbers of a text with commas, a list, or one number.
-
-    Raises:
-        InputError: they cannot be read.
-    """
-    parts = given.split(",") if isinstance(given, str) else given if isinstance(given, list) else [given]
-    try:
-        return tuple(float(part) for part in parts)
-    except (TypeError, ValueError):
-        raise InputError(f"scales = {given!r} cannot be read; give numbers separated by commas.") from None

@@ -9,13 +9,15 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from camplug.cli import common, train_classifier, train_deeplab
+from camplug.cli import common, crf_options, train_classifier, train_deeplab
 from camplug.cli import train_options as of
 from camplug.cli.config import read_config
+from camplug.cli.crf_options import read_crf
 from camplug.cli.evaluate import check_classes
+from camplug.cli.numbers import read_numbers
 from camplug.cli.options import takes
-from camplug.cli.pseudo_labels import crf_of, seeds_of
-from camplug.cli.seeds import NUMBER, device_of
+from camplug.cli.pseudo_labels import seeds_of
+from camplug.cli.seeds import device_of
 from camplug.cli.shown import Shown, stoppable
 from camplug.cli.walk import need_lightning, threshold_read
 from camplug.errors import InputError
@@ -117,9 +119,7 @@ def _chosen(given: dict[str, Any], own: dict[str, Any], out: str) -> dict[str, A
         raise InputError(f"--workers {chosen['workers']}; give 0 or more.")
     scales = chosen.get("scales")
     if scales is not None:
-        if len(scales) != 2 or not all(isinstance(s, NUMBER) and not isinstance(s, bool) for s in scales):
-            raise InputError(f"scales = {scales!r}; give the smallest and the largest factor, such as [0.5, 1.5].")
-        chosen["scales"] = (float(scales[0]), float(scales[1]))
+        chosen["scales"] = read_numbers("scales", scales, (2,))
     return chosen
 
 
@@ -129,9 +129,10 @@ def _changed(settings: Any, chosen: dict[str, Any], of_labels: tuple[str, ...]) 
     Raises:
         InputError: an option out of its range, or of the labels, which are ready-made.
     """
-    idle = [name for name in (*of_labels, "crf") if name in chosen and chosen.get("labels") is not None]
+    crf = [name for name in crf_options.OPTIONS if chosen.get(name) is not None]
+    idle = [name for name in (*of_labels, *crf) if name in chosen and chosen.get("labels") is not None]
     if idle:
-        raise InputError(f"--{idle[0]} has no effect on ready-made labels; leave it out.")
+        raise InputError(f"--{idle[0].replace('_', '-')} has no effect on ready-made labels; leave it out.")
 
     def changed(part: S) -> S:
         names = {f.name for f in fields(part)}  # type: ignore[arg-type]
@@ -140,8 +141,8 @@ def _changed(settings: Any, chosen: dict[str, Any], of_labels: tuple[str, ...]) 
     network = replace(settings.network, schedule=changed(settings.network.schedule))
     network = replace(network, **{k: chosen[k] for k in ("radius", "width") if k in chosen})
     own = {name: chosen[name] for name in of_labels if name in chosen}
-    if "crf" in chosen:
-        own["crf"] = crf_of(chosen["crf"])
+    if crf:
+        own["crf"] = read_crf({"crf": settings.crf, **chosen})
     return replace(settings, network=network, training=changed(settings.training), **own)
 
 

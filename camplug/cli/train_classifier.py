@@ -12,8 +12,9 @@ import typer
 from camplug.cli import common
 from camplug.cli.config import read_config
 from camplug.cli.fields import allowed, changed, option_group
+from camplug.cli.numbers import NUMBERS
 from camplug.cli.options import takes
-from camplug.cli.seeds import NUMBER, device_of
+from camplug.cli.seeds import device_of
 from camplug.cli.shown import Shown, stoppable
 from camplug.cli.walk import need_lightning
 from camplug.errors import InputError
@@ -60,8 +61,8 @@ OPTIONS: dict[str, Any] = {
     "model": str,
     "checkpoint": str,
     "num_classes": int,
-    "mean": NUMBER,
-    "std": NUMBER,
+    "mean": NUMBERS,
+    "std": NUMBERS,
     "preset": str,
     "head": str,
     "output_stride": int,

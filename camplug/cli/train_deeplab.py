@@ -11,8 +11,8 @@ import typer
 from camplug.cli import common
 from camplug.cli.config import read_config
 from camplug.cli.fields import allowed, changed, option_group
+from camplug.cli.numbers import NUMBERS
 from camplug.cli.options import takes
-from camplug.cli.seeds import NUMBER
 from camplug.cli.shown import Shown, stoppable
 from camplug.cli.train_classifier import Log, check, network_of, tell_training
 from camplug.cli.walk import need_lightning
@@ -29,8 +29,8 @@ OPTIONS: dict[str, Any] = {
     "model": str,
     "checkpoint": str,
     "num_classes": int,
-    "mean": NUMBER,
-    "std": NUMBER,
+    "mean": NUMBERS,
+    "std": NUMBERS,
     "saliency": str,
     "amp": bool,
     "allow_missing": bool,

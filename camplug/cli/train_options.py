@@ -7,7 +7,8 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from camplug.cli import common
+from camplug.cli import common, crf_options
+from camplug.cli.numbers import NUMBERS
 from camplug.cli.seeds import NUMBER
 
 OPTIONS: dict[str, Any] = {
@@ -20,13 +21,12 @@ OPTIONS: dict[str, Any] = {
     "checkpoint": str,
     "num_classes": int,
     "layers": str,
-    "mean": NUMBER,
-    "std": NUMBER,
-    "crf": str,
+    "mean": NUMBERS,
+    "std": NUMBERS,
     "epochs": int,
     "batch": int,
     "crop": int,
-    "scales": list,
+    "scales": NUMBERS,
     "long_side": int,
     "optimizer": str,
     "lr": NUMBER,
@@ -41,7 +41,7 @@ OPTIONS: dict[str, Any] = {
     "amp": bool,
     "allow_missing": bool,
     "device": str,
-}
+} | crf_options.OPTIONS
 OF_IRN: dict[str, Any] = {"foreground": (str, *NUMBER), "background": (str, *NUMBER)}
 OF_PSA: dict[str, Any] = {"low": NUMBER, "high": NUMBER}
 DEFAULTS: dict[str, Any] = {"model": "demo", "layers": "stages", "workers": 0, "amp": True, "allow_missing": False}
@@ -77,9 +77,9 @@ CropSide: TypeAlias = Annotated[
     int | None, typer.Option(help="Side of the crops in pixels.", show_default="512 for irn, 448 for affinity")
 ]
 Scales: TypeAlias = Annotated[
-    tuple[float, float] | None,
+    str | None,
     typer.Option(
-        help="Smallest and largest factor of the photograph's size.", show_default="0.5 1.5 for irn, 1 1 for affinity"
+        help="Smallest and largest factor of the photograph's size.", show_default="0.5,1.5 for irn, 1,1 for affinity"
     ),
 ]
 LongSide: TypeAlias = Annotated[
@@ -127,6 +127,9 @@ class TrainOptions:
     mean: common.Mean = None
     std: common.Std = None
     crf: Crf = None
+    crf_gaussian: crf_options.Gaussian = None
+    crf_bilateral: crf_options.Bilateral = None
+    crf_iterations: crf_options.Iterations = None
     epochs: Epochs = None
     batch: Batch = None
     crop: CropSide = None

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camplug.cli import common
+from camplug.cli import common, crf_options
 from camplug.cli.evaluate import given_threshold
 from camplug.errors import InputError
 from camplug.wsss.identity import file_digest
@@ -65,9 +65,8 @@ def refuse_idle(told: dict[str, Any], walk: str, maps: bool) -> None:
     if idle:
         hint = "; it has a background of its own, see --alpha" if walk == "psa" and "threshold" in idle[0] else ""
         raise InputError(f"--{idle[0].replace('_', '-')} has no effect with --walk {walk}{hint}; leave it out.")
-    idle = [
-        n for n in told if n in ({"threshold", "threshold_from", "crf", "certainty"} if maps else {"number", "scale"})
-    ]
+    of_labels = {"threshold", "threshold_from", "certainty", *crf_options.OPTIONS}
+    idle = [n for n in told if n in (of_labels if maps else {"number", "scale"})]
     if idle:
         how = "with --maps" if maps else "without --maps"
         raise InputError(f"--{idle[0].replace('_', '-')} has no effect {how}; leave it out.")
@@ -184,13 +183,17 @@ def network_of(chosen: dict[str, Any], device: str) -> Any:
     Raises:
         InputError: lightning is missing; no classifier is known, or it is another one than that of the weights.
     """
-    from camplug.wsss.train.heads import load_heads
+    from camplug.wsss.train.heads import FILE_KEYS, find_file, load_heads, names_file
 
     need_lightning()
     heads = load_heads(chosen["weights"])
-    known = heads.made_with | {k: v for k, v in chosen.items() if v is not None}
+    given = {k: v for k, v in chosen.items() if v is not None}
+    known = heads.made_with | given
     if known.get("model") is None:
         raise InputError(f"{str(chosen['weights'])!r} does not name its classifier; give it with --model.")
+    for key in FILE_KEYS:
+        if key not in given and names_file(key, known.get(key)):
+            known[key] = find_file(heads.made_with, key, chosen["weights"])
     checkpoint = None if known.get("checkpoint") is None else Path(str(known["checkpoint"]))
     model = common.load(str(known["model"]), checkpoint, known.get("num_classes"), device)
     if heads.kind == "irn":

@@ -10,7 +10,7 @@ from typing import Any, Self
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.errors import CamplugError, InputError, ModelError, TargetError
+from camplug.errors import CamplugError, InputError, TargetError, size_error
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import compute_logits
 from camplug.explain.fuse import Normalize
@@ -76,17 +76,14 @@ def run_at(explainer: Explainer, batch: Batch, wanted: Any, called: str, size: t
         size: of the maps.
 
     Raises:
-        ModelError: the model does not take images of this size.
+        ModelError: the model does not take images of this size, or memory does not hold them.
     """
     try:
         return explainer.run_batch(batch, wanted, size)
     except CamplugError:
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
-        says = (str(error).strip().splitlines() or ["no message"])[0]
-        raise ModelError(
-            f"the model does not take images of {batch.size[0]}x{batch.size[1]} pixels ({says}), which is {called}."
-        ) from error
+        raise size_error(error, batch.size, called) from error
 
 
 def with_class_form(result: Result, per_image: bool) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -13,6 +14,7 @@ from commands import good, refused, run
 from PIL import Image
 
 import camplug
+from camplug.cli.app import main
 from camplug.explain import list_methods, list_wrappers
 from camplug.explain.explanation import Explanation
 from camplug.explain.preprocess import Preprocess
@@ -237,6 +239,39 @@ def test_mean_std_and_labels(place, square):
     x, _ = Preprocess((40, 40), (0.25,) * 3, (0.5,) * 3)(Image.open(square))
     expected = camplug.load_model(MODEL)(x[None])[0].detach()
     torch.testing.assert_close(Explanation.load("a.npz").logits, expected)
+
+
+def test_a_mean_and_a_deviation_per_colour(place, square):
+    numbers = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
+    good("explain", square, "-m", MODEL, "-c", "0", *numbers, "-o", "a.npz")
+    x, _ = Preprocess((40, 40), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))(Image.open(square))
+    torch.testing.assert_close(Explanation.load("a.npz").logits, camplug.load_model(MODEL)(x[None])[0].detach())
+    assert "mean = '0.4,0.5' cannot be read; give 1 or 3 numbers separated by commas." in refused(
+        "explain", square, "-m", MODEL, "--mean", "0.4,0.5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "wanted"),
+    [("ascii", "\\u732b"), ("cp1252", "Za\\u017c\xf3\\u0142\\u0107"), ("utf-8", "Za\u017c\xf3\u0142\u0107")],
+)
+def test_names_that_a_console_cannot_write(place, square, monkeypatch, encoding, wanted):
+    """What the encoding of a console lacks is written as its number."""
+    (place / "labels.txt").write_text("Za\u017c\xf3\u0142\u0107\n\u732b\nchat\n", encoding="utf-8")
+    words = ("explain", str(square), "-m", MODEL, "--labels", "labels.txt", "-c", "\u732b", "-o", "a.png")
+    console = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(sys, "argv", ["camplug", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    console.flush()
+    assert end.value.code == 0
+    assert wanted in console.buffer.getvalue().decode(encoding)
+
+
+def test_compare_takes_one_class(place, square):
+    said = refused("compare", square, "-m", MODEL, "--class", "0", "--class", "1")
+    assert "--class is given 2 times, and one picture compares methods on one class" in said
 
 
 def test_a_checkpoint(place, square):

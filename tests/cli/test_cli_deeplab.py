@@ -10,6 +10,7 @@ import torch
 from commands import good, refused, run
 
 from camplug.wsss.data import open_data
+from camplug.wsss.deeplab import load_deeplab
 from camplug.wsss.pseudo import LabelFolder
 
 MODEL = ["--model", "timm:resnet10t", "--num-classes", "3"]
@@ -120,6 +121,18 @@ def test_images_without_labels_are_listed(place, tmp_path):
     assert said.exit_code == 1
     assert said.stderr.startswith("skipped: there are no labels")
     assert (tmp_path / "net" / "deeplab.pt").exists()
+
+
+def test_none_and_numbers_of_a_crf(place, tmp_path):
+    good(*train(place, tmp_path / "net", "--output-stride", "none"))
+    assert load_deeplab(tmp_path / "net" / "deeplab.pt").output_stride is None
+    on = ("--weights", tmp_path / "net" / "deeplab.pt", "--data", "scenes:2")
+    crf = ("--crf", "irn", "--crf-bilateral", "67,3,4", "--crf-gaussian", "1,3")
+    good("segment", *on, *crf, "--out", tmp_path / "a")
+    good("segment", *on, "--crf", "deeplab", "--out", tmp_path / "b")
+    pictures = [sorted((tmp_path / name).glob("*.png")) for name in "ab"]
+    assert len(pictures[0]) == 2
+    assert [p.read_bytes() for p in pictures[0]] == [p.read_bytes() for p in pictures[1]]
 
 
 def test_what_training_refuses(place, tmp_path):

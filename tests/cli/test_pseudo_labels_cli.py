@@ -397,3 +397,19 @@ def test_without_lightning(place, monkeypatch):
     says = refused(*PLAIN, "--weights", "irn.pt")
     assert says.endswith('this needs the package lightning; install it with: pip install "camplug[train]".')
     good(*PLAIN, "--threshold", "0.6", "--crf", "none")
+
+
+def test_the_numbers_of_the_crf(place):
+    good(*PLAIN, "--threshold", "0.5", "--crf", "psa", "-o", "psa")
+    numbers = ("--crf-gaussian", "3,3", "--crf-bilateral", "80,13,10")
+    good(*PLAIN, "--threshold", "0.5", "--crf", "irn", *numbers, "-o", "numbers")
+    for name in SCENES.ids:
+        assert (place / "psa" / f"{name}.png").read_bytes() == (place / "numbers" / f"{name}.png").read_bytes()
+    kept = json.loads((place / "numbers" / "settings.json").read_text())["crf"]
+    assert kept == {"gaussian": [3, 3], "bilateral": [80, 13, 10], "iterations": 10}
+    assert "--crf-iterations has no effect with --crf none" in refused(
+        *PLAIN, "--threshold", "0.5", "--crf", "none", "--crf-iterations", "3", "-o", "none"
+    )
+    assert "--crf-gaussian has no effect with --maps" in refused(
+        *PLAIN, "--weights", "irn.pt", "--maps", "--crf-gaussian", "3,3", "-o", "maps"
+    )

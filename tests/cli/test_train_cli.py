@@ -132,9 +132,29 @@ def test_the_default_folders_and_a_saved_classifier(place):
     good(*IRN, *options)
     found = load_heads("runs/irn/irn.pt")
     assert found.layers == ["one", "two"]
-    assert found.made_with == {"model": MODEL, "checkpoint": str(place / "c.pt"), "num_classes": 2}
+    at = {"at": {"checkpoint": str(place / "c.pt")}}
+    assert found.made_with == {"model": MODEL, "checkpoint": "../../c.pt", "num_classes": 2} | at
     # which is all that the labels need
     good("pseudo-labels", "seeds", "--data", "scenes:8", "--weights", "runs/irn/irn.pt", "--crf", "none")
+
+
+def test_heads_find_their_classifier_where_the_run_has_moved(place, monkeypatch):
+    (place / "run").mkdir()
+    torch.save(heads.tiny(seed=8, classes=2).state_dict(), "run/c.pt")
+    good(*IRN, "--checkpoint", "run/c.pt", "--num-classes", "2", "--width", "0", "-o", "run/irn")
+    labels = ("pseudo-labels", place / "seeds", "--data", "scenes:8", "--crf", "none", "--weights")
+    good(*labels, "run/irn/irn.pt", "-o", "one")
+    (place / "run").rename(place / "moved")
+    (place / "elsewhere").mkdir()
+    (place / "elsewhere" / f"{MODULE}.py").write_text(Path(heads.__file__).read_text())
+    monkeypatch.chdir(place / "elsewhere")
+    good(*labels, "../moved/irn/irn.pt", "-o", place / "two")
+    for name in SCENES.ids:
+        assert (place / "one" / f"{name}.png").read_bytes() == (place / "two" / f"{name}.png").read_bytes()
+    (place / "alone.pt").write_bytes((place / "moved" / "irn" / "irn.pt").read_bytes())
+    said = refused(*labels, place / "alone.pt", "-o", place / "three")
+    assert "alone.pt' was trained on the classifier of '../c.pt', and there is no such file" in said
+    assert "give it with --checkpoint." in said
 
 
 def test_ready_made_labels(place):
@@ -242,9 +262,7 @@ def test_options_from_a_file(place):
     assert "unknown option 'low'; allowed are seeds, labels, data" in refused("train", "irn", "--config", "c.yaml")
     for value in ("[1]", "[1, two]", "[1, true]"):
         (place / "c.yaml").write_text("\n".join([*lines, f"scales: {value}"]))
-        assert "give the smallest and the largest factor, such as [0.5, 1.5]." in refused(
-            "train", "irn", "--config", "c.yaml"
-        )
+        assert "cannot be read; give 2 numbers separated by commas." in refused("train", "irn", "--config", "c.yaml")
 
 
 # ---- everything that goes wrong
@@ -281,7 +299,7 @@ def test_other_settings_and_other_classifiers_into_the_same_folder(place):
         (("--batch", "0"), "batch=0; give at least 1."),
         (("--batch", "9"), "8 images do not fill a batch of 9; give a smaller batch."),
         (("--crop", "30"), "crop=30; give a multiple of 4, the network's stride."),
-        (("--scales", "1.5", "0.5"), "scales 1.5 and 0.5: give the smallest and the largest factor, above 0."),
+        (("--scales", "1.5,0.5"), "scales 1.5 and 0.5: give the smallest and the largest factor, above 0."),
         (("--long-side", "0"), "long_side=0; give at least 1."),
         (("--optimizer", "adam"), "optimizer='adam'; allowed are sgd, adamw."),
         (("--lr", "-1"), "lr=-1.0; give at least 0."),

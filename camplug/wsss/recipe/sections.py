@@ -38,15 +38,15 @@ class Network:
         checkpoint: a state dict to load into it.
         num_classes: of its head.
         pretrained: load the source's published weights; none does where no checkpoint is given.
-        mean, std: of its normalisation, if it does not know its own.
+        mean, std: of its normalisation, if it does not know its own: one number, or one for each colour.
     """
 
     model: str = "demo"
     checkpoint: str | None = None
     num_classes: int | None = None
     pretrained: bool | None = None
-    mean: float | None = None
-    std: float | None = None
+    mean: float | tuple[float, float, float] | None = None
+    std: float | tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

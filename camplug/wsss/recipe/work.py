@@ -103,8 +103,8 @@ class Work:
         base = reading(model)
         return replace(
             base,
-            mean=base.mean if named.mean is None else (named.mean,) * 3,
-            std=base.std if named.std is None else (named.std,) * 3,
+            mean=base.mean if named.mean is None else _per_colour(named.mean),
+            std=base.std if named.std is None else _per_colour(named.std),
             long_side=long_side,
         )
 
@@ -114,6 +114,10 @@ class Work:
         with self.watch.steps(stage.name, count) as step:
             report = make(shard=self.share, step=lambda _: step())
         return {"images": report.made + report.found, "made": report.made, "broken": report.broken}
+
+
+def _per_colour(value: float | tuple[float, float, float]) -> tuple[float, float, float]:
+    return value if isinstance(value, tuple) else (value, value, value)
 
 
 def classifier(stage: Stage, work: Work) -> Told:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import camplug
-from camplug.errors import InputError, LayerError, ModelError
+from camplug.errors import InputError, LayerError, ModelError, size_error
 from camplug.explain.preprocess import Preprocess, find_preprocess
 from camplug.plug import Layer, first_weight, send_to, unwrap
 from camplug.plug.layers import Selector
@@ -81,10 +81,7 @@ class Backbone:
         except LayerError:  # tells a wrong name itself
             raise
         except (RuntimeError, ValueError, AssertionError) as error:  # a model of one input size may raise anything
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(
-                f"the model does not take images of {x.shape[2]}x{x.shape[3]} pixels ({first})."
-            ) from error
+            raise size_error(error, (x.shape[2], x.shape[3])) from error
         flat = next((f"{str(layer)!r} ({list(a.shape)})" for layer, a in maps if a.ndim != 4), None)
         if flat is not None or not maps:
             raise ModelError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 from camplug.errors import InputError, LayerError
 from camplug.explain.explanation import write_atomically
 from camplug.explain.preprocess import Preprocess
+from camplug.models import FILES
 from camplug.plug import first_weight
 from camplug.wsss.train.backbone import Backbone
 
 Kind: TypeAlias = Literal["irn", "psa"]
 N = TypeVar("N", bound=nn.Module)
 FORMAT = "camplug heads 1"
+FILE_KEYS = ("model", "checkpoint")
 CALLED = {"irn": "an IRNet", "psa": "an AffinityNet"}
 
 
@@ -34,7 +37,8 @@ class Heads:
         layers: names of the classifier's layers that the heads read, finest first.
         fingerprint: of the classifier's weights.
         mean, std: how photographs are normalised.
-        made_with: how the command line builds the classifier: model, checkpoint, num_classes.
+        made_with: how the command line builds the classifier: model, checkpoint, num_classes. Files are named relative
+            to this one, see `find_file`.
     """
 
     kind: Kind
@@ -78,9 +82,53 @@ def save_heads(
         "fingerprint": backbone.fingerprint(),
         "mean": list(backbone.preprocess.mean),
         "std": list(backbone.preprocess.std),
-        "made_with": dict(made_with),
+        "made_with": movable(made_with, Path(path).parent),
     }
     write_atomically(os.fspath(path), lambda file: torch.save(document, file))
+
+
+def movable(made_with: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return how a classifier is built, with its files named relative to a folder, so that both can move together.
+
+    Args:
+        made_with: "model" and "checkpoint" may be files; those that are not there stay as they are.
+        folder: of the file that keeps it; "at" keeps the files' absolute paths, for when it moves alone.
+    """
+    found, at = dict(made_with), {}
+    for key in FILE_KEYS:
+        value = found.get(key)
+        if names_file(key, value) and Path(str(value)).is_file():
+            at[key] = str(Path(str(value)).resolve())
+            with suppress(ValueError):  # another drive of Windows
+                found[key] = os.path.relpath(at[key], folder.resolve())
+    return found | ({"at": at} if at else {})
+
+
+def names_file(key: str, value: Any) -> bool:
+    """Return whether a value of `made_with` is a path: a checkpoint, or a model that is a trained classifier's file."""
+    return value is not None and key in FILE_KEYS and (key == "checkpoint" or str(value).endswith(FILES))
+
+
+def find_file(made_with: Mapping[str, Any], key: str, heads: str | os.PathLike[str]) -> str:
+    """Return where a file that heads name lies: beside them as when they were made, where it was then, or here.
+
+    Args:
+        made_with: of the heads.
+        key: "model" or "checkpoint".
+        heads: their file.
+
+    Raises:
+        InputError: it is at none of these places.
+    """
+    value = str(made_with[key])
+    places = (Path(heads).parent / value, Path(str(made_with.get("at", {}).get(key, value))), Path(value))
+    for place in places:
+        if place.is_file():
+            return os.path.normpath(place)
+    raise InputError(
+        f"{os.fspath(heads)!r} was trained on the classifier of {value!r}, and there is no such file, neither from its "
+        f"own folder nor from here; give it with --{key}."
+    )
 
 
 def load_heads(path: str | os.PathLike[str], backbone: Backbone | None = None, kind: Kind | None = None) -> Heads:
