@@ -369,6 +369,6 @@ def agreement(s: Setting, origins: set[str]) -> dict[str, float]:
         differences["Grad-CAM, torchcam"] = float((scaled(maps) - ours).abs().max())
         with methods.LayerCAM(s.model, list(s.convs)) as cam:
             summed = sum(upsample(m, s.size) for m in cam(s.classes, s.model(s.x), normalized=False))
-        mine = camplug.LayerCAM(s.model, "convs", layer_norm=None).maps(s.x, s.classes)
+        mine = camplug.LayerCAM(s.model, "convs", layer_weighting=None).maps(s.x, s.classes)
         differences["LayerCAM, plain sum over all convolutions, torchcam"] = float((scaled(summed) - mine).abs().max())
     return differences

@@ -56,7 +56,7 @@ def whole_run(explainer: Any, data: SegmentationData, device: str) -> float:
 def parts_of(explainer: Any, data: SegmentationData, device: str) -> dict[str, float]:
     """Milliseconds per image of each step."""
     seconds: dict[str, float] = {}
-    reads = find_preprocess(explainer.model, explainer.transform)
+    reads = find_preprocess(explainer.model, explainer.preprocess)
     with tempfile.TemporaryDirectory() as path:
         folder = SeedFolder(Path(path) / "seeds")
         folder.prepare({})
@@ -110,7 +110,7 @@ def main(argv: list[str]) -> None:
         "rows": {},
     }
     for line in args.explainers:
-        explainer = create(line, model, transform=replace(reads, long_side=args.long_side))  # type: ignore[type-var]
+        explainer = create(line, model, preprocess=replace(reads, long_side=args.long_side))  # type: ignore[type-var]
         result["rows"][line] = {
             "images_per_second": whole_run(explainer, data, args.device),
             "parts_ms": parts_of(explainer, data, args.device),

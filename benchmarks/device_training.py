@@ -158,7 +158,7 @@ def seeds_of(data: SegmentationData, model: torch.nn.Module, path: Path) -> Seed
     """Seeds of all images, by CAM."""
     folder = SeedFolder(path)
     folder.prepare({"classes": list(data.classes)})
-    make_seeds(create("GradCAM", model, transform=READS), data, folder)
+    make_seeds(create("GradCAM", model, preprocess=READS), data, folder)
     return folder
 
 

@@ -131,7 +131,7 @@ def made(args: argparse.Namespace) -> torch.nn.Module:
 
 def scored(network: torch.nn.Module, line: str, args: argparse.Namespace) -> dict[str, Any]:
     """mIoU, and mean precision, recall and false discovery rate of the objects, on val, at the threshold of train."""
-    explainer = create(line, network, transform=replace(READS, long_side=args.long_side))
+    explainer = create(line, network, preprocess=replace(READS, long_side=args.long_side))
     sweeps = {}
     for split, step in (("train", 3), ("val", 1)):
         data = Part(opened(args.data, split), args.count, step)

@@ -48,12 +48,12 @@ WEIGHED = "weight='sigmoid'"
 
 def settings(explainer: str) -> list[tuple[str, str]]:
     """Class-conditional inference in other settings than the paper's and the repository's."""
-    split = f"SplitUnite({explainer}, 'paper', {WEIGHED}, whole=True, unite='sum')"
+    split = f"SplitUnite({explainer}, 'paper', {WEIGHED}, whole=True, combine='sum')"
     return [
         (explainer, explainer),
         ("split: weighed, + whole, sum", split),
         ("split: the same, patches x2 (camplug)", f"SplitUnite({explainer})"),
-        ("split: global, + whole", f"SplitUnite({explainer}, 'paper', normalise='global', whole=True)"),
+        ("split: global, + whole", f"SplitUnite({explainer}, 'paper', keep_scale=True, whole=True)"),
         ("erase: weighed, sum", f"IterativeErasing({explainer}, 'paper', {WEIGHED})"),
         ("erase: global, sum (camplug)", f"IterativeErasing({explainer})"),
         ("both (camplug)", f"ClassConditional({explainer})"),

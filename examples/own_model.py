@@ -27,7 +27,7 @@ def to_tensor(photo) -> torch.Tensor:
 
 torch.manual_seed(0)
 photo = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
-explainer = camplug.FullyCAM(TwoBranches(), labels=["smooth", "rough"], transform=to_tensor)
+explainer = camplug.FullyCAM(TwoBranches(), class_names=["smooth", "rough"], preprocess=to_tensor)
 result = explainer.explain(photo, ["smooth", "rough"])
 print(result.names, tuple(result.maps.shape))
 

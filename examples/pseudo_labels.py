@@ -31,7 +31,7 @@ for _ in range(36):
         optimizer.zero_grad()
         nn.functional.binary_cross_entropy_with_logits(model(x[part]), y[part]).backward()
         optimizer.step()
-explainer = camplug.create("MultiView(CAM, scales=(1, 2))", model.eval(), transform=preprocess)
+explainer = camplug.create("MultiView(CAM, scales=(1, 2))", model.eval(), preprocess=preprocess)
 
 seeds = {split: SeedFolder(out / "seeds" / split) for split in splits}
 for split, folder in seeds.items():

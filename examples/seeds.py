@@ -45,7 +45,7 @@ for _ in range(12):  # image labels only
 model.eval()
 
 explainer = camplug.create(
-    "MultiView(FullyCAM, scales=(1, 1.5))", model, transform=camplug.Preprocess((64, 64), (0.5,) * 3, (0.5,) * 3)
+    "MultiView(FullyCAM, scales=(1, 1.5))", model, preprocess=camplug.Preprocess((64, 64), (0.5,) * 3, (0.5,) * 3)
 )
 sweeps = []
 for name, data in (("train", train), ("val", val)):

@@ -69,7 +69,7 @@ def test_gradients_wait_for_their_stream(cuda):
     model, (x,) = small(cuda)
     want = []
     with camplug.Tape(model, "convs") as tape:
-        tape.stream(model(x)[:, 3], lambda layer, a, g: want.append(g.clone()))
+        tape.backward(model(x)[:, 3], lambda layer, a, g: want.append(g.clone()))
     stream, late, got = torch.cuda.Stream(), torch.zeros_like(x), []
     torch.cuda.synchronize()
     with torch.cuda.stream(stream), camplug.Tape(model, "convs") as tape:

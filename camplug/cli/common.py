@@ -33,8 +33,8 @@ Model: TypeAlias = Annotated[
 ]
 Checkpoint: TypeAlias = Annotated[Path | None, typer.Option(help="State dict to load into the model.")]
 NumClasses: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Classes of the model's head.")]
-Labels: TypeAlias = Annotated[Path | None, typer.Option(help="Text file with one class name per line.")]
-ClassNames: TypeAlias = Annotated[
+ClassNames: TypeAlias = Annotated[Path | None, typer.Option(help="Text file with one class name per line.")]
+Classes: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--class", "-c", help="Class index or name; repeat for more.", show_default="predicted"),
 ]
@@ -144,7 +144,7 @@ def device_named(name: str) -> torch.device:
 
 def explainer_options(
     model: nn.Module,
-    labels: Path | None,
+    class_names: Path | None,
     mean: Any,
     std: Any,
     long_side: int | None = None,
@@ -157,17 +157,17 @@ def explainer_options(
     from camplug.explain.preprocess import Preprocess, find_preprocess
 
     options: dict[str, Any] = {} if evidence == "positive" else {"evidence": evidence}
-    if labels is not None:
+    if class_names is not None:
         try:
-            options["labels"] = labels.read_text(encoding="utf-8").splitlines()
+            options["class_names"] = class_names.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError):
-            raise InputError(f"{str(labels)!r} cannot be read as a text file of class names.") from None
+            raise InputError(f"{str(class_names)!r} cannot be read as a text file of class names.") from None
     if mean is not None or std is not None or long_side is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the numbers are being given
             base = find_preprocess(model)
         assert isinstance(base, Preprocess)
-        options["transform"] = replace(
+        options["preprocess"] = replace(
             base,
             mean=read_colour("mean", mean) or base.mean,
             std=read_colour("std", std) or base.std,

@@ -26,7 +26,7 @@ def compare(  # noqa: PLR0917
     output: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path("camplug_compare.png"),
     checkpoint: common.Checkpoint = None,
     num_classes: common.NumClasses = None,
-    labels: common.Labels = None,
+    class_names: common.ClassNames = None,
     mean: common.Mean = None,
     std: common.Std = None,
     long_side: common.LongSide = None,
@@ -43,7 +43,7 @@ def compare(  # noqa: PLR0917
                 "command once for each."
             )
         net = common.load(model, checkpoint, num_classes, device)
-        options = common.explainer_options(net, labels, mean, std, long_side, evidence=evidence)
+        options = common.explainer_options(net, class_names, mean, std, long_side, evidence=evidence)
         names = [n for p in parts(methods) for n in list_methods(p) or [p if "(" in p else method(p).name]]
         if not names:
             raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods())}.")

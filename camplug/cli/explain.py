@@ -25,7 +25,7 @@ def explain(  # noqa: PLR0917
         list[Path] | None, typer.Argument(help="Photographs, or folders of them.", show_default="a photograph of a cat")
     ] = None,
     model: common.Model = "demo",
-    classes: common.ClassNames = None,
+    classes: common.Classes = None,
     method: Annotated[
         str | None,
         typer.Option(help='See `camplug methods`; "MultiView(FullyCAM)" with a wrapper.', show_default="fully"),
@@ -37,7 +37,7 @@ def explain(  # noqa: PLR0917
     ] = None,
     checkpoint: common.Checkpoint = None,
     num_classes: common.NumClasses = None,
-    labels: common.Labels = None,
+    class_names: common.ClassNames = None,
     mean: common.Mean = None,
     std: common.Std = None,
     long_side: common.LongSide = None,
@@ -53,7 +53,7 @@ def explain(  # noqa: PLR0917
     """
     with common.plain_errors():
         net = common.load(model, checkpoint, num_classes, device)
-        options = common.explainer_options(net, labels, mean, std, long_side, evidence=evidence)
+        options = common.explainer_options(net, class_names, mean, std, long_side, evidence=evidence)
         wanted: Any = list(classes) if classes else None
         if layers:
             options["layers"] = layers[0] if len(layers) == 1 else layers

@@ -170,7 +170,7 @@ def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_js
         Path(str(chosen["out"])),
         settings,
         layers=names[0] if len(names) == 1 else names,
-        preprocess=common.explainer_options(model, None, chosen.get("mean"), chosen.get("std")).get("transform"),
+        preprocess=common.explainer_options(model, None, chosen.get("mean"), chosen.get("std")).get("preprocess"),
         workers=chosen["workers"],
         amp=chosen["amp"],
         allow_missing=chosen["allow_missing"],

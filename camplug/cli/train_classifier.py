@@ -222,5 +222,5 @@ def network_of(chosen: dict[str, Any], seed: int) -> tuple[nn.Module, Preprocess
     weights = None if chosen.get("checkpoint") is None else Path(str(chosen["checkpoint"]))
     device = device_of(chosen.get("device"), share()[0])
     model = common.load(str(chosen["model"]), weights, chosen.get("num_classes"), device, seed)
-    reads = common.explainer_options(model, None, chosen.get("mean"), chosen.get("std")).get("transform")
+    reads = common.explainer_options(model, None, chosen.get("mean"), chosen.get("std")).get("preprocess")
     return model, None if reads is None else replace(reads, long_side=None)

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from camplug.errors import InputError, LayerError, ModelError
 from camplug.explain.batch import call_model, check_batch, check_size, choose_calls, find_class_logits, finish_maps
-from camplug.explain.fuse import Fusion, LayerNorm, Normalize
+from camplug.explain.fuse import Fusion, LayerWeighting, Normalize
 from camplug.explain.inputs import Batch, Inputs
 from camplug.plug import (
     Classes,
@@ -50,8 +50,8 @@ class Explainer(ABC):
         model: any module; it is never changed.
         normalize: "max" (maximum 1), "minmax", or None for raw values.
         evidence: "positive" shows what speaks for a class, "negative" what speaks against it (the map of -score).
-        labels: class names by index, for `explain`; default: the model's own, see `camplug.explain.names`.
-        transform: preprocessing for `explain`; default: the model's own, see `camplug.explain.preprocess`.
+        class_names: class names by index, for `explain`; default: the model's own, see `camplug.explain.names`.
+        preprocess: preprocessing for `explain`; default: the model's own, see `camplug.explain.preprocess`.
     """
 
     name: str = ""
@@ -63,8 +63,8 @@ class Explainer(ABC):
         *,
         normalize: Normalize = "max",
         evidence: Evidence = "positive",
-        labels: Sequence[str] | None = None,
-        transform: Callable[[Any], Tensor] | None = None,
+        class_names: Sequence[str] | None = None,
+        preprocess: Callable[[Any], Tensor] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ModelError(f"camplug explains a torch.nn.Module; got {type(model).__name__}.")
@@ -79,8 +79,8 @@ class Explainer(ABC):
         self.model = model
         self.normalize = normalize
         self.evidence: Evidence = evidence
-        self.labels = labels
-        self.transform = transform
+        self.class_names = class_names
+        self.preprocess = preprocess
 
     @abstractmethod
     def run(
@@ -152,19 +152,19 @@ class LayerExplainer(Explainer):
     Args:
         model: any module; it is never changed.
         layers: where to look; default: what the method's paper uses.
-        layer_norm: how layers are weighed when there are several: None (plain sum), "max", "mean";
+        layer_weighting: how layers are weighed when there are several: None (plain sum), "max", "mean";
             see `camplug.explain.fuse.Fusion`.
         normalize: "max", "minmax" or None.
         evidence: "positive" or "negative".
         reshape: lays a layer's output on a grid [N,C,h,w]; default: `camplug.plug.to_grid`.
         call: which call of a layer that runs several times (an encoder of two images, say), counted from 0 or, if
             negative, from the last one; default: the maps of all calls are added.
-        labels: class names by index.
-        transform: preprocessing for `explain`.
+        class_names: class names by index.
+        preprocess: preprocessing for `explain`.
     """
 
     default_layers: ClassVar[str] = "last"
-    default_layer_norm: ClassVar[LayerNorm] = "max"
+    default_layer_weighting: ClassVar[LayerWeighting] = "max"
     needs_gradient: ClassVar[bool] = True
 
     def __init__(
@@ -172,19 +172,21 @@ class LayerExplainer(Explainer):
         model: nn.Module,
         layers: Selector | None = None,
         *,
-        layer_norm: LayerNorm | str = "default",
+        layer_weighting: LayerWeighting | str = "default",
         normalize: Normalize = "max",
         evidence: Evidence = "positive",
         reshape: Callable[[Tensor], Tensor] | None = None,
         call: int | None = None,
-        labels: Sequence[str] | None = None,
-        transform: Callable[[Any], Tensor] | None = None,
+        class_names: Sequence[str] | None = None,
+        preprocess: Callable[[Any], Tensor] | None = None,
     ) -> None:
-        super().__init__(model, normalize=normalize, evidence=evidence, labels=labels, transform=transform)
-        if layer_norm not in ("default", "max", "mean", None):
-            raise InputError(f'layer_norm={layer_norm!r}; allowed are "max", "mean" and None.')
+        super().__init__(model, normalize=normalize, evidence=evidence, class_names=class_names, preprocess=preprocess)
+        if layer_weighting not in ("default", "max", "mean", None):
+            raise InputError(f'layer_weighting={layer_weighting!r}; allowed are "max", "mean" and None.')
         self.layers: Selector = self.default_layers if layers is None else layers
-        self.layer_norm: LayerNorm = self.default_layer_norm if layer_norm == "default" else layer_norm
+        self.layer_weighting: LayerWeighting = (
+            self.default_layer_weighting if layer_weighting == "default" else layer_weighting
+        )
         if call is not None and (isinstance(call, bool) or not isinstance(call, int)):
             raise InputError(f"call={call!r}; give a whole number (0 is a layer's first call), or None for all calls.")
         self.reshape = reshape
@@ -229,7 +231,7 @@ class LayerExplainer(Explainer):
                 if id(a) in wanted:
                     maps.append(self.one_map(layer, a, g, batch))
 
-            tape.stream(targets.scores(output, r), add, retain_graph=r + 1 < targets.rounds)
+            tape.backward(targets.scores(output, r), add, retain_graph=r + 1 < targets.rounds)
             if not maps:
                 raise LayerError(f"call={self.call}: this call of the wanted layers does not feed the score.")
             found.append(self.fuse(maps))
@@ -237,7 +239,7 @@ class LayerExplainer(Explainer):
 
     def fuse(self, maps: list[tuple[Tensor, int]]) -> Fusion:
         """Add layer maps (each with its number of channels); a single one is not weighed."""
-        fusion = Fusion(self.layer_norm if len(maps) > 1 else None)
+        fusion = Fusion(self.layer_weighting if len(maps) > 1 else None)
         for one, channels in maps:
             fusion.add(one, channels)
         return fusion

@@ -21,9 +21,9 @@ from camplug.plug import Against, Classes, Targets, make_index, pick_values, sen
 Weight: TypeAlias = Literal["sigmoid", "softmax"] | None
 
 ERASE: dict[str, dict[str, Any]] = {
-    "paper": {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "accumulate": "sum", "normalise": "own"},
-    "repo": {"threshold": 0.7, "stop": 0.02, "max_iter": 5, "accumulate": "max", "normalise": "own"},
-    "camplug": {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "accumulate": "sum", "normalise": "global"},
+    "paper": {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "combine": "sum", "keep_scale": False},
+    "repo": {"threshold": 0.7, "stop": 0.02, "max_iter": 5, "combine": "max", "keep_scale": False},
+    "camplug": {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "combine": "sum", "keep_scale": True},
 }
 
 
@@ -71,9 +71,9 @@ class IterativeErasing(Wrapper):
         threshold: of the joined map, of maximum 1, above which a position is erased.
         stop: share of the image newly erased below which no further pass follows.
         max_iter: passes at most, the first included.
-        accumulate: how passes are joined: "sum" (the erasing threshold then reads the normalised sum) or "max".
-        normalise: "own": each pass counts by its own maximum 1; "global": passes keep their scale, so that one with
-            little evidence adds little.
+        combine: how passes are joined: "sum" (the erasing threshold then reads the normalised sum) or "max".
+        keep_scale: passes keep their scale, so that one with little evidence adds little; False: each is divided by
+            its own maximum.
         weight: weigh each pass by the probability of the class in it: "sigmoid", "softmax" or None.
         stop_probability: no class is followed further once its probability (by `weight`, or else a sigmoid) is below;
             the pass in which it is counts no more, except that the first pass, the image itself, always counts.
@@ -88,8 +88,8 @@ class IterativeErasing(Wrapper):
         threshold: float | None = None,
         stop: float | None = None,
         max_iter: int | None = None,
-        accumulate: str | None = None,
-        normalise: str | None = None,
+        combine: str | None = None,
+        keep_scale: bool | None = None,
         weight: Weight = None,
         stop_probability: float = 0.0,
         normalize: Normalize = "max",
@@ -100,12 +100,12 @@ class IterativeErasing(Wrapper):
             "threshold": threshold,
             "stop": stop,
             "max_iter": max_iter,
-            "accumulate": accumulate,
-            "normalise": normalise,
+            "combine": combine,
+            "keep_scale": keep_scale,
         }
         chosen: dict[str, Any] = {k: ERASE[preset][k] if v is None else v for k, v in given.items()}
-        check_choice("accumulate", chosen["accumulate"], ("sum", "max"))
-        check_choice("normalise", chosen["normalise"], ("own", "global"))
+        check_choice("combine", chosen["combine"], ("sum", "max"))
+        check_choice("keep_scale", chosen["keep_scale"], (True, False))
         check_choice("weight", weight, ("sigmoid", "softmax", None))
         limits = (chosen["threshold"], chosen["stop"], stop_probability)
         if (
@@ -119,8 +119,8 @@ class IterativeErasing(Wrapper):
                 "from 0 to 1, and max_iter is a whole number of at least 1."
             )
         self.threshold, self.stop = float(chosen["threshold"]), float(chosen["stop"])
-        self.max_iter, self.accumulate = int(chosen["max_iter"]), str(chosen["accumulate"])
-        self.normalise, self.weight, self.stop_probability = str(chosen["normalise"]), weight, stop_probability
+        self.max_iter, self.combine = int(chosen["max_iter"]), str(chosen["combine"])
+        self.keep_scale, self.weight, self.stop_probability = bool(chosen["keep_scale"]), weight, stop_probability
 
     @override
     def run(
@@ -129,7 +129,7 @@ class IterativeErasing(Wrapper):
         batch = check_batch(self.model, x, inputs)
         out_size = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)
-        inner = self.explainer.unnormalized() if self.normalise == "global" else self.explainer
+        inner = self.explainer.unnormalized() if self.keep_scale else self.explainer
         input_size, n = batch.size, len(batch)
         joined: list[Tensor] = []
         first: Result | None = None
@@ -151,7 +151,7 @@ class IterativeErasing(Wrapper):
                 followed[i] = probable[j] if first_pass else probable[j] & followed[i]
                 counts = weights[j] if first_pass else weights[j] * followed[i]
                 one = result.maps[j] * counts[:, None, None]
-                joined[i] = torch.maximum(joined[i], one) if self.accumulate == "max" else joined[i] + one
+                joined[i] = torch.maximum(joined[i], one) if self.combine == "max" else joined[i] + one
             found = []  # of each image, how many positions are new, and whether a class is still probable
             for i in active:
                 seen = normalize_map(joined[i], "max").amax(0) if len(joined[i]) else joined[i].new_zeros(input_size)

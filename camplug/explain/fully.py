@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
-from camplug.explain.fuse import LayerNorm, Normalize
+from camplug.explain.fuse import LayerWeighting, Normalize
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import weighted_sum, widen
 from camplug.plug import Evidence, Selector
@@ -56,17 +56,17 @@ class FullyCAM(LayerExplainer):
         layers: default "convs", every `nn.Conv2d` whose output has more than one position (in a transformer, every
             block's tokens).
         channel_norm: divide each channel by its maximum (eq. 9); False sums the plain products.
-        layer_norm: None (the paper), "max" (each layer's map divided by its maximum) or "mean" (by its channels).
+        layer_weighting: None (the paper), "max" (each layer's map divided by its maximum) or "mean" (by its channels).
         normalize: "max" (eq. 11), "minmax" or None.
         evidence: "positive" or "negative".
         reshape: lays a layer's output on a grid [N,C,h,w]; default: `camplug.plug.to_grid`.
         call: which call of a layer that runs several times, counted from 0; default: all are added.
-        labels: class names by index.
-        transform: preprocessing for `explain`.
+        class_names: class names by index.
+        preprocess: preprocessing for `explain`.
     """
 
     default_layers: ClassVar[str] = "convs"
-    default_layer_norm: ClassVar[LayerNorm] = None
+    default_layer_weighting: ClassVar[LayerWeighting] = None
 
     def __init__(
         self,
@@ -74,24 +74,24 @@ class FullyCAM(LayerExplainer):
         layers: Selector | None = None,
         *,
         channel_norm: bool = True,
-        layer_norm: LayerNorm = None,
+        layer_weighting: LayerWeighting = None,
         normalize: Normalize = "max",
         evidence: Evidence = "positive",
         reshape: Callable[[Tensor], Tensor] | None = None,
         call: int | None = None,
-        labels: Sequence[str] | None = None,
-        transform: Callable[[Any], Tensor] | None = None,
+        class_names: Sequence[str] | None = None,
+        preprocess: Callable[[Any], Tensor] | None = None,
     ) -> None:
         super().__init__(
             model,
             layers,
-            layer_norm=layer_norm,
+            layer_weighting=layer_weighting,
             normalize=normalize,
             evidence=evidence,
             reshape=reshape,
             call=call,
-            labels=labels,
-            transform=transform,
+            class_names=class_names,
+            preprocess=preprocess,
         )
         self.channel_norm = channel_norm
 

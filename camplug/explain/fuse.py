@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Normalize: TypeAlias = Literal["max", "minmax"] | None
-LayerNorm: TypeAlias = Literal["max", "mean"] | None
+LayerWeighting: TypeAlias = Literal["max", "mean"] | None
 
 
 def normalize_map(maps: Tensor, how: Normalize = "max") -> Tensor:
@@ -37,19 +37,19 @@ class Fusion:
     resizing every layer's (eq. 10), at a fraction of the cost.
 
     Args:
-        layer_norm: None adds the layer maps as they are (the paper: layers with more live channels weigh more),
+        layer_weighting: None adds the layer maps as they are (the paper: layers with more live channels weigh more),
             "max" divides each by its maximum, "mean" each by its number of channels.
     """
 
-    def __init__(self, layer_norm: LayerNorm = None) -> None:
-        self.layer_norm = layer_norm
+    def __init__(self, layer_weighting: LayerWeighting = None) -> None:
+        self.layer_weighting = layer_weighting
         self.sums: dict[tuple[int, int], Tensor] = {}
 
     def add(self, layer_map: Tensor, channels: int) -> None:
         """Add one layer's map [N,h,w], made of this many channels."""
-        if self.layer_norm == "max":
+        if self.layer_weighting == "max":
             layer_map = normalize_map(layer_map, "max")
-        elif self.layer_norm == "mean":
+        elif self.layer_weighting == "mean":
             layer_map = layer_map / channels
         size = (layer_map.shape[-2], layer_map.shape[-1])
         if size in self.sums:

@@ -13,23 +13,23 @@ from camplug.plug import Against, unwrap
 
 
 def find_class_names(
-    model: nn.Module, count: int, labels: Sequence[str] | Mapping[int, str] | None = None
+    model: nn.Module, count: int, class_names: Sequence[str] | Mapping[int, str] | None = None
 ) -> list[str] | None:
     """The names of a model's `count` classes, or None if nobody knows them.
 
-    In this order: `labels`; the model's own `labels`, `class_names`, `classes` or `config.id2label`; ImageNet's 1000
-    names, if the model comes from timm or torchvision and has 1000 classes. A model with one output may have two names:
-    what it means when the output says no, and when it says yes.
+    In this order: the given ones; the model's own `labels`, `class_names`, `classes` or `config.id2label`; ImageNet's
+    1000 names, if the model comes from timm or torchvision and has 1000 classes. A model with one output may have two
+    names: what it means when the output says no, and when it says yes.
 
     Raises:
-        TargetError: `labels` has another length than the model has classes.
+        TargetError: `class_names` has another length than the model has classes.
     """
     inner = unwrap(model)
-    given = labels
+    given = class_names
     lengths = (2, 1) if count == 1 else (count,)
     if given is not None and len(given) not in lengths:
         allowed = " or 2 (for no and yes)" if count == 1 else ""
-        raise TargetError(f"labels= holds {len(given)} names, but the model has {count} classes{allowed}.")
+        raise TargetError(f"class_names= holds {len(given)} names, but the model has {count} classes{allowed}.")
     for names in candidate_names(model, given):
         for length in lengths:
             if isinstance(names, Mapping) and all(i in names for i in range(length)):
@@ -41,11 +41,11 @@ def find_class_names(
     return None
 
 
-def candidate_names(model: nn.Module, labels: Any = None) -> list[Any]:
+def candidate_names(model: nn.Module, class_names: Any = None) -> list[Any]:
     """Return what may be a model's class names, the given ones first; most are None."""
     inner = unwrap(model)
     named = [getattr(inner, name, None) for name in ("labels", "class_names", "classes")]
-    return [labels, *named, getattr(getattr(inner, "config", None), "id2label", None)]
+    return [class_names, *named, getattr(getattr(inner, "config", None), "id2label", None)]
 
 
 def imagenet_names() -> list[str]:
@@ -92,7 +92,7 @@ def index_of(name: str, names: list[str] | None, count: int) -> int:
             return int(wanted)
         raise TargetError(f"class {wanted} is outside the model's {count} classes; allowed are 0 to {count - 1}.")
     if names is None:
-        raise TargetError(f"the model has no class names, so {name!r} cannot be found; give labels= or an index.")
+        raise TargetError(f"the model has no class names, so {name!r} cannot be found; give class_names= or an index.")
     parts = [[part.strip().lower() for part in n.split(",")] for n in names]
     exact = [i for i, p in enumerate(parts) if wanted in (names[i].lower(), *p)]
     if len(exact) == 1:

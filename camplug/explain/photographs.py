@@ -139,12 +139,12 @@ def _item(explainer: Explainer, source: Any) -> _Item:
     else:
         photo = read_photo(source)
         try:
-            x, box = find_preprocess(model, explainer.transform)(photo)
+            x, box = find_preprocess(model, explainer.preprocess)(photo)
         except InputError as error:
             raise InputError(f"{source}: {error}" if isinstance(source, (str, os.PathLike)) else str(error)) from None
         if channels is not None and x.shape[0] != channels:
             raise InputError(
-                f"transform= gives {x.shape[0]} channels, and the model reads {channels}; add a step that makes them."
+                f"preprocess= gives {x.shape[0]} channels, and the model reads {channels}; add a step that makes them."
             )
     weight = first_weight(model)
     return _Item(photo, x if weight is None else x.to(weight.device), box)
@@ -156,11 +156,11 @@ def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any], inputs: 
     classes: Any = wanted[0] if wanted[0] is None or callable(wanted[0]) else wanted
     if isinstance(classes, list) and any(isinstance(c, str) for row in classes for c in row):
         count = _count(explainer, batch)
-        names = find_class_names(explainer.model, count, explainer.labels)
+        names = find_class_names(explainer.model, count, explainer.class_names)
         classes = [[find_class(c, names, count) if isinstance(c, str) else c for c in row] for row in classes]
     result = explainer.run_batch(batch, classes)
     if result.logits is not None:
-        names = find_class_names(explainer.model, result.logits.shape[1], explainer.labels)
+        names = find_class_names(explainer.model, result.logits.shape[1], explainer.class_names)
     outputs = None if result.logits is None else result.logits.cpu()
     link, inclusive = _link(explainer.model, result.targets.link, outputs), multi_label(explainer.model)
     explanations = []
@@ -211,7 +211,7 @@ def _link(model: torch.nn.Module, told: Link | None, outputs: Tensor | None) -> 
 def _count(explainer: Explainer, batch: Batch) -> int:
     """The number of the model's outputs: that of the labels, or of a classifier head; else one forward pass tells."""
     told = getattr(unwrap(explainer.model), "num_classes", None)
-    told = told if explainer.labels is None else len(explainer.labels)
+    told = told if explainer.class_names is None else len(explainer.class_names)
     if isinstance(told, int) and told != 2:  # two classes may be one output
         return told
     first = batch.take([0])

@@ -75,7 +75,7 @@ class Preprocess:
         if self.channels not in (1, 3):
             raise InputError(
                 f"the model reads {self.channels} channels, and a photograph has 3 colours; give a float tensor "
-                f"[{self.channels},H,W] (normalised), or transform= that makes one of a photograph."
+                f"[{self.channels},H,W] (normalised), or preprocess= that makes one of a photograph."
             )
         width, height = photo.size
         out_h, out_w = self.size
@@ -111,7 +111,7 @@ class Custom:
         x = self.transform(photo)
         if not isinstance(x, Tensor) or x.ndim != 3 or not x.is_floating_point():
             got = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(f"transform= must turn a PIL image into a float tensor [3,H,W]; it gave {got}.")
+            raise InputError(f"preprocess= must turn a PIL image into a float tensor [3,H,W]; it gave {got}.")
         return x, find_box(self.transform, photo.size)
 
 
@@ -145,7 +145,7 @@ def find_preprocess(model: nn.Module, transform: Any = None) -> Preprocess | Cus
             return Preprocess((side, side), tuple(preset.mean), tuple(preset.std), mode, flexible, None, channels)
     if transform is not None:
         if not callable(transform):
-            raise InputError(f"transform= must be callable on a PIL image; got {type(transform).__name__}.")
+            raise InputError(f"preprocess= must be callable on a PIL image; got {type(transform).__name__}.")
         return Custom(transform)
     config = getattr(inner, "pretrained_cfg", None) or getattr(inner, "default_cfg", None)
     if config:
@@ -166,7 +166,7 @@ def find_preprocess(model: nn.Module, transform: Any = None) -> Preprocess | Cus
         _warned = True
         warnings.warn(
             "the model does not say how it wants its images; ImageNet's mean and standard deviation and "
-            f"{size[0]} pixels are assumed. Give transform= to say otherwise.",
+            f"{size[0]} pixels are assumed. Give preprocess= to say otherwise.",
             stacklevel=2,
         )
     return Preprocess(size, keep_aspect=flexible, channels=channels)

@@ -105,7 +105,7 @@ def wrapper(name: str) -> type[Wrapper]:
 def create(name: str, model: nn.Module, **options: Any) -> Explainer:
     """Build an explainer from a name, or from a line that reads as in Python, without the model.
 
-    `create("fully", model, layer_norm="max")`, or
+    `create("fully", model, layer_weighting="max")`, or
     `create("MultiView(FullyCAM(channel_norm=False), scales=(0.5, 1), flip=True)", model)`.
 
     Args:

@@ -24,13 +24,13 @@ from camplug.plug import Classes
 
 SPLIT: dict[str, dict[str, Any]] = {
     "paper": {
-        "margins": (0, 0), "many": "per-class", "unite": "max", "weight": None, "whole": False, "zoom": 1.0,
+        "margins": (0, 0), "many": "per-class", "combine": "max", "weight": None, "whole": False, "zoom": 1.0,
     },
     "repo": {
-        "margins": (10, 20), "many": "none", "unite": "max", "weight": None, "whole": False, "zoom": 1.0,
+        "margins": (10, 20), "many": "none", "combine": "max", "weight": None, "whole": False, "zoom": 1.0,
     },
     "camplug": {
-        "margins": (0, 0), "many": "per-class", "unite": "sum", "weight": "sigmoid", "whole": True, "zoom": 2.0,
+        "margins": (0, 0), "many": "per-class", "combine": "sum", "weight": "sigmoid", "whole": True, "zoom": 2.0,
     },
 }  # fmt: skip
 
@@ -104,9 +104,9 @@ class SplitUnite(Wrapper):
         margins: pixels by which patches overlap past the centre of one class, and past the box of two.
         many: three or more classes: "per-class" or "none".
         smallest: pixels; no side of a patch is shorter.
-        unite: "max" (the paper) or "sum" of the patches' maps.
-        normalise: "own": each patch's map has maximum 1, also that of a patch without the object; "global": maps keep
-            their scale.
+        combine: "max" (the paper) or "sum" of the patches' maps.
+        keep_scale: maps of patches keep their scale; False: each has maximum 1, also where the
+            object is not in it.
         weight: weigh each patch by the probability of the class in it: "sigmoid", "softmax" or None.
         whole: also unite the map of the whole image.
         zoom: enlarge each patch by this factor before the model sees it.
@@ -122,8 +122,8 @@ class SplitUnite(Wrapper):
         margins: tuple[int, int] | None = None,
         many: str | None = None,
         smallest: int = 32,
-        unite: str | None = None,
-        normalise: str = "own",
+        combine: str | None = None,
+        keep_scale: bool = False,
         weight: Weight | Literal["preset"] = "preset",
         whole: bool | None = None,
         zoom: float | None = None,
@@ -135,13 +135,13 @@ class SplitUnite(Wrapper):
         settings = SPLIT[preset]
         chosen = settings["margins"] if margins is None else margins
         self.many = settings["many"] if many is None else many
-        unite = settings["unite"] if unite is None else unite
+        combine = settings["combine"] if combine is None else combine
         weight = settings["weight"] if weight == "preset" else weight
         whole = settings["whole"] if whole is None else whole
         zoom = settings["zoom"] if zoom is None else zoom
         check_choice("many", self.many, ("per-class", "none"))
-        check_choice("unite", unite, ("max", "sum"))
-        check_choice("normalise", normalise, ("own", "global"))
+        check_choice("combine", combine, ("max", "sum"))
+        check_choice("keep_scale", keep_scale, (True, False))
         check_choice("weight", weight, ("sigmoid", "softmax", None))
         pixels = (*chosen, smallest) if isinstance(chosen, (tuple, list)) and len(chosen) == 2 else ()
         if (
@@ -158,7 +158,7 @@ class SplitUnite(Wrapper):
         if locate is not None and not isinstance(locate, Explainer):
             raise InputError(f"locate={locate!r} is no explainer; give for instance locate=camplug.CAM(model).")
         self.margins = tuple(chosen)
-        self.smallest, self.unite, self.normalise, self.weight = smallest, unite, normalise, weight
+        self.smallest, self.combine, self.keep_scale, self.weight = smallest, combine, keep_scale, weight
         self.whole, self.zoom = whole, zoom
         self.locate = explainer if locate is None else locate
 
@@ -171,7 +171,7 @@ class SplitUnite(Wrapper):
         wanted, per_image = self.choose_classes(batch, classes)
         full = batch.size
         located = self.locate.run_batch(batch, wanted, full)
-        inner = self.explainer.unnormalized() if self.normalise == "global" else self.explainer
+        inner = self.explainer.unnormalized() if self.keep_scale else self.explainer
         jobs: list[tuple[int, Patch, list[int]]] = []  # image, patch, which of its classes
         centres = iter(centre_of_mass(torch.cat(located.maps)))
         for i, maps in enumerate(located.maps):
@@ -180,7 +180,7 @@ class SplitUnite(Wrapper):
         for job, found in self._explained(inner, batch, wanted, jobs):
             i, patch, rows = job
             place = united[i][rows[0] : rows[-1] + 1, patch.top : patch.bottom, patch.left : patch.right]
-            place.copy_(torch.maximum(place, found) if self.unite == "max" else place + found)
+            place.copy_(torch.maximum(place, found) if self.combine == "max" else place + found)
         fused = [normalize_map(resize_maps(m, out_size), self.normalize) for m in united]
         return with_class_form(Result(fused, located.targets, located.logits), per_image)
 

@@ -20,7 +20,7 @@ from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, check_choice, is_number, is_score, run_at
 from camplug.plug import Classes
 
-Fuse: TypeAlias = Literal["sum", "max", "mean"]
+Combine: TypeAlias = Literal["sum", "max", "mean"]
 
 
 @register_wrapper("multiview")
@@ -37,7 +37,7 @@ class MultiView(Wrapper):
         explainer: any explainer.
         scales: factors of height and width; images are resized like PIL's bicubic filter does.
         flip: also take each view's mirror image (left and right exchanged).
-        fuse: "sum", "max" or "mean" over the views ("sum" and "mean" differ only without `normalize`).
+        combine: "sum", "max" or "mean" over the views ("sum" and "mean" differ only without `normalize`).
         normalize: of the fused map: "max", "minmax" or None.
 
     Raises:
@@ -49,7 +49,7 @@ class MultiView(Wrapper):
         explainer: Explainer,
         scales: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
         flip: bool = True,
-        fuse: Fuse = "sum",
+        combine: Combine = "sum",
         *,
         normalize: Normalize = "max",
     ) -> None:
@@ -57,10 +57,10 @@ class MultiView(Wrapper):
         factors = tuple(scales) if isinstance(scales, (tuple, list)) else ()
         if not factors or not all(is_number(s) and 0 < s < math.inf for s in factors):
             raise InputError(f"scales={scales!r}; give positive factors, for instance (0.5, 1.0, 1.5, 2.0).")
-        check_choice("fuse", fuse, ("sum", "max", "mean"))
+        check_choice("combine", combine, ("sum", "max", "mean"))
         self.scales = tuple(float(s) for s in factors)
         self.flip = flip
-        self.fuse: Fuse = fuse
+        self.combine: Combine = combine
 
     @override
     def run(
@@ -78,7 +78,7 @@ class MultiView(Wrapper):
                 nearest = nearest or result
         assert fused is not None
         assert nearest is not None
-        if self.fuse == "mean":
+        if self.combine == "mean":
             count = len(self.scales) * (2 if self.flip else 1)
             fused = [m / count for m in fused]
         n = len(batch)
@@ -87,7 +87,7 @@ class MultiView(Wrapper):
         return Result([normalize_map(m, self.normalize) for m in fused], targets, logits)
 
     def _joined(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.maximum(a, b) if self.fuse == "max" else a + b
+        return torch.maximum(a, b) if self.combine == "max" else a + b
 
     def _views(self, batch: Batch, wanted: Any, scale: float) -> list[tuple[Result, bool]]:
         """The results of one scale, without and with mirroring."""

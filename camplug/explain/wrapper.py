@@ -34,7 +34,12 @@ class Wrapper(Explainer):
                 f"{type(self).__name__} wraps an explainer, for instance {type(self).__name__}(camplug.FullyCAM(model))"
                 f"; got {type(explainer).__name__}."
             )
-        super().__init__(explainer.model, normalize=normalize, labels=explainer.labels, transform=explainer.transform)
+        super().__init__(
+            explainer.model,
+            normalize=normalize,
+            class_names=explainer.class_names,
+            preprocess=explainer.preprocess,
+        )
         self.evidence = explainer.evidence
         self.explainer = explainer
         self.name = f"{self.kind}({explainer.name})"

@@ -53,7 +53,7 @@ class Capture:
         self.handle: Any = None
 
 
-Visit = Callable[[Layer, Tensor, Tensor], None]
+Callback = Callable[[Layer, Tensor, Tensor], None]
 
 
 class Tape:
@@ -128,7 +128,7 @@ class Tape:
         self._thread = 0
         self._anchor: Tensor | None = None
         self._rooted = True  # every captured tensor descends from the anchor
-        self._visit: Visit | None = None
+        self._visit: Callback | None = None
         self._release = False
         self._stack: ExitStack | None = None
 
@@ -193,8 +193,8 @@ class Tape:
 
     # ---- gradients
 
-    def stream(self, score: Tensor, visit: Visit, *, retain_graph: bool = False) -> None:
-        """Call `visit(layer, activation, gradient)` for every captured call that feeds the score, last to first.
+    def backward(self, score: Tensor, callback: Callback, *, retain_graph: bool = False) -> None:
+        """Call `callback(layer, activation, gradient)` for every captured call that feeds the score, last to first.
 
         `gradient` is d(sum of score)/d(activation), of the activation's shape. It is handed over when it arrives and
         not kept. Backward stops at the earliest wanted layer. Without `retain_graph` the activations and the graph are
@@ -216,7 +216,7 @@ class Tape:
             nonlocal count
             count += 1
             try:
-                visit(layer, activation, gradient)
+                callback(layer, activation, gradient)
             except Exception as error:  # raised below: some devices' backward passes abort the process over it
                 self._visit = None
                 failed.append(error)
@@ -254,16 +254,16 @@ class Tape:
     def gradients(self, score: Tensor, *, retain_graph: bool = False) -> Iterator[tuple[Layer, Tensor, Tensor]]:
         """Iterate over (layer, activation, gradient), from the last captured call to the first.
 
-        The pull form of `stream`: backward runs in a thread of its own and waits at each layer until the loop comes
-        back, so one gradient is alive at a time. Leaving the loop early stops the backward pass. `stream` does the
+        The pull form of `backward`: backward runs in a thread of its own and waits at each layer until the loop comes
+        back, so one gradient is alive at a time. Leaving the loop early stops the backward pass. `backward` does the
         same without the thread, visible to thread-bound tools such as `FlopCounterMode`.
         """
 
         stream = torch.cuda.current_stream(score.device) if score.is_cuda else None
 
-        def push(visit: Visit) -> None:
+        def push(visit: Callback) -> None:
             with hooks.hook_calls(self), torch.cuda.stream(stream) if stream else nullcontext():
-                self.stream(score, visit, retain_graph=retain_graph)
+                self.backward(score, visit, retain_graph=retain_graph)
 
         return generate_calls(push)
 
@@ -396,4 +396,4 @@ def _in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
-__all__ = ["Capture", "Layer", "Tape", "Visit"]
+__all__ = ["Capture", "Layer", "Tape", "Callback"]

@@ -232,7 +232,7 @@ def test_probabilities_of_a_multi_label_model(place, square):
 def test_mean_std_and_labels(place, square):
     (place / "labels.txt").write_text("hell\ndunkel\nflecks\n", encoding="utf-8")
     result = good(
-        "explain", square, "-m", MODEL, "--labels", "labels.txt", "-c", "hell", "--mean", "0.25", "--std", "0.5",
+        "explain", square, "-m", MODEL, "--class-names", "labels.txt", "-c", "hell", "--mean", "0.25", "--std", "0.5",
         "-o", "a.npz", "--json",
     )  # fmt: skip
     assert json.loads(result.stdout)["images"][0]["explained"][0]["name"] == "hell"
@@ -556,8 +556,8 @@ def test_classes_that_cannot_be_found(place, square, command):
     assert "class 3 is outside the model's 3 classes; allowed are 0 to 2" in says("3")
     assert "the model has no class names" in says("bright", model=f"import:{MODULE}:WithoutNames")
     (place / "two.txt").write_text("a\nb\n")
-    assert "labels= holds 2 names, but the model has 3 classes" in says("0", "--labels", "two.txt")
-    assert "'none.txt' cannot be read" in says("0", "--labels", "none.txt")
+    assert "class_names= holds 2 names, but the model has 3 classes" in says("0", "--class-names", "two.txt")
+    assert "'none.txt' cannot be read" in says("0", "--class-names", "none.txt")
 
 
 def test_layers_that_do_not_exist(place, square):

@@ -63,10 +63,12 @@ def test_every_part_is_filled_with_its_own_mean(device):
 
 
 def test_arguments_reach_both_parts():
-    made = ClassConditional(Channels(), "repo", split={"unite": "sum"}, erase={"weight": "softmax"}, normalize="minmax")
-    assert (made.united.margins, made.united.unite, made.united.normalize) == ((10, 20), "sum", "minmax")
+    made = ClassConditional(
+        Channels(), "repo", split={"combine": "sum"}, erase={"weight": "softmax"}, normalize="minmax"
+    )
+    assert (made.united.margins, made.united.combine, made.united.normalize) == ((10, 20), "sum", "minmax")
     erasing = made.united.explainer
-    assert (erasing.accumulate, erasing.weight, erasing.normalize) == ("max", "softmax", "max")
+    assert (erasing.combine, erasing.weight, erasing.normalize) == ("max", "softmax", "max")
     assert made.united.locate is made.explainer is erasing.explainer
 
 
@@ -92,8 +94,8 @@ def test_refusals():
         ClassConditional(Channels()).maps(torch.rand(1, 3, 4, 4), lambda output: output[:, 0])
     with pytest.raises(InputError, match=r"^preset='mine'; allowed are 'paper', 'repo'"):
         ClassConditional(Channels(), "mine")
-    with pytest.raises(InputError, match=r"^unite='mean'; allowed are 'max', 'sum'"):
-        ClassConditional(Channels(), split={"unite": "mean"})
+    with pytest.raises(InputError, match=r"^combine='mean'; allowed are 'max', 'sum'"):
+        ClassConditional(Channels(), split={"combine": "mean"})
     with pytest.raises(InputError, match="threshold lies between 0 and 1"):
         ClassConditional(Channels(), erase={"threshold": 2})
     with pytest.raises(InputError, match="normalize='sum'; allowed are"):

@@ -65,7 +65,7 @@ LINES = {
     "FullyCAM()": FullyCAM,
     "fully(channel_norm=False)": lambda m: FullyCAM(m, channel_norm=False),
     "GradCAM('conv2')": lambda m: GradCAM(m, "conv2"),
-    "GradCAM(['conv1', 'conv2'], layer_norm=None)": lambda m: GradCAM(m, ["conv1", "conv2"], layer_norm=None),
+    "GradCAM(['conv1', 'conv2'], layer_weighting=None)": lambda m: GradCAM(m, ["conv1", "conv2"], layer_weighting=None),
     "  MultiView( GradCAM )\n": lambda m: MultiView(GradCAM(m)),
     "MultiView(FullyCAM(channel_norm=False), scales=(0.5, 1), flip=True)": lambda m: MultiView(
         FullyCAM(m, channel_norm=False), scales=(0.5, 1), flip=True
@@ -78,7 +78,7 @@ LINES = {
             MultiView(CAM(m), (1.0,)), "repo", split={"smallest": 8}, erase={"max_iter": 2}
         )
     ),
-    "gradcam++(layer_norm=None)": lambda m: camplug.GradCAMPlusPlus(m, layer_norm=None),
+    "gradcam++(layer_weighting=None)": lambda m: camplug.GradCAMPlusPlus(m, layer_weighting=None),
     "Compete(MultiView(gradcam++), judge=Grad_CAM++)": lambda m: Compete(
         MultiView(camplug.GradCAMPlusPlus(m)), camplug.GradCAMPlusPlus(m)
     ),
@@ -112,11 +112,11 @@ def test_a_line_explains_what_its_objects_explain():
 
 
 def test_options_are_the_innermost_methods(model):
-    options = {"labels": list("abcde"), "channel_norm": False}
+    options = {"class_names": list("abcde"), "channel_norm": False}
     made = create("Compete(MultiView(FullyCAM(normalize=None)), judge=CAM)", model, **options)
     inner = made.explainer.explainer
-    assert (inner.channel_norm, inner.normalize, inner.labels) == (False, None, list("abcde"))
-    assert made.labels == made.explainer.labels == list("abcde")
+    assert (inner.channel_norm, inner.normalize, inner.class_names) == (False, None, list("abcde"))
+    assert made.class_names == made.explainer.class_names == list("abcde")
     assert create("fully(channel_norm=True)", model, **options).channel_norm is True  # the line has the last word
     assert create("fully", model, **options).channel_norm is False
 

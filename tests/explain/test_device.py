@@ -123,8 +123,8 @@ def photograph():
 def test_a_photograph_is_explained_as_on_the_cpu(name, device):
     model, _ = small(1)
     model.double()
-    want = camplug.create(FULLY[name], model, transform=normalised).explain(photograph(), [2, 0])
-    got = camplug.create(FULLY[name], moved(model, device), transform=normalised).explain(photograph(), [2, 0])
+    want = camplug.create(FULLY[name], model, preprocess=normalised).explain(photograph(), [2, 0])
+    got = camplug.create(FULLY[name], moved(model, device), preprocess=normalised).explain(photograph(), [2, 0])
     assert got.maps.shape == (2, 40, 60)
     assert got.maps.device.type == got.logits.device.type == "cpu"
     torch.testing.assert_close(got.maps, want.maps, rtol=0, atol=1e-6)
@@ -162,7 +162,7 @@ def test_gradients_while_the_loop_uses_the_device(device):
     other, y = torch.nn.Linear(4, 4).to(device), torch.randn(2, 4).to(device)
     want = {}
     with camplug.Tape(model, "convs") as tape:
-        tape.stream(model(x)[:, CLASS], lambda layer, a, g: want.update({str(layer): (a.clone(), g.clone())}))
+        tape.backward(model(x)[:, CLASS], lambda layer, a, g: want.update({str(layer): (a.clone(), g.clone())}))
     got = {}
     with camplug.Tape(model, "convs") as tape:
         for layer, activation, gradient in tape.gradients(model(x)[:, CLASS]):

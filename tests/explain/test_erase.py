@@ -11,8 +11,8 @@ from wrapped import Channels, Means, Recording, Scripted, chances, looking, mode
 from camplug import FullyCAM, GradCAM, InputError, IterativeErasing, MultiView, TargetError
 from camplug.explain.erase import class_weights, erase
 
-PAPER = {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "accumulate": "sum"}
-REPO = {"threshold": 0.7, "stop": 0.02, "max_iter": 5, "accumulate": "max"}
+PAPER = {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "combine": "sum"}
+REPO = {"threshold": 0.7, "stop": 0.02, "max_iter": 5, "combine": "max"}
 
 
 def red(*values, device="cpu"):
@@ -55,7 +55,7 @@ def test_presets_golden(preset, device):
 
 def test_global_passes_keep_their_scale(device):
     inner = Channels()
-    got = IterativeErasing(inner, normalise="global", normalize=None).maps(red(10.0, 8.0, 5.0, 1.0, device=device), 0)
+    got = IterativeErasing(inner, keep_scale=True, normalize=None).maps(red(10.0, 8.0, 5.0, 1.0, device=device), 0)
     assert got[0, 0].tolist() == [16.0, 14.0, 10.0, 2.0]  # the second pass counts 6 at most, the first 10
     assert inner.normalize == "max"
 
@@ -64,10 +64,10 @@ def test_presets_are_the_papers_and_the_authors():
     for preset, numbers in (("paper", PAPER), ("repo", REPO)):
         erasing = IterativeErasing(Channels(), preset)
         assert {name: getattr(erasing, name) for name in numbers} == numbers
-    assert [IterativeErasing(Channels(), p).normalise for p in ("paper", "repo", "camplug")] == ["own", "own", "global"]
+    assert [IterativeErasing(Channels(), p).keep_scale for p in ("paper", "repo", "camplug")] == [False, False, True]
     assert IterativeErasing(Channels()).stop == 0.01
     own = IterativeErasing(Channels(), "repo", threshold=0.5, max_iter=2)
-    assert (own.threshold, own.stop, own.max_iter, own.accumulate) == (0.5, 0.02, 2, "max")
+    assert (own.threshold, own.stop, own.max_iter, own.combine) == (0.5, 0.02, 2, "max")
 
 
 @pytest.mark.parametrize(("stop", "passes"), [(0.0, 4), (0.01, 4), (0.02, 3), (0.03, 2), (0.04, 1), (1.0, 1)])
@@ -111,10 +111,10 @@ def test_what_any_class_shows_is_erased(device):
     torch.testing.assert_close(inner.seen[1][0][0, 1, 0].cpu(), torch.tensor([0.2, 0.2, 0.0, 0.0, 0.0]))
 
 
-@pytest.mark.parametrize("accumulate", ["sum", "max"])
-def test_maps_of_zeros(accumulate, device):
+@pytest.mark.parametrize("combine", ["sum", "max"])
+def test_maps_of_zeros(combine, device):
     inner = Channels()
-    got = IterativeErasing(inner, accumulate=accumulate, stop=0.0).maps(-torch.rand(2, 3, 4, 4).to(device), 1)
+    got = IterativeErasing(inner, combine=combine, stop=0.0).maps(-torch.rand(2, 3, 4, 4).to(device), 1)
     assert (got == 0).all()
     assert got.shape == (2, 4, 4)
     assert len(inner.seen) == 1
@@ -167,21 +167,21 @@ def test_an_improbable_class_does_not_come_back(device):
 
 @pytest.mark.parametrize("inner", [GradCAM, FullyCAM])
 @pytest.mark.parametrize("preset", [PAPER, REPO])
-@pytest.mark.parametrize("normalise", ["own", "global"])
+@pytest.mark.parametrize("keep_scale", [False, True])
 @pytest.mark.parametrize("weight", [None, "sigmoid", "softmax"])
 @pytest.mark.parametrize("least", [0.0, 0.5])
-def test_equals_the_slow_reference(inner, preset, normalise, weight, least, device):
+def test_equals_the_slow_reference(inner, preset, keep_scale, weight, least, device):
     model, x = model_and_batch(3, device=device)
     classes = [[3, 0], [1], [4, 2, 0]]
     erasing = IterativeErasing(
         inner(model),
         "paper" if preset is PAPER else "repo",
-        normalise=normalise,
+        keep_scale=keep_scale,
         weight=weight,
         stop_probability=least,
         normalize=None,
     )
-    look = looking(inner(model, normalize="max" if normalise == "own" else None))
+    look = looking(inner(model, normalize=None if keep_scale else "max"))
     chance = slow.certain if weight is None else chances(model, weight)
     numbers = []
     for image, row, got in zip(x.cpu().numpy(), classes, erasing.maps(x, classes), strict=True):
@@ -258,8 +258,8 @@ def test_a_callable_is_refused():
     ("options", "says"),
     [
         ({"preset": "mine"}, r"^preset='mine'; allowed are 'paper', 'repo', 'camplug'\.$"),
-        ({"accumulate": "mean"}, r"^accumulate='mean'; allowed are 'sum', 'max'\.$"),
-        ({"normalise": "none"}, r"^normalise='none'; allowed are 'own', 'global'\.$"),
+        ({"combine": "mean"}, r"^combine='mean'; allowed are 'sum', 'max'\.$"),
+        ({"keep_scale": "none"}, r"^keep_scale='none'; allowed are True, False\.$"),
         ({"weight": "relu"}, r"^weight='relu'; allowed are 'sigmoid', 'softmax', None\.$"),
         ({"normalize": "sum"}, "^normalize='sum'; allowed are"),
         *(({"threshold": v}, "threshold lies between 0 and 1") for v in (0, 1, 1.5, -0.1, "high", float("nan"), True)),

@@ -57,8 +57,8 @@ def photo(width=120, height=80, square=(30, 20, 54, 44)):
     return pixels
 
 
-def grad_cam(transform=KEPT, model=None, **options):
-    return GradCAM(Bright() if model is None else model, "features", transform=transform, **options)
+def grad_cam(preprocess=KEPT, model=None, **options):
+    return GradCAM(Bright() if model is None else model, "features", preprocess=preprocess, **options)
 
 
 def assert_follows(explanation, square, k=0, overlap=0.8):
@@ -90,7 +90,7 @@ def assert_follows(explanation, square, k=0, overlap=0.8):
 def test_the_map_lies_on_the_square(method, transform, size, square):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = method(Bright(), transform=transform).explain(photo(*size, square), BRIGHT)
+        result = method(Bright(), preprocess=transform).explain(photo(*size, square), BRIGHT)
     assert isinstance(result, Explanation)
     assert result.maps.dtype == torch.float32
     assert_follows(result, square)
@@ -195,7 +195,7 @@ def test_an_exif_rotated_photograph_is_explained_upright(tmp_path):
 
 def test_a_float_tensor_goes_in_as_it_is():
     x = torch.from_numpy(photo()).permute(2, 0, 1).float() / 255
-    explainer = grad_cam(transform=lambda p: pytest.fail("a float tensor is normalised already"))
+    explainer = grad_cam(preprocess=lambda p: pytest.fail("a float tensor is normalised already"))
     result = explainer.explain(x, BRIGHT)
     torch.testing.assert_close(result.maps, explainer.maps(x[None], BRIGHT))
     assert_follows(result, (30, 20, 54, 44), overlap=0.99)
@@ -268,7 +268,7 @@ def test_other_images_are_refused(source, says):
 
 def test_a_transform_that_fails_on_a_file_names_it(tmp_path):
     Image.fromarray(photo()).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"a\.png: transform= must turn a PIL image into a float tensor"):
+    with pytest.raises(InputError, match=r"a\.png: preprocess= must turn a PIL image into a float tensor"):
         grad_cam(lambda p: p).explain(tmp_path / "a.png")
 
 
@@ -350,11 +350,11 @@ def test_classes_that_do_not_exist(source, classes, says):
 
 
 def test_labels():
-    explainer = grad_cam(labels=["hell", "dunkel", "weder"])
+    explainer = grad_cam(class_names=["hell", "dunkel", "weder"])
     assert explainer.explain(photo(), "dunkel").classes == [1]
     assert explainer.explain(photo(), 0).names == ["hell"]
-    with pytest.raises(TargetError, match="labels= holds 2 names, but the model has 3 classes"):
-        grad_cam(labels=["a", "b"]).explain(photo(), 0)
+    with pytest.raises(TargetError, match="class_names= holds 2 names, but the model has 3 classes"):
+        grad_cam(class_names=["a", "b"]).explain(photo(), 0)
 
 
 def test_without_names():
@@ -502,7 +502,7 @@ def test_a_model_of_one_channel_gets_the_photograph_in_grey(transform):
     model = OfChannels(1).eval()
     seen = []
     model.register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
-    result = GradCAM(model, "features", transform=transform).explain(photo(), 0)
+    result = GradCAM(model, "features", preprocess=transform).explain(photo(), 0)
     assert_follows(result, (30, 20, 54, 44))
     assert seen[-1].shape[1] == 1
     if transform is not None:
@@ -512,8 +512,8 @@ def test_a_model_of_one_channel_gets_the_photograph_in_grey(transform):
     assert_follows(tensor, (30, 20, 54, 44), overlap=0.99)
     with pytest.raises(InputError, match=r"must be \[1,H,W\] or \[N,1,H,W\]; got \[3, 8, 8\]"):
         GradCAM(model, "features").explain(torch.zeros(3, 8, 8), 0)
-    with pytest.raises(InputError, match="transform= gives 3 channels, and the model reads 1"):
-        GradCAM(model, "features", transform=T.ToTensor()).explain(photo(), 0)
+    with pytest.raises(InputError, match="preprocess= gives 3 channels, and the model reads 1"):
+        GradCAM(model, "features", preprocess=T.ToTensor()).explain(photo(), 0)
 
 
 def test_a_model_of_many_channels_takes_tensors():
@@ -526,7 +526,7 @@ def test_a_model_of_many_channels_takes_tensors():
     with pytest.raises(
         InputError, match=r"the model reads 6 channels, and a photograph has 3 .*float tensor \[6,H,W\]"
     ):
-        GradCAM(OfChannels(6).eval(), "features", transform=KEPT).explain(photo(), 0)
+        GradCAM(OfChannels(6).eval(), "features", preprocess=KEPT).explain(photo(), 0)
 
 
 # ---- what the outputs are
@@ -555,7 +555,7 @@ def logits_of_photo():
 @pytest.mark.parametrize("method", [GradCAM, EigenCAM])
 def test_probabilities_are_not_made_twice(end, method):
     p = logits_of_photo().softmax(0)
-    result = method(Ends(end), "features", transform=KEPT).explain(photo(), 1)
+    result = method(Ends(end), "features", preprocess=KEPT).explain(photo(), 1)
     torch.testing.assert_close(result.probabilities(), p)
     assert [(i, name) for i, name, _ in result.top()] == [(1, "dark ground"), (0, "bright spot"), (2, "neither")]
     assert result.top(1)[0][2] == pytest.approx(float(p[1]))
@@ -600,13 +600,13 @@ def test_one_output_without_names():
     result = grad_cam(model=model).explain(photo())
     assert result.names == ["positive"]
     assert [name for _, name, _ in result.top()] == ["positive", "negative"]
-    labelled = grad_cam(model=model, labels=["no", "yes"])
+    labelled = grad_cam(model=model, class_names=["no", "yes"])
     assert (labelled.explain(photo()).names, labelled.explain(photo(), "yes").names) == (["yes"], ["yes"])
-    assert grad_cam(model=model, labels=["spot"]).explain(photo()).names == ["spot"]
+    assert grad_cam(model=model, class_names=["spot"]).explain(photo()).names == ["spot"]
     with pytest.raises(
-        TargetError, match=r"labels= holds 3 names, but the model has 1 classes or 2 \(for no and yes\)"
+        TargetError, match=r"class_names= holds 3 names, but the model has 1 classes or 2 \(for no and yes\)"
     ):
-        grad_cam(model=model, labels=["a", "b", "c"]).explain(photo())
+        grad_cam(model=model, class_names=["a", "b", "c"]).explain(photo())
 
 
 def test_negative_evidence_is_named_so():

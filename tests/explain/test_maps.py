@@ -104,7 +104,7 @@ def test_bad_sizes(size):
         camplug.GradCAM(model).maps(x, 0, size=size)
 
 
-@pytest.mark.parametrize("options", [{"normalize": "sum"}, {"layer_norm": "sum"}])
+@pytest.mark.parametrize("options", [{"normalize": "sum"}, {"layer_weighting": "sum"}])
 def test_bad_options(options):
     with pytest.raises(InputError, match="allowed are"):
         camplug.GradCAM(awkward.FeatureModule(), **options)

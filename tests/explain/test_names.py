@@ -32,7 +32,7 @@ def test_given_labels_come_first():
 
 
 def test_labels_of_another_length_are_refused():
-    with pytest.raises(TargetError, match="labels= holds 2 names, but the model has 3 classes"):
+    with pytest.raises(TargetError, match="class_names= holds 2 names, but the model has 3 classes"):
         find_class_names(Net(), 3, ["x", "y"])
 
 
@@ -128,6 +128,6 @@ def test_numbers_outside_and_without_names():
         index_of("6", NAMES, 6)
     assert index_of("6", None, 7) == 6
     with pytest.raises(
-        TargetError, match="the model has no class names, so 'cat' cannot be found; give labels= or an index"
+        TargetError, match="the model has no class names, so 'cat' cannot be found; give class_names= or an index"
     ):
         index_of("cat", None, 7)

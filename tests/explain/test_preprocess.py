@@ -280,7 +280,7 @@ def test_custom_hands_on_the_users_own_tensor():
 )
 def test_custom_refuses_what_is_no_float_image(transform, got):
     with pytest.raises(
-        InputError, match=r"transform= must turn a PIL image into a float tensor \[3,H,W\]; it gave " + got
+        InputError, match=r"preprocess= must turn a PIL image into a float tensor \[3,H,W\]; it gave " + got
     ):
         Custom(transform)(plain(9, 8))
 
@@ -341,14 +341,14 @@ def test_a_given_transform_comes_first():
     assert find_preprocess(model, own) is own
     transform = T.ToTensor()
     assert find_preprocess(model, transform) == Custom(transform)
-    with pytest.raises(InputError, match="transform= must be callable on a PIL image; got int"):
+    with pytest.raises(InputError, match="preprocess= must be callable on a PIL image; got int"):
         find_preprocess(model, 3)
 
 
 def test_defaults_are_told_of_once(monkeypatch):
     monkeypatch.setattr(module, "_warned", False)
     with pytest.warns(
-        UserWarning, match=r"ImageNet's mean and standard deviation and 224 pixels are assumed.*transform="
+        UserWarning, match=r"ImageNet's mean and standard deviation and 224 pixels are assumed.*preprocess="
     ):
         got = find_preprocess(Net())
     assert got == Preprocess((224, 224), IMAGENET_MEAN, IMAGENET_STD, "bilinear", keep_aspect=True)

@@ -122,17 +122,17 @@ def test_uniting_golden(device):
     x = x.to(device)
     # the parts [2] and [4, 1, 3], each of maximum 1; above and below are the same row
     for unite, want in (("max", [1.0, 1.0, 0.25, 0.75]), ("sum", [2.0, 2.0, 0.5, 1.5])):
-        split = SplitUnite(Channels(), "paper", smallest=1, unite=unite, normalize=None)
+        split = SplitUnite(Channels(), "paper", smallest=1, combine=unite, normalize=None)
         assert split.maps(x, 0)[0, 0].tolist() == want
-    kept = SplitUnite(Channels(), "paper", smallest=1, normalise="global", normalize=None)
+    kept = SplitUnite(Channels(), "paper", smallest=1, keep_scale=True, normalize=None)
     assert kept.maps(x, 0)[0, 0].tolist() == [2.0, 4.0, 1.0, 3.0]
-    assert SplitUnite(Channels(), "paper", smallest=1, normalise="global").maps(x, 0)[0, 0].tolist() == [
+    assert SplitUnite(Channels(), "paper", smallest=1, keep_scale=True).maps(x, 0)[0, 0].tolist() == [
         0.5,
         1.0,
         0.25,
         0.75,
     ]
-    whole = SplitUnite(Channels(), "paper", smallest=1, unite="sum", whole=True, normalize=None)
+    whole = SplitUnite(Channels(), "paper", smallest=1, combine="sum", whole=True, normalize=None)
     assert whole.maps(x, 0)[0, 0].tolist() == [2.5, 3.0, 0.75, 2.25]
     margin = SplitUnite(Channels(), "paper", smallest=1, margins=(1, 0), normalize=None)  # [2, 4] and [2, 4, 1, 3]
     assert margin.maps(x, 0)[0, 0].tolist() == [0.5, 1.0, 0.25, 0.75]
@@ -142,7 +142,7 @@ def test_a_part_without_the_object_is_as_loud_as_the_others_unless_it_is_weighed
     x = torch.zeros(1, 3, 8, 8, device=device)
     x[0, 0, 0], x[0, 0, :, 0], x[0, 0, 7, 7] = 8.0, 8.0, 0.1  # the centre is (1, 1)
     assert SplitUnite(Channels(), "paper", smallest=1).maps(x, 0)[0, 7, 7] == 1
-    faint = SplitUnite(Channels(), "paper", smallest=1, normalise="global").maps(x, 0)[0, 7, 7]
+    faint = SplitUnite(Channels(), "paper", smallest=1, keep_scale=True).maps(x, 0)[0, 7, 7]
     assert float(faint) == pytest.approx(0.0125)
 
 
@@ -152,7 +152,7 @@ def test_presets_are_the_papers_and_the_authors():
     assert (repo.margins, repo.many) == ((10, 20), "none")
     assert SplitUnite(Channels(), "repo", margins=[3, 4], many="per-class").margins == (3, 4)
     own = SplitUnite(Channels())
-    assert (own.margins, own.unite, own.weight, own.whole, own.zoom) == ((0, 0), "sum", "sigmoid", True, 2.0)
+    assert (own.margins, own.combine, own.weight, own.whole, own.zoom) == ((0, 0), "sum", "sigmoid", True, 2.0)
     assert SplitUnite(Channels(), weight=None, whole=False).weight is None
 
 
@@ -160,18 +160,18 @@ CLASSES = {"one": [[3], [0]], "two": [[3, 0], [1, 4]], "three": [[4, 2, 0], [0, 
 OPTIONS = {
     "paper": {"margins": (0, 0), "many": "per-class"},
     "repo": {"margins": (10, 20), "many": "none"},
-    "camplug": {"unite": "sum", "weight": "sigmoid", "whole": True, "zoom": 2.0},
+    "camplug": {"combine": "sum", "weight": "sigmoid", "whole": True, "zoom": 2.0},
     "small margins": {"margins": (1, 2), "many": "per-class"},
     "small margins, none": {"margins": (2, 1), "many": "none"},
-    "sum": {"unite": "sum"},
-    "sum, whole": {"unite": "sum", "whole": True},
+    "sum": {"combine": "sum"},
+    "sum, whole": {"combine": "sum", "whole": True},
     "whole": {"whole": True},
     "zoom": {"zoom": 1.5},
-    "small zoom": {"zoom": 0.6, "unite": "sum"},
+    "small zoom": {"zoom": 0.6, "combine": "sum"},
     "sigmoid": {"weight": "sigmoid"},
     "softmax, zoom": {"weight": "softmax", "zoom": 1.3, "margins": (1, 1)},
-    "global": {"normalise": "global"},
-    "global, sigmoid, whole": {"normalise": "global", "weight": "sigmoid", "whole": True},
+    "global": {"keep_scale": True},
+    "global, sigmoid, whole": {"keep_scale": True, "weight": "sigmoid", "whole": True},
     "smallest": {"smallest": 9},
     "locate": {"locate": CAM},
 }
@@ -188,8 +188,8 @@ def test_equals_the_slow_reference(name, classes, device):
     preset = name if name in ("repo", "camplug") else "paper"
     split = SplitUnite(GradCAM(model), preset, normalize=None, **({"smallest": 4} if name == preset else options))
     reference = {"margins": (0, 0), "many": "per-class", **options}
-    normalise, weight = reference.pop("normalise", "own"), reference.pop("weight", None)
-    look = looking(GradCAM(model, normalize="max" if normalise == "own" else None))
+    keep_scale, weight = reference.pop("keep_scale", False), reference.pop("weight", None)
+    look = looking(GradCAM(model, normalize=None if keep_scale else "max"))
     chance = chances(model, weight) if weight else slow.certain
     locate = looking(reference.pop("locate")) if "locate" in reference else looking(GradCAM(model))
     for image, row, got in zip(x.cpu().numpy(), wanted, split.maps(x, wanted), strict=True):
@@ -294,8 +294,8 @@ def test_a_callable_is_refused():
     [
         ({"preset": "mine"}, r"^preset='mine'; allowed are 'paper', 'repo', 'camplug'\.$"),
         ({"many": "some"}, r"^many='some'; allowed are 'per-class', 'none'\.$"),
-        ({"unite": "mean"}, r"^unite='mean'; allowed are 'max', 'sum'\.$"),
-        ({"normalise": "none"}, r"^normalise='none'; allowed are 'own', 'global'\.$"),
+        ({"combine": "mean"}, r"^combine='mean'; allowed are 'max', 'sum'\.$"),
+        ({"keep_scale": "none"}, r"^keep_scale='none'; allowed are True, False\.$"),
         ({"weight": "relu"}, r"^weight='relu'; allowed are 'sigmoid', 'softmax', None\.$"),
         ({"normalize": "sum"}, "^normalize='sum'; allowed are"),
         ({"locate": Means()}, r"^locate=Means\(\) is no explainer; give for instance locate=camplug\.CAM\(model\)\.$"),

@@ -73,18 +73,18 @@ class Shift(nn.Module):
 
 
 @pytest.mark.parametrize("method", ["gradcam", "cam", "fully"])
-@pytest.mark.parametrize("fuse", ["sum", "max", "mean"])
-def test_the_mirror_image_is_mirrored_back(method, fuse, device):
+@pytest.mark.parametrize("combine", ["sum", "max", "mean"])
+def test_the_mirror_image_is_mirrored_back(method, combine, device):
     x = torch.zeros(1, 3, 1, 4, device=device)
     x[0, 0, 0, 1] = 4  # seen at 2; mirrored, 2 is seen at 3, which is 0 when mirrored back
     explainer = camplug.create(method, Shift().to(device))
     assert explainer.maps(x, 0)[0, 0].tolist() == [0.0, 0.0, 1.0, 0.0]
-    assert MultiView(explainer, (1.0,), fuse=fuse).maps(x, 0)[0, 0].tolist() == [1.0, 0.0, 1.0, 0.0]
-    assert MultiView(explainer, (1.0,), flip=False, fuse=fuse).maps(x, 0)[0, 0].tolist() == [0.0, 0.0, 1.0, 0.0]
+    assert MultiView(explainer, (1.0,), combine=combine).maps(x, 0)[0, 0].tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert MultiView(explainer, (1.0,), flip=False, combine=combine).maps(x, 0)[0, 0].tolist() == [0.0, 0.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize(
-    ("fuse", "normalize", "want"),
+    ("combine", "normalize", "want"),
     [
         ("sum", None, [1.5, 0.5, 1.0]),
         ("mean", None, [0.75, 0.25, 0.5]),
@@ -93,24 +93,24 @@ def test_the_mirror_image_is_mirrored_back(method, fuse, device):
         ("sum", "minmax", [1.0, 0.0, 0.5]),
     ],
 )
-def test_fusing_golden(fuse, normalize, want, device):
+def test_fusing_golden(combine, normalize, want, device):
     runs = [([[[1.0, 0.5, 0.0]]], [0.0, 0.0]), ([[[0.5, 0.0, 1.0]]], [0.0, 0.0])]
-    views = MultiView(Scripted(runs), (1.0, 2.0), flip=False, fuse=fuse, normalize=normalize)
+    views = MultiView(Scripted(runs), (1.0, 2.0), flip=False, combine=combine, normalize=normalize)
     torch.testing.assert_close(views.maps(torch.zeros(1, 3, 1, 3, device=device), 0)[0, 0].cpu(), torch.tensor(want))
 
 
 @pytest.mark.parametrize("inner", [GradCAM, FullyCAM])
 @pytest.mark.parametrize("flip", [True, False])
-@pytest.mark.parametrize("fuse", ["sum", "max", "mean"])
+@pytest.mark.parametrize("combine", ["sum", "max", "mean"])
 @pytest.mark.parametrize("size", [None, (7, 9)])
-def test_equals_the_slow_reference(inner, flip, fuse, size, device):
+def test_equals_the_slow_reference(inner, flip, combine, size, device):
     model, x = model_and_batch(device=device)
     classes, scales = [[3, 0], [1]], (0.5, 1.0, 1.6)
     explainer = inner(model)
-    raw = MultiView(explainer, scales, flip, fuse, normalize=None).maps(x, classes, size)
-    scaled = MultiView(explainer, scales, flip, fuse).maps(x, classes, size)
+    raw = MultiView(explainer, scales, flip, combine, normalize=None).maps(x, classes, size)
+    scaled = MultiView(explainer, scales, flip, combine).maps(x, classes, size)
     for image, row, one, other in zip(x.cpu().numpy(), classes, raw, scaled, strict=True):
-        want = slow.views(looking(explainer), image, row, scales, flip, fuse, size or (12, 14))
+        want = slow.views(looking(explainer), image, row, scales, flip, combine, size or (12, 14))
         np.testing.assert_allclose(one.cpu().numpy(), want, atol=1e-10)
         np.testing.assert_allclose(other.cpu().numpy(), [slow.scaled(m) for m in want], atol=1e-10)
 
@@ -126,7 +126,7 @@ def test_unnormalized_keeps_the_scale_of_every_view(device):
 
 def test_the_scales_of_the_paper_are_the_default():
     views = MultiView(Channels())
-    assert (views.scales, views.flip, views.fuse) == ((0.5, 1.0, 1.5, 2.0), True, "sum")
+    assert (views.scales, views.flip, views.combine) == ((0.5, 1.0, 1.5, 2.0), True, "sum")
     assert views.name.endswith("(channels)")
 
 
@@ -146,7 +146,7 @@ def test_classes_in_every_form_agree(device):
 
 def test_lists_with_an_empty_one(device):
     model, x = model_and_batch(3, device=device)
-    views = MultiView(GradCAM(model), (0.5, 1.0), fuse="mean")
+    views = MultiView(GradCAM(model), (0.5, 1.0), combine="mean")
     got = views.maps(x, [[4, 1], [], [0]], (5, 6))
     assert [tuple(m.shape) for m in got] == [(2, 5, 6), (0, 5, 6), (1, 5, 6)]
     for i, k, c in ((0, 0, 4), (0, 1, 1), (2, 0, 0)):
@@ -277,8 +277,8 @@ def test_bad_scales(scales):
 
 
 def test_other_bad_options():
-    with pytest.raises(InputError, match=r"^fuse='median'; allowed are 'sum', 'max', 'mean'"):
-        MultiView(Channels(), fuse="median")
+    with pytest.raises(InputError, match=r"^combine='median'; allowed are 'sum', 'max', 'mean'"):
+        MultiView(Channels(), combine="median")
     with pytest.raises(InputError, match=r"^normalize='sum'; allowed are .max., .minmax. and None"):
         MultiView(Channels(), normalize="sum")
     with pytest.raises(InputError, match=r"^MultiView wraps an explainer, for instance .*; got FeatureModule\.$"):

@@ -51,7 +51,7 @@ def test_stream_and_gradients_give_the_same(device):
     model, x = small(device), picture(device=device)
     pushed = {}
     with Tape(model, "convs") as tape:
-        tape.stream(model(x)[:, 1], lambda la, a, g: pushed.update({str(la): g.clone()}))
+        tape.backward(model(x)[:, 1], lambda la, a, g: pushed.update({str(la): g.clone()}))
     with Tape(model, "convs") as tape:
         pulled = {str(la): g.clone() for la, _, g in tape.gradients(model(x)[:, 1])}
     assert pushed.keys() == pulled.keys()
@@ -75,7 +75,7 @@ def test_no_two_gradients_are_alive_at_once(pull, device):
                 visit(*item)
                 del item
         else:
-            tape.stream(score, visit)
+            tape.backward(score, visit)
     assert alive_before == [0, 0]
 
 

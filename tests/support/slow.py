@@ -69,7 +69,7 @@ def views(look, image, classes, scales, flip, fuse, size):
     return np.array([join[fuse]([maps[k] for maps in found]) for k in range(len(classes))])
 
 
-def erasing(look, image, classes, threshold, stop, max_iter, accumulate, chance=certain, likely=certain, least=0.0):
+def erasing(look, image, classes, threshold, stop, max_iter, combine, chance=certain, likely=certain, least=0.0):
     """The joined, not normalised maps [K,h,w], and the number of passes."""
     joined = np.zeros((len(classes), *image.shape[1:]))
     hidden = np.zeros(image.shape[1:], bool)
@@ -82,7 +82,7 @@ def erasing(look, image, classes, threshold, stop, max_iter, accumulate, chance=
         for k in range(len(classes)):
             followed[k] = followed[k] and probability[k] >= least
             one = maps[k] * weights[k] if followed[k] or not hidden.any() else np.zeros_like(maps[k])
-            joined[k] = np.maximum(joined[k], one) if accumulate == "max" else joined[k] + one
+            joined[k] = np.maximum(joined[k], one) if combine == "max" else joined[k] + one
         new = np.zeros_like(hidden)
         for one in joined:
             new |= (scaled(one) > threshold) & ~hidden
@@ -115,7 +115,7 @@ def quarters(centres, size, margin, smallest):
 
 
 def splitting(
-    look, image, classes, margins, many, smallest, unite="max", whole=False, zoom=1.0, locate=None, chance=certain
+    look, image, classes, margins, many, smallest, combine="max", whole=False, zoom=1.0, locate=None, chance=certain
 ):
     """The united, not normalised maps [K,h,w]."""
     size = image.shape[1:]
@@ -136,7 +136,7 @@ def splitting(
         row = seen.index(classes[k])
         found = look(part, seen, (bottom - top, right - left))[row] * chance(part, seen)[row]
         place = united[k, top:bottom, left:right]
-        united[k, top:bottom, left:right] = np.maximum(place, found) if unite == "max" else place + found
+        united[k, top:bottom, left:right] = np.maximum(place, found) if combine == "max" else place + found
     return united
 
 

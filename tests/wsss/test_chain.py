@@ -93,7 +93,7 @@ class Chain:
         self.masked = dict(zip(("train", "val"), masked, strict=True))
         self.data = {name: Maskless(scenes) for name, scenes in self.masked.items()}
         net = classifier(Maskless(Scenes(images, seed=2 * seed, **KIND)), seed)  # those of "train", and more
-        explainer = camplug.create("MultiView(CAM, scales=(1, 2))", net, transform=PREPROCESS)
+        explainer = camplug.create("MultiView(CAM, scales=(1, 2))", net, preprocess=PREPROCESS)
         seeds = self.folders("seeds", lambda data, out, _: make_seeds(explainer, data, out))
         self.label("seeds + CRF", seeds, self.score("seeds", seeds))
 

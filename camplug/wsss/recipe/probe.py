@@ -193,7 +193,7 @@ class Probe:
 
         def explain(whole: bool) -> Callable[[], object]:
             smaller = side if whole or side is None else max(32, side // 2)
-            made = camplug.create(s["explainer"], model, transform=replace(base, long_side=smaller))
+            made = camplug.create(s["explainer"], model, preprocess=replace(base, long_side=smaller))
             there = SeedFolder(tempfile.mkdtemp(dir=folder))
             there.prepare({})
             return lambda: reports.append(make_seeds(made, few, there, number=s["number"], scale=s["scale"]))

@@ -147,7 +147,7 @@ def classifier(stage: Stage, work: Work) -> Told:
 def seeds(stage: Stage, work: Work) -> Told:
     """Explain every image for the classes that it is labelled with."""
     s, model, data = stage.settings, work.network(stage), work.view(stage)
-    made = camplug.create(s["explainer"], model, transform=work.reads(stage, model, s["long_side"]))
+    made = camplug.create(s["explainer"], model, preprocess=work.reads(stage, model, s["long_side"]))
     folder = SeedFolder(work.cache.folder(stage))
     folder.prepare({"key": work.cache.key(stage), "classes": list(data.classes), "labels": "given", **s})
 

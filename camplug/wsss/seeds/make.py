@@ -48,7 +48,7 @@ def make_seeds(
         Exception: whatever else stops the first image; nothing says that it is the image's fault.
     """
     check_stored(number, scale)
-    names = known_names(explainer.model, explainer.labels)
+    names = known_names(explainer.model, explainer.class_names)
     outputs = list(range(len(data.classes))) if names is None else match_classes(names, data.classes)
     has = len(data.classes) if names is None else len(names)
 

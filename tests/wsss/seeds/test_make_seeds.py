@@ -133,12 +133,12 @@ def test_a_transform_that_cuts(tmp_path, model, device):
         return x
 
     folder = SeedFolder(tmp_path)
-    make_seeds(camplug.CAM(model.to(device), transform=middle), SCENES, folder)
+    make_seeds(camplug.CAM(model.to(device), preprocess=middle), SCENES, folder)
     seed = folder.load(SCENES.ids[0])
     outside = np.ones((48, 64), bool)
     outside[8:40, 16:48] = False
     assert seed.maps[:, outside].max() == 0
-    explanation = camplug.CAM(model.to(device), transform=middle).explain(SCENES.photo(0), list(SCENES.labels(0)))
+    explanation = camplug.CAM(model.to(device), preprocess=middle).explain(SCENES.photo(0), list(SCENES.labels(0)))
     np.testing.assert_array_equal(seed.maps, np.rint(explanation.maps.numpy() * np.float32(255)).astype(np.uint8))
 
 
