@@ -19,7 +19,7 @@ from camplug.show import grid
 def compare(  # noqa: PLR0917
     path: Annotated[Path | None, typer.Argument(help="A photograph.", show_default="a photograph of a cat")] = None,
     model: common.Model = "demo",
-    class_names: Annotated[
+    classes: Annotated[
         list[str] | None, typer.Option("--class", "-c", help="Class index or name.", show_default="predicted")
     ] = None,
     methods: Annotated[str, typer.Option(help="Names, wildcards or wrapped methods, separated by commas.")] = "*",
@@ -37,9 +37,9 @@ def compare(  # noqa: PLR0917
 ) -> None:
     """Explain one photograph with several methods side by side; a method that cannot work on the model is named."""
     with common.plain_errors():
-        if class_names is not None and len(class_names) > 1:
+        if classes is not None and len(classes) > 1:
             raise InputError(
-                f"--class is given {len(class_names)} times, and one picture compares methods on one class; call the "
+                f"--class is given {len(classes)} times, and one picture compares methods on one class; call the "
                 "command once for each."
             )
         net = common.load(model, checkpoint, num_classes, device)
@@ -49,7 +49,7 @@ def compare(  # noqa: PLR0917
             raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods())}.")
         photo = path or common.demo_photo()
         common.refuse_overwriting([photo], [output])
-        wanted: Any = class_names[0] if class_names else None
+        wanted: Any = classes[0] if classes else None
         results: list[Explanation] = []
         refused: list[dict[str, str]] = []
         for name in dict.fromkeys(names):
