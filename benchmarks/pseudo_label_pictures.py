@@ -21,7 +21,7 @@ from camplug.explain.explanation import save_picture
 from camplug.models import load_model
 from camplug.show import colorize
 from camplug.wsss.data import VOC, voc_palette
-from camplug.wsss.data.files import read_mask
+from camplug.wsss.data.masks import read_mask
 from camplug.wsss.irn import with_background
 from camplug.wsss.irn.files import load_irn
 from camplug.wsss.pseudo.make import in_data

@@ -123,7 +123,7 @@ class Renumbered(SegmentationData):
 
     def __init__(self, data: SegmentationData, classes: Sequence[str], what: str = "the other data") -> None:
         self.data, self.classes = data, tuple(classes)
-        self.ids, self.has_masks = data.ids, data.has_masks
+        self.ids, self.has_labels, self.has_masks = data.ids, data.has_labels, data.has_masks
         self._numbers = match_classes(classes, data.classes, what)
 
     @override

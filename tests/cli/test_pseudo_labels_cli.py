@@ -20,7 +20,7 @@ from contents import contents
 from heads import photos, random_seeds
 
 from camplug.wsss.data import Scenes
-from camplug.wsss.data.files import read_mask
+from camplug.wsss.data.masks import read_mask
 from camplug.wsss.irn.files import load_irn, save_irn
 from camplug.wsss.irn.module import IRN, IRNSettings
 from camplug.wsss.psa import AffinityNet, PSASettings

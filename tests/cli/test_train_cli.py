@@ -15,7 +15,7 @@ from heads import photos, random_seeds
 from PIL import Image
 
 from camplug.wsss.data import Scenes
-from camplug.wsss.data.files import read_mask
+from camplug.wsss.data.masks import read_mask
 from camplug.wsss.irn.files import load_irn
 from camplug.wsss.irn.module import IRNSettings
 from camplug.wsss.irn.run import IRNTraining, train_irn

@@ -1,11 +1,11 @@
-"""COCO 2014, and whatever lies in its layout."""
+"""COCO 2014, and what is exported in its format."""
 
 from __future__ import annotations
 
 import json
 import os
 from importlib import import_module
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
+from camplug.wsss.data.coco_layout import class_categories, find_annotations, find_photos, image_id
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.files import MOST_CLASSES, check_size, check_unique, existing_folder, read_text
 from camplug.wsss.identity import digest_of
@@ -40,11 +41,16 @@ class COCO(SegmentationData):
     the order of the file, those with iscrowd=1 are not painted, and no pixel is 255. Other masks of COCO circulate;
     name this variant beside every figure.
 
+    The layouts of COCO, CVAT (annotations/instances_default.json, images/), Roboflow (SPLIT/_annotations.coco.json
+    beside the photographs) and labelme2coco (annotations.json) are known; see `camplug.wsss.data.coco_layout`.
+
     Args:
-        root: the folder with annotations/ and the photographs, in {split}/ or images/{split}/.
-        split: "train2014" or "val2014"; any instances_{split}.json will do.
-        annotations: another file of annotations than annotations/instances_{split}.json.
+        root: the folder with annotations and photographs.
+        split: "train2014" or "val2014"; any instances_{split}.json will do. None takes train2014, train2017 or train,
+            or the only one there is.
+        annotations: another file of annotations, in `root` or by its own path.
         masks: False goes without masks, and without pycocotools.
+        photos: another folder of the photographs, likewise.
 
     Raises:
         InputError: pycocotools, a folder or the file of annotations is missing, or the file is not such a one.
@@ -53,16 +59,19 @@ class COCO(SegmentationData):
     def __init__(
         self,
         root: str | os.PathLike[str],
-        split: str = "train2014",
+        split: str | None = None,
         annotations: str | os.PathLike[str] | None = None,
         masks: bool = True,
+        photos: str | os.PathLike[str] | None = None,
     ) -> None:
         if masks:
             _pycocotools_mask()  # better missing now than at every image
         self.has_masks = masks
         self.root = existing_folder(root)
-        path = find_annotations(self.root, split) if annotations is None else Path(annotations).expanduser()
-        self._photos = find_photos(self.root, split)
+        if annotations is None:
+            split, path = find_annotations(self.root, split)
+        else:
+            split, path = split or "", named_within(self.root, annotations)
         content = read_annotations(path)
         categories, images = content["categories"], content["images"]
         if not images or not categories:
@@ -70,11 +79,11 @@ class COCO(SegmentationData):
         if len(categories) > MOST_CLASSES:
             raise InputError(f"{str(path)!r} has {len(categories)} categories; masks can hold {MOST_CLASSES}.")
         try:
-            names = {c["id"]: str(c["name"]) for c in categories}
             self._files = [(str(m["file_name"]), (int(m["width"]), int(m["height"]))) for m in images]
-            numbers = sorted(names)
             check_unique((str(m["id"]) for m in images), f"the list of image ids in {str(path)!r}")
             check_unique((str(c["id"]) for c in categories), f"the list of category ids in {str(path)!r}")
+            used = {one["category_id"] for one in content["annotations"]}
+            names = class_categories(categories, used, repr(str(path)))
             self._shapes = by_image(content["annotations"], [m["id"] for m in images])
         except InputError:
             raise
@@ -83,9 +92,13 @@ class COCO(SegmentationData):
                 f"an entry has no {error}" if isinstance(error, KeyError) else f"an entry is not as it should: {error}"
             )
             raise InputError(f"{str(path)!r} is not a file of COCO's instances: {what}.") from None
-        self.classes = tuple(names[number] for number in numbers)
-        self.ids = tuple(PurePosixPath(name).stem for name, _ in self._files)
-        self._index = {number: c for c, number in enumerate(numbers)}
+        if photos is None:
+            self._photos = find_photos(self.root, split, path, [name for name, _ in self._files])
+        else:
+            self._photos = existing_folder(named_within(self.root, photos))
+        self.classes = tuple(names.values())
+        self.ids = tuple(image_id(name) for name, _ in self._files)
+        self._index = {number: c for c, number in enumerate(names)}
         check_unique(self.ids, f"the list of images in {str(path)!r}")
 
     def labels(self, i: int) -> tuple[int, ...]:
@@ -139,32 +152,10 @@ class COCO(SegmentationData):
         return self._photos / self._files[self._checked(i)][0]
 
 
-def find_annotations(root: Path, split: str) -> Path:
-    """The path of annotations/instances_{split}.json.
-
-    Raises:
-        InputError: there is none, with those that there are.
-    """
-    path = root / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
-        known = sorted(p.stem.removeprefix("instances_") for p in path.parent.glob("instances_*.json"))
-        raise InputError(
-            f"there is no {str(path)!r}; the splits there are {', '.join(known) or 'none'}, and annotations= names "
-            "another file."
-        )
-    return path
-
-
-def find_photos(root: Path, split: str) -> Path:
-    """The folder of a split's photographs.
-
-    Raises:
-        InputError: there is none.
-    """
-    for place in (root / split, root / "images" / split):
-        if place.is_dir():
-            return place
-    raise InputError(f"{str(root)!r} has no folder {split} or images/{split} with the photographs.")
+def named_within(root: Path, name: str | os.PathLike[str]) -> Path:
+    """Return the path of a file or folder that is named within a folder, or from where the program runs."""
+    path = Path(name).expanduser()
+    return root / path if (root / path).exists() else path
 
 
 def read_annotations(path: Path) -> dict[str, Any]:

@@ -33,12 +33,14 @@ class SegmentationData(ABC):
         classes: names of the C foreground classes; class c is the value c + 1 in masks, 0 is background.
         ids: one name per image, without folder and ending, all different; fit for the names of result files ("/" in
             it, where `Folder` has subfolders, means a subfolder there too).
+        has_labels: whether image-level labels exist at all; one image's may still be missing.
         has_masks: whether masks exist at all; one image's mask may still be missing.
         ignore: the value of mask pixels that count neither way.
     """
 
     classes: tuple[str, ...]
     ids: tuple[str, ...]
+    has_labels: bool = True
     has_masks: bool
     ignore: ClassVar[int] = IGNORE
 

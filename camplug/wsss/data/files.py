@@ -1,17 +1,15 @@
-"""Read masks and lists, and check them, the same way for every data set that lies in files."""
+"""Find and read files, the same way for every data set that lies in files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from camplug.errors import InputError
-from camplug.explain.photo import read_photo
+from camplug.explain.photo import SUFFIXES, read_photo
 
 MOST_CLASSES = 254  # 0 is background, 255 is ignored
 ORIENTATION = 0x0112  # the EXIF tag
@@ -56,37 +54,47 @@ def check_unique(names: Iterable[str], called: str) -> None:
         seen.add(name)
 
 
-def read_mask(path: Path, classes: int) -> NDArray[np.uint8]:
-    """A mask PNG's class numbers, uint8 [H,W]: 0 background, 1 to `classes`, 255 ignored.
+def strip_ending(name: str) -> str:
+    """Return the name of an image file without its ending; dots that begin no such ending stay.
 
-    Palette PNGs give their indices, not their colours.
-
-    Raises:
-        InputError: the file is missing, damaged, not a palette or 8-bit grey PNG, or holds other numbers.
+    >>> strip_ending("x/frame.0001.JPG"), strip_ending("v1.0.cam0")
+    ('x/frame.0001', 'v1.0.cam0')
     """
-    try:
-        with Image.open(path) as image:
-            kind = f"{image.mode} {image.format}"
-            # Pillow stretches grey of 1, 2 or 4 bits to 0..255, which would make other classes of it
-            stretched = image.mode == "L" and any(tile[3] != "L" for tile in image.tile)
-            fits = kind in ("P PNG", "L PNG") and not stretched
-            mask = np.array(image) if fits else np.zeros((0, 0), np.uint8)
-    except FileNotFoundError:
-        raise InputError(f"there is no mask {str(path)!r}.") from None
-    except Exception as error:  # what decoders raise on damaged files is anybody's guess
-        raise InputError(f"the mask {str(path)!r} is damaged or cannot be read ({error}).") from None
-    if not fits:
-        depth = " of fewer than 8 bits" if stretched else ""
-        raise InputError(
-            f"the mask {str(path)!r} is a {kind}{depth}; save class numbers as a palette PNG or an 8-bit grey PNG."
-        )
-    other = mask[(mask > classes) & (mask != 255)]
-    if other.size:
-        raise InputError(
-            f"the mask {str(path)!r} holds the value {other.min()}; allowed are 0 (background), 1 to {classes} (the "
-            "classes) and 255 (ignored)."
-        )
-    return mask
+    place = PurePosixPath(name)
+    return str(place.with_suffix("")) if place.suffix.lower() in SUFFIXES else name
+
+
+class ImageFiles:
+    """Image files of a folder, found by name whatever their ending.
+
+    Args:
+        folder: the folder; names may lie in subfolders.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._found: dict[Path, dict[str, str]] = {}
+
+    def find(self, name: str) -> Path:
+        """Return the file of a name: the very one if it is there, else one that differs in its ending only.
+
+        The path of a file that is not there is returned, too, to be told when it is opened.
+        """
+        path = self.folder / name
+        if path.is_file():
+            return path
+        there = self._files(path.parent)
+        found = there.get(path.name) or there.get(strip_ending(path.name))
+        return path if found is None else path.parent / found
+
+    def _files(self, folder: Path) -> dict[str, str]:
+        """Names of a folder's image files by the names without endings."""
+        if folder not in self._found:
+            names = sorted(os.listdir(folder), reverse=True) if folder.is_dir() else []
+            images = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
+            images.sort(key=lambda name: -SUFFIXES.index(PurePosixPath(name).suffix.lower()))  # the first ending wins
+            self._found[folder] = {strip_ending(name): name for name in images}
+        return self._found[folder]
 
 
 def check_size(photo: Path, size: tuple[int, int], called: str) -> None:

@@ -1,11 +1,9 @@
-"""A folder of one's own photographs with a file of labels."""
+"""A folder of one's own photographs with a file of labels, or with one subfolder per class."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -13,90 +11,104 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.explain.photo import read_photo
+from camplug.explain.photo import SUFFIXES, read_photo
+from camplug.wsss.data.class_list import check_class_names, check_separated, is_no_class, read_class_names
 from camplug.wsss.data.dataset import SegmentationData
-from camplug.wsss.data.files import MOST_CLASSES, check_size, check_unique, existing_folder, read_mask, read_text
-from camplug.wsss.identity import file_digest
+from camplug.wsss.data.files import ImageFiles, check_size, check_unique, existing_folder, strip_ending
+from camplug.wsss.data.masks import MaskCode, MaskFiles
+from camplug.wsss.data.tables import LABEL_FILES, read_labels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LABEL_FILES = ("labels.csv", "labels.json")
+CLASS_FILES = ("classes.txt", "class_names.txt")
+NO_CLASSES = ("images", "masks", "annotations")  # subfolders that stand for no class
 
 
 class Folder(SegmentationData):
     """Photographs in images/ (or the folder itself), labels in labels.csv or labels.json, masks, if any, in masks/.
 
-    The images are those that the labels name, in that order; photographs that it does not name are left out. An image
-    may have no labels.
+    The images are those that the labels name, in that order, with or without their endings; photographs that it does
+    not name are left out. An image may have no labels. A folder without such a file has one subfolder of photographs
+    per class, as torchvision's ImageFolder, in the order of names ("background" holds images without a class).
 
     - labels.csv, one row per image: either a header `image,labels`, with names separated by ";" (names may contain
       spaces), or a header `image,cat,dog,...`, with 0 or 1 below every class.
     - labels.json: `{"a.jpg": ["cat", "dog"], "b.jpg": []}`.
-    - classes.txt, one name per line, gives the classes their order; without it they are sorted by name.
+    - classes.txt (or class_names.txt), one name per line, gives the classes their order; without it they are sorted by
+      name. Lines `__ignore__` and `background` at its beginning are no classes.
     - masks/: PNGs (palette or 8-bit grey) named as the photographs. As they hold classes by number, classes.txt must
-      say which is which: the first line is number 1.
+      say which is which: the first class is number 1.
 
     Args:
         root: the folder.
+        mask_values: what values of masks mean, "255=crack,0=background"; see `MaskCode`.
+        palette: a file of the classes' colours, for RGB masks; see `MaskCode`.
 
     Raises:
         InputError: a file is missing or damaged, names a class that classes.txt does not, or an image twice; none of
-            the photographs is there.
+            the photographs is there; mask values or colours that are no classes.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        mask_values: str | Mapping[Any, str] | None = None,
+        palette: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.root = existing_folder(root)
-        self._photos = self.root / "images" if (self.root / "images").is_dir() else self.root
+        photos = self.root / "images" if (self.root / "images").is_dir() else self.root
         self.has_masks = (self.root / "masks").is_dir()
-        found = [self.root / name for name in LABEL_FILES if (self.root / name).is_file()]
-        if len(found) != 1:
-            raise InputError(
-                f"{str(root)!r} has {'both' if found else 'neither'} labels.csv and labels.json; one it is."
-            )
-        path = found[0]
-        labels = read_csv(path) if path.suffix == ".csv" else read_json(path)
-        if not labels:
-            raise InputError(f"{str(path)!r} lists no images.")
+        labels, path = self._found_labels(photos)
         self.classes = self._ordered(labels, path)
         index = {name: c for c, name in enumerate(self.classes)}
         self._labels = [tuple(sorted({index[name] for name in names})) for names in labels.values()]
-        self._files = list(labels)
+        self._photos = ImageFiles(photos)
+        self._names = list(labels)
         self.ids = tuple(_id(name, path) for name in labels)
         check_unique(self.ids, f"{str(path)!r}, endings aside,")
-        if not any((self._photos / name).is_file() for name in self._files):
+        if not any(self._photos.find(name).is_file() for name in self._names):
             raise InputError(
-                f"none of the images that {str(path)!r} names is in {str(self._photos)!r}; the first is "
-                f"{self._files[0]!r}, and names are given with their endings."
+                f"none of the images that {str(path)!r} names is in {str(photos)!r}; the first is {self._names[0]!r}."
             )
+        self._mask_names = ImageFiles(self.root / "masks")
+        code = MaskCode(self.classes, mask_values, palette)
+        self._masks = MaskFiles(code, self._mask_path, self.ids, self.labels, f"folder:{root}")
+
+    def _found_labels(self, photos: Path) -> tuple[dict[str, list[str]], Path]:
+        """The names of the images' classes, and where they come from."""
+        found = [self.root / name for name in LABEL_FILES if (self.root / name).is_file()]
+        if len(found) == 2:
+            raise InputError(f"{str(self.root)!r} has both labels.csv and labels.json; keep one of them.")
+        if found:
+            return read_labels(found[0]), found[0]
+        for folder in dict.fromkeys((self.root, photos)):
+            labels = labels_of_folders(folder, below=photos)
+            if labels:
+                return labels, folder
+        raise InputError(
+            f"{str(self.root)!r} has neither labels.csv nor labels.json, nor a subfolder of photographs for every "
+            "class; photographs without labels are photos:PATH (camplug segment, camplug seeds --labels predicted)."
+        )
 
     def _ordered(self, labels: dict[str, list[str]], path: Path) -> tuple[str, ...]:
         used = sorted({name for names in labels.values() for name in names})
-        listed = self.root / "classes.txt"
-        if listed.is_file():
-            classes = [line.strip() for line in read_text(listed).splitlines() if line.strip()]
-            check_unique(classes, repr(str(listed)))
+        listed = next((self.root / name for name in CLASS_FILES if (self.root / name).is_file()), None)
+        if listed is not None:
+            classes = read_class_names(listed)
             unknown = sorted(set(used) - set(classes))
             if unknown:
                 image = next(image for image, names in labels.items() if unknown[0] in names)
                 raise InputError(f"{str(path)!r} names {unknown[0]!r} for {image!r}, which is not in {str(listed)!r}.")
-        elif self.has_masks:
+            return classes
+        if self.has_masks:
             raise InputError(
                 f"{str(self.root)!r} has masks, which hold classes by number, and no classes.txt; it must name the "
                 "classes one per line, number 1 first."
             )
-        else:
-            classes = used
-            for name in used:  # "cat dog" beside "cat" and "dog" is two names with the wrong thing between them
-                words = name.replace(",", " ").split()
-                if len(words) > 1 and set(words) <= set(used):
-                    raise InputError(
-                        f"{str(path)!r} has a label {name!r} beside {' and '.join(map(repr, words))}; separate labels "
-                        "by ';', or name all classes in classes.txt."
-                    )
-        if not 1 <= len(classes) <= MOST_CLASSES:
-            raise InputError(f"{str(path)!r} has {len(classes)} classes; 1 to {MOST_CLASSES} can be had.")
-        return tuple(classes)
+        check_separated(used, repr(str(path)))
+        check_class_names(used, repr(str(path)))
+        return tuple(used)
 
     def labels(self, i: int) -> tuple[int, ...]:
         """The classes of image i, sorted; see `SegmentationData.labels`."""
@@ -104,102 +116,43 @@ class Folder(SegmentationData):
 
     def photo(self, i: int) -> Image:
         """Image i, upright RGB; see `SegmentationData.photo`."""
-        return read_photo(self._photo_path(i))
+        return read_photo(self.photo_file(i))
 
     def mask(self, i: int) -> NDArray[np.uint8]:
         """Image i's mask, uint8 [H,W]; see `SegmentationData.mask`."""
-        if not self.has_masks:
-            raise InputError(f"{str(self.root)!r} has no folder masks.")
-        path = self._mask_path(i)
-        mask = read_mask(path, len(self.classes))
-        check_size(self._photo_path(i), (mask.shape[1], mask.shape[0]), f"the mask {str(path)!r}")
+        mask = self._masks.read(self._checked(i))
+        check_size(self.photo_file(i), (mask.shape[1], mask.shape[0]), f"the mask {str(self._mask_path(i))!r}")
         return mask
 
     def photo_file(self, i: int) -> Path:
         """Return the file of image i's photograph."""
-        return self._photo_path(i)
+        return self._photos.find(self._names[self._checked(i)])
 
     def mask_digest(self, i: int) -> str:
-        """Return a digest of the bytes of image i's mask."""
-        if not self.has_masks:
-            raise InputError(f"{str(self.root)!r} has no folder masks.")
-        return file_digest(self._mask_path(i), "mask")
-
-    def _photo_path(self, i: int) -> Path:
-        return self._photos / self._files[self._checked(i)]
+        """Return a digest of image i's mask and of what its values mean."""
+        return self._masks.digest(self._checked(i))
 
     def _mask_path(self, i: int) -> Path:
-        return self.root / "masks" / f"{self.ids[self._checked(i)]}.png"
+        if not self.has_masks:
+            raise InputError(f"{str(self.root)!r} has no folder masks.")
+        return self._mask_names.find(f"{self.ids[i]}.png")
 
 
-def read_csv(path: Path) -> dict[str, list[str]]:
-    """Labels by image, from a table with the columns image and labels, or image and one 0/1 column per class.
+def labels_of_folders(folder: Path, below: Path) -> dict[str, list[str]]:
+    """Return the labels of photographs that lie in one subfolder per class; nothing where there are no such subfolders.
 
-    Raises:
-        InputError: with the line, where one cannot be read.
+    Args:
+        folder: the folder of the subfolders.
+        below: the folder that images are named within.
     """
-    rows = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
-    labels: dict[str, list[str]] = {}
-    header: list[str] = []
-    try:
-        for cells in rows:
-            row = [cell.strip() for cell in cells]
-            if not any(row):
-                continue
-            where = f"{str(path)!r}, line {rows.line_num}"
-            if not header:
-                header = _header(row, where)
-                continue
-            if len(row) != len(header):
-                raise InputError(f"{where} has {len(row)} cells, the header {len(header)}; several labels take ';'.")
-            if not row[0] or row[0] in labels:
-                raise InputError(f"{where} {f'has {row[0]!r} a second time' if row[0] else 'names no image'}.")
-            labels[row[0]] = _names(header, row, where)
-    except csv.Error as error:
-        raise InputError(f"{str(path)!r}, line {rows.line_num} is not a row of a table ({error}).") from None
-    return labels
-
-
-def _header(row: list[str], where: str) -> list[str]:
-    if row[0].lower() != "image" or len(row) < 2 or not all(row):
-        raise InputError(f"{where}: the header is {','.join(row)!r}; it must be 'image,labels' or 'image,cat,dog,...'.")
-    check_unique(row, f"{where}: the header")
-    return row
-
-
-def _names(header: list[str], row: list[str], where: str) -> list[str]:
-    if [name.lower() for name in header[1:]] == ["labels"]:
-        return [name.strip() for name in row[1].split(";") if name.strip()]
-    wrong = [cell for cell in row[1:] if cell not in ("0", "1")]
-    if wrong:
-        raise InputError(f"{where} has {wrong[0]!r} below a class; 0 or 1 is allowed there.")
-    return [name for name, cell in zip(header[1:], row[1:], strict=True) if cell == "1"]
-
-
-def read_json(path: Path) -> dict[str, list[str]]:
-    """Labels by image, from {"a.jpg": ["cat", "dog"]}.
-
-    Raises:
-        InputError: it is not JSON, or not of this form.
-    """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        check_unique((key for key, _ in pairs), repr(str(path)))
-        return dict(pairs)
-
-    try:
-        labels = json.loads(read_text(path), object_pairs_hook=once)
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{str(path)!r} is damaged or not JSON ({error}).") from None
-    form = 'it must hold {"a.jpg": ["cat", "dog"], ...}'
-    if not isinstance(labels, dict):
-        raise InputError(f"{str(path)!r} holds a {type(labels).__name__}; {form}.")
-    for image, names in labels.items():
-        if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
-            raise InputError(f"{str(path)!r} has {names!r} for {image!r}; {form}.")
-    return {image: [name.strip() for name in names] for image, names in labels.items()}
+    found: dict[str, list[str]] = {}
+    for place in sorted(folder.iterdir()):
+        if not place.is_dir() or place.name in NO_CLASSES or place.name.startswith("."):
+            continue
+        photos = sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES)
+        names = [] if is_no_class(place.name) else [place.name]
+        found |= {p.relative_to(below).as_posix(): names for p in photos}
+    return found
 
 
 def _id(name: str, path: Path) -> str:
@@ -207,4 +160,4 @@ def _id(name: str, path: Path) -> str:
     place = PurePosixPath(name)
     if place.is_absolute() or ".." in place.parts or not place.name:
         raise InputError(f"{str(path)!r} names {name!r}; images are named within their folder.")
-    return place.with_suffix("").as_posix()
+    return strip_ending(place.as_posix())

@@ -3,80 +3,153 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 from camplug.errors import InputError
+from camplug.explain.photo import SUFFIXES
 from camplug.wsss.data.coco import COCO
+from camplug.wsss.data.coco_layout import known_annotations
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.files import existing_folder
-from camplug.wsss.data.folder import LABEL_FILES, Folder
+from camplug.wsss.data.folder import Folder, labels_of_folders
+from camplug.wsss.data.photographs import Photographs
 from camplug.wsss.data.scenes import Scenes
+from camplug.wsss.data.tables import LABEL_FILES
 from camplug.wsss.data.voc import VOC, find_voc
 
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "voc": ("masks", "labels", "classes", "mask_values", "palette"),
+    "coco": ("masks", "annotations", "photos"),
+    "folder": ("mask_values", "palette"),
+    "photos": (),
+    "scenes": (),
+}
+MASK_FOLDERS = ("SegmentationClass", "SegmentationClassPNG")  # the latter is labelme2voc's
 
-def open_data(text: str | os.PathLike[str], split: str | None = None) -> SegmentationData:
+
+def open_data(text: str | os.PathLike[str], split: str | None = None, **options: Any) -> SegmentationData:
     """The data set that a text names.
 
     Args:
-        text: "voc:PATH", "coco:PATH", "folder:PATH", "scenes:COUNT" or "scenes:COUNT:SEED", or a bare path, which is
-            recognised by what is in it. VOC is opened without masks where it has no SegmentationClass.
-        split: of VOC ("train" if None) and COCO ("train2014" if None); the others have none.
+        text: "voc:PATH", "coco:PATH", "folder:PATH", "photos:PATH" (without labels), "scenes:COUNT" or
+            "scenes:COUNT:SEED", or a bare path, which is recognised by what is in it. Options of the data set's class
+            follow behind "?", separated by "&" (quote the text in a shell), with %XX for special characters, "none" for
+            None: "voc:PATH?masks=SegmentationClassAug&classes=names.txt", "folder:PATH?mask_values=255=crack". They are
+
+            - voc: masks (a folder, or none), labels (xml, masks, none, or a file), classes (a file of names),
+              mask_values, palette. Without them VOC is opened without masks where it has no SegmentationClass, and
+              without labels where it has neither Annotations nor labels.csv or labels.json;
+            - coco: masks (none goes without), annotations (a file), photos (a folder);
+            - folder: mask_values, palette.
+        split: of VOC and COCO; "train" and "train2014", or the only one there is, if None. The others have none.
+        options: the same ones, in place of those of the text.
 
     Raises:
-        InputError: nothing is recognised, or the data set cannot be opened.
+        InputError: nothing is recognised, an option that the kind does not have, or the data set cannot be opened.
 
     >>> open_data("scenes:8")
     <Scenes: 8 images of 6 classes, with masks>
     """
-    text = os.fspath(text)
-    kind, colon, rest = text.partition(":")
-    if colon and kind in KINDS:
-        return KINDS[kind](rest, split)
-    if colon and not Path(text).expanduser().exists():
-        raise InputError(f"{text!r} is no folder, and {kind!r} no kind of data set; the kinds are {', '.join(KINDS)}.")
-    return KINDS[recognised(text)](text, split)
+    kind, place, told = parse_source(os.fspath(text))
+    told |= {name: value for name, value in options.items() if value is not None}
+    unknown = [name for name in told if name not in OPTIONS[kind]]
+    if unknown:
+        allowed = f"the options of {kind} are {', '.join(OPTIONS[kind])}" if OPTIONS[kind] else f"{kind} has no options"
+        raise InputError(f"{os.fspath(text)!r}: there is no option {unknown[0]!r}; {allowed}.")
+    return OPEN[kind](place, split, told)
+
+
+def parse_source(text: str) -> tuple[str, str, dict[str, Any]]:
+    """Return the kind of data set that a text names, its place, and its options.
+
+    Args:
+        text: as for `open_data`.
+
+    Raises:
+        InputError: nothing is recognised; options that cannot be read.
+
+    >>> parse_source("voc:PATH?masks=none&labels=xml")
+    ('voc', 'PATH', {'masks': None, 'labels': 'xml'})
+    """
+    place, options = text, dict[str, Any]()
+    if "?" in text and not Path(text.partition(":")[2] or text).expanduser().exists():
+        place, _, tail = text.partition("?")
+        for part in tail.split("&"):
+            name, equals, value = part.partition("=")
+            if not equals or not name:
+                raise InputError(f"{text!r}: {part!r} is no option; write for instance ?masks=SegmentationClassAug.")
+            options[unquote(name)] = None if value == "none" else unquote(value)
+    kind, colon, rest = place.partition(":")
+    if colon and kind in OPEN:
+        return kind, rest, options
+    if colon and not Path(place).expanduser().exists():
+        raise InputError(f"{place!r} is no folder, and {kind!r} no kind of data set; the kinds are {', '.join(OPEN)}.")
+    return recognised(place), place, options
 
 
 def recognised(path: str) -> str:
-    """Which kind of data set lies in a folder: "voc", "coco" or "folder".
+    """Which kind of data set lies in a folder: "voc", "coco" or "folder"; a photograph is "photos".
 
     Raises:
         InputError: none, or more than one.
     """
+    if Path(path).expanduser().is_file() and Path(path).suffix.lower() in SUFFIXES:
+        return "photos"
     root = existing_folder(path)
     kinds = []
     if any((root / below / "JPEGImages").is_dir() for below in ("", "VOC2012", "VOCdevkit/VOC2012")):
         kinds.append("voc")
-    if any((root / "annotations").glob("instances_*.json")):
+    if known_annotations(root) and not kinds:  # labelme2coco puts photographs into JPEGImages, too
         kinds.append("coco")
     if any((root / name).is_file() for name in LABEL_FILES):
         kinds.append("folder")
+    if not kinds and len({place.split("/")[0] for place in labels_of_folders(root, below=root)}) > 1:
+        kinds.append("folder")
     if not kinds:
         raise InputError(
-            f"{path!r} is no data set that camplug knows: looked for JPEGImages/ (VOC), annotations/instances_*.json "
-            "(COCO), and labels.csv or labels.json (a folder of your own)."
+            f"{path!r} is no data set that camplug knows: looked for JPEGImages/ (VOC), annotations/instances_*.json, "
+            "*/_annotations.coco.json or annotations.json (COCO), and labels.csv, labels.json or a subfolder of "
+            "photographs for every class (a folder of your own). Photographs without labels are "
+            f"{'photos:' + path!r}, for camplug segment and camplug seeds --labels predicted."
         )
     if len(kinds) > 1:
         raise InputError(f"{path!r} could be {' or '.join(kinds)}; say which, as in {kinds[0] + ':' + path!r}.")
     return kinds[0]
 
 
-def _voc(path: str, split: str | None) -> SegmentationData:
-    masks = "SegmentationClass"
-    return VOC(path, "train" if split is None else split, masks if (find_voc(path) / masks).is_dir() else None)
+def _voc(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
+    root = find_voc(path)
+    there = [name for name in MASK_FOLDERS if (root / name).is_dir()]
+    tables = [name for name in LABEL_FILES if (root / name).is_file()]
+    usual = {
+        "masks": next((name for name in there if any((root / name).glob("*.png"))), there[0] if there else None),
+        "labels": "xml" if (root / "Annotations").is_dir() else tables[0] if tables else "none",
+    }
+    given = {**usual, **options}
+    return VOC(path, split, **given | {"labels": given["labels"] or "none"})
 
 
-def _coco(path: str, split: str | None) -> SegmentationData:
-    return COCO(path, "train2014" if split is None else split)
+def _coco(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
+    masks = options.get("masks", True)
+    if masks not in (True, False, None):
+        raise InputError(f"masks={masks!r}: COCO's masks are painted from its annotations; masks=none goes without.")
+    return COCO(path, split, **{**options, "masks": bool(masks)})
 
 
-def _folder(path: str, split: str | None) -> SegmentationData:
+def _folder(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
     _no_split("a folder", split, "give the path of the part that you mean")
-    return Folder(path)
+    return Folder(path, **options)
 
 
-def _scenes(numbers: str, split: str | None) -> SegmentationData:
+def _photos(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
+    _no_split("a folder of photographs", split, "give the path of the part that you mean")
+    return Photographs([path])
+
+
+def _scenes(numbers: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
     _no_split("scenes", split, "another seed gives other images")
     parts = numbers.split(":")
     if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
@@ -89,9 +162,10 @@ def _no_split(called: str, split: str | None, instead: str) -> None:
         raise InputError(f"{called} has no splits, got {split!r}; {instead}.")
 
 
-KINDS: dict[str, Callable[[str, str | None], SegmentationData]] = {
+OPEN: dict[str, Callable[[str, str | None, Mapping[str, Any]], SegmentationData]] = {
     "voc": _voc,
     "coco": _coco,
     "folder": _folder,
+    "photos": _photos,
     "scenes": _scenes,
 }

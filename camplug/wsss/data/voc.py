@@ -1,20 +1,25 @@
-"""PASCAL VOC 2012, and whatever lies in its layout."""
+"""PASCAL VOC 2012, and trees of its layout."""
 
 from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.explain.photo import read_photo
+from camplug.explain.photo import SUFFIXES, read_photo
+from camplug.wsss.data.class_list import check_class_names, is_no_class, read_class_names
+from camplug.wsss.data.coco_layout import only_split
 from camplug.wsss.data.dataset import SegmentationData
-from camplug.wsss.data.files import check_size, check_unique, existing_folder, read_mask, read_text
-from camplug.wsss.identity import file_digest
+from camplug.wsss.data.files import ImageFiles, check_size, check_unique, existing_folder, read_text, strip_ending
+from camplug.wsss.data.folder import CLASS_FILES
+from camplug.wsss.data.masks import MaskCode, MaskFiles, read_palette
+from camplug.wsss.data.tables import read_labels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,82 +29,126 @@ VOC_CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 LISTS = Path("ImageSets", "Segmentation")
+LABELMAP = "labelmap.txt"  # of CVAT: names and colours
+SOURCES = ("xml", "masks", "none")  # of labels
 
 
 class VOC(SegmentationData):
-    """PASCAL VOC 2012: 20 classes, photographs in JPEGImages/, masks as palette PNGs.
+    """PASCAL VOC 2012 and trees of its layout: photographs in JPEGImages/, masks as PNGs.
+
+    The classes are VOC's 20, unless others are given or named by a labelmap.txt (as CVAT writes it, with the colours of
+    masks), class_names.txt (labelme2voc) or classes.txt in the tree.
 
     Args:
         root: VOCdevkit/VOC2012, or one of the folders above it.
         split: a list in ImageSets/Segmentation ("train", "val", "trainval"), or the path of a text file with one id
-            per line (the common "/JPEGImages/ID.jpg /SegmentationClassAug/ID.png" is read too).
+            per line (the common "/JPEGImages/ID.jpg /SegmentationClassAug/ID.png" is read too). None takes "train", or
+            the only list, or without any list all photographs.
         masks: the folder of the masks, "SegmentationClass" (the official ones) or "SegmentationClassAug" (those of
             SBD), or None to go without. It need not hold a mask for every image.
         labels: where image-level labels come from: "xml" takes every object that Annotations/ names, the difficult
-            ones too, and opens no mask; "masks" takes the classes that have pixels in the mask. The two may differ.
+            ones too, and opens no mask; "masks" takes the classes that have pixels in the mask, and the two may differ;
+            "none" goes without; anything else is a file like `Folder`'s labels.csv or labels.json.
+        classes: names of the classes, or a file with one per line.
+        mask_values: what values of masks mean, "255=crack,0=background"; see `MaskCode`.
+        palette: a file of the classes' colours, for RGB masks; see `MaskCode`.
 
     Raises:
-        InputError: a folder is missing; no such split, or an empty one, or one that names an image twice.
+        InputError: a folder is missing; no such split, or an empty one, or one that names an image twice; class names,
+            mask values or colours that cannot be.
     """
 
-    classes = VOC_CLASSES
+    classes: tuple[str, ...] = VOC_CLASSES
 
     def __init__(
         self,
         root: str | os.PathLike[str],
-        split: str | os.PathLike[str] = "train",
+        split: str | os.PathLike[str] | None = None,
         masks: str | None = "SegmentationClass",
-        labels: Literal["xml", "masks"] = "xml",
+        *,
+        labels: str = "xml",
+        classes: str | os.PathLike[str] | Sequence[str] | None = None,
+        mask_values: str | Mapping[Any, str] | None = None,
+        palette: str | os.PathLike[str] | None = None,
     ) -> None:
         self.root = find_voc(root)
-        self.ids = read_split(self.root, os.fspath(split))
-        if labels not in ("xml", "masks"):
-            raise InputError(f'labels={labels!r}: labels come from "xml" or from "masks".')
+        self.ids = read_split(self.root, None if split is None else os.fspath(split))
+        colours = self.root / LABELMAP
+        self.classes = found_classes(self.root, classes)
+        self._check_sources(labels, masks)
+        self._table = self._read_table(labels) if labels not in SOURCES else {}
+        self._labels_from = labels
+        self.has_masks, self.has_labels = masks is not None, labels != "none"
+        self._photos, self._mask_names = ImageFiles(self.root / "JPEGImages"), ImageFiles(self.root / (masks or ""))
+        if palette is None and classes is None and colours.is_file():
+            palette = colours
+        told = self.labels if labels not in ("masks", "none") else None
+        code = MaskCode(self.classes, mask_values, palette)
+        self._masks = MaskFiles(code, self._mask_path, self.ids, told, f"voc:{root}")
+
+    def _check_sources(self, labels: str, masks: str | None) -> None:
         if labels == "xml" and not (self.root / "Annotations").is_dir():
-            raise InputError(f'{str(self.root)!r} has no folder Annotations; with labels="masks" none is needed.')
+            raise InputError(
+                f'{str(self.root)!r} has no folder Annotations; with labels="masks" none is needed, labels="none" goes '
+                "without image labels, and a file of labels can be given."
+            )
         if labels == "masks" and masks is None:
             raise InputError('labels="masks" needs masks; name their folder, as masks="SegmentationClass".')
         if masks is not None and not (self.root / masks).is_dir():
             raise InputError(f"{str(self.root)!r} has no folder {masks}; masks=None goes without masks.")
-        self._masks = None if masks is None else self.root / masks
-        self._labels_from = labels
-        self.has_masks = masks is not None
+
+    def _read_table(self, labels: str) -> dict[str, tuple[int, ...]]:
+        """Classes by image id, of a file."""
+        places = [place for place in (self.root / labels, Path(labels).expanduser()) if place.is_file()]
+        if not places:
+            raise InputError(f'labels={labels!r}: labels come from "xml", "masks", "none", or a .csv or .json file.')
+        index = {name: c for c, name in enumerate(self.classes)}
+        found = {}
+        for image, names in read_labels(places[0]).items():
+            unknown = [name for name in names if name not in index]
+            if unknown:
+                raise InputError(f"{str(places[0])!r} names {unknown[0]!r} for {image!r}, which is no class.")
+            found[strip_ending(image)] = tuple(sorted({index[name] for name in names}))
+        return found
 
     def labels(self, i: int) -> tuple[int, ...]:
-        """The classes of image i, sorted, from its XML or its mask; see `SegmentationData.labels`."""
+        """The classes of image i, sorted, from its XML, its mask or a file; see `SegmentationData.labels`."""
         name = self.ids[self._checked(i)]
         if self._labels_from == "xml":
-            return read_objects(self.root / "Annotations" / f"{name}.xml")
-        return tuple(int(c) - 1 for c in np.unique(self._read_mask(i)) if c not in (0, self.ignore))
+            return read_objects(self.root / "Annotations" / f"{name}.xml", self.classes)
+        if self._labels_from == "masks":
+            return tuple(int(c) - 1 for c in np.unique(self._masks.read(i)) if c not in (0, self.ignore))
+        if not self.has_labels:
+            raise InputError(
+                f"{str(self.root)!r} has neither Annotations nor labels.csv; labels=masks takes the classes in the "
+                f"masks, as in 'voc:{self.root}?labels=masks'."
+            )
+        if name not in self._table:
+            raise InputError(f"there are no labels of {name!r}.")
+        return self._table[name]
 
     def photo(self, i: int) -> Image:
         """Image i, upright RGB; see `SegmentationData.photo`."""
-        return read_photo(self._photo_path(i))
+        return read_photo(self.photo_file(i))
 
     def mask(self, i: int) -> NDArray[np.uint8]:
         """Image i's mask, uint8 [H,W]; see `SegmentationData.mask`."""
-        mask = self._read_mask(i)
-        check_size(self._photo_path(i), (mask.shape[1], mask.shape[0]), f"the mask {str(self._mask_path(i))!r}")
+        mask = self._masks.read(self._checked(i))
+        check_size(self.photo_file(i), (mask.shape[1], mask.shape[0]), f"the mask {str(self._mask_path(i))!r}")
         return mask
 
     def photo_file(self, i: int) -> Path:
         """Return the file of image i's photograph."""
-        return self._photo_path(i)
+        return self._photos.find(f"{self.ids[self._checked(i)]}.jpg")
 
     def mask_digest(self, i: int) -> str:
-        """Return a digest of the bytes of image i's mask."""
-        return file_digest(self._mask_path(i), "mask")
-
-    def _read_mask(self, i: int) -> NDArray[np.uint8]:
-        return read_mask(self._mask_path(i), len(self.classes))
-
-    def _photo_path(self, i: int) -> Path:
-        return self.root / "JPEGImages" / f"{self.ids[self._checked(i)]}.jpg"
+        """Return a digest of image i's mask and of what its values mean."""
+        return self._masks.digest(self._checked(i))
 
     def _mask_path(self, i: int) -> Path:
-        if self._masks is None:
+        if not self.has_masks:
             raise InputError("this data set was opened with masks=None and has no masks.")
-        return self._masks / f"{self.ids[self._checked(i)]}.png"
+        return self._mask_names.find(f"{self.ids[i]}.png")
 
 
 def find_voc(root: str | os.PathLike[str]) -> Path:
@@ -118,41 +167,75 @@ def find_voc(root: str | os.PathLike[str]) -> Path:
     )
 
 
-def read_split(root: Path, split: str) -> tuple[str, ...]:
+def found_classes(root: Path, given: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of a tree's classes: those that are given, those that it names, or VOC's 20.
+
+    Args:
+        root: the tree.
+        given: names, or a file of them.
+
+    Raises:
+        InputError: a file that cannot be read; names that cannot be.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        return read_class_names(Path(given).expanduser())
+    if given is not None:
+        check_class_names(list(given), "classes=")
+        return tuple(given)
+    if (root / LABELMAP).is_file():
+        names = [name for name, _ in read_palette(root / LABELMAP) if not is_no_class(name)]
+        check_class_names(names, repr(str(root / LABELMAP)))
+        return tuple(names)
+    listed = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
+    return VOC_CLASSES if listed is None else read_class_names(listed)
+
+
+def read_split(root: Path, split: str | None) -> tuple[str, ...]:
     """The ids of a split: a list's name in ImageSets/Segmentation, or the path of a text file.
+
+    Args:
+        root: of the tree.
+        split: None takes "train", or the only list there is, or without lists the names of all photographs.
 
     Raises:
         InputError: no such list; an empty one; a line that is no id; an id that comes twice.
     """
+    known = sorted(p.stem for p in (root / LISTS).glob("*.txt"))
+    if split is None and not known:
+        names = sorted(p.name for p in (root / "JPEGImages").iterdir() if p.suffix.lower() in SUFFIXES)
+        if not names:
+            raise InputError(f"{str(root / 'JPEGImages')!r} holds no photographs.")
+        return tuple(dict.fromkeys(strip_ending(name) for name in names))
+    if split is None:
+        split = only_split(known) or "train"
     path = root / LISTS / f"{split}.txt"
     if os.path.basename(split) != split or not path.is_file():
         path = Path(split).expanduser()
     if not path.is_file():
-        known = sorted(p.stem for p in (root / LISTS).glob("*.txt"))
         raise InputError(
             f"there is no split {split!r}; {str(root / LISTS)!r} has {', '.join(known) or 'none'}, and the path of a "
             "text file with one id per line does as well."
         )
     ids = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
-        words = line.split()
+        words = [strip_ending(PurePosixPath(word).name) for word in line.split()]
         if not words:
             continue
         # "/JPEGImages/ID.jpg /SegmentationClass/ID.png" is fine; "ID -1" of ImageSets/Main is not a list of images
-        if len(words) > 2 or (len(words) == 2 and PurePosixPath(words[0]).stem != PurePosixPath(words[1]).stem):
+        if len(words) > 2 or words[0] != words[-1] or not words[0]:
             raise InputError(f"{str(path)!r}, line {number}: {line.strip()!r} is not one image's id.")
-        ids.append(PurePosixPath(words[0]).stem)
+        ids.append(words[0])
     if not ids:
         raise InputError(f"the split {str(path)!r} is empty; it must list at least one id.")
     check_unique(ids, f"the split {str(path)!r}")
     return tuple(ids)
 
 
-def read_objects(path: Path) -> tuple[int, ...]:
+def read_objects(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
     """The class indices of all objects that a VOC annotation names, sorted.
 
     Raises:
-        InputError: the file is missing, damaged, or names something that is not among the 20 classes.
+        InputError: the file is missing, damaged, or names something that is not among the classes.
     """
     try:
         objects = ET.parse(path).getroot().findall("object")
@@ -161,10 +244,14 @@ def read_objects(path: Path) -> tuple[int, ...]:
     except Exception as error:  # not XML, an unknown encoding, a folder, no permission
         raise InputError(f"the annotation {str(path)!r} is damaged or cannot be read ({error}).") from None
     names = {o.findtext("name", "").strip() for o in objects}
-    unknown = sorted(names - set(VOC_CLASSES))
+    unknown = sorted(names - set(classes))
     if unknown:
-        raise InputError(
-            f"the annotation {str(path)!r} names {unknown[0]!r}, which is not one of VOC's 20 classes "
-            f"({', '.join(VOC_CLASSES)})."
-        )
-    return tuple(sorted(VOC_CLASSES.index(name) for name in names))
+        if classes == VOC_CLASSES:
+            has = (
+                f"which is not one of VOC's 20 classes ({', '.join(VOC_CLASSES)}); name your own in classes.txt in the "
+                "folder of JPEGImages, one per line, or with classes=FILE."
+            )
+        else:
+            has = f"which is no class; the classes are {', '.join(classes)}."
+        raise InputError(f"the annotation {str(path)!r} names {unknown[0]!r}, {has}")
+    return tuple(sorted(classes.index(name) for name in names))

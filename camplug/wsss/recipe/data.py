@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.wsss.data import COCO, VOC, VOC_CLASSES, Folder, Scenes, SegmentationData, open_data
+from camplug.wsss.data import VOC_CLASSES, Scenes, SegmentationData, open_data
+from camplug.wsss.data.opening import parse_source
 from camplug.wsss.data.scenes import Scene
 from camplug.wsss.jobs import list_sha256
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 MOST_KEPT = 2000  # scenes in memory
 VARIABLE = re.compile(r"\$\{(\w+)\}")
-KINDS: dict[str, Any] = {"voc": VOC, "coco": COCO, "folder": Folder}
 # of each kind where it is not on disk: height and width, classes of an image, all classes
 USUAL: dict[str, tuple[tuple[int, int], float, int]] = {
     "voc": ((375, 500), 1.5, len(VOC_CLASSES)),
@@ -67,20 +67,15 @@ class Part:
             InputError: it is not there; options that it does not have.
         """
         kind, _, rest = self.data.partition(":")
-        if not self.options and kind != "scenes":
-            return open_data(self.data, self.split)
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
-        if options.get("labels") == "masks":
-            raise InputError("labels: masks would open masks to learn from; labels come from annotations here.")
+        if kind != "scenes":
+            _, _, told = parse_source(self.data)
+            if {**told, **options}.get("labels") == "masks":
+                raise InputError("labels: masks would open masks to learn from; labels come from annotations here.")
+            return open_data(self.data, self.split, **options)
         try:
-            if kind == "scenes":
-                count, _, seed = rest.partition(":")
-                return Drawn(int(count), seed=int(seed or 0), **options)
-            if kind not in KINDS:
-                raise InputError(f"{self.data!r}: options need the kind, as in voc:PATH; {', '.join(USUAL)}.")
-            given = {} if self.split is None else {"split": self.split}
-            found: SegmentationData = KINDS[kind](rest, **given, **options)
-            return found
+            count, _, seed = rest.partition(":")
+            return Drawn(int(count), seed=int(seed or 0), **options)
         except (TypeError, ValueError) as error:
             raise InputError(f"options of {self.data!r} cannot be used ({error}).") from None
 
@@ -114,7 +109,7 @@ class View(SegmentationData):
         self.data, self.indices = data, range(len(data)) if indices is None else indices
         self.classes = data.classes
         self.ids = data.ids if indices is None else tuple(data.ids[i] for i in indices)
-        self.has_masks = masks and data.has_masks
+        self.has_labels, self.has_masks = data.has_labels, masks and data.has_masks
 
     @override
     def labels(self, i: int) -> tuple[int, ...]:

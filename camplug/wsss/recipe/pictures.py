@@ -15,7 +15,7 @@ from camplug.errors import InputError
 from camplug.explain.explanation import save_picture
 from camplug.show import overlay
 from camplug.wsss.data import SegmentationData, voc_palette
-from camplug.wsss.data.files import read_mask
+from camplug.wsss.data.masks import read_mask
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import evenly

@@ -79,11 +79,11 @@ def test_scenes():
 
 
 def test_nothing_recognised(tmp_path):
-    with pytest.raises(InputError, match=r"looked for JPEGImages/ \(VOC\), annotations/instances_\*\.json \(COCO\)"):
+    with pytest.raises(InputError, match=r"looked for JPEGImages/ \(VOC\), annotations/instances_\*\.json, "):
         open_data(tmp_path)
     with pytest.raises(InputError, match="is missing; give the data set's folder"):
         open_data(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="no kind of data set; the kinds are voc, coco, folder, scenes"):
+    with pytest.raises(InputError, match="no kind of data set; the kinds are voc, coco, folder, photos, scenes"):
         open_data("vocc:somewhere")
     voc(tmp_path / "both")
     (tmp_path / "both/labels.csv").write_text("image,labels\n", encoding="utf-8")

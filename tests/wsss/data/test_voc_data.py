@@ -125,7 +125,7 @@ def test_what_is_missing_is_told_at_once(root, tmp_path):
         VOC(tmp_path / "nothing")
     with pytest.raises(InputError, match="is a file"):
         VOC(root / "JPEGImages/a.jpg")
-    with pytest.raises(InputError, match='labels come from "xml" or from "masks"'):
+    with pytest.raises(InputError, match='labels come from "xml", "masks", "none", or a'):
         VOC(root, labels="json")
     with pytest.raises(InputError, match="needs masks"):
         VOC(root, masks=None, labels="masks")

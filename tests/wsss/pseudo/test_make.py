@@ -13,7 +13,7 @@ from PIL import Image
 
 from camplug.errors import CamplugError, InputError
 from camplug.wsss.data import voc_palette
-from camplug.wsss.data.files import read_mask
+from camplug.wsss.data.masks import read_mask
 from camplug.wsss.irn import IRN, IRNSettings
 from camplug.wsss.psa import AffinityNet, PSASettings
 from camplug.wsss.pseudo import (

@@ -19,7 +19,7 @@ from recipes import TINY, Heard, tiny
 from camplug.errors import InputError
 from camplug.metrics import ConfusionMatrix, Scores
 from camplug.wsss.data import Scenes
-from camplug.wsss.data.files import read_mask
+from camplug.wsss.data.masks import read_mask
 from camplug.wsss.recipe import run_recipe
 from camplug.wsss.recipe.pictures import coloured
 from camplug.wsss.recipe.work import Work

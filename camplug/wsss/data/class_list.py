@@ -1,0 +1,90 @@
+"""Read lists of class names, and check them."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from camplug.errors import InputError
+from camplug.wsss.data.files import MOST_CLASSES, check_unique, read_text
+
+BACKGROUND = ("background", "_background_", "__background__")
+IGNORED = ("__ignore__", "_ignore_")
+BETWEEN = re.compile(r"[\s,|/&+]+")  # what people put between two labels
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Read class names, one per line, the class of mask value 1 first.
+
+    `__ignore__` and `background` (also `_background_`) may come first, as labelme2voc and others write them; they stand
+    for the values 255 and 0, and are no classes.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: the file cannot be read, names a class twice or the background behind a class, or has too many.
+    """
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    while lines and is_no_class(lines[0]):
+        lines.pop(0)
+    check_class_names(lines, repr(str(path)))
+    return tuple(lines)
+
+
+def is_no_class(name: str) -> bool:
+    """Return whether a name stands for the background or for ignored pixels.
+
+    >>> is_no_class("Background"), is_no_class("__ignore__"), is_no_class("cat")
+    (True, True, False)
+    """
+    return name.lower() in (*BACKGROUND, *IGNORED)
+
+
+def check_class_names(names: Sequence[str], where: str) -> None:
+    """Refuse class names that cannot be, and warn of those that differ by case only.
+
+    Args:
+        names: of the foreground classes.
+        where: they are listed, in messages.
+
+    Raises:
+        InputError: one comes twice or is the background's; none, or too many.
+    """
+    check_unique(names, where)
+    wrong = next((name for name in names if is_no_class(name)), None)
+    if wrong is not None:
+        raise InputError(
+            f"{where} has {wrong!r} among the classes; it is no class (masks hold 0 for the background and 255 for "
+            "ignored pixels): leave it out, or put it first in a file of class names."
+        )
+    if not 1 <= len(names) <= MOST_CLASSES:
+        raise InputError(f"{where} has {len(names)} classes; 1 to {MOST_CLASSES} can be had.")
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            warnings.warn(f"{where} has the classes {other!r} and {name!r}, which differ by case only.", stacklevel=2)
+
+
+def check_separated(names: Iterable[str], where: str) -> None:
+    """Refuse a label that is several labels with the wrong thing between them, as "cat dog" beside "cat" and "dog".
+
+    Args:
+        names: all labels that are used.
+        where: they are, in messages.
+
+    Raises:
+        InputError: so it is.
+    """
+    used = set(names)
+    for name in sorted(used):
+        words = [word for word in BETWEEN.split(name) if word]
+        beside = len(words) > 1 and set(words) <= used
+        if beside or "|" in name:
+            among = f" beside {' and '.join(map(repr, words))}" if beside else ""
+            raise InputError(
+                f"{where} has a label {name!r}{among}; separate labels by ';', or name all classes in classes.txt."
+            )

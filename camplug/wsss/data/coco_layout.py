@@ -1,0 +1,131 @@
+"""Where annotations and photographs lie in folders of COCO's kind, and what categories stand for classes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from camplug.errors import InputError
+from camplug.wsss.data.class_list import check_class_names, is_no_class
+from camplug.wsss.data.files import strip_ending
+
+ROBOFLOW = "_annotations.coco.json"
+ONE_FILE = ("annotations.json", "dataset.json")  # of labelme2coco
+USUAL = ("train2014", "train2017", "train")  # splits that are taken where none is named
+
+
+def known_annotations(root: Path) -> dict[str, Path]:
+    """Return the files of annotations that lie in a folder, by split.
+
+    Known are COCO's and CVAT's annotations/instances_SPLIT.json, Roboflow's SPLIT/_annotations.coco.json (or beside the
+    photographs of a single split), and labelme2coco's annotations.json.
+    """
+    found = {}
+    for path in sorted((root / "annotations").glob("instances_*.json")):
+        found[path.stem.removeprefix("instances_")] = path
+    for path in sorted(root.glob(f"*/{ROBOFLOW}")):
+        found.setdefault(path.parent.name, path)
+    for path in (root / name for name in (ROBOFLOW, *ONE_FILE)):
+        if path.is_file():
+            found.setdefault("default", path)  # as CVAT calls it
+    return found
+
+
+def find_annotations(root: Path, split: str | None) -> tuple[str, Path]:
+    """Return a split's name and its file of annotations.
+
+    Args:
+        root: the folder.
+        split: None takes train2014, train2017 or train, or the only one there is.
+
+    Raises:
+        InputError: there is none, with those that there are.
+    """
+    known = known_annotations(root)
+    if split is None:
+        split = next((name for name in USUAL if name in known), only_split(list(known)))
+    if split is None or split not in known:
+        path = root / "annotations" / f"instances_{split or USUAL[0]}.json"
+        raise InputError(
+            f"there is no {str(path)!r}; the splits there are {', '.join(known) or 'none'} (--split), and annotations= "
+            f"names another file, as in 'coco:{root}?annotations=FILE'."
+        )
+    return split, known[split]
+
+
+def only_split(names: Sequence[str]) -> str | None:
+    """Return the only one of a data set's splits, unless it is one to validate or test on; else None.
+
+    >>> only_split(["default"]), only_split(["val2014"]), only_split(["a", "b"])
+    ('default', None, None)
+    """
+    return names[0] if len(names) == 1 and not names[0].startswith(("val", "test")) else None
+
+
+def find_photos(root: Path, split: str, annotations: Path, names: Sequence[str]) -> Path:
+    """Return the folder that the photographs of a split are named within.
+
+    Args:
+        root: the folder of the data set.
+        split: its part.
+        annotations: the file of annotations.
+        names: of photographs, as that file gives them.
+
+    Raises:
+        InputError: there is none.
+    """
+    beside = annotations.parent
+    places = [root / split, root / "images" / split, root / "images", beside, root, root / "JPEGImages"]
+    few = names[:: max(1, len(names) // 10)]
+    for place in places:
+        if place.is_dir() and any((place / name).is_file() for name in few):
+            return place
+    for place in places[: 2 if split else 0]:  # photographs that are missing are told when they are asked for
+        if place.is_dir():
+            return place
+    raise InputError(
+        f"{str(root)!r} has no folder {split} or images/{split} with the photographs, nor are they in images or beside "
+        f"the annotations (the first is {names[0]!r}); photos= names another folder, as in 'coco:{root}?photos=FOLDER'."
+    )
+
+
+def class_categories(categories: Sequence[Any], used: set[Any], where: str) -> dict[Any, str]:
+    """Return the names of the categories that stand for classes, by id in the order of ids.
+
+    A category that no annotation names, and that is the background's or the group of others (as Roboflow's first one),
+    is no class.
+
+    Args:
+        categories: of the file.
+        used: ids that annotations name.
+        where: the file, in messages.
+
+    Raises:
+        InputError: two categories of one name; the background is annotated.
+    """
+    groups = {one.get("supercategory") for one in categories if one.get("supercategory") != one["name"]}
+    idle = [c for c in categories if c["id"] not in used and (c["name"] in groups or is_no_class(str(c["name"])))]
+    if idle and len(idle) < len(categories):
+        left_out = ", ".join(repr(str(c["name"])) for c in idle)
+        warnings.warn(f"{where}: {left_out} has no annotations and is taken for no class.", stacklevel=3)
+        categories = [c for c in categories if c not in idle]
+    named: dict[str, Any] = {}
+    for one in categories:
+        other = named.setdefault(str(one["name"]), one["id"])
+        if other != one["id"]:
+            raise InputError(
+                f"{where} has two categories of the name {str(one['name'])!r} (ids {other} and {one['id']}); rename "
+                "one, or give both the same id."
+            )
+    found = {one["id"]: str(one["name"]) for one in categories}
+    names = {number: found[number] for number in sorted(found)}
+    check_class_names(list(names.values()), where)
+    return names
+
+
+def image_id(name: str | os.PathLike[str]) -> str:
+    """Return an image's name without folder and ending."""
+    return strip_ending(PurePosixPath(os.fspath(name)).name)

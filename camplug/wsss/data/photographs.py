@@ -1,0 +1,73 @@
+"""Photographs without image-level labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camplug.errors import InputError
+from camplug.explain.photo import SUFFIXES, read_photo
+from camplug.wsss.data.dataset import SegmentationData
+from camplug.wsss.data.files import check_unique, strip_ending
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Photographs(SegmentationData):
+    """Photographs that nothing else is known of: files, and all photographs in folders and their subfolders.
+
+    Args:
+        paths: files and folders. Photographs of a folder are named by their path in it, files by their name.
+        classes: names that a network has for what they may show.
+
+    Raises:
+        InputError: a path that is not there; a folder without photographs; two photographs of one name.
+    """
+
+    has_labels = False
+    has_masks = False
+
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], classes: Sequence[str] = ()) -> None:
+        self.paths, self.classes = tuple(paths), tuple(classes)
+        self._files = {}
+        names = []
+        for given in paths:
+            path = Path(given).expanduser()
+            if not path.exists():
+                raise InputError(f"there is no file or folder {str(given)!r}.")
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+            if not inside:
+                raise InputError(f"the folder {str(given)!r} holds no image ({', '.join(SUFFIXES)}).")
+            for file in inside:
+                names.append(strip_ending(file.relative_to(path).as_posix() if path.is_dir() else file.name))
+                self._files[names[-1]] = file
+        self.ids = tuple(names)
+        check_unique(self.ids, "the list of photographs, endings aside,")
+
+    def with_classes(self, classes: Sequence[str]) -> Photographs:
+        """Return the same photographs with names for what they may show."""
+        return Photographs(self.paths, classes)
+
+    def labels(self, i: int) -> tuple[int, ...]:
+        """Refuse: there are none."""
+        self._checked(i)
+        raise InputError("these are photographs without image labels; give a data set with labels.")
+
+    def photo(self, i: int) -> Image:
+        """Image i, upright RGB; see `SegmentationData.photo`."""
+        return read_photo(self.photo_file(i))
+
+    def mask(self, i: int) -> NDArray[np.uint8]:
+        """Refuse: there are none."""
+        self._checked(i)
+        raise InputError("these are photographs without masks.")
+
+    def photo_file(self, i: int) -> Path:
+        """Return the file of image i's photograph."""
+        return self._files[self.ids[self._checked(i)]]
