@@ -57,7 +57,9 @@ Split: TypeAlias = Annotated[
 Data: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path.", show_default="none, one must be given"
+        help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path; options follow as in "
+        "'voc:PATH?masks=SegmentationClassAug&classes=names.txt'.",
+        show_default="none, one must be given",
     ),
 ]
 BestDevice: TypeAlias = Annotated[

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import camplug
 from camplug.cli import common
+from camplug.cli.score_report import show, write
 from camplug.errors import InputError
 
 CONVENTIONS = ("present", "all", "truth")
@@ -22,8 +23,10 @@ def evaluate(  # noqa: PLR0917
     data: Annotated[str, typer.Option(help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path; with masks.")],
     split: common.Split = None,
     classes: Annotated[
-        str | None,
-        typer.Option(help="Class names to average over, separated by commas, and background.", show_default="all"),
+        list[str] | None,
+        typer.Option(
+            help="Class names to average over, separated by commas or repeated, and background.", show_default="all"
+        ),
     ] = None,
     convention: Annotated[
         str, typer.Option(help="mIoU over the classes that are present (in truth or result), all, or in the truth.")
@@ -34,6 +37,14 @@ def evaluate(  # noqa: PLR0917
     ] = None,
     threshold_from: Annotated[
         Path | None, typer.Option(help="Take the threshold that was best in this report (.json) of another split.")
+    ] = None,
+    mask_values: Annotated[
+        str | None,
+        typer.Option(help="What values of masks mean, such as 255=crack,0=background.", show_default="class numbers"),
+    ] = None,
+    ignore_as: Annotated[
+        str | None,
+        typer.Option(help="Of label pictures: background takes pixels of 255 for background.", show_default="refuse"),
     ] = None,
     output: Annotated[
         Path | None,
@@ -53,21 +64,19 @@ def evaluate(  # noqa: PLR0917
         from camplug.wsss.jobs import list_sha256
         from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
 
-        if convention not in CONVENTIONS:
-            raise InputError(f"--convention {convention!r}; allowed are {', '.join(CONVENTIONS)}.")
-        if threshold is not None and threshold_from is not None:
-            raise InputError("--threshold and --threshold-from exclude each other; give one.")
-        if output is not None:
-            check_place(output)
-        dataset = open_data(data, split)
+        thresholds = [one for one in (threshold, threshold_from) if one is not None]
+        check_options(convention, thresholds, ignore_as, output)
+        dataset = open_data(data, split, mask_values=mask_values)
         if not dataset.has_masks:
             raise InputError(f"{data!r} has no masks to compare with.")
         names = ["background", *dataset.classes]
         chosen = chosen_classes(classes, names)
         holds, made_with = kind(results)
         seeds = SeedFolder(results) if holds == "seeds" else None
-        if seeds is None and (threshold is not None or threshold_from is not None):
+        if seeds is None and thresholds:
             raise InputError(f"{str(results)!r} holds label pictures, which have no threshold; leave it out.")
+        if seeds is not None and ignore_as is not None:
+            raise InputError(f"{str(results)!r} holds seeds, which leave no pixel open; leave --ignore-as out.")
         check_classes(made_with, dataset.classes, holds)
         report: dict[str, Any] = {
             "results": str(results),
@@ -85,7 +94,7 @@ def evaluate(  # noqa: PLR0917
             if seeds is not None:
                 sweep, broken = score_seeds(seeds, dataset, grid_with(value), advance)
             else:
-                matrix, broken = score_labels(results, dataset, advance)
+                matrix, broken = score_labels(results, dataset, advance, ignore_as=ignore_as)  # type: ignore[arg-type]
         if len(broken) == len(dataset):
             raise InputError(f"none of the {len(dataset)} images could be scored; the first one: {broken[0][1]}")
         if seeds is None or sweep is None:
@@ -123,18 +132,43 @@ def evaluate(  # noqa: PLR0917
             raise typer.Exit(1)
 
 
-def chosen_classes(text: str | None, names: list[str]) -> list[int]:
-    """Indices of the classes to average over, from names separated by commas; background is always among them.
+def check_options(convention: str, thresholds: list[Any], ignore_as: str | None, output: Path | None) -> None:
+    """Refuse options before anything is scored.
+
+    Raises:
+        InputError: an option out of its range; two thresholds; a report that cannot be written.
+    """
+    if convention not in CONVENTIONS:
+        raise InputError(f"--convention {convention!r}; allowed are {', '.join(CONVENTIONS)}.")
+    if len(thresholds) > 1:
+        raise InputError("--threshold and --threshold-from exclude each other; give one.")
+    if ignore_as not in (None, "background"):
+        raise InputError(f"--ignore-as {ignore_as!r}; allowed is background.")
+    if output is not None:
+        check_place(output)
+
+
+def chosen_classes(texts: list[str] | None, names: list[str]) -> list[int]:
+    """Indices of the classes to average over; background is always among them.
+
+    Args:
+        texts: names separated by commas; a text that is a class's name stands for it, commas or not.
+        names: of the background and the classes.
 
     Raises:
         InputError: a name that the data does not have.
     """
-    if text is None:
+    if not texts:
         return list(range(len(names)))
-    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    wanted = []
+    for text in texts:
+        wanted += [text] if text in names else [part.strip() for part in text.split(",") if part.strip()]
     unknown = [name for name in wanted if name not in names]
     if unknown or not wanted:
-        raise InputError(f"--classes {text!r}: the data has {', '.join(names[1:])}.")
+        raise InputError(
+            f"--classes {','.join(texts)!r}: the data has {', '.join(names[1:])}; a name with commas takes "
+            "an option --classes of its own."
+        )
     return sorted({0, *(names.index(name) for name in wanted)})
 
 
@@ -232,72 +266,3 @@ def none_for_nan(values: Any) -> Any:
     if np.ndim(values) == 0:
         return None if np.isnan(values) else float(values)
     return [none_for_nan(v) for v in values]
-
-
-def write(report: dict[str, Any], path: Path) -> None:
-    """Write the report, and for seeds the plot of mIoU over thresholds beside it."""
-    from camplug.explain.explanation import save_picture, write_atomically
-    from camplug.show import curves
-
-    text = json.dumps(report, indent=2) + "\n"
-    write_atomically(str(path), lambda file: file.write(text.encode()))
-    if "sweep" in report:
-        line = [np.nan if v is None else 100 * v for v in report["sweep"]["miou"]]
-        title = f"mIoU ({report['convention']}), {Path(report['results']).name}, {report['split'] or report['data']}"
-        picture = curves(
-            report["sweep"]["thresholds"],
-            {"": line},
-            x_label="background threshold",
-            y_label="mIoU [%]",
-            title=title,
-            mark=report["threshold"],
-        )
-        save_picture(picture, str(path.with_suffix(".png")))
-
-
-def miou_line(report: dict[str, Any]) -> str:
-    """Return the mean IoU by each convention, the report's own first, with the number of classes that it averages.
-
-    >>> miou_line(
-    ...     {
-    ...         "convention": "present",
-    ...         "miou": {"present": 0.369, "all": 0.0527, "truth": None},
-    ...         "classes_in_mean": {"present": 3, "all": 21, "truth": 0},
-    ...     }
-    ... )
-    'mIoU over 3 of 21 classes: 36.9 (present); by the other conventions: 5.3 (all), - (truth, 0 of 21 classes)'
-    """
-    counts, own = report["classes_in_mean"], report["convention"]
-    miou = {k: "-" if v is None else f"{100 * v:.1f}" for k, v in report["miou"].items()}
-    every = counts["all"]
-    over = {k: f"{every}" if n == every else f"{n} of {every}" for k, n in counts.items()}
-    others = [
-        f"{v} ({k}" + ("" if counts[k] in (every, counts[own]) else f", {over[k]} classes") + ")"
-        for k, v in miou.items()
-        if k != own
-    ]
-    return f"mIoU over {over[own]} classes: {miou[own]} ({own}); by the other conventions: {', '.join(others)}"
-
-
-def show(report: dict[str, Any]) -> None:
-    """Print the report as a table."""
-    from rich.table import Table
-
-    head = f"{report['results']}: {report['images_scored']} of {report['images_listed']} images"
-    if "threshold" in report:
-        head += f"; threshold {report['threshold']:.4g}, {report['threshold_chosen']}"
-    common.out.print(common.escaped(head), soft_wrap=True)
-    table = Table("class")
-    for column in ("IoU", "precision", "recall", "FDR"):
-        table.add_column(column, justify="right")
-    averaged = set(report["averaged_over"])
-    for name, row in report["per_class"].items():
-        cells = [f"{100 * v:.1f}" if v is not None else "-" for v in row.values()]
-        if name in averaged or any(v is not None for v in row.values()):
-            table.add_row(common.escaped(name), *cells, style=None if name in averaged else "dim")
-    common.out.print(table)
-    common.out.print(miou_line(report), soft_wrap=True)
-    for group, row in report.get("by_number_of_classes", {}).items():
-        value = "-" if row["miou"] is None else f"{100 * row['miou']:.1f}"
-        of = {"1": "1 class", "3": "3 or more classes"}.get(group, f"{group} classes")
-        common.out.print(f"  images of {of}: {value} ({row['images']} of them)", soft_wrap=True)

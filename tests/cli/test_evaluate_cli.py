@@ -334,3 +334,62 @@ def test_bad_input(place):
     (root / "nomasks").rename(root / "masks")
     assert "settings.json' cannot be read" in says()
     assert not (place / "r.json").exists()
+
+
+def solid(place, values, classes="crack\n", labels="crack", made=None):
+    """Two photographs whose masks are two columns of values, and label pictures that say another thing."""
+    for name in ("d/images", "d/masks", "made"):
+        (place / name).mkdir(parents=True)
+    (place / "d" / "classes.txt").write_text(classes)
+    (place / "d" / "labels.csv").write_text(f"image,labels\na.png,{labels}\nb.png,{labels}\n")
+    for name in "ab":
+        Image.new("RGB", (4, 2)).save(place / "d/images" / f"{name}.png")
+        for folder, (left, right) in (("d/masks", values), ("made", made or (0, 1))):
+            picture = np.array([[left, left, right, right]] * 2, np.uint8)
+            Image.fromarray(picture).save(place / folder / f"{name}.png")
+
+
+def test_masks_of_0_and_255(place):
+    solid(place, (0, 255))
+    says = refused("evaluate", "made", "--data", "d")
+    assert "'a' is labelled crack, its mask holds 0 (background), 255 (ignored)." in says
+    assert "--mask-values 255=crack" in says
+    report = evaluated("made", "--data", "d", "--mask-values", "255=crack")
+    assert report["miou"]["present"] == 1.0
+    assert evaluated("made", "--data", "d?mask_values=255=crack")["miou"] == report["miou"]
+    assert evaluated("made", "--data", "d", "--mask-values", "255=ignore")["per_class"]["crack"]["iou"] is None
+    assert "names 'rust'; the classes are crack" in refused(
+        "evaluate", "made", "--data", "d", "--mask-values", "255=rust"
+    )
+
+
+def test_open_pixels_of_label_pictures(place):
+    solid(place, (0, 1), made=(255, 1))
+    says = refused("evaluate", "made", "--data", "d")
+    assert "the labels of 'a' leave pixels open (255) that the mask counts; --ignore-as background" in says
+    assert evaluated("made", "--data", "d", "--ignore-as", "background")["miou"]["present"] == 1.0
+    assert "--ignore-as 'cat'; allowed is background" in refused(
+        "evaluate", "made", "--data", "d", "--ignore-as", "cat"
+    )
+    make(place)
+    says = refused("evaluate", "mine_seeds", "--data", "mine", "--ignore-as", "background")
+    assert "holds seeds, which leave no pixel open" in says
+
+
+def test_a_class_name_with_a_comma(place):
+    solid(place, (0, 2), classes="cat\ncrack, wide\n", labels='"crack, wide"', made=(0, 2))
+    for given in (("crack, wide",), ("cat", "--classes", "crack, wide")):
+        report = evaluated("made", "--data", "d", "--classes", *given)
+        assert report["averaged_over"][-1] == "crack, wide"
+        assert report["miou"]["present"] == 1.0
+    assert "a name with commas takes an option --classes of its own" in refused(
+        "evaluate", "made", "--data", "d", "--classes", "crack"
+    )
+
+
+def test_a_missing_mask_is_listed_also_where_values_are_said(place):
+    solid(place, (0, 255))
+    (place / "d/masks/b.png").unlink()
+    done = run("evaluate", "made", "--data", "d", "--mask-values", "255=crack")
+    assert done.exit_code == 1
+    assert "there is no mask 'd/masks/b.png'" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +50,22 @@ def score_seeds(
 
 
 def score_labels(
-    folder: Path, data: SegmentationData, step: Callable[[], None] = lambda: None
+    folder: Path,
+    data: SegmentationData,
+    step: Callable[[], None] = lambda: None,
+    *,
+    ignore_as: Literal["background"] | None = None,
 ) -> tuple[ConfusionMatrix, list[tuple[str, str]]]:
     """Compare label pictures (palette or grey PNGs named like the images) with the masks of a data set.
 
     Classes are matched by name, where the folder says them; else they are the data's, in their order.
+
+    Args:
+        folder: the label pictures.
+        data: with masks.
+        step: told after every image.
+        ignore_as: what pixels of 255 in label pictures count as: "background", as in IRN's code. Without it a picture
+            with such pixels where the mask counts cannot be scored.
 
     Returns:
         The confusion matrix, and the images that could not be scored, with the reasons.
@@ -69,6 +81,14 @@ def score_labels(
     def add(i: int, name: str) -> None:
         picture, mask = labels.load(name), data.mask(i)
         check_made_of(labels, data, i)
+        ignored = picture == data.ignore
+        if ignore_as == "background":
+            picture = np.where(ignored, 0, picture)
+        elif picture.shape == mask.shape and (ignored & (mask != data.ignore)).any():
+            raise InputError(
+                f"the labels of {name!r} leave pixels open (255) that the mask counts; --ignore-as background takes "
+                "them for background, as IRN's code does."
+            )
         matrix.add(picture, mask)
 
     return matrix, _each(data, add, step)
