@@ -109,6 +109,7 @@ def _chosen(given: dict[str, Any], own: dict[str, Any], out: str) -> dict[str, A
     allowed = of.OPTIONS | own
     chosen = of.DEFAULTS | {"out": out} | read_config(given["config"], allowed)
     chosen |= {k: v for k, v in given.items() if k in allowed and v is not None}
+    chosen["overwrite"] = given["overwrite"]
     if (chosen.get("seeds") is None) == (chosen.get("labels") is None):
         raise InputError("give either a folder of seeds or, with --labels, one of label pictures.")
     if chosen.get("data") is None:
@@ -174,6 +175,7 @@ def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_js
         workers=chosen["workers"],
         amp=chosen["amp"],
         allow_missing=chosen["allow_missing"],
+        overwrite=chosen["overwrite"],
         made_with={
             "model": chosen["model"],
             "checkpoint": None if weights is None else str(weights.resolve()),

@@ -107,6 +107,7 @@ class ClassifierOptions:
     output_stride: Stride = None
     amp: common.Amp = None
     allow_missing: common.AllowMissing = None
+    overwrite: common.Overwrite = False
     log: Log = None
     workers: Annotated[int | None, typer.Option(help="Processes that load images.", show_default="0")] = None
     device: common.BestDevice = None
@@ -142,6 +143,7 @@ def _train(kind: type[Method], given: dict[str, Any]) -> None:
     options = OPTIONS | allowed(*LEARNING, kind)
     chosen = DEFAULTS | {"out": f"runs/{kind.name}"} | read_config(given["config"], options)
     chosen |= {k: v for k, v in given.items() if k in options and v is not None}
+    chosen["overwrite"] = given["overwrite"]
     learning, span = preset(str(chosen["preset"]))
     method, learning, span = changed(kind(), chosen), changed(learning, chosen), changed(span, chosen)
     check(chosen)
@@ -173,6 +175,7 @@ def _train(kind: type[Method], given: dict[str, Any]) -> None:
         workers=chosen["workers"],
         amp=chosen["amp"],
         allow_missing=chosen["allow_missing"],
+        overwrite=chosen["overwrite"],
         log=chosen["log"],
         made_with=made_with(str(chosen["model"]), chosen.get("num_classes")),
         watch=Shown(given["as_json"] or rank > 0),

@@ -108,6 +108,7 @@ class DeepLabOptions:
     ] = None
     amp: common.Amp = None
     allow_missing: common.AllowMissing = None
+    overwrite: common.Overwrite = False
     log: Log = None
     workers: Annotated[int | None, typer.Option(help="Processes that load images.", show_default="0")] = None
     device: common.BestDevice = None
@@ -139,6 +140,7 @@ def deeplab(
         options = OPTIONS | allowed(*SETTINGS)
         chosen = DEFAULTS | read_config(given["config"], options)
         chosen |= {k: v for k, v in given.items() if k in options and v is not None}
+        chosen["overwrite"] = given["overwrite"]
         if chosen.get("labels") is None:
             raise InputError("the folder of labels is missing; write for instance: camplug train deeplab labels ...")
         check(chosen)
@@ -171,6 +173,7 @@ def _train(chosen: dict[str, Any], as_json: bool) -> Any:
         workers=chosen["workers"],
         amp=chosen["amp"],
         allow_missing=chosen["allow_missing"],
+        overwrite=chosen["overwrite"],
         log=chosen["log"],
         made_with=made_with(str(chosen["model"]), chosen.get("num_classes")),
         watch=Shown(as_json or share()[0] > 0),

@@ -44,7 +44,14 @@ OPTIONS: dict[str, Any] = {
 } | crf_options.OPTIONS
 OF_IRN: dict[str, Any] = {"foreground": (str, *NUMBER), "background": (str, *NUMBER)}
 OF_PSA: dict[str, Any] = {"low": NUMBER, "high": NUMBER}
-DEFAULTS: dict[str, Any] = {"model": "demo", "layers": "stages", "workers": 0, "amp": True, "allow_missing": False}
+DEFAULTS: dict[str, Any] = {
+    "model": "demo",
+    "layers": "stages",
+    "workers": 0,
+    "amp": True,
+    "allow_missing": False,
+    "overwrite": False,
+}
 
 Seeds: TypeAlias = Annotated[
     Path | None, typer.Argument(help="Folder of seeds, made by `camplug seeds`.", show_default=False)
@@ -146,6 +153,7 @@ class TrainOptions:
     workers: Workers = None
     amp: common.Amp = None
     allow_missing: common.AllowMissing = None
+    overwrite: common.Overwrite = False
     device: common.BestDevice = None
     config: common.Config = None
     as_json: common.AsJson = False

@@ -128,7 +128,7 @@ def check_saliency(source: str | Path, data: SegmentationData) -> None:
     if isinstance(source, str) and source in KINDS:
         return
     folder = Path(source).expanduser()
-    missing = [name for name in data.ids if _file(folder, name) is None]
+    missing = [name for name in data.ids if saliency_file(folder, name) is None]
     if missing:
         raise InputError(
             f"{str(source)!r} lacks the saliency maps of {len(missing)} of {len(data)} images, that of {missing[0]!r} "
@@ -150,7 +150,7 @@ def read_saliency(folder: Path, name: str, size: tuple[int, int]) -> Map:
     Raises:
         InputError: the file is missing, damaged or not grey.
     """
-    file = _file(folder, name)
+    file = saliency_file(folder, name)
     if file is None:
         raise InputError(f"{str(folder)!r} has no saliency map of {name!r}; add {name}.png (or .jpg), in grey.")
     try:
@@ -190,7 +190,8 @@ def _read(folder: Path, data: SegmentationData, i: int) -> Map:
     return read_saliency(folder, data.ids[i], (photo.height, photo.width))
 
 
-def _file(folder: Path, name: str) -> Path | None:
+def saliency_file(folder: Path, name: str) -> Path | None:
+    """Return the file of an image's saliency map; None where there is none."""
     files = (folder / f"{name}{suffix}" for suffix in SUFFIXES)
     return next((file for file in files if file.is_file()), None)
 

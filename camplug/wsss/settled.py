@@ -15,6 +15,8 @@ SETTINGS = "settings.json"
 INPUTS = "images.json"  # what a training learned from, image by image
 NAMES = {  # of settings that hold digests
     "weights": "the weights of --model",
+    "start": "the weights of --model",
+    "network.start": "the weights of --model",
     "backbone.weights": "the weights of --model",
     "walk.weights": "the weights of --weights",
     "network.weights": "the weights of --weights",
@@ -90,7 +92,7 @@ class SettledFolder:
         said = self._inputs.differences(read_inputs(self.path)) if of_images and self._inputs is not None else []
         left = [key for key in differing if not (said and key in of_images)]
         if not left:
-            return ", ".join(said)
+            return "; ".join(said)
         names = list(dict.fromkeys(called(key) for key in left))
         text = f"{', '.join(names)} {'differs' if len(left) == 1 and not names[0].startswith('the w') else 'differ'}"
         plain = [key for key in left if called(key) == key]

@@ -47,6 +47,7 @@ def place(tmp_path, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CAMPLUG_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     write_data(tmp_path / "own")
+    (tmp_path / "sides.yaml").write_text("sides: [32, 32]")
     yield tmp_path
     sys.modules.pop("stale_net", None)
 
@@ -201,3 +202,100 @@ def test_a_missing_photograph_is_told(place):
     assert "3 were there" in result.stdout
     assert "skipped: " in result.stderr
     assert "s3.png" in result.stderr
+
+
+# ---- trainings
+
+CLASSIFIER = (
+    "train",
+    "classifier",
+    "--data",
+    "own",
+    "-m",
+    MODEL,
+    "--num-classes",
+    "3",
+    "--out",
+    "run",
+    "--epochs",
+    "1",
+)
+CLASSIFIER += ("--batch", "2", "--crop", "32", "--preset", "modern", "--config", "sides.yaml")
+
+
+def weights_of(file):
+    return torch.load(file, weights_only=True)["state"]
+
+
+def same_weights(one, other):
+    return all(torch.equal(tensor, weights_of(other)[name]) for name, tensor in weights_of(one).items())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_of_other_images(place):
+    good(*CLASSIFIER)
+    shutil.copytree(place / "own", place / "moved")
+    moved = [a if a != "own" else "moved" for a in CLASSIFIER]
+    assert "run/classifier.pt was there" in good(*moved).output
+    before = (place / "run" / "classifier.pt").read_bytes()
+    relabel(place / "own", "s1.png", ["cat", "dog"])
+    says = refused(*CLASSIFIER)
+    assert "'run' holds a training of other settings: 1 of 4 images has other labels; --overwrite makes it anew" in says
+    shutil.copy(place / "own" / "images" / "s1.png", place / "own" / "images" / "s2.png")
+    says = refused(*CLASSIFIER, "--seed", "3")
+    assert "span.seed differs (span.seed: 0 there, 3 now); 1 of 4 images has another photograph; 1 of 4" in says
+    assert "0 of" not in says
+    assert (place / "run" / "classifier.pt").read_bytes() == before
+    write_data(place / "own2", seed=1)
+    assert "4 of 4 images have other photographs; 4 of 4 images have other labels" in refused(
+        *[a if a != "own" else "own2" for a in CLASSIFIER]
+    )
+    Image.fromarray(np.zeros((24, 32), np.uint8)).save(place / "moved" / "masks" / "s0.png")
+    assert "was there" in good(*moved).output  # no mask is read
+    good(*CLASSIFIER, "--overwrite")
+    good(*[a if a != "run" else "fresh" for a in CLASSIFIER])
+    assert same_weights(place / "run" / "classifier.pt", place / "fresh" / "classifier.pt")
+    assert "was there" in good(*CLASSIFIER, "--overwrite").output
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_from_other_weights(place):
+    import stale_net
+
+    weights = stale_net.Net().state_dict()
+    torch.save(weights, "w.pt")
+    given = (*CLASSIFIER, "--checkpoint", "w.pt")
+    good(*given)
+    shutil.copy("w.pt", "copy.pt")
+    assert "was there" in good(*CLASSIFIER, "--checkpoint", place / "copy.pt").output
+    torch.save({k: v * 1.5 for k, v in weights.items()}, "w.pt")
+    assert "of other settings: the weights of --model differ" in refused(*given)
+    further = ("train", "classifier", "--data", "own", "-m", "run/classifier.pt", "--out", "second", *CLASSIFIER[10:])
+    good(*further)
+    good(*given, "--overwrite")
+    assert "the weights of --model differ" in refused(*further)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_heads_and_networks_of_other_seeds_and_labels(place):
+    good(*SEEDS)
+    good(*LABELS)
+    small = ("-m", MODEL, "--epochs", "1", "--batch", "2", "--crop", "32", "--data", "own")
+    irn = ("train", "irn", "seeds", *small, "--layers", "features.0", "--out", "irn", "--width", "0", "--crf", "none")
+    deeplab = ("train", "deeplab", "labels", *small, "--out", "net", "--head", "aspp", "--width", "8")
+    (place / "stride.yaml").write_text("output_stride: none")
+    deeplab += ("--config", "stride.yaml")
+    good(*irn)
+    good(*deeplab)
+    relabel(place / "own", "s0.png", ["yak", "dog"])
+    assert "was there" in good(*irn).output  # the seeds are still the same
+    good(*SEEDS)
+    assert "'irn' holds a training of other settings: 1 of 4 images has another seed" in refused(*irn)
+    assert "labels: 1 made, 3 were there" in good(*irn, "--overwrite").output
+    assert "was there" in good(*deeplab).output
+    good(*LABELS)
+    shutil.copytree(place / "labels", place / "other")
+    moved = [a if a != "labels" else place / "other" for a in deeplab]
+    assert "1 of 4 images has another label picture" in refused(*moved)
+    good(*deeplab, "--overwrite")
+    assert "was there" in good(*moved).output  # the same pictures in another folder

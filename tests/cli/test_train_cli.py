@@ -169,7 +169,7 @@ def test_ready_made_labels(place):
     ]
     assert "training: 2 epochs of 6 images" in result.stdout
     assert not (place / "a" / "labels").exists()
-    assert json.loads((place / "a" / "settings.json").read_text())["labels"] == {"folder": str(place / "masks")}
+    assert json.loads((place / "a" / "settings.json").read_text())["labels"] == {"classes": None}
 
 
 # ---- stopped
@@ -274,10 +274,10 @@ def test_other_settings_and_other_classifiers_into_the_same_folder(place):
     assert "'a' holds a training of other settings: network.schedule.momentum, training.long_side differ" in says
     torch.save(heads.tiny(seed=8).state_dict(), "c.pt")
     says = refused(*IRN, "--epochs", "1", "-o", "a", "--checkpoint", "c.pt")
-    assert "backbone.fingerprint differs" in says
+    assert "the weights of --model differ" in says
     assert "--overwrite makes it anew, and another --out keeps it." in says
     says = refused(*IRN, "--epochs", "1", "-o", "a", "--data", "scenes:7")
-    assert "images.count, images.list_sha256 differ" in says
+    assert "1 image is gone" in says
     assert "heads, " in refused(*PSA, "-o", "a")
 
 

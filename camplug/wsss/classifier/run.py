@@ -14,8 +14,8 @@ from torch import nn
 from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.models import MADE_WITH
-from camplug.plug import first_weight
-from camplug.wsss.class_names import numbered_as
+from camplug.plug import first_weight, unwrap
+from camplug.wsss.class_names import in_order_of, numbered_as
 from camplug.wsss.classifier.files import OF_CLASSIFIERS, load_classifier, made_with_of, save_classifier
 from camplug.wsss.classifier.learning import Learning, Span
 from camplug.wsss.classifier.method import Method
@@ -24,10 +24,11 @@ from camplug.wsss.classifier.network import Classifier, over, settings_of
 from camplug.wsss.classifier.pictures import Pictures
 from camplug.wsss.classifier.usable import usable_keep, warn_of_one_sided_classes
 from camplug.wsss.data import SegmentationData
+from camplug.wsss.identity import Inputs, weights_sha256
 from camplug.wsss.jobs import list_sha256, share
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
-from camplug.wsss.train.run import TrainingFolder
+from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, learned_tables
 from camplug.wsss.train.unreadable import find_readable, join_broken
 from camplug.wsss.train.watch import Watch
 
@@ -71,6 +72,7 @@ def train_classifier(
     amp: bool = True,
     log: Literal["csv", "tensorboard"] = "csv",
     allow_missing: bool = False,
+    overwrite: bool = False,
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> TrainedClassifier:
@@ -99,6 +101,7 @@ def train_classifier(
         log: "csv" or "tensorboard".
         allow_missing: train although more than 5 % of the photographs or their labels are missing or damaged. Such
             images are left out and told; they are looked up before the training, and met in the middle of it.
+        overwrite: a training of other settings or images in `out` is replaced; by default it is refused.
         made_with: how the model is built; see `save_classifier`. A model of `camplug.load_model` knows it.
         watch: is told how it goes.
 
@@ -114,10 +117,9 @@ def train_classifier(
     span = Span() if span is None else span
     watch = Watch() if watch is None else watch
     made_with = made_with_of(model) if made_with is None else made_with
-    if keep not in ("last", "best"):
-        raise InputError(f"keep={keep!r}; allowed are last and best.")
-    if keep == "best" and validation is None:
-        raise InputError("keep='best' chooses by validation images; give some, or keep the last weights.")
+    _check_keep(keep, validation)
+    folder, file = TrainingFolder(out), Path(out) / FILE
+    data = in_order_of(folder, data)
     if validation is not None:
         validation = numbered_as(validation, data.classes, "the data to train on")
     if span.batch % method.group:
@@ -140,22 +142,26 @@ def train_classifier(
     pictures = crops(data, seed=span.seed, indices=indices)
     items = method.items(pictures)
     check_batch(items, span.batch // method.group)
-    folder, file = TrainingFolder(out), Path(out) / FILE
-    folder.prepare(
+    folder.prepare_training(
         {
             "method": {"name": method.name, **asdict(method)},
             "classes": list(data.classes),
-            "images": {"count": len(data), "list_sha256": list_sha256(data)},
-            "validation": None if validation is None else {"list_sha256": list_sha256(validation), "keep": keep},
+            "validation": None
+            if validation is None
+            else {"list_sha256": list_sha256(validation), "keep": keep, **Inputs(learned_tables(validation)).digests()},
             "model": dict(made_with),
+            "start": weights_sha256(unwrap(model)),
             "network": settings_of(network),
             "learning": asdict(learning),
             "span": asdict(span),
-        }
+        },
+        data,
+        learned_tables(data),
+        overwrite=overwrite,
     )
     weight = first_weight(model)
     device = torch.device("cpu") if weight is None else weight.device
-    if file.exists():
+    if folder.is_finished(file):
         watch.done(f"{file} was there")
         return TrainedClassifier(load_classifier(file, None if _built_by_text(made_with) else model).to(device), file)
     warn_of_one_sided_classes(data, indices)
@@ -171,7 +177,7 @@ def train_classifier(
         losses = fit(
             module,
             items,
-            Path(out) / "checkpoints",
+            Path(out) / CHECKPOINTS,
             epochs=span.epochs,
             batch=span.batch // method.group,
             device=str(device),
@@ -194,6 +200,14 @@ def train_classifier(
     if held_out is not None:
         broken += join_broken(held_out.data, missing_there, held_out.substitutes.broken())
     return TrainedClassifier(network, file, len(pictures), losses, broken)
+
+
+def _check_keep(keep: str, validation: SegmentationData | None) -> None:
+    """Raise InputError unless the weights to keep can be told."""
+    if keep not in ("last", "best"):
+        raise InputError(f"keep={keep!r}; allowed are last and best.")
+    if keep == "best" and validation is None:
+        raise InputError("keep='best' chooses by validation images; give some, or keep the last weights.")
 
 
 def _built_by_text(made_with: Mapping[str, Any] | None) -> bool:

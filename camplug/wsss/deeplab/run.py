@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,6 +15,7 @@ from torch import nn
 from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.plug import first_weight
+from camplug.wsss.class_names import in_order_of
 from camplug.wsss.classifier.files import made_with_of
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.crops import Saliency, SegmentationCrops, normalizer
@@ -23,13 +23,15 @@ from camplug.wsss.deeplab.files import OF_DEEPLABS, load_deeplab, save_deeplab
 from camplug.wsss.deeplab.module import DeepLabModule
 from camplug.wsss.deeplab.network import DeepLab, deeplab_over, settings_of
 from camplug.wsss.deeplab.settings import DeepLabSettings
-from camplug.wsss.jobs import list_sha256, share, wait_for_the_others
+from camplug.wsss.identity import file_table, photograph_table, weights_sha256
+from camplug.wsss.jobs import share, wait_for_the_others
 from camplug.wsss.pseudo.store import LabelFolder
-from camplug.wsss.settled import SETTINGS
+from camplug.wsss.saliency import KINDS, saliency_file
 from camplug.wsss.train.crops import LabelCrops, check_labels_teach, label_pictures, read_picture
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
-from camplug.wsss.train.run import TrainingFolder, TrainSettings
+from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, classes_told
+from camplug.wsss.train.run import TrainSettings
 from camplug.wsss.train.unreadable import find_readable, join_broken
 from camplug.wsss.train.watch import Watch
 
@@ -93,6 +95,7 @@ def train_deeplab(
     amp: bool = True,
     log: Literal["csv", "tensorboard"] = "csv",
     allow_missing: bool = False,
+    overwrite: bool = False,
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> TrainedDeepLab:
@@ -116,6 +119,7 @@ def train_deeplab(
         amp: half precision where it is safe; on CUDA only.
         log: "csv", or "tensorboard", which needs that package.
         allow_missing: see `train_classifier`; label pictures may be missing in any number.
+        overwrite: a training of other settings or images in `out` is replaced; by default it is refused.
         made_with: how the model is built, to be kept with the network; see `save_deeplab`. A model of
             `camplug.load_model` knows it.
         watch: is told how it goes.
@@ -133,25 +137,29 @@ def train_deeplab(
     salient = _saliency(saliency, settings.network, data)
     if not source.is_dir():
         raise InputError(f"there is no folder of labels {str(source)!r}.")
+    folder, file = TrainingFolder(out), Path(out) / FILE
+    data = in_order_of(folder, data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(span.seed)
         network = deeplab_over(model, data.classes, settings.network, preprocess=preprocess)
-    folder, file = TrainingFolder(out), Path(out) / FILE
-    folder.prepare(
+    tables = {"photographs": photograph_table(data), "pictures": file_table(data.ids, LabelFolder(source).file)}
+    folder.prepare_training(
         {
-            "network": settings_of(network) | {"start": _fingerprint(network.body)},
+            "network": settings_of(network) | {"start": weights_sha256(network.body)},
             "classes": list(data.classes),
-            "images": {"count": len(data), "list_sha256": list_sha256(data)},
             "model": dict(made_with),
-            "labels": _told(source),
-            "saliency": None if saliency is None else str(saliency),
+            "labels": classes_told(source),
+            "saliency": saliency if saliency is None or saliency in KINDS else "a folder",
             "learning": asdict(settings.network),
             "training": asdict(span) | {"accumulate": settings.accumulate},
-        }
+        },
+        data,
+        tables | ({} if saliency is None or saliency in KINDS else {"saliency": _saliency_table(Path(saliency), data)}),
+        overwrite=overwrite,
     )
     weight = first_weight(model)
     device = torch.device("cpu") if weight is None else weight.device
-    if file.exists():
+    if folder.is_finished(file):
         watch.done(f"{file} was there")
         built = bool(made_with and made_with.get("model"))
         return TrainedDeepLab(load_deeplab(file, None if built else copy.deepcopy(model)).to(device), file)
@@ -183,7 +191,7 @@ def train_deeplab(
         losses = fit(
             module,
             items,
-            Path(out) / "checkpoints",
+            Path(out) / CHECKPOINTS,
             epochs=span.epochs,
             batch=span.batch,
             device=str(device),
@@ -218,16 +226,6 @@ def _saliency(given: str | Path | None, settings: DeepLabSettings, data: Segment
     return saliency_of(given)
 
 
-def _told(source: Path) -> dict[str, Any]:
-    """What is known of the labels."""
-    known = LabelFolder(source).settings() if (source / SETTINGS).exists() else {}
-    return {"folder": str(source.resolve()), **known}
-
-
-def _fingerprint(body: nn.Module) -> str:
-    """The first 16 digits of a SHA-256 of a body's weights, so that a training does not go on from another one's."""
-    digest = hashlib.sha256()
-    for name, tensor in body.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+def _saliency_table(folder: Path, data: SegmentationData) -> dict[str, str]:
+    """The digests of saliency maps in files, by image name."""
+    return file_table(data.ids, lambda name: saliency_file(folder.expanduser(), name) or folder / name)

@@ -76,6 +76,7 @@ def train_irn(
     workers: int = 0,
     amp: bool = True,
     allow_missing: bool = False,
+    overwrite: bool = False,
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Trained[IRN]:
@@ -96,6 +97,7 @@ def train_irn(
         workers: processes that load images beside the one that trains.
         amp: half precision where it is safe; on CUDA only.
         allow_missing: see `train_classifier`; seeds and label pictures may be missing in any number.
+        overwrite: a training of other settings or images in `out` is replaced; by default it is refused.
         made_with: how the command line builds the model, to be kept with the heads; see `save_heads`.
         watch: is told how it goes.
 
@@ -138,6 +140,7 @@ def train_irn(
         workers=workers,
         amp=amp,
         allow_missing=allow_missing,
+        overwrite=overwrite,
         made_with=made_with,
         watch=watch,
     )

@@ -65,6 +65,7 @@ def train_affinitynet(
     workers: int = 0,
     amp: bool = True,
     allow_missing: bool = False,
+    overwrite: bool = False,
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Trained[AffinityNet]:
@@ -85,6 +86,7 @@ def train_affinitynet(
         workers: processes that load images beside the one that trains.
         amp: half precision where it is safe; on CUDA only.
         allow_missing: see `train_classifier`; seeds and label pictures may be missing in any number.
+        overwrite: a training of other settings or images in `out` is replaced; by default it is refused.
         made_with: how the command line builds the model, to be kept with the head; see `save_heads`.
         watch: is told how it goes.
 
@@ -119,6 +121,7 @@ def train_affinitynet(
         workers=workers,
         amp=amp,
         allow_missing=allow_missing,
+        overwrite=overwrite,
         made_with=made_with,
         watch=watch,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from camplug.errors import InputError, LayerError, ModelError, size_error
 from camplug.explain.preprocess import Preprocess, find_preprocess
 from camplug.plug import Layer, first_weight, send_to, unwrap
 from camplug.plug.layers import Selector
+from camplug.wsss.identity import weights_sha256
 from camplug.wsss.train.device import per_channel
 
 MULTIPLE = 32  # sides that are multiples of this keep the maps of all resolutions aligned
@@ -123,10 +123,4 @@ class Backbone:
 
     def fingerprint(self) -> str:
         """The first 16 digits of a SHA-256 of the model's weights, so that heads are not put on another one."""
-        digest = hashlib.sha256()
-        for name, tensor in self.model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(
-                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b""
-            )
-        return digest.hexdigest()[:16]
+        return weights_sha256(self.model)

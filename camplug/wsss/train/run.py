@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.plug import first_weight
+from camplug.wsss.class_names import in_order_of
 from camplug.wsss.crf import CRFSettings, DenseCRF
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.jobs import Report, exchange, list_sha256, share, wait_for_the_others
+from camplug.wsss.identity import file_table, photograph_table
+from camplug.wsss.jobs import Report, exchange, share, wait_for_the_others
 from camplug.wsss.pseudo.make import make_labels
 from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.seeds import SeedFolder
-from camplug.wsss.settled import SETTINGS, SettledFolder
 from camplug.wsss.train.backbone import Backbone, normalized
 from camplug.wsss.train.crops import LabelCrops, Shuffled, check_labels_teach, label_pictures, read_picture
 from camplug.wsss.train.fit import check_batch, fit
+from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, labels_told
 from camplug.wsss.train.heads import CALLED, Kind, save_heads
 from camplug.wsss.train.unreadable import find_readable, join_broken
 from camplug.wsss.train.watch import Watch
@@ -70,12 +72,6 @@ class TrainSettings:
         if not 0 < self.scales[0] <= self.scales[1]:
             low, high = self.scales
             raise InputError(f"scales {low:g} and {high:g}: give the smallest and the largest factor, above 0.")
-
-
-class TrainingFolder(SettledFolder):
-    """The folder of a training: its labels, checkpoints and losses, and at last the file of heads."""
-
-    what = "a training"
 
 
 @dataclass
@@ -143,6 +139,7 @@ def run_stages(
     workers: int = 0,
     amp: bool = True,
     allow_missing: bool = False,
+    overwrite: bool = False,
     made_with: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Trained[N]:
@@ -156,16 +153,16 @@ def run_stages(
     wait_for_the_others("training")  # refuses processes that could not wait later on
     ready = None if isinstance(labels_from, SeedFolder) else LabelFolder(labels_from)
     folder = TrainingFolder(out)
+    data = in_order_of(folder, data)
     crf = None if stages.crf is None else asdict(stages.crf)
     used = stages.label_settings if ready is None else {}
-    made_of, told = _labels_told(labels_from, {**stages.label_settings, "crf": crf})
-    folder.prepare(
+    made_of, told = labels_told(labels_from, {**stages.label_settings, "crf": crf})
+    folder.prepare_training(
         {
             "heads": stages.kind,
             "classes": list(data.classes),
-            "images": {"count": len(data), "list_sha256": list_sha256(data)},
             "backbone": {
-                "fingerprint": backbone.fingerprint(),
+                "weights": backbone.fingerprint(),
                 "layers": backbone.names,
                 "mean": backbone.preprocess.mean,
                 "std": backbone.preprocess.std,
@@ -173,10 +170,13 @@ def run_stages(
             "labels": told,
             "network": stages.network,
             "training": asdict(settings),
-        }
+        },
+        data,
+        _tables(data, labels_from),
+        overwrite=overwrite,
     )
     file = out / stages.file
-    if file.exists():
+    if folder.is_finished(file):
         network = stages.load(file)
         watch.done(f"{file} was there")
         return Trained(network, file, used)
@@ -199,7 +199,7 @@ def run_stages(
     report = None
     if isinstance(labels_from, SeedFolder):
         ready = LabelFolder(out / "labels")
-        ready.prepare(made_of)
+        ready.prepare(made_of, overwrite=overwrite)
         with watch.steps("labels", len(range(rank, len(data), world))) as step:
             report = make_labels(
                 partial(_training_labels, stages),
@@ -224,7 +224,7 @@ def run_stages(
     losses = fit(
         network,
         crops,
-        out / "checkpoints",
+        out / CHECKPOINTS,
         epochs=settings.epochs,
         batch=settings.batch,
         device=str(device),
@@ -248,6 +248,12 @@ def run_stages(
     watch.done(f"{file}: {CALLED[stages.kind]} on {len(backbone.names)} layers")
     broken = join_broken(data, broken, unreadable, crops.substitutes.broken())
     return Trained(network, file, used, report, len(crops), losses, broken)
+
+
+def _tables(data: SegmentationData, source: SeedFolder | Path) -> dict[str, dict[str, str]]:
+    """The digests of what is learned from, by image name."""
+    what, file = ("seeds", source.file) if isinstance(source, SeedFolder) else ("pictures", LabelFolder(source).file)
+    return {"photographs": photograph_table(data), what: file_table(data.ids, file)}
 
 
 def _of_all(mine: Report, data: SegmentationData) -> Report:
@@ -279,14 +285,3 @@ def _usable(
 def _training_labels(stages: Stages[Any], photo: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The labels of a photograph; one without classes needs no CRF."""
     return stages.labels(maps, DenseCRF(photo, stages.crf) if stages.crf is not None and len(maps) else None)
-
-
-def _labels_told(source: SeedFolder | Path, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the labels are made with: as their own folder keeps it, and as the training does."""
-    if isinstance(source, SeedFolder):
-        made = {**settings, "seeds": source.settings() if (source.path / SETTINGS).exists() else {}}
-        return made, made
-    if not source.is_dir():
-        raise InputError(f"there is no folder of labels {str(source)!r}.")
-    known = LabelFolder(source).settings() if (source / SETTINGS).exists() else {}
-    return {}, {"folder": str(source.resolve()), **known}

@@ -297,7 +297,7 @@ def test_what_is_refused(tmp_path):
     other = DeepLabTraining(replace(labelled.NETWORK, loss="balanced"), labelled.SPAN)
     with pytest.raises(InputError, match=r"holds a training of other settings: learning.loss differs"):
         labelled.trained(tmp_path, settings=other)
-    with pytest.raises(InputError, match=r"network.start differs"):
+    with pytest.raises(InputError, match=r"the weights of --model differ"):
         labelled.trained(tmp_path, model=trainable.net(seed=1))
 
 

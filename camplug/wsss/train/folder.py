@@ -1,0 +1,89 @@
+"""The folder of a training, and what tells the images that it learns from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from camplug.errors import InputError
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.identity import Inputs, label_table, photograph_table
+from camplug.wsss.jobs import list_sha256
+from camplug.wsss.pseudo.store import LabelFolder
+from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.settled import INPUTS, SETTINGS, SettledFolder
+
+CHECKPOINTS = "checkpoints"
+
+
+class TrainingFolder(SettledFolder):
+    """The folder of a training: its labels, checkpoints and losses, and at last the file of the network."""
+
+    what = "a training"
+
+    def prepare_training(
+        self,
+        settings: Mapping[str, Any],
+        data: SegmentationData,
+        tables: Mapping[str, Mapping[str, str]],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Make the folder for a training of these settings on these images, or go on with one that has the same.
+
+        Args:
+            settings: plain data; see `SettledFolder.prepare`.
+            data: the images.
+            tables: digests by image name of all that it learns from; see `Inputs`.
+            overwrite: a training of other settings is replaced; by default it is refused.
+
+        Raises:
+            InputError: the folder holds another training, or cannot be made.
+        """
+        inputs = Inputs(tables)
+        images = {"count": len(data), "list_sha256": list_sha256(data), **inputs.digests()}
+        self.prepare({**settings, "images": images}, overwrite=overwrite, inputs=inputs)
+
+    def is_finished(self, file: Path) -> bool:
+        """Whether this very training has written its file."""
+        return file.exists() and not self.is_replaced
+
+    @override
+    def clear(self) -> None:
+        """Remove another training; label pictures stay, each of which tells what it was made of."""
+        shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
+        for file in (*self.path.glob("*.pt"), self.path / INPUTS):
+            file.unlink(missing_ok=True)
+
+
+def learned_tables(data: SegmentationData) -> dict[str, dict[str, str]]:
+    """Return the digests of photographs and image labels, by image name."""
+    return {"photographs": photograph_table(data), "labels": label_table(data)}
+
+
+def labels_told(source: SeedFolder | Path, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what labels are made with: as their own folder keeps it, and as the training does.
+
+    Args:
+        source: the seeds that they are made of, or their own folder.
+        settings: of making them.
+
+    Raises:
+        InputError: there is no folder of labels.
+    """
+    if isinstance(source, SeedFolder):
+        made = {**settings, "seeds": source.settings() if (source.path / SETTINGS).exists() else {}}
+        return made, made
+    if not source.is_dir():
+        raise InputError(f"there is no folder of labels {str(source)!r}.")
+    return {}, classes_told(source)
+
+
+def classes_told(labels: Path) -> dict[str, Any]:
+    """Return the classes of a folder of label pictures, where it says them; their content is told image by image."""
+    known = LabelFolder(labels).settings() if (labels / SETTINGS).exists() else {}
+    return {"classes": known.get("classes")}
