@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.explain.fuse import normalize_map
 from camplug.explain.names import get_class_title
 from camplug.plug import Against, Evidence, Link
 
@@ -24,7 +25,8 @@ class Explanation:
 
     Attributes:
         image: the photograph, upright RGB.
-        maps: [K,H,W] float32 in [0, 1], on the CPU; maximum 1, or all 0 where nothing speaks for the class.
+        maps: [K,H,W] float32 on the CPU, scaled as the explainer's `normalize` says: by default of maximum 1, or all 0
+            where there is no evidence for the class.
         classes: the K class indices, `camplug.Against` for the evidence against a class; -1 where a callable was
             explained.
         names: their names ("class 3" where the model has none; "not ..." for `Against`).
@@ -95,9 +97,14 @@ class Explanation:
         found = sorted(found, key=lambda pair: -pair[1])[:k]
         return [(i, get_class_title(i, self.all_names, len(p)), v) for i, v in found]
 
+    def normalized_maps(self) -> Tensor:
+        """Return the maps divided by their maxima, [K,H,W]; they are so already unless `normalize` is None."""
+        return normalize_map(self.maps, "max")
+
     def mask(self, threshold: float = 0.5) -> Tensor:
-        """Where each map reaches the threshold, bool [K,H,W]; an all-zero map has an empty mask."""
-        return (self.maps >= threshold) & (self.maps > 0)
+        """Return where each map reaches a share of its maximum, bool [K,H,W]; an all-zero map has an empty mask."""
+        maps = self.normalized_maps()
+        return (maps >= threshold) & (maps > 0)
 
     def boxes(self, threshold: float = 0.5) -> list[list[tuple[int, int, int, int]]]:
         """Per class, the boxes (left, top, right, bottom) of the connected parts of the mask, largest part first.
@@ -119,14 +126,14 @@ class Explanation:
         """Photograph, k-th map and colour bar in one picture; see `camplug.show.overlay` for the options."""
         from camplug.show import overlay
 
-        return overlay(np.asarray(self.image), self.maps[self._checked(k)].numpy(), **options)
+        return overlay(np.asarray(self.image), self.normalized_maps()[self._checked(k)].numpy(), **options)
 
     def grid(self, **options: Any) -> Image:
         """The photograph and all its maps side by side, with names; see `camplug.show.grid`."""
         from camplug.show import grid
 
         titles = [self.title(k) for k in range(len(self.maps))]
-        return grid(np.asarray(self.image), list(self.maps.numpy()), titles, **options)
+        return grid(np.asarray(self.image), list(self.normalized_maps().numpy()), titles, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a picture (.png, .jpg), or the numbers (.npz, without pickle; `Explanation.load` reads them).

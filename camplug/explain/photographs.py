@@ -26,7 +26,7 @@ from camplug.plug import Link, are_probabilities, first_weight, unwrap
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from camplug.explain.base import Explainer
+    from camplug.explain.base import Explainer, Result
 
 
 @dataclass
@@ -34,6 +34,10 @@ class _Item:
     photo: Image
     x: Tensor
     box: Box
+
+
+def _sizes(item: _Item) -> tuple[torch.Size, tuple[int, int]]:
+    return item.x.shape, item.photo.size
 
 
 def explain(
@@ -76,7 +80,7 @@ def explain(
 
     for source in sources:
         item = _item(explainer, source)
-        if waiting and (len(waiting) >= batch_size or item.x.shape != waiting[0].x.shape):
+        if waiting and (len(waiting) >= batch_size or _sizes(item) != _sizes(waiting[0])):
             flush()
         waiting.append(item)
     flush()
@@ -84,17 +88,29 @@ def explain(
 
 
 def maps_on_photo(explainer: Explainer, photo: Image, classes: list[int]) -> tuple[Tensor, Tensor | None]:
-    """Maps [K,H,W] of the given classes at the photograph's size, on the CPU, and the logits [C].
+    """Return the maps [K,H,W] of one photograph, as `explain` makes them, and the logits [C]; both on the CPU."""
+    result, maps = _run(explainer, [_item(explainer, photo)], [classes], None)
+    return maps[0], None if result.logits is None else result.logits[0].float().cpu()
 
-    What `explain` does for one photograph, for those who need nothing else; the maps are made at the photograph's size
-    in one step where the model sees all of it. As there, their maximum is 1, whatever the explainer's `normalize`.
+
+def _run(explainer: Explainer, items: list[_Item], classes: Any, inputs: Inputs | None) -> tuple[Result, list[Tensor]]:
+    """Return what an explainer gives for photographs of one size, and their maps [K,H,W] float32 on the CPU.
+
+    Where the model sees the whole photograph, maps are made at its size in one step. Otherwise they are laid where the
+    preprocessing took the input from, and scaled again, since the maximum may lie outside of the photograph.
     """
-    item = _item(explainer, photo)
+    photo = items[0].photo
     width, height = photo.size
-    whole = item.box == Box(0, 0, width, height)
-    result = explainer.run(item.x[None], [classes], (height, width) if whole else None)
-    maps = normalize_map(result.maps[0].float().cpu(), "max") if whole else _place(result.maps[0], item)
-    return maps, None if result.logits is None else result.logits[0].float().cpu()
+    whole = all(item.box == Box(0, 0, width, height) for item in items)
+    x = items[0].x[None] if len(items) == 1 else torch.stack([item.x for item in items])  # [None] keeps the layout
+    batch = Batch(x, inputs)
+    result = explainer.run_batch(batch, classes, (height, width) if whole else None)
+    maps = [m.float().cpu() for m in result.maps]
+    if not whole:
+        maps = [place_on_photo(m, item.box, (height, width)) for m, item in zip(maps, items, strict=True)]
+        if explainer.normalize is not None:
+            maps = [normalize_map(m, "max") for m in maps]
+    return result, maps
 
 
 def _per_image(classes: Any, n: int, many: bool) -> list[Any]:
@@ -151,14 +167,13 @@ def _item(explainer: Explainer, source: Any) -> _Item:
 
 
 def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any], inputs: Inputs | None) -> list[Explanation]:
-    batch = Batch(torch.stack([item.x for item in items]), inputs)
     names: list[str] | None = None
     classes: Any = wanted[0] if wanted[0] is None or callable(wanted[0]) else wanted
     if isinstance(classes, list) and any(isinstance(c, str) for row in classes for c in row):
-        count = _count(explainer, batch)
+        count = _count(explainer, items[0].x[None], None if inputs is None else inputs.take([0]))
         names = find_class_names(explainer.model, count, explainer.class_names)
         classes = [[find_class(c, names, count) if isinstance(c, str) else c for c in row] for row in classes]
-    result = explainer.run_batch(batch, classes)
+    result, maps = _run(explainer, items, classes, inputs)
     if result.logits is not None:
         names = find_class_names(explainer.model, result.logits.shape[1], explainer.class_names)
     outputs = None if result.logits is None else result.logits.cpu()
@@ -169,10 +184,19 @@ def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any], inputs: 
         chosen = list(result.targets.classes[i]) or [-1] * len(result.maps[i])
         count = 0 if logits is None else len(logits)
         told = ["score" if c < 0 else get_class_title(c, names, count) for c in chosen]
-        maps = _place(result.maps[i], item)
         scores = [float("nan") if c < 0 or logits is None else float(logits[int(c)]) for c in chosen]
         one = Explanation(
-            item.photo, maps, chosen, told, scores, logits, explainer.name, names, link, inclusive, explainer.evidence
+            item.photo,
+            maps[i],
+            chosen,
+            told,
+            scores,
+            logits,
+            explainer.name,
+            names,
+            link,
+            inclusive,
+            explainer.evidence,
         )
         _tell_of_empty_maps(one)
         explanations.append(one)
@@ -208,20 +232,13 @@ def _link(model: torch.nn.Module, told: Link | None, outputs: Tensor | None) -> 
     return "sigmoid" if isinstance(last, torch.nn.Sigmoid) and within else "logits"
 
 
-def _count(explainer: Explainer, batch: Batch) -> int:
+def _count(explainer: Explainer, x: Tensor, inputs: Inputs | None) -> int:
     """The number of the model's outputs: that of the labels, or of a classifier head; else one forward pass tells."""
     told = getattr(unwrap(explainer.model), "num_classes", None)
     told = told if explainer.class_names is None else len(explainer.class_names)
     if isinstance(told, int) and told != 2:  # two classes may be one output
         return told
-    first = batch.take([0])
-    return compute_logits(explainer.model, check_batch(explainer.model, first.x, first.inputs)).shape[1]
-
-
-def _place(maps: Tensor, item: _Item) -> Tensor:
-    """Maps [K,h,w] of the model's input, laid on the photograph where the preprocessing took it from, maximum 1."""
-    width, height = item.photo.size
-    return normalize_map(place_on_photo(maps.float().cpu(), item.box, (height, width)), "max")
+    return compute_logits(explainer.model, check_batch(explainer.model, x, inputs)).shape[1]
 
 
 def place_on_photo(maps: Tensor, box: Box, size: tuple[int, int]) -> Tensor:

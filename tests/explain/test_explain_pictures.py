@@ -378,11 +378,12 @@ def test_names_work_in_any_number_format():
 
 
 @pytest.mark.parametrize("normalize", ["max", "minmax", None])
-def test_maps_are_within_zero_and_one_whatever_the_explainer_does(normalize):
+def test_maps_are_scaled_as_the_explainer_says(normalize):
     result = grad_cam(normalize=normalize).explain(photo(), [BRIGHT, DARK])
     assert result.maps.min() == 0
-    assert result.maps.amax((1, 2)).tolist() == [1, 1]
-    torch.testing.assert_close(result.maps, grad_cam().explain(photo(), [BRIGHT, DARK]).maps)
+    assert (result.maps.amax((1, 2)) == 1).all() == (normalize is not None)
+    torch.testing.assert_close(result.normalized_maps(), grad_cam().explain(photo(), [BRIGHT, DARK]).maps)
+    assert torch.equal(result.mask(), grad_cam().explain(photo(), [BRIGHT, DARK]).mask())
 
 
 def test_no_positive_evidence_is_told_of_with_the_users_own_line():
@@ -423,9 +424,14 @@ def test_maps_on_a_photograph_are_made_at_its_size(normalize):
     maps, logits = maps_on_photo(explainer, source, [DARK, BRIGHT])
     x, _ = KEPT(source)
     want = explainer.run(x[None], [[DARK, BRIGHT]], (80, 120))
-    torch.testing.assert_close(maps, want.maps[0] / want.maps[0].amax((1, 2), keepdim=True))
+    assert torch.equal(maps, want.maps[0])
     torch.testing.assert_close(logits, want.logits[0])
     assert maps.dtype == torch.float32
+    one = explainer.explain(source, [DARK, BRIGHT])  # the same numbers
+    assert torch.equal(one.maps, maps)
+    assert torch.equal(one.normalized_maps(), maps / maps.amax((1, 2), keepdim=True))
+    assert (float(maps.max()) == 1) == (normalize is not None)
+    assert torch.equal(one.mask(0.4), one.normalized_maps() >= 0.4)
 
 
 def test_maps_on_a_cropped_photograph_are_those_of_an_explanation():

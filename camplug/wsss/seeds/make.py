@@ -9,6 +9,7 @@ import torch
 from PIL.Image import Image
 
 from camplug.explain.base import Explainer
+from camplug.explain.fuse import normalize_map
 from camplug.explain.photographs import maps_on_photo
 from camplug.wsss.class_names import known_names, match_classes
 from camplug.wsss.data import SegmentationData
@@ -63,6 +64,7 @@ def make_seeds(
         maps, logits = maps_on_photo(explainer, photo, [outputs[c] for c in classes])
         _check_logits(logits, has, data)
         assert logits is not None
+        maps = normalize_map(maps, "max")  # an explainer may keep raw values; seeds are stored in [0, 1]
         return Seed(packed(maps, number, scale), classes, size, logits[outputs].numpy())
 
     def made_of(i: int) -> dict[str, str]:
