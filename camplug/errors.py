@@ -38,9 +38,9 @@ def size_error(error: BaseException, size: tuple[int, int], called: str = "") ->
         called: what they are and how to do without them.
     """
     lines = str(error).strip().splitlines()
-    first, pixels = lines[0] if lines else type(error).__name__, f"{size[0]}x{size[1]} pixels"
+    first = lines[0] if lines else type(error).__name__
     which = f", which is {called}" if called else ""
     if is_out_of_memory(error):
         hint = "" if called else "; give a smaller long side or crop, or a smaller batch"
-        return ModelError(f"out of memory on images of {pixels} ({first.rstrip('.')}){which}{hint}.")
-    return ModelError(f"the model does not take images of {pixels} ({first}){which}.")
+        return ModelError(f"out of memory on images of {size[0]}x{size[1]} pixels ({first.rstrip('.')}){which}{hint}.")
+    return ModelError(f"the model does not take images of {size[0]}x{size[1]} pixels ({first}){which}.")

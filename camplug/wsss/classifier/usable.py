@@ -29,15 +29,17 @@ def warn_of_one_sided_classes(data: SegmentationData, indices: Sequence[int] | N
     """
     counts = count_images(data, indices)
     total = len(data) if indices is None else len(indices)
-    for count, shows, learns in ((0, "no image shows", "deny"), (total, "every image shows", "affirm")):
+
+    def told(count: int) -> str:
         names = [name for name, n in zip(data.classes, counts, strict=True) if n == count]
-        if names:
-            warnings.warn(
-                f"{shows} {', '.join(names[:5])}{' ...' if len(names) > 5 else ''} ({len(names)} of "
-                f"{len(data.classes)} classes): the classifier can only learn to {learns} them"
-                + ("." if count == 0 else "; add images without them."),
-                stacklevel=3,
-            )
+        dots = " ..." if len(names) > 5 else ""
+        return f"{', '.join(names[:5])}{dots} ({len(names)} of {len(data.classes)} classes)" if names else ""
+
+    if never := told(0):
+        warnings.warn(f"no image shows {never}: the classifier can only learn to deny them.", stacklevel=3)
+    if always := told(total):
+        says = f"every image shows {always}: the classifier can only learn to affirm them; add images without them."
+        warnings.warn(says, stacklevel=3)
 
 
 def usable_keep(keep: Keep, validation: SegmentationData | None, indices: Sequence[int] | None = None) -> Keep:

@@ -56,6 +56,11 @@ class Schedule:
                 limit = f"at least {low}" + ("" if high is None else f" and less than {high}")
                 raise InputError(f"{name}={value!r}; give {limit}.")
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether the learning rate is the same at every step, so that a training of more steps begins in the same way."""
+        return self.shape == "poly" and self.power == 0 and self.warmup == 0
+
     def rate(self, step: int, steps: int) -> float:
         """The factor of the learning rate at a step, counted from 0.
 

@@ -1,0 +1,51 @@
+"""Go on with a training for more epochs than it was started with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from camplug.errors import InputError
+from camplug.explain.explanation import write_atomically
+from camplug.wsss.jobs import share
+from camplug.wsss.settled import SETTINGS, SettledFolder
+
+
+def lengthen_training(
+    folder: SettledFolder, settings: Mapping[str, Any], file: Path, *, span: str = "training", steady: bool = False
+) -> None:
+    """Open the folder of a training for more epochs, if nothing else differs; it then goes on from its last checkpoint.
+
+    The file of the network of fewer epochs is kept under another name, "classifier_5_epochs.pt" for instance.
+
+    Args:
+        folder: of the training.
+        settings: as they are wanted now.
+        file: of the network.
+        span: part of the settings that holds the epochs.
+        steady: the training begins in the same way, however many epochs follow.
+
+    Raises:
+        InputError: more epochs would change those that are done; several processes share the training.
+    """
+    if not (folder.path / SETTINGS).exists():
+        return
+    before, here = folder.settings(), json.loads(json.dumps(dict(settings)))
+    epochs, now = (found.get(span, {}).get("epochs") for found in (before, here))
+    if None in (epochs, now) or now <= epochs or {**before, span: {**before[span], "epochs": now}} != here:
+        return
+    if not steady or share()[1] > 1:
+        why = "and several processes cannot lengthen it"
+        if not steady:
+            why = "whose learning rate (or a weight of its losses) depends on their number"
+        start = f"--model {file} --out ANOTHER goes on from its result" if span == "span" else "give another --out"
+        raise InputError(
+            f"{str(folder.path)!r} holds a training of {epochs} epochs, {why}, so it cannot become one of {now}; "
+            f"{start}, and --overwrite begins anew."
+        )
+    if file.exists():
+        file.rename(file.with_stem(f"{file.stem}_{epochs}_epochs"))
+    text = json.dumps(here, indent=2) + "\n"
+    write_atomically(str(folder.path / SETTINGS), lambda f: f.write(text.encode()))
