@@ -157,6 +157,9 @@ def train_classifier(
         },
         data,
         learned_tables(data),
+        file=file,
+        span="span",
+        steady=learning.schedule.is_steady and not getattr(method, "ramp", 0),
         overwrite=overwrite,
     )
     weight = first_weight(model)

@@ -155,6 +155,8 @@ def train_deeplab(
         },
         data,
         tables | ({} if saliency is None or saliency in KINDS else {"saliency": _saliency_table(Path(saliency), data)}),
+        file=file,
+        steady=settings.network.schedule.is_steady,
         overwrite=overwrite,
     )
     weight = first_weight(model)

@@ -129,6 +129,7 @@ def train_irn(
         finish=finish,
         load=lambda file: load_irn(file, model),
         thresholds="thresholds (foreground, background)",
+        steady=settings.network.schedule.is_steady,
     )
     return run_stages(
         stages,

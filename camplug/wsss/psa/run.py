@@ -110,6 +110,7 @@ def train_affinitynet(
         finish=lambda net, watch: None,
         load=lambda file: load_affinitynet(file, model),
         thresholds="alphas (low, high)",
+        steady=settings.network.schedule.is_steady,
     )
     return run_stages(
         stages,

@@ -16,6 +16,7 @@ from camplug.wsss.jobs import list_sha256
 from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.settled import INPUTS, SETTINGS, SettledFolder
+from camplug.wsss.train.lengthen import lengthen_training
 
 CHECKPOINTS = "checkpoints"
 
@@ -31,6 +32,9 @@ class TrainingFolder(SettledFolder):
         data: SegmentationData,
         tables: Mapping[str, Mapping[str, str]],
         *,
+        file: Path,
+        span: str = "training",
+        steady: bool = False,
         overwrite: bool = False,
     ) -> None:
         """Make the folder for a training of these settings on these images, or go on with one that has the same.
@@ -39,6 +43,9 @@ class TrainingFolder(SettledFolder):
             settings: plain data; see `SettledFolder.prepare`.
             data: the images.
             tables: digests by image name of all that it learns from; see `Inputs`.
+            file: of the network.
+            span: part of the settings that holds the epochs.
+            steady: see `lengthen_training`.
             overwrite: a training of other settings is replaced; by default it is refused.
 
         Raises:
@@ -46,7 +53,10 @@ class TrainingFolder(SettledFolder):
         """
         inputs = Inputs(tables)
         images = {"count": len(data), "list_sha256": list_sha256(data), **inputs.digests()}
-        self.prepare({**settings, "images": images}, overwrite=overwrite, inputs=inputs)
+        wanted = {**settings, "images": images}
+        if not overwrite:
+            lengthen_training(self, wanted, file, span=span, steady=steady)
+        self.prepare(wanted, overwrite=overwrite, inputs=inputs)
 
     def is_finished(self, file: Path) -> bool:
         """Whether this very training has written its file."""

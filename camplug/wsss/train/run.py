@@ -113,6 +113,7 @@ class Stages(Generic[N]):
         finish: what is left to do after training.
         load: the network of a file.
         thresholds: of the labels, in messages.
+        steady: see `lengthen_training`.
     """
 
     kind: Kind
@@ -126,6 +127,7 @@ class Stages(Generic[N]):
     finish: Callable[[N, Watch], None]
     load: Callable[[Path], N]
     thresholds: str
+    steady: bool
 
 
 def run_stages(
@@ -157,6 +159,7 @@ def run_stages(
     crf = None if stages.crf is None else asdict(stages.crf)
     used = stages.label_settings if ready is None else {}
     made_of, told = labels_told(labels_from, {**stages.label_settings, "crf": crf})
+    file = out / stages.file
     folder.prepare_training(
         {
             "heads": stages.kind,
@@ -173,9 +176,10 @@ def run_stages(
         },
         data,
         _tables(data, labels_from),
+        file=file,
+        steady=stages.steady,
         overwrite=overwrite,
     )
-    file = out / stages.file
     if folder.is_finished(file):
         network = stages.load(file)
         watch.done(f"{file} was there")

@@ -58,7 +58,7 @@ class Schedule:
 
     @property
     def is_steady(self) -> bool:
-        """Whether the learning rate is the same at every step, so that a training of more steps begins in the same way."""
+        """Whether the learning rate is the same at every step, so that longer trainings begin in the same way."""
         return self.shape == "poly" and self.power == 0 and self.warmup == 0
 
     def rate(self, step: int, steps: int) -> float:

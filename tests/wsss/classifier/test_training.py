@@ -280,3 +280,32 @@ def test_a_model_of_load_model_gives_a_file_that_needs_no_model(tmp_path):
     own = trained(tmp_path / "own", scenes(8), net(), span=replace(SPAN, epochs=1))
     with pytest.raises(ModelError, match="was trained on a module of one's own"):
         load_classifier(own.file)
+
+
+STEADY = replace(LEARNING, schedule=replace(LEARNING.schedule, power=0.0))
+
+
+def test_more_epochs_go_on_from_those_that_are_done(tmp_path):
+    """With a learning rate that stays the same, two epochs and two more are four."""
+    data = scenes(8)
+    whole = trained(tmp_path / "whole", data, span=replace(SPAN, epochs=4), learning=STEADY)
+    few = trained(tmp_path / "more", data, learning=STEADY)
+    more = trained(tmp_path / "more", data, span=replace(SPAN, epochs=4), learning=STEADY)
+    assert same(more.network, whole.network)
+    assert same(load_classifier(more.file, net()), whole.network)
+    assert same(load_classifier(tmp_path / "more" / "classifier_2_epochs.pt", net()), few.network)
+    rows = (tmp_path / "more" / "checkpoints" / "losses" / "version_1" / "metrics.csv").read_text()
+    assert [row.split(",")[1] for row in rows.splitlines()[1:]].count("0") == 0  # no epoch was made again
+
+
+@pytest.mark.parametrize("learning", [LEARNING, replace(STEADY, schedule=replace(STEADY.schedule, warmup=0.5))])
+def test_more_epochs_of_another_schedule_are_refused_with_the_way(tmp_path, learning):
+    done = trained(tmp_path / "a", scenes(8), learning=learning, span=replace(SPAN, epochs=1))
+    with pytest.raises(
+        InputError, match=r"holds a training of 1 epochs, whose learning rate .* one of 3; --model"
+    ) as e:
+        trained(tmp_path / "a", scenes(8), learning=learning, span=replace(SPAN, epochs=3))
+    assert f"--model {done.file} --out ANOTHER goes on from its result, and --overwrite begins anew." in str(e.value)
+    with pytest.raises(InputError, match=r"of other settings: span\.epochs, span\.seed differ"):
+        trained(tmp_path / "a", scenes(8), learning=learning, span=replace(SPAN, epochs=3, seed=1))
+    assert done.file.exists()
