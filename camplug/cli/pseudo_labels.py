@@ -136,7 +136,7 @@ def pseudo_labels(  # noqa: PLR0917
     given = dict(locals())
     with common.plain_errors():
         from camplug.wsss.class_names import in_order_of
-        from camplug.wsss.data import open_data
+        from camplug.wsss.data import open_images
         from camplug.wsss.pseudo import LabelFolder, PseudoLabels, make_labels, make_walked_seeds
         from camplug.wsss.seeds import SeedFolder
         from camplug.wsss.seeds.store import check_stored
@@ -145,7 +145,7 @@ def pseudo_labels(  # noqa: PLR0917
         chosen = DEFAULTS | told
         source, made_with = seeds_of(chosen)
         rank, world = share()
-        dataset = open_data(str(chosen["data"]), chosen.get("split"))
+        dataset = open_images(str(chosen["data"]), chosen.get("split"), made_with.get("classes", ()))
         check_classes(made_with, dataset.classes)
         kind_of_walk = chosen_walk(chosen)
         refuse_idle(told, kind_of_walk, maps)

@@ -30,9 +30,19 @@ OPTIONS: dict[str, Any] = {
     "out": str,
     "number": str,
     "scale": NUMBER,
+    "labels": str,
+    "probability": NUMBER,
     "device": str,
 }
-DEFAULTS: dict[str, Any] = {"explainer": "FullyCAM", "model": "demo", "out": "seeds", "number": "uint8", "scale": 1.0}
+DEFAULTS: dict[str, Any] = {
+    "explainer": "FullyCAM",
+    "model": "demo",
+    "out": "seeds",
+    "number": "uint8",
+    "scale": 1.0,
+    "labels": "given",
+}
+PROBABILITY = 0.5
 
 
 def seeds(  # noqa: PLR0917
@@ -60,12 +70,26 @@ def seeds(  # noqa: PLR0917
         float | None,
         typer.Option(help="Size of the stored maps relative to the photographs, at most 1.", show_default="1"),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="given: the classes that an image is labelled with; predicted: those that the model finds, which "
+            "photographs without labels take.",
+            show_default="given",
+        ),
+    ] = None,
+    probability: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Of --labels predicted: the best class and those above this.", show_default="0.5"
+        ),
+    ] = None,
     device: common.BestDevice = None,
     overwrite: common.Overwrite = False,
     config: common.Config = None,
     as_json: common.AsJson = False,
 ) -> None:
-    """Make the maps of a data set's images for the classes that they are labelled with, one .npz per image.
+    """Make the maps of a data set's images for the classes that they are labelled with, or that are predicted, as .npz.
 
     Stopped at any moment, the same command goes on where it was; after a change of a photograph or of its labels, its
     seed alone is made again.
@@ -75,9 +99,9 @@ def seeds(  # noqa: PLR0917
     given = dict(locals())
     with common.plain_errors():
         from camplug.wsss.class_names import in_order_of
-        from camplug.wsss.data import open_data
+        from camplug.wsss.data import Photographs, open_data, open_images
         from camplug.wsss.identity import network_settings
-        from camplug.wsss.seeds import SeedFolder, make_seeds
+        from camplug.wsss.seeds import SeedFolder, make_seeds, names_for
 
         chosen = DEFAULTS | read_config(config, OPTIONS)
         chosen |= {k: v for k, v in given.items() if k in OPTIONS and v is not None}
@@ -85,20 +109,24 @@ def seeds(  # noqa: PLR0917
             raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split train.")
         if chosen.get("num_classes") is not None and chosen["num_classes"] < 1:
             raise InputError(f"num_classes = {chosen['num_classes']}; give at least 1.")
+        predicted = read_predicted(chosen)
         rank, world = share()
-        dataset = open_data(str(chosen["data"]), chosen.get("split"))
+        dataset = (open_data if predicted is None else open_images)(str(chosen["data"]), chosen.get("split"))
         weights = None if chosen.get("checkpoint") is None else Path(str(chosen["checkpoint"]))
         net = common.load(
             str(chosen["model"]), weights, chosen.get("num_classes"), device_of(chosen.get("device"), rank)
         )
         options = common.explainer_options(net, None, chosen.get("mean"), chosen.get("std"), chosen.get("long_side"))
         made = create(str(chosen["explainer"]), net, **options)
+        if isinstance(dataset, Photographs):
+            dataset = dataset.with_classes(names_for(made, dataset))
         folder = SeedFolder(Path(str(chosen["out"])))
         dataset = in_order_of(folder, dataset)
         chosen |= {k: read_colour(k, chosen.get(k)) for k in ("mean", "std")}
         settings = {k: chosen.get(k) for k in ("explainer", "long_side", "mean", "std", "number", "scale")}
         settings |= network_settings(net, str(chosen["model"]), chosen.get("num_classes"))
-        settings |= {"classes": list(dataset.classes), "labels": "given"}
+        settings |= {"classes": list(dataset.classes), "labels": chosen["labels"]}
+        settings |= {} if predicted is None else {"probability": predicted}
         folder.prepare(settings, overwrite=overwrite)
         mine = len(range(rank, len(dataset), world))
         start = time.perf_counter()
@@ -109,6 +137,7 @@ def seeds(  # noqa: PLR0917
                 folder,
                 number=chosen["number"],
                 scale=float(chosen["scale"]),
+                predicted=predicted,
                 shard=(rank, world),
                 step=lambda _: advance(),
             )
@@ -116,6 +145,22 @@ def seeds(  # noqa: PLR0917
         wait_for_the_others("seeds", needed=False)
         if report.broken:
             raise typer.Exit(1)
+
+
+def read_predicted(chosen: dict[str, Any]) -> float | None:
+    """Return the probability above which classes are explained; None where labels say which.
+
+    Raises:
+        InputError: another source of classes; a probability that is not used, or none.
+    """
+    if chosen["labels"] not in ("given", "predicted"):
+        raise InputError(f"--labels {chosen['labels']!r}; allowed are given and predicted.")
+    value = chosen.get("probability")
+    if chosen["labels"] == "given":
+        if value is not None:
+            raise InputError("--probability has no effect on given labels; add --labels predicted, or leave it out.")
+        return None
+    return PROBABILITY if value is None else float(value)
 
 
 def device_of(wanted: str | None, rank: int) -> str:

@@ -40,6 +40,10 @@ DEFAULTS: dict[str, Any] = {
 
 
 def segment(  # noqa: PLR0917
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Photographs without labels, or folders of them; or --data.", show_default=False),
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option("--weights", "-w", help="Network made by `camplug train deeplab`.")
     ] = None,
@@ -80,7 +84,7 @@ def segment(  # noqa: PLR0917
     config: common.Config = None,
     as_json: common.AsJson = False,
 ) -> None:
-    """Make the label pictures of a data set with a segmentation network; `camplug evaluate` scores them.
+    """Make label pictures of photographs or of a data set with a segmentation network; `camplug evaluate` scores them.
 
     Writes palette PNGs. Stopped at any moment, the same command goes on where it was; after a change of a photograph,
     its labels alone are made again.
@@ -90,7 +94,7 @@ def segment(  # noqa: PLR0917
     given = dict(locals())
     with common.plain_errors():
         from camplug.wsss.class_names import in_order_of, match_classes
-        from camplug.wsss.data import open_data
+        from camplug.wsss.data import Photographs, SegmentationData, open_images
         from camplug.wsss.deeplab.files import load_deeplab
         from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
         from camplug.wsss.identity import file_digest
@@ -100,15 +104,23 @@ def segment(  # noqa: PLR0917
         chosen |= {k: v for k, v in given.items() if k in OPTIONS and v is not None}
         if chosen.get("weights") is None:
             raise InputError("--weights is missing; give the deeplab.pt that `camplug train deeplab` has written.")
-        if chosen.get("data") is None:
-            raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split val.")
+        if bool(photos) == (chosen.get("data") is not None):
+            raise InputError(
+                "give either photographs, as in camplug segment a.jpg b.jpg, or --data, as in --data "
+                "voc:VOCdevkit/VOC2012 --split val."
+            )
         if chosen["labels"] not in ("none", "given"):
             raise InputError(f"--labels {chosen['labels']!r}; allowed are none and given.")
         labelled = chosen["labels"] == "given"
         file = Path(str(chosen["weights"]))
         rank, world = share()
-        dataset = open_data(str(chosen["data"]), chosen.get("split"))
         network = load_deeplab(file).to(common.device_named(device_of(chosen.get("device"), rank)))
+        if photos:
+            dataset: SegmentationData = Photographs(photos, network.classes)
+        else:
+            dataset = open_images(str(chosen["data"]), chosen.get("split"), network.classes)
+        if labelled and not dataset.has_labels:
+            raise InputError("--labels given needs image labels, and the data has none; leave it out.")
         match_classes(network.classes, dataset.classes, "the network")
         dense = read_crf(chosen)
         segmenter = Segmenter(

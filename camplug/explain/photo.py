@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TWELVE_BITS = 4095.0  # the largest value of what many cameras and microscopes store in 16 bits
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
@@ -23,7 +25,7 @@ def read_photo(source: Any) -> Image:
     """The photograph as an upright RGB PIL image.
 
     EXIF rotation is applied, transparency is laid on white, 16-bit and floating-point greys are scaled to 8 bits, CMYK
-    and palettes are converted.
+    and palettes are converted. A 16-bit grey without a value above 4095 is taken for 12-bit data, with a warning.
 
     Args:
         source: a path, a PIL image, or a uint8 array or tensor, [H,W,3], [H,W] or (tensors) [3,H,W].
@@ -132,6 +134,12 @@ def _to_rgb(image: Image, called: str) -> Image:
         if not np.isfinite(grey).all():
             raise InputError(f"{called} holds NaN or infinite pixels; give finite ones.")
         top = 65535.0 if grey.max() > 255 or image.mode.startswith("I;16") else 255.0
+        if top > TWELVE_BITS >= grey.max():
+            top = TWELVE_BITS
+            warnings.warn(
+                "a grey photograph of 16 bits holds no value above 4095 and is taken for 12-bit data: 4095 is white.",
+                stacklevel=3,
+            )
         if image.mode == "F" and grey.max() <= 1:
             top = 1.0
         if grey.min() < 0 or grey.max() > 65535:

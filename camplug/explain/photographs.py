@@ -113,6 +113,20 @@ def _run(explainer: Explainer, items: list[_Item], classes: Any, inputs: Inputs 
     return result, maps
 
 
+@torch.no_grad()
+def predict_on_photo(explainer: Explainer, photo: Image) -> Tensor:
+    """Return the probabilities [C] of an explainer's model for one photograph, on the CPU.
+
+    Softmax or sigmoid as far as the model tells; outputs that are probabilities are given as they are.
+    """
+    item = _item(explainer, photo)
+    model = explainer.model
+    outputs = compute_logits(model, check_batch(model, item.x[None], None)).float().cpu()
+    if _link(model, None, outputs) != "logits":
+        return outputs[0]
+    return outputs[0].sigmoid() if multi_label(model) or outputs.shape[1] == 1 else outputs[0].softmax(0)
+
+
 def _per_image(classes: Any, n: int, many: bool) -> list[Any]:
     """What to explain in each of n images: None, a callable, or a list of indices and names."""
     if classes is None or (callable(classes) and not isinstance(classes, Tensor)):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from commands import good, refused, run
+from PIL import Image
 
 from camplug.wsss.data import open_data
 from camplug.wsss.deeplab import load_deeplab
@@ -164,7 +165,7 @@ def test_what_segmenting_refuses(trained, tmp_path):
     weights = ["--weights", trained["file"]]
     on = ["--data", "scenes:1", "--device", "cpu", "--out", tmp_path / "p"]
     assert "--weights is missing" in refused("segment", *on)
-    assert "--data is missing" in refused("segment", *weights)
+    assert "give either photographs, as in camplug segment a.jpg b.jpg, or --data" in refused("segment", *weights)
     assert "there is no file 'none.pt'; `camplug train deeplab` makes it." in refused("segment", "-w", "none.pt", *on)
     assert "scales = 'a,b' cannot be read" in refused("segment", *weights, *on, "--scales", "a,b")
     assert "give factors above 0" in refused("segment", *weights, *on, "--scales", "0")
@@ -173,3 +174,28 @@ def test_what_segmenting_refuses(trained, tmp_path):
     assert "--labels 'some'; allowed are none and given." in refused("segment", *weights, *on, "--labels", "some")
     other = ["--data", "scenes:1", "--device", "nowhere", "--out", tmp_path / "p"]
     assert "the device 'nowhere' is not available here" in refused("segment", *weights, *other)
+
+
+def test_photographs_without_labels_are_segmented(trained, tmp_path):
+    data = open_data("scenes:3", None)
+    (tmp_path / "shots" / "day.1").mkdir(parents=True)
+    data.photo(0).save(tmp_path / "shots" / "day.1" / "a.png")
+    data.photo(1).save(tmp_path / "shots" / "b.PNG")
+    data.photo(2).save(tmp_path / "c.png")
+    given = ["--weights", trained["file"], "--device", "cpu", "--json", "--out"]
+    good("segment", *given, tmp_path / "truth", "--data", "scenes:3")
+    for out, how in (("x", [tmp_path / "shots", tmp_path / "c.png"]), ("y", ["--data", tmp_path / "shots"])):
+        said = json.loads(good("segment", *how, *given, tmp_path / out).stdout)
+        assert (said["made"], said["broken"]) == (2 if out == "y" else 3, [])
+        for name, i in (("day.1/a", 0), ("b", 1)):
+            picture = Image.open(tmp_path / out / f"{name}.png")
+            assert np.array_equal(picture, Image.open(tmp_path / "truth" / f"{data.ids[i]}.png"))
+    one = json.loads(good("segment", tmp_path / "c.png", *given, tmp_path / "z").stdout)
+    assert one["made"] == 1
+    settings = json.loads((tmp_path / "z" / "settings.json").read_text())
+    assert settings["classes"] == list(data.classes)
+    says = refused("segment", tmp_path / "c.png", *given, tmp_path / "w", "--labels", "given")
+    assert "--labels given needs image labels, and the data has none" in says
+    assert "give either photographs" in refused("segment", *given, tmp_path / "w")
+    assert "give either photographs" in refused("segment", tmp_path / "c.png", "--data", "scenes:2", *given, tmp_path)
+    assert "there is no file or folder 'none.jpg'" in refused("segment", "none.jpg", *given, tmp_path / "w")

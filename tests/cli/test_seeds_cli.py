@@ -312,3 +312,57 @@ def test_a_place_that_cannot_be_written(place):
     (place / "file").write_text("kept")
     assert "the folder 'file/seeds' cannot be made (Not a directory)" in refused("seeds", *PLAIN, "-o", "file/seeds")
     assert "--data is missing" in refused("seeds")
+
+
+# ---- photographs without labels
+
+
+def shots(place, count=3):
+    """Photographs of one colour each, in a folder with a subfolder."""
+    for i in range(count):
+        file = place / "shots" / ("deep" if i else "") / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 20), (40 * i, 255 - 90 * i, 120)).save(file)
+
+
+def test_seeds_of_predicted_classes(place):
+    shots(place)
+    options = ("-m", MODEL, "--explainer", "GradCAM('features.2')", "--labels", "predicted")
+    good("seeds", "--data", "shots", *options, "-o", "a")
+    folder, model = SeedFolder("a"), camplug.load_model(MODEL)
+    settings = folder.settings()
+    assert settings["classes"] == [f"class {c}" for c in range(6)]
+    assert (settings["labels"], settings["probability"]) == ("predicted", 0.5)
+    for name in ("0", "deep/1", "deep/2"):
+        photo = Image.open(place / "shots" / f"{name}.png")
+        one = camplug.GradCAM(model, "features.2").explain(photo)
+        seed = folder.load(name)
+        assert seed.classes == (one.classes[0],)  # a softmax over six: none other is above .5
+        np.testing.assert_allclose(seed.logits, one.logits.numpy(), atol=1e-6)
+        np.testing.assert_allclose(seed.full()[0], one.maps[0].numpy(), atol=1 / 255 + 1e-6)
+    good("seeds", "--data", "shots/0.png", *options, "--probability", "0", "-o", "b")
+    assert SeedFolder("b").load("0").classes == tuple(range(6))
+    good("seeds", "--data", "scenes:2", *options, "-o", "c")
+    assert SeedFolder("c").settings()["classes"] == list(Scenes(2).classes)
+
+
+def test_pseudo_labels_of_predicted_classes(place):
+    shots(place)
+    good("seeds", "--data", "shots", "-m", MODEL, "--explainer", "GradCAM('features.2')", "--labels", "predicted")
+    good("pseudo-labels", "seeds", "--data", "shots", "--threshold", "0.5", "--crf", "none", "-o", "labels")
+    (c,) = SeedFolder("seeds").load("deep/1").classes
+    labels = np.asarray(Image.open("labels/deep/1.png"))
+    assert set(np.unique(labels)) <= {0, c + 1}
+    assert (labels == c + 1).sum() == (SeedFolder("seeds").load("deep/1").full()[0] > 0.5).sum() > 0
+
+
+def test_photographs_without_labels_need_predicted_classes(place):
+    shots(place)
+    says = refused("seeds", "--data", "photos:shots", "-m", MODEL)
+    assert "the data has no image labels; explain the predicted classes: --labels predicted." in says
+    assert "Photographs without labels are 'photos:shots'" in refused("seeds", "--data", "shots", "-m", MODEL)
+    says = refused("seeds", "--data", "shots", "-m", MODEL, "--probability", "0.2")
+    assert "--probability has no effect on given labels" in says
+    assert "allowed are given and predicted" in refused("seeds", "--data", "shots", "-m", MODEL, "--labels", "none")
+    says = refused("train", "classifier", "--data", "photos:shots", "-m", MODEL)
+    assert "the data has no image labels, which this training learns from; give data with labels." in says

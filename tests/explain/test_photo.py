@@ -148,10 +148,17 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
 
 
 def test_dark_sixteen_bit_grey_stays_dark(tmp_path):
-    Image.fromarray(np.full((4, 4), 1, np.uint16)).save(tmp_path / "dark.png")
-    Image.fromarray(np.full((4, 4), 250, np.uint16)).save(tmp_path / "dim.png")
-    assert np.asarray(read_photo(tmp_path / "dark.png")).max() == 0
-    assert np.asarray(read_photo(tmp_path / "dim.png")).max() == 1
+    Image.fromarray(np.array([[1, 250, 4096, 4096]] * 4, np.uint16)).save(tmp_path / "dark.png")
+    assert np.asarray(read_photo(tmp_path / "dark.png"))[0, :, 0].tolist() == [0, 1, 16, 16]
+
+
+@pytest.mark.parametrize("name", ["twelve.tif", "twelve.png"])
+def test_twelve_bits_in_sixteen(tmp_path, name):
+    ramp = np.array([[0, 255, 1020, 4080]] * 4, np.uint16)
+    Image.fromarray(ramp).save(tmp_path / name)
+    with pytest.warns(UserWarning, match="holds no value above 4095 and is taken for 12-bit data: 4095 is white"):
+        pixels = np.asarray(read_photo(tmp_path / name))
+    assert pixels[0, :, 1].tolist() == [0, 16, 64, 254]
 
 
 def test_sixteen_bit_colour(tmp_path):

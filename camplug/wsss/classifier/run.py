@@ -124,6 +124,7 @@ def train_classifier(
         validation = numbered_as(validation, data.classes, "the data to train on")
     if span.batch % method.group:
         raise InputError(f"batch={span.batch}: a batch holds groups of {method.group} images; give a multiple.")
+    indices, missing = find_readable(data, labels=True, allow_missing=allow_missing)
     keep_head = True if method.needs_trained else keep_head
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(span.seed)
@@ -135,7 +136,6 @@ def train_classifier(
             keep_head=keep_head,
             preprocess=preprocess,
         )
-    indices, missing = find_readable(data, labels=True, allow_missing=allow_missing)
     crops = partial(
         Pictures, crop=span.crop, sides=span.sides, mean=network.preprocess.mean, allow_missing=allow_missing
     )

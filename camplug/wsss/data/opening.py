@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -62,6 +62,26 @@ def open_data(text: str | os.PathLike[str], split: str | None = None, **options:
     return OPEN[kind](place, split, told)
 
 
+def open_images(
+    text: str | os.PathLike[str], split: str | None = None, classes: Sequence[str] = ()
+) -> SegmentationData:
+    """The data set that a text names, where image labels are not needed: photographs alone do as well.
+
+    Args:
+        text: as for `open_data`; also a folder of photographs, with subfolders or without.
+        split: likewise.
+        classes: names for what photographs alone may show.
+
+    Raises:
+        InputError: as `open_data`.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir() and not _kinds(path):
+        return Photographs([path], classes)
+    data = open_data(text, split)
+    return data.with_classes(classes) if isinstance(data, Photographs) else data
+
+
 def parse_source(text: str) -> tuple[str, str, dict[str, Any]]:
     """Return the kind of data set that a text names, its place, and its options.
 
@@ -99,13 +119,7 @@ def recognised(path: str) -> str:
     if Path(path).expanduser().is_file() and Path(path).suffix.lower() in SUFFIXES:
         return "photos"
     root = existing_folder(path)
-    kinds = []
-    if any((root / below / "JPEGImages").is_dir() for below in ("", "VOC2012", "VOCdevkit/VOC2012")):
-        kinds.append("voc")
-    if known_annotations(root) and not kinds:  # labelme2coco puts photographs into JPEGImages, too
-        kinds.append("coco")
-    if any((root / name).is_file() for name in LABEL_FILES):
-        kinds.append("folder")
+    kinds = _kinds(root)
     if not kinds and len({place.split("/")[0] for place in labels_of_folders(root, below=root)}) > 1:
         kinds.append("folder")
     if not kinds:
@@ -118,6 +132,18 @@ def recognised(path: str) -> str:
     if len(kinds) > 1:
         raise InputError(f"{path!r} could be {' or '.join(kinds)}; say which, as in {kinds[0] + ':' + path!r}.")
     return kinds[0]
+
+
+def _kinds(root: Path) -> list[str]:
+    """The kinds of data sets that a folder may hold, by its files."""
+    kinds = []
+    if any((root / below / "JPEGImages").is_dir() for below in ("", "VOC2012", "VOCdevkit/VOC2012")):
+        kinds.append("voc")
+    if known_annotations(root) and not kinds:  # labelme2coco puts photographs into JPEGImages, too
+        kinds.append("coco")
+    if any((root / name).is_file() for name in LABEL_FILES):
+        kinds.append("folder")
+    return kinds
 
 
 def _voc(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:

@@ -1,7 +1,7 @@
 """Seeds: the activation maps of a whole data set, made, kept and scored."""
 
 from camplug.wsss.jobs import Report
-from camplug.wsss.seeds.make import make_seeds
+from camplug.wsss.seeds.make import make_seeds, names_for
 from camplug.wsss.seeds.otsu import otsu_of_seeds, otsu_thresholds, strongest_values
 from camplug.wsss.seeds.score import score_labels, score_seeds
 from camplug.wsss.seeds.store import Seed, SeedFolder
@@ -11,6 +11,7 @@ __all__ = [
     "Seed",
     "SeedFolder",
     "make_seeds",
+    "names_for",
     "otsu_of_seeds",
     "otsu_thresholds",
     "score_labels",

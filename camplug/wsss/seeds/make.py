@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
+from camplug.errors import InputError
 from camplug.explain.base import Explainer
 from camplug.explain.fuse import normalize_map
-from camplug.explain.photographs import maps_on_photo
+from camplug.explain.photographs import maps_on_photo, predict_on_photo
 from camplug.wsss.class_names import known_names, match_classes
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.jobs import Mismatch, Report, for_each
@@ -24,10 +25,11 @@ def make_seeds(
     *,
     number: Number = "uint8",
     scale: float = 1.0,
+    predicted: float | None = None,
     shard: tuple[int, int] = (0, 1),
     step: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Explain every image of a data set for the classes that it is labelled with.
+    """Explain every image of a data set for the classes that it is labelled with, or for those that are predicted.
 
     Resumable, in shares, past broken images: see `camplug.wsss.jobs.for_each`. A seed of another photograph, of other
     labels or of other settings is made again. Photographs are read and seeds written
@@ -37,6 +39,8 @@ def make_seeds(
         explainer: its model's classes are matched with the data's by name; a model without class names has as many
             classes as the data, in the same order.
         data: the images and their labels; masks are not read.
+        predicted: explain the most probable class and those of a probability above this instead, and read no labels;
+            None takes the labels.
         folder: where seeds go; see `SeedFolder.prepare`.
         number: "uint8" (maps in steps of 1/255) or "float16".
         scale: of the stored maps, relative to the photographs; .25 is what the random walks of IRN work on.
@@ -44,20 +48,26 @@ def make_seeds(
         step: told after every image.
 
     Raises:
-        InputError: the model lacks a class of the data; it has no class names and another number of classes; a place
-            that cannot be written.
+        InputError: the model lacks a class of the data; it has no class names and another number of classes; data
+            without labels; `predicted` is no probability; a place that cannot be written.
         Exception: whatever else stops the first image; nothing says that it is the image's fault.
     """
     check_stored(number, scale)
+    if predicted is not None and not 0 <= predicted <= 1:
+        raise InputError(f"predicted={predicted:g}; give a probability from 0 to 1.")
+    if predicted is None and not data.has_labels:
+        raise InputError("the data has no image labels; explain the predicted classes: --labels predicted.")
     names = known_names(explainer.model, explainer.class_names)
     outputs = list(range(len(data.classes))) if names is None else match_classes(names, data.classes)
     has = len(data.classes) if names is None else len(names)
 
     def read(i: int) -> tuple[Image, tuple[int, ...]]:
-        return data.photo(i), data.labels(i)
+        return data.photo(i), data.labels(i) if predicted is None else ()
 
     def make(image: tuple[Image, tuple[int, ...]]) -> Seed:
         photo, classes = image
+        if predicted is not None:
+            classes = predicted_classes(predict_on_photo(explainer, photo), outputs, predicted)
         size = (photo.height, photo.width)
         if not classes:
             return Seed(packed(torch.zeros(0, *size), number, scale), (), size, np.zeros(0, np.float32))
@@ -68,9 +78,47 @@ def make_seeds(
         return Seed(packed(maps, number, scale), classes, size, logits[outputs].numpy())
 
     def made_of(i: int) -> dict[str, str]:
-        return {"photograph": data.photo_digest(i), "labels": data.label_digest(i)}
+        labels = {"labels": data.label_digest(i)} if predicted is None else {}
+        return {"photograph": data.photo_digest(i), **labels}
 
     return for_each(data, folder, make, read=read, made_of=made_of, shard=shard, step=step)
+
+
+def names_for(explainer: Explainer, data: SegmentationData) -> list[str]:
+    """Return names for the classes of a model: its own, or "class 0" and so on for each output.
+
+    Args:
+        explainer: of the model.
+        data: photographs, of which the first one that can be read is shown to a model without names.
+
+    Raises:
+        InputError: none can be read.
+    """
+    names = known_names(explainer.model, explainer.class_names)
+    if names is not None:
+        return names
+    for i in range(len(data)):
+        try:
+            photo = data.photo(i)
+        except InputError:
+            continue
+        return [f"class {c}" for c in range(len(predict_on_photo(explainer, photo)))]
+    raise InputError(f"none of the {len(data)} photographs can be read.")
+
+
+def predicted_classes(probabilities: torch.Tensor, outputs: list[int], threshold: float) -> tuple[int, ...]:
+    """Return the data's classes that a model predicts: the most probable one, and all above a threshold.
+
+    Args:
+        probabilities: of the model's outputs [C].
+        outputs: the model's output of each class of the data.
+        threshold: a probability.
+
+    >>> predicted_classes(torch.tensor([0.1, 0.3, 0.9, 0.6]), [3, 2, 0], 0.5)
+    (0, 1)
+    """
+    own = probabilities[outputs]
+    return tuple(sorted({int(own.argmax()), *(own > threshold).nonzero().flatten().tolist()}))
 
 
 def _check_logits(logits: torch.Tensor | None, wanted: int, data: SegmentationData) -> None:

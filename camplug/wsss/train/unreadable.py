@@ -35,8 +35,10 @@ def find_readable(
         allow_missing: whether any share of the images may be missing.
 
     Raises:
-        InputError: more than 5 % are missing and that is not allowed, or none is left.
+        InputError: more than 5 % are missing and that is not allowed, or none is left; no labels where they are needed.
     """
+    if labels and not data.has_labels:
+        raise InputError("the data has no image labels, which this training learns from; give data with labels.")
     kept, missing = [], []
     for i, name in enumerate(data.ids):
         try:
