@@ -366,3 +366,8 @@ def test_photographs_without_labels_need_predicted_classes(place):
     assert "allowed are given and predicted" in refused("seeds", "--data", "shots", "-m", MODEL, "--labels", "none")
     says = refused("train", "classifier", "--data", "photos:shots", "-m", MODEL)
     assert "the data has no image labels, which this training learns from; give data with labels." in says
+
+
+def test_predicted_classes_of_a_model_with_other_classes_than_the_data(place):
+    says = refused("seeds", *PLAIN, "--num-classes", "4", "--labels", "predicted", "-o", "a")
+    assert "the model has 4 classes and the data has 6" in says

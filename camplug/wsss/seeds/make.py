@@ -67,7 +67,9 @@ def make_seeds(
     def make(image: tuple[Image, tuple[int, ...]]) -> Seed:
         photo, classes = image
         if predicted is not None:
-            classes = predicted_classes(predict_on_photo(explainer, photo), outputs, predicted)
+            probabilities = predict_on_photo(explainer, photo)
+            _check_logits(probabilities, has, data)
+            classes = predicted_classes(probabilities, outputs, predicted)
         size = (photo.height, photo.width)
         if not classes:
             return Seed(packed(torch.zeros(0, *size), number, scale), (), size, np.zeros(0, np.float32))
