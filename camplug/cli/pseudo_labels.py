@@ -51,6 +51,7 @@ OPTIONS: dict[str, Any] = {
     "certainty": NUMBER,
     "number": str,
     "scale": NUMBER,
+    "long_side": int,
     "device": str,
 } | crf_options.OPTIONS
 DEFAULTS: dict[str, Any] = {"out": "labels", "crf": "irn", "certainty": 0.7, "number": "uint8", "scale": 1.0}
@@ -122,6 +123,14 @@ def pseudo_labels(  # noqa: PLR0917
         typer.Option(help="Size of the maps that --maps stores relative to the photographs.", show_default="1"),
     ] = None,
     device: common.BestDevice = None,
+    long_side: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Photographs with a longer side are brought to it first, and their labels back.",
+            show_default="their own size",
+        ),
+    ] = None,
     overwrite: common.Overwrite = False,
     config: common.Config = None,
     as_json: common.AsJson = False,
@@ -160,27 +169,27 @@ def pseudo_labels(  # noqa: PLR0917
         path, what = Path(str(chosen["out"])), "seeds" if maps else "labels"
         dataset = in_order_of(SeedFolder(path), dataset)
         made_of: dict[str, Any] = {"classes": list(dataset.classes), "seeds": made_with, "walk": walk_settings}
+        longest = {} if chosen.get("long_side") is None else {"long_side": chosen["long_side"]}
         make: Callable[..., Report]
         if maps:
             stored = {"number": chosen["number"], "scale": float(chosen["scale"])}
             check_stored(**stored)
             walked = SeedFolder(path)
-            walked.prepare(made_of | stored, overwrite=overwrite)
-            make = partial(make_walked_seeds, scores, dataset, source, walked, **stored)
+            walked.prepare(made_of | stored | longest, overwrite=overwrite)
+            make = partial(make_walked_seeds, scores, dataset, source, walked, **stored, **longest)
         else:
             refined = {"crf": None if dense is None else asdict(dense), "certainty": chosen["certainty"]}
             labels = PseudoLabels(scores, dense, float(chosen["certainty"]))
             folder = LabelFolder(path)
-            folder.prepare(made_of | {"threshold": value} | refined, overwrite=overwrite)
-            make = partial(make_labels, labels, dataset, source, folder)
+            folder.prepare(made_of | {"threshold": value} | refined | longest, overwrite=overwrite)
+            make = partial(make_labels, labels, dataset, source, folder, **longest)
         if rank == 0 and not as_json:
             for line in lines_of(facts):
                 common.out.print(common.escaped(line), soft_wrap=True)
         start = time.perf_counter()
         with common.progress(what, len(range(rank, len(dataset), world)), shown=rank == 0) as advance:
             report = make(shard=(rank, world), step=lambda _: advance())
-        seconds = time.perf_counter() - start
-        tell(what, path, report, seconds, (rank, world), as_json, facts)
+        tell(what, path, report, time.perf_counter() - start, (rank, world), as_json, facts)
         wait_for_the_others("pseudo-labels", needed=False)
         if report.broken:
             raise typer.Exit(1)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
@@ -25,6 +26,7 @@ def make_labels(
     seeds: SeedFolder,
     folder: LabelFolder,
     *,
+    long_side: int | None = None,
     shard: tuple[int, int] = (0, 1),
     step: Callable[[Report], None] = lambda report: None,
 ) -> Report:
@@ -38,6 +40,8 @@ def make_labels(
         data: the photographs; labels and masks are not read.
         seeds: the maps.
         folder: where label pictures go, with the classes of the data (c + 1 for class c); see `LabelFolder.prepare`.
+        long_side: photographs with a longer side are brought to it first, and their labels back to the photograph's
+            size (nearest), which bounds memory and time; None keeps their size.
         shard: (r, n): every n-th image, starting from the r-th.
         step: told after every image.
 
@@ -45,11 +49,15 @@ def make_labels(
         InputError: the seeds lack a class of the data, which are matched by name; a place that cannot be written.
     """
 
+    check_long_side(long_side)
     seeds = seeds.numbered_as(data.classes)
 
     def make(i: int) -> NDArray[np.uint8]:
-        photo, seed = _opened(data, seeds, i)
-        return in_data(labels(photo, seed.full()), seed.classes)
+        photo, maps, seed = _opened(data, seeds, i, long_side)
+        found = in_data(labels(photo, maps), seed.classes)
+        if found.shape == seed.size:
+            return found
+        return np.asarray(Image.fromarray(found).resize(seed.size[::-1], Image.Resampling.NEAREST))
 
     def made_of(i: int) -> dict[str, str]:
         check_made_of(seeds, data, i, labels=True)
@@ -66,6 +74,7 @@ def make_walked_seeds(
     *,
     number: Number = "uint8",
     scale: float = 1.0,
+    long_side: int | None = None,
     shard: tuple[int, int] = (0, 1),
     step: Callable[[Report], None] = lambda report: None,
 ) -> Report:
@@ -78,6 +87,8 @@ def make_walked_seeds(
         folder: where the maps after the walk go, with the same classes, sizes and logits.
         number: "uint8" (maps in steps of 1/255) or "float16".
         scale: of the stored maps, relative to the photographs; .25 is the grid that IRN walks on.
+        long_side: photographs with a longer side are brought to it first, and their maps are stored at this size at
+            most; None keeps their size.
         shard: (r, n): every n-th image, starting from the r-th.
         step: told after every image.
 
@@ -85,12 +96,14 @@ def make_walked_seeds(
         InputError: the seeds lack a class of the data, which are matched by name; a place that cannot be written.
     """
     check_stored(number, scale)
+    check_long_side(long_side)
     seeds = seeds.numbered_as(data.classes)
 
     def make(i: int) -> Seed:
-        photo, seed = _opened(data, seeds, i)
-        walked = torch.from_numpy(walk.maps(photo, seed.full()))
-        return Seed(packed(walked, number, scale), seed.classes, seed.size, seed.logits)
+        photo, maps, seed = _opened(data, seeds, i, long_side)
+        walked = torch.from_numpy(walk.maps(photo, maps))
+        own = min(1.0, scale * max(seed.size) / max(photo.shape[:2]))
+        return Seed(packed(walked, number, own), seed.classes, seed.size, seed.logits)
 
     def made_of(i: int) -> dict[str, str]:
         check_made_of(seeds, data, i, labels=True)
@@ -113,9 +126,21 @@ def in_data(labels: NDArray[np.integer], classes: Sequence[int]) -> NDArray[np.u
     return mapped
 
 
-def _opened(data: SegmentationData, seeds: SeedFolder, i: int) -> tuple[Photo, Seed]:
-    """The photograph of image i and its seed, if they fit together."""
-    seed, photo = seeds.load(data.ids[i]), np.asarray(data.photo(i))
+def check_long_side(long_side: int | None) -> None:
+    """Refuse a longer side that is none.
+
+    Raises:
+        InputError: so it is.
+    """
+    if long_side is not None and long_side < 1:
+        raise InputError(f"long_side={long_side}; give at least 1 pixel.")
+
+
+def _opened(
+    data: SegmentationData, seeds: SeedFolder, i: int, long_side: int | None
+) -> tuple[Photo, NDArray[np.float32], Seed]:
+    """The photograph of image i, its maps, both at no more than a longer side, and its seed, if they fit together."""
+    seed, photo = seeds.load(data.ids[i]), data.photo(i)
     check_made_of(seeds, data, i, labels=True)
     unknown = [c for c in seed.classes if not 0 <= c < len(data.classes)]
     if unknown:
@@ -123,10 +148,13 @@ def _opened(data: SegmentationData, seeds: SeedFolder, i: int) -> tuple[Photo, S
             f"the seed of {data.ids[i]!r} has class {unknown[0]}, the data has {len(data.classes)} classes, counted "
             "from 0; give the seeds of this data set."
         )
-    if seed.size != photo.shape[:2]:
-        (h, w), (height, width) = seed.size, photo.shape[:2]
+    if seed.size != (photo.height, photo.width):
+        (h, w), (height, width) = seed.size, (photo.height, photo.width)
         raise InputError(
             f"the seed of {data.ids[i]!r} is of a photograph of {w}x{h} pixels, this one has {width}x{height}; make "
             "the seed anew."
         )
-    return photo, seed
+    if long_side is None or max(seed.size) <= long_side:
+        return np.asarray(photo), seed.full(), seed
+    height, width = (max(1, round(side * long_side / max(seed.size))) for side in seed.size)
+    return np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC)), seed.resized((height, width)), seed

@@ -47,6 +47,19 @@ class Seed:
             maps /= 255
         return resize_maps(maps, self.size).numpy()
 
+    def resized(self, size: tuple[int, int]) -> NDArray[np.float32]:
+        """The maps in [0, 1] at a smaller size, float32 [K,h,w], one after another: `full` would need much memory.
+
+        Args:
+            size: height and width, at most the photograph's.
+        """
+        maps = np.zeros((len(self.maps), *size), np.float32)
+        for k, stored in enumerate(self.maps):
+            one = torch.from_numpy(stored[None].astype(np.float32)) / (255 if stored.dtype == np.uint8 else 1)
+            smaller = one.shape[1] >= size[0] and one.shape[2] >= size[1]
+            maps[k] = (shrunk(one, size) if smaller else resize_maps(one, size))[0].numpy()
+        return maps
+
 
 def check_stored(number: str, scale: float) -> None:
     """Refuse what maps are not stored in, and sizes that they are not stored at.

@@ -185,3 +185,59 @@ def test_a_folder_of_labels_says_so(tmp_path):
     assert folder.settings() == {"holds": "labels", "classes": CLASSES, "crf": {"iterations": 10}}
     with pytest.raises(InputError, match=r"crf.iterations differs \(crf.iterations: 10 there, 5 now\)"):
         LabelFolder(tmp_path).prepare({"classes": CLASSES, "crf": {"iterations": 5}})
+
+
+def test_large_photographs_at_a_long_side(made):
+    """Labels are those of the photograph and the maps at the smaller size, brought back by the nearest."""
+    data, seeds, place = made
+    seen = []
+
+    def labels(photo, maps):
+        seen.append((photo.shape, maps.shape))
+        return PseudoLabels(Threshold(0.5))(photo, maps)
+
+    folder = labels_folder(place / "labels")
+    report = make_labels(labels, data, seeds, folder, long_side=10)
+    assert report.made == 4
+    assert seen == [((7, 10, 3), (len(names), 7, 10)) for names in LABELS.values()]  # of photographs of 20x14
+    for i, name in enumerate(data.ids):
+        seed = seeds.load(name)
+        small = seed.resized((7, 10))
+        photo = np.asarray(data.photo(i).resize((10, 7), Image.Resampling.BICUBIC))
+        expected = in_data(PseudoLabels(Threshold(0.5))(photo, small), seed.classes)
+        assert_array_equal(read_mask(folder.file(name), 3), expected.repeat(2, 0).repeat(2, 1))
+    same = labels_folder(place / "same")
+    make_labels(PseudoLabels(Threshold(0.5)), data, seeds, same, long_side=20)
+    whole = labels_folder(place / "whole")
+    make_labels(PseudoLabels(Threshold(0.5)), data, seeds, whole)
+    assert hashes(same.path) == hashes(whole.path)  # a photograph that is small enough is left as it is
+    with pytest.raises(InputError, match="long_side=0; give at least 1 pixel"):
+        make_labels(PseudoLabels(Threshold(0.5)), data, seeds, same, long_side=0)
+
+
+def test_maps_at_a_smaller_size_are_averages(made):
+    _, seeds, _ = made
+    seed = seeds.load("d")
+    inner = seed.resized((7, 10))[:, 2:5, 2:8]
+    halves = seed.maps.astype(np.float64)
+    # bilinear with antialiasing: weights 1, 3, 3, 1 of four neighbours
+    weights = np.array([1, 3, 3, 1]) / 8
+    expected = np.zeros_like(inner, dtype=np.float64)
+    for r in range(3):
+        for c in range(6):
+            part = halves[:, 2 * (r + 2) - 1 : 2 * (r + 2) + 3, 2 * (c + 2) - 1 : 2 * (c + 2) + 3]
+            expected[:, r, c] = np.einsum("krc,r,c->k", part, weights, weights)
+    np.testing.assert_allclose(inner, expected, atol=1e-5)
+
+
+def test_walked_seeds_at_a_long_side(made):
+    data, seeds, place = made
+    for scale, size in ((1.0, (7, 10)), (0.25, (4, 5))):
+        folder = SeedFolder(place / f"walked{scale}")
+        folder.prepare({"classes": CLASSES})
+        make_walked_seeds(Halved(), data, seeds, folder, number="float16", scale=scale, long_side=10)
+        for name in ("a", "d"):
+            before, after = seeds.load(name), folder.load(name)
+            assert (after.size, after.classes, after.maps.shape[1:]) == (before.size, before.classes, size)
+        if scale == 1:
+            np.testing.assert_allclose(after.maps, before.resized((7, 10)) / 2, atol=1e-3)
