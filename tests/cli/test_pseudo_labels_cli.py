@@ -18,6 +18,7 @@ import torch
 from commands import good, refused, run
 from contents import contents
 from heads import photos, random_seeds
+from PIL import Image
 
 from camplug.wsss.data import Scenes
 from camplug.wsss.data.masks import read_mask
@@ -413,3 +414,14 @@ def test_the_numbers_of_the_crf(place):
     assert "--crf-gaussian has no effect with --maps" in refused(
         *PLAIN, "--weights", "irn.pt", "--maps", "--crf-gaussian", "3,3", "-o", "maps"
     )
+
+
+def test_a_long_side(place):
+    good(*PLAIN, "--threshold", "0.6", "--crf", "none", "--long-side", "20", "-o", "a")
+    folder = LabelFolder(place / "library")
+    folder.prepare({})
+    make_labels(PseudoLabels(Threshold(0.6)), SCENES, SeedFolder("seeds"), folder, long_side=20)
+    assert contents(place / "a", "png") == contents(folder.path, "png")
+    assert LabelFolder("a").settings()["long_side"] == 20
+    assert Image.open("a/scene0_000000.png").size == SCENES.photo(0).size
+    assert "long_side differs" in refused(*PLAIN, "--threshold", "0.6", "--crf", "none", "-o", "a")

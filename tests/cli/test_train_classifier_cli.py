@@ -227,3 +227,50 @@ def test_fields():
         changed(Span(), {"epochs": "ten"})
     with pytest.raises(InputError, match="enhanced = '1,2,3' cannot be read; give 2 numbers separated by commas"):
         changed(ATM(), {"enhanced": "1,2,3"})
+
+
+def shots(place, count, names=("cat", "dog")):
+    """A folder of photographs, with two classes in turn."""
+    (place / "mine/images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(place / f"mine/images/{i}.png")
+    rows = [f"{i}.png,{names[i % 2]}\n" for i in range(count)]
+    (place / "mine/labels.csv").write_text("image,labels\n" + "".join(rows))
+
+
+def test_missing_photographs_are_left_out_and_listed(place):
+    shots(place, 24)
+    command = ("train", "classifier", "--data", "mine", *SHORT, "-m", MODEL, "--device", "cpu", "--out")
+    (place / "mine/images/3.png").unlink()
+    told = run(*command, "one", "--json")
+    assert told.exit_code == 1
+    numbers = json.loads(told.stdout)
+    assert (numbers["images"], [b["image"] for b in numbers["broken"]]) == (23, ["3"])
+    assert "skipped: there is no file 'mine/images/3.png'" in told.stderr
+    for i in range(6):
+        (place / f"mine/images/{i}.png").unlink(missing_ok=True)
+    says = refused(*command, "many")
+    assert "6 of 24 images cannot be read, more than 5%: there is no file 'mine/images/0.png'; there is no file" in says
+    assert "--allow-missing" in says
+    assert not (place / "many").exists()
+    told = run(*command, "many", "--allow-missing", "--json")
+    assert told.exit_code == 1
+    assert json.loads(told.stdout)["images"] == 18
+
+
+def test_a_missing_annotation_is_left_out_as_a_photograph_is(place):
+    for name in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
+        (place / "voc" / name).mkdir(parents=True)
+    ids = [f"{i}" for i in range(24)]
+    for i in ids:
+        Image.new("RGB", (48, 48), (int(i) * 9, 0, 0)).save(place / f"voc/JPEGImages/{i}.jpg")
+        name = ("cat", "dog")[int(i) % 2]
+        (place / f"voc/Annotations/{i}.xml").write_text(f"<a><object><name>{name}</name></object></a>")
+    (place / "voc/ImageSets/Segmentation/train.txt").write_text("\n".join(ids))
+    (place / "voc/Annotations/7.xml").unlink()
+    told = run("train", "classifier", "--data", "voc", *SHORT, "-m", MODEL, "--device", "cpu", "--out", "a", "--json")
+    assert told.exit_code == 1
+    numbers = json.loads(told.stdout)
+    assert (numbers["images"], [b["image"] for b in numbers["broken"]]) == (23, ["7"])
+    assert numbers["broken"][0]["error"] == "there is no annotation 'voc/Annotations/7.xml'."
