@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from camplug.wsss.classifier import over
 from camplug.wsss.data import Scenes
 from camplug.wsss.deeplab import Segmenter, deeplab_over, make_predictions
 from camplug.wsss.pseudo import LabelFolder, PseudoLabels, Threshold, make_labels, make_walked_seeds
+from camplug.wsss.recipe.run import checked
 from camplug.wsss.seeds import SeedFolder, make_seeds, score_labels, score_seeds
 from camplug.wsss.train import read_labels
 
@@ -189,3 +192,14 @@ def test_validation_in_another_order_gives_the_same_precision(tmp_path):
     one = trainable.trained(tmp_path / "one", validation=held_out, **options)
     two = trainable.trained(tmp_path / "two", validation=turned, **options)
     assert one.losses["val_map"] == two.losses["val_map"]
+
+
+def test_the_lists_of_a_recipe_have_one_order():
+    recipe = SimpleNamespace(evaluate=SimpleNamespace(classes=None))
+    data = checked(recipe, {"train": DATA, "val": OTHER})
+    assert data["train"] is DATA
+    assert data["val"].classes == DATA.classes
+    assert [data["val"].labels(i) for i in range(len(DATA))] == [DATA.labels(i) for i in range(len(DATA))]
+    assert_array_equal(data["val"].mask(0), DATA.mask(0))
+    with pytest.raises(InputError, match=r"data\.val has other classes than data\.train \('ghost' is in one"):
+        checked(recipe, {"train": DATA, "val": MORE})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from camplug.errors import InputError
+from camplug.wsss.class_names import numbered_as
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.jobs import exchange, share, wait_for_the_others
 from camplug.wsss.recipe.cache import Cache, bytes_in
@@ -45,7 +46,7 @@ def run_recipe(
     """
     watch, out = Watch() if watch is None else watch, Path(out)
     data = {name: opened(name, part) for name, part in recipe.data.items()}
-    check(recipe, data)
+    data = checked(recipe, data)
     stages = stages_of(recipe, data)
     cache = Cache(out, recipe.data, data)
     for stage in stages:
@@ -91,21 +92,25 @@ def opened(name: str, part: Part) -> SegmentationData:
         raise InputError(f"data.{name}: {error}") from None
 
 
-def check(recipe: Recipe, data: dict[str, SegmentationData]) -> None:
-    """Refuse lists that do not belong together.
+def checked(recipe: Recipe, data: dict[str, SegmentationData]) -> dict[str, SegmentationData]:
+    """Return the lists with their classes in the order of data.train, if they belong together.
 
     Raises:
         InputError: other classes in one than in the others.
     """
+    classes = data["train"].classes
     for name, one in data.items():
-        if tuple(one.classes) != tuple(data["train"].classes):
-            differing = sorted(set(one.classes) ^ set(data["train"].classes))
-            which = f"{differing[0]!r} is in one of them only" if differing else "they come in another order"
-            raise InputError(f"data.{name} has other classes than data.train ({which}); give lists of one data set.")
+        differing = sorted(set(one.classes) ^ set(classes))
+        if differing:
+            raise InputError(
+                f"data.{name} has other classes than data.train ({differing[0]!r} is in one of them only); give lists "
+                "with the same class names."
+            )
     from camplug.wsss.recipe.scoring import averaged
 
     how = recipe.evaluate.classes
-    averaged(None if how is None else list(how), ["background", *data["train"].classes])
+    averaged(None if how is None else list(how), ["background", *classes])
+    return {name: numbered_as(one, classes, "data.train") for name, one in data.items()}
 
 
 def _run(stage: Stage, work: Work) -> None:
