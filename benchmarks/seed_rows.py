@@ -60,6 +60,8 @@ def settings(explainer: str) -> list[tuple[str, str]]:
     ]
 
 
+BEST = f"Compete(MultiView({R}, scales={LARGE}), judge=MultiView(CAM, scales={LARGE}))"
+
 TABLES: dict[str, list[tuple[str, str]]] = {
     "layers": [
         ("last stage", f"FullyCAM({LAST})"),
@@ -88,12 +90,23 @@ TABLES: dict[str, list[tuple[str, str]]] = {
         ("eight views", f"MultiView({R})"),
         ("scales 1, 1.5, 2 with flips", f"MultiView({R}, scales={LARGE})"),
         ("eight views, competing", f"Compete(MultiView({R}), judge=MultiView(CAM))"),
-        ("1, 1.5, 2, competing", f"Compete(MultiView({R}, scales={LARGE}), judge=MultiView(CAM, scales={LARGE}))"),
+        ("1, 1.5, 2, competing", BEST),
         ("erase, competing", f"Compete(IterativeErasing({R}), judge=CAM)"),
         ("split, competing", f"Compete(SplitUnite({R}), judge=SplitUnite(CAM))"),
         (
             "1, 1.5, dense 16, competing",
             f"Compete(MultiView(Dense({R}, 16), scales=(1, 1.5)), judge=MultiView(CAM, scales={LARGE}))",
+        ),
+    ],
+    "propagate": [
+        ("1, 1.5, 2, competing", BEST),
+        ("the same, propagated", f"Propagate({BEST})"),
+        ("propagated, block outputs", f"Propagate({BEST}, layers=['blocks.2', 'blocks.4'])"),
+        ("CAM, 2", "MultiView(CAM, scales=(2,), flip=False)"),
+        ("the same, propagated", "Propagate(MultiView(CAM, scales=(2,), flip=False))"),
+        (
+            "propagated, block outputs",
+            "Propagate(MultiView(CAM, scales=(2,), flip=False), layers=['blocks.2', 'blocks.4'])",
         ),
     ],
     "conditional": [*conditional("CAM"), *conditional(F)],

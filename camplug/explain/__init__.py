@@ -13,6 +13,7 @@ from camplug.explain.gradcam_pp import GradCAMPlusPlus
 from camplug.explain.hirescam import HiResCAM
 from camplug.explain.inputs import IMAGE, Aligned, Inputs, PerImage, Shared
 from camplug.explain.layercam import LayerCAM
+from camplug.explain.propagate import Propagate
 from camplug.explain.registry import create, list_methods, list_wrappers, register, register_wrapper
 from camplug.explain.split import SplitUnite
 from camplug.explain.views import MultiView
@@ -38,6 +39,7 @@ __all__ = [
     "LayerExplainer",
     "MultiView",
     "PerImage",
+    "Propagate",
     "Shared",
     "SplitUnite",
     "Wrapper",

@@ -18,7 +18,7 @@ from cases import CASES, CLASS, SLOW, assert_same, built, state_of, twin_of
 from reference import reference_map, relative_error
 
 import camplug
-from camplug import ClassConditional, Compete, Dense, IterativeErasing, MultiView, SplitUnite
+from camplug import ClassConditional, Compete, Dense, IterativeErasing, MultiView, Propagate, SplitUnite
 from camplug.explain.base import Result
 from camplug.plug import resolve_classes
 
@@ -28,6 +28,7 @@ WRAPPERS = {
     "splitunite": lambda e, judge: SplitUnite(e, "paper", smallest=4, margins=(2, 1)),
     "classconditional": lambda e, judge: ClassConditional(e, "paper", split={"smallest": 4}, erase={"max_iter": 2}),
     "compete": Compete,
+    "propagate": lambda e, judge: Propagate(e, strides=(1, 2), zoom=1),
     "dense": lambda e, judge: Dense(e, 1),  # every model of the cases has stride 2
 }
 JUMPY = {"iterativeerasing", "splitunite", "classconditional"}  # a threshold, a whole pixel: rounding may move them

@@ -154,6 +154,7 @@ WRAPPERS = {  # a line for `camplug.create` around any method
     "splitunite": "SplitUnite({}, smallest=4, zoom=1.5)",
     "classconditional": "ClassConditional({}, split={{'smallest': 4}}, erase={{'max_iter': 2}})",
     "compete": "Compete({}, judge=CAM)",
+    "propagate": "Propagate({}, strides=(2,), zoom=1)",
     "dense": "Dense({}, 1)",
 }
 
