@@ -47,9 +47,10 @@ def test_names_of_wrappers():
         "dense",
         "iterativeerasing",
         "multiview",
+        "propagate",
         "splitunite",
     ]
-    assert camplug.list_wrappers("*e") == ["compete", "dense", "splitunite"]
+    assert camplug.list_wrappers("*e") == ["compete", "dense", "propagate", "splitunite"]
     assert not set(camplug.list_wrappers()) & set(camplug.list_methods())
 
 
