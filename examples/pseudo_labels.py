@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import camplug
-from camplug.metrics import carried, miou
+from camplug.metrics import apply_best_threshold, miou
 from camplug.wsss.data import Scenes
 from camplug.wsss.irn import IRNSettings, IRNTraining, train_irn
 from camplug.wsss.pseudo import IRNWalk, LabelFolder, PseudoLabels, Threshold, make_labels, make_walked_seeds
@@ -38,7 +38,9 @@ for split, folder in seeds.items():
     folder.prepare({"explainer": explainer.name})  # what the maps were made with
     make_seeds(explainer, splits[split], folder)
 sweeps = [score_seeds(seeds[split], splits[split])[0] for split in splits]
-print(f"seeds: mIoU on val {100 * carried(*sweeps)[1]:.1f}, at the background threshold that is best on train")
+print(
+    f"seeds: mIoU on val {100 * apply_best_threshold(*sweeps)[1]:.1f}, at the background threshold that is best on train"
+)
 
 adamw = Schedule("adamw", lr=1e-2)
 crops = TrainSettings(epochs=5, batch=4, crop=96, scales=(0.75, 1.25))
@@ -47,7 +49,7 @@ irn = train_irn(model, data, seeds["train"], out / "irn", settings, preprocess=p
 walked = {split: SeedFolder(out / "walked" / split) for split in splits}
 for split, folder in walked.items():
     make_walked_seeds(IRNWalk(irn, power=1.5, steps=16), splits[split], seeds[split], folder)
-threshold, score = carried(*(score_seeds(walked[split], splits[split])[0] for split in splits))
+threshold, score = apply_best_threshold(*(score_seeds(walked[split], splits[split])[0] for split in splits))
 print(f"after IRN's walk: {100 * score:.1f}")
 
 labels = LabelFolder(out / "labels")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import camplug
-from camplug.metrics import carried
+from camplug.metrics import apply_best_threshold
 from camplug.wsss.data import Scenes
 from camplug.wsss.seeds import SeedFolder, make_seeds, score_seeds
 
@@ -53,5 +53,5 @@ for name, data in (("train", train), ("val", val)):
     report = make_seeds(explainer, data, folder)
     print(f"{name}: {report.made} seeds, {report.bytes / report.made / 1e3:.1f} MB per 1000 images")
     sweeps.append(score_seeds(folder, data)[0])
-threshold, score = carried(*sweeps)
+threshold, score = apply_best_threshold(*sweeps)
 print(f"mIoU on val {100 * score:.1f} at the threshold that is best on train, {threshold:.2f}")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import camplug
-from camplug.metrics import carried, false_discovery_rate, recall
+from camplug.metrics import apply_best_threshold, false_discovery_rate, recall
 from camplug.wsss.atm import ATM
 from camplug.wsss.classifier import Classifier, Learning, Method, Span, train_classifier
 from camplug.wsss.data import Scenes
@@ -46,7 +46,7 @@ def report(name: str, model: Classifier) -> None:
         folder.prepare({"explainer": "CAM"})
         make_seeds(camplug.CAM(model), data, folder)
         sweeps.append(score_seeds(folder, data)[0])
-    threshold, miou = carried(*sweeps)
+    threshold, miou = apply_best_threshold(*sweeps)
     found, wrong = (100 * np.nanmean(of(sweeps[1].at(threshold))[1:]) for of in (recall, false_discovery_rate))
     print(f"{name}: mIoU {100 * miou:.1f}, recall {found:.1f}, FDR {wrong:.1f}", flush=True)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import camplug
-from camplug.errors import ModelError, is_out_of_memory, size_error
+from camplug.errors import ModelError, is_out_of_memory, make_size_error
 from camplug.wsss.train import Backbone
 
 
@@ -21,7 +21,7 @@ from camplug.wsss.train import Backbone
 )
 def test_memory(error):
     assert is_out_of_memory(error)
-    says = str(size_error(error, (4000, 6016)))
+    says = str(make_size_error(error, (4000, 6016)))
     assert says.startswith("out of memory on images of 4000x6016 pixels (")
     assert says.endswith("; give a smaller long side or crop, or a smaller batch.")
 
@@ -29,11 +29,11 @@ def test_memory(error):
 def test_sizes():
     error = AssertionError("Input height (40) doesn't match model (48).\nmore")
     assert not is_out_of_memory(error)
-    assert str(size_error(error, (40, 48), "one of two")) == (
+    assert str(make_size_error(error, (40, 48), "one of two")) == (
         "the model does not take images of 40x48 pixels (Input height (40) doesn't match model (48).), which is one of "
         "two."
     )
-    assert "(AssertionError)" in str(size_error(AssertionError(), (1, 1)))
+    assert "(AssertionError)" in str(make_size_error(AssertionError(), (1, 1)))
 
 
 class Full(nn.Module):

@@ -231,7 +231,7 @@ class LayerExplainer(Explainer):
                 if id(a) in wanted:
                     maps.append(self.one_map(layer, a, g, batch))
 
-            tape.backward(targets.scores(output, r), add, retain_graph=r + 1 < targets.rounds)
+            tape.backward(targets.compute_scores(output, r), add, retain_graph=r + 1 < targets.rounds)
             if not maps:
                 raise LayerError(f"call={self.call}: this call of the wanted layers does not feed the score.")
             found.append(self.fuse(maps))

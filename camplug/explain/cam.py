@@ -139,8 +139,8 @@ class CAM(LayerExplainer):
         features = self._pooled_map(tape, head, output, batch)[1] if head.features else None
         fusions, n, device = [], len(batch), batch.x.device
         for r in range(targets.rounds):
-            images, chosen = (make_index(device, numbers) for numbers in targets.of_round(r))
-            signs = send_to(torch.tensor(targets.signs(r), dtype=head.weight.dtype), device)[:, None]
+            images, chosen = (make_index(device, numbers) for numbers in targets.get_round(r))
+            signs = send_to(torch.tensor(targets.get_signs(r), dtype=head.weight.dtype), device)[:, None]
             fusion = Fusion(None)
             if features is not None:
                 weights = head.weight.new_zeros(n, features.shape[1])

@@ -58,7 +58,7 @@ class EigenCAM(LayerExplainer):
     @override
     def fusions(self, tape: Tape, output: Any, targets: Targets, batch: Batch) -> list[Fusion]:
         if targets.score is not None:
-            targets.scores(output, 0)  # NaN in the scores is refused here too
+            targets.compute_scores(output, 0)  # NaN in the scores is refused here too
         with torch.autocast(batch.x.device.type, enabled=False):
             maps = [
                 self.one_map(layer, activation, activation, batch)

@@ -10,7 +10,7 @@ from typing import Any, Self
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.errors import CamplugError, InputError, TargetError, size_error
+from camplug.errors import CamplugError, InputError, TargetError, make_size_error
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import compute_logits
 from camplug.explain.fuse import Normalize
@@ -88,7 +88,7 @@ def run_at(explainer: Explainer, batch: Batch, wanted: Any, called: str, size: t
     except CamplugError:
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise size_error(error, batch.size, called) from error
+        raise make_size_error(error, batch.size, called) from error
 
 
 def with_class_form(result: Result, per_image: bool) -> Result:

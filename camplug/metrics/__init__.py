@@ -1,8 +1,8 @@
-"""Scores of segmentations and of class activation maps as segmentations: plain arrays in, counts and numbers out.
+"""Segmentation metrics for label images and class activation maps, from NumPy arrays.
 
-`ConfusionMatrix` streams label images, `ThresholdSweep` streams maps at every background threshold in one pass; neither
-keeps a picture. `Scores` and the functions beside it turn their counts into IoU, precision, recall, false discovery
-rate and the three conventions of mIoU that are in print. Knows numpy, and nobody of ours but `camplug.errors`.
+`ConfusionMatrix` counts label images one by one; `ThresholdSweep` counts maps at all background thresholds in one pass.
+`Scores` and the functions beside it compute IoU, precision, recall, false discovery rate and the three published
+conventions of mIoU from the counts. Depends on NumPy and `camplug.errors` only.
 
 >>> import numpy as np
 >>> matrix = ConfusionMatrix(num_classes=3).add(prediction=np.array([[0, 1]]), truth=np.array([[0, 255]]))
@@ -12,14 +12,14 @@ rate and the three conventions of mIoU that are in print. Knows numpy, and nobod
 
 from camplug.metrics.confusion import ConfusionMatrix
 from camplug.metrics.scores import Convention, Scores, false_discovery_rate, iou, miou, precision, recall
-from camplug.metrics.sweep import ThresholdSweep, carried
+from camplug.metrics.sweep import ThresholdSweep, apply_best_threshold
 
 __all__ = [
     "ConfusionMatrix",
     "Convention",
     "Scores",
     "ThresholdSweep",
-    "carried",
+    "apply_best_threshold",
     "false_discovery_rate",
     "iou",
     "miou",

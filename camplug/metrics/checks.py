@@ -1,4 +1,4 @@
-"""What the counters ask of labels and maps before they count them."""
+"""Checks of labels and maps before they are counted."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 from camplug.errors import InputError
 
 
-def whole(value: Any, what: str) -> int:
-    """`value` as a plain int; raises InputError for anything that is not a whole number."""
+def check_whole(value: Any, what: str) -> int:
+    """Return `value` as int; `what` names it in the error.
+
+    Raises:
+        InputError: the value is no whole number.
+    """
     try:
         return index(value)
     except TypeError as error:
@@ -20,8 +24,12 @@ def whole(value: Any, what: str) -> int:
 
 
 def check_num_classes(num_classes: int, ignore: int) -> tuple[int, int]:
-    """The two as plain ints; raises InputError without a class, or where `ignore` would swallow one."""
-    num_classes, ignore = whole(num_classes, "num_classes"), whole(ignore, "ignore")
+    """Return both numbers as int.
+
+    Raises:
+        InputError: a number is not whole, there is no class, or `ignore` is a class.
+    """
+    num_classes, ignore = check_whole(num_classes, "num_classes"), check_whole(ignore, "ignore")
     if num_classes < 1:
         raise InputError(f"num_classes={num_classes}: give 1 or more, the background included (VOC: 21)")
     if 0 <= ignore < num_classes:
@@ -31,8 +39,12 @@ def check_num_classes(num_classes: int, ignore: int) -> tuple[int, int]:
     return num_classes, ignore
 
 
-def integers(values: Any, what: str) -> NDArray[np.integer[Any]]:
-    """`values` as an integer array, in its own type; an empty array counts as integers, whatever its type."""
+def check_integers(values: Any, what: str) -> NDArray[np.integer[Any]]:
+    """Return `values` as an integer array of the given type; empty arrays of any type become int64.
+
+    Raises:
+        InputError: the values are no integers.
+    """
     array = np.asarray(values)
     if array.size == 0 and array.dtype != object:
         array = array.astype(np.int64)
@@ -42,7 +54,11 @@ def integers(values: Any, what: str) -> NDArray[np.integer[Any]]:
 
 
 def check_labels(labels: NDArray[np.integer[Any]], what: str, num_classes: int, hint: str) -> NDArray[np.int64]:
-    """Labels as int64; raises InputError that names a value outside 0..num_classes-1."""
+    """Return labels as int64.
+
+    Raises:
+        InputError: a label is outside 0..num_classes-1; `what` and `hint` complete the message.
+    """
     if labels.size:
         for value in (int(labels.min()), int(labels.max())):
             if not 0 <= value < num_classes:
@@ -54,19 +70,27 @@ def check_labels(labels: NDArray[np.integer[Any]], what: str, num_classes: int, 
 
 
 def check_truth(truth: NDArray[np.integer[Any]], num_classes: int, ignore: int) -> tuple[Any, NDArray[np.int64]]:
-    """Which pixels count (bool, the truth's shape), and the truth on these [M] int64."""
+    """Return the mask of counted pixels (bool, shape of the truth), and their true labels [M] int64.
+
+    Raises:
+        InputError: a label is outside 0..num_classes-1.
+    """
     counted = truth != ignore
     return counted, check_labels(truth[counted], "truth", num_classes, f", and {ignore} is left out")
 
 
 def check_maps(maps: NDArray[Any]) -> None:
-    """Raises InputError unless the maps are uint8, or floats in [0, 1] but for rounding."""
+    """Check that maps are uint8, or floats in [0, 1] up to rounding.
+
+    Raises:
+        InputError: another type, NaN, or a value outside [0, 1].
+    """
     if maps.dtype == np.uint8 or not maps.size:
         return
     if not np.issubdtype(maps.dtype, np.floating):
         raise InputError(f"maps are of type {maps.dtype}; give floats in [0, 1], or uint8, which means value / 255")
-    low, high = float(maps.min()), float(maps.max())  # a nan anywhere makes both nan
-    slack = 4 * float(np.finfo(maps.dtype).eps)  # what a resize may add to a 1
+    low, high = float(maps.min()), float(maps.max())  # nan if any value is
+    slack = 4 * float(np.finfo(maps.dtype).eps)  # rounding of a resize
     if np.isnan(low):
         raise InputError("the maps hold nan; give numbers in [0, 1] (a map without evidence is 0, not 0 / 0)")
     if low < -slack or high > 1 + slack:

@@ -1,4 +1,4 @@
-"""The confusion matrix of label images, counted image by image."""
+"""Confusion matrix of label images, updated image by image."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from camplug.errors import InputError
-from camplug.metrics.checks import check_labels, check_num_classes, check_truth, integers
+from camplug.metrics.checks import check_integers, check_labels, check_num_classes, check_truth
 
 
 class ConfusionMatrix:
-    """Counts pixels by true label (rows) and predicted label (columns), and keeps nothing else.
+    """Streaming confusion matrix: true labels in rows, predicted labels in columns.
 
-    Memory is C x C int64 however many images come: no list of label images (COCO train: some 200 GB), no int32 counter
-    (overflows on COCO val). `+` merges the counts of several workers.
+    Needs C x C int64 of memory for any number of images. `+` merges the counts of several workers.
 
     Args:
-        num_classes: C, the background included: 21 for VOC, 81 for COCO.
-        ignore: the true label of pixels that are not counted.
+        num_classes: C, including the background: 21 for VOC, 81 for COCO.
+        ignore: true label of pixels that are not counted.
 
     Attributes:
-        matrix: [C, C] int64, `matrix[i, j]` = number of counted pixels of class i that were called j.
+        matrix: [C, C] int64, `matrix[i, j]` = number of pixels of class i predicted as j.
 
     >>> truth = np.array([[0, 1, 1, 255]])
     >>> ConfusionMatrix(2).add(np.array([[0, 0, 1, 1]]), truth).matrix
@@ -35,20 +34,20 @@ class ConfusionMatrix:
         self.matrix: NDArray[np.int64] = np.zeros((self.num_classes, self.num_classes), np.int64)
 
     def add(self, prediction: ArrayLike, truth: ArrayLike) -> ConfusionMatrix:
-        """Count one image, or a batch: two integer arrays of one shape. Returns the matrix itself, for chaining.
+        """Count one image or batch, two integer arrays of equal shape, and return the object itself.
 
         Raises:
-            InputError: shapes differ, an array is not of integers, or a counted pixel has a label outside 0..C-1 (a
-                prediction may hold anything where the truth is `ignore`). Nothing is counted then.
+            InputError: shapes differ, an array is not of integers, or a counted pixel has a label outside 0..C-1
+                (predictions are free where the truth is `ignore`). The counts stay unchanged.
         """
-        said, true = integers(prediction, "prediction"), integers(truth, "truth")
-        if said.shape != true.shape:
+        predicted, true = check_integers(prediction, "prediction"), check_integers(truth, "truth")
+        if predicted.shape != true.shape:
             raise InputError(
-                f"prediction is {list(said.shape)} and truth {list(true.shape)}; resize the prediction "
+                f"prediction is {list(predicted.shape)} and truth {list(true.shape)}; resize the prediction "
                 "to the size of the truth"
             )
         counted, rows = check_truth(true, self.num_classes, self.ignore)
-        columns = check_labels(said[counted], "prediction", self.num_classes, " where the truth is counted")
+        columns = check_labels(predicted[counted], "prediction", self.num_classes, " where the truth is counted")
         cells = np.bincount(rows * self.num_classes + columns, minlength=self.num_classes**2)
         self.matrix += cells.reshape(self.matrix.shape)
         return self
@@ -65,6 +64,7 @@ class ConfusionMatrix:
         return total
 
     def _check_like(self, other: Any) -> None:
+        """Raise InputError unless `other` can be merged."""
         if not isinstance(other, ConfusionMatrix):
             raise InputError(f"add another ConfusionMatrix, not a value of type {type(other).__name__}")
         if (self.num_classes, self.ignore) != (other.num_classes, other.ignore):

@@ -1,4 +1,4 @@
-"""Scores of confusion matrices: pure functions on [..., C, C] counts, rows truth, columns prediction."""
+"""Scores of confusion matrices: functions of counts [..., C, C], rows truth, columns prediction."""
 
 from __future__ import annotations
 
@@ -10,63 +10,63 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from camplug.errors import InputError
-from camplug.metrics.checks import whole
+from camplug.metrics.checks import check_whole
 
 Convention: TypeAlias = Literal["present", "all", "truth"]
 Floats: TypeAlias = NDArray[np.float64]
 
 
 def iou(matrix: ArrayLike) -> Floats:
-    """Intersection over union of each class, TP / (TP + FP + FN): [..., C, C] counts to [..., C].
+    """Compute intersection over union per class, TP / (TP + FP + FN): counts [..., C, C] to [..., C].
 
-    nan for a class that occurs neither in the truth nor in the prediction.
+    nan for a class without true and predicted pixels.
 
     >>> iou([[3, 0, 1, 0], [0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
     array([0.75, 1.  , 0.  ,  nan])
     """
-    hit, true, said = _counts(matrix)
-    return _ratio(hit, true + said - hit)
+    hit, true, predicted = _counts(matrix)
+    return _ratio(hit, true + predicted - hit)
 
 
 def precision(matrix: ArrayLike) -> Floats:
-    """Precision of each class, TP / (TP + FP): [..., C, C] counts to [..., C]; nan for a class never predicted."""
-    hit, _, said = _counts(matrix)
-    return _ratio(hit, said)
+    """Compute precision per class, TP / (TP + FP): counts [..., C, C] to [..., C]; nan without predicted pixels."""
+    hit, _, predicted = _counts(matrix)
+    return _ratio(hit, predicted)
 
 
 def recall(matrix: ArrayLike) -> Floats:
-    """Recall of each class, TP / (TP + FN): [..., C, C] counts to [..., C]; nan for a class without true pixels."""
+    """Compute recall per class, TP / (TP + FN): counts [..., C, C] to [..., C]; nan without true pixels."""
     hit, true, _ = _counts(matrix)
     return _ratio(hit, true)
 
 
 def false_discovery_rate(matrix: ArrayLike) -> Floats:
-    """False discovery rate of each class, FP / (TP + FP) = 1 - precision; nan for a class never predicted."""
-    hit, _, said = _counts(matrix)
-    return _ratio(said - hit, said)
+    """Compute the false discovery rate per class, FP / (TP + FP) = 1 - precision; nan without predicted pixels."""
+    hit, _, predicted = _counts(matrix)
+    return _ratio(predicted - hit, predicted)
 
 
 def miou(matrix: ArrayLike, convention: Convention = "present", classes: Sequence[int] | None = None) -> Floats:
-    """Mean IoU, by one of the three conventions that are in print: [..., C, C] counts to [...].
+    """Compute mean IoU by one of three published conventions: counts [..., C, C] to [...].
 
-    They differ in which classes enter the mean of `iou`:
+    The conventions average `iou` over different classes:
 
-    - "present": classes with TP + FP + FN > 0, i.e. in the truth or in the prediction. chainercv, and with it irn,
-      AdvCAM, FPR, ReCAM and RIB. nan without any.
-    - "all": every class, with 0 for an absent one. SEAM and Puzzle-CAM, which write TP / (TP + FP + FN + 1e-10); the
-      1e-10 is left out here.
-    - "truth": classes with TP + FN > 0, i.e. with true pixels; a class only predicted is left out, though its pixels
-      still count as missed by the others. deeplab-pytorch, CLIP-ES. nan without any.
+    - "present": classes with TP + FP + FN > 0, i.e. in the truth or in the prediction. Used by
+      chainercv, irn, AdvCAM, FPR, ReCAM and RIB. nan without any.
+    - "all": every class, with 0 for an absent one. Used by SEAM and Puzzle-CAM as TP / (TP + FP + FN + 1e-10); here
+      without the 1e-10.
+    - "truth": classes with TP + FN > 0, i.e. with true pixels; pixels of a class that is only predicted still
+      count as false negatives of the others. Used by deeplab-pytorch and CLIP-ES. nan without any.
 
-    On a whole dataset where every class occurs they agree; on subsets they do not.
+    They agree on datasets in which every class occurs.
 
     Args:
-        matrix: counts, rows truth, columns prediction; leading axes (thresholds, say) are kept.
+        matrix: counts, rows truth, columns prediction; leading axes (such as thresholds) are kept.
         convention: "present", "all" or "truth".
-        classes: average over these classes only (None: all C), after the IoU of each was computed on all pixels.
+        classes: classes to average over (default: all C); the IoU of each is computed on all pixels.
 
     Raises:
-        InputError: another convention, or classes that are empty, repeated or not in the matrix.
+        InputError: the convention is unknown, or classes are empty, repeated or not in the matrix.
 
     >>> matrix = [[3, 0, 1, 0], [0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]  # class 2 only predicted, class 3 nowhere
     >>> [round(float(miou(matrix, c)), 4) for c in ("present", "all", "truth")]
@@ -74,8 +74,8 @@ def miou(matrix: ArrayLike, convention: Convention = "present", classes: Sequenc
     >>> float(miou(matrix, classes=[0, 1]))
     0.875
     """
-    hit, true, said = _counts(matrix)
-    union = true + said - hit
+    hit, true, predicted = _counts(matrix)
+    union = true + predicted - hit
     if convention == "present":
         enters = union > 0
     elif convention == "truth":
@@ -84,7 +84,7 @@ def miou(matrix: ArrayLike, convention: Convention = "present", classes: Sequenc
         enters = np.ones_like(union, dtype=bool)
     else:
         raise InputError(f"convention={convention!r}: give one of {', '.join(map(repr, get_args(Convention)))}")
-    chosen = _subset(classes, union.shape[-1])
+    chosen = _check_classes(classes, union.shape[-1])
     values = np.where(union > 0, _ratio(hit, union), 0)
     summed = np.where(enters, values, 0)[..., chosen].sum(-1)
     return _ratio(summed, enters[..., chosen].sum(-1))
@@ -92,14 +92,14 @@ def miou(matrix: ArrayLike, convention: Convention = "present", classes: Sequenc
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """All scores of one confusion matrix; see the functions of these names for the formulas.
+    """All scores of one confusion matrix; see the functions of the same names for the formulas.
 
     Attributes:
-        names: the C class names ("0", "1", ... if none were given).
-        classes: the classes that the three means average over.
+        names: C class names; default: "0", "1", ...
+        classes: classes in the means.
         iou, precision, recall, false_discovery_rate: [C] float64, nan where undefined.
         miou_present, miou_all, miou_truth: mean IoU by each convention.
-        pixel_accuracy: share of the counted pixels, of all classes, that got their true label.
+        pixel_accuracy: share of the counted pixels, of all classes, with the true label.
         pixels: number of counted pixels.
     """
 
@@ -117,15 +117,15 @@ class Scores:
 
     @classmethod
     def of(cls, matrix: ArrayLike, names: Sequence[str] | None = None, classes: Sequence[int] | None = None) -> Scores:
-        """Score one matrix [C, C].
+        """Compute the scores of one matrix [C, C].
 
         Args:
             matrix: counts, rows truth, columns prediction.
             names: C different class names.
-            classes: the means average over these classes only, as in `miou`.
+            classes: classes in the means, as in `miou`.
 
         Raises:
-            InputError: not one square matrix of counts, or names or classes that do not fit it.
+            InputError: the matrix is not a square matrix of counts, or names or classes do not fit it.
         """
         hit, true, _ = _counts(matrix)
         if hit.ndim != 1:
@@ -139,7 +139,7 @@ class Scores:
         pixels = int(true.sum())
         return cls(
             names=labels,
-            classes=tuple(_subset(classes, len(hit))),
+            classes=tuple(_check_classes(classes, len(hit))),
             iou=iou(matrix),
             precision=precision(matrix),
             recall=recall(matrix),
@@ -152,13 +152,13 @@ class Scores:
         )
 
     def classes_in_mean(self) -> dict[str, int]:
-        """Return how many classes enter the mean IoU by each convention."""
+        """Return the number of classes in the mean IoU by convention."""
         chosen = list(self.classes)
         present, truth = (int((~np.isnan(column[chosen])).sum()) for column in (self.iou, self.recall))
         return {"present": present, "all": len(chosen), "truth": truth}
 
     def as_dict(self) -> dict[str, Any]:
-        """The scores as JSON takes them: plain numbers, and None for what is undefined."""
+        """Return the scores as a dict for JSON, with None for undefined values."""
         columns = {
             "iou": self.iou,
             "precision": self.precision,
@@ -167,50 +167,50 @@ class Scores:
         }
         return {
             "pixels": self.pixels,
-            "pixel_accuracy": _plain(self.pixel_accuracy),
+            "pixel_accuracy": _to_json(self.pixel_accuracy),
             "miou": {
-                "present": _plain(self.miou_present),
-                "all": _plain(self.miou_all),
-                "truth": _plain(self.miou_truth),
+                "present": _to_json(self.miou_present),
+                "all": _to_json(self.miou_all),
+                "truth": _to_json(self.miou_truth),
             },
             "classes_in_mean": self.classes_in_mean(),
             "averaged_over": [self.names[c] for c in self.classes],
             "per_class": {
-                name: {key: _plain(column[c]) for key, column in columns.items()} for c, name in enumerate(self.names)
+                name: {key: _to_json(column[c]) for key, column in columns.items()} for c, name in enumerate(self.names)
             },
         }
 
 
 def _counts(matrix: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Hits, true pixels and predicted pixels of each class, [..., C] each."""
+    """Return the hits, true pixels and predicted pixels per class, [..., C] each."""
     counts = np.asarray(matrix)
     if counts.ndim < 2 or counts.shape[-1] != counts.shape[-2] or counts.shape[-1] == 0:
         raise InputError(f"the matrix is {list(counts.shape)}; give counts [..., C, C], rows truth, columns prediction")
     if not np.issubdtype(counts.dtype, np.integer):
         raise InputError(f"the matrix is of type {counts.dtype}; give counts of pixels, as integers")
-    counts = counts.astype(np.int64, copy=False)  # sums of int32 overflow where the platform adds in int32
+    counts = counts.astype(np.int64, copy=False)  # int32 sums may overflow
     if (counts < 0).any():
         raise InputError(f"the matrix holds {counts.min()}; counts of pixels are 0 or more (did a counter overflow?)")
     return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
 
 
 def _ratio(part: NDArray[Any], of: NDArray[Any]) -> Floats:
-    """part / of, and nan where `of` is 0."""
-    part, of = np.asarray(part), np.asarray(of)  # sums down to one number are scalars
+    """Return part / of, with nan where `of` is 0."""
+    part, of = np.asarray(part), np.asarray(of)  # may be scalars
     ratio: Floats = np.full(of.shape, np.nan)
     np.divide(part, of, out=ratio, where=of > 0)
     return ratio
 
 
-def _subset(classes: Sequence[int] | None, num_classes: int) -> list[int]:
-    """The classes to average over, checked."""
+def _check_classes(classes: Sequence[int] | None, num_classes: int) -> list[int]:
+    """Return the classes to average over; raise InputError for bad ones."""
     if classes is None:
         return list(range(num_classes))
-    chosen = [whole(c, "a number in classes") for c in classes]
+    chosen = [check_whole(c, "a number in classes") for c in classes]
     if not chosen or len(set(chosen)) != len(chosen) or not all(0 <= c < num_classes for c in chosen):
         raise InputError(f"classes={chosen}: give one or more different numbers from 0 to {num_classes - 1}")
     return chosen
 
 
-def _plain(value: float) -> float | None:
+def _to_json(value: float) -> float | None:
     return None if np.isnan(value) else float(value)

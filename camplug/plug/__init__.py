@@ -1,4 +1,4 @@
-"""The plug: layer selection, the tape of activations and gradients, targets, tokens on a grid. Knows torch only."""
+"""Layer selection, recording of activations and gradients, targets, and token grids. Depends on torch only."""
 
 from camplug.plug.class_lists import Against, is_label_vector, list_classes
 from camplug.plug.dense import dense

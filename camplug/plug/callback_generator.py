@@ -1,4 +1,4 @@
-"""A push turned into a pull: a generator over what somebody else's loop calls back with."""
+"""Turn a function that calls back into a generator, by running it in a background thread."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 
 
 class _Abandoned(BaseException):
-    """The generator was left early."""
+    """Raised in the background thread when the generator is closed early."""
 
 
 def generate_calls(push: Callable[[Callable[..., None]], None]) -> Iterator[tuple[Any, ...]]:
     """Yield the arguments of every call that `push(visit)` makes to `visit`, one at a time.
 
-    `push` runs in a thread of its own, hand over hand with the loop: it waits in `visit` until the loop comes back for
-    the next item, so that one item is alive at a time. Closing the generator makes the pending `visit` raise, which
-    ends `push`; an error in `push` is raised in the loop.
+    `push` runs in a background thread and blocks in `visit` until the next item is requested, so only one item exists
+    at a time. Closing the generator ends `push` by an exception in `visit`; an error in `push` is raised in the caller.
     """
     wanted, ready = threading.Semaphore(0), threading.Semaphore(0)
     box: list[tuple[Any, ...]] = []
@@ -37,7 +36,7 @@ def generate_calls(push: Callable[[Callable[..., None]], None]) -> Iterator[tupl
                 push(visit)
         except _Abandoned:
             pass
-        except BaseException as error:  # handed to the loop, which raises it
+        except BaseException as error:  # raised in the caller
             state["error"] = error
         state["done"] = True
         ready.release()

@@ -1,4 +1,4 @@
-"""Classes as callers write them: indices, lists of indices, and matrices of labels (0 and 1)."""
+"""Parse the classes given by a caller: indices, lists of indices, and label matrices (0 and 1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from camplug.errors import TargetError
 
 
 class Against(int):
-    """The evidence against a class: its score counts negated.
+    """Class index whose score is negated, to explain the evidence against the class.
 
     >>> Against(3)
     Against(3)
@@ -22,17 +22,18 @@ class Against(int):
 
 
 def list_classes(classes: Any, n: int, count: Callable[[], int] | None = None) -> tuple[list[list[Any]], bool]:
-    """One list of classes for each of n images, and whether the caller gave it so; whether they exist is not checked.
+    """Return one list of classes per image, and whether the caller gave one list per image.
 
-    A matrix of labels [N,C] (True and False, or 0 and 1) gives the classes that are 1 in each row.
+    A label matrix [N,C] (bool, or 0 and 1) gives the classes that are 1 in each row. Class indices are not checked
+    against the model.
 
     Args:
-        classes: one class, n classes, n lists of classes, or labels.
+        classes: one class, n classes, n lists of classes, or a label matrix.
         n: the number of images.
-        count: gives the number of the model's classes; asked only where it is needed to read labels.
+        count: function that returns the number of the model's classes; called only to interpret a matrix of 0 and 1.
 
     Raises:
-        TargetError: not one entry per image, single classes and lists mixed, or labels of another width.
+        TargetError: not one entry per image, single classes and lists mixed, or labels of the wrong width.
     """
     numeric = isinstance(classes, Tensor) or hasattr(classes, "dtype")
     if numeric:
@@ -57,9 +58,9 @@ def list_classes(classes: Any, n: int, count: Callable[[], int] | None = None) -
 
 
 def is_label_vector(row: Any) -> bool:
-    """Whether a list of numbers can only be the labels of one image: True and False, floats, or more than two.
+    """Return whether a list of 0 and 1 must be the labels of one image: bools, floats, or more than two numbers.
 
-    As a list of classes, three of 0 and 1 would name one of them twice.
+    More than two integers of 0 and 1 are no list of classes, since it would repeat one.
 
     >>> is_label_vector([0, 1, 0]), is_label_vector([0, 1]), is_label_vector([True, False]), is_label_vector([0, 2, 0])
     (True, False, True, False)
@@ -72,28 +73,28 @@ def _is_label(value: Any) -> bool:
 
 
 def _may_be_labels(rows: list[Any]) -> bool:
-    """Whether rows are a matrix of nothing but 0 and 1."""
+    """Return whether the rows form a matrix of 0 and 1."""
     width = len(rows[0])
     return width > 0 and all(len(row) == width and all(_is_label(v) for v in row) for row in rows)
 
 
 def _read_labels(rows: list[Any], numeric: bool, count: Callable[[], int] | None) -> list[list[int]]:
-    """Classes from rows of 0 and 1, which are either labels or lists of the classes 0 and 1."""
+    """Return the classes of rows of 0 and 1, which are labels or lists of the classes 0 and 1."""
     width = len(rows[0])
-    sure = any(is_label_vector(row) for row in rows)
+    is_certain = any(is_label_vector(row) for row in rows)
     listed = [list(row) for row in rows]
-    twice = any(len(set(row)) < width for row in rows)  # hardly a list of classes, where there are two of them
-    if not sure and not numeric and not twice:
-        return listed  # a list of lists names classes
+    has_repeats = any(len(set(row)) < width for row in rows)  # unlikely in a list of classes
+    if not is_certain and not numeric and not has_repeats:
+        return listed
     classes = width if count is None else count()
     if classes != width:
-        if not sure:
+        if not is_certain:
             return listed
         raise TargetError(
             f"classes is a matrix of 0 and 1 [{len(rows)},{width}], and the model has {classes} classes; labels need "
             f"one column per class, [{len(rows)},{classes}]."
         )
-    if not sure and not twice:
+    if not is_certain and not has_repeats:
         raise TargetError(
             f"classes is a matrix [{len(rows)},{width}] of 0 and 1, which can be labels of the model's {width} classes "
             "or their indices; give labels as bool, or indices as lists ([[0], ...])."

@@ -1,8 +1,8 @@
-"""Follow the image within one run: which tensors are made of it, and which of them make the score.
+"""Data-flow graph of one forward pass, from the image to the scores.
 
-Every operation of the run is a node that points at the operations it was made of. Tensors are told apart by their
-storage, so views and detached tensors stay what they are made of, and neither `no_grad` within the model nor an
-operation without a derivative hides a connection. Nothing is kept alive: a node holds numbers only.
+Each operation is a node with edges from the operations whose results it read. Tensors are identified by their storage,
+so views, detached tensors, `no_grad` blocks and operations without a derivative do not interrupt the graph. Nodes hold
+numbers only and keep no tensors alive.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ _ATTENTION = ("scaled_dot_product", "_transformer_encoder_layer_fwd", "_native_m
 
 @dataclass(frozen=True)
 class Join:
-    """One concatenation of tokens: the length of every part, and whether it is made of the image."""
+    """Concatenation of tokens: for every part its length, and whether it depends on the image."""
 
     parts: tuple[tuple[int, bool], ...]
 
     @property
     def length(self) -> int:
-        """The number of tokens that come out."""
+        """Number of tokens in the result."""
         return sum(size for size, _ in self.parts)
 
 
 class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the operations of a run; `image` says what the run was given."""
+    """Dispatch mode that records the operations of a forward pass on `image` as a graph."""
 
     def __init__(self, image: Tensor | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.clock = 0
         self.joins: list[Join] = []
         self.attention: list[int] = []
-        """The clock of every softmax over tokens, and of every fused attention."""
-        self._made_of: list[frozenset[int]] = [frozenset()]  # node 0 is the image
+        """Clock values of all softmaxes over tokens and fused attentions."""
+        self._sources: list[frozenset[int]] = [frozenset()]  # node 0 is the image
         self._of_image = [True]
         self._homes: dict[int, tuple[StorageWeakRef, int]] = {}
         if image is not None:
-            self._settle(image, 0)
+            self._assign(image, 0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -64,15 +64,15 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 a for a, s in zip(args, schema.arguments, strict=False) if s.alias_info and s.alias_info.is_write
             ]
             out = [*out, *(t for t in tree_leaves(written) if isinstance(t, Tensor))]
-        else:  # a view stays what it is a view of
+        else:  # views are no new nodes
             own = {_key(t) for t in given}
             out = [t for t in out if _key(t) not in own]
         if not out:
             return
-        self._made_of.append(sources)
+        self._sources.append(sources)
         self._of_image.append(any(self._of_image[n] for n in sources))
         for tensor in out:
-            self._settle(tensor, len(self._made_of) - 1)
+            self._assign(tensor, len(self._sources) - 1)
         if not self._of_image[-1]:
             return
         if name == "aten::cat" and out[0].ndim == 3:
@@ -82,44 +82,40 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if softmax or any(part in name for part in _ATTENTION):
             self.attention.append(self.clock)
 
-    def _settle(self, tensor: Tensor, node: int) -> None:
+    def _assign(self, tensor: Tensor, node: int) -> None:
         key = _key(tensor)
         if key is not None:
             self._homes[key] = (StorageWeakRef(tensor.untyped_storage()), node)  # type: ignore[no-untyped-call]
 
     def node(self, tensor: Tensor) -> int | None:
-        """The operation that last wrote a tensor; None for what was there before the run, the image aside."""
+        """Return the operation that last wrote a tensor; None for tensors from before the run, except the image."""
         home = self._homes.get(_key(tensor) or 0)
         return None if home is None or home[0].expired() else home[1]  # type: ignore[no-untyped-call]
 
     def is_of_image(self, node: int | None) -> bool:
-        """Whether the image entered an operation."""
+        """Return whether the result of an operation depends on the image."""
         return node is not None and self._of_image[node]
 
-    def roads(self, scores: Iterable[Tensor]) -> tuple[list[bool], list[bool]]:
-        """Per node: whether it feeds the scores, and whether every road from the image to them leads through it."""
+    def find_paths(self, scores: Iterable[Tensor]) -> tuple[list[bool], list[bool]]:
+        """Return per node whether it feeds the scores, and whether every path from the image to them contains it."""
         ends = {n for n in map(self.node, scores) if n is not None}
-        count = len(self._made_of)
-        here, onward = [0] * count, [0] * count  # numbers of roads from the image, and to the scores
+        count = len(self._sources)
+        here, onward = [0] * count, [0] * count  # number of paths from the image, and to the scores
         here[0] = 1
         for n in range(1, count):
-            here[n] = sum(here[source] for source in self._made_of[n])
+            here[n] = sum(here[source] for source in self._sources[n])
         for n in reversed(range(count)):
             onward[n] += n in ends
-            for source in self._made_of[n]:
+            for source in self._sources[n]:
                 onward[source] += onward[n]
         whole = onward[0]
         return [w > 0 for w in onward], [whole > 0 and h * w == whole for h, w in zip(here, onward, strict=True)]
-
-    def made_of(self, node: int) -> frozenset[int]:
-        """The operations whose results an operation read."""
-        return self._made_of[node]
 
 
 def _key(tensor: Tensor) -> int | None:
     try:
         return int(tensor.untyped_storage()._cdata)
-    except (RuntimeError, NotImplementedError):  # sparse and other tensors without a storage
+    except (RuntimeError, NotImplementedError):  # sparse tensors have no storage
         return None
 
 
@@ -128,8 +124,8 @@ def find_images(inputs: Any, where: int | None = None) -> Tensor | None:
 
     Args:
         inputs: (args, kwargs).
-        where: their number among the leaves; default: the first tensor that can be a batch of images (or volumes, or
-            frames), else the first one of floating-point numbers.
+        where: index of the images among the leaves; default: the first floating-point tensor with four or more
+            dimensions, else the first floating-point tensor.
     """
     leaves = tree_leaves(inputs)
     if where is not None and where < len(leaves) and isinstance(leaves[where], Tensor):
@@ -139,7 +135,7 @@ def find_images(inputs: Any, where: int | None = None) -> Tensor | None:
 
 
 def list_floats(output: Any) -> list[Tensor]:
-    """Every floating-point tensor in a model's output."""
+    """List the floating-point tensors in a model's output."""
     leaves = tree_leaves(vars(output) if hasattr(output, "__dict__") and not isinstance(output, Tensor) else output)
     return [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]
 

@@ -1,4 +1,4 @@
-"""Dense inference: a trained convolution network at a finer output stride, with the weights that it has (a trous)."""
+"""Dense inference: a trained convolutional network at a finer output stride, without new weights (a trous)."""
 
 from __future__ import annotations
 
@@ -13,63 +13,61 @@ from torch import Tensor, nn
 
 from camplug.errors import InputError, ModelError
 from camplug.plug.dense_layers import Step
-from camplug.plug.dense_plan import Call, plan, settings_of, verify
+from camplug.plug.dense_plan import Call, make_overrides, plan_steps, verify_plan
 from camplug.plug.freeze import first_weight, force_eager, is_compiled, unwrap
 from camplug.plug.layers import find_token_layers, named_layers
 from camplug.plug.model_cache import ModelCache
 from camplug.plug.overrides import lift_overrides, override_attributes
 
 Arguments: TypeAlias = "Callable[[Tensor], Call]"
-"""From images to the positional and keyword arguments of a model's call."""
+"""Function from images to the positional and keyword arguments of a model's call."""
 
 
 @contextmanager
 def dense(
     model: nn.Module, output_stride: int = 8, *, example: Tensor | None = None, arguments: Arguments | None = None
 ) -> Iterator[nn.Module]:
-    """The model computes its maps at a finer output stride inside the block, with the same weights.
+    """Run the model at a finer output stride inside the block, with the same weights.
 
-    From the wanted output stride on, strided convolutions and poolings take every position (stride 1), and the layers
-    behind them space their taps by the strides that were left out (dilation): the a trous algorithm (Holschneider et
-    al., 1990; Chen et al., DeepLab, 2015). Every value that the network would have computed is still there, at every
-    (stride as built / output_stride)-th position; the values between them are new. Only layers that average over the
-    whole map (squeeze-and-excitation, GroupNorm) also see the new values. Nothing is trained again, and afterwards the
-    model is as before, also if the block raises.
+    Strided convolutions and poolings beyond the output stride get stride 1, and the layers after them a matching
+    dilation: the a trous algorithm (Holschneider et al., 1990; Chen et al., DeepLab, 2015). The values of the original
+    network remain at every (original stride / output_stride)-th position; the values between them are new. Layers that
+    average over the whole map (squeeze-and-excitation, GroupNorm) also average the new values. The model is restored
+    when the block ends, also after an exception.
 
-    While one thread is in the block, other threads see the dense model, too; two dense blocks on one model wait for
-    each other.
+    Other threads see the dense model, too, while one thread is in the block; two dense blocks on one model run one
+    after the other.
 
     Args:
-        model: a convolution network.
-        output_stride: pixels of the image per position of the last map: 1, 2, 4, 8, 16, ... A network that is as fine
-            already is left as it is.
-        example: a batch that the model takes, [N,C,H,W], to find its layout with; default: one black image of 224
-            pixels. Needed once per model.
-        arguments: makes the positional and keyword arguments of the model's call from one image [1,C,H,W], where it
-            takes more than images.
+        model: convolutional network.
+        output_stride: image pixels per position of the last map: 1, 2, 4, 8, 16, ... A network with a stride as fine
+            is not changed.
+        example: input batch [N,C,H,W] for analysing the model, once per model; default: one black image of 224 pixels.
+        arguments: function from one image [1,C,H,W] to the positional and keyword arguments of the model's call; needed
+            for models with further inputs.
 
     Raises:
-        InputError: an output stride that is no power of two, or an example that is no batch.
-        ModelError: a transformer, a network that loses resolution in something other than convolutions and poolings of
-            torch.nn, or an example that the model does not take.
+        InputError: the output stride is no power of two, or the example no batch.
+        ModelError: the model is a transformer, loses resolution in anything but convolutions and poolings of torch.nn,
+            or does not accept the example.
     """
     check_stride(output_stride)
     if example is not None and not (isinstance(example, Tensor) and example.ndim == 4 and len(example)):
         what = list(example.shape) if isinstance(example, Tensor) else type(example).__name__
         raise InputError(f"example={what}; allowed is a batch that the model takes, a tensor [N,C,H,W].")
     root = unwrap(model)
-    with _lock_of(root):
-        steps = _steps(root, output_stride, example, arguments)
+    with _get_lock(root):
+        steps = _find_steps(root, output_stride, example, arguments)
         eager = force_eager() if is_compiled(model) else nullcontext()
-        with lift_overrides(root.modules()), eager, override_attributes(settings_of(root, steps)):
+        with lift_overrides(root.modules()), eager, override_attributes(make_overrides(root, steps)):
             yield model
 
 
 def check_stride(output_stride: int) -> int:
-    """Make sure of an output stride.
+    """Return the output stride, checked.
 
     Raises:
-        InputError: no power of two.
+        InputError: the output stride is no power of two.
     """
     if type(output_stride) is not int or output_stride < 1 or output_stride & (output_stride - 1):
         raise InputError(f"output_stride={output_stride!r}; allowed are the powers of two: 1, 2, 4, 8, 16, 32.")
@@ -81,15 +79,14 @@ _locks_lock = threading.Lock()
 _plans: ModelCache[dict[str, Step]] = ModelCache()
 
 
-def _lock_of(root: nn.Module) -> Any:
+def _get_lock(root: nn.Module) -> Any:
     with _locks_lock:
         return _locks.setdefault(root, threading.RLock())
 
 
-# ---- the plan
-
-
-def _steps(root: nn.Module, output_stride: int, example: Tensor | None, arguments: Arguments | None) -> dict[str, Step]:
+def _find_steps(
+    root: nn.Module, output_stride: int, example: Tensor | None, arguments: Arguments | None
+) -> dict[str, Step]:
     layers = named_layers(root)
     if find_token_layers(root, layers):
         raise ModelError(
@@ -98,19 +95,19 @@ def _steps(root: nn.Module, output_stride: int, example: Tensor | None, argument
         )
 
     def find() -> dict[str, Step]:
-        x = _example(root) if example is None else example[:1]
+        x = _make_example(root) if example is None else example[:1]
         with lift_overrides(layers.values()):
             call = ((x,), {}) if arguments is None else arguments(x)
-            steps, calls = plan(root, layers, x, output_stride, call)
-            changed = {name: step for name, step in steps.items() if step.changed}
+            steps, calls = plan_steps(root, layers, x, output_stride, call)
+            changed = {name: step for name, step in steps.items() if step.is_changed}
             if changed:
-                verify(root, layers, call, steps, calls)
+                verify_plan(root, layers, call, steps, calls)
         return changed
 
     return _plans.get(root, layers, output_stride, find)
 
 
-def _example(root: nn.Module) -> Tensor:
+def _make_example(root: nn.Module) -> Tensor:
     weight = first_weight(root)
     conv = next((m for m in root.modules() if isinstance(m, nn.Conv2d)), None)
     x = torch.zeros(1, 3 if conv is None else conv.in_channels, 224, 224)

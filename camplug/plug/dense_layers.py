@@ -1,4 +1,4 @@
-"""How single layers run in a dense network: strides left out, taps farther apart, borders as they were."""
+"""Dense forms of single layers: stride removed, dilation increased, borders preserved."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 @dataclass(frozen=True)
 class Step:
-    """How a convolution or pooling runs in a dense network.
+    """Change of a convolution or pooling in a dense network.
 
     Attributes:
-        stride: its own stride as built.
-        dense_stride: its stride now.
-        rate: how much finer than as built the map is that it reads; its taps lie this much farther apart.
-        whole: as built it pools everything onto a single position.
+        stride: original stride.
+        dense_stride: stride in the dense network.
+        rate: refinement of the input map, the factor of the dilation.
+        whole: the original layer pools the whole map onto a single position.
     """
 
     stride: Pair
@@ -33,13 +33,13 @@ class Step:
     whole: bool
 
     @property
-    def changed(self) -> bool:
-        """Whether anything is different from how the layer was built."""
+    def is_changed(self) -> bool:
+        """True if the layer differs from the original."""
         return self.stride != self.dense_stride or self.rate != (1, 1)
 
 
-def attributes(root: nn.Module, name: str, module: nn.Module, step: Step) -> dict[str, Any]:
-    """The attributes that a layer takes on in the dense network."""
+def make_attributes(root: nn.Module, name: str, module: nn.Module, step: Step) -> dict[str, Any]:
+    """Return the attributes of a layer in the dense network, by name."""
     if isinstance(module, nn.Conv2d):
         rate, dilation = step.rate, module.dilation
         found: dict[str, Any] = {
@@ -63,13 +63,13 @@ def attributes(root: nn.Module, name: str, module: nn.Module, step: Step) -> dic
 
 
 def is_stock(module: nn.Conv2d) -> bool:
-    """Whether this is a convolution by torch.nn's own code."""
+    """Return whether a convolution runs the code of `nn.Conv2d`."""
     kind = type(module)
     return kind.forward is nn.Conv2d.forward and kind._conv_forward is nn.Conv2d._conv_forward
 
 
 class _Whole:
-    """A pooling onto a single position covers the whole of the larger map, too."""
+    """Forward of a pooling onto a single position, on a larger map."""
 
     def __init__(self, pool: Any) -> None:
         self.pool = pool
@@ -82,13 +82,15 @@ class _Whole:
 
 
 class _Windowed:
-    """Sizes the padding at the right and lower border so that branches of one size as built stay of one size."""
+    """Base of layers with windows; pads right and bottom so that branches of equal size stay equal."""
 
     def __init__(self, step: Step) -> None:
         self.step = step
 
-    def missing(self, x: Tensor, kernel: Pair, padding: Pair, dilation: Pair, ceil_mode: bool = False) -> list[int]:
-        """What to add at the (left, right, top, bottom), for `F.pad`."""
+    def compute_padding(
+        self, x: Tensor, kernel: Pair, padding: Pair, dilation: Pair, ceil_mode: bool = False
+    ) -> list[int]:
+        """Return the additional padding (left, right, top, bottom) for `F.pad`."""
         add = []
         for axis in (1, 0):
             n, k, p, d = x.shape[2 + axis], kernel[axis], padding[axis], dilation[axis]
@@ -100,7 +102,7 @@ class _Windowed:
             as_built = -(-n // rate)
             span = as_built + 2 * p - d * (k - 1) - 1
             count = (-(-span // own) if ceil_mode else span // own) + 1
-            if ceil_mode and (count - 1) * own >= as_built + p:  # torch drops a window that starts behind the border
+            if ceil_mode and (count - 1) * own >= as_built + p:  # torch drops windows that start outside
                 count -= 1
             wanted = max(min(count * own * rate, n), (count - 1) * own * rate + 1)
             add += [0, max(0, wanted - natural)]
@@ -108,6 +110,8 @@ class _Windowed:
 
 
 class _Conv(_Windowed):
+    """Forward of a convolution."""
+
     def __init__(self, step: Step, module: nn.Conv2d) -> None:
         super().__init__(step)
         self.around = list(module._reversed_padding_repeated_twice)  # left, right, top, bottom
@@ -116,11 +120,11 @@ class _Conv(_Windowed):
     def __call__(self, module: nn.Conv2d, x: Tensor) -> Tensor:
         rate = self.step.rate
         padding = (self.around[2], self.around[0])
-        add = self.missing(x, as_pair(module.kernel_size), padding, self.dilation)
+        add = self.compute_padding(x, as_pair(module.kernel_size), padding, self.dilation)
         sides = [p * rate[1 - i // 2] for i, p in enumerate(self.around)]
         if module.padding_mode != "zeros" and any(sides):
             for axis, before, after in ((2, *sides[2:]), (3, *sides[:2])):
-                index = _beyond(x.shape[axis], before, after, rate[axis - 2], module.padding_mode)
+                index = _index_beyond(x.shape[axis], before, after, rate[axis - 2], module.padding_mode)
                 x = x.index_select(axis, index.to(x.device))
             sides = [0, 0, 0, 0]
         sides = [p + a for p, a in zip(sides, add, strict=True)]
@@ -130,11 +134,10 @@ class _Conv(_Windowed):
         return F.conv2d(x, module.weight, module.bias, module.stride, inside, module.dilation, module.groups)
 
 
-def _beyond(n: int, before: int, after: int, rate: int, mode: str) -> Tensor:
-    """Which of `n` positions stands at each position from `before` the first to `after` the last.
+def _index_beyond(n: int, before: int, after: int, rate: int, mode: str) -> Tensor:
+    """Return the source index of every position from -`before` to `n` + `after` of a padded axis.
 
-    As built, the border mirrors (or repeats) every `rate`-th position; so every one of the `rate` maps that are woven
-    into the finer one gets a border of its own.
+    The finer map interleaves `rate` maps of the original resolution; each is mirrored (or repeated) on its own.
     """
     at = torch.arange(-before, n + after)
     start = at % rate
@@ -147,21 +150,25 @@ def _beyond(n: int, before: int, after: int, rate: int, mode: str) -> Tensor:
 
 
 class _Max(_Windowed):
+    """Forward of a max pooling."""
+
     def __call__(self, module: nn.MaxPool2d, x: Tensor) -> Tensor:
         kernel, padding, dilation = as_pair(module.kernel_size), as_pair(module.padding), as_pair(module.dilation)
         rate = self.step.rate
-        add = self.missing(x, kernel, padding, dilation, module.ceil_mode)
+        add = self.compute_padding(x, kernel, padding, dilation, module.ceil_mode)
         p = (padding[0] * rate[0], padding[1] * rate[1])
-        around = [p[1] + add[0], p[1] + add[1], p[0] + add[2], p[0] + add[3]]  # torch bounds its own by half a kernel
+        around = [p[1] + add[0], p[1] + add[1], p[0] + add[2], p[0] + add[3]]  # torch limits padding to half a kernel
         x = F.pad(x, around, value=float("-inf")) if any(around) else x
         spread = (dilation[0] * rate[0], dilation[1] * rate[1])
         return F.max_pool2d(x, kernel, self.step.dense_stride, 0, spread)
 
 
 class _Average(_Windowed):
+    """Forward of an average pooling."""
+
     def __call__(self, module: nn.AvgPool2d, x: Tensor) -> Tensor:
         kernel, padding, rate = as_pair(module.kernel_size), as_pair(module.padding), self.step.rate
-        add = self.missing(x, kernel, padding, (1, 1), module.ceil_mode)
+        add = self.compute_padding(x, kernel, padding, (1, 1), module.ceil_mode)
         p = (padding[0] * rate[0], padding[1] * rate[1])
         area = kernel[0] * kernel[1]
 
@@ -175,22 +182,22 @@ class _Average(_Windowed):
             return total / module.divisor_override
         known = x.new_ones(1, 1, x.shape[2], x.shape[3])
         known = F.pad(known, around, value=1.0 if module.count_include_pad else 0.0)
-        count = windows(F.pad(known, add))  # what lies behind the border was never counted
+        count = windows(F.pad(known, add))  # positions outside do not count
         return total / count.clamp_min(1) if any(add) or not module.count_include_pad else total / area
 
 
-def stride_of(module: nn.Module | None) -> Pair | None:
-    """The stride of a convolution or pooling; None for any other layer."""
+def get_stride(module: nn.Module | None) -> Pair | None:
+    """Return the stride of a convolution or pooling; None for any other layer."""
     return as_pair(module.stride) if isinstance(module, (nn.Conv2d, *POOLS)) else None
 
 
 def as_pair(value: Any) -> Pair:
-    """One number for both axes, or two."""
+    """Return a number, or a sequence of two, as a pair."""
     return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
 def make_refusal(root: nn.Module, why: str) -> ModelError:
-    """The error that says why a model cannot run dense."""
+    """Return the error for a model that cannot run dense; `why` is the reason."""
     return ModelError(
         f"this {type(root).__name__} cannot run at that output stride: {why}; use a larger output_stride, or the model "
         "as it is."

@@ -1,7 +1,7 @@
-"""Lend a model for reading: parameters frozen, evaluation mode, compiled code off; everything put back afterwards.
+"""Temporarily freeze parameters, switch to eval mode and disable compiled code; restore all of it on exit.
 
-Several threads may read one model at once, so each lent flag is counted: the first reader sets it, the last one
-puts the original value back.
+Several threads may use one model at once, so flags are reference-counted: the first user sets a flag, the last one
+restores it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from torch import nn
 _lock = threading.Lock()
 
 
-class _Lent:
-    """A boolean attribute of many objects, held at False while at least one reader needs it so."""
+class _ClearedFlag:
+    """Reference-counted boolean attribute that is False on objects in use."""
 
     def __init__(self, attribute: str) -> None:
         self.attribute = attribute
-        self.held: dict[int, list[Any]] = {}  # id -> [object, readers]; only objects whose flag was True
+        self.held: dict[int, list[Any]] = {}  # id -> [object, users], only for flags that were True
 
-    def take(self, objects: Iterable[Any]) -> list[int]:
+    def clear(self, objects: Iterable[Any]) -> list[int]:
+        """Set the flag to False; return the ids of the objects whose flag was True."""
         mine = []
         for obj in objects:
             entry = self.held.get(id(obj))
@@ -40,7 +41,8 @@ class _Lent:
             mine.append(id(obj))
         return mine
 
-    def give_back(self, mine: list[int]) -> None:
+    def restore(self, mine: list[int]) -> None:
+        """Set the flag to True again where nobody else needs it cleared."""
         for key in mine:
             entry = self.held[key]
             entry[1] -= 1
@@ -49,8 +51,8 @@ class _Lent:
                 del self.held[key]
 
 
-_trainable = _Lent("requires_grad")
-_training = _Lent("training")
+_trainable = _ClearedFlag("requires_grad")
+_training = _ClearedFlag("training")
 _eager_readers = 0
 _fused_readers = 0
 _fused_before = True
@@ -58,10 +60,10 @@ _eager_stance: AbstractContextManager[Any] | None = None
 
 
 class Freeze:
-    """Holds `modules` in evaluation mode with frozen parameters between `take` and `give_back` (both idempotent).
+    """Keep `modules` in eval mode with frozen parameters between `apply` and `restore` (both idempotent).
 
-    The flags are set one by one, never through `Module.eval()`, which some published networks override to do nothing.
-    The state of the random generators is put back as well if the forward pass moved it.
+    Flags are set directly, because some published networks override `Module.eval()` to do nothing. `restore` also
+    resets the random generators if they advanced.
     """
 
     def __init__(self, modules: list[nn.Module]) -> None:
@@ -72,33 +74,33 @@ class Freeze:
         self._cuda_rng: list[tuple[torch.device, torch.Tensor]] = []
 
     def apply(self) -> None:
-        """Freeze, set evaluation mode, and note the random state."""
+        """Freeze the parameters, set eval mode, and save the random state."""
         if self._parameters is not None:
             return
         parameters = self._all_parameters()
         with _lock:
-            self._parameters = _trainable.take(parameters)
-            self._flags = _training.take(self._modules)
+            self._parameters = _trainable.clear(parameters)
+            self._flags = _training.clear(self._modules)
         self._rng = torch.get_rng_state()
         devices = {p.device for p in parameters if p.device.type == "cuda"}
         self._cuda_rng = [(d, torch.cuda.get_rng_state(d)) for d in devices]
 
     def is_made_in_inference_mode(self) -> bool:
-        """Whether any parameter can never take part in a graph."""
+        """Return whether any parameter was created in inference mode."""
         return any(p.is_inference() for p in self._all_parameters())
 
     def _all_parameters(self) -> list[nn.Parameter]:
-        # the same parameter may hang on two modules: counting it once per reader keeps the books simple
+        # shared parameters count once
         found = {id(p): p for m in self._modules for p in m._parameters.values() if p is not None and p.is_leaf}
         return list(found.values())
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore the flags and the random state."""
         if self._parameters is None:
             return
         with _lock:
-            _trainable.give_back(self._parameters)
-            _training.give_back(self._flags)
+            _trainable.restore(self._parameters)
+            _training.restore(self._flags)
         self._parameters, self._flags = None, []
         if self._rng is not None and not torch.equal(self._rng, torch.get_rng_state()):
             torch.set_rng_state(self._rng)
@@ -109,7 +111,7 @@ class Freeze:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside `torch.compile`, `DataParallel` and `DistributedDataParallel` wrappers; it owns the layers."""
+    """Return the module inside `torch.compile`, `DataParallel` and `DistributedDataParallel` wrappers."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -120,27 +122,27 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def is_fsdp1(model: nn.Module) -> bool:
-    """Whether a part of the model is wrapped in FullyShardedDataParallel, which runs as one module only."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")  # who has such a model has imported it
+    """Return whether a part of the model is wrapped in FullyShardedDataParallel (FSDP1)."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # imported wherever such a model exists
     kind = getattr(fsdp, "FullyShardedDataParallel", None)
     return kind is not None and any(isinstance(m, kind) for m in model.modules())
 
 
 def first_weight(model: nn.Module) -> nn.Parameter | None:
-    """The parameter whose device and number format stand for the model's; None if it has no floating-point one."""
+    """Return the first floating-point parameter, which gives the model's device and dtype; None without one."""
     return next((p for p in model.parameters() if p.is_floating_point()), None)
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether the model or any part of it was passed through `torch.compile` or `Module.compile()`."""
+    """Return whether the model or any part of it was passed through `torch.compile` or `Module.compile()`."""
     return any("_orig_mod" in m._modules or m.__dict__.get("_compiled_call_impl") is not None for m in model.modules())
 
 
 class force_eager:
-    """Context: compiled modules run their original code, because compiled code passes no layer boundaries.
+    """Context manager that runs compiled modules eagerly, because compiled code does not call module hooks.
 
-    The switch belongs to the process (`torch.compiler.set_stance`), so it is counted over threads; a thread that runs
-    a compiled model meanwhile gets the same numbers a little slower.
+    The switch is process-wide (`torch.compiler.set_stance`), so it is reference-counted over threads; other threads
+    that run a compiled model meanwhile get the same values, more slowly.
     """
 
     def __enter__(self) -> None:
@@ -148,7 +150,7 @@ class force_eager:
         with _lock:
             _eager_readers += 1
             if _eager_readers == 1:
-                # torch's advice on hooks that fire for the wrapper too: nobody listens to the wrapper here
+                # warns of hooks on the wrapper, which have no effect here
                 warnings.filterwarnings(
                     "ignore", message=r"Using `torch.compile\(module\)` when there are global hooks"
                 )
@@ -164,9 +166,9 @@ class force_eager:
 
 
 class force_layer_by_layer:
-    """Context: torch's own transformer layers call their parts, instead of one fused kernel that passes no boundaries.
+    """Context manager that disables the fused kernel of torch's transformer layers, which does not call module hooks.
 
-    This switch, too, belongs to the process and is counted over threads; both ways give the same up to rounding.
+    The switch is process-wide and reference-counted over threads; the values agree up to rounding.
     """
 
     def __enter__(self) -> None:
@@ -186,5 +188,5 @@ class force_layer_by_layer:
 
 
 def has_fused_layers(modules: Iterable[nn.Module]) -> bool:
-    """Whether any of the modules may run as one fused kernel when nothing requires a gradient."""
+    """Return whether any of the modules may run as one fused kernel without gradients."""
     return any(isinstance(m, (nn.TransformerEncoderLayer, nn.MultiheadAttention)) for m in modules)

@@ -1,4 +1,4 @@
-"""Lay whatever a layer puts out on a grid [N,C,h,w]: tokens, channels-last maps, prefix tokens dropped."""
+"""Rearrange layer outputs (feature maps, channels-last maps, tokens) as [N,C,h,w]."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from camplug.errors import LayerError
 
 Pair: TypeAlias = tuple[int, int]
 Spans: TypeAlias = dict[int, Pair]
-"""Places of the patches in sequences of tokens: {length: (first, count)}."""
+"""Positions of the patch tokens by sequence length: {length: (first, count)}."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The way in which a layer's output lies on a grid of height h and width w.
+    """Arrangement of a layer's output on a grid.
 
-    `order` names its dimensions; of L tokens, h * w are patches, the first of them at `first`, and `others` are not.
+    Attributes:
+        order: dimensions of the output.
+        h, w: height and width of the grid.
+        first: position of the first patch token.
+        others: number of tokens that are not patches.
     """
 
     order: Literal["NCHW", "NHWC", "NLC", "LNC"]
@@ -30,7 +34,7 @@ class Layout:
     others: int = 0
 
     def lay(self, tensor: Tensor) -> Tensor:
-        """View an output of this layout as [N,C,h,w]."""
+        """Return an output of this layout as [N,C,h,w]."""
         if self.order == "NCHW":
             return tensor
         if self.order == "NHWC":
@@ -42,7 +46,7 @@ class Layout:
 
 
 def patch_size(model: nn.Module) -> Pair | None:
-    """Stride (height and width, in pixels) of the convolution that cuts the patches: the first `nn.Conv2d`."""
+    """Return the stride (height, width) of the patch convolution, the first `nn.Conv2d`; None without one."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             stride = module.stride
@@ -58,21 +62,21 @@ def layout(
     images: int | None = None,
     spans: Spans | None = None,
 ) -> Layout | None:
-    """Tell how an output of this shape lies on the grid of the images.
+    """Find the arrangement of an output of this shape on the grid of the images.
 
-    [N,C,h,w]; [N,h,w,C] (Swin) is recognised because only there the inner two sizes have the image's shape; [N,L,C] and
-    [L,N,C] (ViT) have h * w patch tokens, where (h, w) is the patch grid of the image, halved as often as needed.
+    Recognised are [N,C,h,w]; [N,h,w,C] (Swin), if the inner two sizes have the image's aspect; and [N,L,C] or [L,N,C]
+    (ViT) with h * w patch tokens, where (h, w) is the patch grid of the image or a half, quarter, ... of it.
 
     Args:
-        shape: the output's.
+        shape: shape of the output.
         image_size: height and width of the model's input.
         patch: stride of the patch convolution, see `patch_size`; None if the model has none.
-        images: how many there are; None counts the first dimension as them.
-        spans: where the patches stand in sequences that hold other tokens, too, as a run of the model has shown it;
-            None takes up to 64 tokens before the patches.
+        images: number of images; default: the size of the first dimension.
+        spans: positions of the patches in sequences with other tokens, as traced; None assumes up to 64 tokens before
+            the patches.
 
     Returns:
-        None if the output is no such thing, or holds another number of images.
+        The layout; None if no arrangement fits, or the number of images differs.
     """
     if len(shape) == 4 and images in (None, shape[0]):
         first = _distortion(shape[2], shape[3], image_size)
@@ -82,7 +86,7 @@ def layout(
     if len(shape) == 3 and images in (None, *shape[:2]):
         order: Literal["NLC", "LNC"] = "NLC" if images in (None, shape[0]) else "LNC"
         length = shape[1] if order == "NLC" else shape[0]
-        found = _patches(length, image_size, patch, spans)
+        found = _find_patches(length, image_size, patch, spans)
         if found is not None:
             first, (h, w) = found
             return Layout(order, h, w, first, length - h * w)
@@ -98,11 +102,10 @@ def to_grid(
     images: int | None = None,
     spans: Spans | None = None,
 ) -> Tensor:
-    """View an activation or gradient as [N,C,h,w]; see `layout`, and there for the arguments.
+    """Return an activation or gradient as [N,C,h,w]; see `layout` for the arguments.
 
     Raises:
-        LayerError: it holds another number of images; its shape cannot be laid on a grid of the images' shape, or not
-            in one way only.
+        LayerError: the number of images differs, no arrangement fits the shape, or it is ambiguous.
     """
     shape, wanted = list(tensor.shape), images
     if images is not None and images > 1 and len(shape) == 3 and shape[0] == shape[1] == images:
@@ -121,25 +124,25 @@ def to_grid(
         )
     raise LayerError(
         f"the layer {layer!r} puts out {shape} for an image of {image_size[0]}x{image_size[1]}, which is neither a "
-        f"feature map [N,C,h,w] nor tokens [N,L,C] on the image's patch grid{_grid_of(image_size, patch)}; choose "
-        "another layer with layers=, or give reshape= to lay it out."
+        f"feature map [N,C,h,w] nor tokens [N,L,C] on the image's patch grid{_describe_grid(image_size, patch)}; "
+        "choose another layer with layers=, or give reshape= to lay it out."
     )
 
 
-def _grid_of(image_size: Pair, patch: Pair | None) -> str:
+def _describe_grid(image_size: Pair, patch: Pair | None) -> str:
     if patch is None:
         return ""
     return f" ({image_size[0] // patch[0]}x{image_size[1] // patch[1]}, or halves of it, and tokens known to be others)"
 
 
 def _distortion(h: int, w: int, image_size: Pair) -> float:
-    """How far the grid's aspect is from the image's (0 = equal), forgiving one cell of rounding."""
+    """Return the distance between the aspects of grid and image (0: equal up to one cell of rounding)."""
     wide = math.log((w * image_size[0]) / (h * image_size[1]))
     return max(0.0, abs(wide) - math.log1p(1 / min(h, w)))
 
 
-def _patches(length: int, size: Pair, patch: Pair | None, spans: Spans | None) -> tuple[int, Pair] | None:
-    """Return where the patch tokens begin in a sequence, and their grid."""
+def _find_patches(length: int, size: Pair, patch: Pair | None, spans: Spans | None) -> tuple[int, Pair] | None:
+    """Return the position of the first patch token in a sequence, and the patch grid."""
     if spans is not None and length in spans:
         first, count = spans[length]
         grid = token_grid(count, size, patch)
@@ -148,30 +151,30 @@ def _patches(length: int, size: Pair, patch: Pair | None, spans: Spans | None) -
     if grid is not None or spans is not None or patch is None:
         return None if grid is None else (0, grid)
     for level, (h, w) in enumerate(_grids(size, patch)):
-        # class, distillation and register tokens; later stages keep at most the class token
+        # class, distillation and register tokens; later stages have at most a class token
         if 0 <= length - h * w <= (1 if level else 64):
             return length - h * w, (h, w)
     return None
 
 
 def token_grid(count: int, size: Pair, patch: Pair | None) -> Pair | None:
-    """The patch grid of an image, or a half, quarter... of it, that has this many positions."""
+    """Return the patch grid of an image, or a half, quarter, ... of it, with this many positions; None without one."""
     if patch is not None:
         return next((grid for grid in _grids(size, patch) if grid[0] * grid[1] == count), None)
-    if count == 1:  # a summary
+    if count == 1:  # a pooled token
         return None
     h = round(math.sqrt(count * size[0] / size[1]))
     return (h, count // h) if h and count % h == 0 and _distortion(h, count // h, size) == 0 else None
 
 
 def _grids(size: Pair, patch: Pair) -> list[Pair]:
-    """The patch grid of an image and its halves; a convolution that drops the rest of the image has a grid less."""
+    """List the patch grid of an image and its halves; also the grid without the incomplete patches at the border."""
     h, w = -(-size[0] // patch[0]), -(-size[1] // patch[1])
     grids = [(h, w)]
     if (size[0] // patch[0], size[1] // patch[1]) != (h, w):
         grids.append((size[0] // patch[0], size[1] // patch[1]))
     while h * w > 1:
         h, w = -(-h // 2), -(-w // 2)
-        if h * w > 1:  # one token is a summary, not a grid
+        if h * w > 1:  # one token is pooled
             grids.append((h, w))
     return [g for g in grids if g[0] * g[1] > 0]

@@ -1,7 +1,6 @@
-"""One pair of process-wide module hooks that pass every module call on to the listeners of the calling thread.
+"""Process-wide module hooks that pass every module call to the listeners of the calling thread.
 
-Nothing is ever attached to a model: a deep copy carries nothing along, two tapes do not see each other, and scripted
-submodules can be listened to like any other.
+No hook is registered on a model, so copies carry none, two tapes do not interfere, and scripted submodules work, too.
 """
 
 from __future__ import annotations
@@ -16,24 +15,24 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 
 class Listener(Protocol):
-    """What is told of module calls; a result other than None replaces the call's arguments or output."""
+    """Protocol of receivers of module calls; a result other than None replaces the arguments or the output."""
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """A module is about to be called with these positional arguments."""
+        """Handle a module call before it runs; `args` are its positional arguments."""
 
     def after(self, module: nn.Module, output: Any) -> Any:
-        """A module has put out `output`."""
+        """Handle the output of a module call."""
 
 
 class NullListener:
-    """A listener that changes nothing; the base of those that hear one side of a call only."""
+    """Listener that does nothing; base class of listeners that override one method."""
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Leave the arguments as they are."""
+        """Return None: keep the arguments."""
         return None
 
     def after(self, module: nn.Module, output: Any) -> Any:
-        """Leave the output as it is."""
+        """Return None: keep the output."""
         return None
 
 
@@ -68,7 +67,7 @@ def _after(module: nn.Module, args: Any, output: Any) -> Any:
 
 @contextmanager
 def hook_calls(listener: Listener, *, alone: bool = False) -> Iterator[None]:
-    """Tell `listener` of every module call that this thread makes in the block; `alone` silences the others."""
+    """Pass every module call of this thread to `listener` inside the block; `alone` suspends other listeners."""
     global _count
     with _lock:
         _count += 1

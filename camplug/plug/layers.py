@@ -1,4 +1,4 @@
-"""Which layers to listen to: names, globs, modules, types, and the selectors "convs", "last" and "stages"."""
+"""Layer selection by name, glob, module, type, or the selectors "convs", "last" and "stages"."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from camplug.plug.trace import Trace
 Selector: TypeAlias = (
     str | nn.Module | type[nn.Module] | Callable[[str, nn.Module], bool] | Sequence["str | nn.Module | type[nn.Module]"]
 )
-"""What `layers=` accepts; a sequence mixes names, globs, modules and types."""
+"""Accepted values of `layers=`; a sequence may mix names, globs, modules and types."""
 
 SELECTORS = ("convs", "last", "stages")
 NEEDS_TRACE = ("last", "stages")
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every submodule by its name, without the name parts that `torch.compile` inserts; the model itself is ""."""
-    return {_plain(name): m for name, m in model.named_modules()}
+    """Return all submodules by name, without the name parts of `torch.compile`; the model itself is ""."""
+    return {_strip_compile(name): m for name, m in model.named_modules()}
 
 
-def _plain(name: str) -> str:
+def _strip_compile(name: str) -> str:
     return name.replace("_orig_mod.", "").removesuffix("._orig_mod")
 
 
 def needs_trace(selector: Selector, layers: dict[str, nn.Module]) -> bool:
-    """Whether the selector can only be resolved after the model has been seen running once.
+    """Return whether the selector needs a trace of the model.
 
-    "convs" needs no run where convolutions are most of what has weights, since there it means just these.
+    "convs" needs none if most layers with weights are convolutions.
     """
     items = selector if isinstance(selector, (list, tuple)) else [selector]
     named = {item for item in items if isinstance(item, str)}
-    return not named.isdisjoint(NEEDS_TRACE) or ("convs" in named and not _mostly_convs(layers))
+    return not named.isdisjoint(NEEDS_TRACE) or ("convs" in named and not _has_mostly_convs(layers))
 
 
-def _mostly_convs(layers: dict[str, nn.Module]) -> bool:
+def _has_mostly_convs(layers: dict[str, nn.Module]) -> bool:
     convs, others = 0, 0
     for module in layers.values():
         if isinstance(module, nn.Conv2d):
@@ -60,16 +60,19 @@ def select(
     """Resolve a selector to `{name: module}` in the order in which the model registers its layers.
 
     Args:
-        model: the module that owns the layers (unwrapped).
+        model: an unwrapped model.
         layers: its `named_layers`.
-        selector: "convs" (every `nn.Conv2d` that puts out a map of the images, and of every transformer block the
-            layer that carries its tokens; left out are convolutions that see a single position, as in
-            squeeze-and-excitation and in heads behind the pooling, and the one that cuts a transformer's patches; a
-            convolution with adapters (LoRA) is one layer), "last" (the last feature map, or token layer, that is made
-            of the image and feeds the score), "stages" (the last such of every resolution), a layer name, a glob over
-            names ("layer4.*.conv3"; "*" stays within one part of the name, "**" is any number of parts), a module, a
-            module type, a callable `(name, module) -> bool`, or a list of names, globs, modules and types.
-        trace: what a run of the model showed; needed for "last" and "stages", and for "convs" of transformers.
+        selector: one of
+            - "convs": every `nn.Conv2d` with a feature map of the images, and one layer with tokens per transformer
+              block. Excluded: convolutions on a single position (squeeze-and-excitation, heads after the pooling) and
+              the patch convolution of a transformer. A convolution with adapters (LoRA) is one layer.
+            - "last": the last feature map or token layer between the image and the score.
+            - "stages": the last feature map or token layer of every resolution.
+            - a layer name, or a glob ("layer4.*.conv3"; "*" matches within one part of the name, "**" any number of
+              parts).
+            - a module, a module type, or a callable `(name, module) -> bool`.
+            - a list of names, globs, modules and types.
+        trace: trace of the model; needed for "last" and "stages", and for "convs" of transformers.
 
     Raises:
         LayerError: nothing matches.
@@ -77,13 +80,13 @@ def select(
     items: Iterable[Any] = selector if isinstance(selector, (list, tuple)) else [selector]
     wanted: set[str] = set()
     for item in items:
-        wanted.update(_match(model, layers, item, trace))
+        wanted.update(_match_item(model, layers, item, trace))
     if not wanted:
         raise LayerError("layers= is empty; give at least one layer name, glob, module or type.")
     return {name: module for name, module in layers.items() if name in wanted}
 
 
-def _match(model: nn.Module, layers: dict[str, nn.Module], item: Any, trace: Trace | None) -> list[str]:
+def _match_item(model: nn.Module, layers: dict[str, nn.Module], item: Any, trace: Trace | None) -> list[str]:
     kind = type(model).__name__
     if isinstance(item, nn.Module):
         found = [name for name, module in layers.items() if module is item]
@@ -109,7 +112,7 @@ def _match(model: nn.Module, layers: dict[str, nn.Module], item: Any, trace: Tra
 def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, trace: Trace | None) -> list[str]:
     kind = type(model).__name__
     if text == "convs":
-        found = _convs(model, layers, trace)
+        found = _find_convs(model, layers, trace)
         if not found:
             raise LayerError(
                 f"this {kind} has neither a convolution nor a transformer block; name its layers with layers=."
@@ -118,7 +121,7 @@ def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, trace
     if text in NEEDS_TRACE:
         if trace is None:
             raise LayerError(f'layers="{text}" is found by watching the model run; call the model itself, not a part.')
-        found = trace.stages() if text == "stages" else trace.last()
+        found = trace.find_stages() if text == "stages" else trace.find_last()
         if not found:
             raise LayerError(
                 f"no layer of this {kind} puts out one feature map [N,C,h,w] that carries the image to the score; name "
@@ -127,9 +130,9 @@ def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, trace
         return found
     if text in layers:
         return [text]
-    named = {id(module): name for name, module in layers.items()}  # what hangs in several places has its first name
-    every = ((_plain(name), named.get(id(m))) for name, m in model.named_modules(remove_duplicate=False))
-    found = list(dict.fromkeys(own for name, own in every if own and _glob(name.split("."), text.split("."))))
+    named = {id(module): name for name, module in layers.items()}  # shared modules go by their first name
+    every = ((_strip_compile(name), named.get(id(m))) for name, m in model.named_modules(remove_duplicate=False))
+    found = list(dict.fromkeys(own for name, own in every if own and _matches_glob(name.split("."), text.split("."))))
     if not found:
         near = difflib.get_close_matches(text, layers, n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
@@ -137,15 +140,15 @@ def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, trace
     return found
 
 
-def _convs(model: nn.Module, layers: dict[str, nn.Module], trace: Trace | None) -> list[str]:
+def _find_convs(model: nn.Module, layers: dict[str, nn.Module], trace: Trace | None) -> list[str]:
     convs = [name for name, module in layers.items() if _is_conv(module)]
     adapted = tuple(f"{name}." for name in convs if not isinstance(layers[name], nn.Conv2d))
     convs = [name for name in convs if not name.startswith(adapted)]
     if trace is None:
         tokens = find_token_layers(model, layers)
         return tokens if len(tokens) > len(convs) else convs
-    found = [*trace.blocks(), *trace.convs(convs)]
-    if found and trace.stops_early(found):
+    found = [*trace.find_blocks(), *trace.keep_convs(convs)]
+    if found and trace.all_end_early(found):
         raise LayerError(
             f"most of the attention of this {type(model).__name__} comes after the last of its layers with a map of "
             f"the images ({found[-1]}), so they say little about the score; name layers with layers=, and give "
@@ -155,7 +158,7 @@ def _convs(model: nn.Module, layers: dict[str, nn.Module], trace: Trace | None) 
 
 
 def _is_conv(module: nn.Module) -> bool:
-    """Whether a module is a convolution, or one with low-rank adapters beside it, whose sum is one convolution."""
+    """Return whether a module is a convolution, or a convolution with LoRA adapters."""
     if isinstance(module, nn.Conv2d):
         return True
     children = dict(module.named_children())
@@ -163,21 +166,20 @@ def _is_conv(module: nn.Module) -> bool:
     return base is not None and any(name.startswith("lora_") for name in children) and _is_conv(base)
 
 
-def _glob(name: list[str], pattern: list[str]) -> bool:
-    """Whether the parts of a name match those of a pattern; "**" stands for any number of parts."""
+def _matches_glob(name: list[str], pattern: list[str]) -> bool:
+    """Return whether the parts of a name match those of a pattern; "**" matches any number of parts."""
     if not pattern:
         return not name
     if pattern[0] == "**":
-        return any(_glob(name[i:], pattern[1:]) for i in range(len(name) + 1))
-    return bool(name) and fnmatch.fnmatchcase(name[0], pattern[0]) and _glob(name[1:], pattern[1:])
+        return any(_matches_glob(name[i:], pattern[1:]) for i in range(len(name) + 1))
+    return bool(name) and fnmatch.fnmatchcase(name[0], pattern[0]) and _matches_glob(name[1:], pattern[1:])
 
 
 def find_token_layers(model: nn.Module, layers: dict[str, nn.Module]) -> list[str]:
-    """The layer of every transformer block that carries its tokens.
+    """Find one layer with tokens per transformer block; the result is cached per model.
 
-    A block is a module that owns both an attention and a LayerNorm. Where a class token gathers the evidence, the
-    block's output has no gradient at the patches in the last block, so the block's first norm (what the attention
-    reads) is taken; otherwise the block's output. Found once per model.
+    A block is a module with an attention and a LayerNorm as children. The layer is the block's output; in models with
+    a class token it is the block's first norm, because the last block's output has no gradient at the patches.
     """
     return _token_layers.get(model, layers, "", lambda: _find_token_layers(layers))
 

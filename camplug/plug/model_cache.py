@@ -1,4 +1,4 @@
-"""Keep what was found out about a model for as long as it lives and consists of the same modules."""
+"""Per-model cache, invalidated when submodules are replaced."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 class ModelCache(Generic[T]):
-    """A store of facts per model; a model whose modules were exchanged counts as unknown. Safe under threads."""
+    """Thread-safe cache of values per model; entries of a model are dropped when its submodules change."""
 
     def __init__(self) -> None:
-        self._facts: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], dict[Hashable, T]]]
-        self._facts = weakref.WeakKeyDictionary()
+        self._values: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], dict[Hashable, T]]]
+        self._values = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def get(
@@ -26,18 +26,18 @@ class ModelCache(Generic[T]):
         layers: dict[str, nn.Module],
         key: Hashable,
         find: Callable[[], T],
-        keep: Callable[[T], bool] = lambda fact: True,
+        keep: Callable[[T], bool] = lambda value: True,
     ) -> T:
-        """Return the fact stored under `key`, found out now if it is not known, and stored where `keep` says so."""
+        """Return the value stored under `key`; else call `find`, and store its result if `keep` accepts it."""
         signature = tuple(map(id, layers.values()))
         with self._lock:
-            known = self._facts.get(model)
+            known = self._values.get(model)
             if known is None or known[0] != signature:
-                known = self._facts[model] = (signature, {})
+                known = self._values[model] = (signature, {})
             if key in known[1]:
                 return known[1][key]
-        fact = find()  # outside the lock: it may run the model
-        if keep(fact):
+        value = find()  # outside the lock: it may run the model
+        if keep(value):
             with self._lock:
-                known[1][key] = fact
-        return fact
+                known[1][key] = value
+        return value

@@ -1,4 +1,4 @@
-"""Note what a run may leave behind in a model besides its output, and put it back afterwards."""
+"""Save the state that a forward pass may change in a model, and restore it."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from torch.nn.parameter import is_lazy
 
 from camplug.plug.tensors import snapshot
 
-_OWN = ("_parameters", "_buffers", "_modules", "training")  # kept otherwise, or lent by the guard
+_OWN = ("_parameters", "_buffers", "_modules", "training")  # handled separately, or by Freeze
 _missing = object()
 
 
 @contextmanager
 def preserve_state(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Buffers, attributes, and the lists, dicts and sets held in attributes are as before when the block ends."""
-    kept = [_Kept(m) for m in modules if not isinstance(m, torch.jit.ScriptModule) and not _is_lazy(m)]
+    """Restore buffers, attributes, and the lists, dicts and sets in attributes when the block ends."""
+    kept = [_SavedModule(m) for m in modules if not isinstance(m, torch.jit.ScriptModule) and not _is_lazy(m)]
     try:
         yield
     finally:
         for one in kept:
-            one.put_back()
+            one.restore()
 
 
-class _Kept:
-    """The state of one module, without that of its children."""
+class _SavedModule:
+    """State of one module, without its children."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.buffers = {name: (b, _Value(b)) for name, b in module._buffers.items() if b is not None}
+        self.buffers = {name: (b, _SavedTensor(b)) for name, b in module._buffers.items() if b is not None}
         self.attributes = {k: v for k, v in vars(module).items() if k not in _OWN}
-        self.tensors = [(v, _Value(v)) for v in self.attributes.values() if isinstance(v, Tensor)]
+        self.tensors = [(v, _SavedTensor(v)) for v in self.attributes.values() if isinstance(v, Tensor)]
         self.collections = [(v, v.copy()) for k, v in self.attributes.items() if type(v) in (list, dict, set)]
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         now = vars(self.module)
         for key in [k for k in now if k not in _OWN and k not in self.attributes]:
             del now[key]
@@ -51,20 +51,20 @@ class _Kept:
         for name, (buffer, value) in self.buffers.items():
             if self.module._buffers.get(name) is not buffer:
                 self.module._buffers[name] = buffer
-            value.put_back(buffer)
+            value.restore(buffer)
         for tensor, value in self.tensors:
-            value.put_back(tensor)
+            value.restore(tensor)
 
 
-class _Value:
-    """The value of a tensor that may be overwritten in place; copied by whoever first does so."""
+class _SavedTensor:
+    """Copy of a tensor, restored if it was changed in place."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.version = None if tensor.is_inference() else tensor._version
         self.saved = snapshot(tensor.detach())
 
     @torch.no_grad()
-    def put_back(self, tensor: Tensor) -> None:
+    def restore(self, tensor: Tensor) -> None:
         if self.version is None or tensor._version != self.version:
             tensor.copy_(self.saved)
 

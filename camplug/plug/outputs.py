@@ -1,4 +1,4 @@
-"""The class scores in a model's output: which tensor they are, and whether they are logits or probabilities."""
+"""Class scores in a model's output: the tensor that holds them, and whether it holds logits or probabilities."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 from camplug.errors import ModelError
 
 Link: TypeAlias = Literal["logits", "softmax", "sigmoid"]
-"""Kinds of a model's outputs: logits, or probabilities that a softmax or a sigmoid gave."""
+"""Kinds of a model's outputs: logits, or probabilities from a softmax or sigmoid."""
 
 _NAMED = ("logits", "out")
-_NO_SCORES = ("pool", "embed", "hidden", "feat")  # entries that say of themselves that they hold features
+_NO_SCORES = ("pool", "embed", "hidden", "feat")  # names of features
 _SHAPE_ONLY = (
     "Squeeze", "Unsqueeze", "View", "Reshape", "UnsafeView", "Alias", "Clone", "ToCopy", "Select", "Slice", "Permute",
     "Transpose", "TBackward", "Expand",
@@ -21,24 +21,23 @@ _SHAPE_ONLY = (
 
 
 def get_logits(output: Any, n: int | None = None) -> Tensor:
-    """The class scores [N,C] in a model's output.
+    """Return the class scores [N,C] in a model's output.
 
-    They are the tensor itself, `.logits`, the entry "logits" or "out" of a dict, or else the tensor among the entries
-    that can be read as [N,C]; of probabilities and the logits that they come from, the logits. A vector [N] counts as
-    one score per image (for a single image as the scores that `.squeeze()` left of [1,C]), [N,C,1,1] as [N,C].
+    These are the output itself, `.logits`, the entry "logits" or "out" of a dict, or else the only entry with the shape
+    [N,C]; of logits and their probabilities, the logits. A vector [N] is one score per image (for a single image, the
+    squeezed scores of [1,C]); [N,C,1,1] counts as [N,C].
 
     Args:
-        output: what the model put out.
-        n: the number of images, where it is known.
+        output: output of the model.
+        n: number of images, if known.
 
     Raises:
-        ModelError: there is no such tensor, or nothing tells which of several it is; give a callable that says what to
-            explain.
+        ModelError: no entry or several may hold the class scores; a callable as `classes` selects one.
     """
     found = find_logits(output, n)
     if found is None:
-        raise ModelError(_refusal(output, n))
-    found = _matrix(found, n)
+        raise ModelError(_describe_refusal(output, n))
+    found = _as_matrix(found, n)
     if found.ndim != 2:
         raise ModelError(
             f"the model puts out scores of shape {list(found.shape)}, not [N,C]; pass a callable as classes that gives "
@@ -48,22 +47,22 @@ def get_logits(output: Any, n: int | None = None) -> Tensor:
 
 
 def find_logits(output: Any, n: int | None = None) -> Tensor | None:
-    """The tensor that holds the class scores, of any shape; None if there is none, or nothing tells which it is."""
+    """Return the tensor with the class scores, of any shape; None if there is none, or it is ambiguous."""
     if isinstance(output, Tensor):
         return output
     if isinstance(getattr(output, "logits", None), Tensor):
         return output.logits  # type: ignore[no-any-return]
-    entries = _entries(output)
+    entries = _list_entries(output)
     for name in _NAMED:
         if name in entries:
             return entries[name]
-    flat = _flat(entries, n)
-    found = _scores_among(flat) if flat else next(iter(entries), None)
+    flat = _list_matrices(entries, n)
+    found = _pick_logits(flat) if flat else next(iter(entries), None)
     return None if found is None else entries[found]
 
 
-def _entries(output: Any) -> dict[str, Tensor]:
-    """The floating-point tensors of a dict, tuple or list that may hold class scores, by name or number."""
+def _list_entries(output: Any) -> dict[str, Tensor]:
+    """Return the floating-point tensors of a dict, tuple or list that may hold class scores, by name or number."""
     if isinstance(output, dict):
         items = {str(name): item for name, item in output.items()}
     elif isinstance(output, (tuple, list)):
@@ -76,15 +75,15 @@ def _entries(output: Any) -> dict[str, Tensor]:
     return named or {k: t for k, t in tensors.items() if not any(word in k.lower() for word in _NO_SCORES)}
 
 
-def _flat(entries: dict[str, Tensor], n: int | None) -> dict[str, Tensor]:
-    """Return the entries that can be matrices [N,C], as such; vectors only where there is nothing else."""
-    found = {k: _matrix(t, n) for k, t in entries.items() if t.ndim > 1 and _matrix(t, n).ndim == 2}
-    found = found or {k: _matrix(t, n) for k, t in entries.items() if t.ndim == 1}
+def _list_matrices(entries: dict[str, Tensor], n: int | None) -> dict[str, Tensor]:
+    """Return the entries with the shape [N,C], as matrices; vectors only if there are no others."""
+    found = {k: _as_matrix(t, n) for k, t in entries.items() if t.ndim > 1 and _as_matrix(t, n).ndim == 2}
+    found = found or {k: _as_matrix(t, n) for k, t in entries.items() if t.ndim == 1}
     n = next(iter(found.values())).shape[0] if found and n is None else n
     return {k: t for k, t in found.items() if t.shape[0] == n} or found
 
 
-def _matrix(tensor: Tensor, n: int | None) -> Tensor:
+def _as_matrix(tensor: Tensor, n: int | None) -> Tensor:
     if tensor.ndim < 2 and n == 1:
         return tensor.reshape(1, -1)
     if tensor.ndim == 1:
@@ -92,14 +91,14 @@ def _matrix(tensor: Tensor, n: int | None) -> Tensor:
     return tensor.flatten(1) if tensor.ndim > 2 and all(s == 1 for s in tensor.shape[2:]) else tensor
 
 
-def _scores_among(flat: dict[str, Tensor]) -> str | None:
-    """Return the name of the one of several matrices [N,C] that holds the logits; None where nothing tells."""
+def _pick_logits(flat: dict[str, Tensor]) -> str | None:
+    """Return the name of the matrix [N,C] that holds the logits; None if it is ambiguous."""
     names, candidates = list(flat), list(flat.values())
     if len(candidates) == 1:
         return names[0]
-    rank = _likeness(candidates)
+    rank = _rate_probabilities(candidates)
     shapes = {c.shape for c in candidates}
-    if len(shapes) > 1:  # probabilities say which width is that of the classes
+    if len(shapes) > 1:  # probabilities have the width of the classes
         shapes = {c.shape for c, r in zip(candidates, rank, strict=True) if r}
         if len(shapes) != 1:
             return None
@@ -108,10 +107,10 @@ def _scores_among(flat: dict[str, Tensor]) -> str | None:
 
 
 @torch.no_grad()
-def _likeness(candidates: list[Tensor]) -> list[int]:
-    """Rate how much each matrix looks like probabilities: 2 for a function of another, 1 by its sums, or 0.
+def _rate_probabilities(candidates: list[Tensor]) -> list[int]:
+    """Rate each matrix: 2 for probabilities of another matrix, 1 for rows with the sum 1, else 0.
 
-    One wait for the device.
+    Synchronises once.
     """
     wide = [c.detach().double() if c.dtype == torch.float64 else c.detach().float() for c in candidates]
     flags = []
@@ -119,10 +118,10 @@ def _likeness(candidates: list[Tensor]) -> list[int]:
         follows = torch.zeros((), dtype=torch.bool, device=own.device)
         for j, other in enumerate(wide):
             if i != j and other.shape == own.shape and other.device == own.device:
-                slack = max(_slack(given.dtype), _slack(candidates[j].dtype))
+                slack = max(_get_tolerance(given.dtype), _get_tolerance(candidates[j].dtype))
                 for link in (torch.sigmoid, *((_softmax, _log_softmax) if own.shape[1] > 1 else ())):
                     follows = follows | ((link(other) - own).abs().max() <= slack)
-        flags.append(torch.stack([follows, _sums_to_one(own, _slack(given.dtype))]).cpu())
+        flags.append(torch.stack([follows, _sums_to_one(own, _get_tolerance(given.dtype))]).cpu())
     return [2 if follows else int(sums) for follows, sums in torch.stack(flags).tolist()]
 
 
@@ -134,8 +133,8 @@ def _log_softmax(t: Tensor) -> Tensor:
     return t.log_softmax(1)
 
 
-def _slack(dtype: torch.dtype) -> float:
-    """By how much probabilities computed in this format may miss their sum or their definition."""
+def _get_tolerance(dtype: torch.dtype) -> float:
+    """Return the tolerance of probabilities computed in this dtype."""
     return max(8 * torch.finfo(dtype).eps, 1e-5)
 
 
@@ -146,15 +145,15 @@ def _sums_to_one(scores: Tensor, slack: float) -> Tensor:
 
 
 def are_probabilities(scores: Tensor) -> bool:
-    """Whether the rows of [N,C] are probabilities of exclusive classes: all within [0, 1], each row's sum 1."""
-    return bool(_sums_to_one(scores.detach().float(), _slack(scores.dtype)))
+    """Return whether the rows of [N,C] are probabilities of exclusive classes: within [0, 1], with the sum 1."""
+    return bool(_sums_to_one(scores.detach().float(), _get_tolerance(scores.dtype)))
 
 
 def find_link(scores: Tensor) -> Link | None:
-    """Return the kind of a model's outputs, by the operation that made them; None where there is no graph to tell.
+    """Return the kind of a model's outputs from their autograd graph; None without a graph.
 
     >>> z = torch.zeros(1, 2, requires_grad=True)
-    >>> link_of(z.sigmoid().squeeze()), link_of(z * 2), link_of(z.detach())
+    >>> find_link(z.sigmoid().squeeze()), find_link(z * 2), find_link(z.detach())
     ('sigmoid', 'logits', None)
     """
     node = scores.grad_fn
@@ -173,8 +172,8 @@ def find_link(scores: Tensor) -> Link | None:
     return "logits"
 
 
-def _refusal(output: Any, n: int | None) -> str:
-    flat = _flat(_entries(output), n)
+def _describe_refusal(output: Any, n: int | None) -> str:
+    flat = _list_matrices(_list_entries(output), n)
     if len(flat) < 2:
         return (
             f"the model puts out {type(output).__name__} without a tensor of class scores; pass a callable as classes, "

@@ -1,4 +1,4 @@
-"""Settings of modules that hold for a while: put on, lifted, and as built again afterwards."""
+"""Temporary attribute overrides of modules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _missing = object()
 
 
 class Overrides:
-    """Attributes that some modules of a model take on; `forward` may be among them."""
+    """Temporary attribute values of the modules of a model; may include `forward`."""
 
     def __init__(self, root: nn.Module, changes: dict[nn.Module, dict[str, Any]]) -> None:
         self.modules = [root, *changes]
@@ -28,7 +28,7 @@ class Overrides:
                 module.__dict__[name] = value
 
     def revert(self) -> None:
-        """Put every attribute back."""
+        """Restore the attributes."""
         for module, name, value in reversed(self._before):
             if value is _missing:
                 module.__dict__.pop(name, None)
@@ -42,32 +42,32 @@ _held: list[Overrides] = []
 
 
 @contextmanager
-def override_attributes(settings: Overrides) -> Iterator[None]:
-    """The settings hold in the block, and `as_built` knows of them."""
-    settings.apply()
+def override_attributes(overrides: Overrides) -> Iterator[None]:
+    """Apply overrides inside the block; `lift_overrides` can suspend them."""
+    overrides.apply()
     with _lock:
-        _held.append(settings)
+        _held.append(overrides)
     try:
         yield
     finally:
         with _lock:
-            _held.remove(settings)
-        settings.revert()
+            _held.remove(overrides)
+        overrides.revert()
 
 
 @contextmanager
 def lift_overrides(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """The modules are as their author built them in the block, whatever settings hold around it."""
+    """Suspend all overrides of these modules inside the block."""
     members = {id(m) for m in modules}
     with _lock:
         lifted = [s for s in _held if any(id(m) in members for m in s.modules)]
-        for settings in reversed(lifted):
-            _held.remove(settings)
-            settings.revert()
+        for overrides in reversed(lifted):
+            _held.remove(overrides)
+            overrides.revert()
     try:
         yield
     finally:
         with _lock:
-            for settings in lifted:
-                settings.apply()
-                _held.append(settings)
+            for overrides in lifted:
+                overrides.apply()
+                _held.append(overrides)

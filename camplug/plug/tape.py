@@ -1,4 +1,4 @@
-"""The tape: what chosen layers put out in a forward pass, and the gradients that arrive there, one after another."""
+"""Record activations of chosen layers in a forward pass, and stream their gradients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,13 @@ from camplug.plug.tracer import is_observing, trace_model
 
 
 class Layer(NamedTuple):
-    """One call of one layer: its name in the model, the module, and which call of this module it was (0 = first)."""
+    """One call of one layer.
+
+    Attributes:
+        name: name of the layer in the model.
+        module: the layer.
+        call: number of the call of this layer, from 0.
+    """
 
     name: str
     module: nn.Module
@@ -42,14 +48,14 @@ class Layer(NamedTuple):
 
 
 class Capture:
-    """The output of one call of one layer."""
+    """Output of one call of one layer."""
 
     __slots__ = ("activation", "edge", "handle", "layer")
 
     def __init__(self, layer: Layer, activation: Tensor, edge: Any) -> None:
         self.layer = layer
         self.activation: Tensor | None = activation
-        self.edge = edge  # its place in the graph, only where backward has to be told to stop there
+        self.edge = edge  # graph edge at which backward stops; None if the anchor does
         self.handle: Any = None
 
 
@@ -57,7 +63,7 @@ Callback = Callable[[Layer, Tensor, Tensor], None]
 
 
 class Tape:
-    """Listens to layers of a model while its block is open.
+    """Record activations of a model's layers inside a with-block, and compute their gradients.
 
     >>> import torch, camplug
     >>> from torch import nn
@@ -68,30 +74,28 @@ class Tape:
     ...         print(layer, tuple(activation.shape), tuple(gradient.shape))
     0 (1, 4, 2, 2) (1, 4, 2, 2)
 
-    With `grad=False` the model is only read: while its forward pass runs, parameters count as frozen and modules as in
-    evaluation mode; the graph starts at the earliest wanted layers, so nothing before them is stored and no weight
-    gradient is ever computed. Flags, buffers, `.grad` and random state are as before when the pass is over. It works
-    inside `torch.no_grad()` and `torch.inference_mode()`, and with compiled models, whose original code then runs.
+    With `grad=False`, parameters are frozen and modules in evaluation mode during the forward pass. The graph starts at
+    the earliest chosen layers: nothing before them is stored, and no weight gradient is computed. Flags, buffers,
+    `.grad` and random state are restored after the pass. Works inside `torch.no_grad()` and `torch.inference_mode()`;
+    compiled models run eagerly.
 
-    With `grad=True` the model runs just as it is (training mode, trainable parameters) and the captured activations
-    stay attached to the graph, so that losses can be built on them.
+    With `grad=True`, the model runs unchanged (training mode, trainable parameters), and the activations stay attached
+    to the graph, so that losses can be computed from them.
 
-    An activation is the value that the layer put out, whatever happens to the tensor afterwards: a copy is made by the
-    first in-place operation that would overwrite it, and only then. A module called several times is captured at every
-    call; calling the model again starts the tape anew. One tape belongs to the thread that opened it; any number of
-    threads may tape one model.
+    Activations are safe from in-place operations, by copy-on-write. Every call of a module is captured; calling the
+    model again clears the tape. A tape belongs to the thread that opened it; several threads may tape one model.
 
     Args:
-        model: any module; `torch.compile`, `DataParallel` and `DistributedDataParallel` wrappers are looked through.
+        model: any module; wrappers by `torch.compile`, `DataParallel` and `DistributedDataParallel` are removed.
         layers: "convs", "last", "stages", names, globs, modules, types; see `camplug.plug.select`.
-        grad: keep the graph (training) instead of reading the model.
-        forward_only: capture activations without any graph; `gradients` is not available then.
-        image: the number of the images among the leaves of the model's (args, kwargs), as torch's pytrees count them;
+        grad: run the model unchanged and keep its graph (training).
+        forward_only: capture activations without a graph; `gradients` is not available then.
+        image: index of the images among the leaves of the model's (args, kwargs), in the order of torch's pytrees;
             default: the first tensor that can be a batch of images.
 
     Raises:
-        LayerError: no such layer; or no wanted layer ran or feeds the score.
-        ModelError: the model cannot be read (its parameters were made in inference mode).
+        LayerError: a layer does not exist, did not run, or does not feed the score.
+        ModelError: the model has parameters made in inference mode, or is wrapped in FSDP1.
     """
 
     def __init__(
@@ -118,16 +122,16 @@ class Tape:
         self._image = image
         self._layers = named_layers(self.root)
         self._wanted: dict[int, str] = {}
-        self._unseen = needs_trace(layers, self._layers)
-        if not self._unseen:
-            self._choose(None)
+        self._is_unresolved = needs_trace(layers, self._layers)
+        if not self._is_unresolved:
+            self._choose_layers(None)
         self._members = {id(module) for module in self._layers.values()}
         self._guard = Freeze(list(self._layers.values()))
         self._captures: list[Capture] = []
-        self._images: int | None = None  # in the present pass, if its first input shows it
+        self._images: int | None = None  # of the present pass, if known
         self._thread = 0
         self._anchor: Tensor | None = None
-        self._rooted = True  # every captured tensor descends from the anchor
+        self._rooted = True  # all captured tensors depend on the anchor
         self._visit: Callback | None = None
         self._release = False
         self._stack: ExitStack | None = None
@@ -151,9 +155,9 @@ class Tape:
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.set_grad_enabled(not self._forward_only))
                 stack.callback(self._guard.restore)
-            stack.callback(self._forget)
-            if self._unseen:
-                hook = self.root.register_forward_pre_hook(self._look, with_kwargs=True, prepend=True)
+            stack.callback(self._clear)
+            if self._is_unresolved:
+                hook = self.root.register_forward_pre_hook(self._trace, with_kwargs=True, prepend=True)
                 stack.callback(hook.remove)
                 self._thread = threading.get_ident()
             stack.enter_context(hooks.hook_calls(self))
@@ -165,27 +169,27 @@ class Tape:
         if stack is not None:
             stack.close()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         for capture in self._captures:
             _drop(capture)
         self._captures = []
         self._anchor = None
         self._rooted = True
 
-    # ---- what was captured
+    # ---- captured activations
 
     @property
     def names(self) -> list[str]:
-        """The names of the layers listened to; empty before the first forward pass for "last" and "stages"."""
+        """Names of the chosen layers; empty before the first forward pass for "last" and "stages"."""
         return list(self._wanted.values())
 
     @property
     def captures(self) -> list[tuple[Layer, Tensor]]:
-        """Every captured call with its activation, in the order in which the calls ended."""
+        """Captured calls with their activations, in the order in which the calls ended."""
         return [(c.layer, c.activation) for c in self._captures if c.activation is not None]
 
     def __getitem__(self, name: str) -> Tensor:
-        """The activation of the last call of the layer with this name."""
+        """Return the activation of the last call of the layer with this name."""
         for layer, activation in reversed(self.captures):
             if layer.name == name:
                 return activation
@@ -196,33 +200,33 @@ class Tape:
     def backward(self, score: Tensor, callback: Callback, *, retain_graph: bool = False) -> None:
         """Call `callback(layer, activation, gradient)` for every captured call that feeds the score, last to first.
 
-        `gradient` is d(sum of score)/d(activation), of the activation's shape. It is handed over when it arrives and
-        not kept. Backward stops at the earliest wanted layer. Without `retain_graph` the activations and the graph are
-        released on the way, so this can be done once.
+        `gradient` is d(sum of score)/d(activation), with the activation's shape; the tape does not keep it. Backward
+        stops at the earliest chosen layer. Without `retain_graph`, activations and graph are freed on the way, so this
+        works once.
 
         Raises:
-            LayerError: no wanted layer ran, or none of them feeds the score; or the tape is closed.
+            LayerError: no chosen layer ran or feeds the score; or the tape is closed.
         """
         self._check_open()
         if not self._captures:
             raise LayerError(
-                f"none of the wanted layers ({self._some_names()}) ran in the forward pass; name layers that the "
+                f"none of the wanted layers ({self._list_names()}) ran in the forward pass; name layers that the "
                 "model calls as modules (the inside of a traced or scripted module has none)."
             )
         count = 0
         failed: list[Exception] = []
 
-        def counted(layer: Layer, activation: Tensor, gradient: Tensor) -> None:
+        def visit(layer: Layer, activation: Tensor, gradient: Tensor) -> None:
             nonlocal count
             count += 1
             try:
                 callback(layer, activation, gradient)
-            except Exception as error:  # raised below: some devices' backward passes abort the process over it
+            except Exception as error:  # raised below: on some devices, an exception in backward aborts the process
                 self._visit = None
                 failed.append(error)
 
         if score.requires_grad:
-            self._visit, self._release = counted, not retain_graph
+            self._visit, self._release = visit, not retain_graph
             try:
                 with (
                     torch.autograd.set_multithreading_enabled(False),  # hooks and recomputation stay in this thread
@@ -234,18 +238,18 @@ class Tape:
                     raise
                 raise LayerError(
                     "the model overwrites a value that the gradient needs (an in-place operation after another), so "
-                    f"there is none at {self._some_names()}; write one of the two without its underscore, take later "
+                    f"there is none at {self._list_names()}; write one of the two without its underscore, take later "
                     "layers with layers=, or a method that needs no gradient."
                 ) from error
             finally:
                 self._visit = None
                 if not self._grad:
-                    self._guard.restore()  # taken again where activation checkpointing recomputed
+                    self._guard.restore()  # activation checkpointing froze it again
         if failed:
             raise failed[0]
         if count == 0:
             raise LayerError(
-                f"no wanted layer ({self._some_names()}) feeds the score with a gradient: the score does not "
+                f"no wanted layer ({self._list_names()}) feeds the score with a gradient: the score does not "
                 "depend on it, it ran inside a reentrant activation checkpoint (use_reentrant=True), or an operation "
                 "without a gradient stands between (a quantised layer, detach(), a custom Function); name others with "
                 "layers=, or take a method that needs no gradient."
@@ -254,11 +258,10 @@ class Tape:
     def gradients(self, score: Tensor, *, retain_graph: bool = False) -> Iterator[tuple[Layer, Tensor, Tensor]]:
         """Iterate over (layer, activation, gradient), from the last captured call to the first.
 
-        The pull form of `backward`: backward runs in a thread of its own and waits at each layer until the loop comes
-        back, so one gradient is alive at a time. Leaving the loop early stops the backward pass. `backward` does the
-        same without the thread, visible to thread-bound tools such as `FlopCounterMode`.
+        Generator form of `backward`, which runs in a background thread and waits at each layer for the next iteration,
+        so only one gradient exists at a time. Leaving the loop early stops the backward pass. Thread-local tools such
+        as `FlopCounterMode` do not see it; `backward` runs in the calling thread.
         """
-
         stream = torch.cuda.current_stream(score.device) if score.is_cuda else None
 
         def push(visit: Callback) -> None:
@@ -277,14 +280,14 @@ class Tape:
         if self._forward_only:
             raise LayerError("this tape was opened with forward_only=True and holds no gradients.")
 
-    # ---- called by camplug.plug.listen around every module call of this thread
+    # ---- listener interface, see camplug.plug.hooks
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Lend the model for reading; let the root forget its last pass and take its inputs without their graph."""
+        """Freeze the model; at the root, also clear the last pass and detach the inputs."""
         if id(module) not in self._members:
             return None
         if module is self.root and not _in_backward():
-            self._forget()
+            self._clear()
             self._images = (
                 None if (image := find_images(args, self._image)) is None or image.ndim < 4 else image.shape[0]
             )
@@ -296,7 +299,7 @@ class Tape:
         return tree_map_only(Tensor, detach_input, args)  # type: ignore[no-any-return]
 
     def after(self, module: nn.Module, output: Any) -> Any:
-        """Capture a wanted layer; give the model back when its pass is over."""
+        """Capture a chosen layer; restore the model when its pass is over."""
         result = None
         name = self._wanted.get(id(module))
         if name is not None:
@@ -305,24 +308,24 @@ class Tape:
             if not self._grad:
                 self._guard.restore()
             if self._selector == "convs":
-                self._leave_out_single_positions()
+                self._drop_single_positions()
         return result
 
-    def _look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
-        """Find the layers that a run has to show, before the model's first pass; it alone is told keyword inputs.
+    def _trace(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        """Trace the model before its first pass, to find the layers of the selector.
 
-        Another thread's pass may meet the hook before torch knows that it takes keywords, or when it no longer does.
+        `kwargs` is missing if another thread's pass runs while torch adds or removes the hook.
         """
-        if self._unseen and not is_observing() and not _in_backward() and threading.get_ident() == self._thread:
-            self._unseen = False
+        if self._is_unresolved and not is_observing() and not _in_backward() and threading.get_ident() == self._thread:
+            self._is_unresolved = False
             try:
-                self._choose(trace_model(self.root, self._layers, args, kwargs, where=self._image))
+                self._choose_layers(trace_model(self.root, self._layers, args, kwargs, where=self._image))
             except BaseException:
-                self._unseen = True
+                self._is_unresolved = True
                 raise
 
-    def _leave_out_single_positions(self) -> None:
-        """Keep the convolutions with a map of the images: a single position says nothing about where."""
+    def _drop_single_positions(self) -> None:
+        """Drop convolutions on a single position, which have no map."""
         wide = [c for c in self._captures if c.activation is not None and self._is_map(c.activation)]
         if wide and len(wide) < len(self._captures):
             for capture in self._captures:
@@ -344,7 +347,7 @@ class Tape:
         replaced = None
         if not (self._grad or self._forward_only):
             if not torch.is_grad_enabled():
-                # the model itself runs this part in torch.no_grad(); the end of that block restores its own mode
+                # a torch.no_grad() block of the model; its end restores the mode
                 torch.set_grad_enabled(True)
             if not out.requires_grad:
                 if self._anchor is None:
@@ -353,35 +356,35 @@ class Tape:
                 replaced = put_back(out)
             elif self._anchor is None:
                 self._rooted = False
-        if _in_backward():  # activation checkpointing runs the layer again: same graph, nothing new to record
+        if _in_backward():  # recomputed by activation checkpointing: already recorded
             return replaced
         call = sum(c.layer.name == name for c in self._captures)
         capture = Capture(Layer(name, module, call), snapshot(out if self._grad else out.detach()), None)
         if out.requires_grad:
-            capture.handle = self._listen_to(capture, out)
+            capture.handle = self._hook_gradient(capture, out)
             if self._grad or not self._rooted:
                 capture.edge = torch.autograd.graph.get_gradient_edge(out)
         self._captures.append(capture)
         return replaced
 
-    def _listen_to(self, capture: Capture, out: Tensor) -> Any:
-        def arrived(gradient: Tensor | None) -> None:
+    def _hook_gradient(self, capture: Capture, out: Tensor) -> Any:
+        def hook(gradient: Tensor | None) -> None:
             visit, activation = self._visit, capture.activation
-            if visit is None or activation is None or gradient is None:  # None: an operation without a gradient
+            if visit is None or activation is None or gradient is None:  # None: not differentiable
                 return
             if self._release:
                 capture.activation = None
             visit(capture.layer, activation, gradient)
 
-        # a hook set before an in-place operation receives the gradient of the value before it
-        return out.register_hook(arrived)  # type: ignore[no-untyped-call]
+        # set before in-place operations, so it receives the gradient of the original value
+        return out.register_hook(hook)  # type: ignore[no-untyped-call]
 
     # ---- choosing layers
 
-    def _choose(self, seen: Trace | None) -> None:
-        self._wanted = {id(m): name for name, m in select(self.root, self._layers, self._selector, seen).items()}
+    def _choose_layers(self, trace: Trace | None) -> None:
+        self._wanted = {id(m): name for name, m in select(self.root, self._layers, self._selector, trace).items()}
 
-    def _some_names(self) -> str:
+    def _list_names(self) -> str:
         names = self.names
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 

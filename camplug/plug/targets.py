@@ -1,4 +1,4 @@
-"""What a map explains: classes, or any score that a callable computes from the model's output."""
+"""Targets of an explanation: classes, or a score computed from the model's output."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from camplug.plug.outputs import Link, find_link, get_logits
 from camplug.plug.tensors import pick_values, send_to
 
 Score: TypeAlias = Callable[[Any], Tensor]
-"""From the model's output to one number per image, a tensor [N]."""
+"""Function from the model's output to one number per image, a tensor [N]."""
 
 Classes: TypeAlias = "int | Tensor | Sequence[int] | Sequence[Sequence[int] | Tensor] | Score | None"
 """One class for all images, one per image, several per image, labels [N,C], a score, or None for the predicted class.
 
-A class is a column of the model's output; `Against(c)` is the evidence against it. The predicted class of a model with
-one output is `Against(0)` where the output says no.
+A class is a column of the model's output; `Against(c)` is the evidence against it. For a model with one output, the
+predicted class is 0, or `Against(0)` if the prediction is negative.
 """
 
 Evidence: TypeAlias = Literal["positive", "negative"]
-"""Kinds of evidence: what speaks for the score, or what speaks against it."""
+"""Kinds of evidence: for the score, or against it."""
 
 
 class UndecidedError(TargetError):
@@ -36,14 +36,14 @@ class UndecidedError(TargetError):
 
 @dataclass(frozen=True)
 class Targets:
-    """Classes to explain, per image K_i of them, or one score.
+    """Classes to explain, K_i for image i, or one score.
 
     Attributes:
-        classes: the classes of each image; `Against` where the evidence against one is wanted.
-        score: the callable to explain instead.
-        per_image: the caller gave lists of lists.
+        classes: classes of each image; `Against` for the evidence against one.
+        score: callable to explain instead of classes.
+        per_image: the caller gave one list per image.
         evidence: "negative" negates every score.
-        link: what the model's outputs are, where known.
+        link: kind of the model's outputs, if known.
     """
 
     classes: tuple[tuple[int, ...], ...]
@@ -54,26 +54,26 @@ class Targets:
 
     @property
     def rounds(self) -> int:
-        """Backward passes needed: the largest number of classes of any image."""
+        """Number of backward passes: the largest number of classes of any image."""
         return 1 if self.score is not None else max((len(c) for c in self.classes), default=0)
 
-    def of_round(self, r: int) -> tuple[list[int], list[int]]:
-        """The images that have an r-th class, and that class."""
+    def get_round(self, r: int) -> tuple[list[int], list[int]]:
+        """Return the images that have an r-th class, and these classes."""
         images = [i for i, c in enumerate(self.classes) if len(c) > r]
         return images, [int(self.classes[i][r]) for i in images]
 
-    def signs(self, r: int) -> list[int]:
-        """1 or -1 for each image of round r: how its score counts."""
+    def get_signs(self, r: int) -> list[int]:
+        """Return the sign (1 or -1) of the score of each image of round r."""
         own = -1 if self.evidence == "negative" else 1
         return [-own if isinstance(c[r], Against) else own for c in self.classes if len(c) > r]
 
     def check(self, output: Any) -> None:
-        """Make sure that the scores of all classes are finite; one wait for the device, however many they are.
+        """Check that the scores of all classes are finite, with one synchronisation.
 
-        Probabilities that are 1 up to rounding are told of (one more wait): their gradient is rounding noise.
+        Warns of probabilities that are 1 up to rounding, whose gradient is rounding noise (one more synchronisation).
 
         Raises:
-            TargetError: a score is NaN or infinite. That of a callable is checked by `scores`.
+            TargetError: a score is NaN or infinite. The score of a callable is checked by `compute_scores`.
         """
         if self.score is None:
             images = [i for i, row in enumerate(self.classes) for _ in row]
@@ -81,13 +81,13 @@ class Targets:
             scores = pick_values(scores, images, [int(c) for row in self.classes for c in row])
             _check_finite(scores, images)
             if self.link in ("softmax", "sigmoid"):
-                _tell_of_saturated(scores, images)
+                _warn_of_saturated(scores, images)
 
-    def scores(self, output: Any, r: int) -> Tensor:
-        """The scores [n] to differentiate in round r, signed; those of classes are not checked, see `check`.
+    def compute_scores(self, output: Any, r: int) -> Tensor:
+        """Return the signed scores [n] to differentiate in round r; scores of classes are not checked, see `check`.
 
         Raises:
-            TargetError: the callable did not give one finite number per image.
+            TargetError: the callable did not return one finite number per image.
         """
         n = len(self.classes)
         if self.score is not None:
@@ -98,7 +98,7 @@ class Targets:
             value = value.reshape(n)
             _check_finite(value.detach(), range(n))
             return -value if self.evidence == "negative" else value
-        value, signs = pick_values(get_logits(output, n), *self.of_round(r)), self.signs(r)
+        value, signs = pick_values(get_logits(output, n), *self.get_round(r)), self.get_signs(r)
         if len(set(signs)) > 1:
             return value * send_to(torch.tensor(signs, dtype=value.dtype), value.device)
         return -value if -1 in signs else value
@@ -114,8 +114,8 @@ def _check_finite(scores: Tensor, images: Sequence[int]) -> None:
         )
 
 
-def _tell_of_saturated(probabilities: Tensor, images: Sequence[int]) -> None:
-    room = min(100 * torch.finfo(probabilities.dtype).eps, 0.1)  # 1 - p loses its digits to rounding
+def _warn_of_saturated(probabilities: Tensor, images: Sequence[int]) -> None:
+    room = min(100 * torch.finfo(probabilities.dtype).eps, 0.1)  # 1 - p loses its digits
     full = (probabilities >= 1 - room).tolist()
     if any(full):
         which = ", ".join(map(str, list(dict.fromkeys(i for i, f in zip(images, full, strict=True) if f))[:5]))
@@ -135,33 +135,33 @@ def resolve_classes(
     link: Link | None = None,
     either_side: bool = False,
 ) -> Targets:
-    """Read what the caller asked for against the model's output for n images.
+    """Return the targets for the classes that the caller gave.
 
     Args:
         classes: see `Classes`.
-        output: what the model put out.
-        n: the number of images.
-        evidence: "negative" for what speaks against.
-        link: what the outputs are, where the graph does not tell.
-        either_side: it makes no difference for or against which class the evidence is.
+        output: output of the model for n images.
+        n: number of images.
+        evidence: "negative" for the evidence against the classes.
+        link: kind of the outputs, used if the graph does not show it.
+        either_side: treat unknown outputs as logits, if evidence for and against a class are equivalent.
 
     Raises:
-        TargetError: a class outside the model's range, not one entry per image, or something that is no class.
+        TargetError: a class is out of range or invalid, or the number of entries is not that of the images.
     """
     if callable(classes) and not isinstance(classes, Tensor):
         return Targets(tuple(() for _ in range(n)), classes, False, evidence)
     scores = get_logits(output, n)
     link = find_link(scores) or link
     if classes is None:
-        chosen = _predicted(scores.detach(), link or ("logits" if either_side else None))
+        chosen = _predict_classes(scores.detach(), link or ("logits" if either_side else None))
         return Targets(tuple((c,) for c in chosen), None, False, evidence, link)
     count = scores.shape[1]
     rows, per_image = list_classes(classes, n, lambda: count)
-    return Targets(tuple(tuple(_index(c, count) for c in row) for row in rows), None, per_image, evidence, link)
+    return Targets(tuple(tuple(_check_index(c, count) for c in row) for row in rows), None, per_image, evidence, link)
 
 
-def _predicted(scores: Tensor, link: Link | None) -> list[int]:
-    """The predicted class of each image; `Against(0)` where a model with one output says no."""
+def _predict_classes(scores: Tensor, link: Link | None) -> list[int]:
+    """Return the predicted class of each image; `Against(0)` for a negative prediction of a model with one output."""
     if scores.shape[1] != 1:
         return scores.argmax(1).tolist()
     values = scores[:, 0].tolist()
@@ -174,7 +174,7 @@ def _predicted(scores: Tensor, link: Link | None) -> list[int]:
     return [Against(0) if v < yes else 0 for v in values]
 
 
-def _index(value: Any, count: int) -> int:
+def _check_index(value: Any, count: int) -> int:
     try:
         index = operator.index(value)
     except TypeError:

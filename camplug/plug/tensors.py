@@ -1,4 +1,4 @@
-"""Helpers for single tensors: start a graph, keep a value, find the tensor in an output, pick values, send them."""
+"""Tensor helpers: graph roots, snapshots, the tensor in a layer's output, indexing, device transfer."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor
 
 
 class Probe(torch.autograd.Function):
-    """Starts the graph at a layer's output: same values, no copy; nothing before it is differentiated."""
+    """Autograd function that starts a graph at a layer's output, without a copy and without gradients before it."""
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, out: Tensor) -> Tensor:
-        """The layer's output in the graph of `anchor`, a leaf that requires grad."""
+        """Return the layer's output, attached to the graph of `anchor`, a leaf that requires grad."""
         return out.detach()
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        """Nothing goes further back."""
+        """Return no gradients."""
         return None, None
 
 
 def detach_input(tensor: Tensor) -> Tensor:
-    """The caller's tensor without its graph, and without the marks of inference mode."""
+    """Return an input tensor detached from its graph; a tensor made in inference mode is copied."""
     return tensor.clone() if tensor.is_inference() else tensor.detach() if tensor.requires_grad else tensor
 
 
 def snapshot(tensor: Tensor) -> Tensor:
-    """The tensor's present value: copied by whoever first overwrites it (copy on write), else now."""
+    """Return a copy of the tensor, copy-on-write where torch supports it."""
     if tensor.is_cuda and torch.cuda.current_stream(tensor.device) != torch.cuda.default_stream(tensor.device):
         return tensor.clone()  # torch copies on the default stream, which does not wait for this one
     try:
@@ -39,10 +39,10 @@ def snapshot(tensor: Tensor) -> Tensor:
 
 
 def send_to(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the host on a device, without waiting for what the device has still to do.
+    """Return a tensor on a device, without waiting for the work queued there.
 
-    It goes through pinned memory, since a plain copy of what is not pinned waits for the work before it. A tensor that
-    is there already is returned as it is.
+    CPU tensors go through pinned memory, because copying pageable memory synchronises. A tensor that is already on the
+    device is returned unchanged.
     """
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
@@ -50,14 +50,14 @@ def send_to(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def make_index(device: torch.device, values: Sequence[int]) -> Tensor:
-    """Return whole numbers as an index on a device; the host does not wait for the copy."""
+    """Return an index tensor (int64) on a device, copied without synchronisation."""
     return send_to(torch.tensor(values, dtype=torch.long), device)
 
 
 def pick_values(matrix: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
-    """The values [n] at n places of a matrix [N,C]; the host does not wait for the device.
+    """Return the values [n] at n positions of a matrix [N,C], without synchronisation.
 
-    >>> pick(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [0, 1, 1], [1, 0, 1])
+    >>> pick_values(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [0, 1, 1], [1, 0, 1])
     tensor([2., 3., 4.])
     """
     n, width = matrix.shape
@@ -68,13 +68,13 @@ def pick_values(matrix: Tensor, rows: Sequence[int], columns: Sequence[int]) -> 
 
 
 def first_tensor(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:
-    """The (first) floating-point tensor of a layer's output, and how to put another one in its place."""
+    """Return the first floating-point tensor of a layer's output, and a function that puts another in its place."""
     if isinstance(output, Tensor):
         return (output if output.is_floating_point() else None), lambda t: t
     if isinstance(output, (tuple, list)):
         for i, item in enumerate(output):
             if isinstance(item, Tensor) and item.is_floating_point():
-                return item, lambda t, i=i: _rebuilt(output, i, t)
+                return item, lambda t, i=i: _replace_item(output, i, t)
     if isinstance(output, dict):
         for key, item in output.items():
             if isinstance(item, Tensor) and item.is_floating_point():
@@ -87,6 +87,6 @@ def first_tensor(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:
     return None, lambda t: t
 
 
-def _rebuilt(output: Any, i: int, tensor: Tensor) -> Any:
+def _replace_item(output: Any, i: int, tensor: Tensor) -> Any:
     items = [*output[:i], tensor, *output[i + 1 :]]
     return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)

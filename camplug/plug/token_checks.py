@@ -1,7 +1,6 @@
-"""Questions about layers with tokens that shapes do not answer: asked by running the model once more, and kept.
+"""Checks of token layers that need more runs of the model: gradients at the patches, and row-major order.
 
-Does the score read the patches, or a class token alone? Do the patches stand row by row? Both hold for a model, not for
-an image, so they are asked once.
+Both are properties of the model, not of an image, so they are computed once.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from camplug.plug.tracer import copy_inputs, observe
 
 
 class _Reader(NullListener):
-    """Receives module calls and keeps the tensors of some of them in the graph."""
+    """Listener that keeps the graph edges of some layers' outputs."""
 
     def __init__(self, names: dict[int, str]) -> None:
         self.names = names
@@ -35,7 +34,7 @@ class _Reader(NullListener):
         out, put_back = first_tensor(output) if name is not None else (None, None)
         if name is None or out is None or put_back is None:
             return None
-        torch.set_grad_enabled(True)  # the model itself may run this part without
+        torch.set_grad_enabled(True)  # the model may have disabled it here
         replaced = None
         if not out.requires_grad:
             out = Probe.apply(self.anchor, out)
@@ -47,13 +46,13 @@ class _Reader(NullListener):
 def find_dead_layers(
     model: nn.Module, layers: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace
 ) -> frozenset[str] | None:
-    """Return the layers with tokens whose patches have no gradient at all: the score reads their class token alone.
+    """Return the token layers without gradient at the patches, where the score reads the class token alone.
 
-    None where no layer has any gradient, which shows nothing: torchvision's transformers begin with a head of zeros.
+    None if no layer has a gradient, as in torchvision's transformers, whose head is initialised to zero.
     """
-    tokens = trace.carriers()
-    laid = trace.layout(tokens[-1]) if tokens else None
-    if laid is None or laid.others == 0:  # where there are patches alone, they are what the score reads
+    tokens = trace.list_carriers()
+    laid = trace.find_layout(tokens[-1]) if tokens else None
+    if laid is None or laid.others == 0:  # without other tokens, the score reads the patches
         return frozenset()
     calls = {c.name: c for c in tokens}
     reader = _Reader({id(layers[name]): name for name in calls})
@@ -63,27 +62,27 @@ def find_dead_layers(
     ends = [t for t in ([logits] if logits is not None else list_floats(output)) if t.requires_grad]
     if not ends:
         return frozenset()
-    with torch.enable_grad():  # any combination of the scores will do
+    with torch.enable_grad():  # an arbitrary combination of the scores
         mixed = [t.float() * torch.arange(1, t.numel() + 1, device=t.device).reshape(t.shape).cos() for t in ends]
         score = torch.stack([t.sum() for t in mixed]).sum()
     gradients = torch.autograd.grad(score, list(reader.found.values()), allow_unused=True)
-    found, shown = set(), False
+    found, has_gradient = set(), False
     for name, gradient in zip(reader.found, gradients, strict=True):
-        laid = trace.layout(calls[name])
+        laid = trace.find_layout(calls[name])
         if gradient is None or not bool(gradient.any()):
             continue
-        shown = True
+        has_gradient = True
         if laid is not None and not bool(laid.lay(gradient).any()):
             found.add(name)
-    return frozenset(found) if shown else None
+    return frozenset(found) if has_gradient else None
 
 
 SPOTS = ((0.72, 0.18), (0.2, 0.4), (0.4, 0.8))
-"""Places where the image is changed, as parts of its height and width; no reflection or transposition keeps them."""
+"""Positions of image changes as fractions of height and width, not symmetric under reflection or transposition."""
 
 
 class _Keeper(NullListener):
-    """Receives module calls and keeps what some of them put out for the first image."""
+    """Listener that keeps the outputs of some layers for the first image."""
 
     def __init__(self, names: dict[int, str], trace: Trace) -> None:
         self.names, self.trace = names, trace
@@ -94,7 +93,7 @@ class _Keeper(NullListener):
     def after(self, module: nn.Module, output: Any) -> Any:
         name = self.names.get(id(module))
         out, _ = first_tensor(output) if name is not None else (None, None)
-        laid = None if name is None else self.trace.layout(self.calls[name])
+        laid = None if name is None else self.trace.find_layout(self.calls[name])
         if name is not None and out is not None and laid is not None and tuple(out.shape) == self.calls[name].shape:
             self.kept[name] = laid.lay(out)[0].to(torch.float32, copy=True)
 
@@ -108,36 +107,36 @@ def find_scattered_layers(
     *,
     where: int | None = None,
 ) -> frozenset[str]:
-    """The layers with tokens that do not stand row by row (Hiera unrolls them): a change of the image shows elsewhere.
+    """Return the token layers whose tokens are not in row-major order, as in Hiera.
 
-    A layer counts as such if the token that changes most is elsewhere for most places of the change. Where all tokens
-    change alike (late layers of some networks), nothing is shown, and they count as row by row.
+    A layer is scattered if, for most changed positions of the image, the token with the largest change is elsewhere.
+    Layers whose tokens all change alike (late layers of some networks) count as row-major.
     """
-    calls = {c.name: c for c in trace.carriers() if len(c.shape) == 3}
+    calls = {c.name: c for c in trace.list_carriers() if len(c.shape) == 3}
     if not calls or trace.size is None:
         return frozenset()
     names = {id(layers[name]): name for name in calls}
 
-    def kept(spot: tuple[float, float] | None) -> dict[str, Tensor]:
+    def run(spot: tuple[float, float] | None) -> dict[str, Tensor]:
         keeper = _Keeper(names, trace)
         a, k = copy_inputs((args, kwargs))
         if spot is not None:
             given = find_images((a, k), where)
-            other = None if given is None else _changed(given, spot, trace.patch)
+            other = None if given is None else _change_patch(given, spot, trace.patch)
             a, k = tree_map(lambda t: other if t is given else t, (a, k))
         observe(model, layers, a, keeper, kwargs=k)
         return keeper.kept
 
-    plain = kept(None)
+    plain = run(None)
     misses = dict.fromkeys(plain, 0)
     for spot in SPOTS:
-        for name, now in kept(spot).items():
-            misses[name] += name in plain and _shows_elsewhere(spot, plain[name], now)
+        for name, now in run(spot).items():
+            misses[name] += name in plain and _is_elsewhere(spot, plain[name], now)
     return frozenset(name for name, count in misses.items() if 2 * count > len(SPOTS))
 
 
-def _changed(image: Tensor, spot: tuple[float, float], patch: tuple[int, int] | None) -> Tensor:
-    """The image, one patch of which is negative and twice as strong."""
+def _change_patch(image: Tensor, spot: tuple[float, float], patch: tuple[int, int] | None) -> Tensor:
+    """Return a copy of the image with one patch negated and amplified."""
     changed = image.clone()
     cut = []
     for side, at, stride in zip(image.shape[-2:], spot, patch or (16, 16), strict=True):
@@ -149,8 +148,8 @@ def _changed(image: Tensor, spot: tuple[float, float], patch: tuple[int, int] | 
     return changed
 
 
-def _shows_elsewhere(spot: tuple[float, float], before: Tensor, after: Tensor) -> bool:
-    """Whether one cell of [C,h,w] changes far more than the others, in proportion to itself, in another place."""
+def _is_elsewhere(spot: tuple[float, float], before: Tensor, after: Tensor) -> bool:
+    """Return whether the cell of [C,h,w] with by far the largest relative change is not at `spot`."""
     change = (after - before).norm(dim=0) / before.norm(dim=0).clamp_min(1e-12)
     h, w = change.shape
     if not bool(change.max() > 4 * change.median()):

@@ -1,7 +1,7 @@
-"""Facts that one run shows about a model's layers: their outputs, if these are of the image and feed the score.
+"""Trace of one forward pass: call order, output shapes and data flow per layer.
 
-Which map is "the last one before the head" cannot be read off the order of registration: torchvision's GoogLeNet
-registers its auxiliary heads last, timm's MobileNetV3 has a convolution behind the pooling. So it is watched.
+The order of registration does not show the last map before the head: torchvision's GoogLeNet registers its auxiliary
+heads last, timm's MobileNetV3 has a convolution after the pooling.
 """
 
 from __future__ import annotations
@@ -16,12 +16,21 @@ from camplug.plug.grid import Layout, Pair, Spans, layout, token_grid
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one module, and what the run showed about its output.
+    """One call of one module.
 
-    Its name and type, the shape of its output, and whether that counts as features; then whether the output is made of
-    the image, feeds the score, and carries all of it (every road from the image to the score leads through it: `trunk`;
-    `reads_trunk`: what it was given does); when it began and ended; whether the module has weights that mix
-    (matrices, kernels) or only such that scale; and which of the model's layers with weights that mix it was.
+    Attributes:
+        name: name of the layer.
+        kind: class name of the module.
+        shape: shape of the output.
+        features: the output may be a feature map (no pooling, dropout, ...).
+        image: the output depends on the image.
+        feeds: the score depends on the output.
+        trunk: every path from the image to the score contains the output.
+        reads_trunk: every path from the image to the score contains the input.
+        node: the output's operation in the data-flow graph.
+        span: clock values of start and end.
+        weights: "mix" (matrices, kernels), "scale" (vectors only) or "" (none).
+        depth: number of calls with "mix" weights up to this one.
     """
 
     name: str
@@ -34,17 +43,25 @@ class Call:
     reads_trunk: bool = False
     node: int | None = None
     span: tuple[int, int] = (0, 0)
-    weights: str = ""  # "mix", "scale" or ""
+    weights: str = ""
     depth: int = 0
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The calls of one forward pass in the order in which they ended, and what else the pass showed.
+    """Record of one forward pass.
 
-    The number of classes that came out, the number of images and their size, the stride of the patch convolution, where
-    in a sequence of tokens the patches stand, when attention was computed, the layers without gradient at their patches
-    because the score reads the other tokens, and those whose tokens do not stand row by row.
+    Attributes:
+        calls: module calls in the order in which they ended.
+        classes: number of classes.
+        images: number of images.
+        size: height and width of the images.
+        patch: stride of the patch convolution.
+        spans: positions of the patch tokens by sequence length.
+        attention: clock values of all attentions.
+        dead: layers without gradient at their patches, because the score reads other tokens.
+        is_final: `dead` is known; False if no layer had a gradient.
+        scattered: layers whose tokens are not in row-major order.
     """
 
     calls: tuple[Call, ...]
@@ -55,20 +72,20 @@ class Trace:
     spans: Spans = field(default_factory=dict)
     attention: tuple[int, ...] = ()
     dead: frozenset[str] = frozenset()
-    settled: bool = True
+    is_final: bool = True
     scattered: frozenset[str] = frozenset()
 
-    def layout(self, call: Call) -> Layout | None:
-        """Return how the call's output lies on the grid of the images; None if it does not."""
+    def find_layout(self, call: Call) -> Layout | None:
+        """Return the arrangement of the call's output on the grid of the images; None if there is none."""
         if self.size is None or call.name in self.scattered:
             return None
         return layout(call.shape, self.size, self.patch, images=self.images, spans=self.spans)
 
     def check_tokens(self, name: str) -> None:
-        """Make sure that nothing shows that a layer's tokens are not those of the image, row by row.
+        """Check that a layer's tokens are patches of the image in row-major order.
 
         Raises:
-            LayerError: they are made of something else (a text, queries), or stand in another order.
+            LayerError: the tokens depend on something else (text, queries), or have another order.
         """
         calls = [c for c in self.calls if c.name == name]
         if calls and not any(c.image for c in calls):
@@ -82,156 +99,156 @@ class Trace:
                 "place; name a later layer, or give reshape= to lay them out."
             )
 
-    # ---- maps of convolution networks
+    # ---- maps of convolutional networks
 
-    def maps(self) -> list[Call]:
-        """Calls that put out a feature map [N,C,h,w] of the images, the whole of them where attention is computed.
+    def list_maps(self) -> list[Call]:
+        """List the calls with a feature map [N,C,h,w] of the images; with attention, only those on every path.
 
-        Matrices over tokens and position biases have that shape, too, but are beside the main road.
+        Attention matrices and position biases have this shape, too, but are on side branches.
         """
-        return [c for c in self.all_maps() if c.trunk or not self.attention]
+        return [c for c in self.list_all_maps() if c.trunk or not self.attention]
 
-    def all_maps(self) -> list[Call]:
-        """Calls that put out a feature map [N,C,h,w] of the images that feeds the score.
+    def list_all_maps(self) -> list[Call]:
+        """List the calls with a feature map [N,C,h,w] of the images that feeds the score.
 
-        No pooling, no dropout, no matrix over tokens, no class map of a 1x1 conv head; where the run shows nothing of
-        the kind (what is no tensor of numbers hides connections), what comes nearest to it.
+        Excluded are pooling, dropout and the class maps of a 1x1 convolution head. Conditions that no call meets are
+        dropped, because the data flow is incomplete where values leave torch.
         """
         maps = [c for c in self.calls if len(c.shape) == 4 and c.features]
         maps = [c for c in maps if self.images in (None, c.shape[0])] or maps
-        found = self.proved(maps)
+        found = self.keep_connected(maps)
         wide = [c for c in found if c.shape[2] * c.shape[3] > 1] or found
         while len(wide) > 1 and wide[-1].shape[1] == self.classes and any(c.shape[1] != self.classes for c in wide):
             wide.pop()
         return wide
 
     @staticmethod
-    def proved(calls: Sequence[Call]) -> list[Call]:
-        """The calls that are made of the image and feed the score; if there are none, those that feed it; or all."""
+    def keep_connected(calls: Sequence[Call]) -> list[Call]:
+        """Keep the calls between image and score; if there are none, those that feed the score, or else all."""
         feeding = [c for c in calls if c.feeds]
         return [c for c in feeding if c.image] or feeding or list(calls)
 
     # ---- tokens
 
-    def _main_road(self) -> list[Call]:
+    def _list_trunk(self) -> list[Call]:
         found: dict[int | None, Call] = {}
         for call in self.calls:
             mixes = call.trunk and call.weights == "mix" and call.depth > 1 and call.features
-            if mixes and self.layout(call) and not self._within_pooling(call):
+            if mixes and self.find_layout(call) and not self._is_in_pooling(call):
                 found.setdefault(call.node, call)
         return list(found.values())
 
-    def tokens(self) -> list[Call]:
-        """Calls that carry the whole image as tokens, or as a map with its channels last, towards the score.
+    def list_tokens(self) -> list[Call]:
+        """List the calls on every path from image to score with tokens or channels-last maps.
 
-        Only layers that mix, because a norm in between says nothing new; of those that return one tensor the innermost;
-        not what cuts the patches. Empty where the last such layer puts out a map [N,C,h,w]: a convolution network.
+        Only layers with "mix" weights after the first; the innermost of those that return the same tensor. Empty for
+        convolutional networks, whose last such layer has a map [N,C,h,w].
         """
-        calls = self._main_road()
-        if not calls or not self._on_tokens(calls[-1]) or self._long_before_the_head(calls[-1]):
+        calls = self._list_trunk()
+        if not calls or not self._has_tokens(calls[-1]) or self._ends_early(calls[-1]):
             return []
         return calls
 
-    def norms(self) -> list[Call]:
-        """Norms that read what carries the whole image: what an attention reads first."""
-        return [c for c in self.calls if c.reads_trunk and c.feeds and c.weights == "scale" and self._on_tokens(c)]
+    def list_norms(self) -> list[Call]:
+        """List the norms that read the trunk, which are the first layers of attention blocks."""
+        return [c for c in self.calls if c.reads_trunk and c.feeds and c.weights == "scale" and self._has_tokens(c)]
 
-    def carriers(self) -> list[Call]:
-        """The layers with tokens and the norms that read them, in the order of the calls.
+    def list_carriers(self) -> list[Call]:
+        """List the calls with tokens and the norms that read them; empty for convolutional networks.
 
-        The norms alone where residual sums are written beside the layers; none in a convolution network.
+        Only the norms are listed if residual sums are computed outside of layers.
         """
-        tokens, road = self.tokens(), self._main_road()
-        alone = self.attention and (not road or self._long_before_the_head(road[-1]))
-        wanted = {*tokens, *self.norms()} if tokens or alone else set()
+        tokens, road = self.list_tokens(), self._list_trunk()
+        alone = self.attention and (not road or self._ends_early(road[-1]))
+        wanted = {*tokens, *self.list_norms()} if tokens or alone else set()
         return [c for c in self.calls if c in wanted]
 
-    def _within_pooling(self, call: Call) -> bool:
-        """Whether a call prepares what the attention around it reads to sum up the tokens (keys and values)."""
+    def _is_in_pooling(self, call: Call) -> bool:
+        """Return whether a call computes keys or values of an attention pooling."""
         parent = call.name.rpartition(".")[0]
         for around in self.calls:
             if around.name == parent and around.span[0] <= call.span[0] and call.span[1] <= around.span[1]:
                 times = [at for at in self.attention if around.span[0] < at <= around.span[1]]
-                return len(times) == 1 and times[0] > call.span[1] and self.layout(around) is None
+                return len(times) == 1 and times[0] > call.span[1] and self.find_layout(around) is None
         return False
 
-    def _on_tokens(self, call: Call) -> bool:
-        laid = self.layout(call)
+    def _has_tokens(self, call: Call) -> bool:
+        laid = self.find_layout(call)
         return laid is not None and laid.order != "NCHW"
 
-    def readable(self) -> list[Call]:
-        """Return the carriers that have a gradient at the patches; none if they end long before the head."""
-        found = [c for c in self.carriers() if c.name not in self.dead]
-        return found if found and not self._long_before_the_head(found[-1]) else []
+    def list_readable(self) -> list[Call]:
+        """List the carriers with a gradient at the patches; empty if they end long before the head."""
+        found = [c for c in self.list_carriers() if c.name not in self.dead]
+        return found if found and not self._ends_early(found[-1]) else []
 
-    def last_tokens(self) -> list[str]:
-        """The last layer with tokens; where the score reads a class token, the norm before the last attention."""
-        tokens = self.tokens()
+    def find_last_tokens(self) -> list[str]:
+        """Return the last layer with tokens; if the score reads a class token, the norm before the last attention."""
+        tokens = self.list_tokens()
         if tokens and tokens[-1].name not in self.dead:
             return [tokens[-1].name]
-        return [c.name for c in self.readable()[-1:]]
+        return [c.name for c in self.list_readable()[-1:]]
 
-    def blocks(self) -> list[str]:
-        """The layer of every transformer block that carries its tokens."""
-        tokens = [c for c in self.tokens() if self._on_tokens(c)]
+    def find_blocks(self) -> list[str]:
+        """Return one layer with tokens per transformer block."""
+        tokens = [c for c in self.list_tokens() if self._has_tokens(c)]
         count = {c: sum(c.span[0] < at <= c.span[1] for at in self.attention) for c in tokens}
         found = [c for c in tokens if count[c]] if self.attention else tokens
         around_all = all(count[c] > 1 for c in found) and len(found) <= 1 < len(self.attention)
         if not tokens or tokens[-1].name in self.dead or around_all:
-            readable = [c for c in self.readable() if self._on_tokens(c)]
+            readable = [c for c in self.list_readable() if self._has_tokens(c)]
             before = [[c for c in readable if c.span[1] < at][-1:] for at in self.attention]
             found = [c for one in before for c in one]
         return list(dict.fromkeys(c.name for c in found))
 
-    # ---- what the selectors mean
+    # ---- selectors
 
-    def last(self) -> list[str]:
-        """The last layer with tokens, or the last feature map; of containers that return it the outermost."""
-        tokens = self.last_tokens()
-        return tokens or [c.name for c in self.maps()[-1:] if not self._long_before_the_head(c)]
+    def find_last(self) -> list[str]:
+        """Return the last layer with tokens, or the last feature map; the outermost of containers that return it."""
+        tokens = self.find_last_tokens()
+        return tokens or [c.name for c in self.list_maps()[-1:] if not self._ends_early(c)]
 
-    def _long_before_the_head(self, call: Call) -> bool:
-        """Whether most of the network's attention comes after a call: its last layers have no one map of all of it."""
+    def _ends_early(self, call: Call) -> bool:
+        """Return whether most of the network's attention comes after a call."""
         return sum(at > call.span[1] for at in self.attention) > max(2, len(self.attention) // 2)
 
-    def stages(self) -> list[str]:
-        """The last feature map (or layer with tokens) of every resolution."""
-        blocks = self.blocks()
-        if not blocks and not self.last():
+    def find_stages(self) -> list[str]:
+        """Return the last feature map or layer with tokens of every resolution."""
+        blocks = self.find_blocks()
+        if not blocks and not self.find_last():
             return []
-        maps = [c.name for c in self.maps() if not blocks or not self._on_tokens(c)]
+        maps = [c.name for c in self.list_maps() if not blocks or not self._has_tokens(c)]
         by_size: dict[tuple[int, ...], str] = {}
-        for names in (maps, blocks):  # of a size that has both, the block
+        for names in (maps, blocks):  # blocks win over maps of the same size
             for call in self.calls:
                 if call.name in names and call.features:
-                    laid = self.layout(call)
+                    laid = self.find_layout(call)
                     by_size[(laid.h, laid.w) if laid else call.shape[2:]] = call.name
         return list(by_size.values())
 
-    def stops_early(self, names: Sequence[str]) -> bool:
-        """Whether all calls of these layers end long before the head."""
-        return all(self._long_before_the_head(c) for c in self.calls if c.name in names)
+    def all_end_early(self, names: Sequence[str]) -> bool:
+        """Return whether all calls of these layers end long before the head."""
+        return all(self._ends_early(c) for c in self.calls if c.name in names)
 
-    def convs(self, convs: Sequence[str]) -> list[str]:
-        """Keep the convolutions that put out a map of the images (not of one position) that feeds the score."""
-        first = 1 if self.blocks() else 0  # where blocks follow, the first convolution cuts the patches
-        mine = {c.name for c in self.all_maps() if c.depth > first or not c.depth}
+    def keep_convs(self, convs: Sequence[str]) -> list[str]:
+        """Keep the convolutions with a feature map of the images that feeds the score and has several positions."""
+        first = 1 if self.find_blocks() else 0  # 1: skip the patch convolution
+        mine = {c.name for c in self.list_all_maps() if c.depth > first or not c.depth}
         return [name for name in convs if name in mine]
 
 
 def find_spans(joins: Sequence[Join], size: Pair | None, patch: Pair | None) -> Spans:
-    """Return the places of patches in sequences of tokens, {length: (first, count)}, from how they were joined.
+    """Return the positions of patches in token sequences, {length: (first, count)}, from concatenations.
 
-    >>> spans_of([Join(((1, False), (16, True))), Join(((17, True), (5, False)))], (64, 64), (16, 16))
+    >>> find_spans([Join(((1, False), (16, True))), Join(((17, True), (5, False)))], (64, 64), (16, 16))
     {17: (1, 16), 22: (1, 16)}
     """
     spans: Spans = {}
     for join in joins:
         found, first = [], 0
-        for length, of_image in join.parts:
-            if of_image and length in spans:
+        for length, has_image in join.parts:
+            if has_image and length in spans:
                 found.append((first + spans[length][0], spans[length][1]))
-            elif of_image and size is not None and token_grid(length, size, patch) is not None:
+            elif has_image and size is not None and token_grid(length, size, patch) is not None:
                 found.append((first, length))
             first += length
         if len(found) == 1 and join.length not in spans:

@@ -1,4 +1,4 @@
-"""Run a model once to see what its layers put out, and leave everything as it was."""
+"""Run a model once to record the outputs of its layers, without side effects."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ _NO_FEATURES = ("pool", "dropout", "identity", "flatten", "permute", "dropblock"
 
 
 class Recorder:
-    """Receives module calls and notes what they put out; keeps no tensor of them."""
+    """Listener that records module calls and the shapes of their outputs; it keeps no tensors."""
 
     def __init__(self, layers: dict[str, nn.Module], flow: Flow, count: int | None) -> None:
         self.root = layers[""]
         self.flow = flow
         self.names = {id(module): name for name, module in layers.items()}
-        self.weights = {id(module): _weights(module) for module in layers.values()}
-        self.calls: list[tuple[Call, int | None]] = []  # and the node that the call read
+        self.weights = {id(module): _describe_weights(module) for module in layers.values()}
+        self.calls: list[tuple[Call, int | None]] = []  # with the node of the first input
         self.classes: int | None = None
-        self.count = count  # images of the call
+        self.count = count  # number of images
         self.ends: list[Tensor] = []
         self._open: list[tuple[int, int, int | None]] = []
         self._mixing = 0
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Note when the call began, and what it reads."""
+        """Record the start of a call and the node of its input."""
         if id(module) in self.names:
             given = next((t for t in args if isinstance(t, Tensor)), None)
             self._open.append((id(module), self.flow.clock, None if given is None else self.flow.node(given)))
         return None
 
     def after(self, module: nn.Module, output: Any) -> Any:
-        """Note the call."""
+        """Record the output of a call."""
         name = self.names.get(id(module))
         if name is None:
             return
         began, read, key = 0, None, -1
-        while self._open and key != id(module):  # a call that raised, and was caught by the model, has no end
+        while self._open and key != id(module):  # skip calls whose exception the model caught
             key, began, read = self._open.pop()
         self._mixing += any(p.ndim > 1 for p in module.parameters(recurse=False))
         if module is self.root:
             logits = find_logits(output, self.count)
-            if logits is not None:  # a vector: one score per image, or what squeeze() left of a single image's scores
+            if logits is not None:  # 1-D: one score per image, or the squeezed scores of a single image
                 self.classes = logits.shape[1] if logits.ndim > 1 else logits.numel() if self.count == 1 else 1
             self.ends = list_floats(output) if logits is None else [logits]
             return
@@ -79,9 +79,9 @@ class Recorder:
         )
         self.calls.append((call, read))
 
-    def finished(self) -> tuple[Call, ...]:
-        """The calls, with what only the whole run shows about them."""
-        feeds, trunk = self.flow.roads(self.ends)
+    def complete_calls(self) -> tuple[Call, ...]:
+        """Return the calls, with the fields that need the whole run (`feeds`, `trunk`, `reads_trunk`)."""
+        feeds, trunk = self.flow.find_paths(self.ends)
 
         def at(marks: list[bool], node: int | None) -> bool:
             return node is not None and marks[node]
@@ -92,7 +92,7 @@ class Recorder:
         )
 
 
-def _weights(module: nn.Module) -> str:
+def _describe_weights(module: nn.Module) -> str:
     sizes = [p.ndim for p in module.parameters()]
     return "mix" if any(n > 1 for n in sizes) else "scale" if sizes else ""
 
@@ -108,17 +108,17 @@ def trace_model(
     *,
     where: int | None = None,
 ) -> Trace:
-    """Run the model once without gradients on a copy of the call, and note what its layers put out.
+    """Run the model once without gradients on copies of the inputs, and return the trace of its layers.
 
-    The trace is kept per size of the inputs for as long as the model lives and consists of the same modules, so only
-    the first call costs a forward pass. Inputs, buffers, attributes and random state are as before.
+    Traces are cached per input size until the model is deleted or its modules change, so only the first call costs a
+    forward pass. Inputs, buffers, attributes and random state are restored.
 
     Args:
         model: an unwrapped model.
         layers: its `named_layers`.
         args: positional arguments of the call.
         kwargs: keyword arguments.
-        where: the number of the images among the leaves of (args, kwargs); see `image_of`.
+        where: index of the images among the leaves of (args, kwargs); see `find_images`.
     """
     kwargs = kwargs or {}
     shapes = tuple(tuple(t.shape[1:]) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
@@ -126,7 +126,7 @@ def trace_model(
     def find() -> Trace:
         return _trace_model(model, layers, args, kwargs, where)
 
-    return _traces.get(model, layers, (where, shapes), find, lambda found: found.settled)
+    return _traces.get(model, layers, (where, shapes), find, lambda trace: trace.is_final)
 
 
 def _trace_model(
@@ -141,7 +141,7 @@ def _trace_model(
     size = None if image is None or image.ndim < 4 else (int(image.shape[-2]), int(image.shape[-1]))
     patch = patch_size(model)
     trace = Trace(
-        recorder.finished(),
+        recorder.complete_calls(),
         recorder.classes,
         None if image is None or image.ndim == 0 else image.shape[0],
         size,
@@ -149,15 +149,15 @@ def _trace_model(
         find_spans(flow.joins, size, patch),
         tuple(flow.attention),
     )
-    from camplug.plug.token_checks import find_dead_layers, find_scattered_layers  # they run the model, too
+    from camplug.plug.token_checks import find_dead_layers, find_scattered_layers  # circular: it runs the model, too
 
     trace = replace(trace, scattered=find_scattered_layers(model, layers, args, kwargs, trace, where=where))
     found = find_dead_layers(model, layers, args, kwargs, trace)
-    return replace(trace, dead=found or frozenset(), settled=found is not None)
+    return replace(trace, dead=found or frozenset(), is_final=found is not None)
 
 
 def copy_inputs(inputs: Any) -> Any:
-    """The inputs of a call, whose tensors may be overwritten without harm to the caller's."""
+    """Return a copy of the inputs of a call, whose tensors may be overwritten."""
     return tree_map_only(Tensor, lambda t: snapshot(detach_input(t)), inputs)
 
 
@@ -165,7 +165,7 @@ _here = threading.local()
 
 
 def is_observing() -> bool:
-    """Whether this thread is just running a model to see what its layers put out."""
+    """Return whether this thread is inside `observe`."""
     return bool(getattr(_here, "runs", 0))
 
 
@@ -177,18 +177,18 @@ def observe(
     *,
     kwargs: dict[str, Any] | None = None,
     grad: bool = False,
-    as_they_are: bool = False,
+    keep_overrides: bool = False,
 ) -> Any:
-    """Run the model in evaluation mode and as built, while `listener` is told of every call; return its output.
+    """Run the model in evaluation mode and return its output; `listener` receives every module call.
 
     Args:
         model: an unwrapped model.
         layers: its `named_layers`.
-        args: what to call it with; given as they are, see `copied`.
-        listener: the only one that hears of this run.
-        kwargs: what to call it with by name.
-        grad: whether operations are recorded (of what requires a gradient; parameters do not).
-        as_they_are: leave settings on that hold at the moment (see `camplug.dense`).
+        args: positional arguments, passed without a copy; see `copy_inputs`.
+        listener: receiver of the module calls; other listeners of this thread are silent.
+        kwargs: keyword arguments.
+        grad: record the autograd graph (parameters are frozen).
+        keep_overrides: keep the attribute overrides in force, such as those of `camplug.dense`.
     """
     guard = Freeze(list(layers.values()))
     guard.apply()
@@ -200,7 +200,7 @@ def observe(
             hook_calls(listener, alone=True),
             force_eager() if is_compiled(model) else nullcontext(),
             force_layer_by_layer() if has_fused_layers(layers.values()) else nullcontext(),
-            nullcontext() if as_they_are else lift_overrides(layers.values()),
+            nullcontext() if keep_overrides else lift_overrides(layers.values()),
         ):
             return model(*args, **(kwargs or {}))
     finally:

@@ -1,4 +1,4 @@
-"""Pictures out of plain arrays: overlays, grids and plots."""
+"""Images from arrays: overlays, grids and plots."""
 
 from camplug.show.pictures import colorize, grid, overlay
 from camplug.show.plots import curves

@@ -1,4 +1,4 @@
-"""Overlays with a colour bar, and grids with titles. Arrays in, PIL images out."""
+"""Overlays with a colour bar and grids with titles, from arrays to PIL images."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-DEFAULT_COLORS = "inferno"  # equal steps of the map look like equal steps
+DEFAULT_COLORS = "inferno"  # perceptually uniform
 
 
 def colorize(heat: Array, colors: str = DEFAULT_COLORS) -> Array:
-    """Colours [H,W,3] uint8 of a map [H,W] in [0, 1]; any matplotlib colour map by name.
+    """Return the colours [H,W,3] uint8 of a map [H,W] in [0, 1].
+
+    Args:
+        heat: map [H,W]; values outside [0, 1] are clipped.
+        colors: name of a matplotlib colour map.
 
     Raises:
-        InputError: no such colour map.
+        InputError: the colour map does not exist.
     """
-    rgba = _colormap(colors)(np.clip(heat, 0, 1), bytes=True)
+    rgba = _get_colormap(colors)(np.clip(heat, 0, 1), bytes=True)
     return np.asarray(rgba)[..., :3]
 
 
-def _colormap(colors: str) -> Any:
+def _get_colormap(colors: str) -> Any:
     import matplotlib
 
     if colors not in matplotlib.colormaps:
@@ -36,15 +40,14 @@ def _colormap(colors: str) -> Any:
     return matplotlib.colormaps[colors]
 
 
-def photo_pixels(photo: Array) -> Array:
-    """A photograph as uint8 [H,W,3].
+def to_rgb(photo: Array) -> Array:
+    """Convert a photograph to uint8 [H,W,3].
 
     Args:
-        photo: [H,W,3], grey [H,W] or [H,W,1], or with transparency [H,W,4] (laid on white); uint8, or floating-point
-            numbers in [0, 1].
+        photo: [H,W,3], grey [H,W] or [H,W,1], or RGBA [H,W,4] (composed over white); uint8, or floats in [0, 1].
 
     Raises:
-        InputError: another shape, number format or range.
+        InputError: the shape, type or range is none of these.
     """
     photo = np.asarray(photo)
     kind = photo.dtype
@@ -73,32 +76,32 @@ def photo_pixels(photo: Array) -> Array:
 def overlay(
     photo: Array, heat: Array, *, colors: str = DEFAULT_COLORS, opacity: float = 0.6, bar: bool = True
 ) -> Image:
-    """A map laid over its photograph.
+    """Blend a map over its photograph.
 
     Args:
-        photo: see `photo_pixels`.
-        heat: [H,W] in [0, 1], of the photograph's size.
-        colors: a matplotlib colour map; the default is perceptually even.
-        opacity: of the map, 0 to 1.
+        photo: photograph, see `to_rgb`.
+        heat: map [H,W] in [0, 1] at the photograph's size.
+        colors: name of a matplotlib colour map; the default is perceptually uniform.
+        opacity: opacity of the map, 0 to 1.
         bar: draw a colour bar from 0 to 1 at the right.
 
     Raises:
-        InputError: sizes that do not fit, an array that is no photograph, or an opacity outside of 0 to 1.
+        InputError: sizes differ, the array is no photograph, or the opacity is outside of 0 to 1.
     """
     from PIL import Image as pil
 
-    photo = photo_pixels(photo)
+    photo = to_rgb(photo)
     if photo.shape[:2] != heat.shape:
         raise InputError(f"the photograph is {photo.shape[:2]} and the map {heat.shape}; they must be of one size.")
     if not 0 <= opacity <= 1:
         raise InputError(f"opacity={opacity}; allowed are 0 to 1.")
     blended = (1 - opacity) * photo + opacity * colorize(heat, colors)
     picture = pil.fromarray(blended.round().astype(np.uint8))
-    return _with_bar(picture, colors, opacity) if bar else picture
+    return _add_bar(picture, colors, opacity) if bar else picture
 
 
-def _with_bar(picture: Image, colors: str, opacity: float) -> Image:
-    """The picture with a colour bar, drawn as the map appears over middle grey."""
+def _add_bar(picture: Image, colors: str, opacity: float) -> Image:
+    """Return the picture with a colour bar, blended with middle grey."""
     from PIL import Image as pil
     from PIL import ImageDraw, ImageFont
 
@@ -129,19 +132,19 @@ def grid(
     colors: str = DEFAULT_COLORS,
     opacity: float = 0.6,
 ) -> Image:
-    """The photograph and overlays of its maps side by side, with titles and one colour bar.
+    """Draw the photograph and the overlays of its maps side by side, with titles and one colour bar.
 
     Args:
-        photo: see `photo_pixels`.
+        photo: photograph, see `to_rgb`.
         heats: maps [H,W] in [0, 1].
-        titles: one per map.
-        photo_title: over the photograph.
-        title: over everything.
+        titles: one title per map.
+        photo_title: title of the photograph.
+        title: title of the figure.
         columns: pictures per row; default: up to 5.
-        colors, opacity: as for `overlay`.
+        colors, opacity: arguments of `overlay`.
 
     Raises:
-        InputError: another number of titles than of maps, or as for `overlay`.
+        InputError: the number of titles differs from that of maps, or see `overlay`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
@@ -150,7 +153,7 @@ def grid(
 
     if len(heats) != len(titles):
         raise InputError(f"{len(heats)} maps and {len(titles)} titles; give one title per map.")
-    photo = photo_pixels(photo)
+    photo = to_rgb(photo)
     panels = [photo] + [np.asarray(overlay(photo, h, colors=colors, opacity=opacity, bar=False)) for h in heats]
     columns = min(columns or 5, len(panels))
     lines = math.ceil(len(panels) / columns)
@@ -165,7 +168,7 @@ def grid(
         axis.imshow(panel)
         axis.set_title(text, fontsize=9, parse_math=False)
     figure.set_layout_engine("constrained")
-    bar = ScalarMappable(cmap=_colormap(colors))
+    bar = ScalarMappable(cmap=_get_colormap(colors))
     figure.colorbar(bar, ax=list(axes), fraction=0.03, pad=0.01, shrink=0.85).ax.tick_params(labelsize=8)
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)

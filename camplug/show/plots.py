@@ -1,4 +1,4 @@
-"""Plots of numbers over numbers."""
+"""Line plots."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def curves(
     title: str = "",
     mark: float | None = None,
 ) -> Image:
-    """Lines over common x values.
+    """Plot lines over common x values.
 
     Args:
         x: n values.
-        lines: n values each (nan leaves a gap), by name; an empty name has no entry in the legend.
-        x_label, y_label, title: texts.
-        mark: an x value to mark with a vertical line.
+        lines: n values per line (nan: gap) by name; an empty name gets no legend entry.
+        x_label, y_label, title: texts of axes and title.
+        mark: x value of a vertical line.
 
     Raises:
-        InputError: a line of another length.
+        InputError: a line has another length than x.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from camplug.errors import InputError
-from camplug.metrics import ConfusionMatrix, ThresholdSweep, carried, miou
+from camplug.metrics import ConfusionMatrix, ThresholdSweep, apply_best_threshold, miou
 
 GRID = [0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.95]
 
@@ -201,7 +201,7 @@ def test_scores_best_and_at():
 
 def test_chosen_on_one_split_and_reported_on_another():
     train, val = swept(list(random_images(11))), swept(list(random_images(12)))
-    threshold, score = carried(train, val, "all", [0, 1])
+    threshold, score = apply_best_threshold(train, val, "all", [0, 1])
     assert threshold == train.best("all", [0, 1])[0]
     assert score == miou(val.at(threshold), "all", [0, 1]) <= val.best("all", [0, 1])[1]
 
@@ -298,7 +298,7 @@ def edited(**changes):
         (lambda: ThresholdSweep(3) + ThresholdSweep(4), "num_classes=3, .* num_classes=4"),
         (lambda: ThresholdSweep(3) + ThresholdSweep(3, GRID), "99 thresholds, the other 8, and they differ"),
         (lambda: ThresholdSweep(3) + 3, "not a value of type int"),
-        (lambda: carried(swept(random_images(0)), ThresholdSweep(6, [0.5])), "not on the grid"),
+        (lambda: apply_best_threshold(swept(random_images(0)), ThresholdSweep(6, [0.5])), "not on the grid"),
         (lambda: ThresholdSweep.from_state(edited(images=None, groups=None)), "lacks groups, images"),
         (lambda: ThresholdSweep.from_state(edited(thresholds=np.array([0.5]))), "its other arrays ask for"),
     ],

@@ -39,9 +39,9 @@ def test_rounds_and_scores(device):
     targets = resolve_classes([[2, 0], [1]], y, 2)
     assert targets.rounds == 2
     assert targets.per_image
-    assert targets.scores(y, 0).tolist() == [2.0, 4.0]
-    assert targets.of_round(1) == ([0], [0])
-    assert targets.scores(y, 1).tolist() == [0.0]
+    assert targets.compute_scores(y, 0).tolist() == [2.0, 4.0]
+    assert targets.get_round(1) == ([0], [0])
+    assert targets.compute_scores(y, 1).tolist() == [0.0]
 
 
 def test_the_predicted_class_and_classes_on_the_device(device):
@@ -198,7 +198,7 @@ def test_one_output_predicts_yes_or_no(device):
     z = torch.tensor([[2.0], [-1.0], [0.3]]).to(device).requires_grad_()
     targets = resolve_classes(None, z * 1, 3)
     assert repr(targets.classes) == "((0,), (Against(0),), (0,))"
-    assert targets.scores(z, 0).tolist() == [2.0, 1.0, pytest.approx(0.3)]
+    assert targets.compute_scores(z, 0).tolist() == [2.0, 1.0, pytest.approx(0.3)]
     assert repr(resolve_classes(None, z.sigmoid(), 3).classes) == "((0,), (Against(0),), (0,))"
     assert repr(resolve_classes(None, (z - 1).sigmoid()[:, 0], 3).classes) == "((0,), (Against(0),), (Against(0),))"
     with pytest.raises(
@@ -214,7 +214,7 @@ def test_the_sign_of_a_score(device):
     y = Y.to(device)
     targets = resolve_classes([[Against(2), 0], [1]], y, 2)
     assert repr(targets.classes) == "((Against(2), 0), (1,))"
-    assert targets.scores(y, 0).tolist() == [-2.0, 4.0]
+    assert targets.compute_scores(y, 0).tolist() == [-2.0, 4.0]
     negative = resolve_classes([[Against(2), 0], [1]], y, 2, "negative")
     assert negative.scores(y, 0).tolist() == [2.0, -4.0]
     assert negative.scores(y, 1).tolist() == [0.0]

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import camplug
-from camplug.metrics import carried, miou
+from camplug.metrics import apply_best_threshold, miou
 from camplug.wsss.data import Scenes, SegmentationData
 from camplug.wsss.irn import IRNSettings, IRNTraining, train_irn
 from camplug.wsss.psa import PSASettings, PSATraining, train_affinitynet
@@ -136,7 +136,7 @@ class Chain:
     def score(self, name, seeds):
         """The threshold that is best on train."""
         train, val = (score_seeds(seeds[split], data)[0] for split, data in self.masked.items())
-        threshold, held_out = carried(train, val)
+        threshold, held_out = apply_best_threshold(train, val)
         self._note(name, train.best()[1], held_out)
         return threshold
 

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from camplug.errors import InputError
-from camplug.metrics.checks import whole
+from camplug.metrics.checks import check_whole
 
 _LEAST = 1e-3  # standard deviation: far below a pixel or a level
 
@@ -40,7 +40,7 @@ class CRFSettings:
     def __post_init__(self) -> None:
         _check("gaussian", self.gaussian, ("sxy", "compat"))
         _check("bilateral", self.bilateral, ("sxy", "srgb", "compat"))
-        if whole(self.iterations, "iterations") < 0:
+        if check_whole(self.iterations, "iterations") < 0:
             raise InputError(f"iterations={self.iterations}: give 0 or more.")
 
 

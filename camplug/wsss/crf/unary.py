@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from camplug.errors import InputError
-from camplug.metrics.checks import check_labels, integers, whole
+from camplug.metrics.checks import check_integers, check_labels, check_whole
 
 Floats = NDArray[np.float32]
 
@@ -35,14 +35,14 @@ def unary_from_labels(labels: ArrayLike, classes: int, certainty: float = 0.7, u
     array([[[0.22314355, 0.6931472 ]],
            [[1.609438  , 0.6931472 ]]], dtype=float32)
     """
-    given, k = integers(labels, "labels"), whole(classes, "classes")
+    given, k = check_integers(labels, "labels"), check_whole(classes, "classes")
     if given.ndim != 2:
         raise InputError(f"labels are {list(given.shape)}; give one label image [H, W].")
     if k < 1:
         raise InputError(f"classes={k}: give 1 or more, the background included.")
     if not 0 < certainty < 1:
         raise InputError(f"certainty={certainty}: give a probability between 0 and 1, such as 0.7.")
-    if unsure is not None and 0 <= whole(unsure, "unsure") < k:
+    if unsure is not None and 0 <= check_whole(unsure, "unsure") < k:
         raise InputError(f"unsure={unsure} is one of the classes 0 to {k - 1}; give another value, or None.")
     free = np.zeros(given.shape, bool) if unsure is None else given == unsure
     hint = "" if unsure is None else f", and {unsure} means unsure"

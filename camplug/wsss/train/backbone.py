@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import camplug
-from camplug.errors import InputError, LayerError, ModelError, size_error
+from camplug.errors import InputError, LayerError, ModelError, make_size_error
 from camplug.explain.preprocess import Preprocess, find_preprocess
 from camplug.plug import Layer, first_weight, send_to, unwrap
 from camplug.plug.layers import Selector
@@ -81,7 +81,7 @@ class Backbone:
         except LayerError:  # tells a wrong name itself
             raise
         except (RuntimeError, ValueError, AssertionError) as error:  # a model of one input size may raise anything
-            raise size_error(error, (x.shape[2], x.shape[3])) from error
+            raise make_size_error(error, (x.shape[2], x.shape[3])) from error
         flat = next((f"{str(layer)!r} ({list(a.shape)})" for layer, a in maps if a.ndim != 4), None)
         if flat is not None or not maps:
             raise ModelError(
