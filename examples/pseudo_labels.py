@@ -38,9 +38,8 @@ for split, folder in seeds.items():
     folder.prepare({"explainer": explainer.name})  # what the maps were made with
     make_seeds(explainer, splits[split], folder)
 sweeps = [score_seeds(seeds[split], splits[split])[0] for split in splits]
-print(
-    f"seeds: mIoU on val {100 * apply_best_threshold(*sweeps)[1]:.1f}, at the background threshold that is best on train"
-)
+held_out = apply_best_threshold(*sweeps)[1]
+print(f"seeds: mIoU on val {100 * held_out:.1f}, at the background threshold that is best on train")
 
 adamw = Schedule("adamw", lr=1e-2)
 crops = TrainSettings(epochs=5, batch=4, crop=96, scales=(0.75, 1.25))

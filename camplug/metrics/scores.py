@@ -92,7 +92,7 @@ def miou(matrix: ArrayLike, convention: Convention = "present", classes: Sequenc
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """All scores of one confusion matrix; see the functions of the same names for the formulas.
+    """Scores of one confusion matrix; see the functions of the same names for the formulas.
 
     Attributes:
         names: C class names; default: "0", "1", ...

@@ -31,7 +31,7 @@ from camplug.plug.tracer import is_observing, trace_model
 
 
 class Layer(NamedTuple):
-    """One call of one layer.
+    """Call of a layer.
 
     Attributes:
         name: name of the layer in the model.

@@ -31,7 +31,7 @@ Evidence: TypeAlias = Literal["positive", "negative"]
 
 
 class UndecidedError(TargetError):
-    """The prediction of a model with one output depends on whether that is a logit or a probability."""
+    """Ambiguous prediction of a model with one output, which may be a logit or a probability."""
 
 
 @dataclass(frozen=True)

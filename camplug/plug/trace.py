@@ -16,7 +16,7 @@ from camplug.plug.grid import Layout, Pair, Spans, layout, token_grid
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one module.
+    """Call of a module.
 
     Attributes:
         name: name of the layer.

@@ -60,7 +60,7 @@ def test_a_score_that_is_nan_is_told_on_any_device(device):
         with pytest.raises(TargetError, match="NaN or infinite for image 1 of the batch"):
             resolve_classes(wanted, y, 2).check(y)
     with pytest.raises(TargetError, match="NaN or infinite for image 1 of the batch"):
-        resolve_classes(lambda out: out[:, 1], y, 2).scores(y, 0)
+        resolve_classes(lambda out: out[:, 1], y, 2).compute_scores(y, 0)
 
 
 @pytest.mark.parametrize(
@@ -216,9 +216,9 @@ def test_the_sign_of_a_score(device):
     assert repr(targets.classes) == "((Against(2), 0), (1,))"
     assert targets.compute_scores(y, 0).tolist() == [-2.0, 4.0]
     negative = resolve_classes([[Against(2), 0], [1]], y, 2, "negative")
-    assert negative.scores(y, 0).tolist() == [2.0, -4.0]
-    assert negative.scores(y, 1).tolist() == [0.0]
-    assert resolve_classes(lambda out: out[:, 1], y, 2, "negative").scores(y, 0).tolist() == [-1.0, -4.0]
+    assert negative.compute_scores(y, 0).tolist() == [2.0, -4.0]
+    assert negative.compute_scores(y, 1).tolist() == [0.0]
+    assert resolve_classes(lambda out: out[:, 1], y, 2, "negative").compute_scores(y, 0).tolist() == [-1.0, -4.0]
 
 
 # ---- labels
@@ -268,4 +268,4 @@ def test_squeezed_scores_of_a_single_image(device):
     assert get_logits(z, 3).shape == (3, 1)
     assert get_logits(z[1], 1).tolist() == [[5.0]]  # one output of one image, squeezed to nothing
     assert resolve_classes(None, z, 1).classes == ((1,),)
-    assert resolve_classes(2, z, 1).scores(z, 0).tolist() == [-2.0]
+    assert resolve_classes(2, z, 1).compute_scores(z, 0).tolist() == [-2.0]
