@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.errors import CamplugError, InputError, LayerError, size_error
+from camplug.errors import CamplugError, InputError, LayerError, make_size_error
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import call_model, check_batch, check_size
 from camplug.explain.fuse import Normalize, normalize_map, resize_maps
@@ -145,7 +145,7 @@ class Propagate(Wrapper):
         except (RuntimeError, AssertionError, ValueError) as error:
             if isinstance(error, CamplugError):
                 raise
-            raise size_error(error, batch.size, "what zoom= asks for; give zoom=1") from error
+            raise make_size_error(error, batch.size, "what zoom= asks for; give zoom=1") from error
         found = {s: t for t in stages for s in self.strides if _has_stride(t, batch.size, s)}
         if not found:
             has = ", ".join(f"{batch.size[0] / t.shape[2]:.3g}" for t in stages)
