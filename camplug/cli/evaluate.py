@@ -61,6 +61,7 @@ def evaluate(  # noqa: PLR0917
     with common.plain_errors():
         from camplug.metrics import Scores
         from camplug.wsss.data import open_data
+        from camplug.wsss.identity import photographs_sha256
         from camplug.wsss.jobs import list_sha256
         from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
 
@@ -84,11 +85,12 @@ def evaluate(  # noqa: PLR0917
             "split": split,
             "images_listed": len(dataset),
             "list_sha256": list_sha256(dataset),
+            "photographs_sha256": photographs_sha256(dataset),
             "convention": convention,
             "camplug": camplug.__version__,
             holds: made_with,
         }
-        value, how = given_threshold(threshold, threshold_from, report["list_sha256"])
+        value, how = given_threshold(threshold, threshold_from, report["photographs_sha256"])
         sweep = None
         with common.progress("evaluating", len(dataset)) as advance:
             if seeds is not None:
@@ -225,7 +227,7 @@ def given_threshold(threshold: float | None, report: Path | None, images: str) -
     Args:
         threshold: the one given.
         report: of another split.
-        images: the hash of the list of images that are scored now.
+        images: the digest of the photographs that are scored now.
 
     Raises:
         InputError: not a number from 0 to below 1; the report cannot be used.
@@ -237,7 +239,11 @@ def given_threshold(threshold: float | None, report: Path | None, images: str) -
         try:
             other = json.loads(report.read_text(encoding="utf-8"))
             value = float(other["best_threshold_here"])
-            how = here if other["list_sha256"] == images else f"best on {other['split'] or other['data']} ({report})"
+            how = (
+                here
+                if other["photographs_sha256"] == images
+                else f"best on {other['split'] or other['data']} ({report})"
+            )
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{str(report)!r} is no report of `camplug evaluate` on seeds.") from None
     if value is not None and not 0 <= value < 1:

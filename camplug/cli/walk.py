@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from camplug.cli import common, crf_options
 from camplug.cli.evaluate import given_threshold
 from camplug.errors import InputError
-from camplug.wsss.identity import file_digest
-from camplug.wsss.jobs import list_sha256, share
+from camplug.wsss.identity import file_digest, photographs_sha256
+from camplug.wsss.jobs import share
 
 if TYPE_CHECKING:
     from camplug.wsss.data import SegmentationData
@@ -140,7 +140,7 @@ def threshold_of(
     threshold = threshold_read("threshold", chosen.get("threshold"))
     if threshold == "otsu":
         return threshold_by_otsu(seeds, data, kind_of_walk)
-    value, how = given_threshold(threshold, path, list_sha256(data))
+    value, how = given_threshold(threshold, path, photographs_sha256(data))
     if path is not None:
         before = json.loads(path.read_text(encoding="utf-8")).get("seeds", {}).get("walk")
         if before != walk:

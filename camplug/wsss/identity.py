@@ -224,21 +224,21 @@ class Inputs:
 
 
 def photograph_table(data: SegmentationData) -> dict[str, str]:
-    """Return the digests of a data set's photographs by name; see `known`."""
-    return known(data.ids, data.photo_digest)
+    """Return the digests of a data set's photographs by name; see `digest_table`."""
+    return digest_table(data.ids, data.photo_digest)
 
 
 def label_table(data: SegmentationData) -> dict[str, str]:
-    """Return the digests of the images' labels by name; see `known`."""
-    return known(data.ids, data.label_digest)
+    """Return the digests of the images' labels by name; see `digest_table`."""
+    return digest_table(data.ids, data.label_digest)
 
 
 def file_table(ids: Sequence[str], file: Callable[[str], Path]) -> dict[str, str]:
-    """Return the digests of images' result files by name; see `known`."""
-    return known(ids, lambda i: file_sha256(file(ids[i]))[:DIGITS])
+    """Return the digests of images' result files by name; see `digest_table`."""
+    return digest_table(ids, lambda i: file_sha256(file(ids[i]))[:DIGITS])
 
 
-def known(ids: Sequence[str], digest: Callable[[int], str]) -> dict[str, str]:
+def digest_table(ids: Sequence[str], digest: Callable[[int], str]) -> dict[str, str]:
     """Return the digests of all images by name, "missing" for one that cannot be read.
 
     Args:

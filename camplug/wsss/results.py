@@ -162,7 +162,7 @@ def check_made_of(folder: ResultFolder[Any], data: SegmentationData, i: int, lab
     name, now = data.ids[i], {"photograph": data.photo_digest(i)}
     if labels:
         with suppress(InputError):  # labels are not needed here
-            now |= {"labels": data.label_digest(i)} if data.labels(i) else {}
+            now |= {"labels": data.label_digest(i)} if data.has_labels else {}
     before = folder.made_of(name)
     for what, called in (("photograph", "another photograph"), ("labels", "other labels")):
         if what in now and what in before and is_other(now[what], before[what]):

@@ -15,6 +15,7 @@ from scipy import ndimage
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
 from camplug.wsss.data import SegmentationData
+from camplug.wsss.identity import file_table
 
 Map = NDArray[np.float32]
 
@@ -134,6 +135,12 @@ def check_saliency(source: str | Path, data: SegmentationData) -> None:
             f"{str(source)!r} lacks the saliency maps of {len(missing)} of {len(data)} images, that of {missing[0]!r} "
             f"for instance; add {missing[0]}.png, and so on, or give {' or '.join(KINDS)}, which need no files."
         )
+
+
+def saliency_table(folder: Path, data: SegmentationData) -> dict[str, str]:
+    """Return the digests of the saliency maps in a folder, by image name."""
+    folder = folder.expanduser()
+    return file_table(data.ids, lambda name: saliency_file(folder, name) or folder / name)
 
 
 def read_saliency(folder: Path, name: str, size: tuple[int, int]) -> Map:

@@ -5,35 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from commands import good, refused, run
 from contents import contents
+from edited import CLASSES, MODEL, NET, relabel, write_data, write_labels
 from PIL import Image
 
 from camplug.wsss.deeplab import DeepLabSettings, deeplab_over, save_deeplab
 
-CLASSES = ("cat", "dog", "yak")
-MODEL = "import:stale_net:Net"
-NET = """
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3}
-
-    def __init__(self, num_classes=3):
-        super().__init__()
-        torch.manual_seed(3)
-        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 2, 1))
-        self.fc = nn.Linear(6, num_classes)
-
-    def forward(self, x):
-        return self.fc(self.features(x).relu().mean((2, 3)))
-"""
 SEEDS = ("seeds", "--data", "own", "-m", MODEL, "--explainer", "CAM('features.2')")
 LABELS = ("pseudo-labels", "seeds", "--data", "own", "--threshold", "0.4", "--crf", "none")
 
@@ -50,26 +33,6 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "sides.yaml").write_text("sides: [32, 32]")
     yield tmp_path
     sys.modules.pop("stale_net", None)
-
-
-def write_data(root, seed=0, count=4):
-    (root / "images").mkdir(parents=True)
-    (root / "masks").mkdir()
-    rng = np.random.default_rng(seed)
-    for i in range(count):
-        Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(root / "images" / f"s{i}.png")
-        Image.fromarray(rng.integers(0, 4, (24, 32), dtype=np.uint8)).save(root / "masks" / f"s{i}.png")
-    (root / "classes.txt").write_text("\n".join(CLASSES))
-    write_labels(root, {f"s{i}.png": [CLASSES[(i + seed) % 3]] for i in range(count)})
-
-
-def write_labels(root, labels):
-    (root / "labels.json").write_text(json.dumps(labels))
-
-
-def relabel(root, name, labels):
-    known = json.loads((root / "labels.json").read_text())
-    write_labels(root, {**known, name: labels})
 
 
 def said(*arguments):
@@ -299,3 +262,30 @@ def test_heads_and_networks_of_other_seeds_and_labels(place):
     assert "1 of 4 images has another label picture" in refused(*moved)
     good(*deeplab, "--overwrite")
     assert "was there" in good(*moved).output  # the same pictures in another folder
+
+
+# ---- reports
+
+
+def report_of(name, *arguments):
+    good("evaluate", *arguments, "-o", name)
+    return json.loads((Path(name)).read_text())
+
+
+def test_thresholds_of_the_same_images_under_other_names(place):
+    write_data(place / "own2", seed=1)
+    other = [a if a != "own" else "own2" for a in SEEDS]
+    good(*SEEDS)
+    good(*other, "-o", "seeds2")
+    report_of("own.json", "seeds", "--data", "own")
+    chosen = ("seeds2", "--data", "own2", "--threshold-from", "own.json")
+    assert report_of("two.json", *chosen)["threshold_chosen"] == "best on own (own.json)"
+    shutil.copytree(place / "own", place / "renamed")
+    for i in range(4):
+        for part in ("images", "masks"):
+            (place / "renamed" / part / f"s{i}.png").rename(place / "renamed" / part / f"t{i}.png")
+    labels = json.loads((place / "renamed" / "labels.json").read_text())
+    write_labels(place / "renamed", {name.replace("s", "t"): names for name, names in labels.items()})
+    good(*[a if a != "own" else "renamed" for a in SEEDS], "-o", "seeds3")
+    chosen = ("seeds3", "--data", "renamed", "--threshold-from", "own.json")
+    assert report_of("three.json", *chosen)["threshold_chosen"].endswith("optimistic")

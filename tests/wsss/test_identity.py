@@ -18,7 +18,15 @@ from torch import nn
 from camplug.errors import InputError
 from camplug.wsss import identity
 from camplug.wsss.data import VOC, Folder, Scenes
-from camplug.wsss.identity import HASHES, Inputs, digest_of, file_sha256, known, photographs_sha256, weights_sha256
+from camplug.wsss.identity import (
+    HASHES,
+    Inputs,
+    digest_of,
+    digest_table,
+    file_sha256,
+    photographs_sha256,
+    weights_sha256,
+)
 from camplug.wsss.recipe.data import View
 
 OLD = 10**18  # a time stamp in 2001, in ns
@@ -145,7 +153,7 @@ def test_a_folder_is_known_by_its_content(tmp_path):
     (tmp_path / "a" / "images" / "1.png").unlink()
     with pytest.raises(InputError, match=r"the photograph .*1\.png' cannot be read"):
         one.photo_digest(1)
-    assert known(one.ids, one.photo_digest) == {"0": one.photo_digest(0), "1": "missing"}
+    assert digest_table(one.ids, one.photo_digest) == {"0": one.photo_digest(0), "1": "missing"}
 
 
 def test_voc_and_a_folder_of_the_same_photographs(tmp_path):

@@ -26,7 +26,7 @@ from camplug.wsss.deeplab.settings import DeepLabSettings
 from camplug.wsss.identity import file_table, photograph_table, weights_sha256
 from camplug.wsss.jobs import share, wait_for_the_others
 from camplug.wsss.pseudo.store import LabelFolder
-from camplug.wsss.saliency import KINDS, saliency_file
+from camplug.wsss.saliency import KINDS, saliency_table
 from camplug.wsss.train.crops import LabelCrops, check_labels_teach, label_pictures, read_picture
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
@@ -154,7 +154,7 @@ def train_deeplab(
             "training": asdict(span) | {"accumulate": settings.accumulate},
         },
         data,
-        tables | ({} if saliency is None or saliency in KINDS else {"saliency": _saliency_table(Path(saliency), data)}),
+        tables | ({} if saliency is None or saliency in KINDS else {"saliency": saliency_table(Path(saliency), data)}),
         file=file,
         steady=settings.network.schedule.is_steady,
         overwrite=overwrite,
@@ -226,8 +226,3 @@ def _saliency(given: str | Path | None, settings: DeepLabSettings, data: Segment
 
     check_saliency(given, data)
     return saliency_of(given)
-
-
-def _saliency_table(folder: Path, data: SegmentationData) -> dict[str, str]:
-    """The digests of saliency maps in files, by image name."""
-    return file_table(data.ids, lambda name: saliency_file(folder.expanduser(), name) or folder / name)

@@ -10,9 +10,11 @@ from typing import Any
 
 from camplug.errors import InputError
 from camplug.explain.explanation import write_atomically
-from camplug.wsss.recipe.data import Part, identity
+from camplug.wsss.identity import digest_of, file_sha256
+from camplug.wsss.recipe.data import identity
 from camplug.wsss.recipe.settings import plain
-from camplug.wsss.recipe.stages import VERSIONS, Data, Stage
+from camplug.wsss.recipe.stages import READS, VERSIONS, Data, Stage
+from camplug.wsss.saliency import KINDS, saliency_table
 
 DONE, SPENT = "done.json", "spent.json"
 
@@ -21,19 +23,19 @@ class Cache:
     """The folders of stages below `out`/cache, each named by its stage and a hash.
 
     The hash is of the stage's name, version and settings, of the hashes of the stages that it takes something from, of
-    its list of images, and of the weight files that it reads: what depends on something that has changed has another
-    folder, and everything else is found again.
+    the content of its images as far as it uses them, and of the weight files that it reads: what depends on something
+    that has changed has another folder, and everything else is found again.
 
     Args:
         out: folder of the run.
-        parts: the recipe's lists of images.
-        data: those that are on disk.
+        data: the recipe's lists of images that are on disk.
     """
 
-    def __init__(self, out: Path, parts: Mapping[str, Part], data: Data) -> None:
-        self.root, self.parts, self.data = out / "cache", parts, data
+    def __init__(self, out: Path, data: Data) -> None:
+        self.root, self.data = out / "cache", data
         self._keys: dict[Stage, str | None] = {}
         self._files: dict[str, str | None] = {}
+        self._identities: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}
 
     def key(self, stage: Stage) -> str | None:
         """The hash of a stage; None where its images, or its files, are not on disk."""
@@ -50,20 +52,39 @@ class Cache:
         document = {
             "stage": stage.name,
             "version": VERSIONS[stage.kind],
-            "settings": stage.settings,
+            "settings": without_paths(stage.settings),
             "inputs": inputs,
-            "data": [identity(self.parts[name], self.data[name]) for name in lists],
+            "data": [self.identity(name, READS[stage.kind]) for name in lists],
+            "saliency": self._saliency(stage),
             "files": sorted(str(value) for value in files.values()),
         }
         text = json.dumps(plain(document), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def identity(self, name: str, reads: tuple[str, ...]) -> dict[str, Any]:
+        """Return what tells a list of images from others, as far as a stage uses it."""
+        if (name, reads) not in self._identities:
+            self._identities[name, reads] = identity(self.data[name], reads)
+        return self._identities[name, reads]
+
+    def _saliency(self, stage: Stage) -> str | None:
+        """A digest of the saliency maps in files that a training reads."""
+        source = stage.settings.get("saliency")
+        if source is None or source in KINDS or stage.part is None:
+            return None
+        return digest_of(list(saliency_table(Path(source), self.data[stage.part]).values()))
+
+    def others(self, stage: Stage) -> list[Path]:
+        """Return the folders of stages of the same kind, which may hold some of its results; the newest first."""
+        own = self.folder(stage)
+        found = [folder for folder in self.root.glob(f"{stage.kind}-*") if folder != own and folder.is_dir()]
+        return sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)
+
     def fingerprint(self, file: str) -> str | None:
         """A hash of a file of weights; None where there is none."""
         if file not in self._files:
             try:
-                with open(file, "rb") as opened:
-                    self._files[file] = hashlib.file_digest(opened, "sha256").hexdigest()
+                self._files[file] = file_sha256(file)
             except OSError:
                 self._files[file] = None
         return self._files[file]
@@ -111,6 +132,21 @@ class Cache:
         """Write down what a run took that ends before its stage does."""
         if self.folder(stage).is_dir():
             write_json(self.folder(stage) / SPENT, seconds)
+
+
+def without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a stage without the paths of files, whose content tells them apart."""
+    found: dict[str, Any] = plain(dict(settings))
+    network = found.get("network")
+    if isinstance(network, dict):
+        is_file = str(network["model"]).endswith((".pt", ".pth"))
+        found["network"] = network | {
+            "model": "a trained classifier" if is_file else network["model"],
+            "checkpoint": network["checkpoint"] is not None,
+        }
+    if found.get("saliency") not in (None, *KINDS):
+        found["saliency"] = "a folder"
+    return found
 
 
 def write_json(path: Path, document: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from camplug.errors import InputError
 from camplug.wsss.data import VOC_CLASSES, Scenes, SegmentationData, open_data
 from camplug.wsss.data.opening import parse_source
 from camplug.wsss.data.scenes import Scene
+from camplug.wsss.identity import digest_of, digest_table
 from camplug.wsss.jobs import list_sha256
 
 if TYPE_CHECKING:
@@ -144,11 +144,16 @@ class View(SegmentationData):
         return self.data.mask_digest(self.indices[self._checked(i)])
 
 
-def identity(part: Part, data: SegmentationData) -> dict[str, Any]:
-    """What tells the images of a list from those of another one, wherever they lie."""
-    found: dict[str, Any] = {"kind": type(data).__name__, "list_sha256": list_sha256(data), "images": len(data)}
-    found |= {"classes": hashlib.sha256("\n".join(data.classes).encode()).hexdigest()[:16]}
-    return found | {"options": dict(part.options)}
+def identity(data: SegmentationData, reads: Sequence[str]) -> dict[str, Any]:
+    """Return what tells the images of a list from those of another one, wherever they lie.
+
+    Args:
+        data: the images.
+        reads: what is used of them: photographs, labels, masks.
+    """
+    found = {"list_sha256": list_sha256(data), "classes": digest_of(list(data.classes))}
+    tables = {"photographs": data.photo_digest, "labels": data.label_digest, "masks": data.mask_digest}
+    return found | {what: digest_of(list(digest_table(data.ids, tables[what]).values())) for what in reads}
 
 
 def evenly(count: int, wanted: int) -> list[int]:

@@ -81,7 +81,7 @@ def plan_of(
         except InputError as error:
             missing[name] = str(error)
     stages = stages_of(recipe, data)
-    cache = Cache(Path(out), recipe.data, data)
+    cache = Cache(Path(out), data)
     costs = _Costs(recipe, data, device) if probe else None
     rows = []
     for stage in stages:

@@ -48,7 +48,7 @@ def run_recipe(
     data = {name: opened(name, part) for name, part in recipe.data.items()}
     data = checked(recipe, data)
     stages = stages_of(recipe, data)
-    cache = Cache(out, recipe.data, data)
+    cache = Cache(out, data)
     for stage in stages:
         cache.folder(stage)  # files that are missing are told before anything runs
     try:

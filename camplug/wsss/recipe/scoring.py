@@ -11,6 +11,7 @@ from PIL import Image
 from camplug.errors import InputError
 from camplug.metrics import Scores, ThresholdSweep
 from camplug.wsss.data import SegmentationData, voc_palette
+from camplug.wsss.identity import photographs_sha256
 from camplug.wsss.jobs import list_sha256
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import evenly
@@ -51,6 +52,7 @@ def scored(stage: Stage, cache: Cache, data: SegmentationData, step: Callable[[]
     figures: dict[str, Any] = {
         "images_listed": len(data),
         "list_sha256": list_sha256(data),
+        "photographs_sha256": photographs_sha256(data),
         "convention": convention,
         "labels": "predicted by the network" if product.kind == "predictions" else "image labels given",
     }
@@ -60,7 +62,7 @@ def scored(stage: Stage, cache: Cache, data: SegmentationData, step: Callable[[]
         sweep, broken = score_seeds(SeedFolder(folder), data, with_threshold(value), step)
         _check_any(broken, data)
         best, most = sweep.best(convention, classes)
-        if value is None or _same_list(stage, cache, figures["list_sha256"]):
+        if value is None or _same_images(stage, cache, figures["photographs_sha256"]):
             how = HERE
         value = best if value is None else value
         matrix = sweep.at(value)
@@ -76,10 +78,10 @@ def scored(stage: Stage, cache: Cache, data: SegmentationData, step: Callable[[]
     return {"images": len(data) - len(broken), "broken": broken, "figures": figures}
 
 
-def _same_list(stage: Stage, cache: Cache, images: str) -> bool:
+def _same_images(stage: Stage, cache: Cache, photographs: str) -> bool:
     """Whether the threshold was chosen on the images that are scored."""
     done = cache.done(stage.inputs["choice"]) if "choice" in stage.inputs else None
-    return done is not None and done["figures"].get("list_sha256") == images
+    return done is not None and done["figures"].get("photographs_sha256") == photographs
 
 
 def averaged(classes: list[str] | None, names: list[str]) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 from camplug.errors import InputError
 from camplug.models import FILES
 from camplug.wsss.data import SegmentationData
+from camplug.wsss.identity import MISSING, photograph_table
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.recipe.sections import OTSU, Network, Recipe, Refine, Training, chosen_on
 from camplug.wsss.recipe.settings import plain
@@ -24,6 +25,17 @@ VERSIONS = {
     "deeplab": 1,
     "predictions": 1,
     "evaluate": 1,
+}
+READS = {  # what stages use of their images
+    "classifier": ("photographs", "labels"),
+    "seeds": ("photographs", "labels"),
+    "affinities": ("photographs",),
+    "maps": ("photographs",),
+    "cut": (),
+    "labels": ("photographs",),
+    "deeplab": ("photographs",),
+    "predictions": ("photographs",),
+    "evaluate": ("photographs", "masks"),
 }
 OF_MAPS = ("seeds", "maps")
 Data = Mapping[str, SegmentationData]
@@ -66,6 +78,12 @@ def stages_of(recipe: Recipe, data: Data) -> list[Stage]:
         InputError: a threshold is to be chosen on images that are reported, or that have no masks.
     """
     return _Road(recipe, data).stages
+
+
+def shared_photographs(one: SegmentationData, other: SegmentationData) -> int:
+    """Return how many photographs are in both lists, whatever their names."""
+    tables = (set(photograph_table(data).values()) - {MISSING} for data in (one, other))
+    return len(set.intersection(*tables))
 
 
 class _Road:
@@ -124,10 +142,10 @@ class _Road:
         if self.recipe.pseudo_labels.optimistic:
             return
         for other in self.reported():
-            shared = set(self.data[part].ids) & set(self.data[other].ids) if other in self.data else set()
+            shared = shared_photographs(self.data[part], self.data[other]) if other in self.data else 0
             if shared:
                 raise InputError(
-                    f"pseudo_labels.threshold = {self.cut!r}: {len(shared)} of these images are reported in "
+                    f"pseudo_labels.threshold = {self.cut!r}: {shared} of these images are reported in "
                     f"data.{other}, and figures on masks that a threshold was chosen on are optimistic; choose on "
                     "other images, or say pseudo_labels.optimistic: true."
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from camplug.wsss.classifier.run import train_classifier
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab import DeepLabTraining, Segmenter, load_deeplab, make_predictions, train_deeplab
+from camplug.wsss.identity import file_digest, network_settings
 from camplug.wsss.irn.files import load_irn
 from camplug.wsss.irn.run import IRNTraining, train_irn
 from camplug.wsss.jobs import Report
@@ -32,12 +33,13 @@ from camplug.wsss.recipe.data import View, evenly
 from camplug.wsss.recipe.scoring import choice_of, scored
 from camplug.wsss.recipe.sections import METHODS, Network
 from camplug.wsss.recipe.settings import restored
-from camplug.wsss.recipe.stages import Data, Stage
+from camplug.wsss.recipe.stages import VERSIONS, Data, Stage
 from camplug.wsss.seeds import SeedFolder, make_seeds, otsu_of_seeds
 from camplug.wsss.train.watch import Watch
 
 DEEPLAB = "deeplab.pt"
 HEADS = {"irn": "irn.pt", "psa": "affinity.pt"}
+F = TypeVar("F", SeedFolder, LabelFolder)
 Told: TypeAlias = dict[str, Any]
 
 
@@ -108,11 +110,34 @@ class Work:
             long_side=long_side,
         )
 
+    def told_of(self, stage: Stage, model: nn.Module) -> dict[str, Any]:
+        """Return what tells that network from others, and how it reads photographs, for the settings of results."""
+        if "network" in stage.inputs:
+            return network_settings(model, str(self.of(stage, "network") / CLASSIFIER))
+        named = restored(Network, stage.settings["network"])
+        return network_settings(model, named.model, named.num_classes) | {"mean": named.mean, "std": named.std}
+
+    def into(self, stage: Stage, folder: F, settings: Mapping[str, Any]) -> F:
+        """Return the folder of a stage's results, which takes over from earlier ones what was made of the same.
+
+        Args:
+            stage: makes them.
+            folder: its own.
+            settings: that they are made with.
+        """
+        classes = list(self.view(stage).classes)
+        folder.prepare({"version": VERSIONS[stage.kind], "classes": classes, **settings})
+        others = [type(folder)(other) for other in self.cache.others(stage)]
+        folder.others = [other for other in others if other.settings_digest() == folder.settings_digest()]
+        return folder
+
     def each(self, stage: Stage, make: Callable[..., Report]) -> Told:
         """What `make` makes of this process's share of the images."""
         count = len(range(self.share[0], len(self.view(stage)), self.share[1]))
         with self.watch.steps(stage.name, count) as step:
             report = make(shard=self.share, step=lambda _: step())
+        if report.found:
+            self.watch.done(f"{stage.name}: {report.made} made, {report.found} were there")
         return {"images": report.made + report.found, "made": report.made, "broken": report.broken}
 
 
@@ -148,8 +173,8 @@ def seeds(stage: Stage, work: Work) -> Told:
     """Explain every image for the classes that it is labelled with."""
     s, model, data = stage.settings, work.network(stage), work.view(stage)
     made = camplug.create(s["explainer"], model, preprocess=work.reads(stage, model, s["long_side"]))
-    folder = SeedFolder(work.cache.folder(stage))
-    folder.prepare({"key": work.cache.key(stage), "classes": list(data.classes), "labels": "given", **s})
+    settings = {**s, "labels": "given", "network": work.told_of(stage, model)}
+    folder = work.into(stage, SeedFolder(work.cache.folder(stage)), settings)
 
     def make(**share: Any) -> Report:
         return make_seeds(made, data, folder, number=s["number"], scale=s["scale"], **share)
@@ -189,8 +214,8 @@ def maps(stage: Stage, work: Work) -> Told:
         walk = IRNWalk(load_irn(file, model), **s["walk"])
     else:
         walk = PSAWalk(load_affinitynet(file, model), **s["walk"])
-    folder = SeedFolder(work.cache.folder(stage))
-    folder.prepare({"key": work.cache.key(stage), "classes": list(data.classes), "walk": s["walk"]})
+    settings = {**s, "heads": file_digest(file, "file of heads"), "network": work.told_of(stage, model)}
+    folder = work.into(stage, SeedFolder(work.cache.folder(stage)), settings)
     before = SeedFolder(work.of(stage, "seeds"))
 
     def make(**share: Any) -> Report:
@@ -214,8 +239,7 @@ def labels(stage: Stage, work: Work) -> Told:
     value, how = choice_of(stage, work.cache)
     assert value is not None
     crf = None if s["crf"] is None else restored(CRFSettings, s["crf"])
-    folder = LabelFolder(work.cache.folder(stage))
-    folder.prepare({"key": work.cache.key(stage), "classes": list(data.classes), **s, "threshold": value})
+    folder = work.into(stage, LabelFolder(work.cache.folder(stage)), {**s, "threshold": value})
     made = PseudoLabels(Threshold(value), crf, s["certainty"])
     before = SeedFolder(work.of(stage, "maps"))
     told = work.each(stage, lambda **share: make_labels(made, data, before, folder, **share))
@@ -244,11 +268,12 @@ def deeplab(stage: Stage, work: Work) -> Told:
 def predictions(stage: Stage, work: Work) -> Told:
     """Segment every image, by no label."""
     s, data = stage.settings, work.view(stage)
-    network = load_deeplab(work.of(stage, "deeplab") / DEEPLAB).to(work.device)
+    file = work.of(stage, "deeplab") / DEEPLAB
+    network = load_deeplab(file).to(work.device)
     crf = None if s["crf"] is None else restored(CRFSettings, s["crf"])
     segmenter = Segmenter(network, tuple(s["scales"]), s["flip"], s["fuse"], crf, s["long_side"])
-    folder = LabelFolder(work.cache.folder(stage))
-    folder.prepare({"key": work.cache.key(stage), "classes": list(data.classes), **s})
+    settings = {k: v for k, v in s.items() if k != "only"} | {"network": file_digest(file, "network")}
+    folder = work.into(stage, LabelFolder(work.cache.folder(stage)), settings)
     return work.each(stage, lambda **share: make_predictions(segmenter, data, folder, **share))
 
 

@@ -10,6 +10,7 @@ import pytest
 from recipes import SCENES, tiny, voc_tree
 
 from camplug.errors import InputError
+from camplug.wsss.identity import digest_of
 from camplug.wsss.recipe import recipe_of, stages_of
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import Drawn, Part, View, evenly
@@ -45,7 +46,7 @@ NAMES = [
 
 def keys(recipe):
     data = {name: part.open() for name, part in recipe.data.items()}
-    cache = Cache(Path(), recipe.data, data)
+    cache = Cache(Path(), data)
     return {stage.name: cache.key(stage) for stage in stages_of(recipe, data)}
 
 
@@ -134,10 +135,11 @@ def test_other_images_are_other_stages_and_a_moved_folder_is_not(tmp_path):
 def test_the_hash_by_hand(tmp_path):
     recipe = tiny()
     data = {name: part.open() for name, part in recipe.data.items()}
-    cache = Cache(tmp_path, recipe.data, data)
+    cache = Cache(tmp_path, data)
     stages = {stage.name: stage for stage in stages_of(recipe, data)}
     names = "\n".join(f"scene0_{i:06d}" for i in range(8))
-    classes = "\n".join(data["train"].classes)
+    train = data["train"]
+    photographs, labels = ([digest(i) for i in range(8)] for digest in (train.photo_digest, train.label_digest))
     document = {
         "stage": "seeds train",
         "version": VERSIONS["seeds"],
@@ -145,13 +147,13 @@ def test_the_hash_by_hand(tmp_path):
         "inputs": {"network": cache.key(stages["classifier"])},
         "data": [
             {
-                "kind": "Drawn",
                 "list_sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
-                "images": 8,
-                "classes": hashlib.sha256(classes.encode()).hexdigest()[:16],
-                "options": SCENES,
+                "classes": digest_of(list(train.classes)),
+                "photographs": digest_of(photographs),
+                "labels": digest_of(labels),
             }
         ],
+        "saliency": None,
         "files": [],
     }
     key = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
