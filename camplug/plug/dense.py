@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from camplug.errors import InputError, ModelError
 from camplug.plug.dense_layers import Step
 from camplug.plug.dense_plan import Call, make_overrides, plan_steps, verify_plan
-from camplug.plug.freeze import first_weight, force_eager, is_compiled, unwrap
+from camplug.plug.freeze import first_weight, force_eager, has_compiled, unwrap
 from camplug.plug.layers import find_token_layers, named_layers
 from camplug.plug.model_cache import ModelCache
 from camplug.plug.overrides import lift_overrides, override_attributes
@@ -58,7 +58,7 @@ def dense(
     root = unwrap(model)
     with _get_lock(root):
         steps = _find_steps(root, output_stride, example, arguments)
-        eager = force_eager() if is_compiled(model) else nullcontext()
+        eager = force_eager() if has_compiled(model.modules()) else nullcontext()
         with lift_overrides(root.modules()), eager, override_attributes(make_overrides(root, steps)):
             yield model
 

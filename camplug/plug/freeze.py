@@ -87,7 +87,8 @@ class Freeze:
 
     def is_made_in_inference_mode(self) -> bool:
         """Return whether any parameter was created in inference mode."""
-        return any(p.is_inference() for p in self._all_parameters())
+        held = (p for m in self._modules for p in m._parameters.values() if p is not None)
+        return any(p.is_leaf and p.is_inference() for p in held)
 
     def _all_parameters(self) -> list[nn.Parameter]:
         # shared parameters count once
@@ -121,11 +122,11 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def is_fsdp1(model: nn.Module) -> bool:
-    """Return whether a part of the model is wrapped in FullyShardedDataParallel (FSDP1)."""
+def has_fsdp1(modules: Iterable[nn.Module]) -> bool:
+    """Return whether one of a model's modules is a FullyShardedDataParallel (FSDP1)."""
     fsdp = sys.modules.get("torch.distributed.fsdp")  # imported wherever such a model exists
     kind = getattr(fsdp, "FullyShardedDataParallel", None)
-    return kind is not None and any(isinstance(m, kind) for m in model.modules())
+    return kind is not None and any(isinstance(m, kind) for m in modules)
 
 
 def first_weight(model: nn.Module) -> nn.Parameter | None:
@@ -133,9 +134,9 @@ def first_weight(model: nn.Module) -> nn.Parameter | None:
     return next((p for p in model.parameters() if p.is_floating_point()), None)
 
 
-def is_compiled(model: nn.Module) -> bool:
-    """Return whether the model or any part of it was passed through `torch.compile` or `Module.compile()`."""
-    return any("_orig_mod" in m._modules or m.__dict__.get("_compiled_call_impl") is not None for m in model.modules())
+def has_compiled(modules: Iterable[nn.Module]) -> bool:
+    """Return whether one of a model's modules was passed through `torch.compile` or `Module.compile()`."""
+    return any("_orig_mod" in m._modules or m.__dict__.get("_compiled_call_impl") is not None for m in modules)
 
 
 class force_eager:

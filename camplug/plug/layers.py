@@ -38,7 +38,9 @@ def needs_trace(selector: Selector, layers: dict[str, nn.Module]) -> bool:
     """
     items = selector if isinstance(selector, (list, tuple)) else [selector]
     named = {item for item in items if isinstance(item, str)}
-    return not named.isdisjoint(NEEDS_TRACE) or ("convs" in named and not _has_mostly_convs(layers))
+    return not named.isdisjoint(NEEDS_TRACE) or (
+        "convs" in named and not _convs_first.get(layers[""], layers, "", lambda: _has_mostly_convs(layers))
+    )
 
 
 def _has_mostly_convs(layers: dict[str, nn.Module]) -> bool:
@@ -52,6 +54,8 @@ def _has_mostly_convs(layers: dict[str, nn.Module]) -> bool:
 
 
 _token_layers: ModelCache[list[str]] = ModelCache()
+_convs_first: ModelCache[bool] = ModelCache()
+_convs: ModelCache[list[str]] = ModelCache()
 
 
 def select(
@@ -141,9 +145,7 @@ def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, trace
 
 
 def _find_convs(model: nn.Module, layers: dict[str, nn.Module], trace: Trace | None) -> list[str]:
-    convs = [name for name, module in layers.items() if _is_conv(module)]
-    adapted = tuple(f"{name}." for name in convs if not isinstance(layers[name], nn.Conv2d))
-    convs = [name for name in convs if not name.startswith(adapted)]
+    convs = _convs.get(model, layers, "", lambda: _list_convs(layers))
     if trace is None:
         tokens = find_token_layers(model, layers)
         return tokens if len(tokens) > len(convs) else convs
@@ -155,6 +157,12 @@ def _find_convs(model: nn.Module, layers: dict[str, nn.Module], trace: Trace | N
             "reshape= to lay them out."
         )
     return found or convs
+
+
+def _list_convs(layers: dict[str, nn.Module]) -> list[str]:
+    convs = [name for name, module in layers.items() if _is_conv(module)]
+    adapted = tuple(f"{name}." for name in convs if not isinstance(layers[name], nn.Conv2d))
+    return [name for name in convs if not name.startswith(adapted)]
 
 
 def _is_conv(module: nn.Module) -> bool:

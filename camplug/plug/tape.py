@@ -19,9 +19,9 @@ from camplug.plug.freeze import (
     Freeze,
     force_eager,
     force_layer_by_layer,
+    has_compiled,
+    has_fsdp1,
     has_fused_layers,
-    is_compiled,
-    is_fsdp1,
     unwrap,
 )
 from camplug.plug.layers import Selector, named_layers, needs_trace, select
@@ -109,18 +109,18 @@ class Tape:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ModelError(f"camplug plugs into a torch.nn.Module; got {type(model).__name__}.")
-        if is_fsdp1(model):
+        self.root = unwrap(model)
+        self._layers = named_layers(self.root)
+        if has_fsdp1(self._layers.values()):
             raise ModelError(
                 "a part of the model is wrapped in FullyShardedDataParallel (FSDP1), whose parameters exist only "
                 "within its own passes; shard it with torch.distributed.fsdp.fully_shard (FSDP2), or explain the "
                 "model as it was before, with the weights of FSDP.state_dict."
             )
-        self.root = unwrap(model)
         self._grad = grad
         self._forward_only = forward_only
         self._selector = layers
         self._image = image
-        self._layers = named_layers(self.root)
         self._wanted: dict[int, str] = {}
         self._is_unresolved = needs_trace(layers, self._layers)
         if not self._is_unresolved:
@@ -147,7 +147,7 @@ class Tape:
                 "build the model outside of it, or copy it with load_state_dict."
             )
         with ExitStack() as stack:
-            if is_compiled(self.root):
+            if has_compiled(self._layers.values()):
                 stack.enter_context(force_eager())
             if has_fused_layers(self._layers.values()):
                 stack.enter_context(force_layer_by_layer())

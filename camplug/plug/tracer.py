@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from camplug.plug.data_flow import Flow, find_images, list_floats
-from camplug.plug.freeze import Freeze, force_eager, force_layer_by_layer, has_fused_layers, is_compiled
+from camplug.plug.freeze import Freeze, force_eager, force_layer_by_layer, has_compiled, has_fused_layers
 from camplug.plug.grid import patch_size
 from camplug.plug.hooks import Listener, hook_calls
 from camplug.plug.model_cache import ModelCache
@@ -198,7 +198,7 @@ def observe(
             preserve_state(layers.values()),
             torch.set_grad_enabled(grad),
             hook_calls(listener, alone=True),
-            force_eager() if is_compiled(model) else nullcontext(),
+            force_eager() if has_compiled(layers.values()) else nullcontext(),
             force_layer_by_layer() if has_fused_layers(layers.values()) else nullcontext(),
             nullcontext() if keep_overrides else lift_overrides(layers.values()),
         ):
