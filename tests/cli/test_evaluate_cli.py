@@ -48,10 +48,10 @@ def make(place, name="mine", seed=0, number="uint8"):
     (root / "labels.json").write_text(json.dumps(labels))
     folder = SeedFolder(place / f"{name}_seeds")
     folder.prepare({"explainer": "by hand", "classes": CLASSES})
-    for number, (image, names) in enumerate(labels.items()):
+    for i, (image, names) in enumerate(labels.items()):
         classes = tuple(CLASSES.index(n) for n in names)
         maps, mask = blurred(rng, classes)
-        Image.new("RGB", SIZE, (seed, number, 0)).save(root / "images" / image)
+        Image.new("RGB", SIZE, (seed, i, 0)).save(root / "images" / image)
         Image.fromarray(mask).save(root / "masks" / image)
         stored = np.rint(maps * 255).astype(np.uint8) if number == "uint8" else maps.astype(np.float16)
         folder.save(image[:-4], Seed(stored, classes, mask.shape, np.zeros(4, np.float32)))
