@@ -140,6 +140,7 @@ def train_classifier(
         Pictures, crop=span.crop, sides=span.sides, mean=network.preprocess.mean, allow_missing=allow_missing
     )
     pictures = crops(data, seed=span.seed, indices=indices)
+    pictures.substitutes.leave_out(indices)
     items = method.items(pictures)
     check_batch(items, span.batch // method.group)
     folder.prepare_training(
@@ -199,9 +200,9 @@ def train_classifier(
     if share()[0] == 0:
         save_classifier(file, network, made_with)
         watch.done(f"{file}: a classifier of {len(network.classes)} classes")
-    broken = join_broken(data, missing, pictures.substitutes.broken())
+    broken = join_broken(data, pictures.substitutes.broken(), missing)
     if held_out is not None:
-        broken += join_broken(held_out.data, missing_there, held_out.substitutes.broken())
+        broken += join_broken(held_out.data, held_out.substitutes.broken(), missing_there)
     return TrainedClassifier(network, file, len(pictures), losses, broken)
 
 

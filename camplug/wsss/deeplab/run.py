@@ -185,6 +185,7 @@ def train_deeplab(
         allow_missing=allow_missing,
     )
     items = SegmentationCrops(crops, salient)
+    items.substitutes.leave_out(readable)
     check_batch(items, span.batch * settings.accumulate)
     check_labels_teach(crops.labels, indices, "give labels that show classes")
     module = DeepLabModule(network, settings.network, ids=data.ids, seed=span.seed)
@@ -211,7 +212,7 @@ def train_deeplab(
         save_deeplab(file, network, made_with)
         watch.done(f"{file}: DeepLab with the head {network.kind} for {len(network.classes)} classes")
     wait_for_the_others("deeplab")  # whoever comes back finds the file
-    broken = join_broken(data, broken, unreadable, items.substitutes.broken())
+    broken = join_broken(data, items.substitutes.broken(), broken, unreadable)
     return TrainedDeepLab(network, file, len(items), losses, broken)
 
 

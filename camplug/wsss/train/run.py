@@ -216,7 +216,7 @@ def run_stages(
         report = _of_all(report, data)
         watch.done(f"labels: {report.made} made, {report.found} were there")
     assert ready is not None
-    crops.indices, broken = _usable(ready, data, readable, report)
+    broken = _take_usable(crops, ready, readable, report)
     check_batch(crops, settings.batch)
     made = isinstance(labels_from, SeedFolder)
     check_labels_teach(
@@ -250,7 +250,7 @@ def run_stages(
     if rank > 0:
         network = stages.load(file)
     watch.done(f"{file}: {CALLED[stages.kind]} on {len(backbone.names)} layers")
-    broken = join_broken(data, broken, unreadable, crops.substitutes.broken())
+    broken = join_broken(data, crops.substitutes.broken(), broken, unreadable)
     return Trained(network, file, used, report, len(crops), losses, broken)
 
 
@@ -269,21 +269,23 @@ def _of_all(mine: Report, data: SegmentationData) -> Report:
     return Report(made, found, written, broken)
 
 
-def _usable(
-    ready: LabelFolder, data: SegmentationData, readable: list[int], report: Report | None
-) -> tuple[list[int], list[tuple[str, str]]]:
-    """The numbers of the readable images that have labels, and the names of those that have none with the reasons.
+def _take_usable(
+    crops: LabelCrops, ready: LabelFolder, readable: list[int], report: Report | None
+) -> list[tuple[str, str]]:
+    """Take crops of the readable images that have labels; return the names of those without, with the reasons.
 
     Raises:
         InputError: there is none.
     """
+    data = crops.data
     labelled, missing = label_pictures(ready.path, data)
     broken = report.broken if report else [(n, f"there are no labels {str(ready.file(n))!r}.") for n in missing]
-    indices = sorted({*labelled} & {*readable})
-    if not indices:
+    crops.indices = sorted({*labelled} & {*readable})
+    crops.substitutes.leave_out(readable)
+    if not crops.indices:
         first = broken[0][1] if broken else "its photograph cannot be read."
         raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {first}")
-    return indices, broken
+    return broken
 
 
 def _training_labels(stages: Stages[Any], photo: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.uint8]:

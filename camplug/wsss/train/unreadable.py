@@ -92,6 +92,15 @@ class Substitutes(Generic[T]):
         self.data, self.load, self.allow_missing = data, load, allow_missing
         self.failed: Tensor = torch.zeros(len(data), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
 
+    def leave_out(self, kept: Sequence[int]) -> None:
+        """Count all images but some as unreadable, so that the share of 5 % is of these, too.
+
+        Args:
+            kept: numbers of the images that were found before the training.
+        """
+        self.failed[:] = 1
+        self.failed[list(kept)] = 0
+
     def read(
         self, i: int, others: Sequence[int], key: Sequence[int], is_alike: Callable[[int], bool] = lambda j: True
     ) -> tuple[int, T]:

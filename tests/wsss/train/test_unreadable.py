@@ -94,6 +94,22 @@ def test_a_training_ends_when_it_cannot_read_more_than_5_percent(tmp_path, data)
     assert [name for name, _ in done.broken] == ["a0", "b3", "c2"]
 
 
+def test_the_share_is_of_those_missing_before_and_met_in_the_training(tmp_path, data):
+    (data.root / "images" / "a0.png").unlink()
+    trainable.trained(tmp_path / "fine", data=data)
+    damage(data, "c2")
+    with (
+        pytest.warns(UserWarning, match="c2.*damaged"),
+        pytest.raises(InputError, match="2 of 20 images cannot be read"),
+    ):
+        trainable.trained(tmp_path / "out", data=data)
+    with pytest.warns(UserWarning, match="c2.*damaged"):
+        done = trainable.trained(tmp_path / "out", data=data, allow_missing=True)
+    assert [name for name, _ in done.broken] == ["a0", "c2"]
+    assert "there is no file" in done.broken[0][1]
+    assert done.images == 19
+
+
 def test_missing_photographs_of_a_validation_are_told(tmp_path, data):
     held_out = photos(tmp_path / "other", {f"v{n}.png": [["cat"], ["dog"]][n % 2] for n in range(20)}, size=(40, 40))
     (held_out.root / "images" / "v3.png").unlink()
