@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cache", type=Path, default=Path("runs/demo_spread"))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[5, 3], help="How many, for each number of threads.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[5, 2], help="How many, for each number of threads.")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--docs", type=Path)
     given = parser.parse_args()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,8 +19,8 @@ from camplug.explain.cam import pooled_head
 from camplug.explain.preprocess import Preprocess, find_preprocess
 from camplug.explain.tensor_ops import widen
 from camplug.plug import dense, first_weight, unwrap
-from camplug.wsss.class_names import known_names, match_classes
 from camplug.wsss.classifier.body import Body, Cut, example, find_cut
+from camplug.wsss.classifier.kept_head import find_rows, take_rows
 
 NECKS = {"fum": "camplug.wsss.atm.fum:FUM", "regions": "camplug.wsss.rpnet.neck:RegionNeck"}
 
@@ -163,7 +162,7 @@ def over(
     body = Body(model, cut)
     between = None if neck is None else _neck(neck, body)
     has = 0 if head is None else len(head.weight)
-    rows = head_rows(model, has, classes, keep_head)
+    rows = find_rows(model, has, classes, keep_head)
     fits = rows is not None and _learns_nothing(between)
     if keep_head and not fits:
         raise ModelError(_no_such_head(has, len(classes), None if _learns_nothing(between) else neck))
@@ -231,57 +230,18 @@ def _renewed(
         new = _neck(neck, network.body)
         if _learns_nothing(new):
             network.neck, same = new, True
-    rows = head_rows(network, len(network.classes), classes, keep_head)
+    rows = find_rows(network, len(network.classes), classes, keep_head)
     fits = same and rows is not None
     if keep_head and not fits:
         raise ModelError(_no_such_head(len(network.classes), len(classes), None if same else neck))
     stride = network.output_stride if output_stride is None else output_stride
     if fits and keep_head is not False:
         assert rows is not None
-        network.head = _chosen_rows(network.head, rows)
+        network.head = take_rows(network.head, rows)
         network.classes, network.output_stride = [str(c) for c in classes], stride
         return network
     new = _neck(neck, network.body) if neck is not None and not same else network.neck
     return Classifier(network.body, classes, neck=new, output_stride=stride, preprocess=network.preprocess).eval()
-
-
-def head_rows(model: nn.Module, has: int, classes: Sequence[str], keep: bool | None) -> list[int] | None:
-    """Return which rows of a trained head stand for the classes, or None where it does not have them.
-
-    Args:
-        model: is asked for class names.
-        has: the number of its classes; 0 for no head.
-        classes: names that the rows are wanted for.
-        keep: the head must be kept (True), is not (False), or is where it has these classes.
-
-    Raises:
-        InputError: it must be kept, and its model names other classes.
-    """
-    names = known_names(model)
-    if keep is False or not has:
-        return None
-    if names is None or len(names) != has:
-        return list(range(has)) if has == len(classes) else None
-    try:
-        return match_classes(names, classes, "the trained model")
-    except InputError as error:
-        if keep:
-            raise
-        if len(names) == len(classes) or set(names) & set(classes):
-            warnings.warn(f"the head is trained anew: {error}", stacklevel=4)
-        return None
-
-
-def _chosen_rows(head: nn.Conv2d, rows: Sequence[int]) -> nn.Conv2d:
-    """Return a 1x1 head with some rows of another one."""
-    if list(rows) == list(range(head.out_channels)):
-        return head
-    chosen = nn.Conv2d(head.in_channels, len(rows), 1, bias=head.bias is not None).to(head.weight)
-    with torch.no_grad():
-        chosen.weight.copy_(head.weight[list(rows)])
-        if head.bias is not None and chosen.bias is not None:
-            chosen.bias.copy_(head.bias[list(rows)])
-    return chosen
 
 
 def _same_neck(network: Classifier, neck: Mapping[str, Any]) -> bool:

@@ -201,7 +201,9 @@ def _check_backbone(heads: Heads, backbone: Backbone, name: str) -> None:
             f"{', '.join(backbone.names)}; give Backbone(model, layers=...) the former."
         )
     if heads.fingerprint != backbone.fingerprint():
-        raise InputError(f"{_other(heads, name)}, of other weights; give that one, or train the heads again.")
+        raise InputError(
+            f"{_other(heads, name)}, of other weights; give that one with --model, or train the heads again."
+        )
 
 
 def _other(heads: Heads, name: str) -> str:

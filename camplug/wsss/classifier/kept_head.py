@@ -1,0 +1,51 @@
+"""Which rows of a trained head stand for the classes of a data set, by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from camplug.errors import InputError
+from camplug.wsss.class_names import known_names, match_classes
+
+
+def find_rows(model: nn.Module, has: int, classes: Sequence[str], keep: bool | None) -> list[int] | None:
+    """Return which rows of a trained head stand for the classes, or None where it does not have them.
+
+    Args:
+        model: is asked for class names.
+        has: the number of its classes; 0 for no head.
+        classes: names that the rows are wanted for.
+        keep: the head must be kept (True), is not (False), or is where it has these classes.
+
+    Raises:
+        InputError: it must be kept, and its model names other classes.
+    """
+    names = known_names(model)
+    if keep is False or not has:
+        return None
+    if names is None or len(names) != has:
+        return list(range(has)) if has == len(classes) else None
+    try:
+        return match_classes(names, classes, "the trained model")
+    except InputError as error:
+        if keep:
+            raise
+        if len(names) == len(classes) or set(names) & set(classes):
+            warnings.warn(f"the head is trained anew: {error}", stacklevel=4)
+        return None
+
+
+def take_rows(head: nn.Conv2d, rows: Sequence[int]) -> nn.Conv2d:
+    """Return a 1x1 head with some rows of another one."""
+    if list(rows) == list(range(head.out_channels)):
+        return head
+    chosen = nn.Conv2d(head.in_channels, len(rows), 1, bias=head.bias is not None).to(head.weight)
+    with torch.no_grad():
+        chosen.weight.copy_(head.weight[list(rows)])
+        if head.bias is not None and chosen.bias is not None:
+            chosen.bias.copy_(head.bias[list(rows)])
+    return chosen
