@@ -37,12 +37,13 @@ def lengthen_training(
     if None in (epochs, now) or now <= epochs or {**before, span: {**before[span], "epochs": now}} != here:
         return
     if not steady or share()[1] > 1:
+        done = "1 epoch" if epochs == 1 else f"{epochs} epochs"
         why = "and several processes cannot lengthen it"
         if not steady:
             why = "whose learning rate (or a weight of its losses) depends on their number"
         start = f"--model {file} --out ANOTHER goes on from its result" if span == "span" else "give another --out"
         raise InputError(
-            f"{str(folder.path)!r} holds a training of {epochs} epochs, {why}, so it cannot become one of {now}; "
+            f"{str(folder.path)!r} holds a training of {done}, {why}, so it cannot become one of {now}; "
             f"{start}, and --overwrite begins anew."
         )
     if file.exists():

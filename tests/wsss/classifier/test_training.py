@@ -301,9 +301,7 @@ def test_more_epochs_go_on_from_those_that_are_done(tmp_path):
 @pytest.mark.parametrize("learning", [LEARNING, replace(STEADY, schedule=replace(STEADY.schedule, warmup=0.5))])
 def test_more_epochs_of_another_schedule_are_refused_with_the_way(tmp_path, learning):
     done = trained(tmp_path / "a", scenes(8), learning=learning, span=replace(SPAN, epochs=1))
-    with pytest.raises(
-        InputError, match=r"holds a training of 1 epochs, whose learning rate .* one of 3; --model"
-    ) as e:
+    with pytest.raises(InputError, match=r"holds a training of 1 epoch, whose learning rate .* one of 3; --model") as e:
         trained(tmp_path / "a", scenes(8), learning=learning, span=replace(SPAN, epochs=3))
     assert f"--model {done.file} --out ANOTHER goes on from its result, and --overwrite begins anew." in str(e.value)
     with pytest.raises(InputError, match=r"of other settings: span\.epochs, span\.seed differ"):
