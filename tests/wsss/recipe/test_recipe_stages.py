@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from edited import relabel, write_data, write_labels
+from PIL import Image
 from recipes import SCENES, tiny, voc_tree
 
 from camplug.errors import InputError
@@ -241,3 +245,54 @@ def test_data_that_are_not_there(tmp_path):
         opened("val", Part(f"voc:{tmp_path}/none"))
     with pytest.raises(InputError, match="options of 'scenes:3' cannot be used"):
         Part("scenes:3", options={"colour": 1}).open()
+
+
+def of_folders(train, threshold="other", **changes):
+    parts = {name: {"data": f"folder:{place}"} for name, place in (("train", train), ("threshold", threshold))}
+    return tiny(data={**parts, "val": {"data": "folder:val"}}, evaluate={"products_on": ["train"]}, **changes)
+
+
+def edits_change(recipe, edit):
+    before = keys(recipe)
+    edit()
+    return {name for name, key in keys(recipe).items() if key != before[name]}
+
+
+def test_images_are_known_by_their_content(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own, other = tmp_path / "own", tmp_path / "other"
+    write_data(own)
+    write_data(other, seed=1)  # the same names and classes
+    write_data(tmp_path / "val", seed=2)
+    recipe = of_folders("own")
+    assert not {k: v for k, v in keys(recipe).items() if keys(of_folders("other", "own")).get(k) == v}
+    shutil.copytree(own, tmp_path / "moved")
+    assert keys(of_folders("moved")) == keys(recipe)
+
+    def mask_of(root):
+        Image.fromarray(np.full((24, 32), 2, np.uint8)).save(root / "masks" / "s1.png")
+
+    scored = {n for n in keys(recipe) if n.startswith("evaluate") and not n.endswith("val")}
+    assert edits_change(recipe, lambda: mask_of(own)) == scored
+    choosing = {n for n in keys(recipe) if n.startswith("choose")}
+    changed = edits_change(recipe, lambda: mask_of(other))
+    assert choosing < changed
+    assert not {n for n in changed if n.startswith(("classifier", "seeds", "affinities", "maps"))}
+    assert edits_change(recipe, lambda: relabel(own, "s0.png", ["yak", "dog"])) == set(keys(recipe))
+
+
+def test_a_threshold_is_not_chosen_on_what_is_reported_under_another_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path / "own")
+    write_data(tmp_path / "other", seed=1)
+    write_data(tmp_path / "val", seed=2)
+    renamed = tmp_path / "renamed"
+    shutil.copytree(tmp_path / "own", renamed)
+    for i in range(4):
+        for part in ("images", "masks"):
+            (renamed / part / f"s{i}.png").rename(renamed / part / f"t{i}.png")
+    labels = json.loads((renamed / "labels.json").read_text())
+    write_labels(renamed, {name.replace("s", "t"): names for name, names in labels.items()})
+    keys(of_folders("own"))  # equal names are no reason
+    with pytest.raises(InputError, match=r"4 of these images are reported in data\.train"):
+        keys(of_folders("own", "renamed"))
