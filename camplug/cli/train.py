@@ -149,7 +149,7 @@ def _changed(settings: Any, chosen: dict[str, Any], of_labels: tuple[str, ...]) 
 
 def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_json: bool) -> None:
     """Train, and tell what came out."""
-    from camplug.wsss.data import open_data
+    from camplug.wsss.data import open_images
 
     labels_from: Any = chosen.get("labels")
     made_with: dict[str, Any] = {}
@@ -157,7 +157,7 @@ def _run(train: Callable[..., Any], settings: Any, chosen: dict[str, Any], as_js
         labels_from, made_with = seeds_of(chosen)
     else:
         labels_from = Path(str(labels_from))
-    dataset = open_data(str(chosen["data"]), chosen.get("split"))
+    dataset = open_images(str(chosen["data"]), chosen.get("split"), made_with.get("classes", ()))
     check_classes(made_with, dataset.classes)
     weights = None if chosen.get("checkpoint") is None else Path(str(chosen["checkpoint"]))
     rank, _ = share()

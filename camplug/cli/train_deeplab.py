@@ -151,16 +151,16 @@ def deeplab(
 def _train(chosen: dict[str, Any], as_json: bool) -> Any:
     from camplug.cli.evaluate import check_classes
     from camplug.wsss.classifier.files import made_with
-    from camplug.wsss.data import open_data
+    from camplug.wsss.data import open_images
     from camplug.wsss.deeplab.run import DeepLabTraining, train_deeplab
     from camplug.wsss.pseudo import LabelFolder
     from camplug.wsss.settled import SETTINGS as TOLD
 
     settings = changed(DeepLabTraining(), chosen)
-    data = open_data(str(chosen["data"]), chosen.get("split"))
     labels = Path(str(chosen["labels"]))
-    if (labels / TOLD).exists():
-        check_classes(LabelFolder(labels).settings(), data.classes, "labels")
+    told = LabelFolder(labels).settings() if (labels / TOLD).exists() else {}
+    data = open_images(str(chosen["data"]), chosen.get("split"), told.get("classes", ()))
+    check_classes(told, data.classes, "labels")
     model, reads = network_of(chosen, settings.training.seed)
     return train_deeplab(
         model,

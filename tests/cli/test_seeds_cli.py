@@ -354,6 +354,10 @@ def test_pseudo_labels_of_predicted_classes(place):
     labels = np.asarray(Image.open("labels/deep/1.png"))
     assert set(np.unique(labels)) <= {0, c + 1}
     assert (labels == c + 1).sum() == (SeedFolder("seeds").load("deep/1").full()[0] > 0.5).sum() > 0
+    short = ("--data", "shots", "-m", MODEL, "--epochs", "1", "--batch", "2", "--crop", "32", "--device", "cpu")
+    good("train", "deeplab", "labels", *short, "--width", "4", "--output-stride", "none", "-o", "net")
+    report = json.loads(good("segment", "shots", "--weights", "net/deeplab.pt", "-o", "found", "--json").stdout)
+    assert report["made"] == 3
 
 
 def test_photographs_without_labels_need_predicted_classes(place):
