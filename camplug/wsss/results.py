@@ -159,15 +159,15 @@ def check_made_of(folder: ResultFolder[Any], data: SegmentationData, i: int, lab
     Raises:
         InputError: it was made of something else.
     """
-    name, now = data.ids[i], {"photograph": data.photo_digest(i)}
-    if labels:
+    before = folder.made_of(data.ids[i])
+    now = {"photograph": data.photo_digest(i)} if "photograph" in before else {}
+    if labels and "labels" in before and data.has_labels:
         with suppress(InputError):  # labels are not needed here
-            now |= {"labels": data.label_digest(i)} if data.has_labels else {}
-    before = folder.made_of(name)
+            now["labels"] = data.label_digest(i)
     for what, called in (("photograph", "another photograph"), ("labels", "other labels")):
-        if what in now and what in before and is_other(now[what], before[what]):
+        if what in now and is_other(now[what], before[what]):
             raise InputError(
-                f"the file {str(folder.file(name))!r} was made of {called}; run the command that made it again."
+                f"the file {str(folder.file(data.ids[i]))!r} was made of {called}; run the command that made it again."
             )
 
 

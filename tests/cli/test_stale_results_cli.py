@@ -264,6 +264,24 @@ def test_heads_and_networks_of_other_seeds_and_labels(place):
     assert "was there" in good(*moved).output  # the same pictures in another folder
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_nothing_is_learned_from_labels_of_another_photograph(place):
+    good(*SEEDS)
+    good(*LABELS)
+    small = ("-m", MODEL, "--epochs", "1", "--batch", "2", "--crop", "32", "--data", "own")
+    (place / "stride.yaml").write_text("output_stride: none")
+    deeplab = ("train", "deeplab", "labels", *small, "--head", "aspp", "--width", "8", "--config", "stride.yaml")
+    irn = ("train", "irn", "seeds", *small, "--layers", "features.0", "--out", "irn", "--width", "0", "--crf", "none")
+    good(*irn)
+    shutil.copy(place / "own" / "images" / "s1.png", place / "own" / "images" / "s2.png")
+    result = run(*deeplab, "--out", "net", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["images"]) == (1, 3)
+    assert "labels/s2.png' was made of another photograph; run the command that made it again" in result.stderr
+    result = run(*irn, "--overwrite", "--json")  # its label picture of s2 is there, from the first run
+    assert (result.exit_code, json.loads(result.stdout)["images"]) == (1, 3)
+    assert "seeds/s2.npz' was made of another photograph" in result.stderr
+
+
 # ---- reports
 
 

@@ -27,10 +27,10 @@ from camplug.wsss.identity import file_table, photograph_table, weights_sha256
 from camplug.wsss.jobs import share, wait_for_the_others
 from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.saliency import KINDS, saliency_table
-from camplug.wsss.train.crops import LabelCrops, check_labels_teach, label_pictures, read_picture
+from camplug.wsss.train.crops import LabelCrops, check_labels_teach, read_picture
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
-from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, classes_told
+from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, classes_told, find_labelled
 from camplug.wsss.train.run import TrainSettings
 from camplug.wsss.train.unreadable import find_readable, join_broken
 from camplug.wsss.train.watch import Watch
@@ -166,9 +166,8 @@ def train_deeplab(
         built = bool(made_with and made_with.get("model"))
         return TrainedDeepLab(load_deeplab(file, None if built else copy.deepcopy(model)).to(device), file)
     readable, unreadable = find_readable(data, allow_missing=allow_missing)
-    labelled, missing = label_pictures(source, data)
+    labelled, broken = find_labelled(LabelFolder(source), data)
     indices = sorted({*labelled} & {*readable})
-    broken = [(name, f"there are no labels {str(source / f'{name}.png')!r}.") for name in missing]
     if not indices:
         first = (broken or unreadable)[0][1]
         raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {first}")

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from camplug.wsss.train.backbone import Backbone, filled
-from camplug.wsss.train.crops import Crop, LabelCrops, Shuffled, label_pictures, read_labels
+from camplug.wsss.train.crops import Crop, LabelCrops, Shuffled, read_labels
 from camplug.wsss.train.finite import FiniteLosses, refuse_nan
 from camplug.wsss.train.fit import fit
 from camplug.wsss.train.schedule import Schedule
@@ -28,7 +28,6 @@ __all__ = [
     "Watch",
     "filled",
     "fit",
-    "label_pictures",
     "read_labels",
     "refuse_nan",
 ]

@@ -204,15 +204,6 @@ class Shuffled(Sampler[tuple[int, int]]):
         return ((self.epoch, int(number)) for number in order[rank : len(self) * world : world])
 
 
-def label_pictures(folder: Path, data: SegmentationData) -> tuple[list[int], list[str]]:
-    """The numbers of the images that have a label picture in a folder, and the names of those that have none."""
-    there = [(folder / f"{name}.png").is_file() for name in data.ids]
-    return (
-        [i for i, found in enumerate(there) if found],
-        [name for name, found in zip(data.ids, there, strict=True) if not found],
-    )
-
-
 def check_labels_teach(labels: Callable[[int], NDArray[np.uint8]], indices: Sequence[int], mend: str) -> None:
     """Refuse label pictures of which all pixels are ignored, and warn where none shows an object.
 

@@ -14,6 +14,7 @@ from camplug.wsss.data import SegmentationData
 from camplug.wsss.identity import Inputs, label_table, photograph_table
 from camplug.wsss.jobs import list_sha256
 from camplug.wsss.pseudo.store import LabelFolder
+from camplug.wsss.results import check_made_of
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.settled import INPUTS, SETTINGS, SettledFolder
 from camplug.wsss.train.lengthen import lengthen_training
@@ -73,6 +74,26 @@ class TrainingFolder(SettledFolder):
 def learned_tables(data: SegmentationData) -> dict[str, dict[str, str]]:
     """Return the digests of photographs and image labels, by image name."""
     return {"photographs": photograph_table(data), "labels": label_table(data)}
+
+
+def find_labelled(labels: LabelFolder, data: SegmentationData) -> tuple[list[int], list[tuple[str, str]]]:
+    """Return the images with a label picture of their photograph, and the names of the others with the reasons.
+
+    Args:
+        labels: the label pictures.
+        data: the images.
+    """
+    found, broken = [], []
+    for i, name in enumerate(data.ids):
+        try:
+            if not labels.file(name).is_file():
+                raise InputError(f"there are no labels {str(labels.file(name))!r}.")
+            check_made_of(labels, data, i)
+        except InputError as error:
+            broken.append((name, str(error)))
+        else:
+            found.append(i)
+    return found, broken
 
 
 def labels_told(source: SeedFolder | Path, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

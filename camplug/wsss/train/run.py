@@ -24,9 +24,9 @@ from camplug.wsss.pseudo.make import make_labels
 from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train.backbone import Backbone, normalized
-from camplug.wsss.train.crops import LabelCrops, Shuffled, check_labels_teach, label_pictures, read_picture
+from camplug.wsss.train.crops import LabelCrops, Shuffled, check_labels_teach, read_picture
 from camplug.wsss.train.fit import check_batch, fit
-from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, labels_told
+from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, find_labelled, labels_told
 from camplug.wsss.train.heads import CALLED, Kind, save_heads
 from camplug.wsss.train.unreadable import find_readable, join_broken
 from camplug.wsss.train.watch import Watch
@@ -278,8 +278,10 @@ def _take_usable(
         InputError: there is none.
     """
     data = crops.data
-    labelled, missing = label_pictures(ready.path, data)
-    broken = report.broken if report else [(n, f"there are no labels {str(ready.file(n))!r}.") for n in missing]
+    labelled, broken = find_labelled(ready, data)
+    if report:  # what could not be made may be there from an earlier run
+        broken, failed = report.broken, {name for name, _ in report.broken}
+        labelled = [i for i in labelled if data.ids[i] not in failed]
     crops.indices = sorted({*labelled} & {*readable})
     crops.substitutes.leave_out(readable)
     if not crops.indices:

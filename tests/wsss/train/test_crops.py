@@ -14,8 +14,10 @@ from PIL import Image
 from camplug.errors import InputError
 from camplug.wsss.data import Scenes
 from camplug.wsss.data.dataset import SegmentationData
-from camplug.wsss.train import LabelCrops, Shuffled, label_pictures, read_labels
+from camplug.wsss.pseudo import LabelFolder
+from camplug.wsss.train import LabelCrops, Shuffled, read_labels
 from camplug.wsss.train.crops import check_labels_teach
+from camplug.wsss.train.folder import find_labelled
 
 GRID = np.mgrid[0:256, 0:256].astype(np.uint8)
 
@@ -207,11 +209,12 @@ def test_pictures_of_labels(tmp_path):
     data = photos(tmp_path / "mine", {"a.png": ["cat"], "b.png": ["dog"], "c.png": []})
     labels = tmp_path / "labels"
     labels.mkdir()
-    assert label_pictures(labels, data) == ([], ["a", "b", "c"])
+    assert [name for name, _ in find_labelled(LabelFolder(labels), data)[1]] == ["a", "b", "c"]
     mark = np.full((14, 20), 3, np.uint8)
     for name, value in (("a", mark), ("c", mark[:, :9])):
         Image.fromarray(value).save(labels / f"{name}.png")
-    assert label_pictures(labels, data) == ([0, 2], ["b"])
+    missing = f"there are no labels {str(labels / 'b.png')!r}."
+    assert find_labelled(LabelFolder(labels), data) == ([0, 2], [("b", missing)])
     assert_array_equal(read_labels(labels, data, 0), mark)
     with pytest.raises(InputError, match="the labels of 'c' are 9x14, its photograph is 20x14"):
         read_labels(labels, data, 2)
