@@ -30,7 +30,7 @@ from markdown_tables import renew, table
 from results import command_line
 
 from camplug.explain import create
-from camplug.explain.photographs import maps_on_photo
+from camplug.explain.photographs import compute_maps_on_photo
 from camplug.metrics import ThresholdSweep, false_discovery_rate, miou, precision, recall
 from camplug.wsss.atm import ATM
 from camplug.wsss.classifier import Method, preset, train_classifier
@@ -138,7 +138,7 @@ def scored(network: torch.nn.Module, line: str, args: argparse.Namespace) -> dic
         sweeps[split] = ThresholdSweep(len(data.classes) + 1)
         for i in range(len(data)):
             classes = data.labels(i)
-            maps, _ = maps_on_photo(explainer, data.photo(i), list(classes))
+            maps, _ = compute_maps_on_photo(explainer, data.photo(i), list(classes))
             sweeps[split].add(maps.numpy(), classes, data.mask(i))
     names = data.classes
     indices = [0, *(names.index(c) + 1 for c in (names if args.data.startswith(SCENES) else CLASSES))]

@@ -30,7 +30,7 @@ from seed_rows import TABLES
 import camplug
 from camplug.explain import Wrapper, create, register_wrapper
 from camplug.explain.base import Result
-from camplug.explain.photographs import maps_on_photo
+from camplug.explain.photographs import compute_maps_on_photo
 from camplug.explain.preprocess import find_preprocess
 from camplug.metrics import ThresholdSweep, miou
 from camplug.plug import Targets
@@ -160,7 +160,7 @@ def measure(args: argparse.Namespace, model: torch.nn.Module, rows: list[str], s
             continue
         photo, truth, classes = data.photo(i), data.mask(i), data.labels(i)
         for text in waiting:
-            maps, _ = maps_on_photo(explainers[text], photo, list(classes))
+            maps, _ = compute_maps_on_photo(explainers[text], photo, list(classes))
             kept[text].sweep.add(maps.numpy(), classes, truth)
             kept[text].images += 1
         Shared.kept.clear()
@@ -181,7 +181,7 @@ def timed(args: argparse.Namespace, model: torch.nn.Module, rows: list[str]) -> 
         photo, classes = data.photo(int(i)), list(data.labels(int(i)))
         for text in rows:
             start = time.perf_counter()
-            maps_on_photo(explainers[text], photo, classes)
+            compute_maps_on_photo(explainers[text], photo, classes)
             if n:  # the first image warms up
                 seconds[text].append(time.perf_counter() - start)
     return {text: float(np.median(values)) for text, values in seconds.items()}

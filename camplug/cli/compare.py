@@ -12,7 +12,7 @@ from camplug.cli import common
 from camplug.errors import CamplugError, InputError
 from camplug.explain import create, list_methods
 from camplug.explain.explanation import Explanation, save_picture
-from camplug.explain.registry import method
+from camplug.explain.registry import get_method
 from camplug.show import grid
 
 
@@ -44,7 +44,7 @@ def compare(  # noqa: PLR0917
             )
         net = common.load(model, checkpoint, num_classes, device)
         options = common.explainer_options(net, class_names, mean, std, long_side, evidence=evidence)
-        names = [n for p in parts(methods) for n in list_methods(p) or [p if "(" in p else method(p).name]]
+        names = [n for p in parts(methods) for n in list_methods(p) or [p if "(" in p else get_method(p).name]]
         if not names:
             raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods())}.")
         photo = path or common.demo_photo()

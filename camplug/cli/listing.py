@@ -10,7 +10,7 @@ from camplug.cli import common
 from camplug.errors import InputError
 from camplug.explain import list_methods, list_wrappers
 from camplug.explain.base import Explainer, LayerExplainer
-from camplug.explain.registry import method, wrapper
+from camplug.explain.registry import get_method, get_wrapper
 from camplug.models import list_models
 
 
@@ -24,8 +24,8 @@ def methods(
     from rich.table import Table
 
     with common.plain_errors():
-        rows = [row(name, "method", method(name)) for name in list_methods(pattern)]
-        rows += [row(name, "wrapper", wrapper(name)) for name in list_wrappers(pattern)]
+        rows = [row(name, "method", get_method(name)) for name in list_methods(pattern)]
+        rows += [row(name, "wrapper", get_wrapper(name)) for name in list_wrappers(pattern)]
         if not rows:
             known = ", ".join([*list_methods(), *list_wrappers()])
             raise InputError(f"no method matches {pattern!r}; available are {known}.")

@@ -1,4 +1,4 @@
-"""Methods that show where a classifier looks, one file each, and everything that wraps a method."""
+"""Class activation map methods, one file each, and wrappers around them."""
 
 from camplug.explain.base import Explainer, LayerExplainer
 from camplug.explain.cam import CAM

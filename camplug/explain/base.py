@@ -1,4 +1,4 @@
-"""What every explainer is: something that turns images and classes into maps."""
+"""Abstract base classes of explainers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Result:
-    """What one batch gave: per image the maps [K_i,h,w], and what they explain; the logits [N,C] if there were any."""
+    """Result of one batch.
+
+    Attributes:
+        maps: maps [K_i,h,w] of each image.
+        targets: explained classes or score.
+        logits: logits [N,C]; None if the output has none.
+    """
 
     maps: list[Tensor]
     targets: Targets
@@ -44,12 +50,12 @@ class Result:
 
 
 class Explainer(ABC):
-    """Base of all methods and of everything that wraps a method.
+    """Base class of methods and wrappers.
 
     Args:
         model: any module; it is never changed.
         normalize: "max" (maximum 1), "minmax", or None for raw values.
-        evidence: "positive" shows what speaks for a class, "negative" what speaks against it (the map of -score).
+        evidence: "positive" (for the class) or "negative" (against it, the map of -score).
         class_names: class names by index, for `explain`; default: the model's own, see `camplug.explain.names`.
         preprocess: preprocessing for `explain`; default: the model's own, see `camplug.explain.preprocess`.
     """
@@ -86,9 +92,9 @@ class Explainer(ABC):
     def run(
         self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
     ) -> Result:
-        """Return the maps of a batch; `maps` and `explain` are two views of it.
+        """Compute the maps of a batch, for `maps` and `explain`.
 
-        A method whose `run` has no parameter `inputs` explains models of images alone.
+        Methods without the parameter `inputs` support only models whose single input is the images.
         """
 
     def run_batch(self, batch: Batch, classes: Classes, size: tuple[int, int] | None = None) -> Result:
@@ -103,8 +109,8 @@ class Explainer(ABC):
             raise InputError(f"{self.name or type(self).__name__} explains models of images alone; leave out inputs=.")
         return self.run(batch.x, classes, size, inputs=batch.inputs)
 
-    def unnormalized(self) -> Self:
-        """A copy of this explainer whose maps keep their own scale, so that those of several runs can be compared."""
+    def without_normalization(self) -> Self:
+        """Return a copy of this explainer with raw maps, which are comparable between runs."""
         other = copy.copy(self)
         other.normalize = None
         return other
@@ -112,24 +118,24 @@ class Explainer(ABC):
     def maps(
         self, x: Tensor, classes: Classes = None, size: tuple[int, int] | None = None, *, inputs: Any = None
     ) -> Tensor | list[Tensor]:
-        """Class activation maps of a batch.
+        """Compute class activation maps of a batch.
 
         Args:
-            x: images [N,3,H,W], normalised as the model wants them, on the model's device.
-            classes: an int (for all images), N ints, N lists of ints, None (the predicted class), or a callable that
-                turns the model's output into one score per image.
+            x: preprocessed images [N,3,H,W] on the model's device.
+            classes: an int (for all images), N ints, N lists of ints, None (the predicted class), or a callable from
+                the model's output to one score per image.
             size: height and width of the maps; default: the input's.
-            inputs: the model's other inputs, where it takes more than images: a tuple of positional arguments behind
-                the images, a dict of keyword arguments, or `camplug.Inputs`.
+            inputs: further inputs of the model: a tuple of positional arguments after the images, a dict of keyword
+                arguments, or `camplug.Inputs`.
 
         Returns:
             [N,h,w] for one class per image, a list of N tensors [K_i,h,w] for lists; on the input's device, detached,
-            in float32 (float64 for a float64 model), each map scaled as `normalize` says.
+            in float32 (float64 for a float64 model), each map scaled according to `normalize`.
 
         Raises:
-            InputError: x is not a batch of images; inputs of another number of images.
-            TargetError: a class that the model does not have, or NaN in its scores.
-            LayerError: no layer to look at.
+            InputError: x is no batch of images, or inputs belong to another number of images.
+            TargetError: a class does not exist, or a score is NaN.
+            LayerError: no suitable layer exists.
         """
         images = x.shape[0] if isinstance(x, Tensor) and x.ndim else 0
         result = self.run_batch(
@@ -147,18 +153,18 @@ class Explainer(ABC):
 
 
 class LayerExplainer(Explainer):
-    """A method that makes one map per layer out of its activation and gradient, and adds the layers' maps.
+    """Base class of methods that compute one map per layer from activation and gradient, and add the layers' maps.
 
     Args:
         model: any module; it is never changed.
-        layers: where to look; default: what the method's paper uses.
-        layer_weighting: how layers are weighed when there are several: None (plain sum), "max", "mean";
-            see `camplug.explain.fuse.Fusion`.
+        layers: layer selection; default: that of the method's paper.
+        layer_weighting: weighting of several layers: None (plain sum), "max", "mean"; see
+            `camplug.explain.fuse.Fusion`.
         normalize: "max", "minmax" or None.
         evidence: "positive" or "negative".
-        reshape: lays a layer's output on a grid [N,C,h,w]; default: `camplug.plug.to_grid`.
-        call: which call of a layer that runs several times (an encoder of two images, say), counted from 0 or, if
-            negative, from the last one; default: the maps of all calls are added.
+        reshape: function from a layer's output to [N,C,h,w]; default: `camplug.plug.to_grid`.
+        call: index of the call of a layer that runs several times, from 0, or from the last one if negative; default:
+            the maps of all calls are added.
         class_names: class names by index.
         preprocess: preprocessing for `explain`.
     """
@@ -191,15 +197,15 @@ class LayerExplainer(Explainer):
             raise InputError(f"call={call!r}; give a whole number (0 is a layer's first call), or None for all calls.")
         self.reshape = reshape
         self.call = call
-        self.tape()  # a layer that does not exist is told now, not at the first image
+        self.tape()  # raise now if a layer does not exist
 
     def tape(self, image: int | None = None) -> Tape:
-        """Return a tape over this explainer's layers; `image` is that of `Tape`."""
+        """Return a tape over this explainer's layers; see `Tape` for `image`."""
         return Tape(self.model, self.layers, forward_only=not self.needs_gradient, image=image)
 
     @abstractmethod
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """The layer's map [N,h,w] from its activation and gradient [N,K,h,w]."""
+        """Compute a layer's map [N,h,w] from its activation and gradient [N,K,h,w]."""
 
     @override
     def run(
@@ -211,16 +217,16 @@ class LayerExplainer(Explainer):
             output = call_model(self.model, batch)
             targets = resolve_classes(classes, output, n, self.evidence, either_side=not self.knows_classes)
             targets.check(output)
-            rounds = self.fusions(tape, output, targets, batch)
+            rounds = self.fuse_rounds(tape, output, targets, batch)
             logits = find_class_logits(output, n)
             del output
         return Result(finish_maps(rounds, targets, batch.x, out_size, self.normalize), targets, logits)
 
-    def fusions(self, tape: Tape, output: Any, targets: Targets, batch: Batch) -> list[Fusion]:
-        """Return one fusion of layer maps per round of classes, each from one backward pass.
+    def fuse_rounds(self, tape: Tape, output: Any, targets: Targets, batch: Batch) -> list[Fusion]:
+        """Compute one fusion of layer maps per round of classes, by one backward pass each.
 
         Raises:
-            LayerError: `call` names a call that did not happen, or feeds no score.
+            LayerError: the call given by `call` did not happen, or does not feed the score.
         """
         wanted = {id(activation) for _, activation in choose_calls(tape, self.call)}
         found = []
@@ -229,7 +235,7 @@ class LayerExplainer(Explainer):
 
             def add(layer: Layer, a: Tensor, g: Tensor, maps: list[tuple[Tensor, int]] = maps) -> None:
                 if id(a) in wanted:
-                    maps.append(self.one_map(layer, a, g, batch))
+                    maps.append(self.make_layer_map(layer, a, g, batch))
 
             tape.backward(targets.compute_scores(output, r), add, retain_graph=r + 1 < targets.rounds)
             if not maps:
@@ -238,22 +244,22 @@ class LayerExplainer(Explainer):
         return found
 
     def fuse(self, maps: list[tuple[Tensor, int]]) -> Fusion:
-        """Add layer maps (each with its number of channels); a single one is not weighed."""
+        """Add layer maps, given with their numbers of channels; a single map is not weighted."""
         fusion = Fusion(self.layer_weighting if len(maps) > 1 else None)
         for one, channels in maps:
             fusion.add(one, channels)
         return fusion
 
-    def one_map(self, layer: Layer, activation: Tensor, gradient: Tensor, batch: Batch) -> tuple[Tensor, int]:
-        """The map [N,h,w] of one captured call, and its number of channels."""
-        a, g = (self.on_grid(t, layer, batch) for t in (activation, gradient))
+    def make_layer_map(self, layer: Layer, activation: Tensor, gradient: Tensor, batch: Batch) -> tuple[Tensor, int]:
+        """Compute the map [N,h,w] of one captured call; also return its number of channels."""
+        a, g = (self.lay_on_grid(t, layer, batch) for t in (activation, gradient))
         return self.layer_map(a, g), a.shape[1]
 
-    def on_grid(self, tensor: Tensor, layer: Layer, batch: Batch) -> Tensor:
-        """A layer's output laid out as [N,K,h,w].
+    def lay_on_grid(self, tensor: Tensor, layer: Layer, batch: Batch) -> Tensor:
+        """Return a layer's output as [N,K,h,w].
 
         Raises:
-            LayerError: it is not one map per image.
+            LayerError: the output is not one map per image.
         """
         n = len(batch)
         if self.reshape is not None:
@@ -267,6 +273,6 @@ class LayerExplainer(Explainer):
         model, size = unwrap(self.model), batch.size
         if tensor.ndim != 3:
             return to_grid(tensor, size, None, str(layer), images=n)
-        seen = batch.trace(model)
-        seen.check_tokens(layer.name)
-        return to_grid(tensor, size, patch_size(model), str(layer), images=n, spans=seen.spans)
+        trace = batch.trace(model)
+        trace.check_tokens(layer.name)
+        return to_grid(tensor, size, patch_size(model), str(layer), images=n, spans=trace.spans)

@@ -1,4 +1,4 @@
-"""The steps around a method that all of them share: a checked batch in, maps at their final size and scale out."""
+"""Steps shared by all methods: checks of the batch, calls of the model, final size and scale of the maps."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def choose_calls(tape: Tape, call: int | None = None) -> list[tuple[Layer, Tenso
     """Return the captured calls of the wanted layers with their activations.
 
     Args:
-        tape: after the forward pass.
-        call: which call of each layer, counted from 0 (negative: from the last one); None: all of them.
+        tape: tape after the forward pass.
+        call: index of the call of each layer, from 0 (negative: from the last one); None: all calls.
 
     Raises:
-        LayerError: none of the wanted layers ran, or none so often.
+        LayerError: no wanted layer ran, or none has this call.
     """
     captures = tape.captures
     if not captures:
@@ -55,16 +55,16 @@ def choose_calls(tape: Tape, call: int | None = None) -> list[tuple[Layer, Tenso
 
 
 def check_batch(model: nn.Module, x: Tensor, inputs: Any = None) -> Batch:
-    """Return the batch as the model can take it: checked, detached, in the model's number format.
+    """Return a batch for the model: checked, detached, in the model's dtype.
 
     Args:
-        model: what the batch goes into.
+        model: model to be called.
         x: images [N,C,H,W].
-        inputs: the model's other inputs; see `camplug.explain.inputs.Inputs.of`.
+        inputs: further inputs of the model; see `camplug.explain.inputs.Inputs.of`.
 
     Raises:
-        InputError: not a floating-point tensor [N,C,H,W] with at least one image, or on another device; inputs of
-            another number of images.
+        InputError: x is no floating-point tensor [N,C,H,W] with at least one image on the model's device, or inputs
+            belong to another number of images.
     """
     if not isinstance(x, Tensor):
         raise InputError(f"maps() takes a tensor [N,3,H,W]; got {type(x).__name__}. explain() takes photographs.")
@@ -78,7 +78,7 @@ def check_batch(model: nn.Module, x: Tensor, inputs: Any = None) -> Batch:
     weight = first_weight(model)
     if weight is not None and weight.device != x.device:
         raise InputError(f"the images are on {x.device} and the model is on {weight.device}; move one of them.")
-    x = snapshot(x.detach())  # a model that overwrites its input leaves the caller's as it is
+    x = snapshot(x.detach())  # safe from in-place operations of the model
     if weight is not None and weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
         x = x.to(weight.dtype)
     if inputs is None:
@@ -89,10 +89,10 @@ def check_batch(model: nn.Module, x: Tensor, inputs: Any = None) -> Batch:
 
 
 def choose_memory_format(model: nn.Module, batch: Batch) -> Batch:
-    """The batch in channels_last, if a convolution network runs faster on it on CPU and is proved to give the same.
+    """Return the batch in channels_last if that is faster on the CPU and gives the same outputs.
 
-    Faster (up to a quarter) it is once the batch outweighs laying the convolutions' weights anew in every pass; the
-    factor is where seven architectures with 1 to 8 images broke even.
+    It is up to a quarter faster if the batch is large compared to the convolutions' weights, which are reordered in
+    every pass; the factor is the break-even point of seven architectures with 1 to 8 images.
     """
     x = batch.x
     if x.device.type != "cpu":
@@ -104,15 +104,15 @@ def choose_memory_format(model: nn.Module, batch: Batch) -> Batch:
     proofs = _proofs.get(model, layers, x.dtype, dict)
     area = x.shape[2] * x.shape[3]
     if not any((same and known >= area) or (not same and known == area) for known, same in proofs.items()):
-        proofs[area] = all(proofs.values()) and _same_in_channels_last(model, layers, batch)
+        proofs[area] = all(proofs.values()) and _supports_channels_last(model, layers, batch)
     return batch.with_images(x.contiguous(memory_format=torch.channels_last)) if all(proofs.values()) else batch
 
 
-_proofs: ModelCache[dict[int, bool]] = ModelCache()  # {positions of the image: whether the layout changes nothing}
+_proofs: ModelCache[dict[int, bool]] = ModelCache()  # {pixels of the image: outputs are equal}
 
 
-def _same_in_channels_last(model: nn.Module, layers: dict[str, nn.Module], batch: Batch) -> bool:
-    """Whether the model runs on two of the images in channels_last and gives the same; it is left as it was."""
+def _supports_channels_last(model: nn.Module, layers: dict[str, nn.Module], batch: Batch) -> bool:
+    """Return whether the model gives the same outputs for two of the images in channels_last."""
     few = batch if len(batch) <= 2 else batch.take([0, 1])
     formats = (torch.contiguous_format, torch.channels_last)
     try:
@@ -120,11 +120,9 @@ def _same_in_channels_last(model: nn.Module, layers: dict[str, nn.Module], batch
             list_floats(observe_call(model, layers, few.with_images(few.x.contiguous(memory_format=f))))
             for f in formats
         )
-    except Exception:  # whatever the model says about an image of another layout (or about two of N images)
+    except Exception:  # models may fail on another layout, or on fewer images
         return False
-    allowed = (
-        100 * torch.finfo(few.x.dtype).eps ** 0.75
-    )  # layouts add up in another order; what is wrong is wrong by more
+    allowed = 100 * torch.finfo(few.x.dtype).eps ** 0.75  # order of summation
     return len(plain) == len(last) > 0 and all(
         a.shape == b.shape and bool(((a - b).abs() <= allowed * a.abs().max()).all())
         for a, b in zip(plain, last, strict=True)
@@ -132,10 +130,10 @@ def _same_in_channels_last(model: nn.Module, layers: dict[str, nn.Module], batch
 
 
 def call_model(model: nn.Module, batch: Batch) -> Any:
-    """Return what the model puts out for a batch.
+    """Return the model's output for a batch.
 
     Raises:
-        ModelError: it, or a hook on it, takes a tensor with a graph to numpy.
+        ModelError: the model, or a hook on it, calls `.numpy()` on a tensor with a graph.
     """
     args, kwargs = batch.arguments()
     try:
@@ -150,16 +148,16 @@ def call_model(model: nn.Module, batch: Batch) -> Any:
 
 
 def observe_call(model: nn.Module, layers: dict[str, nn.Module], batch: Batch) -> Any:
-    """Return what the model puts out for a batch, from a run that leaves the model and the batch as they are."""
+    """Return the model's output for a batch, without side effects on model and batch."""
     args, kwargs = copy_inputs(batch.arguments())
     return observe(model, layers, args, NullListener(), kwargs=kwargs)
 
 
 def check_size(batch: Batch, size: tuple[int, int] | None) -> tuple[int, int]:
-    """The wanted map size, by default that of the input.
+    """Return the map size, by default that of the input.
 
     Raises:
-        InputError: not two positive numbers.
+        InputError: the size is not two positive numbers.
     """
     if size is None:
         return batch.size
@@ -172,7 +170,7 @@ def check_size(batch: Batch, size: tuple[int, int] | None) -> tuple[int, int]:
 def finish_maps(
     rounds: list[Fusion], targets: Targets, x: Tensor, size: tuple[int, int], normalize: Normalize
 ) -> list[Tensor]:
-    """The maps at their final size and scale, one tensor [K_i,h,w] per image, from one fusion [N,h,w] per round.
+    """Return the maps at their final size and scale, [K_i,h,w] per image, from one fusion [N,h,w] per round.
 
     Raises:
         TargetError: a value is NaN or infinite.
@@ -199,7 +197,7 @@ def finish_maps(
 
 
 def find_class_logits(output: Any, n: int) -> Tensor | None:
-    """The detached logits [N,C] of n images, or None where the output has none (and a callable reads it)."""
+    """Return the detached logits [N,C] of n images; None if the output has none."""
     try:
         return get_logits(output, n).detach()
     except ModelError:
@@ -208,6 +206,6 @@ def find_class_logits(output: Any, n: int) -> Tensor | None:
 
 @torch.no_grad()
 def compute_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """The logits [N,C] of a batch, from a forward pass that leaves the model as it is."""
+    """Compute the logits [N,C] of a batch, without side effects on the model."""
     with Tape(model, [""], forward_only=True, image=batch.where):
         return get_logits(call_model(model, batch), len(batch))

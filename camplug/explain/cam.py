@@ -1,4 +1,4 @@
-"""CAM (Zhou et al., 2016, arXiv 1512.04150): the head's own weights on the map that it pools."""
+"""CAM (Zhou et al., 2016, arXiv 1512.04150): the head's weights applied to the map before pooling."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ from camplug.plug import (
 
 
 def cam(features: Tensor, weights: Tensor) -> Tensor:
-    r"""CAM (eq. 2), its positive part.
+    r"""Compute CAM (eq. 2), its positive part.
 
     .. math:: L = \mathrm{relu}\Big(\sum_k w_k A_k\Big)
 
     Args:
-        features: A, the map that global average pooling reads, [N,K,h,w].
-        weights: w, the head's weights of the wanted class of each image, [N,K].
+        features: A, input of global average pooling, [N,K,h,w].
+        weights: w, the head's weights for each image's class, [N,K].
 
     Returns:
-        [N,h,w], not negative, not normalised.
+        Map [N,h,w], not negative, not normalised.
     """
     return weighted_sum(widen(features), widen(weights)).clamp_min_(0)
 
 
-# maps before the head that may be the pooled one; containers, and layers that feed no score, come last, too
+# number of maps before the head that are tried
 CANDIDATES = 6
 
 
 @dataclass(frozen=True)
 class _Head:
-    """The layer that puts out the classes, and the layers whose map it may pool (none: it reads the map itself)."""
+    """Layer with the class outputs, and candidates for the pooled map (none: the layer reads the map itself)."""
 
     name: str
     module: nn.Linear | nn.Conv2d
@@ -71,14 +71,14 @@ class _Head:
 
 @register("cam")
 class CAM(LayerExplainer):
-    """CAM: the head's own weights on the map that it pools; needs global average pooling and one layer after it.
+    """CAM: the head's weights applied to the pooled map; needs global average pooling and one layer after it.
 
-    The head is the last linear layer or 1x1 convolution that puts out one value per class. For a linear head the map
-    it pools is found and checked: the mean of the map times the weights must give the model's own logits, so a head
-    that is something else is refused. One forward pass, no backward pass, whatever the number of classes.
+    The head is the last linear layer or 1x1 convolution with one output per class. For a linear head, the pooled map is
+    found by a check: its mean times the weights must equal the model's logits; other heads are refused. Needs one
+    forward pass and no backward pass, for any number of classes.
 
     Raises:
-        ModelError: the model has no such head (then use GradCAM, which equals CAM where both exist).
+        ModelError: the model has no such head (use GradCAM, which equals CAM where both exist).
     """
 
     needs_gradient: ClassVar[bool] = False
@@ -109,34 +109,34 @@ class CAM(LayerExplainer):
                 logits = find_class_logits(output, n)
         return Result(finish_maps(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
 
-    def _find_head(self, seen: Trace, layers: dict[str, nn.Module]) -> _Head:
-        for i in reversed(range(len(seen.calls))):
-            call = seen.calls[i]
+    def _find_head(self, trace: Trace, layers: dict[str, nn.Module]) -> _Head:
+        for i in reversed(range(len(trace.calls))):
+            call = trace.calls[i]
             module = layers[call.name]
-            if not isinstance(module, (nn.Linear, nn.Conv2d)) or not _is_head(module, seen.classes):
+            if not isinstance(module, (nn.Linear, nn.Conv2d)) or not _is_head(module, trace.classes):
                 continue
             if len(call.shape) == 4 and call.shape[2] * call.shape[3] > 1:
                 return _Head(call.name, module, ())
             if self.layers != "last":
-                return _Head(call.name, module, (self._named_layer(),))
+                return _Head(call.name, module, (self._get_layer_name(),))
             width = module.weight.shape[1]
-            earlier = [c for c in reversed(seen.calls[:i]) if c.features]
+            earlier = [c for c in reversed(trace.calls[:i]) if c.features]
             before = [c.name for c in earlier if _holds_map(c.shape, width)]
-            if not before:  # an image so small that the last map has a single position
+            if not before:  # small image: the last map has a single position
                 before = [c.name for c in earlier if c.shape[1:] == (width, 1, 1)]
             if before:
                 return _Head(call.name, module, tuple(before[:CANDIDATES]))
             break
-        raise ModelError(_refusal(self.model))
+        raise ModelError(_describe_refusal(self.model))
 
-    def _named_layer(self) -> str:
+    def _get_layer_name(self) -> str:
         names = Tape(self.model, self.layers, forward_only=True).names
         if len(names) != 1:
             raise LayerError(f"CAM reads the one map that the head pools; layers= names {len(names)} layers.")
         return names[0]
 
     def _fuse_rounds(self, tape: Tape, head: _Head, output: Any, targets: Any, batch: Batch) -> list[Fusion]:
-        features = self._pooled_map(tape, head, output, batch)[1] if head.features else None
+        features = self._find_pooled_map(tape, head, output, batch)[1] if head.features else None
         fusions, n, device = [], len(batch), batch.x.device
         for r in range(targets.rounds):
             images, chosen = (make_index(device, numbers) for numbers in targets.get_round(r))
@@ -155,20 +155,20 @@ class CAM(LayerExplainer):
         return fusions
 
     def _averages(self, tape: Tape, head: _Head, output: Any, n: int) -> bool:
-        """Whether the one output is the mean of the head's map, so that it is a logit; not asked of many outputs."""
+        """Return whether the model's single output is the mean of the head's map, and so a logit."""
         logits, maps = get_logits(output, n), widen(tape[head.name])
         if logits.shape[1] != 1 or maps.ndim != 4:
             return False
         return torch.allclose(maps.mean((2, 3)), widen(logits), rtol=1e-3, atol=1e-3 * float(maps.abs().max()))
 
-    def _pooled_map(self, tape: Tape, head: _Head, output: Any, batch: Batch) -> tuple[str, Tensor, bool]:
-        """The layer whose map the head pools, that map, and whether only its positive part is pooled."""
+    def _find_pooled_map(self, tape: Tape, head: _Head, output: Any, batch: Batch) -> tuple[str, Tensor, bool]:
+        """Return the name of the pooled layer, its map, and whether only the positive part is pooled."""
         logits = get_logits(output, len(batch))
         tolerance = 0.05 if logits.dtype in (torch.float16, torch.bfloat16) else 1e-3
         calls = choose_calls(tape, self.call)
         for name in [name for name in head.features if any(layer.name == name for layer, _ in calls)]:
             layer, activation = next(c for c in reversed(calls) if c[0].name == name)
-            features = widen(self.on_grid(activation, layer, batch))
+            features = widen(self.lay_on_grid(activation, layer, batch))
             if features.shape[1] != head.weight.shape[1]:
                 raise LayerError(
                     f"the layer {layer} has {features.shape[1]} channels and the head reads {head.weight.shape[1]}; "
@@ -179,13 +179,20 @@ class CAM(LayerExplainer):
             for relu in (False, True):  # DenseNet's last ReLU is no module
                 candidate = features.clamp_min(0) if relu else features
                 error = candidate.mean((2, 3)) @ head.weight.T + head.bias - widen(logits)
-                if not error.abs().max() > tolerance * logits.abs().max():  # NaN passes, and is refused by its name
+                if not error.abs().max() > tolerance * logits.abs().max():  # NaN passes; finish_maps refuses it
                     return name, candidate, relu
-        raise ModelError(_refusal(self.model))
+        raise ModelError(_describe_refusal(self.model))
 
 
 class PooledHead(NamedTuple):
-    """A trained head: the layer whose map it averages (with `relu` the positive part), weights [C,K], bias [C]."""
+    """Trained classifier head.
+
+    Attributes:
+        layer: name of the pooled layer.
+        relu: only the positive part of the map is pooled.
+        weight: weights [C,K].
+        bias: biases [C].
+    """
 
     layer: str
     relu: bool
@@ -193,19 +200,19 @@ class PooledHead(NamedTuple):
     bias: Tensor
 
 
-def pooled_head(model: nn.Module, x: Tensor) -> PooledHead:
-    """The head of a classifier that averages a map and weighs it, checked on images x [N,3,H,W] as `CAM` checks it.
+def find_pooled_head(model: nn.Module, x: Tensor) -> PooledHead:
+    """Find the head of a classifier with global average pooling, checked on images x [N,3,H,W] as in `CAM`.
 
     Raises:
-        ModelError: it has no such head.
+        ModelError: the model has no such head.
     """
     explainer = CAM(model)
     layers = named_layers(unwrap(model))
     head = explainer._find_head(trace_model(unwrap(model), layers, (x,)), layers)
     if not head.features:
-        raise ModelError(_refusal(model))
+        raise ModelError(_describe_refusal(model))
     with Tape(model, [head.name, *head.features], forward_only=True) as tape:
-        name, _, relu = explainer._pooled_map(tape, head, unwrap(model)(x), Batch(x))
+        name, _, relu = explainer._find_pooled_map(tape, head, unwrap(model)(x), Batch(x))
     return PooledHead(name, relu, head.weight, head.bias)
 
 
@@ -216,13 +223,13 @@ def _is_head(module: nn.Linear | nn.Conv2d, classes: int | None) -> bool:
 
 
 def _holds_map(shape: tuple[int, ...], width: int) -> bool:
-    """Whether an output of this shape can be a map of `width` channels with more than one position."""
+    """Return whether an output of this shape can be a map of `width` channels with several positions."""
     if len(shape) == 4:
         return (shape[1] == width and shape[2] * shape[3] > 1) or (shape[3] == width and shape[1] * shape[2] > 1)
     return len(shape) == 3 and shape[2] == width and shape[1] > 1
 
 
-def _refusal(model: nn.Module) -> str:
+def _describe_refusal(model: nn.Module) -> str:
     return (
         "CAM needs a model that ends in global average pooling and one linear layer or 1x1 convolution, and this "
         f"{type(unwrap(model)).__name__} does not; use GradCAM or FullyCAM, which need no special head."

@@ -1,4 +1,4 @@
-"""Several classes in one image: who owns a position is for a class-discriminative map to say."""
+"""Competition of the classes of one image, decided by a class-discriminative map."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from camplug.explain.fuse import Normalize, normalize_map
 from camplug.explain.gradcam import GradCAM
 from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, is_number, with_class_form
+from camplug.explain.wrapper import Wrapper, is_number, set_class_form
 from camplug.plug import Classes
 
-FLOOR = 1e-3  # where the judge is silent about all classes, the maps themselves decide
+FLOOR = 1e-3  # all classes share positions where the judge is 0
 
 
-def share_of_winner(judged: Tensor, power: float = 1.0) -> Tensor:
-    r"""How much of each position is left to each class.
+def compute_shares(judged: Tensor, power: float = 1.0) -> Tensor:
+    r"""Compute the share of each class at each position.
 
     .. math:: s_c = \Big(\frac{J_c + \epsilon}{\max_{c'} J_{c'} + \epsilon}\Big)^p, \quad \epsilon = 10^{-3}
 
     Args:
-        judged: J, the judge's maps of one image's K classes, [K,h,w], each of maximum 1.
-        power: p; the larger, the more the strongest class takes all.
+        judged: J, the judge's maps of one image's K classes, [K,h,w], each with maximum 1.
+        power: p; larger values favour the strongest class.
 
     Returns:
-        [K,h,w]: 1 for the strongest class of a position, less for the others; 1 for all where none speaks.
+        Shares [K,h,w]: 1 for the strongest class of a position, less for the others; 1 for all where J is 0.
 
     >>> import torch
-    >>> share_of_winner(torch.tensor([[[0.5]], [[0.25]]]))
+    >>> compute_shares(torch.tensor([[[0.5]], [[0.25]]]))
     tensor([[[1.0000]],
             [[0.5010]]])
     """
@@ -42,18 +42,18 @@ def share_of_winner(judged: Tensor, power: float = 1.0) -> Tensor:
 
 @register_wrapper("compete")
 class Compete(Wrapper):
-    """Lets the classes of one image compete for each position, judged by a map that tells classes apart.
+    """Let the classes of one image compete for each position, by the maps of a class-discriminative judge.
 
-    Maps that use early layers (Fully-CAM above all) are complete, but nearly the same for two classes of one image:
-    edges and textures are evidence for both. A map of the last layer is coarse, but tells the classes apart. So every
-    class's map is multiplied by its share of what the judge gives to the strongest class there (`share_of_winner`).
-    An image with one class is left as it is and does not cost the judge's pass. Ours; no paper.
+    Maps that use early layers (such as Fully-CAM) cover objects well, but are nearly the same for two classes of one
+    image. Maps of the last layer are coarse, but discriminate classes. Each class's map is multiplied by the judge's
+    value for the class relative to the strongest class there (`compute_shares`). Images with one class stay unchanged
+    and need no pass of the judge. Our own method, without a paper.
 
     Args:
         explainer: any explainer.
-        judge: the explainer that tells classes apart; default: `GradCAM` of the same model.
-        power: of the share; the larger, the more the strongest class takes all.
-        normalize: of the result: "max", "minmax" or None.
+        judge: class-discriminative explainer; default: `GradCAM` of the same model.
+        power: exponent of the share; larger values favour the strongest class.
+        normalize: normalisation of the result: "max", "minmax" or None.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Compete(Wrapper):
         if many:
             judged = self.judge.run_batch(batch.take(many), [wanted[i] for i in many], size)
             for i, j in zip(many, judged.maps, strict=True):
-                maps[i] = maps[i] * share_of_winner(normalize_map(j, "max"), self.power).to(maps[i].dtype)
-        return with_class_form(
+                maps[i] = maps[i] * compute_shares(normalize_map(j, "max"), self.power).to(maps[i].dtype)
+        return set_class_form(
             Result([normalize_map(m, self.normalize) for m in maps], result.targets, result.logits), per_image
         )

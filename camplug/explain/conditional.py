@@ -1,4 +1,4 @@
-"""Class-conditional inference: splitting and erasing together."""
+"""Class-conditional inference: split & unite with iterative erasing."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from camplug.plug import Classes
 
 @register_wrapper("classconditional")
 class ClassConditional(Wrapper):
-    """Splits each image in four about its centre of mass, erases iteratively in every part, and unites the maps.
+    """Split each image into four parts, erase iteratively in every part, and unite the maps.
 
     Sun et al., "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation" (2021), Fig.
     5: `SplitUnite(IterativeErasing(explainer), locate=explainer)`.
 
     Args:
         explainer: any explainer.
-        preset: "camplug", "paper" or "repo"; of both parts.
+        preset: preset of both parts, "camplug", "paper" or "repo".
         split: further arguments of `SplitUnite`.
         erase: further arguments of `IterativeErasing`.
-        normalize: of the united map: "max", "minmax" or None.
+        normalize: normalisation of the united map: "max", "minmax" or None.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class ClassConditional(Wrapper):
         self.united = SplitUnite(erasing, preset, locate=explainer, normalize=normalize, **(split or {}))
 
     @override
-    def unnormalized(self) -> Self:
-        other = super().unnormalized()
-        other.united = self.united.unnormalized()
+    def without_normalization(self) -> Self:
+        other = super().without_normalization()
+        other.united = self.united.without_normalization()
         return other
 
     @override

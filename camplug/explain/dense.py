@@ -1,4 +1,4 @@
-"""An explainer at a finer output stride."""
+"""Wrapper that runs an explainer at a finer output stride."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from camplug.plug.dense import check_stride
 
 @register_wrapper("dense")
 class Dense(Wrapper):
-    """Runs an explainer while its model computes at a finer output stride; see `camplug.dense`.
+    """Run an explainer with its model at a finer output stride; see `camplug.dense`.
 
-    The same weights, no training; the model is as before after every call. Inside other wrappers or around them. While
-    it runs, other threads that use the model see it dense, too; other `Dense` explainers of the model wait.
+    Needs no training; the model is restored after every call. Other threads that use the model meanwhile see it dense,
+    too; other `Dense` explainers of the model wait.
 
     Args:
-        explainer: any explainer of a convolution network.
-        output_stride: pixels of the image per position of the last map, a power of two.
+        explainer: any explainer of a convolutional network.
+        output_stride: image pixels per position of the last map, a power of two.
 
     Raises:
-        InputError: an output stride that is no power of two.
-        ModelError: at call time, the model cannot be made dense (a transformer, say).
+        InputError: the output stride is no power of two.
+        ModelError: at call time, the model cannot be made dense (such as a transformer).
     """
 
     def __init__(self, explainer: Explainer, output_stride: int = 8) -> None:

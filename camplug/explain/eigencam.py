@@ -18,18 +18,18 @@ from camplug.plug import Tape, Targets
 
 
 def eigen_cam(activation: Tensor) -> Tensor:
-    r"""Eigen-CAM of one layer: the projection of the features on their first principal direction, its positive part.
+    r"""Compute Eigen-CAM of one layer: the positive part of the features' projection on their first singular vector.
 
     .. math:: O = U \Sigma V^T, \quad L = \mathrm{relu}(O v_1), \quad O \in \mathbb{R}^{hw \times K}
 
-    The features are not centred (as in the paper). The sign of a singular vector is arbitrary; it is chosen so that
-    the projections sum to a positive number. The vector comes from the smaller Gram matrix, in float64.
+    The features are not centred (as in the paper). The sign of the vector is chosen so that the projections have a
+    positive sum. The vector is computed from the smaller Gram matrix in float64.
 
     Args:
         activation: A, [N,K,h,w].
 
     Returns:
-        [N,h,w], not negative, not normalised.
+        Map [N,h,w], not negative, not normalised.
     """
     n, _, h, w = activation.shape
     o = activation.flatten(2).transpose(1, 2).double()  # [N,hw,K]
@@ -40,13 +40,13 @@ def eigen_cam(activation: Tensor) -> Tensor:
         _, vectors = torch.linalg.eigh(o.transpose(1, 2) @ o)
         projection = (o @ vectors[..., -1:])[..., 0]
     projection = projection * torch.where(projection.sum(1, keepdim=True) < 0, -1.0, 1.0)
-    shown: Tensor = projection.clamp_min(0).view(n, h, w)
-    return shown.to(widen(activation[:0]).dtype)
+    result: Tensor = projection.clamp_min(0).view(n, h, w)
+    return result.to(widen(activation[:0]).dtype)
 
 
 @register("eigencam")
 class EigenCAM(LayerExplainer):
-    """Eigen-CAM: the main direction of the last feature map; the same map for every class, no gradient."""
+    """Eigen-CAM: first principal direction of the last feature map; independent of the class, without gradients."""
 
     needs_gradient: ClassVar[bool] = False
     knows_classes: ClassVar[bool] = False
@@ -56,12 +56,12 @@ class EigenCAM(LayerExplainer):
         return eigen_cam(activation)
 
     @override
-    def fusions(self, tape: Tape, output: Any, targets: Targets, batch: Batch) -> list[Fusion]:
+    def fuse_rounds(self, tape: Tape, output: Any, targets: Targets, batch: Batch) -> list[Fusion]:
         if targets.score is not None:
-            targets.compute_scores(output, 0)  # NaN in the scores is refused here too
+            targets.compute_scores(output, 0)  # raises for NaN
         with torch.autocast(batch.x.device.type, enabled=False):
             maps = [
-                self.one_map(layer, activation, activation, batch)
+                self.make_layer_map(layer, activation, activation, batch)
                 for layer, activation in choose_calls(tape, self.call)
             ]
         return [self.fuse(maps)] * targets.rounds

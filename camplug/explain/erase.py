@@ -1,4 +1,4 @@
-"""Iterative erasing at inference: hide what a map shows, look again, add what appears (class-conditional inference)."""
+"""Iterative erasing at inference: erase the found regions, explain again and combine the maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from camplug.explain.batch import check_batch, check_size
 from camplug.explain.fuse import Normalize, normalize_map, resize_maps
 from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, check_choice, is_number, with_class_form
+from camplug.explain.wrapper import Wrapper, check_choice, is_number, set_class_form
 from camplug.plug import Against, Classes, Targets, make_index, pick_values, send_to
 
 Weight: TypeAlias = Literal["sigmoid", "softmax"] | None
@@ -28,12 +28,12 @@ ERASE: dict[str, dict[str, Any]] = {
 
 
 def erase(x: Tensor, mask: Tensor) -> Tensor:
-    """Images [N,C,H,W] with their own mean colour where the mask [N,H,W] is true."""
+    """Fill images [N,C,H,W] with their mean colour where the mask [N,H,W] is true."""
     return torch.where(mask[:, None], x.mean((2, 3), keepdim=True), x)
 
 
-def class_weights(logits: Tensor | None, classes: tuple[tuple[int, ...], ...], weight: Weight) -> list[Tensor]:
-    """Per image, the probability of each of its classes [K] (of `Against` that of not being it); ones without `weight`.
+def compute_class_weights(logits: Tensor | None, classes: tuple[tuple[int, ...], ...], weight: Weight) -> list[Tensor]:
+    """Compute the probabilities [K] of each image's classes (1 - p for `Against`); ones without `weight`.
 
     Raises:
         TargetError: the model has no logits.
@@ -54,30 +54,28 @@ def class_weights(logits: Tensor | None, classes: tuple[tuple[int, ...], ...], w
 
 @register_wrapper("iterativeerasing")
 class IterativeErasing(Wrapper):
-    """Erases what the map shows most, explains the image again, and joins the maps, until nothing new appears.
+    """Erase the strongest regions of the map, explain the image again and combine the maps, until nothing new appears.
 
     Sun et al., "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation" (2021), Sec.
-    3.2, Fig. 4. What exceeds `threshold` in the joined map of any of the image's classes is filled with the image's
-    mean colour. A pass is added, the newly erased share is compared with `stop`, and the next pass follows.
+    3.2, Fig. 4. Regions where the combined map of any of the image's classes exceeds `threshold` are filled with
+    the mean colour. Passes end when the newly erased share of the image falls below `stop`.
 
     Presets: "paper" adds the maps and stops below 1 % of new area; "repo" (the authors' code) takes their maximum and
-    stops below 2 %; "camplug" is the paper with passes that keep their scale. All know at most five passes. On real
-    photographs the first two lose against no erasing; the last gains on Fully-CAM and about keeps CAM (docs/seeds.md),
-    so it is the default.
+    stops below 2 %; "camplug" is "paper" with `keep_scale`. All have at most five passes. On real photographs, "paper"
+    and "repo" are worse than no erasing; "camplug" improves Fully-CAM and about equals CAM (docs/seeds.md).
 
     Args:
         explainer: any explainer.
-        preset: "camplug", "paper" or "repo": where the other settings come from that are not given.
-        threshold: of the joined map, of maximum 1, above which a position is erased.
-        stop: share of the image newly erased below which no further pass follows.
-        max_iter: passes at most, the first included.
-        combine: how passes are joined: "sum" (the erasing threshold then reads the normalised sum) or "max".
-        keep_scale: passes keep their scale, so that one with little evidence adds little; False: each is divided by
-            its own maximum.
-        weight: weigh each pass by the probability of the class in it: "sigmoid", "softmax" or None.
-        stop_probability: no class is followed further once its probability (by `weight`, or else a sigmoid) is below;
-            the pass in which it is counts no more, except that the first pass, the image itself, always counts.
-        normalize: of the joined map: "max", "minmax" or None.
+        preset: default of the other settings: "camplug", "paper" or "repo".
+        threshold: value of the combined map, normalised to maximum 1, above which a position is erased.
+        stop: newly erased share of the image below which no further pass follows.
+        max_iter: maximum number of passes, including the first.
+        combine: combination of the passes: "sum" or "max".
+        keep_scale: keep the scale of each pass, so that weak evidence adds little; False divides each by its maximum.
+        weight: class probability that weights each pass: "sigmoid", "softmax" or None.
+        stop_probability: probability (by `weight`, else sigmoid) below which a class stops; that pass is not counted,
+            unless it is the first.
+        normalize: normalisation of the combined map: "max", "minmax" or None.
     """
 
     def __init__(
@@ -129,36 +127,36 @@ class IterativeErasing(Wrapper):
         batch = check_batch(self.model, x, inputs)
         out_size = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)
-        inner = self.explainer.unnormalized() if self.keep_scale else self.explainer
+        inner = self.explainer.without_normalization() if self.keep_scale else self.explainer
         input_size, n = batch.size, len(batch)
         joined: list[Tensor] = []
         first: Result | None = None
         hidden = torch.zeros((n, *input_size), dtype=torch.bool, device=batch.x.device)
         active = list(range(n))
-        followed: dict[int, Tensor] = {}  # per image, which of its classes have been probable in every pass
+        followed: dict[int, Tensor] = {}  # per image: classes that were probable in every pass
         for _ in range(self.max_iter):
             part, covered = batch, hidden
             if len(active) < n:
                 part, covered = batch.take(active), hidden.index_select(0, make_index(hidden.device, active))
-            shown = part.with_images(erase(part.x, covered))
-            result = inner.run_batch(shown, [wanted[i] for i in active], input_size)
+            visible = part.with_images(erase(part.x, covered))
+            result = inner.run_batch(visible, [wanted[i] for i in active], input_size)
             if first is None:
                 first = result
                 joined = [torch.zeros_like(m) for m in result.maps]
-            weights, probable = self._weights(result)
+            weights, probable = self._compute_weights(result)
             for j, i in enumerate(active):
                 first_pass = i not in followed
                 followed[i] = probable[j] if first_pass else probable[j] & followed[i]
                 counts = weights[j] if first_pass else weights[j] * followed[i]
                 one = result.maps[j] * counts[:, None, None]
                 joined[i] = torch.maximum(joined[i], one) if self.combine == "max" else joined[i] + one
-            found = []  # of each image, how many positions are new, and whether a class is still probable
+            found = []  # per image: number of new positions, and whether a class is still probable
             for i in active:
-                seen = normalize_map(joined[i], "max").amax(0) if len(joined[i]) else joined[i].new_zeros(input_size)
-                new = (seen > self.threshold) & ~hidden[i]
+                peak = normalize_map(joined[i], "max").amax(0) if len(joined[i]) else joined[i].new_zeros(input_size)
+                new = (peak > self.threshold) & ~hidden[i]
                 hidden[i] |= new
                 found.append(torch.stack([new.sum(), followed[i].any()]))
-            numbers = torch.stack(found).tolist()  # the one wait for the device in a pass
+            numbers = torch.stack(found).tolist()  # the only synchronisation of a pass
             pixels = input_size[0] * input_size[1]
             active = [
                 i
@@ -169,11 +167,11 @@ class IterativeErasing(Wrapper):
                 break
         assert first is not None
         maps = [normalize_map(resize_maps(m, out_size), self.normalize) for m in joined]
-        return with_class_form(Result(maps, first.targets, first.logits), per_image)
+        return set_class_form(Result(maps, first.targets, first.logits), per_image)
 
-    def _weights(self, result: Result) -> tuple[list[Tensor], list[Tensor]]:
-        """Per image, what this pass counts for each class [K], and whether the class is probable enough [K]."""
+    def _compute_weights(self, result: Result) -> tuple[list[Tensor], list[Tensor]]:
+        """Return per image the weights of its classes [K] in this pass, and whether they are probable enough [K]."""
         targets: Targets = result.targets
-        weights = class_weights(result.logits, targets.classes, self.weight)
-        p = class_weights(result.logits, targets.classes, self.weight or "sigmoid")
+        weights = compute_class_weights(result.logits, targets.classes, self.weight)
+        p = compute_class_weights(result.logits, targets.classes, self.weight or "sigmoid")
         return weights, [q >= self.stop_probability for q in p]

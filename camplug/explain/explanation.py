@@ -1,4 +1,4 @@
-"""What one photograph's explanation holds, and what can be done with it."""
+"""Explanation of one photograph: maps, names, probabilities, masks, boxes and pictures."""
 
 from __future__ import annotations
 
@@ -25,19 +25,17 @@ class Explanation:
 
     Attributes:
         image: the photograph, upright RGB.
-        maps: [K,H,W] float32 on the CPU, scaled as the explainer's `normalize` says: by default of maximum 1, or all 0
-            where there is no evidence for the class.
-        classes: the K class indices, `camplug.Against` for the evidence against a class; -1 where a callable was
-            explained.
-        names: their names ("class 3" where the model has none; "not ..." for `Against`).
-        scores: the model's raw outputs for the K classes.
-        logits: all C raw outputs, or None where the model has none.
-        method: the name of the method.
-        all_names: the names of all C classes, or None; of a model with one output two names may be known, for no and
-            for yes.
-        link: what the raw outputs are: "logits", or probabilities that a "softmax" or a "sigmoid" gave.
-        multi_label: the model's classes do not exclude each other, as far as it tells.
-        evidence: "negative" where the maps show what speaks against the classes.
+        maps: [K,H,W] float32 on the CPU, scaled by the explainer's `normalize`: by default to maximum 1; all 0 without
+            evidence for the class.
+        classes: K class indices, `camplug.Against` for the evidence against a class; -1 for a callable.
+        names: names of the K classes ("class 3" if unknown; "not ..." for `Against`).
+        scores: raw outputs of the model for the K classes.
+        logits: all C raw outputs; None if the model has none.
+        method: name of the method.
+        all_names: names of all C classes, or None; a model with one output may have two names, for no and yes.
+        link: kind of the raw outputs: "logits", or probabilities from a "softmax" or "sigmoid".
+        multi_label: the model declares classes that are not exclusive.
+        evidence: "negative" for maps of the evidence against the classes.
     """
 
     image: Image
@@ -53,10 +51,10 @@ class Explanation:
     evidence: Evidence = "positive"
 
     def probabilities(self, *, multi_label: bool | None = None) -> Tensor:
-        """All C class probabilities: see `probability_kind`; outputs that are probabilities are given as they are.
+        """Compute the probabilities [C] of all classes, see `probability_kind`.
 
         Args:
-            multi_label: whether the classes do not exclude each other; default: as far as the model tells.
+            multi_label: classes are not exclusive; default: the model's declaration.
 
         Raises:
             InputError: the model has no logits.
@@ -68,14 +66,14 @@ class Explanation:
         return self.logits.sigmoid() if self.probability_kind(multi_label) == "sigmoid" else self.logits.softmax(0)
 
     def probability_kind(self, multi_label: bool | None = None) -> str:
-        """Return what gives the probabilities: "softmax", or "sigmoid" for one output and for several labels."""
+        """Return the function of the probabilities: "softmax", or "sigmoid" for one output or several labels."""
         if self.link != "logits":
             return self.link
         many = self.multi_label if multi_label is None else multi_label
         return "sigmoid" if many or (self.logits is not None and len(self.logits) == 1) else "softmax"
 
     def probability(self, k: int = 0, *, multi_label: bool | None = None) -> float | None:
-        """The probability of the k-th explained class (of `Against`, that it is not the class); None without logits."""
+        """Return the probability of the k-th explained class (1 - p for `Against`); None without logits."""
         wanted = self.classes[k]
         if self.logits is None or wanted < 0:
             return None
@@ -83,13 +81,13 @@ class Explanation:
         return 1 - p if isinstance(wanted, Against) else p
 
     def title(self, k: int = 0, *, multi_label: bool | None = None) -> str:
-        """Return the title of the k-th map in two lines: the class; its probability and what gave it."""
+        """Return the title of the k-th map: the class, and in a second line its probability."""
         p = self.probability(k, multi_label=multi_label)
         name = f"against {self.names[k]}" if self.evidence == "negative" else self.names[k]
         return name if p is None else f"{name}\n{p:.1%} ({self.probability_kind(multi_label)})"
 
     def top(self, k: int = 5, *, multi_label: bool | None = None) -> list[tuple[int, str, float]]:
-        """The k most probable classes as (index, name, probability); of one output, both sides."""
+        """Return the k most probable classes as (index, name, probability); both sides of a single output."""
         p = self.probabilities(multi_label=multi_label)
         found: list[tuple[int, float]] = list(enumerate(p.tolist()))
         if len(found) == 1:
@@ -98,18 +96,18 @@ class Explanation:
         return [(i, get_class_title(i, self.all_names, len(p)), v) for i, v in found]
 
     def normalized_maps(self) -> Tensor:
-        """Return the maps divided by their maxima, [K,H,W]; they are so already unless `normalize` is None."""
+        """Return the maps [K,H,W] divided by their maxima; a change only if `normalize` is None."""
         return normalize_map(self.maps, "max")
 
     def mask(self, threshold: float = 0.5) -> Tensor:
-        """Return where each map reaches a share of its maximum, bool [K,H,W]; an all-zero map has an empty mask."""
+        """Return the positions where each map reaches a share of its maximum, bool [K,H,W]; none if it is all 0."""
         maps = self.normalized_maps()
         return (maps >= threshold) & (maps > 0)
 
     def boxes(self, threshold: float = 0.5) -> list[list[tuple[int, int, int, int]]]:
-        """Per class, the boxes (left, top, right, bottom) of the connected parts of the mask, largest part first.
+        """Return per class the boxes (left, top, right, bottom) of the mask's components, largest component first.
 
-        Right and bottom are exclusive; parts touching at a corner are connected.
+        Right and bottom are exclusive; components are 8-connected.
         """
         from scipy import ndimage
 
@@ -123,25 +121,23 @@ class Explanation:
         return found
 
     def overlay(self, k: int = 0, **options: Any) -> Image:
-        """Photograph, k-th map and colour bar in one picture; see `camplug.show.overlay` for the options."""
+        """Draw the k-th map over the photograph; see `camplug.show.overlay` for the options."""
         from camplug.show import overlay
 
-        return overlay(np.asarray(self.image), self.normalized_maps()[self._checked(k)].numpy(), **options)
+        return overlay(np.asarray(self.image), self.normalized_maps()[self._check_index(k)].numpy(), **options)
 
     def grid(self, **options: Any) -> Image:
-        """The photograph and all its maps side by side, with names; see `camplug.show.grid`."""
+        """Draw the photograph and all its maps side by side; see `camplug.show.grid` for the options."""
         from camplug.show import grid
 
         titles = [self.title(k) for k in range(len(self.maps))]
         return grid(np.asarray(self.image), list(self.normalized_maps().numpy()), titles, **options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a picture (.png, .jpg), or the numbers (.npz, without pickle; `Explanation.load` reads them).
-
-        The file appears whole or not at all: it is written beside its place and then renamed.
+        """Write a picture (.png, .jpg, .webp), or the data (.npz without pickle, for `Explanation.load`), atomically.
 
         Raises:
-            InputError: another ending, or the place cannot be written.
+            InputError: the suffix is unknown, or the file cannot be written.
         """
         path = os.fspath(path)
         ending = os.path.splitext(path)[1].lower()
@@ -170,10 +166,10 @@ class Explanation:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
-        """Read what `save` wrote as .npz.
+        """Read an .npz file written by `save`.
 
         Raises:
-            InputError: the file is missing, damaged, or something else.
+            InputError: the file is missing, damaged, or no explanation.
         """
         from PIL import Image as pil
 
@@ -201,17 +197,17 @@ class Explanation:
         except Exception as error:
             raise InputError(f"{os.fspath(path)!r} is not an explanation saved by camplug ({error}).") from None
 
-    def _checked(self, k: int) -> int:
+    def _check_index(self, k: int) -> int:
         if not -len(self.maps) <= k < len(self.maps):
             raise InputError(f"map {k} does not exist; this explanation has {len(self.maps)}.")
         return k
 
 
 def save_picture(picture: Image, path: str) -> None:
-    """Write a picture in the format of the path's ending, whole or not at all.
+    """Write a picture atomically, in the format of the path's suffix.
 
     Raises:
-        InputError: no such format, or the place cannot be written.
+        InputError: the format is unknown, or the file cannot be written.
     """
     from PIL import Image as pil
 
@@ -222,10 +218,10 @@ def save_picture(picture: Image, path: str) -> None:
 
 
 def write_atomically(path: str, write: Any) -> None:
-    """Let `write(file)` fill a file beside `path`, then rename it.
+    """Call `write(file)` on a temporary file beside `path`, and rename it to `path`.
 
     Raises:
-        InputError: the folder is missing or may not be written, or the disk is full.
+        InputError: the folder is missing or not writable, or the disk is full.
     """
     beside = f"{path}.{os.getpid()}.part"
     try:

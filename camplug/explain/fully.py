@@ -17,23 +17,23 @@ from camplug.plug import Evidence, Selector
 
 
 def fully_cam_layer(activation: Tensor, gradient: Tensor, channel_norm: bool = True) -> Tensor:
-    r"""Fully-CAM's map of one layer before the fusion (eq. 8 and 9).
+    r"""Compute Fully-CAM's map of one layer before the fusion (eq. 8 and 9).
 
     .. math:: m_k = \mathrm{relu}(A_k) \odot \mathrm{relu}(g_k), \quad
         L = \sum_k \frac{m_k}{\max_{ij} m_{kij}}
 
-    A channel with max(m_k) = 0 (none of its positions is both active and wanted) contributes 0; every other channel
-    reaches exactly 1. Channels below the smallest normal number of their format count as 0.
+    A channel with max(m_k) = 0 contributes 0; every other channel has the maximum 1. Channels below the smallest normal
+    number of their dtype count as 0.
 
     Args:
         activation: A, [N,K,h,w].
         gradient: g, [N,K,h,w].
-        channel_norm: False leaves the division out, L = sum of m_k.
+        channel_norm: divide by the maximum; False computes L = sum of m_k.
 
     Returns:
-        [N,h,w], not negative, not normalised.
+        Map [N,h,w], not negative, not normalised.
     """
-    # = relu(A) * relu(g), in one buffer; half precision of A is widened within the product
+    # relu(A) * relu(g) in one buffer
     m = widen(gradient).clamp_min(0).mul_(activation).clamp_min_(0)
     if not channel_norm:
         return m.sum(1)
@@ -43,24 +43,23 @@ def fully_cam_layer(activation: Tensor, gradient: Tensor, channel_norm: bool = T
 
 @register("fully")
 class FullyCAM(LayerExplainer):
-    """Fully-CAM: the positive evidence of every convolution layer, each channel scaled to 1, summed over all layers.
+    """Fully-CAM: positive evidence of every convolution layer, each channel scaled to 1, summed over all layers.
 
     .. math:: \\mathrm{CAM} = \\mathrm{normalize}\\Big(\\sum_n \\mathrm{up}(L_n)\\Big) \\quad \\text{(eq. 10, 11)}
 
-    Where a layer is a convolution, its output before normalisation and activation is read (pre-BN), as the paper's
-    Table 2 names the layers; `layers=` selects others. The paper adds layers as they are, so a layer weighs by its
-    number of live channels.
+    Convolutions are read before normalisation and activation (pre-BN), like the layers in the paper's Table 2;
+    `layers=` selects others. As in the paper, layers are added without weights, so more active channels count more.
 
     Args:
         model: any module; it is never changed.
-        layers: default "convs", every `nn.Conv2d` whose output has more than one position (in a transformer, every
-            block's tokens).
+        layers: layer selection; default: "convs", every `nn.Conv2d` whose output has more than one position (in a
+            transformer, every block's tokens).
         channel_norm: divide each channel by its maximum (eq. 9); False sums the plain products.
         layer_weighting: None (the paper), "max" (each layer's map divided by its maximum) or "mean" (by its channels).
         normalize: "max" (eq. 11), "minmax" or None.
         evidence: "positive" or "negative".
-        reshape: lays a layer's output on a grid [N,C,h,w]; default: `camplug.plug.to_grid`.
-        call: which call of a layer that runs several times, counted from 0; default: all are added.
+        reshape: function from a layer's output to [N,C,h,w]; default: `camplug.plug.to_grid`.
+        call: index of the call of a layer that runs several times, from 0; default: the maps of all calls are added.
         class_names: class names by index.
         preprocess: preprocessing for `explain`.
     """

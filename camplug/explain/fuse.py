@@ -1,4 +1,4 @@
-"""The Fusing Localization Module of Fully-CAM: layer maps in, one map out (eq. 10 and 11)."""
+"""Fusing Localization Module of Fully-CAM: fusion of layer maps (eq. 10 and 11)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LayerWeighting: TypeAlias = Literal["max", "mean"] | None
 
 
 def normalize_map(maps: Tensor, how: Normalize = "max") -> Tensor:
-    """Scale every map [..., h, w] on its own: "max" divides by its maximum, "minmax" fills [0, 1], None keeps it.
+    """Scale each map [..., h, w]: "max" divides by its maximum, "minmax" maps to [0, 1], None keeps it.
 
-    A map without evidence (maximum 0, or constant for "minmax") becomes or stays 0; no epsilon enters, so the result
-    does not depend on the scale of the gradients. Fully-CAM eq. 11.
+    A map without evidence (maximum 0, or constant for "minmax") becomes 0. Without an epsilon, the result does not
+    depend on the scale of the gradients. Fully-CAM eq. 11.
 
     >>> normalize_map(torch.tensor([[1.0, 2.0], [3.0, 5.0]]), "minmax")
     tensor([[0.0000, 0.2500],
@@ -31,14 +31,14 @@ def normalize_map(maps: Tensor, how: Normalize = "max") -> Tensor:
 
 
 class Fusion:
-    """Sums layer maps of any size; one resize per distinct size.
+    """Sum of layer maps of any size, with one resize per distinct size.
 
-    Bilinear interpolation is linear, so maps of one size are added first and resized together: the same map as
-    resizing every layer's (eq. 10), at a fraction of the cost.
+    Bilinear interpolation is linear, so maps of one size are added before they are resized: equal to resizing every
+    layer's map (eq. 10), at a fraction of the cost.
 
     Args:
-        layer_weighting: None adds the layer maps as they are (the paper: layers with more live channels weigh more),
-            "max" divides each by its maximum, "mean" each by its number of channels.
+        layer_weighting: None (plain sum, as in the paper), "max" (each map divided by its maximum) or "mean" (by its
+            number of channels).
     """
 
     def __init__(self, layer_weighting: LayerWeighting = None) -> None:
@@ -46,7 +46,7 @@ class Fusion:
         self.sums: dict[tuple[int, int], Tensor] = {}
 
     def add(self, layer_map: Tensor, channels: int) -> None:
-        """Add one layer's map [N,h,w], made of this many channels."""
+        """Add one layer's map [N,h,w], computed from this many channels."""
         if self.layer_weighting == "max":
             layer_map = normalize_map(layer_map, "max")
         elif self.layer_weighting == "mean":
@@ -58,12 +58,12 @@ class Fusion:
             self.sums[size] = layer_map
 
     def result(self, size: tuple[int, int]) -> Tensor:
-        """The sum of all layer maps at `size`, [N,h,w], not normalised."""
+        """Return the sum of all layer maps at `size`, [N,h,w], not normalised."""
         return resize_and_sum(list(self.sums.values()), size)
 
 
 def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps [K,h,w] resized bilinearly (corners not aligned) to `size`; K may be 0."""
+    """Resize maps [K,h,w] bilinearly (`align_corners=False`) to `size`; K may be 0."""
     if tuple(maps.shape[-2:]) == size:
         return maps
     if len(maps) == 0:
@@ -72,7 +72,7 @@ def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_and_sum(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
-    """Resize maps [N,h,w] bilinearly (corners not aligned) to `size` and add them."""
+    """Resize maps [N,h,w] bilinearly (`align_corners=False`) to `size` and add them."""
     total = None
     for one in maps:
         wide = resize_maps(one, size)

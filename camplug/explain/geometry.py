@@ -1,4 +1,4 @@
-"""Find the part of a photograph that a user's own transform shows, by pictures of the coordinates sent through it."""
+"""Find the part of a photograph that a custom transform shows, by transforming images of the coordinates."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 
 
 class Box(NamedTuple):
-    """The part of a photograph that the model's input shows, in its pixels; right and bottom are outside.
+    """Region of a photograph shown by the model's input, in its pixels; right and bottom are exclusive.
 
-    A part of the photograph where it was cropped; more than all of it where it was padded.
+    It is smaller than a cropped photograph, and larger than a padded one.
     """
 
     left: float
@@ -25,25 +25,24 @@ class Box(NamedTuple):
 
 
 def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
-    """The part of a photograph of this size (width, height) that a transform shows, padding included.
+    """Find the region of a photograph of this size (width, height) that a transform shows, including padding.
 
-    Pictures of which every pixel's place is known go through the transform (`_by_levels`, `_by_curves`). Holds for
-    resizing, cropping and padding in any order; a transform that rotates, mirrors, reflects or draws at random is told
-    of by a warning.
+    Images that encode the coordinates go through the transform (`_find_by_ramps`, `_find_by_parabolas`). Supports
+    resizing, cropping and padding in any order; warns if the transform rotates, mirrors, reflects or is random.
     """
     from PIL import Image as pil
 
     width, height = size
 
-    def through(pixels: np.ndarray[Any, Any]) -> Tensor:
+    def apply(pixels: np.ndarray[Any, Any]) -> Tensor:
         rgb = np.repeat(np.broadcast_to(pixels * 255, (height, width)).round().astype(np.uint8)[:, :, None], 3, axis=2)
         return torch.as_tensor(transform(pil.fromarray(rgb))).double().mean(0)
 
-    before = _random_state()
-    with np.errstate(all="ignore"):  # what standardises each picture divides 0 by 0 in a black one
-        black = through(np.zeros((1, 1)))
-        draws = _random_state() != before  # the pictures would go different ways
-        sides = None if draws else _by_levels(through, black, size) or _by_curves(through, size)
+    before = _get_random_state()
+    with np.errstate(all="ignore"):  # standardising a black image divides 0 by 0
+        black = apply(np.zeros((1, 1)))
+        is_random = _get_random_state() != before
+        sides = None if is_random else _find_by_ramps(apply, black, size) or _find_by_parabolas(apply, size)
     if sides is None:
         warnings.warn(
             "the transform does more than resize, crop and pad (it rotates, mirrors, reflects, distorts or draws at "
@@ -56,48 +55,48 @@ def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
 
 
 Sides: TypeAlias = "tuple[tuple[float, float], tuple[float, float]]"
-"""Left and right, top and bottom of what is shown."""
+"""Left and right, top and bottom of the region."""
 
 
 def _centres(length: int) -> np.ndarray[Any, Any]:
     return (np.arange(length) + 0.5) / length
 
 
-def _by_levels(through: Callable[[Any], Tensor], black: Tensor, size: tuple[int, int]) -> Sides | None:
-    """Find the geometry from black, white and a ramp in each direction.
+def _find_by_ramps(apply: Callable[[Any], Tensor], black: Tensor, size: tuple[int, int]) -> Sides | None:
+    """Find the region from a black image, a white one and a ramp in each direction.
 
-    Black and white undo whatever the transform does to values, and a line through each ramp gives the coordinates of
-    the first and last pixel. What stays the same for black and white is padding.
+    Black and white undo affine changes of values, and a line fitted to each ramp gives the coordinates of the first and
+    last pixel. Pixels that are equal for black and white are padding.
     """
     width, height = size
-    span = through(np.ones((1, 1))) - black
-    shown = _shown(span)
-    if shown is None:
+    span = apply(np.ones((1, 1))) - black
+    region = _find_content(span)
+    if region is None:
         return None
-    columns, rows, share = shown
+    columns, rows, share = region
     inside = span[rows, columns]
-    across = (through(_centres(width)[None]) - black)[rows, columns] / inside
-    down = (through(_centres(height)[:, None]) - black)[rows, columns] / inside
+    across = (apply(_centres(width)[None]) - black)[rows, columns] / inside
+    down = (apply(_centres(height)[:, None]) - black)[rows, columns] / inside
     if min(inside.shape) > 1 and max(float(across.std(0).max()), float(down.std(1).max())) >= STRAIGHT:
         return None
-    horizontal = _edges(across.mean(0), columns, share.amax(0), width)
-    vertical = _edges(down.mean(1), rows, share.amax(1), height)
+    horizontal = _find_edges(across.mean(0), columns, share.amax(0), width)
+    vertical = _find_edges(down.mean(1), rows, share.amax(1), height)
     return (horizontal, vertical) if horizontal and vertical else None
 
 
-def _by_curves(through: Callable[[Any], Tensor], size: tuple[int, int]) -> Sides | None:
-    """Find the geometry where a transform scales every picture by itself, as standardisation does.
+def _find_by_parabolas(apply: Callable[[Any], Tensor], size: tuple[int, int]) -> Sides | None:
+    """Find the region for a transform that standardises each image.
 
-    The bottom of a parabola stays where it is, whatever is added to its values or multiplied with them; two of them
-    have theirs at the two edges of the photograph.
+    The minimum of a parabola does not move under affine changes of its values; two parabolas have their minima at the
+    edges of the photograph.
     """
     sides = []
     for dim, length in enumerate(size):
         places = _centres(length)
         bottoms = []
         for curve in (places**2, (1 - places) ** 2):
-            picture = through(curve[None] if dim == 0 else curve[:, None])
-            bottoms.append(_bottom(picture if dim == 0 else picture.T))
+            picture = apply(curve[None] if dim == 0 else curve[:, None])
+            bottoms.append(_find_minimum(picture if dim == 0 else picture.T))
         first, last = bottoms
         if first is None or last is None or not first < last:
             return None
@@ -110,8 +109,8 @@ def _by_curves(through: Callable[[Any], Tensor], size: tuple[int, int]) -> Sides
     return sides[0], sides[1]
 
 
-def _bottom(picture: Tensor) -> float | None:
-    """Return where the parabola in every row of a picture has its bottom, in pixels; None where there is none."""
+def _find_minimum(picture: Tensor) -> float | None:
+    """Return the position of the minimum of the parabola in all rows, in pixels; None if they hold no parabola."""
     values = picture.mean(0)
     spread = float(values.max() - values.min())
     n = len(values)
@@ -124,13 +123,13 @@ def _bottom(picture: Tensor) -> float | None:
     return None if error > 0.02 * spread or square * n * n < 0.02 * spread else -slope / (2 * square)
 
 
-STRAIGHT = 0.05  # of the ramp: a line that bends, or rows that differ, by this much are no resizing
+STRAIGHT = 0.05  # deviation of the ramp from a line beyond which the transform is no resizing
 
 
-def _shown(span: Tensor) -> tuple[slice, slice, Tensor] | None:
-    """The columns and rows in which white differs from black (elsewhere is padding), and by how much of the most.
+def _find_content(span: Tensor) -> tuple[slice, slice, Tensor] | None:
+    """Return the columns and rows in which white differs from black, and the relative difference of all pixels.
 
-    None where nothing differs, or what differs is no rectangle.
+    None if nothing differs, or the differing pixels form no rectangle.
     """
     size = span.abs()
     most = float(size.nan_to_num(0, 0, 0).max())
@@ -143,23 +142,23 @@ def _shown(span: Tensor) -> tuple[slice, slice, Tensor] | None:
     return (*found, share) if bool(there[found[1], found[0]].all()) else None
 
 
-def _edges(ramp: Tensor, place: slice, share: Tensor, length: int) -> tuple[float, float] | None:
-    """Return where the first and last pixel of an axis lie on the photograph; None where the ramp is no rising line.
+def _find_edges(ramp: Tensor, place: slice, share: Tensor, length: int) -> tuple[float, float] | None:
+    """Return the positions of the first and last pixel of an axis on the photograph; None unless the ramp is a line.
 
     Args:
-        ramp: the positions, as fractions of `length`, of the pixels in `place`.
-        place: the pixels that show the photograph.
-        share: of every pixel of the axis, how much of it shows the photograph.
-        length: of the photograph, in pixels.
+        ramp: positions of the pixels in `place`, as fractions of `length`.
+        place: pixels that show the photograph.
+        share: share of each pixel of the axis that shows the photograph.
+        length: length of the photograph in pixels.
     """
-    first, last, error = _line(ramp, length)
-    slack = 0.01 * length + 1  # what eight bits can tell
+    first, last, error = _fit_line(ramp, length)
+    slack = 0.01 * length + 1  # resolution of eight bits
     if not (error < STRAIGHT and -slack < first < last < length + slack):
         return None
     start, stop = float(place.start), float(place.stop)
     middle = (place.start + place.stop) // 2
     padded = place.start > 0 or place.stop < len(share)
-    if padded and abs(first) < slack and abs(last - length) < slack:  # all of it: the padding tells to the pixel
+    if padded and abs(first) < slack and abs(last - length) < slack:  # whole photograph: the padding gives exact edges
         first, last = 0.0, float(length)
         start, stop = float((1 - share[:middle]).sum()), len(share) - float((1 - share[middle:]).sum())
     elif not padded and abs(first) < slack and abs(last - length) < slack:
@@ -168,8 +167,8 @@ def _edges(ramp: Tensor, place: slice, share: Tensor, length: int) -> tuple[floa
     return first - start * scale, last + (len(share) - stop) * scale
 
 
-def _line(values: Tensor, length: int) -> tuple[float, float, float]:
-    """Fit positions (as fractions of `length`) against pixel centres; the edges, and how badly it fits."""
+def _fit_line(values: Tensor, length: int) -> tuple[float, float, float]:
+    """Fit positions (as fractions of `length`) against pixel centres; return the edges and the largest error."""
     n = len(values)
     if n < 4:
         return 0.0, float(length), 0.0
@@ -180,7 +179,7 @@ def _line(values: Tensor, length: int) -> tuple[float, float, float]:
     return start * length, (start + slope * n) * length, error
 
 
-def _random_state() -> tuple[Any, ...]:
-    """The states of the generators that transforms draw from."""
+def _get_random_state() -> tuple[Any, ...]:
+    """Return the states of the random generators of Python, NumPy and torch."""
     mersenne: Any = np.random.get_state()
     return random.getstate(), mersenne[1].tobytes(), mersenne[2], torch.get_rng_state().numpy().tobytes()

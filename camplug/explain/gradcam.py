@@ -11,7 +11,7 @@ from camplug.explain.tensor_ops import weighted_sum, widen
 
 
 def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
-    r"""Grad-CAM of one layer (eq. 1 and 2).
+    r"""Compute Grad-CAM of one layer (eq. 1 and 2).
 
     .. math:: L = \mathrm{relu}\Big(\sum_k \alpha_k A_k\Big), \quad \alpha_k = \frac{1}{hw}\sum_{ij} g_{kij}
 
@@ -20,7 +20,7 @@ def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
         gradient: g, the gradient of the score with respect to A, [N,K,h,w].
 
     Returns:
-        [N,h,w], not negative, not normalised.
+        Map [N,h,w], not negative, not normalised.
     """
     alpha = widen(gradient).mean((2, 3))
     return weighted_sum(widen(activation), alpha).clamp_min_(0)

@@ -11,7 +11,7 @@ from camplug.explain.tensor_ops import safe_divide, weighted_sum, widen
 
 
 def grad_cam_pp(activation: Tensor, gradient: Tensor) -> Tensor:
-    r"""Grad-CAM++ of one layer (eq. 6 and 19, with Y = exp(S) as in the paper).
+    r"""Compute Grad-CAM++ of one layer (eq. 6 and 19, with Y = exp(S) as in the paper).
 
     .. math::
         \alpha_{kij} = \frac{g_{kij}^2}{2 g_{kij}^2 + g_{kij}^3 \sum_{ab} A_{kab}}, \quad
@@ -19,14 +19,14 @@ def grad_cam_pp(activation: Tensor, gradient: Tensor) -> Tensor:
         L = \mathrm{relu}\Big(\sum_k w_k A_k\Big)
 
     With Y = exp(S), the derivatives of every order share the factor exp(S); it cancels in alpha and only scales the
-    map, so it is left out. Where g = 0, alpha is 0.
+    map, so it is omitted. Where g = 0, alpha is 0.
 
     Args:
         activation: A, [N,K,h,w].
         gradient: g = dS/dA of the score S (a logit), [N,K,h,w].
 
     Returns:
-        [N,h,w], not negative, not normalised.
+        Map [N,h,w], not negative, not normalised.
     """
     a, g = widen(activation), widen(gradient)
     # g^2 cancels: alpha = 1 / (2 + g * sum A), which does not underflow

@@ -11,7 +11,7 @@ from camplug.explain.tensor_ops import widen
 
 
 def hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
-    r"""HiResCAM of one layer (eq. 5), its positive part.
+    r"""Compute HiResCAM of one layer (eq. 5), its positive part.
 
     .. math:: L = \mathrm{relu}\Big(\sum_k g_k \odot A_k\Big)
 
@@ -20,7 +20,7 @@ def hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
         gradient: g, [N,K,h,w].
 
     Returns:
-        [N,h,w], not negative, not normalised.
+        Map [N,h,w], not negative, not normalised.
     """
     return (widen(gradient) * widen(activation)).sum(1).clamp_min_(0)
 

@@ -1,4 +1,4 @@
-"""The other inputs of a model that takes more than a batch of images, and how they follow the images."""
+"""Batches of images with further inputs of the model, which follow changes of the images."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from camplug.plug.tensors import make_index, snapshot
 
 
 class _Image:
-    """The type of `IMAGE`."""
+    """Type of `IMAGE`."""
 
     def __repr__(self) -> str:
         return "IMAGE"
 
 
 IMAGE = _Image()
-"""Stands for the images among a model's inputs, where they are not the first one."""
+"""Placeholder of the images among a model's inputs, if they are not the first one."""
 
 
 @dataclass(frozen=True)
 class PerImage:
-    """An input with one entry per image that does not change with the image's size, parts or mirroring.
+    """Input with one entry per image, independent of the image's size, crop and mirroring.
 
     Args:
-        value: a tensor [N,...], or a list of N entries.
+        value: tensor [N,...], or list of N entries.
     """
 
     value: Any
@@ -41,10 +41,10 @@ class PerImage:
 
 @dataclass(frozen=True)
 class Aligned:
-    """An input that shows the same positions as the image (depth, a mask): it is resized, cut and mirrored with it.
+    """Input at the positions of the image (depth, mask), which is resized, cropped and mirrored with it.
 
     Args:
-        value: a tensor [N,...,H,W] with the height and width of the images that go into the model.
+        value: tensor [N,...,H,W] with the height and width of the model's input images.
     """
 
     value: Tensor
@@ -52,30 +52,30 @@ class Aligned:
 
 @dataclass(frozen=True)
 class Shared:
-    """An input that belongs to no image and goes into every call as it is.
+    """Input that is independent of the images and passed to every call unchanged.
 
     Args:
-        value: anything.
+        value: any value.
     """
 
     value: Any
 
 
 class Inputs:
-    """The arguments of a model that takes more than a batch of images.
+    """Arguments of a model with further inputs besides the images.
 
-    Where `IMAGE` is not among them, the images go in as the first positional argument. A tensor whose first dimension
-    is the number of images has one entry per image (`PerImage`), everything else is `Shared`; `Aligned`, `PerImage` and
-    `Shared` say it otherwise. Nested lists, tuples and dicts are looked into.
+    The images are the first positional argument, unless `IMAGE` is given. A tensor with the number of images as first
+    dimension is `PerImage`, everything else `Shared`; wrap a value in `Aligned`, `PerImage` or `Shared` to change this.
+    Lists, tuples and dicts may be nested.
 
     Args:
         args: positional arguments.
         kwargs: keyword arguments.
 
     Raises:
-        InputError: `IMAGE` comes twice.
+        InputError: `IMAGE` is given twice.
 
-    >>> inputs = Inputs(torch.tensor([[1], [2]]), pixels=IMAGE).of_images(2)
+    >>> inputs = Inputs(torch.tensor([[1], [2]]), pixels=IMAGE).for_images(2)
     >>> inputs.take([1, 1]).arguments(torch.zeros(2, 3, 4, 4))[0]
     (tensor([[2],
             [2]]),)
@@ -93,10 +93,10 @@ class Inputs:
 
     @staticmethod
     def of(given: Any) -> Inputs:
-        """Return `Inputs` from what a caller gave: that, a tuple or list of positional ones, a dict by name, or one.
+        """Convert a tuple or list of positional arguments, a dict of keyword arguments, or a single one to `Inputs`.
 
         Raises:
-            InputError: nothing is given.
+            InputError: `IMAGE` is given twice.
         """
         if isinstance(given, Inputs):
             return given
@@ -106,38 +106,38 @@ class Inputs:
 
     @property
     def where(self) -> int:
-        """The number of the images among the leaves of (args, kwargs)."""
+        """Index of the images among the leaves of (args, kwargs)."""
         return next(i for i, leaf in enumerate(self._leaves) if leaf is IMAGE)
 
     def for_images(self, n: int) -> Inputs:
-        """Return the inputs of n images, each marked as `PerImage`, `Aligned` or `Shared`.
+        """Return the inputs for n images, each as `PerImage`, `Aligned` or `Shared`.
 
         Raises:
-            InputError: one that is marked as having an entry per image has another number of entries.
+            InputError: an input with one entry per image has another number of entries.
         """
         if self.n is not None and self.n != n:
             raise InputError(f"inputs= belong to {self.n} images, and there are {n}.")
-        found = self._changed(lambda leaf: _marked(leaf, n))
+        found = self._map(lambda leaf: _mark(leaf, n))
         found.n = n
         return found
 
     def arguments(self, x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments of a call with images x; the model may overwrite them without harm to the caller's."""
-        plain = [x if leaf is IMAGE else _unmarked(leaf) for leaf in self._leaves]
+        """Return the arguments of a call with images x, safe from in-place operations of the model."""
+        plain = [x if leaf is IMAGE else _unwrap_value(leaf) for leaf in self._leaves]
         args, kwargs = tree_unflatten(plain, self._spec)
         return args, kwargs
 
     def take(self, numbers: Sequence[int]) -> Inputs:
-        """Return the inputs of a batch that consists of these images, in this order; one may come several times."""
-        found = self._changed(lambda leaf: _taken(leaf, list(numbers)))
+        """Return the inputs for a batch of these images, in this order; repetitions are allowed."""
+        found = self._map(lambda leaf: _take(leaf, list(numbers)))
         found.n = len(numbers)
         return found
 
-    def aligned(self, change: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Inputs:
-        """Return the inputs after a change of positions that images of a size go through: `Aligned` ones follow.
+    def align(self, change: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Inputs:
+        """Return the inputs with `change` applied to the `Aligned` ones, as to images of this size.
 
         Raises:
-            InputError: one may be meant to follow, or may not.
+            InputError: an unmarked input has the images' size, so whether it is aligned is unknown.
         """
         for leaf in self._leaves:
             value = leaf.value if isinstance(leaf, _Presumed) else None
@@ -147,21 +147,21 @@ class Inputs:
                     "their positions; give camplug.Aligned(tensor) if it changes with the image, or "
                     "camplug.PerImage(tensor) if it stays as it is."
                 )
-        return self._changed(lambda leaf: Aligned(change(leaf.value)) if isinstance(leaf, Aligned) else leaf)
+        return self._map(lambda leaf: Aligned(change(leaf.value)) if isinstance(leaf, Aligned) else leaf)
 
     def join(self, other: Inputs) -> Inputs:
-        """Return the inputs of these images and, behind them, of others."""
+        """Return the inputs of these images followed by those of others."""
         pairs = zip(self._leaves, other._leaves, strict=True)
-        found = self._changed(lambda leaf: leaf)
-        found._leaves = [_joined(a, b) for a, b in pairs]
+        found = self._map(lambda leaf: leaf)
+        found._leaves = [_join(a, b) for a, b in pairs]
         found.n = (self.n or 0) + (other.n or 0)
         return found
 
     def check_aligned(self, size: tuple[int, int]) -> None:
-        """Make sure that `Aligned` inputs have the images' size.
+        """Check that `Aligned` inputs have the images' size.
 
         Raises:
-            InputError: one has not.
+            InputError: the size of one differs.
         """
         for leaf in self._leaves:
             if isinstance(leaf, Aligned) and tuple(leaf.value.shape[-2:]) != size:
@@ -170,7 +170,7 @@ class Inputs:
                     f"{size[0]}x{size[1]} pixels; give it with these two as its last dimensions."
                 )
 
-    def _changed(self, change: Callable[[Any], Any]) -> Inputs:
+    def _map(self, change: Callable[[Any], Any]) -> Inputs:
         found = object.__new__(Inputs)
         found._spec, found.n = self._spec, self.n
         found._leaves = [leaf if leaf is IMAGE else change(leaf) for leaf in self._leaves]
@@ -179,10 +179,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class _Presumed(PerImage):
-    """A tensor that has one entry per image by its shape; the caller did not say so."""
+    """Unmarked tensor with one entry per image, judging by its shape."""
 
 
-def _marked(leaf: Any, n: int) -> Any:
+def _mark(leaf: Any, n: int) -> Any:
     if isinstance(leaf, (PerImage, Aligned)):
         value = leaf.value
         fits = value.ndim > 0 if isinstance(value, Tensor) else isinstance(value, (list, tuple))
@@ -195,12 +195,12 @@ def _marked(leaf: Any, n: int) -> Any:
     return _Presumed(leaf) if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == n else Shared(leaf)
 
 
-def _unmarked(leaf: Any) -> Any:
+def _unwrap_value(leaf: Any) -> Any:
     value = leaf.value if isinstance(leaf, (PerImage, Aligned, Shared)) else leaf
     return tree_map(lambda t: snapshot(t.detach()) if isinstance(t, Tensor) else t, value)
 
 
-def _taken(leaf: Any, numbers: list[int]) -> Any:
+def _take(leaf: Any, numbers: list[int]) -> Any:
     if not isinstance(leaf, (PerImage, Aligned)):
         return leaf
     value = leaf.value
@@ -209,7 +209,7 @@ def _taken(leaf: Any, numbers: list[int]) -> Any:
     return replace(leaf, value=type(value)(value[i] for i in numbers))
 
 
-def _joined(a: Any, b: Any) -> Any:
+def _join(a: Any, b: Any) -> Any:
     if not isinstance(a, (PerImage, Aligned)):
         return a
     value = torch.cat([a.value, b.value]) if isinstance(a.value, Tensor) else type(a.value)([*a.value, *b.value])
@@ -217,7 +217,7 @@ def _joined(a: Any, b: Any) -> Any:
 
 
 def resize_images(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize a batch [N,C,H,W] as PIL's bicubic filter does (without rounding to eight bits)."""
+    """Resize a batch [N,C,H,W] like PIL's bicubic filter, without rounding to eight bits."""
     if tuple(x.shape[2:]) == size:
         return x
     small = F.interpolate(widen(x), size, mode="bicubic", align_corners=False, antialias=True)
@@ -225,27 +225,27 @@ def resize_images(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_aligned(value: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize an input [N,...,H,W] with its images: as they are, or by the nearest pixel where it holds no floats."""
+    """Resize an input [N,...,H,W] like its images or, if it is not floating-point, by the nearest pixel."""
     flat = value.reshape(-1, 1, *value.shape[-2:])
     if value.is_floating_point():
         flat = resize_images(flat, size)
-    else:  # in float64, so that whole numbers stay what they are
+    else:  # float64 preserves integers
         flat = F.interpolate(flat.double(), size, mode="nearest-exact").to(value.dtype)
     return flat.reshape(*value.shape[:-2], *size)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images [N,C,H,W] and the other inputs that go into the model with them.
+    """Images [N,C,H,W] and further inputs of the model.
 
     Attributes:
-        x: the images.
-        inputs: the others; None for a model of images alone.
+        x: images.
+        inputs: further inputs; None for a model without them.
     """
 
     x: Tensor
     inputs: Inputs | None = None
-    _seen: list[Trace] = field(default_factory=list, init=False, repr=False, compare=False)
+    _traces: list[Trace] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -257,7 +257,7 @@ class Batch:
 
     @property
     def where(self) -> int | None:
-        """The number of the images among the leaves of the model's arguments, where it is not plain."""
+        """Index of the images among the leaves of the model's arguments; None without further inputs."""
         return None if self.inputs is None else self.inputs.where
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -265,13 +265,13 @@ class Batch:
         return ((self.x,), {}) if self.inputs is None else self.inputs.arguments(self.x)
 
     def trace(self, model: nn.Module) -> Trace:
-        """Return what a run of the unwrapped model on this batch shows about its layers; see `trace_model`."""
-        if not self._seen:
-            self._seen.append(trace_model(model, named_layers(model), *self.arguments(), where=self.where))
-        return self._seen[0]
+        """Return the trace of the unwrapped model on this batch; see `trace_model`."""
+        if not self._traces:
+            self._traces.append(trace_model(model, named_layers(model), *self.arguments(), where=self.where))
+        return self._traces[0]
 
     def with_images(self, x: Tensor) -> Batch:
-        """Return a batch of other images in the place of these, with the same inputs."""
+        """Return a batch of other images with the same further inputs."""
         return replace(self, x=x)
 
     def take(self, numbers: Sequence[int]) -> Batch:
@@ -280,17 +280,17 @@ class Batch:
         return Batch(x, None if self.inputs is None else self.inputs.take(numbers))
 
     def resize(self, size: tuple[int, int]) -> Batch:
-        """Return the batch at another size of its images."""
+        """Return the batch with the images resized."""
         if size == self.size:
             return self
-        return self._changed(resize_images(self.x, size), lambda t: resize_aligned(t, size))
+        return self._map(resize_images(self.x, size), lambda t: resize_aligned(t, size))
 
     def mirror(self) -> Batch:
-        """Return the batch with left and right exchanged."""
-        return self._changed(self.x.flip(-1), lambda t: t.flip(-1))
+        """Return the batch mirrored horizontally."""
+        return self._map(self.x.flip(-1), lambda t: t.flip(-1))
 
     def cut(self, places: Sequence[tuple[int, tuple[int, int, int, int]]]) -> Batch:
-        """Return the batch of parts of images: each an image's number and (top, left, bottom, right)."""
+        """Return a batch of crops, each given by the index of an image and (top, left, bottom, right)."""
 
         def parts(t: Tensor, numbers: Sequence[int]) -> Tensor:
             boxes = [box for _, box in places]
@@ -299,15 +299,15 @@ class Batch:
         numbers = [i for i, _ in places]
         inputs = None
         if self.inputs is not None:
-            inputs = self.inputs.take(numbers).aligned(lambda t: parts(t, range(len(places))), self.size)
+            inputs = self.inputs.take(numbers).align(lambda t: parts(t, range(len(places))), self.size)
         return Batch(parts(self.x, numbers), inputs)
 
     def join(self, other: Batch) -> Batch:
-        """Return one batch of these images and as many others, which are made of these."""
+        """Return one batch of these images followed by others."""
         x = torch.cat([self.x, other.x])
         if self.inputs is None or other.inputs is None:
             return Batch(x)
         return Batch(x, self.inputs.join(other.inputs))
 
-    def _changed(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(x, None if self.inputs is None else self.inputs.aligned(change, self.size))
+    def _map(self, x: Tensor, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(x, None if self.inputs is None else self.inputs.align(change, self.size))

@@ -11,7 +11,7 @@ from camplug.explain.tensor_ops import widen
 
 
 def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
-    r"""LayerCAM of one layer (eq. 5 to 7).
+    r"""Compute LayerCAM of one layer (eq. 5 to 7).
 
     .. math:: L = \mathrm{relu}\Big(\sum_k \mathrm{relu}(g_k) \odot A_k\Big)
 
@@ -20,14 +20,14 @@ def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
         gradient: g, [N,K,h,w].
 
     Returns:
-        [N,h,w], not negative, not normalised.
+        Map [N,h,w], not negative, not normalised.
     """
     return widen(gradient).clamp_min(0).mul_(widen(activation)).sum(1).clamp_min_(0)
 
 
 @register("layercam")
 class LayerCAM(LayerExplainer):
-    """LayerCAM: every position weighted by its own positive gradient; default: the last feature map."""
+    """LayerCAM: positions weighted by their positive gradient; default: the last feature map."""
 
     @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Class names: what index 281 is called, and which index "tabby" has."""
+"""Class names of a model, and classes by name."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from camplug.plug import Against, unwrap
 def find_class_names(
     model: nn.Module, count: int, class_names: Sequence[str] | Mapping[int, str] | None = None
 ) -> list[str] | None:
-    """The names of a model's `count` classes, or None if nobody knows them.
+    """Return the names of a model's `count` classes, or None if they are unknown.
 
-    In this order: the given ones; the model's own `labels`, `class_names`, `classes` or `config.id2label`; ImageNet's
-    1000 names, if the model comes from timm or torchvision and has 1000 classes. A model with one output may have two
-    names: what it means when the output says no, and when it says yes.
+    Tried in this order: `class_names`; the model's `labels`, `class_names`, `classes` or `config.id2label`; ImageNet's
+    1000 names for models of timm or torchvision with 1000 classes. A model with one output may have two names, for a
+    negative and a positive prediction.
 
     Raises:
-        TargetError: `class_names` has another length than the model has classes.
+        TargetError: the number of `class_names` is not that of the classes.
     """
     inner = unwrap(model)
     given = class_names
@@ -30,61 +30,63 @@ def find_class_names(
     if given is not None and len(given) not in lengths:
         allowed = " or 2 (for no and yes)" if count == 1 else ""
         raise TargetError(f"class_names= holds {len(given)} names, but the model has {count} classes{allowed}.")
-    for names in candidate_names(model, given):
+    for names in list_candidates(model, given):
         for length in lengths:
             if isinstance(names, Mapping) and all(i in names for i in range(length)):
                 return [str(names[i]) for i in range(length)]
             if isinstance(names, (list, tuple)) and len(names) == length:
                 return [str(n) for n in names]
     if count == 1000 and type(inner).__module__.split(".")[0] in ("timm", "torchvision"):
-        return imagenet_names()
+        return list_imagenet_names()
     return None
 
 
-def candidate_names(model: nn.Module, class_names: Any = None) -> list[Any]:
-    """Return what may be a model's class names, the given ones first; most are None."""
+def list_candidates(model: nn.Module, class_names: Any = None) -> list[Any]:
+    """List possible class names of a model, given ones first; most entries are None."""
     inner = unwrap(model)
     named = [getattr(inner, name, None) for name in ("labels", "class_names", "classes")]
     return [class_names, *named, getattr(getattr(inner, "config", None), "id2label", None)]
 
 
-def imagenet_names() -> list[str]:
-    """The 1000 ImageNet class names as torchvision ships them."""
+def list_imagenet_names() -> list[str]:
+    """List the 1000 ImageNet class names from torchvision."""
     from torchvision.models import ResNet18_Weights
 
     return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def get_class_title(wanted: int, names: Sequence[str] | None, count: int) -> str:
-    """Return the name of a class, or of the evidence against it.
+    """Return the title of a class, or of the evidence against it.
 
-    >>> called(2, None, 3), called(Against(0), ["cat", "dog"], 2), called(Against(0), ["cat", "dog"], 1)
-    ('class 2', 'not cat', 'cat')
+    >>> get_class_title(2, None, 3), get_class_title(Against(0), ["cat", "dog"], 2)
+    ('class 2', 'not cat')
+    >>> get_class_title(Against(0), ["cat", "dog"], 1)
+    'cat'
     """
     against = isinstance(wanted, Against)
-    if count == 1 and (not names or len(names) == 2):  # both sides of the one output have a name
+    if count == 1 and (not names or len(names) == 2):  # both sides of one output have names
         return (names or ("negative", "positive"))[0 if against else 1]
     return ("not " if against else "") + (names[wanted] if names else f"class {int(wanted)}")
 
 
 def find_class(name: str, names: list[str] | None, count: int) -> int:
-    """The class that a name means, see `index_of`; the first of two names of one output is the evidence against it.
+    """Return the class with a name, see `find_index`; the first of two names of one output is `Against(0)`.
 
-    >>> class_of("cat", ["cat", "dog"], 1), class_of("dog", ["cat", "dog"], 1)
+    >>> find_class("cat", ["cat", "dog"], 1), find_class("dog", ["cat", "dog"], 1)
     (Against(0), 0)
     """
     if count == 1 and not name.strip().isdecimal() and (not names or len(names) == 2):
-        return 0 if index_of(name, names or ["negative", "positive"], 2) else Against(0)
-    return index_of(name, names, count)
+        return 0 if find_index(name, names or ["negative", "positive"], 2) else Against(0)
+    return find_index(name, names, count)
 
 
-def index_of(name: str, names: list[str] | None, count: int) -> int:
-    """The class that a name means: the whole name, one of its comma-separated synonyms, or the only one with the words.
+def find_index(name: str, names: list[str] | None, count: int) -> int:
+    """Return the class that matches by its name, by a comma-separated synonym, or as the only one with all words.
 
-    A number in quotes is read as an index.
+    A number is an index.
 
     Raises:
-        TargetError: no class or several classes fit; the nearest are suggested.
+        TargetError: no class or several classes match.
     """
     wanted = name.strip().lower()
     if wanted.isdecimal():
@@ -98,7 +100,7 @@ def index_of(name: str, names: list[str] | None, count: int) -> int:
     if len(exact) == 1:
         return exact[0]
     words = wanted.split()
-    partial = exact or [i for i, n in enumerate(names) if words and all(w in _words(n) for w in words)]
+    partial = exact or [i for i, n in enumerate(names) if words and all(w in _split_words(n) for w in words)]
     if len(partial) == 1:
         return partial[0]
     if partial:
@@ -112,5 +114,5 @@ def index_of(name: str, names: list[str] | None, count: int) -> int:
     raise TargetError(f"no class is called {name!r}; {hint}")
 
 
-def _words(name: str) -> list[str]:
+def _split_words(name: str) -> list[str]:
     return name.lower().replace(",", " ").replace("-", " ").split()

@@ -1,4 +1,4 @@
-"""Read a photograph from anything: path, PIL image, array; upright, RGB, eight bits."""
+"""Read photographs from paths, PIL images and arrays, as upright RGB with eight bits."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TWELVE_BITS = 4095.0  # the largest value of what many cameras and microscopes store in 16 bits
+TWELVE_BITS = 4095.0  # maximum of 12-bit data, as cameras and microscopes store it in 16 bits
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
 def read_photo(source: Any) -> Image:
-    """The photograph as an upright RGB PIL image.
+    """Read a photograph as an upright RGB PIL image.
 
-    EXIF rotation is applied, transparency is laid on white, 16-bit and floating-point greys are scaled to 8 bits, CMYK
-    and palettes are converted. A 16-bit grey without a value above 4095 is taken for 12-bit data, with a warning.
+    EXIF rotation is applied, transparency is composed over white, 16-bit and floating-point grey is scaled to 8 bits,
+    CMYK and palettes are converted. 16-bit grey without values above 4095 counts as 12-bit data, with a warning.
 
     Args:
-        source: a path, a PIL image, or a uint8 array or tensor, [H,W,3], [H,W] or (tensors) [3,H,W].
+        source: path, PIL image, or uint8 array or tensor [H,W,3], [H,W] or (tensors) [3,H,W].
 
     Raises:
-        InputError: the file is missing, not an image or damaged; the array is not uint8; fewer than 2 pixels a side.
+        InputError: the file is missing, damaged or no image, the array is not uint8, or a side is below 2 pixels.
     """
     from PIL import Image as pil
 
     if isinstance(source, (str, os.PathLike)):
         image = _open(os.fspath(source))
     elif isinstance(source, pil.Image):
-        image = _decoded(source, "the image")
+        image = _decode(source, "the image")
     elif isinstance(source, torch.Tensor):
         pixels = source.detach().cpu()
         if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
@@ -58,20 +58,20 @@ def read_photo(source: Any) -> Image:
 
 
 def check_photo(path: str | os.PathLike[str]) -> None:
-    """Refuse a file that is missing or begins like no image; its pixels are not decoded.
+    """Check that a file exists and has the header of an image, without decoding it.
 
     Raises:
-        InputError: the file is missing, or not an image.
+        InputError: the file is missing or no image.
     """
-    _opened(os.fspath(path), lambda image, called: None)
+    _open_with(os.fspath(path), lambda image, called: None)
 
 
 def _open(path: str) -> Image:
-    return _opened(path, _decoded)
+    return _open_with(path, _decode)
 
 
-def _opened(path: str, use: Callable[[Image, str], T]) -> T:
-    """What is made of an image file."""
+def _open_with(path: str, use: Callable[[Image, str], T]) -> T:
+    """Open an image file and return the result of `use`."""
     from PIL import Image as pil
     from PIL import UnidentifiedImageError
 
@@ -89,27 +89,27 @@ def _opened(path: str, use: Callable[[Image, str], T]) -> T:
     except InputError:
         raise
     except Exception as error:
-        raise _damaged(repr(path), error) from None
+        raise _make_damage_error(repr(path), error) from None
 
 
-def _decoded(image: Image, called: str) -> Image:
+def _decode(image: Image, called: str) -> Image:
     try:
         image.load()
-    except Exception as error:  # what decoders raise on damaged files is anybody's guess
-        raise _damaged(called, error) from None
-    return _upright(image)
+    except Exception as error:  # decoders raise anything on damaged files
+        raise _make_damage_error(called, error) from None
+    return _rotate_upright(image)
 
 
-def _damaged(called: str, error: Exception) -> InputError:
+def _make_damage_error(called: str, error: Exception) -> InputError:
     return InputError(f"{called} is damaged or too large to decode ({error}).")
 
 
-def _upright(image: Image) -> Image:
+def _rotate_upright(image: Image) -> Image:
     from PIL import ImageOps
 
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block says nothing about rotation
+    except Exception:  # damaged EXIF block
         return image.copy()
 
 
@@ -129,7 +129,7 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image:
 def _to_rgb(image: Image, called: str) -> Image:
     from PIL import Image as pil
 
-    if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip these at 255
+    if image.mode.startswith("I") or image.mode == "F":  # Pillow clips these at 255
         grey = np.asarray(image).astype(np.float64)
         if not np.isfinite(grey).all():
             raise InputError(f"{called} holds NaN or infinite pixels; give finite ones.")

@@ -1,4 +1,4 @@
-"""From photographs and class names to explanations: everything around `Explainer.maps`."""
+"""Explanations of photographs: reading, preprocessing, class names, and maps at the photograph's size."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Item:
+    """Photograph, model input and region that it shows."""
+
     photo: Image
     x: Tensor
     box: Box
 
 
-def _sizes(item: _Item) -> tuple[torch.Size, tuple[int, int]]:
+def _get_sizes(item: _Item) -> tuple[torch.Size, tuple[int, int]]:
     return item.x.shape, item.photo.size
 
 
@@ -47,62 +49,61 @@ def explain(
 
     Args:
         explainer: any explainer.
-        image: a path, a PIL image, a uint8 array [H,W,3], a float tensor [C,H,W] or [N,C,H,W] (normalised as the model
-            wants it, with as many channels as it reads), or a list of any of these. Photographs are resized without
-            cropping.
-        classes: an index, a name, a list of these (several classes of the one photograph; for a list of photographs,
-            one entry per photograph, which may be a list), labels (0 and 1 per class, of one photograph or of each),
-            None (the predicted class), or a callable on the model's output that gives one number per image.
-        batch_size: how many images of equal size go through the model together.
-        inputs: the model's other inputs for all images together, as for `Explainer.maps`; `Aligned` ones have the size
-            at which images go into the model.
+        image: path, PIL image, uint8 array [H,W,3], preprocessed float tensor [C,H,W] or [N,C,H,W], or list of these.
+            Photographs are resized without cropping.
+        classes: an index, a name, or a list of these (for a list of photographs, one entry per photograph, which may
+            be a list); labels (0 and 1 per class) of one photograph or of each; None (the predicted class); or a
+            callable from the model's output to one number per image.
+        batch_size: maximum number of images of equal size in one batch.
+        inputs: further inputs of the model for all images, as for `Explainer.maps`; `Aligned` ones have the size of the
+            model's input.
 
     Returns:
-        An `Explanation` for one image, a list of them for a list or a batch.
+        An `Explanation` for one image, or a list of them for a list or a batch.
 
     Raises:
         InputError: an image cannot be read.
-        TargetError: a class or name that the model does not have.
+        TargetError: a class or name does not exist.
     """
     many = isinstance(image, (list, tuple)) or (isinstance(image, Tensor) and image.ndim == 4)
     sources = list(image) if many else [image]
-    wanted = _per_image(classes, len(sources), many)
+    wanted = _split_classes(classes, len(sources), many)
     others = None if inputs is None else Inputs.of(inputs).for_images(len(sources))
     results: list[Explanation] = []
-    waiting: list[_Item] = []  # images of one size, until the batch is full or another size comes
+    waiting: list[_Item] = []  # images of one size
 
     def flush() -> None:
         if waiting:
             numbers = range(len(results), len(results) + len(waiting))
             given = None if others is None else others.take(numbers)
-            results.extend(_batch(explainer, waiting, [wanted[i] for i in numbers], given))
+            results.extend(_explain_batch(explainer, waiting, [wanted[i] for i in numbers], given))
             waiting.clear()
 
     for source in sources:
-        item = _item(explainer, source)
-        if waiting and (len(waiting) >= batch_size or _sizes(item) != _sizes(waiting[0])):
+        item = _make_item(explainer, source)
+        if waiting and (len(waiting) >= batch_size or _get_sizes(item) != _get_sizes(waiting[0])):
             flush()
         waiting.append(item)
     flush()
     return results if many else results[0]
 
 
-def maps_on_photo(explainer: Explainer, photo: Image, classes: list[int]) -> tuple[Tensor, Tensor | None]:
-    """Return the maps [K,H,W] of one photograph, as `explain` makes them, and the logits [C]; both on the CPU."""
-    result, maps = _run(explainer, [_item(explainer, photo)], [classes], None)
+def compute_maps_on_photo(explainer: Explainer, photo: Image, classes: list[int]) -> tuple[Tensor, Tensor | None]:
+    """Compute the maps [K,H,W] of one photograph as in `explain`, and the logits [C]; both on the CPU."""
+    result, maps = _run(explainer, [_make_item(explainer, photo)], [classes], None)
     return maps[0], None if result.logits is None else result.logits[0].float().cpu()
 
 
 def _run(explainer: Explainer, items: list[_Item], classes: Any, inputs: Inputs | None) -> tuple[Result, list[Tensor]]:
-    """Return what an explainer gives for photographs of one size, and their maps [K,H,W] float32 on the CPU.
+    """Run an explainer on photographs of one size; return its result and their maps [K,H,W] float32 on the CPU.
 
-    Where the model sees the whole photograph, maps are made at its size in one step. Otherwise they are laid where the
-    preprocessing took the input from, and scaled again, since the maximum may lie outside of the photograph.
+    If the model sees the whole photograph, maps are computed at its size in one step. Otherwise they are placed at the
+    region of the input and normalised again, since the maximum may lie outside of the photograph.
     """
     photo = items[0].photo
     width, height = photo.size
     whole = all(item.box == Box(0, 0, width, height) for item in items)
-    x = items[0].x[None] if len(items) == 1 else torch.stack([item.x for item in items])  # [None] keeps the layout
+    x = items[0].x[None] if len(items) == 1 else torch.stack([item.x for item in items])  # [None]: same memory format
     batch = Batch(x, inputs)
     result = explainer.run_batch(batch, classes, (height, width) if whole else None)
     maps = [m.float().cpu() for m in result.maps]
@@ -115,24 +116,24 @@ def _run(explainer: Explainer, items: list[_Item], classes: Any, inputs: Inputs 
 
 @torch.no_grad()
 def predict_on_photo(explainer: Explainer, photo: Image) -> Tensor:
-    """Return the probabilities [C] of an explainer's model for one photograph, on the CPU.
+    """Compute the probabilities [C] of an explainer's model for one photograph, on the CPU.
 
-    Softmax or sigmoid as far as the model tells; outputs that are probabilities are given as they are.
+    Sigmoid for one output or if the model declares `multi_label`, else softmax; probabilities stay unchanged.
     """
-    item = _item(explainer, photo)
+    item = _make_item(explainer, photo)
     model = explainer.model
     outputs = compute_logits(model, check_batch(model, item.x[None], None)).float().cpu()
-    if _link(model, None, outputs) != "logits":
+    if _find_link(model, None, outputs) != "logits":
         return outputs[0]
-    return outputs[0].sigmoid() if multi_label(model) or outputs.shape[1] == 1 else outputs[0].softmax(0)
+    return outputs[0].sigmoid() if is_multi_label(model) or outputs.shape[1] == 1 else outputs[0].softmax(0)
 
 
-def _per_image(classes: Any, n: int, many: bool) -> list[Any]:
-    """What to explain in each of n images: None, a callable, or a list of indices and names."""
+def _split_classes(classes: Any, n: int, many: bool) -> list[Any]:
+    """Return the classes of each of n images: None, a callable, or a list of indices and names."""
     if classes is None or (callable(classes) and not isinstance(classes, Tensor)):
         return [classes] * n
     if isinstance(classes, (Tensor, np.ndarray)):
-        classes = list(classes) if classes.ndim > 1 else classes.tolist()  # rows of a matrix are read with the model
+        classes = list(classes) if classes.ndim > 1 else classes.tolist()  # rows are interpreted with the model
     if isinstance(classes, str) or not hasattr(classes, "__len__"):
         return [[classes]] * n
     if not many:
@@ -142,17 +143,17 @@ def _per_image(classes: Any, n: int, many: bool) -> list[Any]:
         raise TargetError(
             f"{len(classes)} entries in classes for {n} images; give one class for all, or one entry per image."
         )
-    return [_row(c) for c in classes]
+    return [_list_classes(c) for c in classes]
 
 
-def _row(entry: Any) -> Any:
-    """Return the classes to explain in one image: a list, or an array that may hold labels."""
+def _list_classes(entry: Any) -> Any:
+    """Return the classes of one image: a list, or an array that may hold labels."""
     if isinstance(entry, (Tensor, np.ndarray)):
         return entry if entry.ndim else [entry.item()]
     return [entry] if isinstance(entry, str) or not hasattr(entry, "__len__") else list(entry)
 
 
-def _item(explainer: Explainer, source: Any) -> _Item:
+def _make_item(explainer: Explainer, source: Any) -> _Item:
     from PIL import Image as pil
 
     model = unwrap(explainer.model)
@@ -162,9 +163,9 @@ def _item(explainer: Explainer, source: Any) -> _Item:
             c = "C" if channels is None else channels
             raise InputError(f"a float tensor must be [{c},H,W] or [N,{c},H,W]; got {list(source.shape)}.")
         colours = source if len(source) == 3 else source.mean(0, keepdim=True)
-        low, high = colours.amin(), colours.amax()  # for the eye only: the pixels before normalisation are not known
-        shown = ((colours - low) / (high - low).clamp_min(1e-12) * 255).round().byte().expand(3, -1, -1)
-        photo = pil.fromarray(shown.permute(1, 2, 0).cpu().numpy())
+        low, high = colours.amin(), colours.amax()  # for display: the normalisation is unknown
+        pixels = ((colours - low) / (high - low).clamp_min(1e-12) * 255).round().byte().expand(3, -1, -1)
+        photo = pil.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
         x, box = source.detach(), Box(0, 0, photo.width, photo.height)
     else:
         photo = read_photo(source)
@@ -180,30 +181,32 @@ def _item(explainer: Explainer, source: Any) -> _Item:
     return _Item(photo, x if weight is None else x.to(weight.device), box)
 
 
-def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any], inputs: Inputs | None) -> list[Explanation]:
+def _explain_batch(
+    explainer: Explainer, items: list[_Item], wanted: list[Any], inputs: Inputs | None
+) -> list[Explanation]:
     names: list[str] | None = None
     classes: Any = wanted[0] if wanted[0] is None or callable(wanted[0]) else wanted
     if isinstance(classes, list) and any(isinstance(c, str) for row in classes for c in row):
-        count = _count(explainer, items[0].x[None], None if inputs is None else inputs.take([0]))
+        count = _count_outputs(explainer, items[0].x[None], None if inputs is None else inputs.take([0]))
         names = find_class_names(explainer.model, count, explainer.class_names)
         classes = [[find_class(c, names, count) if isinstance(c, str) else c for c in row] for row in classes]
     result, maps = _run(explainer, items, classes, inputs)
     if result.logits is not None:
         names = find_class_names(explainer.model, result.logits.shape[1], explainer.class_names)
     outputs = None if result.logits is None else result.logits.cpu()
-    link, inclusive = _link(explainer.model, result.targets.link, outputs), multi_label(explainer.model)
+    link, inclusive = _find_link(explainer.model, result.targets.link, outputs), is_multi_label(explainer.model)
     explanations = []
     for i, item in enumerate(items):
         logits = None if outputs is None else outputs[i].float()
         chosen = list(result.targets.classes[i]) or [-1] * len(result.maps[i])
         count = 0 if logits is None else len(logits)
-        told = ["score" if c < 0 else get_class_title(c, names, count) for c in chosen]
+        titles = ["score" if c < 0 else get_class_title(c, names, count) for c in chosen]
         scores = [float("nan") if c < 0 or logits is None else float(logits[int(c)]) for c in chosen]
         one = Explanation(
             item.photo,
             maps[i],
             chosen,
-            told,
+            titles,
             scores,
             logits,
             explainer.name,
@@ -212,15 +215,15 @@ def _batch(explainer: Explainer, items: list[_Item], wanted: list[Any], inputs: 
             inclusive,
             explainer.evidence,
         )
-        _tell_of_empty_maps(one)
+        _warn_of_empty_maps(one)
         explanations.append(one)
     return explanations
 
 
-def _tell_of_empty_maps(one: Explanation) -> None:
+def _warn_of_empty_maps(one: Explanation) -> None:
     for k, (name, empty) in enumerate(zip(one.names, (one.maps.amax((1, 2)) == 0).tolist(), strict=True)):
         if one.link != "logits" and (one.probability(k) or 0) > 0.999:
-            continue  # that a full probability has no gradient is told already
+            continue  # warned of already: saturated probability
         says = f"no positive evidence for {name!r}: its {one.method} map is all 0."
         if one.evidence == "negative":
             says = f"no evidence against {name!r}: its {one.method} map is all 0."
@@ -228,17 +231,17 @@ def _tell_of_empty_maps(one: Explanation) -> None:
             warnings.warn(says, stacklevel=6)
 
 
-def multi_label(model: torch.nn.Module) -> bool:
-    """Whether a model says that its classes do not exclude each other (`multi_label`, or `config.problem_type`)."""
+def is_multi_label(model: torch.nn.Module) -> bool:
+    """Return whether a model declares classes that are not exclusive (`multi_label`, or `config.problem_type`)."""
     inner = unwrap(model)
     problem = getattr(getattr(inner, "config", None), "problem_type", None)
     return getattr(inner, "multi_label", False) is True or problem == "multi_label_classification"
 
 
-def _link(model: torch.nn.Module, told: Link | None, outputs: Tensor | None) -> Link:
-    """Tell logits from probabilities by the operation that made them, or else by their values."""
-    if told is not None or outputs is None:
-        return told or "logits"
+def _find_link(model: torch.nn.Module, link: Link | None, outputs: Tensor | None) -> Link:
+    """Return the kind of the outputs: `link` if known, else from their values and the model's last layer."""
+    if link is not None or outputs is None:
+        return link or "logits"
     if are_probabilities(outputs):
         return "softmax"
     last = list(unwrap(model).modules())[-1]
@@ -246,17 +249,17 @@ def _link(model: torch.nn.Module, told: Link | None, outputs: Tensor | None) -> 
     return "sigmoid" if isinstance(last, torch.nn.Sigmoid) and within else "logits"
 
 
-def _count(explainer: Explainer, x: Tensor, inputs: Inputs | None) -> int:
-    """The number of the model's outputs: that of the labels, or of a classifier head; else one forward pass tells."""
-    told = getattr(unwrap(explainer.model), "num_classes", None)
-    told = told if explainer.class_names is None else len(explainer.class_names)
-    if isinstance(told, int) and told != 2:  # two classes may be one output
-        return told
+def _count_outputs(explainer: Explainer, x: Tensor, inputs: Inputs | None) -> int:
+    """Return the number of the model's outputs, from the class names, the model's `num_classes` or a forward pass."""
+    count = getattr(unwrap(explainer.model), "num_classes", None)
+    count = count if explainer.class_names is None else len(explainer.class_names)
+    if isinstance(count, int) and count != 2:  # two classes may be one output
+        return count
     return compute_logits(explainer.model, check_batch(explainer.model, x, inputs)).shape[1]
 
 
 def place_on_photo(maps: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
-    """Maps [K,h,w] of a box, read bilinearly at the pixels [K,H,W] of the photograph; 0 where the box shows none."""
+    """Sample maps [K,h,w] of a region bilinearly at the photograph's pixels, [K,H,W]; 0 outside of the region."""
     height, width = size
     if len(maps) == 0 or box == Box(0, 0, width, height):
         return (
@@ -264,12 +267,12 @@ def place_on_photo(maps: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
             if len(maps)
             else (maps.new_zeros(0, height, width))
         )
-    read = _read(maps, 1, box.top, box.bottom, height)
-    return _read(read, 2, box.left, box.right, width)
+    read = _sample_axis(maps, 1, box.top, box.bottom, height)
+    return _sample_axis(read, 2, box.left, box.right, width)
 
 
-def _read(maps: Tensor, dim: int, first: float, last: float, length: int) -> Tensor:
-    """Linear interpolation along a dimension that shows an axis from `first` to `last`, at its pixels; 0 outside."""
+def _sample_axis(maps: Tensor, dim: int, first: float, last: float, length: int) -> Tensor:
+    """Sample a dimension that covers `first` to `last` of an axis linearly at the axis' pixels; 0 outside."""
     n = maps.shape[dim]
     place = (torch.arange(length, dtype=torch.float64) + 0.5 - first) / (last - first)
     inside = (place >= 0) & (place <= 1)

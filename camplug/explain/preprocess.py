@@ -1,4 +1,4 @@
-"""From a photograph to what the model reads."""
+"""Preprocessing of photographs for a model."""
 
 from __future__ import annotations
 
@@ -20,26 +20,24 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LONGEST = 4  # sides in a ratio beyond this are squeezed to it, so that a panorama costs no more than four squares
+LONGEST = 4  # limit of the aspect ratio, which bounds the cost of panoramas
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Resize without cropping, scale to [0, 1], subtract the mean, divide by the standard deviation.
+    """Preprocessing: resize without cropping, scale to [0, 1], subtract the mean, divide by the standard deviation.
 
     Args:
-        size: height and width in pixels that the model was made for.
-        mean, std: per channel, for values in [0, 1]; one number counts for all channels.
+        size: height and width in pixels for which the model was made.
+        mean, std: channel means and standard deviations for values in [0, 1]; a single number holds for all channels.
         interpolation: "bilinear", "bicubic", "nearest" or "lanczos".
-        keep_aspect: the shorter side becomes that of `size` and the photograph keeps its shape; otherwise it is
-            squeezed into exactly `size` (for models that take no other).
-        long_side: the longer side becomes this many pixels and the photograph keeps its shape, whatever `size` says.
-        channels: that the model reads: 3, or 1 for a photograph in grey (ITU-R 601), whose mean and standard deviation
-            are the averages of those given per colour.
+        keep_aspect: keep the aspect ratio, with the shorter side from `size`; False resizes to exactly `size`.
+        long_side: length of the longer side, with the aspect ratio kept; overrides `size`.
+        channels: number of the model's input channels: 3, or 1 for grey (ITU-R 601), with the averages of `mean` and
+            `std`.
 
     Raises:
-        InputError: `long_side` for a model that takes one size only, or below 1; another number of means than of
-            channels.
+        InputError: `long_side` is below 1 or the model has a fixed size, or `mean` or `std` do not fit the channels.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -65,10 +63,10 @@ class Preprocess:
             )
 
     def __call__(self, photo: Image) -> tuple[Tensor, Box]:
-        """The tensor [C,H,W] and the part of the photograph that it shows, which is all of it.
+        """Return the input [C,H,W] and the region of the photograph that it shows, which is the whole.
 
         Raises:
-            InputError: the model reads something else than colours or grey.
+            InputError: the model has neither 3 nor 1 input channels.
         """
         from PIL import Image as pil
 
@@ -98,15 +96,19 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Custom:
-    """Somebody's own transform; the geometry is found by sending pictures of the coordinates through it."""
+    """Preprocessing by a custom transform, whose region is found by `find_box`.
+
+    Args:
+        transform: function from a PIL image to a float tensor [C,H,W].
+    """
 
     transform: Callable[[Any], Any]
 
     def __call__(self, photo: Image) -> tuple[Tensor, Box]:
-        """The transform's tensor [C,H,W] and the part of the photograph that it shows.
+        """Return the transform's tensor [C,H,W] and the region of the photograph that it shows.
 
         Raises:
-            InputError: the transform gives something else.
+            InputError: the transform returns something else.
         """
         x = self.transform(photo)
         if not isinstance(x, Tensor) or x.ndim != 3 or not x.is_floating_point():
@@ -119,16 +121,15 @@ _warned = False
 
 
 def find_preprocess(model: nn.Module, transform: Any = None) -> Preprocess | Custom:
-    """The preprocessing that a model wants.
+    """Return the preprocessing of a model.
 
-    A given `transform` comes first: a torchvision preset (`weights.transforms()`) is read, so that its numbers hold
-    and its centre crop does not cut the photograph; any other callable is used as it is. Else the model's own:
-    timm's `pretrained_cfg`, or an attribute `transforms` or `weights` with torchvision's. Else ImageNet's, with one
-    warning. Transformers of one input size get the photograph squeezed into it, other models in its own shape. A model
-    of one channel gets it in grey.
+    Sources in this order: `transform`, where a torchvision preset (`weights.transforms()`) is applied without its
+    centre crop, and any other callable unchanged; the model's attribute `transforms` or `weights` (torchvision), or
+    `pretrained_cfg` (timm); ImageNet's values, with one warning. Transformers with a fixed input size get photographs
+    resized to exactly this size, other models with their aspect ratio. Models with one channel get them in grey.
     """
     inner = unwrap(model)
-    if isinstance(transform, Preprocess) and transform.channels == 3:  # as long as nobody has said otherwise
+    if isinstance(transform, Preprocess) and transform.channels == 3:  # the default
         channels = find_channels(inner)
         return transform if channels in (None, 3) else replace(transform, channels=channels)
     if isinstance(transform, (Preprocess, Custom)):
@@ -152,7 +153,7 @@ def find_preprocess(model: nn.Module, transform: Any = None) -> Preprocess | Cus
         config = config if isinstance(config, dict) else config.to_dict()
         size = tuple(config.get("input_size") or (3, 224, 224))[1:]
         return Preprocess(
-            _size_of(inner) or (int(size[0]), int(size[1])),
+            _find_size(inner) or (int(size[0]), int(size[1])),
             tuple(config.get("mean") or IMAGENET_MEAN),
             tuple(config.get("std") or IMAGENET_STD),
             config.get("interpolation") or "bilinear",
@@ -160,7 +161,7 @@ def find_preprocess(model: nn.Module, transform: Any = None) -> Preprocess | Cus
             None,
             channels,
         )
-    size = _size_of(inner) or (224, 224)
+    size = _find_size(inner) or (224, 224)
     global _warned
     if not _warned:
         _warned = True
@@ -172,8 +173,8 @@ def find_preprocess(model: nn.Module, transform: Any = None) -> Preprocess | Cus
     return Preprocess(size, keep_aspect=flexible, channels=channels)
 
 
-def _size_of(model: nn.Module) -> tuple[int, int] | None:
-    """The height and width that a model says it was built for, itself, in its configuration or its patch embedding."""
+def _find_size(model: nn.Module) -> tuple[int, int] | None:
+    """Return height and width from attributes of the model, its configuration or its patch embedding."""
     for place in (model, getattr(model, "config", None), getattr(model, "patch_embed", None)):
         for attribute in ("image_size", "img_size"):
             size = getattr(place, attribute, None)
@@ -185,11 +186,11 @@ def _size_of(model: nn.Module) -> tuple[int, int] | None:
 
 
 def find_channels(model: nn.Module) -> int | None:
-    """Return the number of channels that a model reads, by its first convolution or configuration; None if unknown."""
+    """Return the number of a model's input channels, from its first convolution or configuration; None if unknown."""
     first: int | None = None
     for module in unwrap(model).modules():
         if isinstance(module, nn.Conv2d):
-            if module.in_channels == 3:  # what is registered first need not be the first to run
+            if module.in_channels == 3:  # registered later, may run first
                 return 3
             first = first or module.in_channels
     if first is not None:

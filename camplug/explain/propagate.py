@@ -1,4 +1,4 @@
-"""Propagation: maps spread once over positions whose features resemble each other. Ours; no paper."""
+"""Propagation of maps over positions with similar features."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from camplug.explain.fuse import Normalize, normalize_map, resize_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.tensor_ops import widen
-from camplug.explain.wrapper import Wrapper, is_number, with_class_form
+from camplug.explain.wrapper import Wrapper, is_number, set_class_form
 from camplug.plug import Classes, Selector, Tape, patch_size, to_grid, unwrap
 
-CHUNK = 2**24  # similarities in memory at a time
+CHUNK = 2**24  # similarities computed at a time
 
 
-def unit_features(features: Tensor) -> Tensor:
-    r"""Return the features of every position, centred over the positions and of length 1.
+def make_unit_features(features: Tensor) -> Tensor:
+    r"""Return the features of every position, centred over the positions and scaled to length 1.
 
     .. math:: u_i = \frac{f_i - \bar f}{\lVert f_i - \bar f \rVert}
 
@@ -31,25 +31,25 @@ def unit_features(features: Tensor) -> Tensor:
         features: f, [N,K,h,w].
 
     Returns:
-        [N,K,h,w]; 0 where a position has the mean's features.
+        Unit features [N,K,h,w]; 0 where the features equal the mean.
     """
     features = widen(features)
     return F.normalize(features - features.mean((2, 3), keepdim=True), dim=1, eps=torch.finfo(features.dtype).tiny)
 
 
 def propagate_maps(maps: Tensor, features: Tensor, power: float = 3.0) -> Tensor:
-    r"""Average maps over positions, weighed by how much their features resemble those of the position.
+    r"""Average maps over positions, weighted by the similarity of their features.
 
     .. math:: m'_i = \frac{\sum_j s_{ij} m_j}{\sum_j s_{ij}}, \quad
         s_{ij} = \mathrm{relu}\Big(\frac{f_i \cdot f_j}{\lVert f_i \rVert \lVert f_j \rVert}\Big)^p
 
     Args:
-        maps: m, one image's maps [K,h,w].
+        maps: m, maps of one image [K,h,w].
         features: f, [C,h,w].
         power: p.
 
     Returns:
-        [K,h,w].
+        Maps [K,h,w].
 
     >>> f = torch.tensor([[[1.0, 1.0, -1.0]], [[0.0, 0.0, 0.0]]])
     >>> propagate_maps(torch.tensor([[[1.0, 0.0, 0.5]]]), f)
@@ -67,22 +67,22 @@ def propagate_maps(maps: Tensor, features: Tensor, power: float = 3.0) -> Tensor
 
 @register_wrapper("propagate")
 class Propagate(Wrapper):
-    """Spreads the maps of an explainer once over all positions, by how alike the classifier's middle features are.
+    """Propagate the maps of an explainer once over positions with similar features of the classifier.
 
-    Positions of one object have like features in the middle of a network, wherever the evidence for the class is. So
-    each position gets the average of the maps over all positions, weighed by relu(cosine)^power of the features there
-    (`propagate_maps`). The features are those of the network's stages at `strides`, of the image resized by `zoom`;
-    each is centred over the positions and brought to length 1 (`unit_features`), and they are concatenated. One more
-    forward pass; no training, no masks. Ours; no paper. What it gains is measured in docs/seeds.md.
+    Positions of one object have similar features in the middle of a network, wherever the evidence for the class is.
+    Each position gets the average of the maps over all positions, weighted by relu(cosine)^power of the features
+    (`propagate_maps`). The features are those of the network's stages at `strides`, for the image resized by `zoom`;
+    they are centred, scaled to length 1 (`make_unit_features`) and concatenated. Needs one more forward pass and no
+    training. Our own method, without a paper; measured in docs/seeds.md.
 
     Args:
         explainer: any explainer.
-        strides: pixels (of the resized image) per position of the layers that are read; those that the network has.
+        strides: strides of the layers in pixels of the resized image; those that the network does not have are skipped.
         zoom: factor of height and width of the image for the features.
-        power: of the cosines; the larger, the fewer positions count.
-        layers: layers to read the features from; of those with one stride the last counts.
-        max_positions: number of positions of the grid at most (memory); the grid of the coarsest stage, or less.
-        normalize: of the result: "max", "minmax" or None.
+        power: exponent of the cosines; larger values count fewer positions.
+        layers: layers of the features; the last of those with equal stride is used.
+        max_positions: maximum number of positions of the grid, which bounds memory.
+        normalize: normalisation of the result: "max", "minmax" or None.
 
     Raises:
         LayerError: at call time, the network has no stage at any of the strides.
@@ -111,7 +111,7 @@ class Propagate(Wrapper):
             )
         self.strides, self.zoom, self.power, self.max_positions = wanted, zoom, power, max_positions
         self.layers = layers
-        self._names: list[str] | None = None  # of the layers, once they are known
+        self._names: list[str] | None = None  # names of the layers, found in the first run
 
     @override
     def run(
@@ -123,25 +123,25 @@ class Propagate(Wrapper):
         result = self.explainer.run_batch(batch, wanted)
         height, width = batch.size
         zoomed = batch.resize((max(1, round(height * self.zoom)), max(1, round(width * self.zoom))))
-        features = self.features(zoomed)
+        features = self.compute_features(zoomed)
         grid = (features.shape[2], features.shape[3])
         maps = []
         for found, own in zip(result.maps, features, strict=True):
             coarse = F.adaptive_avg_pool2d(found, grid) if len(found) else found.new_zeros(0, *grid)
             spread = propagate_maps(coarse, own, self.power).to(found.dtype)
             maps.append(normalize_map(resize_maps(spread, out_size), self.normalize))
-        return with_class_form(Result(maps, result.targets, result.logits), per_image)
+        return set_class_form(Result(maps, result.targets, result.logits), per_image)
 
     @torch.no_grad()
-    def features(self, batch: Batch) -> Tensor:
-        """Return the unit features [N,K,h,w] of the stages at the wanted strides, on the coarsest one's grid.
+    def compute_features(self, batch: Batch) -> Tensor:
+        """Return the unit features [N,K,h,w] of the stages at the chosen strides, on the grid of the coarsest stage.
 
         Raises:
-            LayerError: there is none.
-            ModelError: the model does not take images of this size.
+            LayerError: no stage has one of the strides.
+            ModelError: the model does not accept images of this size.
         """
         try:
-            stages = self._stages(batch)
+            stages = self._run_stages(batch)
         except (RuntimeError, AssertionError, ValueError) as error:
             if isinstance(error, CamplugError):
                 raise
@@ -156,9 +156,9 @@ class Propagate(Wrapper):
         h, w = chosen[-1].shape[2:]
         shrink = min(1.0, (self.max_positions / (h * w)) ** 0.5)
         grid = (max(1, int(h * shrink)), max(1, int(w * shrink)))
-        return torch.cat([unit_features(F.adaptive_avg_pool2d(widen(t), grid)) for t in chosen], 1)
+        return torch.cat([make_unit_features(F.adaptive_avg_pool2d(widen(t), grid)) for t in chosen], 1)
 
-    def _stages(self, batch: Batch) -> list[Tensor]:
+    def _run_stages(self, batch: Batch) -> list[Tensor]:
         """Return the last map [N,K,h,w] of every resolution."""
         model = unwrap(self.model)
         with Tape(self.model, self._names or self.layers, forward_only=True, image=batch.where) as tape:
@@ -171,5 +171,5 @@ class Propagate(Wrapper):
 
 
 def _has_stride(features: Tensor, size: tuple[int, int], stride: int) -> bool:
-    """Whether features [N,K,h,w] of images of a size have one position per `stride` pixels, up to rounding."""
+    """Return whether features [N,K,h,w] have one position per `stride` pixels of images of a size, up to rounding."""
     return all(abs(n - side / stride) < 1 for n, side in zip(features.shape[2:], size, strict=True))

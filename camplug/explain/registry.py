@@ -1,4 +1,4 @@
-"""Methods and wrappers by name, and explainers from a line of text."""
+"""Registry of methods and wrappers, and construction of explainers from text."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ W_ = TypeVar("W_", bound="type[Wrapper]")
 
 
 def register(name: str) -> Callable[[E_], E_]:
-    """Class decorator: make an explainer available to `create`, `list_methods` and the command line."""
+    """Return a class decorator that makes an explainer available to `create`, `list_methods` and the command line."""
 
     def add(cls: E_) -> E_:
-        _refuse_taken(name)
+        _check_free(name)
         cls.name = name
         _methods[name] = cls
         return cls
@@ -36,10 +36,10 @@ def register(name: str) -> Callable[[E_], E_]:
 
 
 def register_wrapper(name: str) -> Callable[[W_], W_]:
-    """Class decorator: make a wrapper (an explainer of an explainer) available to `create` and the command line."""
+    """Return a class decorator that makes a wrapper available to `create`, `list_wrappers` and the command line."""
 
     def add(cls: W_) -> W_:
-        _refuse_taken(name)
+        _check_free(name)
         cls.kind = name
         _wrappers[name] = cls
         return cls
@@ -47,13 +47,13 @@ def register_wrapper(name: str) -> Callable[[W_], W_]:
     return add
 
 
-def _refuse_taken(name: str) -> None:
+def _check_free(name: str) -> None:
     if name in _methods or name in _wrappers:
         raise ValueError(f"a method named {name!r} is registered already")
 
 
 def list_methods(pattern: str = "*") -> list[str]:
-    """The names of the registered methods that match a wildcard pattern, in alphabetical order.
+    """List the registered methods that match a wildcard pattern, in alphabetical order.
 
     >>> list_methods("*grad*")
     ['gradcam', 'gradcam++', 'xgradcam']
@@ -62,7 +62,7 @@ def list_methods(pattern: str = "*") -> list[str]:
 
 
 def list_wrappers(pattern: str = "*") -> list[str]:
-    """The names of the registered wrappers that match a wildcard pattern, in alphabetical order.
+    """List the registered wrappers that match a wildcard pattern, in alphabetical order.
 
     >>> list_wrappers("multi*")
     ['multiview']
@@ -70,13 +70,13 @@ def list_wrappers(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_wrappers, pattern))
 
 
-def method(name: str) -> type[Explainer]:
-    """The explainer class of a name, its own or its class's; case, "-" and "_" do not matter.
+def get_method(name: str) -> type[Explainer]:
+    """Return the explainer class with a registered name or class name; ignores case, "-" and "_".
 
     Raises:
-        InputError: no such method.
+        InputError: the method does not exist.
     """
-    plain = _plain(name)
+    plain = _simplify_name(name)
     for candidate in (plain, plain.removesuffix("cam"), plain + "cam"):
         if candidate in _methods:
             return _methods[candidate]
@@ -91,37 +91,37 @@ def method(name: str) -> type[Explainer]:
     raise InputError(f"there is no method {name!r}; available are {', '.join(list_methods())}.{hint}")
 
 
-def wrapper(name: str) -> type[Wrapper]:
-    """The wrapper class of a name; case, "-" and "_" do not matter.
+def get_wrapper(name: str) -> type[Wrapper]:
+    """Return the wrapper class with a registered name; ignores case, "-" and "_".
 
     Raises:
-        InputError: no such wrapper.
+        InputError: the wrapper does not exist.
     """
-    if _plain(name) not in _wrappers:
+    if _simplify_name(name) not in _wrappers:
         raise InputError(f"there is no wrapper {name!r}; available are {', '.join(list_wrappers())}.")
-    return _wrappers[_plain(name)]
+    return _wrappers[_simplify_name(name)]
 
 
 def create(name: str, model: nn.Module, **options: Any) -> Explainer:
-    """Build an explainer from a name, or from a line that reads as in Python, without the model.
+    """Build an explainer from a name, or from a Python expression without the model.
 
     `create("fully", model, layer_weighting="max")`, or
     `create("MultiView(FullyCAM(channel_norm=False), scales=(0.5, 1), flip=True)", model)`.
 
     Args:
-        name: a method of `list_methods`, or wrappers of `list_wrappers` around one; arguments are plain Python values.
-        model: what to explain.
+        name: method of `list_methods`, or wrappers of `list_wrappers` around one; arguments are Python literals.
+        model: model to explain.
         options: further arguments of the innermost method.
 
     Raises:
-        InputError: no such method or wrapper, or the text is something else.
+        InputError: a method or wrapper does not exist, or the text is no such expression.
     """
     if "(" not in name:
-        return method(name)(model, **options)
+        return get_method(name)(model, **options)
     try:
         line = re.sub(r"(?<=\w)\+\+(?=\s*[(),])", "PlusPlus", name.strip())  # gradcam++ is no name in Python
         tree = ast.parse(line, mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last ones: nested too deeply
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two: nested too deeply
         raise InputError(f'{name!r} cannot be read; write for instance "MultiView(FullyCAM, flip=True)".') from None
     return _build(tree, model, options, name)
 
@@ -133,18 +133,18 @@ def _build(node: ast.expr, model: nn.Module, options: dict[str, Any], text: str)
         raise InputError(
             f"{ast.unparse(node)!r} in {text!r} is no explainer; write for instance MultiView(FullyCAM, flip=True)."
         )
-    keywords = {str(k.arg): _value(k.value, model, text) for k in call.keywords} if call else {}
+    keywords = {str(k.arg): _evaluate(k.value, model, text) for k in call.keywords} if call else {}
     arguments = list(call.args) if call else []
-    wrapper = _wrappers.get(_plain(head.id))
+    wrapper = _wrappers.get(_simplify_name(head.id))
     if wrapper is None:
-        made, first = method(head.id), model
+        made, first = get_method(head.id), model
         keywords = {**options, **keywords}
     elif arguments:
         made, first = wrapper, _build(arguments.pop(0), model, options, text)  # type: ignore[assignment]
     else:
         raise InputError(f"{head.id} wraps an explainer; write {head.id}(FullyCAM).")
     try:
-        return made(first, *[_value(a, model, text) for a in arguments], **keywords)
+        return made(first, *[_evaluate(a, model, text) for a in arguments], **keywords)
     except CamplugError:
         raise
     except TypeError as error:
@@ -152,8 +152,8 @@ def _build(node: ast.expr, model: nn.Module, options: dict[str, Any], text: str)
         raise InputError(f"{ast.unparse(node)!r} does not fit {made.__name__}: {says}.") from None
 
 
-def _value(node: ast.expr, model: nn.Module, text: str) -> Any:
-    """A plain value, or another explainer of the same model."""
+def _evaluate(node: ast.expr, model: nn.Module, text: str) -> Any:
+    """Return a literal, or another explainer of the same model."""
     if isinstance(node, (ast.Name, ast.Call)):
         return _build(node, model, {}, text)
     try:
@@ -165,5 +165,5 @@ def _value(node: ast.expr, model: nn.Module, text: str) -> Any:
         ) from None
 
 
-def _plain(name: str) -> str:
+def _simplify_name(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")

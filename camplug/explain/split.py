@@ -1,4 +1,4 @@
-"""Split & unite at inference: look at parts of the image by themselves, and unite their maps (class-conditional)."""
+"""Split & unite at inference: explain parts of the image separately and unite their maps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import check_batch, check_size
-from camplug.explain.erase import Weight, class_weights
+from camplug.explain.erase import Weight, compute_class_weights
 from camplug.explain.fuse import Normalize, normalize_map, resize_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, check_choice, is_number, run_at, with_class_form
+from camplug.explain.wrapper import Wrapper, check_choice, is_number, run_at_size, set_class_form
 from camplug.plug import Classes
 
 SPLIT: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ SPLIT: dict[str, dict[str, Any]] = {
 
 
 class Patch(NamedTuple):
-    """A part of an image in pixels; bottom and right are outside."""
+    """Part of an image in pixels; bottom and right are exclusive."""
 
     top: int
     left: int
@@ -44,30 +44,29 @@ class Patch(NamedTuple):
     right: int
 
 
-def centre_of_mass(maps: Tensor) -> list[tuple[int, int]]:
-    """The (row, column) of the centre of mass of each map [K,h,w], cut to whole pixels; a map of zeros: its middle."""
+def find_centres_of_mass(maps: Tensor) -> list[tuple[int, int]]:
+    """Return the centre of mass (row, column) of each map [K,h,w], rounded down; the middle of an all-zero map."""
     height, width = maps.shape[-2:]
     mass = maps.double().clamp_min(0)
     total = mass.sum((1, 2))
     y = (mass.sum(2) * torch.arange(height, device=maps.device)).sum(1) / total
     x = (mass.sum(1) * torch.arange(width, device=maps.device)).sum(1) / total
-    found = torch.stack([y, x, total], 1).tolist()  # one wait for the device
+    found = torch.stack([y, x, total], 1).tolist()  # one synchronisation
     return [(int(row), int(column)) if mass > 0 else (height // 2, width // 2) for row, column, mass in found]
 
 
-def four_patches(
+def make_patches(
     centres: Sequence[tuple[int, int]], size: tuple[int, int], margin: int = 0, smallest: int = 1
 ) -> list[Patch]:
-    """Four patches, one for each corner of the image, that all hold the box around the centres.
+    """Return four patches, one per corner of the image, that all contain the box around the centres.
 
-    One centre: four patches about it, which overlap by `margin` pixels past it. Two centres: the box between them,
-    widened by `margin`, belongs to all four.
+    The box is extended by `margin` on all sides.
 
     Args:
-        centres: (row, column) of one or more centres of mass.
+        centres: centres of mass (row, column), one or more.
         size: height and width of the image.
-        margin: pixels, clamped to the image.
-        smallest: no side of a patch is shorter than this (or than the image).
+        margin: extension of the box in pixels, clamped to the image.
+        smallest: minimum side of a patch, at most that of the image.
     """
     height, width = size
     top, bottom = min(c[0] for c in centres) - margin, max(c[0] for c in centres) + margin
@@ -86,32 +85,31 @@ def four_patches(
 
 @register_wrapper("splitunite")
 class SplitUnite(Wrapper):
-    """Explains four parts of each image by themselves and unites their maps.
+    """Explain four parts of each image separately and unite their maps.
 
     Sun et al., "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation" (2021), Sec.
-    3.2, Fig. 3. One class: four patches about the centre of mass of its map. Two classes: four patches that share the
-    box between both centres. Three or more: each class by itself about its own centre ("per-class", the paper), or
-    the whole image only ("none", what the authors' code amounts to). Each patch's map takes its place, and the maximum
-    over the patches is the map. Patches of one size go through the model together.
+    3.2, Fig. 3. One class: four patches around the centre of mass of its map. Two classes: four patches that share the
+    box between both centres. Three or more: each class separately around its own centre ("per-class", the paper), or
+    the whole image only ("none", the authors' code). The result is the maximum over the patches' maps at their
+    positions. Patches of equal size form one batch.
 
-    Presets: "paper"; "repo" (the authors' code: margins, three classes); "camplug": patches at twice their size,
-    weighed by the probability of the class in them, added to each other and to the map of the whole image. On real
-    photographs the first two lose against no splitting and the last gains (docs/seeds.md), so it is the default.
+    Presets: "paper"; "repo" (the authors' code); "camplug": patches at twice their size, weighted by the class
+    probability in them, added to each other and to the map of the whole image. On real photographs, "paper" and "repo"
+    are worse than no splitting, "camplug" is better (docs/seeds.md).
 
     Args:
-        explainer: any explainer; it explains the patches.
-        preset: "camplug", "paper" or "repo": where the other settings come from that are not given.
-        margins: pixels by which patches overlap past the centre of one class, and past the box of two.
-        many: three or more classes: "per-class" or "none".
-        smallest: pixels; no side of a patch is shorter.
-        combine: "max" (the paper) or "sum" of the patches' maps.
-        keep_scale: maps of patches keep their scale; False: each has maximum 1, also where the
-            object is not in it.
-        weight: weigh each patch by the probability of the class in it: "sigmoid", "softmax" or None.
+        explainer: any explainer, used for the patches.
+        preset: default of the other settings: "camplug", "paper" or "repo".
+        margins: extension of the box in pixels for one class, and for two.
+        many: patches for three or more classes: "per-class" or "none".
+        smallest: minimum side of a patch in pixels.
+        combine: combination of the patches' maps: "max" (the paper) or "sum".
+        keep_scale: keep the scale of the patches' maps; False divides each by its maximum, also without the object.
+        weight: class probability that weights each patch: "sigmoid", "softmax" or None.
         whole: also unite the map of the whole image.
-        zoom: enlarge each patch by this factor before the model sees it.
+        zoom: enlargement of each patch before it enters the model.
         locate: explainer for the centres; default: `explainer`.
-        normalize: of the united map: "max", "minmax" or None.
+        normalize: normalisation of the united map: "max", "minmax" or None.
     """
 
     def __init__(
@@ -171,40 +169,41 @@ class SplitUnite(Wrapper):
         wanted, per_image = self.choose_classes(batch, classes)
         full = batch.size
         located = self.locate.run_batch(batch, wanted, full)
-        inner = self.explainer.unnormalized() if self.keep_scale else self.explainer
-        jobs: list[tuple[int, Patch, list[int]]] = []  # image, patch, which of its classes
-        centres = iter(centre_of_mass(torch.cat(located.maps)))
+        inner = self.explainer.without_normalization() if self.keep_scale else self.explainer
+        jobs: list[tuple[int, Patch, list[int]]] = []  # image, patch, indices into the image's classes
+        centres = iter(find_centres_of_mass(torch.cat(located.maps)))
         for i, maps in enumerate(located.maps):
-            jobs += [(i, patch, rows) for patch, rows in self._patches([next(centres) for _ in range(len(maps))], full)]
+            own = [next(centres) for _ in range(len(maps))]
+            jobs += [(i, patch, rows) for patch, rows in self._list_patches(own, full)]
         united = [torch.zeros_like(m) for m in located.maps]
-        for job, found in self._explained(inner, batch, wanted, jobs):
+        for job, found in self._explain_patches(inner, batch, wanted, jobs):
             i, patch, rows = job
             place = united[i][rows[0] : rows[-1] + 1, patch.top : patch.bottom, patch.left : patch.right]
             place.copy_(torch.maximum(place, found) if self.combine == "max" else place + found)
         fused = [normalize_map(resize_maps(m, out_size), self.normalize) for m in united]
-        return with_class_form(Result(fused, located.targets, located.logits), per_image)
+        return set_class_form(Result(fused, located.targets, located.logits), per_image)
 
-    def _patches(self, centres: list[tuple[int, int]], size: tuple[int, int]) -> list[tuple[Patch, list[int]]]:
-        """The parts of one image to look at, each with the classes to look for, by the centres of the classes' maps."""
+    def _list_patches(self, centres: list[tuple[int, int]], size: tuple[int, int]) -> list[tuple[Patch, list[int]]]:
+        """List the patches of one image with the indices of their classes, from the centres of the classes' maps."""
         everything = (Patch(0, 0, *size), list(range(len(centres))))
         if not centres:
             return []
         found = [everything] if self.whole else []
         if len(centres) <= 2:
             margin = self.margins[len(centres) - 1]
-            return found + [(p, everything[1]) for p in four_patches(centres, size, margin, self.smallest)]
+            return found + [(p, everything[1]) for p in make_patches(centres, size, margin, self.smallest)]
         if self.many == "none":
             return [everything]
         return found + [
             (p, [k])
             for k, centre in enumerate(centres)
-            for p in four_patches([centre], size, self.margins[0], self.smallest)
+            for p in make_patches([centre], size, self.margins[0], self.smallest)
         ]
 
-    def _explained(
+    def _explain_patches(
         self, inner: Explainer, batch: Batch, wanted: list[list[int]], jobs: list[tuple[int, Patch, list[int]]]
     ) -> list[tuple[tuple[int, Patch, list[int]], Tensor]]:
-        """Each job with the maps of its patch; patches of one size in one batch."""
+        """Return each job with the maps of its patch; patches of equal size form one batch."""
         by_size: dict[tuple[int, int], list[tuple[int, Patch, list[int]]]] = defaultdict(list)
         for job in jobs:
             by_size[job[1].bottom - job[1].top, job[1].right - job[1].left].append(job)
@@ -214,8 +213,8 @@ class SplitUnite(Wrapper):
             parts = batch.cut([(i, p) for i, p, _ in group])
             zoomed = parts.resize((max(1, round(size[0] * zoom)), max(1, round(size[1] * zoom))))
             called = "a part of the image; models of one input size cannot be explained in parts"
-            result = run_at(inner, zoomed, [[wanted[i][k] for k in rows] for i, _, rows in group], called, size)
-            weights = class_weights(result.logits, result.targets.classes, self.weight)
+            result = run_at_size(inner, zoomed, [[wanted[i][k] for k in rows] for i, _, rows in group], called, size)
+            weights = compute_class_weights(result.logits, result.targets.classes, self.weight)
             for job, maps, w in zip(group, result.maps, weights, strict=True):
                 found.append((job, maps * w[:, None, None]))
         return found

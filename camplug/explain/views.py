@@ -1,4 +1,4 @@
-"""Several views of an image (scales, mirrored), one map: eq. 12 of the Fully-CAM paper, for any explainer."""
+"""Fusion of maps over scaled and mirrored views of an image (eq. 12 of the Fully-CAM paper), for any explainer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from camplug.explain.batch import check_batch, check_size
 from camplug.explain.fuse import Normalize, normalize_map, resize_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
-from camplug.explain.wrapper import Wrapper, check_choice, is_number, is_score, run_at
+from camplug.explain.wrapper import Wrapper, check_choice, is_number, is_score, run_at_size
 from camplug.plug import Classes
 
 Combine: TypeAlias = Literal["sum", "max", "mean"]
@@ -25,23 +25,23 @@ Combine: TypeAlias = Literal["sum", "max", "mean"]
 
 @register_wrapper("multiview")
 class MultiView(Wrapper):
-    r"""The maps of several views of each image, fused: scales, each with its mirror image.
+    r"""Fuse the maps of several views of each image: scales, each with its mirror image.
 
     .. math:: \mathrm{normalize}\Big(\sum_t t^{-1}\big(\mathrm{CAM}(t(I))\big)\Big) \quad \text{(Fully-CAM eq. 12)}
 
-    A view's map is normalised as the inner explainer says, mirrored back, resized bilinearly to the wanted size, added
-    with equal weight to the others, and the sum is normalised. An image and its mirror image go through the model as
-    one batch. The logits are those of the unmirrored view whose scale is nearest to 1.
+    Each view's map is normalised by the inner explainer, mirrored back, resized bilinearly and added with equal weight;
+    the sum is normalised. An image and its mirror image form one batch. The logits are those of the unmirrored view
+    with the scale nearest to 1.
 
     Args:
         explainer: any explainer.
-        scales: factors of height and width; images are resized like PIL's bicubic filter does.
-        flip: also take each view's mirror image (left and right exchanged).
-        combine: "sum", "max" or "mean" over the views ("sum" and "mean" differ only without `normalize`).
-        normalize: of the fused map: "max", "minmax" or None.
+        scales: factors of height and width; images are resized like PIL's bicubic filter.
+        flip: add the horizontal mirror image of each view.
+        combine: combination of the views: "sum", "max" or "mean" ("sum" and "mean" differ only without `normalize`).
+        normalize: normalisation of the fused map: "max", "minmax" or None.
 
     Raises:
-        ModelError: at call time, the model does not take images of some view's size.
+        ModelError: at call time, the model does not accept images of a view's size.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class MultiView(Wrapper):
         fused: list[Tensor] | None = None
         nearest: Result | None = None
         for scale in sorted(self.scales, key=lambda s: abs(math.log(s))):
-            for result, mirrored in self._views(batch, wanted, scale):
+            for result, mirrored in self._run_views(batch, wanted, scale):
                 maps = [resize_maps(m.flip(-1) if mirrored else m, out_size) for m in result.maps]
-                fused = maps if fused is None else [self._joined(a, b) for a, b in zip(fused, maps, strict=True)]
+                fused = maps if fused is None else [self._combine(a, b) for a, b in zip(fused, maps, strict=True)]
                 nearest = nearest or result
         assert fused is not None
         assert nearest is not None
@@ -86,11 +86,11 @@ class MultiView(Wrapper):
         logits = None if nearest.logits is None else nearest.logits[:n]
         return Result([normalize_map(m, self.normalize) for m in fused], targets, logits)
 
-    def _joined(self, a: Tensor, b: Tensor) -> Tensor:
+    def _combine(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.maximum(a, b) if self.combine == "max" else a + b
 
-    def _views(self, batch: Batch, wanted: Any, scale: float) -> list[tuple[Result, bool]]:
-        """The results of one scale, without and with mirroring."""
+    def _run_views(self, batch: Batch, wanted: Any, scale: float) -> list[tuple[Result, bool]]:
+        """Return the results of one scale, without and with mirroring."""
         n, (height, width) = len(batch), batch.size
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         view = batch.resize(size)
@@ -99,11 +99,11 @@ class MultiView(Wrapper):
         def run(images: Batch, classes: Any) -> Result:
             if size == batch.size:
                 return self.explainer.run_batch(images, classes)
-            return run_at(self.explainer, images, classes, called)
+            return run_at_size(self.explainer, images, classes, called)
 
         if not self.flip:
             return [(run(view, wanted), False)]
-        if is_score(wanted):  # it may hold something per image, so it sees each batch by itself
+        if is_score(wanted):  # the callable may hold values per image
             return [(run(v, wanted), v is not view) for v in (view, view.mirror())]
         both = run(view.join(view.mirror()), [*wanted, *wanted])
         halves = ((both.maps[:n], False), (both.maps[n:], True))

@@ -1,4 +1,4 @@
-"""What wraps an explainer and is one itself: several runs of it on changed images become one map."""
+"""Base class for explainers that compose another explainer."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from camplug.plug import Classes, UndecidedError, list_classes, resolve_classes
 
 
 class Wrapper(Explainer):
-    """Base of explainers that run another one; model, labels and preprocessing are the inner one's.
+    """Base class of explainers that run another one; model, class names and preprocessing are taken from it.
 
     Args:
-        explainer: any explainer, a wrapper included.
-        normalize: of the fused map: "max", "minmax" or None.
+        explainer: any explainer, including wrappers.
+        normalize: normalisation of the fused map: "max", "minmax" or None.
     """
 
     kind: str = ""
@@ -45,19 +45,19 @@ class Wrapper(Explainer):
         self.name = f"{self.kind}({explainer.name})"
 
     @override
-    def unnormalized(self) -> Self:
-        other = super().unnormalized()
-        other.explainer = self.explainer.unnormalized()
+    def without_normalization(self) -> Self:
+        other = super().without_normalization()
+        other.explainer = self.explainer.without_normalization()
         return other
 
     def choose_classes(self, batch: Batch, classes: Classes) -> tuple[list[list[int]], bool]:
-        """The classes of every image, so that all runs explain the same; predicted ones cost one forward pass.
+        """Return the classes of each image, so that all runs explain the same; predicted ones need one forward pass.
 
         Returns:
-            One list per image, and whether the caller gave them so.
+            One list per image, and whether the caller gave one list per image.
 
         Raises:
-            TargetError: a callable is no class.
+            TargetError: `classes` is a callable.
         """
         if is_score(classes):
             raise TargetError(f"{type(self).__name__} explains classes, not a callable; GradCAM or FullyCAM take one.")
@@ -70,18 +70,20 @@ class Wrapper(Explainer):
         return list_classes(classes, len(batch), lambda: compute_logits(self.model, batch).shape[1])
 
 
-def run_at(explainer: Explainer, batch: Batch, wanted: Any, called: str, size: tuple[int, int] | None = None) -> Result:
+def run_at_size(
+    explainer: Explainer, batch: Batch, wanted: Any, called: str, size: tuple[int, int] | None = None
+) -> Result:
     """Run an explainer on images of another size than the caller's.
 
     Args:
-        explainer: the inner one.
-        batch: the images.
+        explainer: inner explainer.
+        batch: resized images.
         wanted: classes or a callable.
-        called: what the images are and how to do without them, for the error.
-        size: of the maps.
+        called: description of the images and way to avoid them, for the error.
+        size: size of the maps.
 
     Raises:
-        ModelError: the model does not take images of this size, or memory does not hold them.
+        ModelError: the model does not accept images of this size, or memory ran out.
     """
     try:
         return explainer.run_batch(batch, wanted, size)
@@ -91,26 +93,26 @@ def run_at(explainer: Explainer, batch: Batch, wanted: Any, called: str, size: t
         raise make_size_error(error, batch.size, called) from error
 
 
-def with_class_form(result: Result, per_image: bool) -> Result:
-    """The result with the caller's way of asking: single maps per image, or lists."""
+def set_class_form(result: Result, per_image: bool) -> Result:
+    """Return the result in the form of the caller's classes: one map per image, or one list per image."""
     return replace(result, targets=replace(result.targets, per_image=per_image))
 
 
 def is_score(classes: Any) -> bool:
-    """Whether a callable is explained, not classes."""
+    """Return whether `classes` is a callable score."""
     return callable(classes) and not isinstance(classes, Tensor)
 
 
 def is_number(value: Any, kind: type = numbers.Real) -> bool:
-    """Whether an option is a number (`numbers.Integral`: a whole one); True and False are none."""
+    """Return whether an option is a number (`numbers.Integral`: a whole number), and no bool."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def check_choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
-    """Make sure of an option that has a few values.
+    """Check the value of an option.
 
     Raises:
-        InputError: another value.
+        InputError: the value is not allowed.
     """
     if value not in allowed:
         raise InputError(f"{name}={value!r}; allowed are {', '.join(map(repr, allowed))}.")

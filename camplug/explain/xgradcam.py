@@ -11,7 +11,7 @@ from camplug.explain.tensor_ops import safe_divide, weighted_sum, widen
 
 
 def xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
-    r"""XGrad-CAM of one layer (eq. 8).
+    r"""Compute XGrad-CAM of one layer (eq. 8).
 
     .. math:: L = \mathrm{relu}\Big(\sum_k \alpha_k A_k\Big), \quad
         \alpha_k = \sum_{ij} \frac{A_{kij}}{\sum_{ab} A_{kab}}\, g_{kij}
@@ -23,7 +23,7 @@ def xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
         gradient: g, [N,K,h,w].
 
     Returns:
-        [N,h,w], not negative, not normalised.
+        Map [N,h,w], not negative, not normalised.
     """
     a, g = widen(activation), widen(gradient)
     alpha = safe_divide((a * g).sum((2, 3)), a.sum((2, 3)))

@@ -11,7 +11,7 @@ from torch import nn
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.explain.names import candidate_names
+from camplug.explain.names import list_candidates
 from camplug.wsss.data.dataset import IGNORE, SegmentationData
 from camplug.wsss.settled import SETTINGS, SettledFolder
 
@@ -67,7 +67,7 @@ def known_names(model: nn.Module, labels: Sequence[str] | Mapping[int, str] | No
         model: a classifier.
         labels: names given beside it, which come first.
     """
-    for given in candidate_names(model, labels):
+    for given in list_candidates(model, labels):
         names = [given.get(i) for i in range(len(given))] if isinstance(given, Mapping) else given
         if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
             return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else list(names)

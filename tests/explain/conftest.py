@@ -15,7 +15,7 @@ from camplug.plug import tape
 def captured(monkeypatch):
     """Weak references to every activation and gradient that an explanation gets to see."""
     seen: list[Any] = []
-    snapshot, on_grid = tape.snapshot, camplug.LayerExplainer.on_grid
+    snapshot, lay_on_grid = tape.snapshot, camplug.LayerExplainer.lay_on_grid
 
     def watched_snapshot(tensor):
         kept = snapshot(tensor)
@@ -24,8 +24,8 @@ def captured(monkeypatch):
 
     def watched_grid(self, tensor, layer, x):
         seen.append(weakref.ref(tensor))
-        return on_grid(self, tensor, layer, x)
+        return lay_on_grid(self, tensor, layer, x)
 
     monkeypatch.setattr(tape, "snapshot", watched_snapshot)
-    monkeypatch.setattr(camplug.LayerExplainer, "on_grid", watched_grid)
+    monkeypatch.setattr(camplug.LayerExplainer, "lay_on_grid", watched_grid)
     return seen

@@ -9,17 +9,17 @@ import torch
 from wrapped import Channels, Means, Recording, Scripted, looking, model_and_batch, same
 
 from camplug import CAM, Compete, FullyCAM, GradCAM, InputError, ModelError, TargetError
-from camplug.explain.compete import share_of_winner
+from camplug.explain.compete import compute_shares
 
 
 def test_shares_golden(device):
     judged = torch.tensor([[[0.5, 0.0, 1.0, 0.2]], [[0.25, 0.0, 0.0, 0.2]], [[0.0, 0.0, 0.001, 0.1]]]).double()
     judged = judged.to(device)
     want = [[1, 1, 1, 1], [0.251 / 0.501, 1, 0.001 / 1.001, 1], [0.001 / 0.501, 1, 0.002 / 1.001, 0.101 / 0.201]]
-    torch.testing.assert_close(share_of_winner(judged)[:, 0].cpu(), torch.tensor(want).double())
-    torch.testing.assert_close(share_of_winner(judged, 2.0)[:, 0].cpu(), torch.tensor(want).double() ** 2)
-    assert (share_of_winner(judged[:1]) == 1).all()
-    assert share_of_winner(judged[:0]).shape == (0, 1, 4)
+    torch.testing.assert_close(compute_shares(judged)[:, 0].cpu(), torch.tensor(want).double())
+    torch.testing.assert_close(compute_shares(judged, 2.0)[:, 0].cpu(), torch.tensor(want).double() ** 2)
+    assert (compute_shares(judged[:1]) == 1).all()
+    assert compute_shares(judged[:0]).shape == (0, 1, 4)
 
 
 def test_competing_golden(device):

@@ -77,7 +77,7 @@ def test_unnormalized_keeps_the_scale_of_every_part(device):
     made = ClassConditional(GradCAM(model), split={"smallest": 4})
     raw = GradCAM(model, normalize=None)
     want = SplitUnite(IterativeErasing(raw, normalize=None), smallest=4, locate=GradCAM(model), normalize=None)
-    assert same(made.unnormalized().maps(x, 1), want.maps(x, 1))
+    assert same(made.without_normalization().maps(x, 1), want.maps(x, 1))
     assert made.united.normalize == made.united.explainer.normalize == made.explainer.normalize == "max"
 
 

@@ -45,7 +45,7 @@ def test_inside_of_others_and_around_them(device):
 
 def test_unnormalized_keeps_the_scale(device):
     model, x = model_and_batch(device=device)
-    raw = Dense(GradCAM(model), 1).unnormalized().maps(x, 1)
+    raw = Dense(GradCAM(model), 1).without_normalization().maps(x, 1)
     assert same(raw, Dense(GradCAM(model, normalize=None), 1).maps(x, 1))
     torch.testing.assert_close(raw / raw.amax((1, 2), keepdim=True), Dense(GradCAM(model), 1).maps(x, 1))
 

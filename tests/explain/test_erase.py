@@ -9,7 +9,7 @@ import torch
 from wrapped import Channels, Means, Recording, Scripted, chances, looking, model_and_batch, same
 
 from camplug import FullyCAM, GradCAM, InputError, IterativeErasing, MultiView, TargetError
-from camplug.explain.erase import class_weights, erase
+from camplug.explain.erase import compute_class_weights, erase
 
 PAPER = {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "combine": "sum"}
 REPO = {"threshold": 0.7, "stop": 0.02, "max_iter": 5, "combine": "max"}
@@ -126,13 +126,13 @@ def test_maps_of_zeros(combine, device):
 def test_class_weights_golden(device):
     logits = torch.tensor([[0.0, 2.0], [1.0, 1.0]]).to(device)
     classes = ((1, 0), (), (1,))[:2]
-    sigmoid = [w.tolist() for w in class_weights(logits, classes, "sigmoid")]
+    sigmoid = [w.tolist() for w in compute_class_weights(logits, classes, "sigmoid")]
     assert sigmoid == [pytest.approx([1 / (1 + np.exp(-2)), 0.5]), []]
-    softmax = class_weights(logits, ((1, 0), (0,)), "softmax")
+    softmax = compute_class_weights(logits, ((1, 0), (0,)), "softmax")
     assert [w.tolist() for w in softmax] == [pytest.approx([1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))]), [0.5]]
-    assert [w.tolist() for w in class_weights(logits, classes, None)] == [[1.0, 1.0], []]
+    assert [w.tolist() for w in compute_class_weights(logits, classes, None)] == [[1.0, 1.0], []]
     with pytest.raises(TargetError, match="need the model's logits"):
-        class_weights(None, classes, "sigmoid")
+        compute_class_weights(None, classes, "sigmoid")
 
 
 UNSURE = [([[[1.0, 0.0, 0.0]]], [0.0]), ([[[0.0, 1.0, 0.0]]], [-np.log(3)]), ([[[0.0, 0.0, 1.0]]], [9.0])]

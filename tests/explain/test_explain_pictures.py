@@ -17,7 +17,7 @@ from camplug.errors import InputError, TargetError
 from camplug.explain import preprocess as preprocess_module
 from camplug.explain.explanation import Explanation
 from camplug.explain.geometry import Box
-from camplug.explain.photographs import maps_on_photo, place_on_photo
+from camplug.explain.photographs import compute_maps_on_photo, place_on_photo
 from camplug.explain.preprocess import Preprocess
 
 
@@ -421,7 +421,7 @@ def test_the_model_and_its_mode_are_untouched():
 @pytest.mark.parametrize("normalize", ["max", "minmax", None])
 def test_maps_on_a_photograph_are_made_at_its_size(normalize):
     explainer, source = grad_cam(normalize=normalize), Image.fromarray(photo())
-    maps, logits = maps_on_photo(explainer, source, [DARK, BRIGHT])
+    maps, logits = compute_maps_on_photo(explainer, source, [DARK, BRIGHT])
     x, _ = KEPT(source)
     want = explainer.run(x[None], [[DARK, BRIGHT]], (80, 120))
     assert torch.equal(maps, want.maps[0])
@@ -437,7 +437,7 @@ def test_maps_on_a_photograph_are_made_at_its_size(normalize):
 def test_maps_on_a_cropped_photograph_are_those_of_an_explanation():
     crop = T.Compose([T.Resize(64), T.CenterCrop(48), T.ToTensor()])
     explainer, source = grad_cam(crop), Image.fromarray(photo(square=(50, 30, 74, 54)))
-    maps, logits = maps_on_photo(explainer, source, [BRIGHT, DARK])
+    maps, logits = compute_maps_on_photo(explainer, source, [BRIGHT, DARK])
     want = explainer.explain(source, [BRIGHT, DARK])
     assert torch.equal(maps, want.maps)
     assert torch.equal(logits, want.logits)
@@ -445,7 +445,7 @@ def test_maps_on_a_cropped_photograph_are_those_of_an_explanation():
 
 
 def test_no_maps_on_a_photograph():
-    maps, logits = maps_on_photo(grad_cam(), Image.fromarray(photo()), [])
+    maps, logits = compute_maps_on_photo(grad_cam(), Image.fromarray(photo()), [])
     assert maps.shape == (0, 80, 120)
     assert logits.shape == (3,)
 

@@ -165,7 +165,7 @@ def test_unnormalized_is_a_copy_with_raw_values(method, device):
     model, x = model_and_batch(device=device)
     for how in ("max", "minmax", None):
         e = camplug.create(method, model, normalize=how)
-        raw = e.unnormalized()
+        raw = e.without_normalization()
         assert (raw.normalize, e.normalize) == (None, how)
         assert type(raw) is type(e)
         assert same(raw.maps(x, 1), camplug.create(method, model, normalize=None).maps(x, 1))

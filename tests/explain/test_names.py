@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from camplug.errors import TargetError
-from camplug.explain.names import find_class_names, imagenet_names, index_of
+from camplug.explain.names import find_class_names, find_index, list_imagenet_names
 
 NAMES = ["Egyptian cat", "tiger cat", "tabby, tabby cat", "great white shark, white shark", "T-shirt", "shark"]
 
@@ -53,14 +53,14 @@ def test_id2label():
 
 def test_imagenet_names_belong_to_models_of_timm_and_torchvision():
     small = torchvision.models.SqueezeNet("1_1")
-    assert find_class_names(small, 1000) == imagenet_names()
-    assert find_class_names(timm.create_model("test_resnet", pretrained=False), 1000) == imagenet_names()
+    assert find_class_names(small, 1000) == list_imagenet_names()
+    assert find_class_names(timm.create_model("test_resnet", pretrained=False), 1000) == list_imagenet_names()
     assert find_class_names(small, 10) is None
     assert find_class_names(Net(), 1000) is None  # somebody's own 1000 classes may be others
 
 
 def test_imagenet_names_are_in_order():
-    names = imagenet_names()
+    names = list_imagenet_names()
     assert len(names) == 1000
     assert (names[0], names[281], names[285], names[999]) == ("tench", "tabby", "Egyptian cat", "toilet tissue")
 
@@ -87,12 +87,12 @@ def test_imagenet_names_are_in_order():
     ],
 )
 def test_found(name, index):
-    assert index_of(name, NAMES, len(NAMES)) == index
+    assert find_index(name, NAMES, len(NAMES)) == index
 
 
 def test_several_fit():
     with pytest.raises(TargetError) as told:
-        index_of("cat", NAMES, len(NAMES))
+        find_index("cat", NAMES, len(NAMES))
     assert str(told.value) == (
         "'cat' fits several classes: Egyptian cat (0), tiger cat (1), tabby, tabby cat (2); give one of these names or "
         "its index."
@@ -101,33 +101,33 @@ def test_several_fit():
 
 def test_one_name_for_two_classes():
     with pytest.raises(TargetError, match=r"'crane' fits several classes: crane \(0\), crane, derrick \(2\); give"):
-        index_of("crane", ["crane", "heron", "crane, derrick"], 3)
+        find_index("crane", ["crane", "heron", "crane, derrick"], 3)
 
 
 def test_many_fit():
     with pytest.raises(TargetError, match=r"terrier.*, \.\.\.; give one"):
-        index_of("terrier", imagenet_names(), 1000)
+        find_index("terrier", list_imagenet_names(), 1000)
 
 
 @pytest.mark.parametrize("typo,hint", [("tabbi", r"tabby \(2\)"), ("egiptian cat", r"Egyptian cat \(0\)")])
 def test_the_nearest_are_suggested(typo, hint):
     with pytest.raises(TargetError, match=rf"no class is called '{typo}'; did you mean (?i:.*{hint})"):
-        index_of(typo, NAMES, len(NAMES))
+        find_index(typo, NAMES, len(NAMES))
 
 
 def test_nothing_near():
     with pytest.raises(TargetError, match="no class is called 'zzzz'; give an index from 0 to 5"):
-        index_of("zzzz", NAMES, len(NAMES))
+        find_index("zzzz", NAMES, len(NAMES))
     for text in ("", " ", "²"):  # "²".isdigit() holds
         with pytest.raises(TargetError, match="no class is called"):
-            index_of(text, ["a"], 1)
+            find_index(text, ["a"], 1)
 
 
 def test_numbers_outside_and_without_names():
     with pytest.raises(TargetError, match="class 6 is outside the model's 6 classes; allowed are 0 to 5"):
-        index_of("6", NAMES, 6)
-    assert index_of("6", None, 7) == 6
+        find_index("6", NAMES, 6)
+    assert find_index("6", None, 7) == 6
     with pytest.raises(
         TargetError, match="the model has no class names, so 'cat' cannot be found; give class_names= or an index"
     ):
-        index_of("cat", None, 7)
+        find_index("cat", None, 7)

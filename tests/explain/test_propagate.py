@@ -12,7 +12,7 @@ from torch import nn
 import camplug
 from camplug.explain import propagate
 from camplug.explain.fuse import normalize_map
-from camplug.explain.propagate import propagate_maps, unit_features
+from camplug.explain.propagate import make_unit_features, propagate_maps
 
 
 def slow_unit(f):
@@ -43,7 +43,7 @@ def slow_propagated(maps, f, power):
 @pytest.mark.parametrize("power", [1.0, 3.0])
 def test_formulas_against_loops(power, device):
     f, maps = torch.randn(2, 5, 3, 4, dtype=torch.float64), torch.rand(2, 3, 4, dtype=torch.float64)
-    units = unit_features(f.to(device))
+    units = make_unit_features(f.to(device))
     for i in range(2):
         np.testing.assert_allclose(units[i].cpu().numpy(), slow_unit(f[i].numpy()), atol=1e-12)
         got = propagate_maps(maps.to(device), units[i], power).cpu().numpy()
@@ -66,8 +66,8 @@ def test_in_chunks_it_is_the_same(monkeypatch):
 
 def test_positions_without_features_are_zero():
     f = torch.ones(1, 4, 3, 3)  # every position has the mean's features
-    assert unit_features(f).abs().max() == 0
-    assert propagate_maps(torch.rand(2, 3, 3), unit_features(f)[0]).abs().max() == 0
+    assert make_unit_features(f).abs().max() == 0
+    assert propagate_maps(torch.rand(2, 3, 3), make_unit_features(f)[0]).abs().max() == 0
 
 
 class Stages(nn.Module):
@@ -100,7 +100,9 @@ def test_the_wrapper_is_its_parts(model, x):
         image = F.interpolate(x[i : i + 1], (48, 72), mode="bicubic", antialias=True)
         four = model.four(model.two(image).relu())
         eight = model.eight(four.relu())
-        f = torch.cat([unit_features(F.adaptive_avg_pool2d(four, (6, 9))), unit_features(eight)], 1)[0].detach()
+        f = torch.cat([make_unit_features(F.adaptive_avg_pool2d(four, (6, 9))), make_unit_features(eight)], 1)[
+            0
+        ].detach()
         maps = F.adaptive_avg_pool2d(inner.maps(x[i : i + 1], [classes])[0], (6, 9))
         want = F.interpolate(propagate_maps(maps, f)[:, None], (20, 30), mode="bilinear")[:, 0]
         torch.testing.assert_close(got[i], normalize_map(want))

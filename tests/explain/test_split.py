@@ -11,7 +11,7 @@ import torch
 from wrapped import Channels, Means, Recording, chances, looking, model_and_batch
 
 from camplug import CAM, FullyCAM, GradCAM, InputError, IterativeErasing, SplitUnite, TargetError
-from camplug.explain.split import Patch, centre_of_mass, four_patches
+from camplug.explain.split import Patch, find_centres_of_mass, make_patches
 
 # ---- centres
 
@@ -24,21 +24,21 @@ def test_centres_golden(device):
     maps[3, 0, 8] = -5.0  # what is negative has no mass: a map of zeros
     maps[4] = 1
     maps = maps.to(device)
-    assert centre_of_mass(maps) == [(2, 2), (0, 0), (4, 8), (2, 4), (2, 4)]
+    assert find_centres_of_mass(maps) == [(2, 2), (0, 0), (4, 8), (2, 4), (2, 4)]
     maps[0, 4, 8] = -1.0
-    assert centre_of_mass(maps[:1]) == [(2, 2)]
-    assert centre_of_mass(torch.zeros(1, 6, 10, device=device)) == [(3, 5)]
-    assert centre_of_mass(maps[:0]) == []
+    assert find_centres_of_mass(maps[:1]) == [(2, 2)]
+    assert find_centres_of_mass(torch.zeros(1, 6, 10, device=device)) == [(3, 5)]
+    assert find_centres_of_mass(maps[:0]) == []
 
 
 def test_centres_equal_the_slow_reference(device):
     maps = (torch.rand(20, 7, 12) ** 4).to(device)
-    assert centre_of_mass(maps) == [slow.centre(m) for m in maps.double().cpu().numpy()]
+    assert find_centres_of_mass(maps) == [slow.centre(m) for m in maps.double().cpu().numpy()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_centres_of_large_maps_do_not_overflow(dtype, device):
-    assert centre_of_mass(torch.full((1, 301, 401), 1000, dtype=dtype, device=device)) == [(150, 200)]
+    assert find_centres_of_mass(torch.full((1, 301, 401), 1000, dtype=dtype, device=device)) == [(150, 200)]
 
 
 # ---- patches
@@ -87,7 +87,7 @@ PATCHES = {
 @pytest.mark.parametrize("name", PATCHES)
 def test_patches_golden(name):
     centres, margin, smallest, want = PATCHES[name]
-    assert four_patches(centres, BIG, margin, smallest) == [Patch(*p) for p in want]
+    assert make_patches(centres, BIG, margin, smallest) == [Patch(*p) for p in want]
 
 
 @pytest.mark.parametrize("margin", [0, 1, 3, 50])
@@ -96,7 +96,7 @@ def test_patches_of_every_centre(margin, smallest):
     size = (5, 7)
     places = list(itertools.product(range(5), range(7)))
     for centres in [[a] for a in places] + [[a, b] for a in places[::4] for b in places[::3]]:
-        patches = four_patches(centres, size, margin, smallest)
+        patches = make_patches(centres, size, margin, smallest)
         covered = np.zeros(size, int)
         for p in patches:
             covered[p.top : p.bottom, p.left : p.right] += 1

@@ -120,7 +120,7 @@ def test_unnormalized_keeps_the_scale_of_every_view(device):
     views = MultiView(GradCAM(model), (0.5, 1.0))
     look, image = looking(GradCAM(model, normalize=None)), x[0].cpu().numpy()
     want = slow.views(look, image, [2], (0.5, 1.0), True, "sum", (12, 14))
-    np.testing.assert_allclose(views.unnormalized().maps(x, 2).cpu().numpy(), want, atol=1e-12)
+    np.testing.assert_allclose(views.without_normalization().maps(x, 2).cpu().numpy(), want, atol=1e-12)
     assert views.normalize == views.explainer.normalize == "max"
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
-from camplug.explain.cam import pooled_head
+from camplug.explain.cam import find_pooled_head
 from camplug.explain.preprocess import Preprocess, find_preprocess
 from camplug.explain.tensor_ops import widen
 from camplug.plug import dense, first_weight, unwrap
@@ -153,7 +153,7 @@ def over(
     reads = reading(model) if preprocess is None else preprocess
     x = torch.rand(example(model).shape, generator=torch.Generator().manual_seed(0)).to(example(model))
     try:
-        head = pooled_head(model, x)
+        head = find_pooled_head(model, x)
         cut = find_cut(model, head.layer, relu=head.relu)
     except ModelError:
         if keep_head:

@@ -11,7 +11,7 @@ from PIL.Image import Image
 from camplug.errors import InputError
 from camplug.explain.base import Explainer
 from camplug.explain.fuse import normalize_map
-from camplug.explain.photographs import maps_on_photo, predict_on_photo
+from camplug.explain.photographs import compute_maps_on_photo, predict_on_photo
 from camplug.wsss.class_names import known_names, match_classes
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.jobs import Mismatch, Report, for_each
@@ -73,7 +73,7 @@ def make_seeds(
         size = (photo.height, photo.width)
         if not classes:
             return Seed(packed(torch.zeros(0, *size), number, scale), (), size, np.zeros(0, np.float32))
-        maps, logits = maps_on_photo(explainer, photo, [outputs[c] for c in classes])
+        maps, logits = compute_maps_on_photo(explainer, photo, [outputs[c] for c in classes])
         _check_logits(logits, has, data)
         assert logits is not None
         maps = normalize_map(maps, "max")  # an explainer may keep raw values; seeds are stored in [0, 1]
