@@ -27,9 +27,8 @@ def register(name: str) -> Callable[[E_], E_]:
     """Return a class decorator that makes an explainer available to `create`, `list_methods` and the command line."""
 
     def add(cls: E_) -> E_:
-        _check_free(name)
+        _add(_methods, name, cls)
         cls.name = name
-        _methods[name] = cls
         return cls
 
     return add
@@ -39,17 +38,17 @@ def register_wrapper(name: str) -> Callable[[W_], W_]:
     """Return a class decorator that makes a wrapper available to `create`, `list_wrappers` and the command line."""
 
     def add(cls: W_) -> W_:
-        _check_free(name)
+        _add(_wrappers, name, cls)
         cls.kind = name
-        _wrappers[name] = cls
         return cls
 
     return add
 
 
-def _check_free(name: str) -> None:
+def _add(registry: dict[str, Any], name: str, cls: type) -> None:
     if name in _methods or name in _wrappers:
         raise ValueError(f"a method named {name!r} is registered already")
+    registry[name] = cls
 
 
 def list_methods(pattern: str = "*") -> list[str]:

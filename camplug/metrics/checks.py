@@ -95,3 +95,19 @@ def check_maps(maps: NDArray[Any]) -> None:
         raise InputError("the maps hold nan; give numbers in [0, 1] (a map without evidence is 0, not 0 / 0)")
     if low < -slack or high > 1 + slack:
         raise InputError(f"the maps go from {low:g} to {high:g}; divide each by its maximum, for values in [0, 1]")
+
+
+def check_mergeable(counter: Any, other: Any, what: str) -> None:
+    """Check that two counters have the same type, classes and `ignore`; `what` names them in the error.
+
+    Raises:
+        InputError: one of these differs.
+    """
+    kind = type(counter)
+    if not isinstance(other, kind):
+        raise InputError(f"add another {kind.__name__}, not a value of type {type(other).__name__}")
+    if (counter.num_classes, counter.ignore) != (other.num_classes, other.ignore):
+        raise InputError(
+            f"one {what} has num_classes={counter.num_classes}, ignore={counter.ignore}, the other "
+            f"num_classes={other.num_classes}, ignore={other.ignore}; merge counts of one dataset only"
+        )

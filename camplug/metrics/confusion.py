@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from camplug.errors import InputError
-from camplug.metrics.checks import check_integers, check_labels, check_num_classes, check_truth
+from camplug.metrics.checks import check_integers, check_labels, check_mergeable, check_num_classes, check_truth
 
 
 class ConfusionMatrix:
@@ -53,7 +51,7 @@ class ConfusionMatrix:
         return self
 
     def __iadd__(self, other: ConfusionMatrix) -> ConfusionMatrix:
-        self._check_like(other)
+        check_mergeable(self, other, "matrix")
         self.matrix += other.matrix
         return self
 
@@ -62,13 +60,3 @@ class ConfusionMatrix:
         total += self
         total += other
         return total
-
-    def _check_like(self, other: Any) -> None:
-        """Raise InputError unless `other` can be merged."""
-        if not isinstance(other, ConfusionMatrix):
-            raise InputError(f"add another ConfusionMatrix, not a value of type {type(other).__name__}")
-        if (self.num_classes, self.ignore) != (other.num_classes, other.ignore):
-            raise InputError(
-                f"one matrix has num_classes={self.num_classes}, ignore={self.ignore}, the other "
-                f"num_classes={other.num_classes}, ignore={other.ignore}; merge counts of one dataset only"
-            )

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from camplug.errors import InputError
-from camplug.metrics.checks import check_integers, check_maps, check_num_classes, check_truth, check_whole
+from camplug.metrics.checks import (
+    check_integers,
+    check_maps,
+    check_mergeable,
+    check_num_classes,
+    check_truth,
+    check_whole,
+)
 from camplug.metrics.scores import Convention, Floats, miou
 
 _STATE = ("num_classes", "ignore", "thresholds", "groups", "images", "histograms")
@@ -249,13 +256,7 @@ class ThresholdSweep:
 
     def _check_like(self, other: Any) -> None:
         """Raise InputError unless `other` can be merged."""
-        if not isinstance(other, ThresholdSweep):
-            raise InputError(f"add another ThresholdSweep, not a value of type {type(other).__name__}")
-        if (self.num_classes, self.ignore) != (other.num_classes, other.ignore):
-            raise InputError(
-                f"one sweep has num_classes={self.num_classes}, ignore={self.ignore}, the other "
-                f"num_classes={other.num_classes}, ignore={other.ignore}; merge counts of one dataset only"
-            )
+        check_mergeable(self, other, "sweep")
         if not np.array_equal(self.thresholds, other.thresholds):
             raise InputError(
                 f"one sweep has {len(self.thresholds)} thresholds, the other {len(other.thresholds)}, and they differ; "

@@ -48,20 +48,20 @@ _count = 0
 
 
 def _before(module: nn.Module, args: tuple[Any, ...]) -> Any:
-    changed = None
-    for listener in tuple(_listeners.here):
-        result = listener.before(module, args)
-        if result is not None:
-            changed = args = result
-    return changed
+    return _pass_on("before", module, args)
 
 
 def _after(module: nn.Module, args: Any, output: Any) -> Any:
+    return _pass_on("after", module, output)
+
+
+def _pass_on(side: str, module: nn.Module, value: Any) -> Any:
+    """Call a method of all listeners, each with the value as changed by those before; return it, None if unchanged."""
     changed = None
     for listener in tuple(_listeners.here):
-        result = listener.after(module, output)
+        result = getattr(listener, side)(module, value)
         if result is not None:
-            changed = output = result
+            changed = value = result
     return changed
 
 

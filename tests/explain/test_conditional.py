@@ -11,8 +11,8 @@ from wrapped import Channels, Recording, looking, model_and_batch, same
 from camplug import CAM, ClassConditional, FullyCAM, GradCAM, InputError, IterativeErasing, SplitUnite, TargetError
 
 ERASE = {
-    "paper": {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "accumulate": "sum"},
-    "repo": {"threshold": 0.7, "stop": 0.02, "max_iter": 5, "accumulate": "max"},
+    "paper": {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "combine": "sum"},
+    "repo": {"threshold": 0.7, "stop": 0.02, "max_iter": 5, "combine": "max"},
 }
 SPLIT = {"paper": {"margins": (0, 0), "many": "per-class"}, "repo": {"margins": (10, 20), "many": "none"}}
 CLASSES = [[3], [0, 1], [4, 2, 0]]

@@ -100,9 +100,8 @@ def test_the_wrapper_is_its_parts(model, x):
         image = F.interpolate(x[i : i + 1], (48, 72), mode="bicubic", antialias=True)
         four = model.four(model.two(image).relu())
         eight = model.eight(four.relu())
-        f = torch.cat([make_unit_features(F.adaptive_avg_pool2d(four, (6, 9))), make_unit_features(eight)], 1)[
-            0
-        ].detach()
+        parts = [make_unit_features(t) for t in (F.adaptive_avg_pool2d(four, (6, 9)), eight)]
+        f = torch.cat(parts, 1)[0].detach()
         maps = F.adaptive_avg_pool2d(inner.maps(x[i : i + 1], [classes])[0], (6, 9))
         want = F.interpolate(propagate_maps(maps, f)[:, None], (20, 30), mode="bilinear")[:, 0]
         torch.testing.assert_close(got[i], normalize_map(want))
@@ -116,7 +115,7 @@ def test_no_image_knows_of_the_others(model, x):
 
 def test_the_grid_has_no_more_positions_than_allowed(model, x):
     explainer = camplug.Propagate(camplug.CAM(model), strides=(2,), zoom=1, max_positions=50)
-    features = explainer.features(camplug.explain.inputs.Batch(x))
+    features = explainer.compute_features(camplug.explain.inputs.Batch(x))
     assert features.shape == (2, 4, 5, 8)  # 16 x 24 positions, shrunk by sqrt(50 / 384)
 
 
