@@ -13,6 +13,7 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.explain.names import list_candidates
 from camplug.wsss.data.dataset import IGNORE, SegmentationData
+from camplug.wsss.identity import digest_of
 from camplug.wsss.settled import SETTINGS, SettledFolder
 
 if TYPE_CHECKING:
@@ -152,6 +153,10 @@ class Renumbered(SegmentationData):
     @override
     def label_digest(self, i: int) -> str:
         return self.data.label_digest(i)
+
+    @override
+    def mask_digest(self, i: int) -> str:
+        return digest_of([self.data.mask_digest(i), list(self.data.classes)])
 
 
 def numbered_as(data: SegmentationData, classes: Sequence[str], what: str) -> SegmentationData:

@@ -17,6 +17,7 @@ from torch import nn
 
 from camplug.errors import InputError
 from camplug.wsss import identity
+from camplug.wsss.class_names import Renumbered
 from camplug.wsss.data import VOC, Folder, Scenes
 from camplug.wsss.identity import (
     HASHES,
@@ -154,6 +155,16 @@ def test_a_folder_is_known_by_its_content(tmp_path):
     with pytest.raises(InputError, match=r"the photograph .*1\.png' cannot be read"):
         one.photo_digest(1)
     assert digest_table(one.ids, one.photo_digest) == {"0": one.photo_digest(0), "1": "missing"}
+
+
+def test_another_order_of_classes_has_the_same_photographs_and_labels(tmp_path):
+    one = folder(tmp_path / "a")
+    turned, other = Renumbered(one, ["dog", "cat"]), Renumbered(folder(tmp_path / "b"), ["dog", "cat"])
+    assert (turned.labels(0), one.labels(0)) == ((1,), (0,))
+    assert digests(turned) == digests(other)
+    assert digests(turned)[:2] == digests(one)[:2]
+    Image.fromarray(np.full((6, 8), 2, np.uint8)).save(tmp_path / "b" / "masks" / "0.png")
+    assert digests(other)[2] != digests(turned)[2]
 
 
 def test_voc_and_a_folder_of_the_same_photographs(tmp_path):
