@@ -136,7 +136,14 @@ def first_weight(model: nn.Module) -> nn.Parameter | None:
 
 def has_compiled(modules: Iterable[nn.Module]) -> bool:
     """Return whether one of a model's modules was passed through `torch.compile` or `Module.compile()`."""
-    return any("_orig_mod" in m._modules or m.__dict__.get("_compiled_call_impl") is not None for m in modules)
+    # children, too: `named_layers` lists the module inside of a wrapper, not the wrapper
+    return any(_is_compiled(m) or any(map(_is_compiled, m._modules.values())) for m in modules)
+
+
+def _is_compiled(module: nn.Module | None) -> bool:
+    return module is not None and (
+        "_orig_mod" in module._modules or module.__dict__.get("_compiled_call_impl") is not None
+    )
 
 
 class force_eager:
