@@ -90,7 +90,7 @@ __all__ = [
     "register_wrapper",
 ]
 
-# what pulls in image libraries is imported when it is first asked for
+# imported on first access, since they import image libraries
 _LAZY = {
     "Explanation": "camplug.explain.explanation",
     "Preprocess": "camplug.explain.preprocess",

@@ -1,4 +1,4 @@
-"""Read checkpoints of plain tensors, and load them into models whatever module they were saved from."""
+"""Read checkpoints of plain tensors, and load them into models."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return the state dict of a file, read with `weights_only=True`.
 
     Args:
-        path: of a state dict, or of a dict with one under "state_dict", "model_state_dict" or "model".
+        path: file with a state dict, or a dict with one under "state_dict", "model_state_dict" or "model".
 
     Raises:
-        InputError: there is no such file.
-        ModelError: it cannot be read, is damaged, or holds anything but plain tensors.
+        InputError: the file does not exist.
+        ModelError: the file cannot be read, is damaged, or holds anything but plain tensors.
     """
     path = os.fspath(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on pickle protocols; what matters is raised
+            warnings.simplefilter("ignore")  # on pickle protocols
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {path!r}.") from None
@@ -48,22 +48,22 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return dict(state)
 
 
-def without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str = "") -> dict[str, Tensor]:
-    """Return a state dict with the names that a model has, where a module around it has put its name before them.
+def remove_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str = "") -> dict[str, Tensor]:
+    """Return a state dict without the prefix of a module that contained the model.
 
-    Lightning modules ("model.", "net.", "backbone."), `nn.DataParallel` ("module.") and `torch.compile` ("_orig_mod.")
-    do so. What lies beside the network in such a module is left out.
+    Prefixes come from Lightning modules ("model.", "net.", "backbone."), `nn.DataParallel` ("module.") and
+    `torch.compile` ("_orig_mod."). Other entries of such a module are dropped.
 
     Args:
-        state: as it was saved.
-        own: the model's own.
-        path: of the file, for the message.
+        state: saved state dict.
+        own: state dict of the model.
+        path: path of the file, for the error.
 
     Raises:
-        ModelError: several networks fit.
+        ModelError: several prefixes fit.
 
     >>> x = torch.zeros(1)
-    >>> list(without_prefix({"model.fc.weight": x, "loss.weight": x}, {"fc.weight": x}))
+    >>> list(remove_prefix({"model.fc.weight": x, "loss.weight": x}, {"fc.weight": x}))
     ['fc.weight']
     """
     state = {name.replace("_orig_mod.", ""): value for name, value in state.items()}
@@ -85,8 +85,8 @@ def without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def other_count(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
-    """Return the number of classes of a state dict's head, where it is another one than the model's."""
+def find_other_count(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
+    """Return the number of classes of a state dict's head if it differs from the model's, else None."""
     own = model.state_dict()
     head = next((k for k in reversed(list(state)) if k.endswith("weight") and state[k].ndim >= 2), None)
     if head in own and own[head].shape[1:] == state[head].shape[1:] and own[head].shape != state[head].shape:
@@ -98,14 +98,14 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None
     """Load a state dict into a model.
 
     Args:
-        model: is changed.
-        state: with the model's own names; see `without_prefix`.
-        path: of the file, for messages.
+        model: model to change.
+        state: state dict with the model's names; see `remove_prefix`.
+        path: path of the file, for the error.
 
     Raises:
-        ModelError: it does not fit.
+        ModelError: the state dict does not fit the model.
     """
-    own, count = model.state_dict(), other_count(model, state)
+    own, count = model.state_dict(), find_other_count(model, state)
     if count is not None:
         head = next(k for k in reversed(list(state)) if k.endswith("weight") and state[k].ndim >= 2)
         raise ModelError(

@@ -25,8 +25,8 @@ class ModelError(CamplugError, ValueError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error reports that memory ran out, on the CPU or on a device."""
-    says = f"{type(error).__name__} {error}".lower()
-    return isinstance(error, MemoryError) or any(t in says for t in ("outofmemory", "out of memory", "can't allocate"))
+    text = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or any(t in text for t in ("outofmemory", "out of memory", "can't allocate"))
 
 
 def make_size_error(error: BaseException, size: tuple[int, int], called: str = "") -> ModelError:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from camplug.checkpoint import load_state, other_count, read_checkpoint, without_prefix
+from camplug.checkpoint import find_other_count, load_state, read_checkpoint, remove_prefix
 from camplug.errors import ModelError
 
 SOURCES = ("demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE", "a classifier's file")
@@ -49,8 +49,8 @@ def load_model(
     model = _load_trained(spec, num_classes) if is_file else _build(spec, pretrained, num_classes)
     if state is not None:
         path = os.fspath(checkpoint) if checkpoint is not None else ""
-        state = without_prefix(state, model.state_dict(), path)
-        count = other_count(model, state)
+        state = remove_prefix(state, model.state_dict(), path)
+        count = find_other_count(model, state)
         if count is not None and num_classes is None and not is_file:
             try:
                 model = _build(spec, pretrained, count)

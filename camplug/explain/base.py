@@ -24,7 +24,7 @@ from camplug.plug import (
     Selector,
     Tape,
     Targets,
-    patch_size,
+    get_patch_size,
     resolve_classes,
     to_grid,
     unwrap,
@@ -275,4 +275,4 @@ class LayerExplainer(Explainer):
             return to_grid(tensor, size, None, str(layer), images=n)
         trace = batch.trace(model)
         trace.check_tokens(layer.name)
-        return to_grid(tensor, size, patch_size(model), str(layer), images=n, spans=trace.spans)
+        return to_grid(tensor, size, get_patch_size(model), str(layer), images=n, spans=trace.spans)

@@ -16,7 +16,7 @@ from camplug.plug import (
     Tape,
     Targets,
     copy_inputs,
-    first_weight,
+    find_first_weight,
     get_logits,
     make_index,
     named_layers,
@@ -75,7 +75,7 @@ def check_batch(model: nn.Module, x: Tensor, inputs: Any = None) -> Batch:
         )
     if not x.is_floating_point():
         raise InputError(f"maps() takes normalised floating-point images; got {x.dtype}. explain() takes raw pixels.")
-    weight = first_weight(model)
+    weight = find_first_weight(model)
     if weight is not None and weight.device != x.device:
         raise InputError(f"the images are on {x.device} and the model is on {weight.device}; move one of them.")
     x = snapshot(x.detach())  # safe from in-place operations of the model
@@ -101,14 +101,14 @@ def choose_memory_format(model: nn.Module, batch: Batch) -> Batch:
     if weights == 0 or 300 * x.shape[0] * x.shape[2] * x.shape[3] < weights:
         return batch
     layers = named_layers(model)
-    proofs = _proofs.get(model, layers, x.dtype, dict)
+    checks = _checks.get(model, layers, x.dtype, dict)
     area = x.shape[2] * x.shape[3]
-    if not any((same and known >= area) or (not same and known == area) for known, same in proofs.items()):
-        proofs[area] = all(proofs.values()) and _supports_channels_last(model, layers, batch)
-    return batch.with_images(x.contiguous(memory_format=torch.channels_last)) if all(proofs.values()) else batch
+    if not any((same and known >= area) or (not same and known == area) for known, same in checks.items()):
+        checks[area] = all(checks.values()) and _supports_channels_last(model, layers, batch)
+    return batch.with_images(x.contiguous(memory_format=torch.channels_last)) if all(checks.values()) else batch
 
 
-_proofs: ModelCache[dict[int, bool]] = ModelCache()  # {pixels of the image: outputs are equal}
+_checks: ModelCache[dict[int, bool]] = ModelCache()  # {pixels of the image: outputs are equal}
 
 
 def _supports_channels_last(model: nn.Module, layers: dict[str, nn.Module], batch: Batch) -> bool:
@@ -135,7 +135,7 @@ def call_model(model: nn.Module, batch: Batch) -> Any:
     Raises:
         ModelError: the model, or a hook on it, calls `.numpy()` on a tensor with a graph.
     """
-    args, kwargs = batch.arguments()
+    args, kwargs = batch.make_arguments()
     try:
         return unwrap(model)(*args, **kwargs)
     except RuntimeError as error:
@@ -149,7 +149,7 @@ def call_model(model: nn.Module, batch: Batch) -> Any:
 
 def observe_call(model: nn.Module, layers: dict[str, nn.Module], batch: Batch) -> Any:
     """Return the model's output for a batch, without side effects on model and batch."""
-    args, kwargs = copy_inputs(batch.arguments())
+    args, kwargs = copy_inputs(batch.make_arguments())
     return observe(model, layers, args, NullListener(), kwargs=kwargs)
 
 

@@ -101,7 +101,7 @@ class CAM(LayerExplainer):
             head = self._find_head(batch.trace(model), layers)
             with Tape(model, [head.name, *head.features], forward_only=True, image=batch.where) as tape:
                 output = call_model(model, batch)
-                link: Link | None = "logits" if head.features or self._averages(tape, head, output, n) else None
+                link: Link | None = "logits" if head.features or self._is_mean_of_map(tape, head, output, n) else None
                 targets = resolve_classes(classes, output, n, self.evidence, link=link)
                 targets.check(output)
                 with torch.autocast(batch.x.device.type, enabled=False):
@@ -154,7 +154,7 @@ class CAM(LayerExplainer):
             fusions.append(fusion)
         return fusions
 
-    def _averages(self, tape: Tape, head: _Head, output: Any, n: int) -> bool:
+    def _is_mean_of_map(self, tape: Tape, head: _Head, output: Any, n: int) -> bool:
         """Return whether the model's single output is the mean of the head's map, and so a logit."""
         logits, maps = get_logits(output, n), widen(tape[head.name])
         if logits.shape[1] != 1 or maps.ndim != 4:

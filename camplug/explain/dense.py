@@ -40,6 +40,6 @@ class Dense(Wrapper):
     ) -> Result:
         batch = check_batch(self.model, x, inputs)
         first = batch.take([0])
-        arguments = None if first.inputs is None else first.inputs.arguments
+        arguments = None if first.inputs is None else first.inputs.make_arguments
         with dense(self.model, self.output_stride, example=first.x, arguments=arguments):
             return self.explainer.run_batch(batch, classes, size)

@@ -58,7 +58,7 @@ Sides: TypeAlias = "tuple[tuple[float, float], tuple[float, float]]"
 """Left and right, top and bottom of the region."""
 
 
-def _centres(length: int) -> np.ndarray[Any, Any]:
+def _make_centres(length: int) -> np.ndarray[Any, Any]:
     return (np.arange(length) + 0.5) / length
 
 
@@ -75,8 +75,8 @@ def _find_by_ramps(apply: Callable[[Any], Tensor], black: Tensor, size: tuple[in
         return None
     columns, rows, share = region
     inside = span[rows, columns]
-    across = (apply(_centres(width)[None]) - black)[rows, columns] / inside
-    down = (apply(_centres(height)[:, None]) - black)[rows, columns] / inside
+    across = (apply(_make_centres(width)[None]) - black)[rows, columns] / inside
+    down = (apply(_make_centres(height)[:, None]) - black)[rows, columns] / inside
     if min(inside.shape) > 1 and max(float(across.std(0).max()), float(down.std(1).max())) >= STRAIGHT:
         return None
     horizontal = _find_edges(across.mean(0), columns, share.amax(0), width)
@@ -92,7 +92,7 @@ def _find_by_parabolas(apply: Callable[[Any], Tensor], size: tuple[int, int]) ->
     """
     sides = []
     for dim, length in enumerate(size):
-        places = _centres(length)
+        places = _make_centres(length)
         bottoms = []
         for curve in (places**2, (1 - places) ** 2):
             picture = apply(curve[None] if dim == 0 else curve[:, None])

@@ -76,7 +76,7 @@ class Inputs:
         InputError: `IMAGE` is given twice.
 
     >>> inputs = Inputs(torch.tensor([[1], [2]]), pixels=IMAGE).for_images(2)
-    >>> inputs.take([1, 1]).arguments(torch.zeros(2, 3, 4, 4))[0]
+    >>> inputs.take([1, 1]).make_arguments(torch.zeros(2, 3, 4, 4))[0]
     (tensor([[2],
             [2]]),)
     """
@@ -121,7 +121,7 @@ class Inputs:
         found.n = n
         return found
 
-    def arguments(self, x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def make_arguments(self, x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of a call with images x, safe from in-place operations of the model."""
         plain = [x if leaf is IMAGE else _unwrap_value(leaf) for leaf in self._leaves]
         args, kwargs = tree_unflatten(plain, self._spec)
@@ -260,14 +260,14 @@ class Batch:
         """Index of the images among the leaves of the model's arguments; None without further inputs."""
         return None if self.inputs is None else self.inputs.where
 
-    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def make_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the positional and keyword arguments of the model's call."""
-        return ((self.x,), {}) if self.inputs is None else self.inputs.arguments(self.x)
+        return ((self.x,), {}) if self.inputs is None else self.inputs.make_arguments(self.x)
 
     def trace(self, model: nn.Module) -> Trace:
         """Return the trace of the unwrapped model on this batch; see `trace_model`."""
         if not self._traces:
-            self._traces.append(trace_model(model, named_layers(model), *self.arguments(), where=self.where))
+            self._traces.append(trace_model(model, named_layers(model), *self.make_arguments(), where=self.where))
         return self._traces[0]
 
     def with_images(self, x: Tensor) -> Batch:

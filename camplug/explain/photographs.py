@@ -21,7 +21,7 @@ from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.names import find_class, find_class_names, get_class_title
 from camplug.explain.photo import read_photo
 from camplug.explain.preprocess import find_channels, find_preprocess
-from camplug.plug import Link, are_probabilities, first_weight, unwrap
+from camplug.plug import Link, are_probabilities, find_first_weight, unwrap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,11 +90,13 @@ def explain(
 
 def compute_maps_on_photo(explainer: Explainer, photo: Image, classes: list[int]) -> tuple[Tensor, Tensor | None]:
     """Compute the maps [K,H,W] of one photograph as in `explain`, and the logits [C]; both on the CPU."""
-    result, maps = _run(explainer, [_make_item(explainer, photo)], [classes], None)
+    result, maps = _run_explainer(explainer, [_make_item(explainer, photo)], [classes], None)
     return maps[0], None if result.logits is None else result.logits[0].float().cpu()
 
 
-def _run(explainer: Explainer, items: list[_Item], classes: Any, inputs: Inputs | None) -> tuple[Result, list[Tensor]]:
+def _run_explainer(
+    explainer: Explainer, items: list[_Item], classes: Any, inputs: Inputs | None
+) -> tuple[Result, list[Tensor]]:
     """Run an explainer on photographs of one size; return its result and their maps [K,H,W] float32 on the CPU.
 
     If the model sees the whole photograph, maps are computed at its size in one step. Otherwise they are placed at the
@@ -177,7 +179,7 @@ def _make_item(explainer: Explainer, source: Any) -> _Item:
             raise InputError(
                 f"preprocess= gives {x.shape[0]} channels, and the model reads {channels}; add a step that makes them."
             )
-    weight = first_weight(model)
+    weight = find_first_weight(model)
     return _Item(photo, x if weight is None else x.to(weight.device), box)
 
 
@@ -190,7 +192,7 @@ def _explain_batch(
         count = _count_outputs(explainer, items[0].x[None], None if inputs is None else inputs.take([0]))
         names = find_class_names(explainer.model, count, explainer.class_names)
         classes = [[find_class(c, names, count) if isinstance(c, str) else c for c in row] for row in classes]
-    result, maps = _run(explainer, items, classes, inputs)
+    result, maps = _run_explainer(explainer, items, classes, inputs)
     if result.logits is not None:
         names = find_class_names(explainer.model, result.logits.shape[1], explainer.class_names)
     outputs = None if result.logits is None else result.logits.cpu()
@@ -224,11 +226,11 @@ def _warn_of_empty_maps(one: Explanation) -> None:
     for k, (name, empty) in enumerate(zip(one.names, (one.maps.amax((1, 2)) == 0).tolist(), strict=True)):
         if one.link != "logits" and (one.probability(k) or 0) > 0.999:
             continue  # warned of already: saturated probability
-        says = f"no positive evidence for {name!r}: its {one.method} map is all 0."
+        message = f"no positive evidence for {name!r}: its {one.method} map is all 0."
         if one.evidence == "negative":
-            says = f"no evidence against {name!r}: its {one.method} map is all 0."
+            message = f"no evidence against {name!r}: its {one.method} map is all 0."
         if empty:
-            warnings.warn(says, stacklevel=6)
+            warnings.warn(message, stacklevel=6)
 
 
 def is_multi_label(model: torch.nn.Module) -> bool:

@@ -196,7 +196,7 @@ def find_channels(model: nn.Module) -> int | None:
     if first is not None:
         return first
     for place in (unwrap(model), getattr(unwrap(model), "config", None)):
-        told = getattr(place, "num_channels", None)
-        if isinstance(told, int) and told > 0:
-            return told
+        count = getattr(place, "num_channels", None)
+        if isinstance(count, int) and count > 0:
+            return count
     return None

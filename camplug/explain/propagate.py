@@ -17,7 +17,7 @@ from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.tensor_ops import widen
 from camplug.explain.wrapper import Wrapper, is_number, set_class_form
-from camplug.plug import Classes, Selector, Tape, patch_size, to_grid, unwrap
+from camplug.plug import Classes, Selector, Tape, get_patch_size, to_grid, unwrap
 
 CHUNK = 2**24  # similarities computed at a time
 
@@ -166,7 +166,8 @@ class Propagate(Wrapper):
             self._names = tape.names
             last = {layer.name: (layer, activation) for layer, activation in tape.captures}
             return [
-                to_grid(a, batch.size, patch_size(model), str(layer), images=len(batch)) for layer, a in last.values()
+                to_grid(a, batch.size, get_patch_size(model), str(layer), images=len(batch))
+                for layer, a in last.values()
             ]
 
 

@@ -24,26 +24,26 @@ def iou(matrix: ArrayLike) -> Floats:
     >>> iou([[3, 0, 1, 0], [0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
     array([0.75, 1.  , 0.  ,  nan])
     """
-    hit, true, predicted = _counts(matrix)
-    return _ratio(hit, true + predicted - hit)
+    hit, true, predicted = _check_counts(matrix)
+    return _divide(hit, true + predicted - hit)
 
 
 def precision(matrix: ArrayLike) -> Floats:
     """Compute precision per class, TP / (TP + FP): counts [..., C, C] to [..., C]; nan without predicted pixels."""
-    hit, _, predicted = _counts(matrix)
-    return _ratio(hit, predicted)
+    hit, _, predicted = _check_counts(matrix)
+    return _divide(hit, predicted)
 
 
 def recall(matrix: ArrayLike) -> Floats:
     """Compute recall per class, TP / (TP + FN): counts [..., C, C] to [..., C]; nan without true pixels."""
-    hit, true, _ = _counts(matrix)
-    return _ratio(hit, true)
+    hit, true, _ = _check_counts(matrix)
+    return _divide(hit, true)
 
 
 def false_discovery_rate(matrix: ArrayLike) -> Floats:
     """Compute the false discovery rate per class, FP / (TP + FP) = 1 - precision; nan without predicted pixels."""
-    hit, _, predicted = _counts(matrix)
-    return _ratio(predicted - hit, predicted)
+    hit, _, predicted = _check_counts(matrix)
+    return _divide(predicted - hit, predicted)
 
 
 def miou(matrix: ArrayLike, convention: Convention = "present", classes: Sequence[int] | None = None) -> Floats:
@@ -74,7 +74,7 @@ def miou(matrix: ArrayLike, convention: Convention = "present", classes: Sequenc
     >>> float(miou(matrix, classes=[0, 1]))
     0.875
     """
-    hit, true, predicted = _counts(matrix)
+    hit, true, predicted = _check_counts(matrix)
     union = true + predicted - hit
     if convention == "present":
         enters = union > 0
@@ -85,9 +85,9 @@ def miou(matrix: ArrayLike, convention: Convention = "present", classes: Sequenc
     else:
         raise InputError(f"convention={convention!r}: give one of {', '.join(map(repr, get_args(Convention)))}")
     chosen = _check_classes(classes, union.shape[-1])
-    values = np.where(union > 0, _ratio(hit, union), 0)
+    values = np.where(union > 0, _divide(hit, union), 0)
     summed = np.where(enters, values, 0)[..., chosen].sum(-1)
-    return _ratio(summed, enters[..., chosen].sum(-1))
+    return _divide(summed, enters[..., chosen].sum(-1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ class Scores:
         Raises:
             InputError: the matrix is not a square matrix of counts, or names or classes do not fit it.
         """
-        hit, true, _ = _counts(matrix)
+        hit, true, _ = _check_counts(matrix)
         if hit.ndim != 1:
             raise InputError(f"the matrix is {list(np.shape(matrix))}; Scores are of one matrix [C, C]: pick one first")
         labels = tuple(map(str, range(len(hit)))) if names is None else tuple(names)
@@ -181,7 +181,7 @@ class Scores:
         }
 
 
-def _counts(matrix: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _check_counts(matrix: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return the hits, true pixels and predicted pixels per class, [..., C] each."""
     counts = np.asarray(matrix)
     if counts.ndim < 2 or counts.shape[-1] != counts.shape[-2] or counts.shape[-1] == 0:
@@ -194,7 +194,7 @@ def _counts(matrix: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], ND
     return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
 
 
-def _ratio(part: NDArray[Any], of: NDArray[Any]) -> Floats:
+def _divide(part: NDArray[Any], of: NDArray[Any]) -> Floats:
     """Return part / of, with nan where `of` is 0."""
     part, of = np.asarray(part), np.asarray(of)  # may be scalars
     ratio: Floats = np.full(of.shape, np.nan)

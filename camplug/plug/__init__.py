@@ -2,8 +2,8 @@
 
 from camplug.plug.class_lists import Against, is_label_vector, list_classes
 from camplug.plug.dense import dense
-from camplug.plug.freeze import first_weight, unwrap
-from camplug.plug.grid import layout, patch_size, to_grid
+from camplug.plug.freeze import find_first_weight, unwrap
+from camplug.plug.grid import find_layout, get_patch_size, to_grid
 from camplug.plug.layers import SELECTORS, Selector, named_layers, select
 from camplug.plug.outputs import Link, are_probabilities, find_link, get_logits
 from camplug.plug.tape import Layer, Tape
@@ -29,15 +29,15 @@ __all__ = [
     "copy_inputs",
     "dense",
     "find_link",
-    "first_weight",
+    "find_first_weight",
     "get_logits",
     "is_label_vector",
-    "layout",
+    "find_layout",
     "list_classes",
     "make_index",
     "named_layers",
     "observe",
-    "patch_size",
+    "get_patch_size",
     "pick_values",
     "resolve_classes",
     "select",

@@ -42,7 +42,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.attention: list[int] = []
         """Clock values of all softmaxes over tokens and fused attentions."""
         self._sources: list[frozenset[int]] = [frozenset()]  # node 0 is the image
-        self._of_image = [True]
+        self._depends = [True]
         self._homes: dict[int, tuple[StorageWeakRef, int]] = {}
         if image is not None:
             self._assign(image, 0)
@@ -51,7 +51,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         self.clock += 1
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        sources = frozenset(n for n in map(self.node, given) if n is not None)
+        sources = frozenset(n for n in map(self.find_node, given) if n is not None)
         if sources:
             self._note(func, args, given, sources, [t for t in tree_leaves(out) if isinstance(t, Tensor)])
         return out
@@ -65,40 +65,40 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             ]
             out = [*out, *(t for t in tree_leaves(written) if isinstance(t, Tensor))]
         else:  # views are no new nodes
-            own = {_key(t) for t in given}
-            out = [t for t in out if _key(t) not in own]
+            own = {_get_key(t) for t in given}
+            out = [t for t in out if _get_key(t) not in own]
         if not out:
             return
         self._sources.append(sources)
-        self._of_image.append(any(self._of_image[n] for n in sources))
+        self._depends.append(any(self._depends[n] for n in sources))
         for tensor in out:
             self._assign(tensor, len(self._sources) - 1)
-        if not self._of_image[-1]:
+        if not self._depends[-1]:
             return
         if name == "aten::cat" and out[0].ndim == 3:
             dim = (args[1] if len(args) > 1 else 0) % 3
-            self.joins.append(Join(tuple((t.shape[dim], self.is_of_image(self.node(t))) for t in args[0])))
+            self.joins.append(Join(tuple((t.shape[dim], self.depends_on_image(self.find_node(t))) for t in args[0])))
         softmax = name in _SOFTMAX and out[0].ndim >= 3 and out[0].shape[-1] > 1
         if softmax or any(part in name for part in _ATTENTION):
             self.attention.append(self.clock)
 
     def _assign(self, tensor: Tensor, node: int) -> None:
-        key = _key(tensor)
+        key = _get_key(tensor)
         if key is not None:
             self._homes[key] = (StorageWeakRef(tensor.untyped_storage()), node)  # type: ignore[no-untyped-call]
 
-    def node(self, tensor: Tensor) -> int | None:
+    def find_node(self, tensor: Tensor) -> int | None:
         """Return the operation that last wrote a tensor; None for tensors from before the run, except the image."""
-        home = self._homes.get(_key(tensor) or 0)
+        home = self._homes.get(_get_key(tensor) or 0)
         return None if home is None or home[0].expired() else home[1]  # type: ignore[no-untyped-call]
 
-    def is_of_image(self, node: int | None) -> bool:
+    def depends_on_image(self, node: int | None) -> bool:
         """Return whether the result of an operation depends on the image."""
-        return node is not None and self._of_image[node]
+        return node is not None and self._depends[node]
 
     def find_paths(self, scores: Iterable[Tensor]) -> tuple[list[bool], list[bool]]:
         """Return per node whether it feeds the scores, and whether every path from the image to them contains it."""
-        ends = {n for n in map(self.node, scores) if n is not None}
+        ends = {n for n in map(self.find_node, scores) if n is not None}
         count = len(self._sources)
         here, onward = [0] * count, [0] * count  # number of paths from the image, and to the scores
         here[0] = 1
@@ -112,7 +112,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return [w > 0 for w in onward], [whole > 0 and h * w == whole for h, w in zip(here, onward, strict=True)]
 
 
-def _key(tensor: Tensor) -> int | None:
+def _get_key(tensor: Tensor) -> int | None:
     try:
         return int(tensor.untyped_storage()._cdata)
     except (RuntimeError, NotImplementedError):  # sparse tensors have no storage

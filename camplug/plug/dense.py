@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from camplug.errors import InputError, ModelError
 from camplug.plug.dense_layers import Step
 from camplug.plug.dense_plan import Call, make_overrides, plan_steps, verify_plan
-from camplug.plug.freeze import first_weight, force_eager, has_compiled, unwrap
+from camplug.plug.freeze import find_first_weight, force_eager, has_compiled, unwrap
 from camplug.plug.layers import find_token_layers, named_layers
 from camplug.plug.model_cache import ModelCache
 from camplug.plug.overrides import lift_overrides, override_attributes
@@ -108,7 +108,7 @@ def _find_steps(
 
 
 def _make_example(root: nn.Module) -> Tensor:
-    weight = first_weight(root)
+    weight = find_first_weight(root)
     conv = next((m for m in root.modules() if isinstance(m, nn.Conv2d)), None)
     x = torch.zeros(1, 3 if conv is None else conv.in_channels, 224, 224)
     return x if weight is None else x.to(weight)

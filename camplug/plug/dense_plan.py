@@ -44,11 +44,11 @@ class _Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Record the size of the input."""
-        self.open.append((module, _map_size(args[0] if args else None)))
+        self.open.append((module, _get_map_size(args[0] if args else None)))
 
     def after(self, module: nn.Module, output: Any) -> None:
         """Record the size of the output."""
-        came, gone = self.open.pop()[1], _map_size(output)
+        came, gone = self.open.pop()[1], _get_map_size(output)
         if id(module) in self.leaves and id(module) in self.names and came and gone:
             self.calls.append((self.names[id(module)], came, gone))
 
@@ -56,7 +56,7 @@ class _Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         output = func(*args, **(kwargs or {}))
         function = func.overloadpacket.__name__
         if function in WINDOWS and not any(get_stride(module) for module, _ in self.open):
-            came, gone = _map_size(args[0]), _map_size(output[0] if isinstance(output, tuple) else output)
+            came, gone = _get_map_size(args[0]), _get_map_size(output[0] if isinstance(output, tuple) else output)
             taps = args[1].shape[2:] if function == "convolution" else None
             if came and not (function == "slice" and came == gone) and (taps is None or max(taps) > 1 or came != gone):
                 where = self.names.get(id(self.open[-1][0])) if self.open else ""
@@ -65,7 +65,7 @@ class _Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return output
 
 
-def _map_size(tensor: Any) -> Pair | None:
+def _get_map_size(tensor: Any) -> Pair | None:
     if not isinstance(tensor, Tensor) or tensor.ndim != 4:
         return None
     return tensor.shape[2], tensor.shape[3]
@@ -115,7 +115,7 @@ def plan_steps(
                     raise make_refusal(root, f"{what} makes the map larger")
                 strides[gone] = out, now if out == built else out
             continue
-        pairs = [_dense_stride(b, n, s, output_stride) for b, n, s in zip(built, now, own, strict=True)]
+        pairs = [_choose_stride(b, n, s, output_stride) for b, n, s in zip(built, now, own, strict=True)]
         # windows up to 3 downsample; a larger one onto one position is the head
         whole = isinstance(module, POOLS) and gone == (1, 1) and max(as_pair(module.kernel_size)) > 3
         step = Step(own, own if whole else (pairs[0], pairs[1]), (built[0] // now[0], built[1] // now[1]), whole)
@@ -126,7 +126,7 @@ def plan_steps(
     return steps, sizes.calls
 
 
-def _dense_stride(built: int, now: int, own: int, wanted: int) -> int:
+def _choose_stride(built: int, now: int, own: int, wanted: int) -> int:
     """Return the dense stride of a layer whose input has stride `built` in the original and `now` when dense."""
     if now * own <= wanted and built == now:
         return own
@@ -148,7 +148,7 @@ def verify_plan(
             with sizes:
                 observe(root, layers, call[0], sizes, kwargs=call[1], keep_overrides=True)
         except Exception as error:
-            raise make_refusal(root, f"it fails so ({type(error).__name__}: {_first_line(error)})") from error
+            raise make_refusal(root, f"it fails so ({type(error).__name__}: {_get_first_line(error)})") from error
     if [name for name, _, _ in sizes.calls] != [name for name, _, _ in calls]:
         raise make_refusal(root, "it takes another path so")
     for (name, came, gone), (_, was_in, was_out) in zip(sizes.calls, calls, strict=True):
@@ -212,9 +212,9 @@ def _find_start(module: nn.Conv2d, came: Pair, step: Step, overrides: Overrides)
 def _make_example_error(root: nn.Module, x: Tensor, error: Exception) -> ModelError:
     return ModelError(
         f"this {type(root).__name__} does not take the example {list(x.shape)} ({type(error).__name__}: "
-        f"{_first_line(error)}); give example= with a batch that it takes."
+        f"{_get_first_line(error)}); give example= with a batch that it takes."
     )
 
 
-def _first_line(error: Exception) -> str:
+def _get_first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0]

@@ -77,7 +77,7 @@ class Freeze:
         """Freeze the parameters, set eval mode, and save the random state."""
         if self._parameters is not None:
             return
-        parameters = self._all_parameters()
+        parameters = self._list_parameters()
         with _lock:
             self._parameters = _trainable.clear(parameters)
             self._flags = _training.clear(self._modules)
@@ -90,7 +90,7 @@ class Freeze:
         held = (p for m in self._modules for p in m._parameters.values() if p is not None)
         return any(p.is_leaf and p.is_inference() for p in held)
 
-    def _all_parameters(self) -> list[nn.Parameter]:
+    def _list_parameters(self) -> list[nn.Parameter]:
         # shared parameters count once
         found = {id(p): p for m in self._modules for p in m._parameters.values() if p is not None and p.is_leaf}
         return list(found.values())
@@ -129,7 +129,7 @@ def has_fsdp1(modules: Iterable[nn.Module]) -> bool:
     return kind is not None and any(isinstance(m, kind) for m in modules)
 
 
-def first_weight(model: nn.Module) -> nn.Parameter | None:
+def find_first_weight(model: nn.Module) -> nn.Parameter | None:
     """Return the first floating-point parameter, which gives the model's device and dtype; None without one."""
     return next((p for p in model.parameters() if p.is_floating_point()), None)
 

@@ -45,7 +45,7 @@ class Layout:
         return patches.transpose(1, 2).reshape(tensor.shape[0], tensor.shape[2], self.h, self.w)
 
 
-def patch_size(model: nn.Module) -> Pair | None:
+def get_patch_size(model: nn.Module) -> Pair | None:
     """Return the stride (height, width) of the patch convolution, the first `nn.Conv2d`; None without one."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -54,7 +54,7 @@ def patch_size(model: nn.Module) -> Pair | None:
     return None
 
 
-def layout(
+def find_layout(
     shape: Sequence[int],
     image_size: Pair,
     patch: Pair | None,
@@ -70,7 +70,7 @@ def layout(
     Args:
         shape: shape of the output.
         image_size: height and width of the model's input.
-        patch: stride of the patch convolution, see `patch_size`; None if the model has none.
+        patch: stride of the patch convolution, see `get_patch_size`; None if the model has none.
         images: number of images; default: the size of the first dimension.
         spans: positions of the patches in sequences with other tokens, as traced; None assumes up to 64 tokens before
             the patches.
@@ -79,8 +79,8 @@ def layout(
         The layout; None if no arrangement fits, or the number of images differs.
     """
     if len(shape) == 4 and images in (None, shape[0]):
-        first = _distortion(shape[2], shape[3], image_size)
-        if first == 0 or _distortion(shape[1], shape[2], image_size) >= first:
+        first = _measure_distortion(shape[2], shape[3], image_size)
+        if first == 0 or _measure_distortion(shape[1], shape[2], image_size) >= first:
             return Layout("NCHW", shape[2], shape[3])
         return Layout("NHWC", shape[1], shape[2])
     if len(shape) == 3 and images in (None, *shape[:2]):
@@ -102,7 +102,7 @@ def to_grid(
     images: int | None = None,
     spans: Spans | None = None,
 ) -> Tensor:
-    """Return an activation or gradient as [N,C,h,w]; see `layout` for the arguments.
+    """Return an activation or gradient as [N,C,h,w]; see `find_layout` for the arguments.
 
     Raises:
         LayerError: the number of images differs, no arrangement fits the shape, or it is ambiguous.
@@ -113,7 +113,7 @@ def to_grid(
             f"the layer {layer!r} puts out {shape} for {images} images, which may be {images} images or {images} "
             "tokens first; give another number of images at a time, or reshape= to lay it out."
         )
-    found = layout(shape, image_size, patch, images=images, spans=spans)
+    found = find_layout(shape, image_size, patch, images=images, spans=spans)
     if found is not None:
         return found.lay(tensor)
     if wanted is not None and len(shape) in (3, 4) and wanted not in shape[: 5 - len(shape)]:
@@ -135,7 +135,7 @@ def _describe_grid(image_size: Pair, patch: Pair | None) -> str:
     return f" ({image_size[0] // patch[0]}x{image_size[1] // patch[1]}, or halves of it, and tokens known to be others)"
 
 
-def _distortion(h: int, w: int, image_size: Pair) -> float:
+def _measure_distortion(h: int, w: int, image_size: Pair) -> float:
     """Return the distance between the aspects of grid and image (0: equal up to one cell of rounding)."""
     wide = math.log((w * image_size[0]) / (h * image_size[1]))
     return max(0.0, abs(wide) - math.log1p(1 / min(h, w)))
@@ -145,29 +145,29 @@ def _find_patches(length: int, size: Pair, patch: Pair | None, spans: Spans | No
     """Return the position of the first patch token in a sequence, and the patch grid."""
     if spans is not None and length in spans:
         first, count = spans[length]
-        grid = token_grid(count, size, patch)
+        grid = find_token_grid(count, size, patch)
         return None if grid is None else (first, grid)
-    grid = token_grid(length, size, patch)
+    grid = find_token_grid(length, size, patch)
     if grid is not None or spans is not None or patch is None:
         return None if grid is None else (0, grid)
-    for level, (h, w) in enumerate(_grids(size, patch)):
+    for level, (h, w) in enumerate(_list_grids(size, patch)):
         # class, distillation and register tokens; later stages have at most a class token
         if 0 <= length - h * w <= (1 if level else 64):
             return length - h * w, (h, w)
     return None
 
 
-def token_grid(count: int, size: Pair, patch: Pair | None) -> Pair | None:
+def find_token_grid(count: int, size: Pair, patch: Pair | None) -> Pair | None:
     """Return the patch grid of an image, or a half, quarter, ... of it, with this many positions; None without one."""
     if patch is not None:
-        return next((grid for grid in _grids(size, patch) if grid[0] * grid[1] == count), None)
+        return next((grid for grid in _list_grids(size, patch) if grid[0] * grid[1] == count), None)
     if count == 1:  # a pooled token
         return None
     h = round(math.sqrt(count * size[0] / size[1]))
-    return (h, count // h) if h and count % h == 0 and _distortion(h, count // h, size) == 0 else None
+    return (h, count // h) if h and count % h == 0 and _measure_distortion(h, count // h, size) == 0 else None
 
 
-def _grids(size: Pair, patch: Pair) -> list[Pair]:
+def _list_grids(size: Pair, patch: Pair) -> list[Pair]:
     """List the patch grid of an image and its halves; also the grid without the incomplete patches at the border."""
     h, w = -(-size[0] // patch[0]), -(-size[1] // patch[1])
     grids = [(h, w)]

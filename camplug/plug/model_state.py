@@ -45,7 +45,9 @@ class _SavedModule:
             if now.get(key, _missing) is not value:
                 now[key] = value
         for held, before in self.collections:
-            if len(held) != len(before) or any(a is not b for a, b in zip(_items(held), _items(before), strict=True)):
+            if len(held) != len(before) or any(
+                a is not b for a, b in zip(_list_items(held), _list_items(before), strict=True)
+            ):
                 held.clear()
                 held.extend(before) if isinstance(held, list) else held.update(before)
         for name, (buffer, value) in self.buffers.items():
@@ -69,7 +71,7 @@ class _SavedTensor:
             tensor.copy_(self.saved)
 
 
-def _items(collection: Any) -> list[Any]:
+def _list_items(collection: Any) -> list[Any]:
     return [x for pair in collection.items() for x in pair] if isinstance(collection, dict) else list(collection)
 
 

@@ -25,7 +25,7 @@ from camplug.plug.freeze import (
     unwrap,
 )
 from camplug.plug.layers import Selector, named_layers, needs_trace, select
-from camplug.plug.tensors import Probe, detach_input, first_tensor, snapshot
+from camplug.plug.tensors import Probe, detach_input, find_first_tensor, snapshot
 from camplug.plug.trace import Trace
 from camplug.plug.tracer import is_observing, trace_model
 
@@ -232,7 +232,7 @@ class Tape:
                     torch.autograd.set_multithreading_enabled(False),  # hooks and recomputation stay in this thread
                     torch.autocast(score.device.type, enabled=False),
                 ):
-                    torch.autograd.grad(score.sum(), self._inputs(), allow_unused=True, retain_graph=retain_graph)
+                    torch.autograd.grad(score.sum(), self._list_inputs(), allow_unused=True, retain_graph=retain_graph)
             except RuntimeError as error:
                 if "modified by an inplace operation" not in str(error):
                     raise
@@ -270,7 +270,7 @@ class Tape:
 
         return generate_calls(push)
 
-    def _inputs(self) -> list[Any]:
+    def _list_inputs(self) -> list[Any]:
         anchor = [] if self._anchor is None else [self._anchor]
         return anchor + [c.edge for c in self._captures if c.edge is not None]
 
@@ -339,7 +339,7 @@ class Tape:
         return activation.shape[2] * activation.shape[3] > 1 and self._images in (None, activation.shape[0])
 
     def _capture(self, name: str, module: nn.Module, output: Any) -> Any:
-        out, put_back = first_tensor(output)
+        out, put_back = find_first_tensor(output)
         if out is None:
             raise LayerError(
                 f"the layer {name!r} puts out {type(output).__name__} without a floating-point tensor; choose another."

@@ -67,7 +67,7 @@ def pick_values(matrix: Tensor, rows: Sequence[int], columns: Sequence[int]) -> 
     return matrix.reshape(-1).index_select(0, make_index(matrix.device, places))
 
 
-def first_tensor(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:
+def find_first_tensor(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:
     """Return the first floating-point tensor of a layer's output, and a function that puts another in its place."""
     if isinstance(output, Tensor):
         return (output if output.is_floating_point() else None), lambda t: t

@@ -15,7 +15,7 @@ from typing_extensions import override
 from camplug.plug.data_flow import find_images, list_floats
 from camplug.plug.hooks import NullListener
 from camplug.plug.outputs import find_logits
-from camplug.plug.tensors import Probe, first_tensor
+from camplug.plug.tensors import Probe, find_first_tensor
 from camplug.plug.trace import Trace
 from camplug.plug.tracer import copy_inputs, observe
 
@@ -31,7 +31,7 @@ class _Reader(NullListener):
     @override
     def after(self, module: nn.Module, output: Any) -> Any:
         name = self.names.get(id(module))
-        out, put_back = first_tensor(output) if name is not None else (None, None)
+        out, put_back = find_first_tensor(output) if name is not None else (None, None)
         if name is None or out is None or put_back is None:
             return None
         torch.set_grad_enabled(True)  # the model may have disabled it here
@@ -92,7 +92,7 @@ class _Keeper(NullListener):
     @override
     def after(self, module: nn.Module, output: Any) -> Any:
         name = self.names.get(id(module))
-        out, _ = first_tensor(output) if name is not None else (None, None)
+        out, _ = find_first_tensor(output) if name is not None else (None, None)
         laid = None if name is None else self.trace.find_layout(self.calls[name])
         if name is not None and out is not None and laid is not None and tuple(out.shape) == self.calls[name].shape:
             self.kept[name] = laid.lay(out)[0].to(torch.float32, copy=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from camplug.errors import LayerError
 from camplug.plug.data_flow import Join
-from camplug.plug.grid import Layout, Pair, Spans, layout, token_grid
+from camplug.plug.grid import Layout, Pair, Spans, find_layout, find_token_grid
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Trace:
         """Return the arrangement of the call's output on the grid of the images; None if there is none."""
         if self.size is None or call.name in self.scattered:
             return None
-        return layout(call.shape, self.size, self.patch, images=self.images, spans=self.spans)
+        return find_layout(call.shape, self.size, self.patch, images=self.images, spans=self.spans)
 
     def check_tokens(self, name: str) -> None:
         """Check that a layer's tokens are patches of the image in row-major order.
@@ -158,8 +158,8 @@ class Trace:
 
         Only the norms are listed if residual sums are computed outside of layers.
         """
-        tokens, road = self.list_tokens(), self._list_trunk()
-        alone = self.attention and (not road or self._ends_early(road[-1]))
+        tokens, trunk = self.list_tokens(), self._list_trunk()
+        alone = self.attention and (not trunk or self._ends_early(trunk[-1]))
         wanted = {*tokens, *self.list_norms()} if tokens or alone else set()
         return [c for c in self.calls if c in wanted]
 
@@ -248,7 +248,7 @@ def find_spans(joins: Sequence[Join], size: Pair | None, patch: Pair | None) -> 
         for length, has_image in join.parts:
             if has_image and length in spans:
                 found.append((first + spans[length][0], spans[length][1]))
-            elif has_image and size is not None and token_grid(length, size, patch) is not None:
+            elif has_image and size is not None and find_token_grid(length, size, patch) is not None:
                 found.append((first, length))
             first += length
         if len(found) == 1 and join.length not in spans:

@@ -13,13 +13,13 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from camplug.plug.data_flow import Flow, find_images, list_floats
 from camplug.plug.freeze import Freeze, force_eager, force_layer_by_layer, has_compiled, has_fused_layers
-from camplug.plug.grid import patch_size
+from camplug.plug.grid import get_patch_size
 from camplug.plug.hooks import Listener, hook_calls
 from camplug.plug.model_cache import ModelCache
 from camplug.plug.model_state import preserve_state
 from camplug.plug.outputs import find_logits
 from camplug.plug.overrides import lift_overrides
-from camplug.plug.tensors import detach_input, first_tensor, snapshot
+from camplug.plug.tensors import detach_input, find_first_tensor, snapshot
 from camplug.plug.trace import Call, Trace, find_spans
 
 _NO_FEATURES = ("pool", "dropout", "identity", "flatten", "permute", "dropblock")
@@ -44,7 +44,7 @@ class Recorder:
         """Record the start of a call and the node of its input."""
         if id(module) in self.names:
             given = next((t for t in args if isinstance(t, Tensor)), None)
-            self._open.append((id(module), self.flow.clock, None if given is None else self.flow.node(given)))
+            self._open.append((id(module), self.flow.clock, None if given is None else self.flow.find_node(given)))
         return None
 
     def after(self, module: nn.Module, output: Any) -> Any:
@@ -62,16 +62,16 @@ class Recorder:
                 self.classes = logits.shape[1] if logits.ndim > 1 else logits.numel() if self.count == 1 else 1
             self.ends = list_floats(output) if logits is None else [logits]
             return
-        out, _ = first_tensor(output)
+        out, _ = find_first_tensor(output)
         if out is None:
             return
-        node, kind = self.flow.node(out), type(module).__name__
+        node, kind = self.flow.find_node(out), type(module).__name__
         call = Call(
             name,
             kind,
             tuple(out.shape),
             features=not any(word in kind.lower() for word in _NO_FEATURES),
-            image=self.flow.is_of_image(node),
+            image=self.flow.depends_on_image(node),
             node=node,
             span=(began, self.flow.clock),
             weights=self.weights[id(module)],
@@ -139,7 +139,7 @@ def _trace_model(
     with flow:
         observe(model, layers, args, recorder, kwargs=kwargs)
     size = None if image is None or image.ndim < 4 else (int(image.shape[-2]), int(image.shape[-1]))
-    patch = patch_size(model)
+    patch = get_patch_size(model)
     trace = Trace(
         recorder.complete_calls(),
         recorder.classes,

@@ -10,7 +10,7 @@ from torch import nn
 import camplug
 from camplug.explain.base import Result
 from camplug.explain.fuse import normalize_map, resize_maps
-from camplug.plug import first_weight, resolve_classes
+from camplug.plug import find_first_weight, resolve_classes
 
 
 class Means(nn.Module):
@@ -79,7 +79,7 @@ def model_and_batch(n=2, shape=(12, 14), device="cpu"):
 
 def batch_of(image, model):
     """An image [C,H,W] in numpy as a batch on the model's device."""
-    weight = first_weight(model)
+    weight = find_first_weight(model)
     return torch.from_numpy(image)[None].to("cpu" if weight is None else weight.device)
 
 

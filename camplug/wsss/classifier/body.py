@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.errors import LayerError, ModelError
-from camplug.plug import Tape, first_weight, named_layers, patch_size, select, to_grid, trace_model
+from camplug.plug import Tape, find_first_weight, get_patch_size, named_layers, select, to_grid, trace_model
 
 SIDE = 224
 
@@ -54,7 +54,7 @@ class Body(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         output = _ways(self.model, self.cut.layer)[self.cut.way](x)
         size = (x.shape[-2], x.shape[-1])
-        grid = to_grid(output, size, patch_size(self.model), self.cut.layer or "the whole network")
+        grid = to_grid(output, size, get_patch_size(self.model), self.cut.layer or "the whole network")
         return grid.relu() if self.cut.relu else grid
 
 
@@ -101,7 +101,7 @@ def example(model: nn.Module) -> Tensor:
     size = config.get("input_size") if isinstance(config, dict) else None
     fixed = getattr(getattr(model, "patch_embed", None), "img_size", None)  # timm's transformers
     side = fixed[0] if fixed else getattr(model, "image_size", None) or (size[1] if size else SIDE)
-    weight = first_weight(model)
+    weight = find_first_weight(model)
     x = torch.zeros(1, 3, int(side), int(side))
     return x if weight is None else x.to(weight)
 
@@ -120,7 +120,7 @@ def _tokens(model: nn.Module, x: Tensor) -> Cut | None:
         return None
     try:
         features: Any = model.forward_features
-        to_grid(features(x), (x.shape[-2], x.shape[-1]), patch_size(model), "forward_features")
+        to_grid(features(x), (x.shape[-2], x.shape[-1]), get_patch_size(model), "forward_features")
     except LayerError:
         return None
     return Cut(way="forward_features")

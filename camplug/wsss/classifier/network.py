@@ -18,7 +18,7 @@ from camplug.errors import InputError, ModelError
 from camplug.explain.cam import find_pooled_head
 from camplug.explain.preprocess import Preprocess, find_preprocess
 from camplug.explain.tensor_ops import widen
-from camplug.plug import dense, first_weight, unwrap
+from camplug.plug import dense, find_first_weight, unwrap
 from camplug.wsss.classifier.body import Body, Cut, example, find_cut
 from camplug.wsss.classifier.kept_head import find_rows, take_rows
 
@@ -68,7 +68,7 @@ class Classifier(nn.Module):
         self.output_stride = output_stride
         self.classes = [str(name) for name in classes]
         self.preprocess = reading(body.model) if preprocess is None else preprocess
-        weight = first_weight(body)
+        weight = find_first_weight(body)
         with torch.no_grad():
             width = _evaluated(self, example(body.model)).shape[1]
         self.head = nn.Conv2d(width, len(self.classes), 1, bias=bias)
@@ -260,7 +260,7 @@ def _neck(settings: Mapping[str, Any], body: Body) -> nn.Module:
         with torch.no_grad():
             options["channels"] = body.eval()(example(body.model)).shape[1]
     neck: nn.Module = getattr(import_module(place), name)(**options)
-    weight = first_weight(body)
+    weight = find_first_weight(body)
     return neck if weight is None else neck.to(weight)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.models import MADE_WITH
-from camplug.plug import first_weight, unwrap
+from camplug.plug import find_first_weight, unwrap
 from camplug.wsss.class_names import in_order_of, numbered_as
 from camplug.wsss.classifier.files import OF_CLASSIFIERS, load_classifier, made_with_of, save_classifier
 from camplug.wsss.classifier.learning import Learning, Span
@@ -163,7 +163,7 @@ def train_classifier(
         steady=learning.schedule.is_steady and not getattr(method, "ramp", 0),
         overwrite=overwrite,
     )
-    weight = first_weight(model)
+    weight = find_first_weight(model)
     device = torch.device("cpu") if weight is None else weight.device
     if folder.is_finished(file):
         watch.done(f"{file} was there")

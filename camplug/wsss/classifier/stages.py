@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from camplug.errors import InputError, LayerError
-from camplug.plug import named_layers, patch_size, select, to_grid, trace_model
+from camplug.plug import get_patch_size, named_layers, select, to_grid, trace_model
 from camplug.wsss.classifier.body import Body, example
 
 
@@ -48,7 +48,7 @@ class _Pass:
     def __init__(self, body: Body, what: str) -> None:
         self.body, self.what, self.layers = body, what, named_layers(body)
         x = example(body.model)
-        side, patch = (x.shape[-2], x.shape[-1]), patch_size(body.model)
+        side, patch = (x.shape[-2], x.shape[-1]), get_patch_size(body.model)
         self.side = side[1]
         self.calls: list[tuple[Stage, tuple[int, int], bool]] = []  # height and width, whether features
         count: Counter[str] = Counter()

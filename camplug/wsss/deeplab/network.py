@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
 from camplug.explain.preprocess import Preprocess
-from camplug.plug import Tape, dense, first_weight, patch_size, to_grid, unwrap
+from camplug.plug import Tape, dense, find_first_weight, get_patch_size, to_grid, unwrap
 from camplug.wsss.classifier.body import Body, Cut, example
 from camplug.wsss.classifier.network import Classifier, over, reading
 from camplug.wsss.classifier.stages import Stage, stage_layers
@@ -88,7 +88,7 @@ class DeepLab(nn.Module):
         else:
             assert finer is not None
             self.head = V3Plus(channels, finer.shape[1], count, width, self.dilations)
-        weight = first_weight(body)
+        weight = find_first_weight(body)
         if weight is not None:
             self.head.to(weight)
 
@@ -100,7 +100,7 @@ class DeepLab(nn.Module):
             with Tape(self.body, [self.low.layer], grad=True) as tape:
                 last: Tensor = self.body(x)
                 finer = next(a for layer, a in tape.captures if layer.call == self.low.call)
-        size, patch = (x.shape[-2], x.shape[-1]), patch_size(self.body.model)
+        size, patch = (x.shape[-2], x.shape[-1]), get_patch_size(self.body.model)
         return last, to_grid(finer, size, patch, self.low.layer)
 
     @override

@@ -14,7 +14,7 @@ from torch import nn
 
 from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
-from camplug.plug import first_weight
+from camplug.plug import find_first_weight
 from camplug.wsss.class_names import in_order_of
 from camplug.wsss.classifier.files import made_with_of
 from camplug.wsss.data import SegmentationData
@@ -159,7 +159,7 @@ def train_deeplab(
         steady=settings.network.schedule.is_steady,
         overwrite=overwrite,
     )
-    weight = first_weight(model)
+    weight = find_first_weight(model)
     device = torch.device("cpu") if weight is None else weight.device
     if folder.is_finished(file):
         watch.done(f"{file} was there")

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.plug import first_weight, send_to
+from camplug.plug import find_first_weight, send_to
 from camplug.wsss.class_names import match_classes, renumbered_labels
 from camplug.wsss.crf import CRFSettings, DenseCRF, unary_from_scores
 from camplug.wsss.data import SegmentationData
@@ -124,7 +124,7 @@ class Segmenter:
         picture = Image.fromarray(photo)
         if size != (height, width):
             picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)
-        weight = first_weight(self.network)
+        weight = find_first_weight(self.network)
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
         x = self._normalized(pixels if weight is None else send_to(pixels, weight.device))
         if self.flip:

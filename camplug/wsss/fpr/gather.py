@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from camplug.errors import InputError
-from camplug.plug import first_weight
+from camplug.plug import find_first_weight
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.pictures import Pictures
 from camplug.wsss.fpr.collector import Collector
@@ -122,7 +122,7 @@ class PrototypePass:
         self.passes += 1
         collector = self.collector()
         rank, world = processes()
-        weight = first_weight(network)
+        weight = find_first_weight(network)
         photographs = Photographs(self.pictures, self.scales, not network.preprocess.keep_aspect)
         loader = DataLoader(
             photographs,

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch.nn.functional as F
 from torch import Tensor
 
-from camplug.plug import Tape, dense, patch_size, to_grid
+from camplug.plug import Tape, dense, get_patch_size, to_grid
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.stages import Stage, stage_layers
 
@@ -35,7 +35,7 @@ def stage_maps(network: Classifier, x: Tensor, stages: Sequence[Stage]) -> tuple
         with Tape(body, list({stage.layer for stage in stages}), grad=True) as tape:
             last = body(x)
             captured = {Stage(layer.name, layer.call): map_.detach() for layer, map_ in tape.captures}
-    side, patch = (x.shape[-2], x.shape[-1]), patch_size(body.model)
+    side, patch = (x.shape[-2], x.shape[-1]), get_patch_size(body.model)
     grids = [to_grid(captured[stage], side, patch, stage.layer) for stage in stages]
     size = last.shape[-2:]
     return last, [g if g.shape[-2:] == size else F.interpolate(g, size, mode="bilinear") for g in grids]

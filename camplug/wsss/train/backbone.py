@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import camplug
 from camplug.errors import InputError, LayerError, ModelError, make_size_error
 from camplug.explain.preprocess import Preprocess, find_preprocess
-from camplug.plug import Layer, first_weight, send_to, unwrap
+from camplug.plug import Layer, find_first_weight, send_to, unwrap
 from camplug.plug.layers import Selector
 from camplug.wsss.identity import weights_sha256
 from camplug.wsss.train.device import per_channel
@@ -64,7 +64,7 @@ class Backbone:
             preprocess = found if isinstance(found, Preprocess) else Preprocess()
         self.preprocess = replace(preprocess, long_side=None)
         side = 4 * MULTIPLE
-        weight = first_weight(self.model)
+        weight = find_first_weight(self.model)
         example = torch.zeros(1, 3, side, side)
         maps = self._taped(example if weight is None else example.to(weight), layers)
         maps.sort(key=lambda one: -one[1].shape[-1])
@@ -97,7 +97,7 @@ class Backbone:
         position of stride s is s pixels wide at any image size; what lies beyond the image stays in the maps.
         """
         x = filled(x)
-        weight = first_weight(self.model)
+        weight = find_first_weight(self.model)
         if weight is not None and weight.device != x.device:
             self.model.to(x.device)  # it follows the network that holds it
         # by name: on a small image "stages" would find others, since several maps have one position there

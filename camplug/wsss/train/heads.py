@@ -16,7 +16,7 @@ from camplug.errors import InputError, LayerError
 from camplug.explain.explanation import write_atomically
 from camplug.explain.preprocess import Preprocess
 from camplug.models import FILES
-from camplug.plug import first_weight
+from camplug.plug import find_first_weight
 from camplug.wsss.train.backbone import Backbone
 
 Kind: TypeAlias = Literal["irn", "psa"]
@@ -189,7 +189,7 @@ def load_network(
     _check_backbone(heads, backbone, os.fspath(path))
     network = build(backbone, heads.settings)
     network.load_state_dict(heads.state)
-    weight = first_weight(model)
+    weight = find_first_weight(model)
     return (network if weight is None else network.to(weight.device)).eval()
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.plug import first_weight
+from camplug.plug import find_first_weight
 from camplug.wsss.class_names import in_order_of
 from camplug.wsss.crf import CRFSettings, DenseCRF
 from camplug.wsss.data import SegmentationData
@@ -223,7 +223,7 @@ def run_stages(
         crops.labels, crops.indices, f"give other {stages.thresholds}" if made else "give labels that show classes"
     )
     folder.settle()
-    weight = first_weight(backbone.model)
+    weight = find_first_weight(backbone.model)
     device = torch.device("cpu") if weight is None else weight.device
     losses = fit(
         network,
