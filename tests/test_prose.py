@@ -12,7 +12,7 @@ import pytest
 import camplug
 
 ROOT = Path(camplug.__file__).parent
-PLACES = ("checkpoint.py", "errors.py", "explain", "metrics", "models.py", "plug", "show")
+PLACES = ("checkpoint.py", "errors.py", "explain", "metrics", "models.py", "plug", "show", "trust")
 """Modules and packages that are checked."""
 
 OPENINGS = set(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import camplug
-from camplug.cli import compare, evaluate, explain, listing, pseudo_labels, seeds, segment, train, wsss
+from camplug.cli import check, compare, evaluate, explain, listing, pseudo_labels, seeds, segment, train, wsss
 
 app = typer.Typer(
     name="camplug",
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("explain")(explain.explain)
 app.command("compare")(compare.compare)
+app.command("check")(check.check)
 app.command("seeds")(seeds.seeds)
 app.add_typer(train.app)
 app.command("pseudo-labels")(pseudo_labels.pseudo_labels)

@@ -116,6 +116,16 @@ def _run_explainer(
     return result, maps
 
 
+def read_input(explainer: Explainer, image: Any) -> tuple[Image, Tensor]:
+    """Return one photograph and the image [C,H,W] that goes into the explainer's model; see `explain`.
+
+    Raises:
+        InputError: the image cannot be read.
+    """
+    item = _make_item(explainer, image)
+    return item.photo, item.x
+
+
 @torch.no_grad()
 def predict_on_photo(explainer: Explainer, photo: Image) -> Tensor:
     """Compute the probabilities [C] of an explainer's model for one photograph, on the CPU.
@@ -125,7 +135,7 @@ def predict_on_photo(explainer: Explainer, photo: Image) -> Tensor:
     item = _make_item(explainer, photo)
     model = explainer.model
     outputs = compute_logits(model, check_batch(model, item.x[None], None)).float().cpu()
-    if _find_link(model, None, outputs) != "logits":
+    if find_output_link(model, None, outputs) != "logits":
         return outputs[0]
     return outputs[0].sigmoid() if is_multi_label(model) or outputs.shape[1] == 1 else outputs[0].softmax(0)
 
@@ -196,7 +206,7 @@ def _explain_batch(
     if result.logits is not None:
         names = find_class_names(explainer.model, result.logits.shape[1], explainer.class_names)
     outputs = None if result.logits is None else result.logits.cpu()
-    link, inclusive = _find_link(explainer.model, result.targets.link, outputs), is_multi_label(explainer.model)
+    link, inclusive = find_output_link(explainer.model, result.targets.link, outputs), is_multi_label(explainer.model)
     explanations = []
     for i, item in enumerate(items):
         logits = None if outputs is None else outputs[i].float()
@@ -217,20 +227,31 @@ def _explain_batch(
             inclusive,
             explainer.evidence,
         )
-        _warn_of_empty_maps(one)
+        _warn_of_blank_maps(one, result.maps[i])
         explanations.append(one)
     return explanations
 
 
-def _warn_of_empty_maps(one: Explanation) -> None:
-    for k, (name, empty) in enumerate(zip(one.names, (one.maps.amax((1, 2)) == 0).tolist(), strict=True)):
-        if one.link != "logits" and (one.probability(k) or 0) > 0.999:
-            continue  # warned of already: saturated probability
-        message = f"no positive evidence for {name!r}: its {one.method} map is all 0."
-        if one.evidence == "negative":
-            message = f"no evidence against {name!r}: its {one.method} map is all 0."
-        if empty:
+def _warn_of_blank_maps(one: Explanation, maps: Tensor) -> None:
+    """Warn of maps [K,h,w] that are empty or constant, before they were laid on the photograph."""
+    low, high = maps.amin((1, 2)), maps.amax((1, 2))
+    constant = high - low <= 100 * torch.finfo(torch.float32).eps * high.abs()
+    for k, (name, peak, flat) in enumerate(
+        zip(one.names, one.maps.amax((1, 2)).tolist(), constant.tolist(), strict=True)
+    ):
+        if peak == 0:
+            if one.link != "logits" and (one.probability(k) or 0) > 0.999:
+                continue  # warned of already: saturated probability
+            message = f"no positive evidence for {name!r}: its {one.method} map is all 0."
+            if one.evidence == "negative":
+                message = f"no evidence against {name!r}: its {one.method} map is all 0."
             warnings.warn(message, stacklevel=6)
+        elif flat and maps.shape[1] * maps.shape[2] > 1:
+            warnings.warn(
+                f"the {one.method} map of {name!r} is constant, so that it shows no place; take layers with more than "
+                "one position (layers=).",
+                stacklevel=6,
+            )
 
 
 def is_multi_label(model: torch.nn.Module) -> bool:
@@ -240,8 +261,14 @@ def is_multi_label(model: torch.nn.Module) -> bool:
     return getattr(inner, "multi_label", False) is True or problem == "multi_label_classification"
 
 
-def _find_link(model: torch.nn.Module, link: Link | None, outputs: Tensor | None) -> Link:
-    """Return the kind of the outputs: `link` if known, else from their values and the model's last layer."""
+def find_output_link(model: torch.nn.Module, link: Link | None, outputs: Tensor | None) -> Link:
+    """Return the kind of the outputs: `link` if known, else from their values and the model's last layer.
+
+    Args:
+        model: classifier.
+        link: kind that the graph shows, if it does.
+        outputs: raw outputs [N,C] on the CPU.
+    """
     if link is not None or outputs is None:
         return link or "logits"
     if are_probabilities(outputs):

@@ -40,6 +40,7 @@ SHORT = {
     "train affinity": f"{HEADS} --width 56",
     "train deeplab": f"{HEADS} --width 8",
     "seeds": "--long-side 64",
+    "check": "--long-side 64 --steps 2",
 }
 
 

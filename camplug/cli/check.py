@@ -1,0 +1,82 @@
+"""`camplug check`: is the map of a photograph trustworthy?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from camplug.cli import common
+from camplug.cli.explain import file_name
+from camplug.explain import create
+from camplug.explain.explanation import save_picture
+
+
+def check(  # noqa: PLR0917
+    path: Annotated[Path | None, typer.Argument(help="A photograph.", show_default="a photograph of a cat")] = None,
+    model: common.Model = "demo",
+    cls: Annotated[
+        str | None, typer.Option("--class", "-c", help="Class index or name.", show_default="predicted")
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option("--method", "--explainer", help='See `camplug methods`; "MultiView(FullyCAM)" with a wrapper.'),
+    ] = "fully",
+    layers: Annotated[list[str] | None, typer.Option(help="Layer name or glob, convs, last, stages; repeat.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The picture to write.", show_default="PHOTO_METHOD_check.png"),
+    ] = None,
+    random: Annotated[int, typer.Option(min=19, help="Maps at random places to compare with.")] = 19,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the deletion and insertion curves.")] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, help="Changed images in one forward pass.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    checkpoint: common.Checkpoint = None,
+    num_classes: common.NumClasses = None,
+    class_names: common.ClassNames = None,
+    mean: common.Mean = None,
+    std: common.Std = None,
+    long_side: common.LongSide = None,
+    device: common.Device = "cpu",
+    multi_label: common.MultiLabel = False,
+    evidence: common.Evidence = "positive",
+    as_json: common.AsJson = False,
+) -> None:
+    """Check whether a map is trustworthy: one verdict with its reasons, and one picture.
+
+    The map is compared with the same map at random places (deletion, insertion), with ROAD, with the maps of other
+    classes, and with those of a model whose weights are random.
+    """
+    with common.plain_errors():
+        from camplug.trust import check as check_map
+
+        net = common.load(model, checkpoint, num_classes, device)
+        options: dict[str, Any] = common.explainer_options(net, class_names, mean, std, long_side, evidence=evidence)
+        if layers:
+            options["layers"] = layers[0] if len(layers) == 1 else layers
+        explainer = create(method, net, **options)
+        photo = path or common.demo_photo()
+        target = output or Path(f"{photo.stem}_{file_name(explainer.name)}_check.png")
+        common.refuse_overwriting([photo], [target])
+        report = check_map(
+            explainer,
+            photo,
+            cls,
+            random=random,
+            steps=steps,
+            batch_size=batch_size,
+            multi_label=multi_label or None,
+            seed=seed,
+        )
+        save_picture(report.picture(), str(target))
+        if as_json:
+            common.print_json({"image": str(photo), **report.as_dict(), "written": [str(target)]})
+            return
+        title = report.explanation.title(multi_label=multi_label or None).replace("\n", ": ")
+        common.out.print(f"[bold]{report.verdict}[/]: {common.escaped(f'{explainer.name} of {title}')}", soft_wrap=True)
+        for text in report.warnings:
+            common.out.print(f"[yellow]warning:[/] {common.escaped(text)}", soft_wrap=True)
+        for text in report.reasons:
+            common.out.print(f"- {common.escaped(text)}", soft_wrap=True)
+        common.out.print(f"written: {target}", soft_wrap=True)

@@ -1,0 +1,85 @@
+"""Metrics by name."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+from camplug.errors import InputError
+
+if TYPE_CHECKING:
+    from camplug.trust.trial import Trial
+
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Metric that `Trust` computes.
+
+    Attributes:
+        name: name in tables.
+        better: "higher" or "lower".
+        compute: function from a `Trial` of K explainers and N images to values [K,N].
+        needs_masks: the metric compares with masks of the objects.
+    """
+
+    name: str
+    better: Better
+    compute: Callable[[Trial], Tensor]
+    needs_masks: bool = False
+
+
+_metrics: dict[str, Metric] = {}
+
+
+def register_metric(
+    name: str, better: Better, *, needs_masks: bool = False
+) -> Callable[[Callable[[Trial], Tensor]], Callable[[Trial], Tensor]]:
+    """Decorate a function of a `Trial` to make it available to `Trust` by name.
+
+    Args:
+        name: name of the metric.
+        better: "higher" or "lower".
+        needs_masks: the metric compares with masks of the objects.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    if name in _metrics:
+        raise ValueError(f"a metric named {name!r} is registered already")
+
+    def add(compute: Callable[[Trial], Tensor]) -> Callable[[Trial], Tensor]:
+        _metrics[name] = Metric(name, better, compute, needs_masks)
+        return compute
+
+    return add
+
+
+def list_metrics(pattern: str = "*") -> list[str]:
+    """List the names of the metrics that match a wildcard pattern, in alphabetical order.
+
+    >>> list_metrics("confidence*")
+    ['confidence_drop', 'confidence_gain', 'confidence_increase']
+    """
+    return sorted(fnmatch.filter(_metrics, pattern))
+
+
+def find_metrics(names: str | Sequence[str]) -> list[Metric]:
+    """Return the metrics of names or wildcard patterns, each once.
+
+    Raises:
+        InputError: nothing matches.
+    """
+    found: dict[str, Metric] = {}
+    for pattern in [names] if isinstance(names, str) else names:
+        matching = list_metrics(pattern)
+        if not matching:
+            raise InputError(f"there is no metric {pattern!r}; available are {', '.join(list_metrics())}.")
+        found.update({name: _metrics[name] for name in matching})
+    return list(found.values())
