@@ -26,13 +26,13 @@ from device_data import READS, Part, add_device_options, beginning, classifier, 
 from lightning.pytorch import Callback, Trainer
 
 from camplug.explain import create
+from camplug.wsss.affinitynet import AffinityNetSettings, train_affinitynet
 from camplug.wsss.atm import ATM
 from camplug.wsss.classifier import Method, preset, train_classifier
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.deeplab import DeepLabSettings, DeepLabTraining, train_deeplab
+from camplug.wsss.deeplab import DeepLabNetworkSettings, DeepLabSettings, train_deeplab
 from camplug.wsss.fpr import FPR
-from camplug.wsss.irn import IRNTraining, train_irn
-from camplug.wsss.psa import PSATraining, train_affinitynet
+from camplug.wsss.irn import IRNSettings, train_irn
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.rpnet import RPNet
 from camplug.wsss.seeds import SeedFolder, make_seeds
@@ -138,7 +138,7 @@ def trainings(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[boo
         return call
 
     def deeplab(amp: bool, out: Path) -> Any:
-        settings = DeepLabTraining(DeepLabSettings(width=64), heads)
+        settings = DeepLabSettings(DeepLabNetworkSettings(width=64), heads)
         labels = labels_of(masked, folder / "labels")
         model = beginning(args.weights, args.device)
         return train_deeplab(model, masked, labels, out, settings, amp=amp, **common).network
@@ -148,8 +148,8 @@ def trainings(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[boo
         "atm": train(ATM()),
         "rpnet": train(RPNet(images=2, ramp=0.5)),
         "fpr": fpr,
-        "irn": of_seeds(train_irn, IRNTraining(foreground="otsu", background="otsu", crf=None, training=heads)),
-        "affinitynet": of_seeds(train_affinitynet, PSATraining(crf=None, training=heads)),
+        "irn": of_seeds(train_irn, IRNSettings(foreground="otsu", background="otsu", crf=None, training=heads)),
+        "affinitynet": of_seeds(train_affinitynet, AffinityNetSettings(crf=None, training=heads)),
         "deeplab": deeplab,
     }
 

@@ -34,7 +34,7 @@ from camplug.explain.photographs import compute_maps_on_photo
 from camplug.metrics import ThresholdSweep, false_discovery_rate, miou, precision, recall
 from camplug.wsss.atm import ATM
 from camplug.wsss.classifier import Method, preset, train_classifier
-from camplug.wsss.classifier.files import load_classifier
+from camplug.wsss.classifier.checkpoint import load_classifier
 from camplug.wsss.fpr import FPR
 from camplug.wsss.rpnet import RPNet
 

@@ -23,7 +23,7 @@ from camplug.show import colorize
 from camplug.wsss.data import VOC, voc_palette
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.irn import with_background
-from camplug.wsss.irn.files import load_irn
+from camplug.wsss.irn.checkpoint import load_irn
 from camplug.wsss.pseudo.make import in_data
 from camplug.wsss.seeds import SeedFolder
 

@@ -37,8 +37,8 @@ from camplug.metrics import ConfusionMatrix, miou, recall
 from camplug.wsss.data import Scenes
 from camplug.wsss.deeplab import (
     DeepLab,
+    DeepLabNetworkSettings,
     DeepLabSettings,
-    DeepLabTraining,
     Segmenter,
     TrainedDeepLab,
     refinement,
@@ -46,8 +46,8 @@ from camplug.wsss.deeplab import (
 )
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.saliency import colour_contrast, read_saliency
-from camplug.wsss.train import Schedule
-from camplug.wsss.train.run import TrainSettings
+from camplug.wsss.train import ScheduleSettings
+from camplug.wsss.train.train_heads import TrainSettings
 
 CLASSES, SIDE = 4, 64
 FIRST = 25
@@ -133,14 +133,14 @@ def trained(  # noqa: PLR0917
     model: nn.Module, data: Scenes, folder: Path, kind: str | None, alpha: float, fixed: bool, epochs: int, seed: int
 ) -> TrainedDeepLab:
     """A network trained on the labels, by cross-entropy alone (no kind) or with a kind of saliency."""
-    settings = DeepLabTraining(
-        DeepLabSettings(
+    settings = DeepLabSettings(
+        DeepLabNetworkSettings(
             head="aspp",
             output_stride=None,
             dilations=(1, 2, 4),
             batch_norm="train",
             head_lr=1.0,
-            schedule=Schedule("adamw", 3e-3, weight_decay=0.01),
+            schedule=ScheduleSettings("adamw", 3e-3, weight_decay=0.01),
             refinement=alpha if kind else 0.0,
         ),
         TrainSettings(epochs, 16, SIDE, (1.0, 1.0), seed=seed),

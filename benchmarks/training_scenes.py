@@ -30,12 +30,12 @@ from torch import nn
 import camplug
 from camplug.metrics import false_discovery_rate, miou, recall
 from camplug.wsss.atm import ATM
-from camplug.wsss.classifier import Classifier, Learning, Method, Span, train_classifier
+from camplug.wsss.classifier import Classifier, LearningSettings, Method, SpanSettings, train_classifier
 from camplug.wsss.data import Scenes
 from camplug.wsss.fpr import FPR
 from camplug.wsss.rpnet import RPNet
 from camplug.wsss.seeds import SeedFolder, make_seeds, score_seeds
-from camplug.wsss.train import Schedule
+from camplug.wsss.train import ScheduleSettings
 
 CLASSES, SIZE = 4, (64, 64)
 FIRST, FURTHER = 30, 20
@@ -165,9 +165,9 @@ def run_problem(seed: int, problem: Problem, count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
 
         def trained(model: nn.Module, name: str, method: Method, epochs: int, lr: float) -> Classifier:
-            schedule = Schedule("adamw", lr, weight_decay=0.01)
+            schedule = ScheduleSettings("adamw", lr, weight_decay=0.01)
             fresh = name == "start"
-            learning = Learning(
+            learning = LearningSettings(
                 schedule, head_lr=1.0 if fresh else 4.0, cut=None, batch_norm="trained" if fresh else "fixed"
             )
             return train_classifier(
@@ -176,7 +176,7 @@ def run_problem(seed: int, problem: Problem, count: int) -> dict[str, Any]:
                 Path(folder) / name,
                 method=method,
                 learning=learning,
-                span=Span(epochs, 16, SIZE[0], (56, 84), seed),
+                span=SpanSettings(epochs, 16, SIZE[0], (56, 84), seed),
                 preprocess=reads,
                 keep_head=False if method.neck() else None,
             ).network

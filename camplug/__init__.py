@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from camplug._version import __version__
 from camplug.errors import CamplugError, InputError, LayerError, ModelError, TargetError
@@ -37,6 +36,7 @@ from camplug.explain import (
     register,
     register_wrapper,
 )
+from camplug.lazy import attach_lazy
 from camplug.plug import Against, Layer, Tape, dense
 
 if TYPE_CHECKING:
@@ -90,16 +90,12 @@ __all__ = [
     "register_wrapper",
 ]
 
-# imported on first access, since they import image libraries
-_LAZY = {
-    "Explanation": "camplug.explain.explanation",
-    "Preprocess": "camplug.explain.preprocess",
-    "list_models": "camplug.models",
-    "load_model": "camplug.models",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'camplug' has no attribute {name!r}")
+# image libraries are imported on first use
+__getattr__, __dir__ = attach_lazy(
+    __name__,
+    {
+        "camplug.explain.explanation": ("Explanation",),
+        "camplug.explain.preprocess": ("Preprocess",),
+        "camplug.models": ("list_models", "load_model"),
+    },
+)

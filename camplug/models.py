@@ -121,7 +121,7 @@ def _build_demo(pretrained: bool, options: dict[str, Any]) -> nn.Module:
 
 
 def _load_trained(path: str, num_classes: int | None) -> nn.Module:
-    from camplug.wsss.classifier.files import load_classifier
+    from camplug.wsss.classifier.checkpoint import load_classifier
 
     model = load_classifier(path)
     if num_classes not in (None, len(model.classes)):

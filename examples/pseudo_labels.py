@@ -10,10 +10,10 @@ from torch import nn
 import camplug
 from camplug.metrics import apply_best_threshold, miou
 from camplug.wsss.data import Scenes
-from camplug.wsss.irn import IRNSettings, IRNTraining, train_irn
+from camplug.wsss.irn import IRNHeadSettings, IRNSettings, train_irn
 from camplug.wsss.pseudo import IRNWalk, LabelFolder, PseudoLabels, Threshold, make_labels, make_walked_seeds
 from camplug.wsss.seeds import SeedFolder, make_seeds, score_labels, score_seeds
-from camplug.wsss.train import Schedule, TrainSettings
+from camplug.wsss.train import ScheduleSettings, TrainSettings
 
 torch.manual_seed(0)
 out, preprocess = Path(tempfile.mkdtemp()), camplug.Preprocess((96, 128), (0.5,) * 3, (0.25,) * 3)
@@ -41,9 +41,9 @@ sweeps = [score_seeds(seeds[split], splits[split])[0] for split in splits]
 held_out = apply_best_threshold(*sweeps)[1]
 print(f"seeds: mIoU on val {100 * held_out:.1f}, at the background threshold that is best on train")
 
-adamw = Schedule("adamw", lr=1e-2)
+adamw = ScheduleSettings("adamw", lr=1e-2)
 crops = TrainSettings(epochs=5, batch=4, crop=96, scales=(0.75, 1.25))
-settings = IRNTraining(0.4, 0.2, crf="psa", network=IRNSettings(5, width=0, schedule=adamw), training=crops)
+settings = IRNSettings(0.4, 0.2, crf="psa", network=IRNHeadSettings(5, width=0, schedule=adamw), training=crops)
 irn = train_irn(model, data, seeds["train"], out / "irn", settings, preprocess=preprocess).network
 walked = {split: SeedFolder(out / "walked" / split) for split in splits}
 for split, folder in walked.items():

@@ -12,10 +12,10 @@ from torch import nn
 import camplug
 from camplug.metrics import apply_best_threshold, false_discovery_rate, recall
 from camplug.wsss.atm import ATM
-from camplug.wsss.classifier import Classifier, Learning, Method, Span, train_classifier
+from camplug.wsss.classifier import Classifier, LearningSettings, Method, SpanSettings, train_classifier
 from camplug.wsss.data import Scenes
 from camplug.wsss.seeds import SeedFolder, make_seeds, score_seeds
-from camplug.wsss.train import Schedule
+from camplug.wsss.train import ScheduleSettings
 
 
 class Drawn(Scenes):
@@ -31,8 +31,8 @@ body = nn.Sequential(*(nn.Sequential(nn.Conv2d(a, b, 3, s, 1), nn.BatchNorm2d(b)
 
 
 def trained(model: nn.Module, name: str, method: Method, epochs: int, lr: float) -> Classifier:
-    learning = Learning(Schedule("adamw", lr), head_lr=1.0, cut=None, batch_norm="trained")
-    span = Span(epochs, batch=16, crop=64, sides=(56, 84))
+    learning = LearningSettings(ScheduleSettings("adamw", lr), head_lr=1.0, cut=None, batch_norm="trained")
+    span = SpanSettings(epochs, batch=16, crop=64, sides=(56, 84))
     return train_classifier(
         model, splits["train"], out / name, method=method, learning=learning, span=span, preprocess=preprocess
     ).network

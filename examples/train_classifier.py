@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import nn
 
 import camplug
-from camplug.wsss.classifier import Learning, Span, load_classifier, train_classifier
+from camplug.wsss.classifier import LearningSettings, SpanSettings, load_classifier, train_classifier
 from camplug.wsss.data import Scenes
-from camplug.wsss.train import Schedule
+from camplug.wsss.train import ScheduleSettings
 
 out, preprocess = Path(tempfile.mkdtemp()), camplug.Preprocess((64, 64), (0.5,) * 3, (0.25,) * 3)
 train, val = Scenes(120, (64, 64), 0, 4), Scenes(40, (64, 64), 1, 4)
@@ -25,14 +25,14 @@ def body() -> nn.Sequential:
 
 
 # it begins at random: trained batch norm, no frozen layers; the presets "irn" and "modern" are for pretrained networks
-schedule = Schedule("adamw", lr=3e-3, weight_decay=0.01, warmup=0.2, shape="one-cycle")
-learning = Learning(schedule, head_lr=1.0, cut=None, batch_norm="trained")
+schedule = ScheduleSettings("adamw", lr=3e-3, weight_decay=0.01, warmup=0.2, shape="one-cycle")
+learning = LearningSettings(schedule, head_lr=1.0, cut=None, batch_norm="trained")
 done = train_classifier(
     body(),
     train,
     out,
     learning=learning,
-    span=Span(epochs=10, batch=16, crop=64, sides=(64, 80)),
+    span=SpanSettings(epochs=10, batch=16, crop=64, sides=(64, 80)),
     validation=val,
     keep="best",  # by the mean average precision on labels
     preprocess=preprocess,

@@ -10,9 +10,9 @@ from torch import nn
 import camplug
 from camplug.metrics import ConfusionMatrix, miou
 from camplug.wsss.data import Scenes
-from camplug.wsss.deeplab import DeepLabSettings, DeepLabTraining, Segmenter, load_deeplab, train_deeplab
+from camplug.wsss.deeplab import DeepLabNetworkSettings, DeepLabSettings, Segmenter, load_deeplab, train_deeplab
 from camplug.wsss.pseudo import LabelFolder
-from camplug.wsss.train import Schedule, TrainSettings
+from camplug.wsss.train import ScheduleSettings, TrainSettings
 
 out, preprocess = Path(tempfile.mkdtemp()), camplug.Preprocess((64, 64), (0.5,) * 3, (0.25,) * 3)
 train, val = Scenes(80, (64, 64), 0, 3), Scenes(20, (64, 64), 1, 3)
@@ -34,16 +34,16 @@ for i, name in enumerate(train.ids):
     labels.save(name, train.mask(i))
 
 # it begins at random: trained batch norm and a higher rate; the defaults are for pretrained networks
-network = DeepLabSettings(
+network = DeepLabNetworkSettings(
     head="aspp",
     output_stride=4,
     dilations=(1, 2, 4),
     batch_norm="train",
     head_lr=1.0,
-    schedule=Schedule("adamw", lr=4e-3, weight_decay=0.01),
+    schedule=ScheduleSettings("adamw", lr=4e-3, weight_decay=0.01),
 )
 span = TrainSettings(epochs=16, batch=8, crop=64, scales=(0.75, 1.25))
-done = train_deeplab(body(), train, labels.path, out, DeepLabTraining(network, span), preprocess=preprocess)
+done = train_deeplab(body(), train, labels.path, out, DeepLabSettings(network, span), preprocess=preprocess)
 
 segmenter = Segmenter(load_deeplab(done.file, body()), scales=(1, 1.5), flip=True, crf="deeplab")
 matrix = ConfusionMatrix(1 + len(val.classes))

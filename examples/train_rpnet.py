@@ -14,11 +14,11 @@ from torch import nn
 
 import camplug
 from camplug.metrics import false_discovery_rate, miou, recall
-from camplug.wsss.classifier import Classifier, Learning, Method, Span, train_classifier
+from camplug.wsss.classifier import Classifier, LearningSettings, Method, SpanSettings, train_classifier
 from camplug.wsss.data import Scenes
 from camplug.wsss.rpnet import RPNet
 from camplug.wsss.seeds import SeedFolder, make_seeds, score_seeds
-from camplug.wsss.train import Schedule
+from camplug.wsss.train import ScheduleSettings
 
 torch.manual_seed(0)
 out = Path(tempfile.mkdtemp())
@@ -41,8 +41,10 @@ def report(name: str, network: Classifier) -> None:
 widths = ((3, 16, 2), (16, 32, 2), (32, 64, 2), (64, 64, 1))
 layers = [nn.Sequential(nn.Conv2d(a, b, 3, s, 1), nn.BatchNorm2d(b), nn.ReLU()) for a, b, s in widths]
 reads = camplug.Preprocess((64, 64), (0.5,) * 3, (0.25,) * 3)
-learning = Learning(Schedule("adamw", 3e-3, weight_decay=0.01), head_lr=1.0, cut=None, batch_norm="trained")
-span = Span(epochs=14, batch=16, crop=64, sides=(56, 84))
+learning = LearningSettings(
+    ScheduleSettings("adamw", 3e-3, weight_decay=0.01), head_lr=1.0, cut=None, batch_norm="trained"
+)
+span = SpanSettings(epochs=14, batch=16, crop=64, sides=(56, 84))
 train, model = splits["train"], nn.Sequential(*layers)
 start = train_classifier(model, train, out / "start", learning=learning, span=span, preprocess=reads).network
 report("an ordinary classifier", start)

@@ -95,7 +95,7 @@ def segment(  # noqa: PLR0917
     with common.plain_errors():
         from camplug.wsss.class_names import in_order_of, match_classes
         from camplug.wsss.data import Photographs, SegmentationData, open_images
-        from camplug.wsss.deeplab.files import load_deeplab
+        from camplug.wsss.deeplab.checkpoint import load_deeplab
         from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
         from camplug.wsss.identity import file_digest
         from camplug.wsss.pseudo import LabelFolder

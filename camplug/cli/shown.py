@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import typer
 
 from camplug.cli import common
-from camplug.wsss.train.watch import Watch
+from camplug.wsss.train.progress import ProgressCallback
 
 STOPPED = 130  # what shells say of a command that Ctrl-C ended
 
 
-class Shown(Watch):
+class Shown(ProgressCallback):
     """Progress bars on a terminal, and one line per stage.
 
     Args:

@@ -61,12 +61,12 @@ def irn(
     given |= {"foreground": foreground, "background": background, "width": width}
     with stoppable(), common.plain_errors():
         chosen = _chosen(given, of.OF_IRN, "runs/irn")
-        from camplug.wsss.irn.run import IRNTraining, train_irn
+        from camplug.wsss.irn.train import IRNSettings, train_irn
 
         for name in ("foreground", "background"):
             if name in chosen:
                 chosen[name] = threshold_read(name, chosen[name])
-        settings = _changed(IRNTraining(), chosen, ("foreground", "background"))
+        settings = _changed(IRNSettings(), chosen, ("foreground", "background"))
         _run(train_irn, settings, chosen, given["as_json"])
 
 
@@ -93,9 +93,9 @@ def affinity(
     given |= {"low": low, "high": high, "width": width}
     with stoppable(), common.plain_errors():
         chosen = _chosen(given, of.OF_PSA, "runs/affinity")
-        from camplug.wsss.psa.run import PSATraining, train_affinitynet
+        from camplug.wsss.affinitynet.train import AffinityNetSettings, train_affinitynet
 
-        settings = _changed(PSATraining(), chosen, ("low", "high"))
+        settings = _changed(AffinityNetSettings(), chosen, ("low", "high"))
         _run(train_affinitynet, settings, chosen, given["as_json"])
 
 

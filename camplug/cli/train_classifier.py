@@ -19,12 +19,12 @@ from camplug.cli.shown import Shown, stoppable
 from camplug.cli.walk import need_lightning
 from camplug.errors import InputError
 from camplug.wsss.atm.method import ATM
-from camplug.wsss.classifier.learning import Learning, Span, preset
 from camplug.wsss.classifier.method import Method
+from camplug.wsss.classifier.settings import LearningSettings, SpanSettings, preset
 from camplug.wsss.fpr.method import FPR
 from camplug.wsss.jobs import share
 from camplug.wsss.rpnet.method import RPNet
-from camplug.wsss.train.schedule import Schedule
+from camplug.wsss.train.schedule import ScheduleSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,7 +115,7 @@ class ClassifierOptions:
     as_json: common.AsJson = False
 
 
-LEARNING = (Span, Learning, Schedule)
+LEARNING = (SpanSettings, LearningSettings, ScheduleSettings)
 
 
 def register(app: typer.Typer) -> None:
@@ -149,8 +149,8 @@ def _train(kind: type[Method], given: dict[str, Any]) -> None:
     check(chosen)
     if chosen.get("head") not in (None, "keep", "new"):
         raise InputError(f"--head {chosen['head']}; allowed are keep and new.")
-    from camplug.wsss.classifier.files import made_with
-    from camplug.wsss.classifier.run import train_classifier
+    from camplug.wsss.classifier.checkpoint import made_with
+    from camplug.wsss.classifier.train import train_classifier
     from camplug.wsss.data import open_data
 
     data = open_data(str(chosen["data"]), chosen.get("split"))

@@ -17,9 +17,9 @@ from camplug.cli.shown import Shown, stoppable
 from camplug.cli.train_classifier import Log, check, network_of, tell_training
 from camplug.cli.walk import need_lightning
 from camplug.errors import InputError
-from camplug.wsss.deeplab.settings import DeepLabSettings, usual_schedule
+from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, usual_schedule
 from camplug.wsss.jobs import share
-from camplug.wsss.train.schedule import Schedule
+from camplug.wsss.train.schedule import ScheduleSettings
 
 OPTIONS: dict[str, Any] = {
     "labels": str,
@@ -51,7 +51,7 @@ _USUAL = usual_schedule()
 
 @dataclass(frozen=True)
 class _Span:
-    """How long, and on which crops, with the defaults of `DeepLabTraining`, which is imported when it is needed.
+    """How long, and on which crops, with the defaults of `DeepLabSettings`, which is imported when it is needed.
 
     Args:
         epochs: how often through all images.
@@ -73,14 +73,14 @@ class _Span:
 
 
 @dataclass(frozen=True)
-class _Schedule(Schedule):
+class _Schedule(ScheduleSettings):
     lr: float = _USUAL.lr
     momentum: float = _USUAL.momentum
     weight_decay: float = _USUAL.weight_decay
 
 
-_Schedule.__doc__ = Schedule.__doc__
-SETTINGS = (_Span, DeepLabSettings, _Schedule)
+_Schedule.__doc__ = ScheduleSettings.__doc__
+SETTINGS = (_Span, DeepLabNetworkSettings, _Schedule)
 
 
 class DeepLabOptions:
@@ -150,13 +150,13 @@ def deeplab(
 
 def _train(chosen: dict[str, Any], as_json: bool) -> Any:
     from camplug.cli.evaluate import check_classes
-    from camplug.wsss.classifier.files import made_with
+    from camplug.wsss.classifier.checkpoint import made_with
     from camplug.wsss.data import open_images
-    from camplug.wsss.deeplab.run import DeepLabTraining, train_deeplab
+    from camplug.wsss.deeplab.train import DeepLabSettings, train_deeplab
     from camplug.wsss.pseudo import LabelFolder
     from camplug.wsss.settled import SETTINGS as TOLD
 
-    settings = changed(DeepLabTraining(), chosen)
+    settings = changed(DeepLabSettings(), chosen)
     labels = Path(str(chosen["labels"]))
     told = LabelFolder(labels).settings() if (labels / TOLD).exists() else {}
     data = open_images(str(chosen["data"]), chosen.get("split"), told.get("classes", ()))

@@ -166,14 +166,14 @@ def scores_of(chosen: dict[str, Any], threshold: float | None, walk: dict[str, A
     Raises:
         InputError: a number out of range; a classifier that is not known, or not the one of the weights.
     """
-    from camplug.wsss.pseudo import IRNWalk, PSAWalk, Threshold
+    from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk, Threshold
 
     if walk is None:
         assert threshold is not None
         return Threshold(threshold)
     numbers = {name: walk[name] for name in OF_WALK[walk["kind"]]}
     if walk["kind"] == "psa":
-        return PSAWalk(network_of(chosen, device), **numbers)
+        return AffinityNetWalk(network_of(chosen, device), **numbers)
     return IRNWalk(network_of(chosen, device), PAPERS[0] if threshold is None else threshold, **numbers)
 
 
@@ -197,10 +197,10 @@ def network_of(chosen: dict[str, Any], device: str) -> Any:
     checkpoint = None if known.get("checkpoint") is None else Path(str(known["checkpoint"]))
     model = common.load(str(known["model"]), checkpoint, known.get("num_classes"), device)
     if heads.kind == "irn":
-        from camplug.wsss.irn.files import load_irn
+        from camplug.wsss.irn.checkpoint import load_irn
 
         return load_irn(chosen["weights"], model)
-    from camplug.wsss.psa.files import load_affinitynet
+    from camplug.wsss.affinitynet.checkpoint import load_affinitynet
 
     return load_affinitynet(chosen["weights"], model)
 

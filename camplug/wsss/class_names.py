@@ -14,7 +14,7 @@ from camplug.errors import InputError
 from camplug.explain.names import list_candidates
 from camplug.wsss.data.dataset import IGNORE, SegmentationData
 from camplug.wsss.identity import digest_of
-from camplug.wsss.settled import SETTINGS, SettledFolder
+from camplug.wsss.settled import SETTINGS, SettingsFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,7 +168,7 @@ def numbered_as(data: SegmentationData, classes: Sequence[str], what: str) -> Se
     return data if tuple(data.classes) == tuple(classes) else Renumbered(data, classes, what)
 
 
-def in_order_of(folder: SettledFolder, data: SegmentationData) -> SegmentationData:
+def in_order_of(folder: SettingsFolder, data: SegmentationData) -> SegmentationData:
     """Return a data set with its classes in the order in which a folder has them, if it has the same ones.
 
     Args:

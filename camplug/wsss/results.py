@@ -16,7 +16,7 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.explain.explanation import write_atomically
 from camplug.wsss.identity import digest_of, file_digest, is_other
-from camplug.wsss.settled import SETTINGS, SettledFolder
+from camplug.wsss.settled import SETTINGS, SettingsFolder
 
 if TYPE_CHECKING:
     from camplug.wsss.data import SegmentationData
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class ResultFolder(SettledFolder, ABC, Generic[T]):
+class ResultFolder(SettingsFolder, ABC, Generic[T]):
     """Reads and writes results by image name; each file appears whole or not at all.
 
     The first result that is saved writes the settings down.

@@ -30,7 +30,7 @@ NAMES = {  # of settings that hold digests
 }
 
 
-class SettledFolder:
+class SettingsFolder:
     """A folder that knows what its content was made with, and refuses to mix in anything made otherwise.
 
     Args:

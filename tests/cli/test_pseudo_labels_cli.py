@@ -20,13 +20,21 @@ from contents import contents
 from heads import photos, random_seeds
 from PIL import Image
 
+from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
+from camplug.wsss.affinitynet.checkpoint import load_affinitynet, save_affinitynet
 from camplug.wsss.data import Scenes
 from camplug.wsss.data.masks import read_mask
-from camplug.wsss.irn.files import load_irn, save_irn
-from camplug.wsss.irn.module import IRN, IRNSettings
-from camplug.wsss.psa import AffinityNet, PSASettings
-from camplug.wsss.psa.files import load_affinitynet, save_affinitynet
-from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold, make_labels, make_walked_seeds
+from camplug.wsss.irn.checkpoint import load_irn, save_irn
+from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
+from camplug.wsss.pseudo import (
+    AffinityNetWalk,
+    IRNWalk,
+    LabelFolder,
+    PseudoLabels,
+    Threshold,
+    make_labels,
+    make_walked_seeds,
+)
 from camplug.wsss.seeds import SeedFolder, otsu_thresholds, strongest_values
 from camplug.wsss.train import Backbone
 
@@ -60,8 +68,8 @@ def kept(tmp_path_factory):
     backbone = Backbone(heads.tiny())
     torch.manual_seed(1)
     made_with = {"model": MODEL, "checkpoint": None, "num_classes": None}
-    save_irn(place / "irn.pt", IRN(backbone, IRNSettings(width=0)), made_with)
-    save_affinitynet(place / "affinity.pt", AffinityNet(backbone, PSASettings(width=56)), made_with)
+    save_irn(place / "irn.pt", IRN(backbone, IRNHeadSettings(width=0)), made_with)
+    save_affinitynet(place / "affinity.pt", AffinityNet(backbone, AffinityNetHeadSettings(width=56)), made_with)
     return place
 
 
@@ -142,7 +150,7 @@ def test_the_papers_threshold_is_told(place):
 
 def test_psa(place):
     good(*PLAIN, "--weights", "affinity.pt", "--walk", "psa", "--alpha", "6", "--steps", "64", "--crf", "none")
-    walk = PSAWalk(load_affinitynet("affinity.pt", heads.tiny()), 6, steps=64)
+    walk = AffinityNetWalk(load_affinitynet("affinity.pt", heads.tiny()), 6, steps=64)
     assert contents(place / "labels", "png") == by_library(place, PseudoLabels(walk))
     numbers = json.loads(good(*PLAIN, "--weights", "affinity.pt", "-o", "b", "--crf", "none", "--json").stdout)
     assert "threshold" not in numbers
@@ -387,7 +395,7 @@ def test_seeds_that_cannot_be_used(place):
 
 
 def test_heads_that_do_not_name_their_classifier(place):
-    save_irn(place / "mine.pt", IRN(Backbone(heads.tiny()), IRNSettings(width=0)))
+    save_irn(place / "mine.pt", IRN(Backbone(heads.tiny()), IRNHeadSettings(width=0)))
     says = refused(*PLAIN, "--weights", "mine.pt")
     assert "'mine.pt' does not name its classifier; give it with --model." in says
     good(*PLAIN, "--weights", "mine.pt", "-m", MODEL, "--crf", "none")

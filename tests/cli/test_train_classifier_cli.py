@@ -17,12 +17,12 @@ from camplug.cli.fields import allowed, changed, option_group
 from camplug.errors import InputError
 from camplug.wsss.atm import ATM
 from camplug.wsss.class_names import Renumbered
-from camplug.wsss.classifier import Learning, Span, load_classifier
+from camplug.wsss.classifier import LearningSettings, SpanSettings, load_classifier
 from camplug.wsss.data import Scenes, open_data
 from camplug.wsss.fpr import FPR
 from camplug.wsss.rpnet import RPNet
 from camplug.wsss.seeds import score_labels
-from camplug.wsss.train import Schedule
+from camplug.wsss.train import ScheduleSettings
 
 MODULE = "camplug_test_classifier_models"
 MODEL = f"import:{MODULE}:Net"
@@ -209,22 +209,22 @@ def test_every_option_has_a_help():
     for method in OWN:
         said = run("train", method, "--help").output
         assert "--crop" in said
-    for cls in (Span, Learning, Schedule, ATM, RPNet, FPR):
+    for cls in (SpanSettings, LearningSettings, ScheduleSettings, ATM, RPNet, FPR):
         for name, annotation in option_group(cls).__annotations__.items():
             assert len(annotation.__metadata__[0].help) > 10, (cls, name)
 
 
 def test_fields():
-    assert allowed(Learning)["cut"] == (int, str)
-    assert allowed(Span)["sides"] == (list, str)
-    assert "schedule" not in allowed(Learning)
-    learning = changed(Learning(), {"lr": 2, "cut": "none", "head_lr": 3.0, "unknown": 1})
+    assert allowed(LearningSettings)["cut"] == (int, str)
+    assert allowed(SpanSettings)["sides"] == (list, str)
+    assert "schedule" not in allowed(LearningSettings)
+    learning = changed(LearningSettings(), {"lr": 2, "cut": "none", "head_lr": 3.0, "unknown": 1})
     assert (learning.schedule.lr, learning.cut, learning.head_lr) == (2.0, None, 3.0)
-    assert changed(Learning(), {"cut": "layer3"}).cut == "layer3"
-    assert changed(Learning(), {"cut": "16"}).cut == 16
-    assert changed(Span(), {"sides": [10, 20]}).sides == (10, 20)
+    assert changed(LearningSettings(), {"cut": "layer3"}).cut == "layer3"
+    assert changed(LearningSettings(), {"cut": "16"}).cut == 16
+    assert changed(SpanSettings(), {"sides": [10, 20]}).sides == (10, 20)
     with pytest.raises(InputError, match="epochs = 'ten' cannot be read; give a whole number"):
-        changed(Span(), {"epochs": "ten"})
+        changed(SpanSettings(), {"epochs": "ten"})
     with pytest.raises(InputError, match="enhanced = '1,2,3' cannot be read; give 2 numbers separated by commas"):
         changed(ATM(), {"enhanced": "1,2,3"})
 

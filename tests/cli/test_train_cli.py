@@ -14,17 +14,17 @@ from commands import good, refused, run
 from heads import photos, random_seeds
 from PIL import Image
 
+from camplug.wsss.affinitynet import AffinityNetHeadSettings
+from camplug.wsss.affinitynet.checkpoint import load_affinitynet
 from camplug.wsss.data import Scenes
 from camplug.wsss.data.masks import read_mask
-from camplug.wsss.irn.files import load_irn
-from camplug.wsss.irn.module import IRNSettings
-from camplug.wsss.irn.run import IRNTraining, train_irn
-from camplug.wsss.psa import PSASettings
-from camplug.wsss.psa.files import load_affinitynet
+from camplug.wsss.irn.checkpoint import load_irn
+from camplug.wsss.irn.lightning_module import IRNHeadSettings
+from camplug.wsss.irn.train import IRNSettings, train_irn
 from camplug.wsss.seeds import SeedFolder, otsu_thresholds, strongest_values
-from camplug.wsss.train import LabelCrops, Schedule
+from camplug.wsss.train import LabelCrops, ScheduleSettings
 from camplug.wsss.train.heads import load_heads
-from camplug.wsss.train.run import TrainSettings, Watch
+from camplug.wsss.train.train_heads import ProgressCallback, TrainSettings
 
 MODULE = "camplug_test_train_models"
 MODEL = f"import:{MODULE}:Tiny"
@@ -72,9 +72,9 @@ def test_irn(place):
     assert lines[3:] == ["a/irn.pt: an IRNet on 4 layers"]
     assert result.stderr == ""
     # the same by the library, told by nobody
-    settings = IRNTraining(
+    settings = IRNSettings(
         0.7, 0.4, "irn",
-        IRNSettings(radius=3, width=16, schedule=Schedule(lr=0.01, momentum=0.9)),
+        IRNHeadSettings(radius=3, width=16, schedule=ScheduleSettings(lr=0.01, momentum=0.9)),
         TrainSettings(epochs=2, batch=4, crop=32, scales=(0.5, 1.5)),
     )  # fmt: skip
     done = train_irn(heads.tiny(), SCENES, SeedFolder("seeds"), place / "b", settings)
@@ -121,7 +121,7 @@ def test_affinity_and_the_labels_that_follow(place):
     labels = {v for name in SCENES.ids for v in np.unique(read_mask(place / "a" / "labels" / f"{name}.png", 6))}
     assert {1, 6, 255} < labels
     net = load_affinitynet("a/affinity.pt", heads.tiny())
-    assert net.settings == PSASettings(radius=3, width=56)
+    assert net.settings == AffinityNetHeadSettings(radius=3, width=56)
     options = ("--data", "scenes:8", "--weights", "a/affinity.pt", "--crf", "none")
     assert "walk psa" in good("pseudo-labels", "seeds", *options).stdout
 
@@ -199,17 +199,17 @@ def test_stopped_after_an_epoch_and_going_on(place, monkeypatch, command, file):
 
 
 def test_stopped_between_training_and_the_file(place, monkeypatch):
-    class Stopping(Watch):
+    class Stopping(ProgressCallback):
         def done(self, text):
             if text.startswith("training"):
                 raise KeyboardInterrupt
 
     told = []
-    settings = IRNTraining(crf=None, network=IRNSettings(3, 16), training=TrainSettings(1, 4, 32, (1, 1)))
+    settings = IRNSettings(crf=None, network=IRNHeadSettings(3, 16), training=TrainSettings(1, 4, 32, (1, 1)))
     arguments = heads.tiny(), SCENES, SeedFolder("seeds"), place / "a", settings
     with pytest.raises(KeyboardInterrupt):
         train_irn(*arguments, watch=Stopping())
-    watch = Watch()
+    watch = ProgressCallback()
     watch.done = told.append
     done = train_irn(*arguments, watch=watch)
     assert told[1] == "training: 1 epochs of 8 images in batches of 4, made before"

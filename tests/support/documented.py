@@ -18,9 +18,9 @@ from torch import nn
 
 import camplug
 from camplug.cli.app import app
-from camplug.wsss.classifier import Learning, Span
+from camplug.wsss.classifier import LearningSettings, SpanSettings
 from camplug.wsss.data import VOC_CLASSES, Scenes
-from camplug.wsss.train import Schedule
+from camplug.wsss.train import ScheduleSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "reference" not in p.parts)]
@@ -208,9 +208,11 @@ class MyBody(nn.Sequential):
         super().__init__(*(nn.Sequential(nn.Conv2d(a, 8, 3, 2, 1), nn.ReLU()) for a in (3, 8, 8)))
 
 
-def short_preset(name: str) -> tuple[Learning, Span]:
+def short_preset(name: str) -> tuple[LearningSettings, SpanSettings]:
     """In place of `camplug.wsss.classifier.preset`."""
-    return Learning(Schedule("adamw", 1e-3), cut=None, batch_norm="trained"), Span(1, 2, 32, (32, 48))
+    return LearningSettings(ScheduleSettings("adamw", 1e-3), cut=None, batch_norm="trained"), SpanSettings(
+        1, 2, 32, (32, 48)
+    )
 
 
 def namespace() -> dict[str, object]:

@@ -7,14 +7,14 @@ from pathlib import Path
 import trainable
 
 from camplug.wsss.data import Scenes
-from camplug.wsss.deeplab import DeepLabSettings, DeepLabTraining, train_deeplab
+from camplug.wsss.deeplab import DeepLabNetworkSettings, DeepLabSettings, train_deeplab
 from camplug.wsss.pseudo import LabelFolder
-from camplug.wsss.train import Schedule, TrainSettings
+from camplug.wsss.train import ScheduleSettings, TrainSettings
 
-SCHEDULE = Schedule("sgd", 0.02, momentum=0.9, weight_decay=5e-4)
-NETWORK = DeepLabSettings(output_stride=None, batch_norm="train", head_lr=2.0, schedule=SCHEDULE)
+SCHEDULE = ScheduleSettings("sgd", 0.02, momentum=0.9, weight_decay=5e-4)
+NETWORK = DeepLabNetworkSettings(output_stride=None, batch_norm="train", head_lr=2.0, schedule=SCHEDULE)
 SPAN = TrainSettings(epochs=2, batch=4, crop=48, scales=(0.8, 1.2))
-SETTINGS = DeepLabTraining(NETWORK, SPAN)
+SETTINGS = DeepLabSettings(NETWORK, SPAN)
 
 
 class Unmasked(Scenes):
@@ -37,7 +37,7 @@ def labels(path: Path, count: int = 10, seed: int = 0) -> Path:
     return path
 
 
-def trained(tmp_path: Path, out: str = "out", settings: DeepLabTraining = SETTINGS, **options):
+def trained(tmp_path: Path, out: str = "out", settings: DeepLabSettings = SETTINGS, **options):
     folder = tmp_path / "labels"
     if not folder.exists():
         labels(folder)

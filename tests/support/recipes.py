@@ -10,7 +10,7 @@ from PIL import Image
 
 from camplug.wsss.data import VOC_CLASSES, Scenes, voc_palette
 from camplug.wsss.recipe import recipe_of
-from camplug.wsss.train.watch import Watch
+from camplug.wsss.train.progress import ProgressCallback
 
 SCENES = {"size": [48, 64], "classes": 3, "plain": 0.25}
 NET = "import:trainable:net"
@@ -84,7 +84,7 @@ def tiny(**changes):
     return recipe_of(sections)
 
 
-class Heard(Watch):
+class Heard(ProgressCallback):
     """Keeps what it is told, and stops a run at the n-th step of a stage."""
 
     def __init__(self, stop: str | None = None, step: int = 2) -> None:

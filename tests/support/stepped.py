@@ -9,10 +9,10 @@ import torch
 import trainable
 
 from camplug.wsss.atm import ATM
-from camplug.wsss.classifier import Pictures, over
+from camplug.wsss.classifier import ClassifierCrops, over
+from camplug.wsss.classifier.crops import Picture
 from camplug.wsss.classifier.method import Method
-from camplug.wsss.classifier.pictures import Picture
-from camplug.wsss.deeplab import DeepLabModule, deeplab_over
+from camplug.wsss.deeplab import DeepLabTraining, deeplab_over
 from camplug.wsss.deeplab.crops import SegmentationCrop
 from camplug.wsss.fpr import FPR
 from camplug.wsss.rpnet import RPNet
@@ -33,7 +33,7 @@ def of_method(name):
     torch.manual_seed(1)
     network = over(over(trainable.net(), data.classes), data.classes, neck=method.neck())
     torch.nn.init.normal_(network.head.weight, std=0.3)
-    pictures = Pictures(data, crop=48, sides=(48, 48))
+    pictures = ClassifierCrops(data, crop=48, sides=(48, 48))
     module = method.module(network, replace(trainable.LEARNING, focal=2.0), pictures).train()
     items = method.items(pictures)
     batch = Picture(*map(torch.stack, zip(*(items[0, i] for i in range(4)), strict=True)))
@@ -48,7 +48,7 @@ def of_deeplab(head):
         labelled.NETWORK, head=head, width=8, loss_scales=(1, 0.5), loss="balanced", refinement=0.08, cut=2
     )
     torch.manual_seed(1)
-    module = DeepLabModule(deeplab_over(trainable.net(), "abc", settings), settings, ids=labelled.scenes().ids)
+    module = DeepLabTraining(deeplab_over(trainable.net(), "abc", settings), settings, ids=labelled.scenes().ids)
     for each in module.modules():
         if isinstance(each, torch.nn.Dropout):
             each.p = 0.0  # devices draw different numbers

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from camplug.wsss.classifier import Learning, Span, train_classifier
+from camplug.wsss.classifier import LearningSettings, SpanSettings, train_classifier
 from camplug.wsss.data import Scenes
-from camplug.wsss.train import Schedule
+from camplug.wsss.train import ScheduleSettings
 
-LEARNING = Learning(Schedule("adamw", 3e-3, weight_decay=0.01), head_lr=1.0, cut=None, batch_norm="trained")
-SPAN = Span(epochs=2, batch=8, crop=48, sides=(48, 48))
+LEARNING = LearningSettings(
+    ScheduleSettings("adamw", 3e-3, weight_decay=0.01), head_lr=1.0, cut=None, batch_norm="trained"
+)
+SPAN = SpanSettings(epochs=2, batch=8, crop=48, sides=(48, 48))
 
 
 class Net(nn.Module):

@@ -11,12 +11,20 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import camplug
 from camplug.metrics import apply_best_threshold, miou
+from camplug.wsss.affinitynet import AffinityNetHeadSettings, AffinityNetSettings, train_affinitynet
 from camplug.wsss.data import Scenes, SegmentationData
-from camplug.wsss.irn import IRNSettings, IRNTraining, train_irn
-from camplug.wsss.psa import PSASettings, PSATraining, train_affinitynet
-from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold, make_labels, make_walked_seeds
+from camplug.wsss.irn import IRNHeadSettings, IRNSettings, train_irn
+from camplug.wsss.pseudo import (
+    AffinityNetWalk,
+    IRNWalk,
+    LabelFolder,
+    PseudoLabels,
+    Threshold,
+    make_labels,
+    make_walked_seeds,
+)
 from camplug.wsss.seeds import SeedFolder, make_seeds, score_labels, score_seeds
-from camplug.wsss.train import Schedule, TrainSettings
+from camplug.wsss.train import ScheduleSettings, TrainSettings
 
 SIZE = (96, 128)
 # A quarter of each creature tells nothing about its class. Of half, the default, image labels teach next to nothing:
@@ -97,24 +105,24 @@ class Chain:
         seeds = self.folders("seeds", lambda data, out, _: make_seeds(explainer, data, out))
         self.label("seeds + CRF", seeds, self.score("seeds", seeds))
 
-        schedule = Schedule("adamw", lr=1e-2)
+        schedule = ScheduleSettings("adamw", lr=1e-2)
         training = TrainSettings(epochs=10, batch=4, crop=96, scales=(0.75, 1.25), seed=seed)
         # Maps leak over the ground that a class mostly stands on, to about .2, so that sure background ends there:
         # at the published .05 such grounds would have no labels. (1 - m)^2 and (1 - m)^8 are m at .38 and .19.
-        affinities = PSATraining(
-            low=2, high=8, crf=CRF, network=PSASettings(width=56, schedule=schedule), training=training
+        affinities = AffinityNetSettings(
+            low=2, high=8, crf=CRF, network=AffinityNetHeadSettings(width=56, schedule=schedule), training=training
         )
-        boundaries = IRNTraining(
+        boundaries = IRNSettings(
             foreground=0.4,
             background=0.2,
             crf=CRF,
-            network=IRNSettings(radius=5, width=0, schedule=schedule),  # without instances
+            network=IRNHeadSettings(radius=5, width=0, schedule=schedule),  # without instances
             training=training,
         )
         data = self.data["train"], seeds["train"]
         psa = train_affinitynet(net, *data, path / "psa", affinities, preprocess=PREPROCESS)
         assert (psa.images, psa.broken) == (walked, [])
-        self.score("PSA walk", self.walked("PSA walk", PSAWalk(psa.network, alpha=4, steps=STEPS), seeds))
+        self.score("PSA walk", self.walked("PSA walk", AffinityNetWalk(psa.network, alpha=4, steps=STEPS), seeds))
         irn = train_irn(net, *data, path / "irn", boundaries, preprocess=PREPROCESS)
         assert (irn.images, irn.broken) == (walked, [])
         spread = self.walked("IRN walk", IRNWalk(irn.network, power=1.5, steps=STEPS), seeds)

@@ -180,9 +180,9 @@ def test_predictions_are_in_the_order_of_the_data(tmp_path, labelled):
 
 
 def trainable_settings():
-    from camplug.wsss.deeplab import DeepLabSettings
+    from camplug.wsss.deeplab import DeepLabNetworkSettings
 
-    return DeepLabSettings(output_stride=None)
+    return DeepLabNetworkSettings(output_stride=None)
 
 
 def test_validation_in_another_order_gives_the_same_precision(tmp_path):

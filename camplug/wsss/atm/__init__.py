@@ -5,9 +5,9 @@ maps of the three views are drawn together, and a merged map of the two adjusted
 What trains (`ATMTraining`) needs lightning; the rest does not import it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from camplug.lazy import attach_lazy
 from camplug.wsss.atm.attention import Atrous, ChannelAttention, SpatialAttention
 from camplug.wsss.atm.fum import FUM, context_relation
 from camplug.wsss.atm.losses import background_planes, background_similarity_loss, similarity_loss
@@ -16,7 +16,7 @@ from camplug.wsss.atm.method import ATM
 from camplug.wsss.atm.views import DECREASED, ENHANCED, GreyChange, adjusted, saturated, warn_if_saturated
 
 if TYPE_CHECKING:
-    from camplug.wsss.atm.module import ATMTraining
+    from camplug.wsss.atm.lightning_module import ATMTraining
 
 __all__ = [
     "ATM",
@@ -39,8 +39,9 @@ __all__ = [
     "warn_if_saturated",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "ATMTraining":
-        return import_module(f"{__name__}.module").ATMTraining
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = attach_lazy(
+    __name__,
+    {
+        ".lightning_module": ("ATMTraining",),
+    },
+)

@@ -12,13 +12,13 @@ from camplug.errors import InputError
 from camplug.wsss.atm.attention import check_dilations
 from camplug.wsss.atm.merge import BACKGROUND, SURE
 from camplug.wsss.atm.views import GreyChange
-from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.method import Method, check_ramp
 from camplug.wsss.classifier.network import Classifier
-from camplug.wsss.classifier.pictures import Pictures
+from camplug.wsss.classifier.settings import LearningSettings
 
 if TYPE_CHECKING:
-    from camplug.wsss.atm.module import ATMTraining
+    from camplug.wsss.atm.lightning_module import ATMTraining
 
 PLANES = ("all", "background")
 FUM_PARTS = ("channel_attention", "spatial_attention", "atrous", "context")
@@ -130,8 +130,8 @@ class ATM(Method):
         return {"kind": "fum", **parts, "dilations": list(self.dilations), **width, **others}
 
     @override
-    def module(self, network: Classifier, learning: Learning, pictures: Pictures) -> ATMTraining:
+    def module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> ATMTraining:
         """What trains the network."""
-        from camplug.wsss.atm.module import ATMTraining
+        from camplug.wsss.atm.lightning_module import ATMTraining
 
         return ATMTraining(network, learning, self, ids=pictures.data.ids, seed=pictures.seed)

@@ -3,30 +3,30 @@
 What trains (`ClassifierTraining`, `train_classifier`) needs lightning; the rest does not import it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from camplug.wsss.classifier.files import load_classifier, save_classifier
-from camplug.wsss.classifier.learning import PRESETS, Learning, Span, preset
+from camplug.lazy import attach_lazy
+from camplug.wsss.classifier.checkpoint import load_classifier, save_classifier
+from camplug.wsss.classifier.crops import ClassifierCrops, Picture
 from camplug.wsss.classifier.losses import classification_loss
 from camplug.wsss.classifier.maps import normalized_maps
 from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.network import Classifier, over
-from camplug.wsss.classifier.pictures import Picture, Pictures
+from camplug.wsss.classifier.settings import PRESETS, LearningSettings, SpanSettings, preset
 
 if TYPE_CHECKING:
-    from camplug.wsss.classifier.module import ClassifierTraining
-    from camplug.wsss.classifier.run import TrainedClassifier, train_classifier
+    from camplug.wsss.classifier.lightning_module import ClassifierTraining
+    from camplug.wsss.classifier.train import TrainedClassifier, train_classifier
 
 __all__ = [
     "PRESETS",
     "Classifier",
     "ClassifierTraining",
-    "Learning",
+    "LearningSettings",
     "Method",
     "Picture",
-    "Pictures",
-    "Span",
+    "ClassifierCrops",
+    "SpanSettings",
     "TrainedClassifier",
     "classification_loss",
     "load_classifier",
@@ -37,10 +37,10 @@ __all__ = [
     "train_classifier",
 ]
 
-_WITH_LIGHTNING = {"ClassifierTraining": "module", "TrainedClassifier": "run", "train_classifier": "run"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _WITH_LIGHTNING:
-        return getattr(import_module(f"{__name__}.{_WITH_LIGHTNING[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = attach_lazy(
+    __name__,
+    {
+        ".lightning_module": ("ClassifierTraining",),
+        ".train": ("TrainedClassifier", "train_classifier"),
+    },
+)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.wsss.classifier.learning import Learning
-from camplug.wsss.classifier.module import ClassifierTraining
+from camplug.wsss.classifier.lightning_module import ClassifierTraining
 from camplug.wsss.classifier.network import Classifier
+from camplug.wsss.classifier.settings import LearningSettings
 
 DEAD = 0.1  # of an epoch's steps have a map above 0
 
@@ -31,7 +31,7 @@ class AgreementTraining(ClassifierTraining):
     """
 
     def __init__(
-        self, network: Classifier, learning: Learning, ramp: float, *, ids: Sequence[str] = (), seed: int = 0
+        self, network: Classifier, learning: LearningSettings, ramp: float, *, ids: Sequence[str] = (), seed: int = 0
     ) -> None:
         super().__init__(network, learning, ids=ids, seed=seed)
         self.ramp = ramp

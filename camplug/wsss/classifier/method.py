@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from camplug.errors import InputError
-from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.network import Classifier
-from camplug.wsss.classifier.pictures import Pictures
+from camplug.wsss.classifier.settings import LearningSettings
 
 if TYPE_CHECKING:
-    from camplug.wsss.classifier.module import ClassifierTraining
+    from camplug.wsss.classifier.lightning_module import ClassifierTraining
     from camplug.wsss.train.fit import Items
 
 
@@ -36,13 +36,13 @@ class Method:
         """What stands between body and head: its kind and settings."""
         return None
 
-    def items(self, pictures: Pictures) -> Items:
+    def items(self, pictures: ClassifierCrops) -> Items:
         """What a training runs through."""
         return pictures
 
-    def module(self, network: Classifier, learning: Learning, pictures: Pictures) -> ClassifierTraining:
+    def module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> ClassifierTraining:
         """What trains the network."""
-        from camplug.wsss.classifier.module import ClassifierTraining
+        from camplug.wsss.classifier.lightning_module import ClassifierTraining
 
         return ClassifierTraining(network, learning, ids=pictures.data.ids, seed=pictures.seed)
 

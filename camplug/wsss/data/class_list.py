@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from camplug.errors import InputError
-from camplug.wsss.data.files import MOST_CLASSES, check_unique, read_text
+from camplug.wsss.data.read_files import MOST_CLASSES, check_unique, read_text
 
 BACKGROUND = ("background", "_background_", "__background__")
 IGNORED = ("__ignore__", "_ignore_")

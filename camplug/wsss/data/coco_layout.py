@@ -10,7 +10,7 @@ from typing import Any
 
 from camplug.errors import InputError
 from camplug.wsss.data.class_list import check_class_names, is_no_class
-from camplug.wsss.data.files import strip_ending
+from camplug.wsss.data.read_files import strip_ending
 
 ROBOFLOW = "_annotations.coco.json"
 ONE_FILE = ("annotations.json", "dataset.json")  # of labelme2coco

@@ -14,8 +14,8 @@ from camplug.errors import InputError
 from camplug.explain.photo import SUFFIXES, read_photo
 from camplug.wsss.data.class_list import check_class_names, check_separated, is_no_class, read_class_names
 from camplug.wsss.data.dataset import SegmentationData
-from camplug.wsss.data.files import ImageFiles, check_size, check_unique, existing_folder, strip_ending
 from camplug.wsss.data.masks import MaskCode, MaskFiles
+from camplug.wsss.data.read_files import ImageFiles, check_size, check_unique, existing_folder, strip_ending
 from camplug.wsss.data.tables import LABEL_FILES, read_labels
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from camplug.explain.photo import SUFFIXES
 from camplug.wsss.data.coco import COCO
 from camplug.wsss.data.coco_layout import known_annotations
 from camplug.wsss.data.dataset import SegmentationData
-from camplug.wsss.data.files import existing_folder
 from camplug.wsss.data.folder import Folder, labels_of_folders
 from camplug.wsss.data.photographs import Photographs
+from camplug.wsss.data.read_files import existing_folder
 from camplug.wsss.data.scenes import Scenes
 from camplug.wsss.data.tables import LABEL_FILES
 from camplug.wsss.data.voc import VOC, find_voc

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from camplug.errors import InputError
 from camplug.explain.photo import SUFFIXES, read_photo
 from camplug.wsss.data.dataset import SegmentationData
-from camplug.wsss.data.files import check_unique, strip_ending
+from camplug.wsss.data.read_files import check_unique, strip_ending
 
 if TYPE_CHECKING:
     from PIL.Image import Image

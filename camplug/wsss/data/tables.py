@@ -10,7 +10,7 @@ from typing import Any
 
 from camplug.errors import InputError
 from camplug.wsss.data.class_list import is_no_class
-from camplug.wsss.data.files import check_unique, read_text
+from camplug.wsss.data.read_files import check_unique, read_text
 
 LABEL_FILES = ("labels.csv", "labels.json")
 OF_IMAGES = ("image", "images", "filename", "file", "file_name", "name", "id")  # headers of columns

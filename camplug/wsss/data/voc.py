@@ -16,9 +16,9 @@ from camplug.explain.photo import SUFFIXES, read_photo
 from camplug.wsss.data.class_list import check_class_names, is_no_class, read_class_names
 from camplug.wsss.data.coco_layout import only_split
 from camplug.wsss.data.dataset import SegmentationData
-from camplug.wsss.data.files import ImageFiles, check_size, check_unique, existing_folder, read_text, strip_ending
 from camplug.wsss.data.folder import CLASS_FILES
 from camplug.wsss.data.masks import MaskCode, MaskFiles, read_palette
+from camplug.wsss.data.read_files import ImageFiles, check_size, check_unique, existing_folder, read_text, strip_ending
 from camplug.wsss.data.tables import read_labels
 
 if TYPE_CHECKING:

@@ -1,41 +1,30 @@
 """DeepLab over any network: segmentation from pseudo-labels, with and without a term for saliency.
 
-What trains (`DeepLabModule`, `train_deeplab`) needs lightning; the rest does not import it.
+What trains (`DeepLabTraining`, `train_deeplab`) needs lightning; the rest does not import it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from camplug.wsss.deeplab.settings import DeepLabSettings
+from camplug.lazy import attach_lazy
+from camplug.wsss.deeplab.settings import DeepLabNetworkSettings
 
 if TYPE_CHECKING:
-    from camplug.wsss.deeplab.files import load_deeplab, save_deeplab
+    from camplug.wsss.deeplab.checkpoint import load_deeplab, save_deeplab
     from camplug.wsss.deeplab.heads import ASPP, LargeFOV, V3Plus, rates
+    from camplug.wsss.deeplab.lightning_module import DeepLabTraining
     from camplug.wsss.deeplab.losses import multiscale_loss, segmentation_loss, shrunk_labels
-    from camplug.wsss.deeplab.module import DeepLabModule
     from camplug.wsss.deeplab.network import DeepLab, deeplab_over
     from camplug.wsss.deeplab.refinement import Refinement, activation_aware_loss
-    from camplug.wsss.deeplab.run import DeepLabTraining, TrainedDeepLab, train_deeplab
     from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
+    from camplug.wsss.deeplab.train import DeepLabSettings, TrainedDeepLab, train_deeplab
 
-_PLACES = {
-    "files": ("load_deeplab", "save_deeplab"),
-    "heads": ("ASPP", "LargeFOV", "V3Plus", "rates"),
-    "losses": ("multiscale_loss", "segmentation_loss", "shrunk_labels"),
-    "module": ("DeepLabModule",),
-    "network": ("DeepLab", "deeplab_over"),
-    "refinement": ("Refinement", "activation_aware_loss"),
-    "run": ("DeepLabTraining", "TrainedDeepLab", "train_deeplab"),
-    "segmenter": ("Segmenter", "make_predictions"),
-}
-_PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
 __all__ = [
     "ASPP",
     "DeepLab",
-    "DeepLabModule",
-    "DeepLabSettings",
     "DeepLabTraining",
+    "DeepLabNetworkSettings",
+    "DeepLabSettings",
     "LargeFOV",
     "Refinement",
     "Segmenter",
@@ -53,8 +42,16 @@ __all__ = [
     "train_deeplab",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _PLACE_OF:
-        return getattr(import_module(f"{__name__}.{_PLACE_OF[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = attach_lazy(
+    __name__,
+    {
+        ".checkpoint": ("load_deeplab", "save_deeplab"),
+        ".heads": ("ASPP", "LargeFOV", "V3Plus", "rates"),
+        ".losses": ("multiscale_loss", "segmentation_loss", "shrunk_labels"),
+        ".lightning_module": ("DeepLabTraining",),
+        ".network": ("DeepLab", "deeplab_over"),
+        ".refinement": ("Refinement", "activation_aware_loss"),
+        ".train": ("DeepLabSettings", "TrainedDeepLab", "train_deeplab"),
+        ".segmenter": ("Segmenter", "make_predictions"),
+    },
+)

@@ -19,7 +19,7 @@ from camplug.wsss.classifier.body import Body, Cut, example
 from camplug.wsss.classifier.network import Classifier, over, reading
 from camplug.wsss.classifier.stages import Stage, stage_layers
 from camplug.wsss.deeplab.heads import ASPP, LargeFOV, V3Plus, rates
-from camplug.wsss.deeplab.settings import DeepLabSettings, Head
+from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, Head
 
 LOW_STRIDE = "4"
 MOST_CLASSES = 254  # 0 is background, 255 is ignored
@@ -113,7 +113,7 @@ class DeepLab(nn.Module):
 def deeplab_over(
     model: nn.Module,
     classes: Sequence[str],
-    settings: DeepLabSettings | None = None,
+    settings: DeepLabNetworkSettings | None = None,
     *,
     preprocess: Preprocess | None = None,
 ) -> DeepLab:
@@ -130,7 +130,7 @@ def deeplab_over(
         InputError: no class; no map of stride 4 for v3+.
         ModelError: the network has no feature map to cut it at, or cannot have that output stride.
     """
-    settings = DeepLabSettings() if settings is None else settings
+    settings = DeepLabNetworkSettings() if settings is None else settings
     model = unwrap(model)
     base: Any
     if isinstance(model, DeepLab):

@@ -7,19 +7,19 @@ from typing import Literal, get_args
 
 from camplug.errors import InputError
 from camplug.plug.dense import check_stride
-from camplug.wsss.train.schedule import Schedule
+from camplug.wsss.train.schedule import ScheduleSettings
 
 Head = Literal["large-fov", "aspp", "v3+"]
 HEADS = get_args(Head)
 
 
-def usual_schedule() -> Schedule:
+def usual_schedule() -> ScheduleSettings:
     """SGD as the second DeepLab is trained with: here 0.9 is the momentum and the power of the decay, both."""
-    return Schedule("sgd", lr=2.5e-4, momentum=0.9, weight_decay=5e-4, power=0.9)
+    return ScheduleSettings("sgd", lr=2.5e-4, momentum=0.9, weight_decay=5e-4, power=0.9)
 
 
 @dataclass(frozen=True)
-class DeepLabSettings:
+class DeepLabNetworkSettings:
     """How a DeepLab network is built and how it learns; by default like the second one (Chen et al., PAMI 2018).
 
     Args:
@@ -54,7 +54,7 @@ class DeepLabSettings:
     batch_norm: Literal["train", "fixed"] = "fixed"
     cut: int | str | None = None
     head_lr: float = 10.0
-    schedule: Schedule = field(default_factory=usual_schedule)
+    schedule: ScheduleSettings = field(default_factory=usual_schedule)
     refinement: float = 0.0
     saliency_threshold: float = 0.5
 

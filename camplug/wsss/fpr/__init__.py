@@ -4,9 +4,9 @@ Importing this needs no scikit-learn; clustering prototypes with `Collector` doe
 lightning; the rest does not import it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from camplug.lazy import attach_lazy
 from camplug.wsss.fpr.collector import Collector
 from camplug.wsss.fpr.gather import PrototypePass
 from camplug.wsss.fpr.groups import COCO_GROUPS, VOC_GROUPS, group_of, known_groups, usable
@@ -17,7 +17,7 @@ from camplug.wsss.fpr.prototypes import Prototypes, centroids
 from camplug.wsss.fpr.regions import class_masks, masked_mean
 
 if TYPE_CHECKING:
-    from camplug.wsss.fpr.module import FPRTraining
+    from camplug.wsss.fpr.lightning_module import FPRTraining
 
 __all__ = [
     "COCO_GROUPS",
@@ -41,8 +41,9 @@ __all__ = [
     "usable",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "FPRTraining":
-        return getattr(import_module(f"{__name__}.module"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = attach_lazy(
+    __name__,
+    {
+        ".lightning_module": ("FPRTraining",),
+    },
+)

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from camplug.errors import InputError
 from camplug.plug import find_first_weight
+from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.network import Classifier
-from camplug.wsss.classifier.pictures import Pictures
 from camplug.wsss.fpr.collector import Collector
 from camplug.wsss.fpr.prototypes import Prototypes
 from camplug.wsss.train.processes import processes
@@ -43,7 +43,7 @@ class Photographs(Dataset[Whole]):
         square: squeeze views into squares, for networks that take no other shape.
     """
 
-    def __init__(self, pictures: Pictures, scales: Sequence[float], square: bool = False) -> None:
+    def __init__(self, pictures: ClassifierCrops, scales: Sequence[float], square: bool = False) -> None:
         self.data, self.sides, self.square = pictures.data, [max(1, round(pictures.crop * s)) for s in scales], square
 
     def __getitem__(self, image: int) -> Whole:
@@ -87,7 +87,7 @@ class PrototypePass:
 
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: ClassifierCrops,
         *,
         clusters: int = 10,
         negatives: int = 10,

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.network import Classifier
-from camplug.wsss.classifier.pictures import Pictures
+from camplug.wsss.classifier.settings import LearningSettings
 from camplug.wsss.fpr.groups import group_of, known_groups
 
 if TYPE_CHECKING:
-    from camplug.wsss.fpr.module import FPRTraining
+    from camplug.wsss.fpr.lightning_module import FPRTraining
 
 GROUPS = ("auto", "voc", "coco", "none")
 
@@ -104,8 +104,8 @@ class FPR(Method):
         return group_of(classes, None if chosen == "none" else chosen)
 
     @override
-    def module(self, network: Classifier, learning: Learning, pictures: Pictures) -> FPRTraining:
+    def module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> FPRTraining:
         """What trains the network."""
-        from camplug.wsss.fpr.module import FPRTraining
+        from camplug.wsss.fpr.lightning_module import FPRTraining
 
         return FPRTraining(network, learning, self, pictures)

@@ -9,7 +9,7 @@ import torch
 
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.irn.module import IRN
+from camplug.wsss.irn.lightning_module import IRN
 
 
 @torch.no_grad()

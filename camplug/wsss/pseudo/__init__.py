@@ -3,13 +3,13 @@
 from camplug.wsss.pseudo.make import in_data, make_labels, make_walked_seeds
 from camplug.wsss.pseudo.refine import PseudoLabels, Scores, Threshold
 from camplug.wsss.pseudo.store import LabelFolder
-from camplug.wsss.pseudo.walks import IRNWalk, MapWalk, PSAWalk
+from camplug.wsss.pseudo.walks import AffinityNetWalk, IRNWalk, MapWalk
 
 __all__ = [
     "IRNWalk",
     "LabelFolder",
     "MapWalk",
-    "PSAWalk",
+    "AffinityNetWalk",
     "PseudoLabels",
     "Scores",
     "Threshold",

@@ -17,7 +17,7 @@ MOST = 254  # maps that labels can name; 255 is ignored
 
 
 class Scores(Protocol):
-    """What scores the classes of every pixel: `Threshold`, `IRNWalk`, `PSAWalk`, or your own."""
+    """What scores the classes of every pixel: `Threshold`, `IRNWalk`, `AffinityNetWalk`, or your own."""
 
     def __call__(self, photo: Photo, maps: Floats, /) -> Floats:
         """Scores [K+1,H,W], background first.

@@ -14,8 +14,8 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.wsss.class_names import order_in, renumbered_labels
 from camplug.wsss.data import voc_palette
-from camplug.wsss.data.files import MOST_CLASSES
 from camplug.wsss.data.masks import read_mask
+from camplug.wsss.data.read_files import MOST_CLASSES
 from camplug.wsss.identity import Inputs
 from camplug.wsss.results import ResultFolder
 from camplug.wsss.settled import SETTINGS

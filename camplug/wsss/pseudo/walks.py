@@ -21,7 +21,7 @@ from camplug.wsss.seeds.store import shrunk
 
 
 class MapWalk(Protocol):
-    """What spreads the maps of a photograph: `IRNWalk` or `PSAWalk`."""
+    """What spreads the maps of a photograph: `IRNWalk` or `AffinityNetWalk`."""
 
     def maps(self, photo: Photo, maps: Floats, /) -> Floats:
         """The walked maps [K,H,W] in [0, 1]."""
@@ -158,7 +158,7 @@ def _pixels(planes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
     return enlarged(planes, stride, size).float().clamp_(min=0)
 
 
-class PSAWalk:
+class AffinityNetWalk:
     """Scores by AffinityNet's random walk, of the background as well (Ahn & Kwak, CVPR 2018).
 
     Args:
@@ -207,8 +207,8 @@ class PSAWalk:
 
     def __call__(self, photo: Photo, maps: Floats) -> Floats:
         """Scores [K+1,H,W]: the walked background and the walked maps."""
-        from camplug.wsss.psa import STRIDE as CELL
-        from camplug.wsss.psa import walk_planes
+        from camplug.wsss.affinitynet import STRIDE as CELL
+        from camplug.wsss.affinitynet import walk_planes
 
         check_maps(photo, maps)
         if not len(maps):

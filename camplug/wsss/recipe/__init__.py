@@ -5,9 +5,9 @@ What is here needs lightning.
 
 from camplug.wsss.recipe.plan import Row, plan_of
 from camplug.wsss.recipe.read import read_recipe, recipe_of, shipped
+from camplug.wsss.recipe.recipe_settings import Recipe
 from camplug.wsss.recipe.report import write_report
 from camplug.wsss.recipe.run import run_recipe
-from camplug.wsss.recipe.sections import Recipe
 from camplug.wsss.recipe.stages import Stage, stages_of
 
 __all__ = [

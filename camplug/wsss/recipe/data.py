@@ -35,7 +35,7 @@ USUAL: dict[str, tuple[tuple[int, int], float, int]] = {
 
 
 @dataclass(frozen=True)
-class Part:
+class ImageList:
     """A list of images.
 
     Args:

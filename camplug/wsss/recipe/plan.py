@@ -13,7 +13,7 @@ from camplug.errors import CamplugError, InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import USUAL, VARIABLE
-from camplug.wsss.recipe.sections import Recipe
+from camplug.wsss.recipe.recipe_settings import Recipe
 from camplug.wsss.recipe.stages import Stage, stages_of
 from camplug.wsss.seeds.otsu import MOST
 
@@ -119,7 +119,7 @@ class _Costs:
     """Probes stages, and scales what they cost to all images."""
 
     def __init__(self, recipe: Recipe, data: dict[str, SegmentationData], device: str) -> None:
-        from camplug.wsss.recipe.blank import Blank
+        from camplug.wsss.recipe.placeholder_data import Blank
         from camplug.wsss.recipe.probe import Probe
 
         self.probes: dict[str, Probe] = {}

@@ -19,25 +19,25 @@ from torch.utils.data import default_collate
 import camplug
 from camplug.metrics import ConfusionMatrix, ThresholdSweep
 from camplug.models import load_model
-from camplug.wsss.classifier.learning import Learning, Span
+from camplug.wsss.affinitynet import AffinityNet, alpha_labels
+from camplug.wsss.affinitynet.train import AffinityNetSettings
+from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.network import over, reading
-from camplug.wsss.classifier.pictures import Pictures
+from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
 from camplug.wsss.crf import CRFSettings, DenseCRF
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.deeplab import DeepLabTraining, Segmenter, deeplab_over, multiscale_loss
-from camplug.wsss.deeplab.module import DeepLabModule
+from camplug.wsss.deeplab import DeepLabSettings, Segmenter, deeplab_over, multiscale_loss
+from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.fpr.method import FPR
 from camplug.wsss.irn import IRN, ir_labels
-from camplug.wsss.irn.run import IRNTraining
+from camplug.wsss.irn.train import IRNSettings
 from camplug.wsss.jobs import Report
-from camplug.wsss.psa import AffinityNet, alpha_labels
-from camplug.wsss.psa.run import PSATraining
-from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold
+from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk, LabelFolder, PseudoLabels, Threshold
 from camplug.wsss.pseudo.refine import crf_settings
-from camplug.wsss.recipe.blank import Blank, First, clouds
-from camplug.wsss.recipe.measured import measured
-from camplug.wsss.recipe.sections import METHODS, Network
+from camplug.wsss.recipe.measure import measured
+from camplug.wsss.recipe.placeholder_data import Blank, First, clouds
+from camplug.wsss.recipe.recipe_settings import METHODS, NetworkSettings
 from camplug.wsss.recipe.settings import restored
 from camplug.wsss.recipe.stages import OF_MAPS, Stage
 from camplug.wsss.seeds import Seed, SeedFolder, make_seeds
@@ -103,7 +103,7 @@ class Probe:
     def _network(self, stage: Stage) -> nn.Module:
         if "network" in stage.inputs:
             return self.classifier_of(stage.inputs["network"])
-        named = restored(Network, stage.settings["network"])
+        named = restored(NetworkSettings, stage.settings["network"])
         return load_model(named.model, num_classes=named.num_classes, pretrained=False)
 
     def classifier_of(self, stage: Stage) -> nn.Module:
@@ -125,14 +125,14 @@ class Probe:
 
     def classifier(self, stage: Stage) -> Cost:
         """A training step of a classifier."""
-        method, span = self.method_of(stage), restored(Span, stage.settings["span"])
-        learning = restored(Learning, stage.settings["learning"])
+        method, span = self.method_of(stage), restored(SpanSettings, stage.settings["span"])
+        learning = restored(LearningSettings, stage.settings["learning"])
         scaled = []
         one = Method() if isinstance(method, FPR) else method
 
         def step(crop: int, count: int) -> Callable[[], None]:
             network: Any = self.classifier_of(stage).to(self.device)
-            pictures = Pictures(self.data, crop=crop, sides=span.sides, mean=network.preprocess.mean)
+            pictures = ClassifierCrops(self.data, crop=crop, sides=span.sides, mean=network.preprocess.mean)
             items = one.items(pictures)
             module = one.module(network, learning, pictures).to(self.device).train()
             batch = default_collate([items[0, i % len(items)] for i in range(max(1, count // one.group))])
@@ -216,7 +216,7 @@ class Probe:
         """The untrained network of a walk, and its settings."""
         s = stage.settings
         irn = s["kind"] == "irn"
-        training: Any = restored(IRNTraining if irn else PSATraining, s["training"])
+        training: Any = restored(IRNSettings if irn else AffinityNetSettings, s["training"])
         layers = s["layers"] if isinstance(s["layers"], str) else list(s["layers"])
         network: Any = (IRN if irn else AffinityNet)(Backbone(self.network(stage), layers), training.network)
         return network.to(self.device), training
@@ -252,7 +252,9 @@ class Probe:
         """One image's walk."""
         s = stage.settings
         network, _ = self.heads(stage.inputs["heads"])
-        walk: Any = IRNWalk(network.eval(), **s["walk"]) if s["kind"] == "irn" else PSAWalk(network.eval(), **s["walk"])
+        walk: Any = (
+            IRNWalk(network.eval(), **s["walk"]) if s["kind"] == "irn" else AffinityNetWalk(network.eval(), **s["walk"])
+        )
         photo = self.photos[0]
         with measured(self.device) as found:
             walked = walk.maps(photo, self.maps_of(photo))
@@ -278,11 +280,11 @@ class Probe:
 
     def deeplab(self, stage: Stage) -> Cost:
         """A training step of the segmentation network."""
-        training = restored(DeepLabTraining, stage.settings["training"])
+        training = restored(DeepLabSettings, stage.settings["training"])
 
         def step(crop: int, count: int) -> Callable[[], None]:
             network = deeplab_over(self.network(stage), self.data.classes, training.network)
-            module = DeepLabModule(network, training.network).to(self.device).train()
+            module = DeepLabTraining(network, training.network).to(self.device).train()
             labels = torch.from_numpy((clouds((crop, crop), 1) * (self.shown + 1)).astype(np.uint8))
             x, y = torch.rand(count, 3, crop, crop, device=self.device), labels[None].repeat(count, 1, 1)
             balanced = training.network.loss == "balanced"
@@ -294,7 +296,7 @@ class Probe:
         """One image segmented."""
         s, photo = stage.settings, self.photos[0]
         source = stage.inputs["deeplab"]
-        training = restored(DeepLabTraining, source.settings["training"])
+        training = restored(DeepLabSettings, source.settings["training"])
         network = deeplab_over(self.network(source), self.data.classes, training.network).to(self.device)
         crf = None if s["crf"] is None else restored(CRFSettings, s["crf"])
 

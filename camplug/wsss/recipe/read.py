@@ -11,30 +11,30 @@ from pathlib import Path
 from typing import Any
 
 from camplug.errors import InputError
-from camplug.wsss.classifier.learning import preset
+from camplug.wsss.affinitynet.train import AffinityNetSettings
 from camplug.wsss.classifier.method import Method
-from camplug.wsss.deeplab import DeepLabTraining
+from camplug.wsss.classifier.settings import preset
+from camplug.wsss.deeplab import DeepLabSettings
 from camplug.wsss.fpr.method import FPR
-from camplug.wsss.irn.run import IRNTraining
-from camplug.wsss.psa.run import PSATraining
-from camplug.wsss.pseudo import IRNWalk, PSAWalk
+from camplug.wsss.irn.train import IRNSettings
+from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk
 from camplug.wsss.pseudo.refine import crf_settings
-from camplug.wsss.recipe.data import VARIABLE, Part
-from camplug.wsss.recipe.sections import (
+from camplug.wsss.recipe.data import VARIABLE, ImageList
+from camplug.wsss.recipe.recipe_settings import (
     HALF,
     METHODS,
     PAPERS,
-    Evaluate,
-    IRNNumbers,
-    Network,
-    PSANumbers,
-    PseudoLabelling,
+    AffinityNetWalkSettings,
+    ClassifierSettings,
+    EvaluationSettings,
+    IRNWalkSettings,
+    NetworkSettings,
+    PredictionSettings,
+    PseudoLabelSettings,
     Recipe,
-    Refine,
-    Seeds,
-    Segment,
-    Segmentation,
-    Training,
+    RefineSettings,
+    SeedSettings,
+    SegmentationSettings,
     chosen_on,
 )
 from camplug.wsss.recipe.settings import changed, check_names, names_of, plain, restored, said
@@ -83,9 +83,9 @@ def recipe_of(sections: Mapping[str, Any], name: str = "recipe") -> Recipe:
     """
     check_names(sections, SECTIONS, "")
     parts = _data(_section(sections, "data", needed="for instance data: {train: {data: 'voc:PATH', split: train_aug}}"))
-    seeds: Seeds = changed(Seeds(), _section(sections, "seeds"), "seeds")
+    seeds: SeedSettings = changed(SeedSettings(), _section(sections, "seeds"), "seeds")
     refine = _refine(_section(sections, "refine"))
-    evaluate: Evaluate = changed(Evaluate(), _section(sections, "evaluate"), "evaluate")
+    evaluate: EvaluationSettings = changed(EvaluationSettings(), _section(sections, "evaluate"), "evaluate")
     given = sections.get("deeplab")
     recipe = Recipe(
         name=name,
@@ -98,7 +98,7 @@ def recipe_of(sections: Mapping[str, Any], name: str = "recipe") -> Recipe:
         refine=refine,
         pseudo_labels=_pseudo_labels(_section(sections, "pseudo_labels"), refine.kind),
         deeplab=None if given in (None, "none", False) else _deeplab(_section(sections, "deeplab")),
-        segment=changed(Segment(), _section(sections, "segment"), "segment"),
+        segment=changed(PredictionSettings(), _section(sections, "segment"), "segment"),
         evaluate=evaluate,
         text=plain(dict(sections)),
     )
@@ -180,7 +180,7 @@ def _section(sections: Mapping[str, Any], name: str, needed: str | None = None) 
     return dict(found or {})
 
 
-def _data(section: dict[str, Any]) -> dict[str, Part]:
+def _data(section: dict[str, Any]) -> dict[str, ImageList]:
     check_names(section, PARTS, "data")
     if "train" not in section:
         raise InputError("data.train is missing; write for instance train: {data: 'voc:PATH', split: train_aug}.")
@@ -189,42 +189,42 @@ def _data(section: dict[str, Any]) -> dict[str, Part]:
         part = _section(section, name)
         if "data" not in part:
             raise InputError(f"data.{name}.data is missing; write for instance 'voc:VOCdevkit/VOC2012'.")
-        parts[name] = changed(Part(""), part, f"data.{name}")
+        parts[name] = changed(ImageList(""), part, f"data.{name}")
     return parts
 
 
-def _classifier(section: dict[str, Any], where: str) -> Network | Training:
+def _classifier(section: dict[str, Any], where: str) -> NetworkSettings | ClassifierSettings:
     check_names(section, ("given", "train"), where)
     if len(section) != 1:
         raise InputError(f"{where}: give either given (a trained one) or train (how to train it).")
     if "given" in section:
-        return changed(Network(), _section(section, "given"), f"{where}.given")
+        return changed(NetworkSettings(), _section(section, "given"), f"{where}.given")
     return _training(_section(section, "train"), f"{where}.train")
 
 
-def _training(section: dict[str, Any], where: str) -> Training:
+def _training(section: dict[str, Any], where: str) -> ClassifierSettings:
     name = section.get("method", "classifier")
     if name not in METHODS:
         raise InputError(f"{where}.method = {name!r}; allowed are {', '.join(METHODS)}.")
     learning, span = said(where, lambda: preset(str(section.get("preset", "irn"))))
     method: Method = METHODS[name]()
     groups: list[Any] = [method, learning, span]
-    network = names_of(Network())
+    network = names_of(NetworkSettings())
     of_groups = [n for group in groups for n in names_of(group)]
     check_names(section, [*OF_TRAINING, *network, *of_groups], where)
-    start: Network | Training
+    start: NetworkSettings | ClassifierSettings
     if "start" in section:
         idle = [n for n in network if n in section]
         if idle:
             raise InputError(f"{where}.{idle[0]} has no effect beside start, which names the network; leave it out.")
         start = _classifier(_section(section, "start"), f"{where}.start")
     else:
-        start = changed(Network(), {k: v for k, v in section.items() if k in network}, where)
+        start = changed(NetworkSettings(), {k: v for k, v in section.items() if k in network}, where)
     if isinstance(method, FPR) and "start" not in section:
         raise InputError(f"{where}: fpr goes on with a trained classifier; describe it in {where}.start.")
     made = [changed(g, {k: v for k, v in section.items() if k in names_of(g)}, where) for g in groups]
     own = {k: v for k, v in section.items() if k in ("head", "output_stride", "keep", "validation")}
-    base = Training(made[0], made[1], made[2], start)
+    base = ClassifierSettings(made[0], made[1], made[2], start)
     hints = {"head": ("keep", "new"), "keep": ("last", "best")}
     for key, allowed in hints.items():
         if own.get(key) is not None and own[key] not in allowed:
@@ -232,24 +232,24 @@ def _training(section: dict[str, Any], where: str) -> Training:
     return replace(base, **own)
 
 
-def _refine(section: dict[str, Any]) -> Refine:
+def _refine(section: dict[str, Any]) -> RefineSettings:
     kind = section.get("kind") or "none"
-    allowed = {"irn": IRNNumbers, "psa": PSANumbers}
+    allowed = {"irn": IRNWalkSettings, "psa": AffinityNetWalkSettings}
     if kind not in (*allowed, "none", "crf"):
         raise InputError(f"refine.kind = {kind!r}; allowed are none, crf, psa, irn.")
     if kind not in allowed:
         idle = [name for name in section if name != "kind"]
         if idle:
             raise InputError(f"refine.{idle[0]} has no effect with kind: {kind}; leave it out.")
-        return restored(Refine, {"kind": kind})
+        return restored(RefineSettings, {"kind": kind})
     check_names(section, ("kind", "backbone", "layers", "training", "walk", "number", "scale"), "refine")
-    training: Any = IRNTraining() if kind == "irn" else PSATraining()
+    training: Any = IRNSettings() if kind == "irn" else AffinityNetSettings()
     walk = changed(allowed[kind](), _section(section, "walk"), "refine.walk")
-    tried: Any = IRNWalk if kind == "irn" else PSAWalk
+    tried: Any = IRNWalk if kind == "irn" else AffinityNetWalk
     said("refine.walk", lambda: tried(None, **plain(walk)))  # refuses what is out of range
     own: dict[str, Any] = {k: section[k] for k in ("layers", "number", "scale") if k in section}
-    base = changed(Refine("irn" if kind == "irn" else "psa"), own, "refine")
-    return Refine(
+    base = changed(RefineSettings("irn" if kind == "irn" else "psa"), own, "refine")
+    return RefineSettings(
         base.kind,
         _backbone(section, "refine"),
         base.layers,
@@ -260,7 +260,7 @@ def _refine(section: dict[str, Any]) -> Refine:
     )
 
 
-def _backbone(section: dict[str, Any], where: str) -> Network | None:
+def _backbone(section: dict[str, Any], where: str) -> NetworkSettings | None:
     found = section.get("backbone", "classifier")
     if found == "classifier":
         return None
@@ -268,13 +268,13 @@ def _backbone(section: dict[str, Any], where: str) -> Network | None:
         found = {"model": found}
     if not isinstance(found, Mapping):
         raise InputError(f"{where}.backbone = {found!r}; give classifier, or a network: {{model: timm:resnet50}}.")
-    return changed(Network(), found, f"{where}.backbone")
+    return changed(NetworkSettings(), found, f"{where}.backbone")
 
 
-def _pseudo_labels(section: dict[str, Any], kind: str) -> PseudoLabelling:
+def _pseudo_labels(section: dict[str, Any], kind: str) -> PseudoLabelSettings:
     usual: dict[str, Any] = {"crf": {"none": None, "psa": "psa"}.get(kind, "irn")}
     usual["threshold"] = {"irn": PAPERS, "psa": HALF}.get(kind)
-    found: PseudoLabelling = changed(PseudoLabelling(), usual | section, "pseudo_labels")
+    found: PseudoLabelSettings = changed(PseudoLabelSettings(), usual | section, "pseudo_labels")
     if found.threshold is None:
         raise InputError(
             "pseudo_labels.threshold is missing: up to which value a map is background; give a number, or "
@@ -285,13 +285,13 @@ def _pseudo_labels(section: dict[str, Any], kind: str) -> PseudoLabelling:
     return found
 
 
-def _deeplab(section: dict[str, Any]) -> Segmentation:
-    training = DeepLabTraining()
+def _deeplab(section: dict[str, Any]) -> SegmentationSettings:
+    training = DeepLabSettings()
     own = {k: v for k, v in section.items() if k not in ("backbone", "saliency")}
     check_names(section, ["backbone", "saliency", *names_of(training)], "deeplab")
     saliency = section.get("saliency")
     saliency = None if saliency in (None, "none") else str(saliency)
-    made = Segmentation(changed(training, own, "deeplab"), _backbone(section, "deeplab"), saliency)
+    made = SegmentationSettings(changed(training, own, "deeplab"), _backbone(section, "deeplab"), saliency)
     if (made.training.network.refinement > 0) != (saliency is not None):
         raise InputError(
             "deeplab.refinement and deeplab.saliency go together: give both (saliency: contrast, spectral or a folder) "
@@ -313,8 +313,8 @@ def _check(recipe: Recipe) -> None:
             )
     if "val" in recipe.evaluate.products_on and "val" not in recipe.data:
         raise InputError("evaluate.products_on names val, and there is no data.val; give it, or leave val out.")
-    classifier: Network | Training = recipe.classifier
-    while isinstance(classifier, Training):
+    classifier: NetworkSettings | ClassifierSettings = recipe.classifier
+    while isinstance(classifier, ClassifierSettings):
         if classifier.validation is not None and classifier.validation not in recipe.data:
             raise InputError(
                 f"classifier.train.validation = {classifier.validation!r}: the section data has "

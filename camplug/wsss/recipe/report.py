@@ -12,9 +12,9 @@ from typing import Any
 import camplug
 from camplug.explain.explanation import write_atomically
 from camplug.wsss.recipe.cache import Cache, write_json
-from camplug.wsss.recipe.page import as_html, as_markdown
-from camplug.wsss.recipe.pictures import pictured
-from camplug.wsss.recipe.sections import Recipe
+from camplug.wsss.recipe.recipe_settings import Recipe
+from camplug.wsss.recipe.report_html import as_html, as_markdown
+from camplug.wsss.recipe.report_pictures import pictured
 from camplug.wsss.recipe.settings import plain
 from camplug.wsss.recipe.stages import Stage
 

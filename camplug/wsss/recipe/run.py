@@ -13,16 +13,16 @@ from camplug.wsss.class_names import numbered_as
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.jobs import exchange, share, wait_for_the_others
 from camplug.wsss.recipe.cache import Cache, bytes_in
-from camplug.wsss.recipe.data import VARIABLE, Part
+from camplug.wsss.recipe.data import VARIABLE, ImageList
+from camplug.wsss.recipe.recipe_settings import Recipe
 from camplug.wsss.recipe.report import write_report
-from camplug.wsss.recipe.sections import Recipe
+from camplug.wsss.recipe.run_stages import StageContext
 from camplug.wsss.recipe.stages import Stage, stages_of
-from camplug.wsss.recipe.work import Work
-from camplug.wsss.train.watch import Watch
+from camplug.wsss.train.progress import ProgressCallback
 
 
 def run_recipe(
-    recipe: Recipe, out: str | Path, *, device: str = "cpu", workers: int = 0, watch: Watch | None = None
+    recipe: Recipe, out: str | Path, *, device: str = "cpu", workers: int = 0, watch: ProgressCallback | None = None
 ) -> dict[str, Any]:
     """Run all stages of a recipe that are not finished, and write `out`/report.html, .json and .md after each.
 
@@ -44,7 +44,7 @@ def run_recipe(
         InputError: data or files that are not there; whatever stops a stage.
         KeyboardInterrupt: it was stopped by Ctrl-C.
     """
-    watch, out = Watch() if watch is None else watch, Path(out)
+    watch, out = ProgressCallback() if watch is None else watch, Path(out)
     data = {name: opened(name, part) for name, part in recipe.data.items()}
     data = checked(recipe, data)
     stages = stages_of(recipe, data)
@@ -57,7 +57,7 @@ def run_recipe(
         raise InputError(f"the folder {str(out)!r} cannot be made ({error.strerror}).") from None
     rank, world = share()
     any_share = frozenset(name for name, part in recipe.data.items() if part.allow_missing)
-    work = Work(cache, data, device, workers, (rank, world), watch, any_share)
+    work = StageContext(cache, data, device, workers, (rank, world), watch, any_share)
     wait_for_the_others("begin")  # before any of them makes what another one would find
     for number, stage in enumerate(stages, 1):
         if cache.done(stage) is not None:
@@ -74,7 +74,7 @@ def run_recipe(
     return report
 
 
-def opened(name: str, part: Part) -> SegmentationData:
+def opened(name: str, part: ImageList) -> SegmentationData:
     """A list of images.
 
     Raises:
@@ -113,7 +113,7 @@ def checked(recipe: Recipe, data: dict[str, SegmentationData]) -> dict[str, Segm
     return {name: numbered_as(one, classes, "data.train") for name, one in data.items()}
 
 
-def _run(stage: Stage, work: Work) -> None:
+def _run(stage: Stage, work: StageContext) -> None:
     """Run a stage in all processes, and write down that it is finished."""
     (rank, world), cache = work.share, work.cache
     folder, before = cache.folder(stage), cache.spent(stage)

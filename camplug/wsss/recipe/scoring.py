@@ -15,7 +15,7 @@ from camplug.wsss.identity import photographs_sha256
 from camplug.wsss.jobs import list_sha256
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import evenly
-from camplug.wsss.recipe.sections import chosen_on
+from camplug.wsss.recipe.recipe_settings import chosen_on
 from camplug.wsss.recipe.stages import OF_MAPS, Stage
 from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
 

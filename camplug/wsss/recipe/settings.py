@@ -25,10 +25,10 @@ def changed(settings: S, section: Mapping[str, Any], where: str) -> S:
     Raises:
         InputError: a name that no field has; a value that cannot be read, or is out of its range.
 
-    >>> from camplug.wsss.train import Schedule
-    >>> changed(Schedule(), {"lr": "1e-3", "optimizer": "adamw"}, "deeplab").lr
+    >>> from camplug.wsss.train import ScheduleSettings
+    >>> changed(ScheduleSettings(), {"lr": "1e-3", "optimizer": "adamw"}, "deeplab").lr
     0.001
-    >>> changed(Schedule(), {"optimiser": "adamw"}, "deeplab")
+    >>> changed(ScheduleSettings(), {"optimiser": "adamw"}, "deeplab")
     Traceback (most recent call last):
     ...
     camplug.errors.InputError: deeplab.optimiser: there is no such setting; did you mean 'optimizer'?

@@ -11,7 +11,14 @@ from camplug.models import FILES
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.identity import MISSING, photograph_table
 from camplug.wsss.pseudo.refine import crf_settings
-from camplug.wsss.recipe.sections import OTSU, Network, Recipe, Refine, Training, chosen_on
+from camplug.wsss.recipe.recipe_settings import (
+    OTSU,
+    ClassifierSettings,
+    NetworkSettings,
+    Recipe,
+    RefineSettings,
+    chosen_on,
+)
 from camplug.wsss.recipe.settings import plain
 
 # raised whenever a stage makes something else of the same settings
@@ -168,7 +175,7 @@ class _Road:
             return "train" if set(self.data[part].ids) <= set(self.data["train"].ids) else part
         return "train" if part == "score_on" else part
 
-    def network(self, source: Network | Stage) -> dict[str, Any]:
+    def network(self, source: NetworkSettings | Stage) -> dict[str, Any]:
         """How a stage names a network: by its text and its files, or by the stage that trains it."""
         if isinstance(source, Stage):
             return {"settings": {}, "inputs": {"network": source}, "files": ()}
@@ -176,8 +183,8 @@ class _Road:
         named = {"network": plain(source)}
         return {"settings": named, "inputs": {}, "files": tuple(file for file in files if file)}
 
-    def classifier(self, what: Network | Training, name: str) -> Network | Stage:
-        if isinstance(what, Network):
+    def classifier(self, what: NetworkSettings | ClassifierSettings, name: str) -> NetworkSettings | Stage:
+        if isinstance(what, NetworkSettings):
             return what
         begins = self.network(self.classifier(what.start, f"{name} start"))
         settings = {
@@ -205,11 +212,11 @@ class _Road:
         inputs = {"seeds": seeds, **net["inputs"]}
         return self.add(Stage("affinities", "affinities", settings | net["settings"], inputs, "train", net["files"]))
 
-    def backbone(self, own: Network | None) -> Network | Stage:
+    def backbone(self, own: NetworkSettings | None) -> NetworkSettings | Stage:
         return self.source if own is None else own
 
     def maps(self, part: str, seeds: Stage, heads: Stage) -> Stage:
-        refine: Refine = self.recipe.refine
+        refine: RefineSettings = self.recipe.refine
         net = self.network(self.backbone(refine.backbone))
         stored = {"number": refine.number, "scale": refine.scale}
         settings = {"kind": refine.kind, "walk": plain(refine.walk), **stored} | net["settings"]

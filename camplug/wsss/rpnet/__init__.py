@@ -6,9 +6,9 @@ of features weighed by that resemblance teach the plain ones. What trains (`RPNe
 does not import it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from camplug.lazy import attach_lazy
 from camplug.wsss.rpnet.comparison import foreground_probability, region_similarity
 from camplug.wsss.rpnet.groups import Groups
 from camplug.wsss.rpnet.losses import averaged_maps, self_supervised_loss
@@ -21,7 +21,7 @@ from camplug.wsss.rpnet.smoothing import smoothed
 from camplug.wsss.rpnet.stages import Stage, stage_layers, stage_maps
 
 if TYPE_CHECKING:
-    from camplug.wsss.rpnet.module import RPNetTraining
+    from camplug.wsss.rpnet.lightning_module import RPNetTraining
 
 __all__ = [
     "Groups",
@@ -44,8 +44,9 @@ __all__ = [
     "stage_maps",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "RPNetTraining":
-        return import_module(f"{__name__}.module").RPNetTraining
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = attach_lazy(
+    __name__,
+    {
+        ".lightning_module": ("RPNetTraining",),
+    },
+)

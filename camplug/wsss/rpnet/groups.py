@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from camplug.wsss.classifier.pictures import Picture, Pictures
+from camplug.wsss.classifier.crops import ClassifierCrops, Picture
 from camplug.wsss.rpnet.comparison import LARGEST_GROUP
 from camplug.wsss.rpnet.pairs import Partners
 from camplug.wsss.train.unreadable import Substitutes
@@ -37,7 +37,7 @@ class Groups(Dataset[Picture]):
         InputError: a group outside of its range, or no image that shows a class.
     """
 
-    def __init__(self, pictures: Pictures, group: int = 2) -> None:
+    def __init__(self, pictures: ClassifierCrops, group: int = 2) -> None:
         self.pictures, self.group, self.seed = pictures, group, pictures.seed
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._partners = None

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.method import Method, check_ramp
 from camplug.wsss.classifier.network import Classifier
-from camplug.wsss.classifier.pictures import Pictures
+from camplug.wsss.classifier.settings import LearningSettings
 from camplug.wsss.rpnet.comparison import LARGEST_GROUP
 from camplug.wsss.rpnet.groups import Groups
 from camplug.wsss.rpnet.smoothing import Border
 
 if TYPE_CHECKING:
-    from camplug.wsss.rpnet.module import RPNetTraining
+    from camplug.wsss.rpnet.lightning_module import RPNetTraining
     from camplug.wsss.train.fit import Items
 
 LAST = "last"
@@ -118,13 +118,13 @@ class RPNet(Method):
         return {"kind": "regions", "width": self.width}
 
     @override
-    def items(self, pictures: Pictures) -> Items:
+    def items(self, pictures: ClassifierCrops) -> Items:
         """Groups of images that share a class."""
         return Groups(pictures, self.images)
 
     @override
-    def module(self, network: Classifier, learning: Learning, pictures: Pictures) -> RPNetTraining:
+    def module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> RPNetTraining:
         """What trains the network."""
-        from camplug.wsss.rpnet.module import RPNetTraining
+        from camplug.wsss.rpnet.lightning_module import RPNetTraining
 
         return RPNetTraining(network, learning, self, ids=pictures.data.ids, seed=pictures.seed)

@@ -16,13 +16,13 @@ from camplug.wsss.jobs import list_sha256
 from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.results import check_made_of
 from camplug.wsss.seeds import SeedFolder
-from camplug.wsss.settled import INPUTS, SETTINGS, SettledFolder
+from camplug.wsss.settled import INPUTS, SETTINGS, SettingsFolder
 from camplug.wsss.train.lengthen import lengthen_training
 
 CHECKPOINTS = "checkpoints"
 
 
-class TrainingFolder(SettledFolder):
+class TrainingFolder(SettingsFolder):
     """The folder of a training: its labels, checkpoints and losses, and at last the file of the network."""
 
     what = "a training"
@@ -41,7 +41,7 @@ class TrainingFolder(SettledFolder):
         """Make the folder for a training of these settings on these images, or go on with one that has the same.
 
         Args:
-            settings: plain data; see `SettledFolder.prepare`.
+            settings: plain data; see `SettingsFolder.prepare`.
             data: the images.
             tables: digests by image name of all that it learns from; see `Inputs`.
             file: of the network.

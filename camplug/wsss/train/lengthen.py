@@ -10,11 +10,11 @@ from typing import Any
 from camplug.errors import InputError
 from camplug.explain.explanation import write_atomically
 from camplug.wsss.jobs import share
-from camplug.wsss.settled import SETTINGS, SettledFolder
+from camplug.wsss.settled import SETTINGS, SettingsFolder
 
 
 def lengthen_training(
-    folder: SettledFolder, settings: Mapping[str, Any], file: Path, *, span: str = "training", steady: bool = False
+    folder: SettingsFolder, settings: Mapping[str, Any], file: Path, *, span: str = "training", steady: bool = False
 ) -> None:
     """Open the folder of a training for more epochs, if nothing else differs; it then goes on from its last checkpoint.
 

@@ -16,7 +16,7 @@ SHAPES = ("poly", "one-cycle")
 
 
 @dataclass(frozen=True)
-class Schedule:
+class ScheduleSettings:
     """How a network learns.
 
     The published codes of PSA and IRN call 0.9 "momentum" that is in truth the power of their learning rate's decay,
@@ -64,7 +64,7 @@ class Schedule:
     def rate(self, step: int, steps: int) -> float:
         """The factor of the learning rate at a step, counted from 0.
 
-        >>> [round(Schedule(power=1.0).rate(step, 4), 2) for step in range(5)]
+        >>> [round(ScheduleSettings(power=1.0).rate(step, 4), 2) for step in range(5)]
         [1.0, 0.75, 0.5, 0.25, 0.0]
         """
         decay: float = max(0.0, 1 - step / max(steps, 1)) ** self.power

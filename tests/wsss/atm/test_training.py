@@ -26,22 +26,22 @@ from camplug.wsss.atm import (
     similarity_loss,
 )
 from camplug.wsss.classifier import (
-    Learning,
+    LearningSettings,
     Picture,
-    Span,
+    SpanSettings,
     load_classifier,
     normalized_maps,
     over,
     train_classifier,
 )
 from camplug.wsss.data import Scenes
-from camplug.wsss.train import Schedule
+from camplug.wsss.train import ScheduleSettings
 
 SCENES = Scenes(16, size=(48, 48), classes=4)
 READS = camplug.Preprocess((48, 48), (0.4, 0.5, 0.6), (0.25, 0.2, 0.3))
-FIXED = Learning(cut=None)
-TRAINED = Learning(Schedule("adamw", 1e-3), head_lr=1, cut=None, batch_norm="trained")
-SPAN = Span(epochs=2, batch=8, crop=48, sides=(48, 48))
+FIXED = LearningSettings(cut=None)
+TRAINED = LearningSettings(ScheduleSettings("adamw", 1e-3), head_lr=1, cut=None, batch_norm="trained")
+SPAN = SpanSettings(epochs=2, batch=8, crop=48, sides=(48, 48))
 NO_FUM = {"fum": False}
 NO_BATCH_NORM = {"atrous": False}
 CONFIGS = Path(__file__).parents[3] / "configs" / "atm"
@@ -203,7 +203,7 @@ def test_gradients_reach_what_they_should():
 
 
 def test_layers_up_to_the_cut_stay():
-    atm = training(ATM(), Learning(cut=4))
+    atm = training(ATM(), LearningSettings(cut=4))
     grads = gradients(atm, losses(atm, batch_of(2)))
     assert {name for name, g in grads.items() if g is None} == {
         f"network.body.model.{part}" for part in ("0.weight", "1.weight", "1.bias", "3.weight", "3.bias")
@@ -374,7 +374,7 @@ TABLES = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_settings_of_the_tables(name):
-    options = read_config(CONFIGS / f"{name}.toml", allowed(Span, Learning, Schedule, ATM))
+    options = read_config(CONFIGS / f"{name}.toml", allowed(SpanSettings, LearningSettings, ScheduleSettings, ATM))
     assert changed(ATM(), options) == TABLES[name]
     assert all(getattr(ATM(), key) != value for key, value in options.items())
 

@@ -14,8 +14,8 @@ from trainable import net, scenes
 
 from camplug.errors import InputError
 from camplug.wsss.atm import ATM
-from camplug.wsss.classifier import Learning, Pictures, Span, over, train_classifier
-from camplug.wsss.classifier.pictures import Picture
+from camplug.wsss.classifier import ClassifierCrops, LearningSettings, SpanSettings, over, train_classifier
+from camplug.wsss.classifier.crops import Picture
 from camplug.wsss.rpnet import RPNet
 
 METHODS = {"atm": ATM(fum=False), "rpnet": RPNet(width=8, stages="last", scales=(1.0,))}
@@ -27,7 +27,7 @@ def training(name, **options):
     data = scenes()
     method = replace(METHODS[name], **options)
     network = over(net(), data.classes, neck=method.neck())
-    return method.module(network, Learning(cut=None), Pictures(data, crop=48, sides=(48, 48)))
+    return method.module(network, LearningSettings(cut=None), ClassifierCrops(data, crop=48, sides=(48, 48)))
 
 
 def at(module, step=0, epoch=0):
@@ -57,7 +57,7 @@ def test_no_ramp_is_the_full_weight_from_the_first_step_on(name, ramp, steps):
 
 
 def losses_of(module, step, device="cpu"):
-    pictures = Pictures(scenes(), crop=48, sides=(48, 48))
+    pictures = ClassifierCrops(scenes(), crop=48, sides=(48, 48))
     batch = Picture(*map(torch.stack, zip(*(pictures[0, i] for i in range(4)), strict=True)))
     batch = moved(batch, device)
     return at(module.to(device), step).losses(module.normalized(batch.pixels), batch, step)
@@ -78,11 +78,13 @@ def test_every_weight_but_the_classifications_rises(name, device):
 def test_the_first_step_is_that_of_the_classification_alone(name, tmp_path):
     """With one step, of weight 0, both trainings end with the same weights; with full weights they do not."""
     data = scenes()
-    span = Span(epochs=1, batch=len(data) // 2 * 2, crop=48, sides=(48, 48))
+    span = SpanSettings(epochs=1, batch=len(data) // 2 * 2, crop=48, sides=(48, 48))
 
     def trained(out, **options):
         method = replace(METHODS[name], **options)
-        done = train_classifier(net(), data, tmp_path / out, method=method, learning=Learning(cut=None), span=span)
+        done = train_classifier(
+            net(), data, tmp_path / out, method=method, learning=LearningSettings(cut=None), span=span
+        )
         return torch.cat([p.flatten() for p in done.network.parameters()])
 
     idle = trained("idle", **IDLE[name])

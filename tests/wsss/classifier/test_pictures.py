@@ -8,7 +8,7 @@ import torch
 from trainable import scenes
 
 from camplug.errors import InputError
-from camplug.wsss.classifier import Pictures
+from camplug.wsss.classifier import ClassifierCrops
 from camplug.wsss.train import Shuffled
 
 
@@ -24,17 +24,17 @@ def data(count=6):
 
 
 def test_crops_depend_on_seed_epoch_and_number_alone():
-    one, other = (Pictures(data(), crop=48, sides=(40, 70), seed=5) for _ in range(2))
+    one, other = (ClassifierCrops(data(), crop=48, sides=(40, 70), seed=5) for _ in range(2))
     _ = one[0, 1], one[3, 2]
     for which in ((0, 0), (1, 0), (1, 4)):
         assert torch.equal(one[which].pixels, other[which].pixels)
     assert not torch.equal(one[0, 0].pixels, one[1, 0].pixels)
-    assert not torch.equal(one[0, 0].pixels, Pictures(data(), crop=48, sides=(40, 70), seed=6)[0, 0].pixels)
+    assert not torch.equal(one[0, 0].pixels, ClassifierCrops(data(), crop=48, sides=(40, 70), seed=6)[0, 0].pixels)
     assert not torch.equal(one.picture(0, 0).pixels, one.picture(0, 0, slot=1).pixels)
 
 
 def test_labels_and_numbers():
-    pictures = Pictures(data(), crop=32, sides=(32, 64), indices=[4, 1])
+    pictures = ClassifierCrops(data(), crop=32, sides=(32, 64), indices=[4, 1])
     for number, i in enumerate((4, 1)):
         item = pictures[0, number]
         assert torch.equal(item.present.nonzero().flatten(), torch.tensor(pictures.data.labels(i)))
@@ -43,7 +43,7 @@ def test_labels_and_numbers():
 
 
 def test_still_pictures_lie_in_the_middle():
-    pictures = Pictures(data(), crop=30, sides=(1, 1), mean=(1.0, 0.0, 0.5), still=True)
+    pictures = ClassifierCrops(data(), crop=30, sides=(1, 1), mean=(1.0, 0.0, 0.5), still=True)
     pixels = pictures[0, 0].pixels
     assert torch.equal(pixels, pictures[7, 0].pixels)
     # 40x60 becomes 20x30: five rows of the mean colour above and below
@@ -54,7 +54,7 @@ def test_still_pictures_lie_in_the_middle():
 
 
 def test_a_crop_is_a_part_of_the_resized_photograph():
-    pictures = Pictures(data(), crop=24, sides=(60, 60), seed=2)
+    pictures = ClassifierCrops(data(), crop=24, sides=(60, 60), seed=2)
     whole = torch.from_numpy(np.array(data().photo(3))).permute(2, 0, 1)
     crop = pictures[0, 3].pixels
     places = [
@@ -82,11 +82,11 @@ class Lacking(Blind):
 
 
 def lacking(**options):
-    return Pictures(Lacking(6, (40, 60), classes=3), crop=32, sides=(30, 50), seed=3, **options)
+    return ClassifierCrops(Lacking(6, (40, 60), classes=3), crop=32, sides=(30, 50), seed=3, **options)
 
 
 def test_another_image_takes_the_place_of_one_that_cannot_be_read():
-    whole = Pictures(Lacking(6, (40, 60), classes=3), crop=32, sides=(30, 50), seed=3)
+    whole = ClassifierCrops(Lacking(6, (40, 60), classes=3), crop=32, sides=(30, 50), seed=3)
     with pytest.warns(UserWarning, match="scene0_000001: photograph 1 is damaged"):
         items = [whole[epoch, 1] for epoch in range(12)]
     taken = [int(item.image) for item in items]
@@ -98,7 +98,7 @@ def test_another_image_takes_the_place_of_one_that_cannot_be_read():
         again = [lacking()[epoch, 1] for epoch in range(12)]
     assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(items, again, strict=True))
     assert whole.substitutes.broken() == [("scene0_000001", "photograph 1 is damaged.")]
-    healthy = Pictures(data(), crop=32, sides=(30, 50), seed=3)
+    healthy = ClassifierCrops(data(), crop=32, sides=(30, 50), seed=3)
     assert torch.equal(whole[4, 2].pixels, healthy[4, 2].pixels)  # the others are as without it
 
 
@@ -115,20 +115,20 @@ def test_where_nothing_can_be_read_nothing_is_learned():
 def test_validation_leaves_out_what_cannot_be_read():
     pictures = lacking(still=True)
     with pytest.warns(UserWarning, match="photograph 1"):
-        batch = Pictures.collate([pictures[0, i] for i in range(3)])
+        batch = ClassifierCrops.collate([pictures[0, i] for i in range(3)])
     assert batch.image.tolist() == [0, 2]
     assert batch.present.tolist() == [[1, 0, 0], [0, 0, 1]]
     assert torch.equal(batch.pixels[1], pictures[0, 2].pixels)
-    assert len(Pictures.collate([pictures[0, 1]]).image) == 0
+    assert len(ClassifierCrops.collate([pictures[0, 1]]).image) == 0
 
 
 def test_refusals():
     with pytest.raises(InputError, match="crop=0; give the side in pixels"):
-        Pictures(data(), crop=0, sides=(1, 1))
+        ClassifierCrops(data(), crop=0, sides=(1, 1))
     with pytest.raises(InputError, match=r"sides=\(4, 2\)"):
-        Pictures(data(), crop=8, sides=(4, 2))
+        ClassifierCrops(data(), crop=8, sides=(4, 2))
     with pytest.raises(InputError, match="no image to train on"):
-        Pictures(data(), crop=8, sides=(4, 4), indices=[])
+        ClassifierCrops(data(), crop=8, sides=(4, 4), indices=[])
 
 
 def test_processes_share_every_batch():

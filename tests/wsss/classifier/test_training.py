@@ -13,9 +13,9 @@ from trainable import LEARNING, SPAN, Net, net, same, scenes, trained
 
 import camplug
 from camplug.errors import InputError, ModelError
-from camplug.wsss.classifier import ClassifierTraining, Method, Pictures, load_classifier, over
-from camplug.wsss.classifier.files import made_with, save_classifier
-from camplug.wsss.classifier.pictures import Picture
+from camplug.wsss.classifier import ClassifierCrops, ClassifierTraining, Method, load_classifier, over
+from camplug.wsss.classifier.checkpoint import made_with, save_classifier
+from camplug.wsss.classifier.crops import Picture
 from camplug.wsss.train import fit
 
 
@@ -37,7 +37,7 @@ def test_it_learns_what_is_to_be_learned(tmp_path):
     done = trained(tmp_path, data, span=replace(SPAN, epochs=4), validation=data)
     assert done.losses["val_map"] == 1
     assert done.losses["classification"] < 0.5
-    x = torch.stack([Pictures(data, crop=48, sides=(48, 48), still=True)[0, i].pixels for i in range(2)])
+    x = torch.stack([ClassifierCrops(data, crop=48, sides=(48, 48), still=True)[0, i].pixels for i in range(2)])
     module = ClassifierTraining(done.network, LEARNING)
     assert done.network(module.normalized(x)).argmax(1).tolist() == [0, 1]
 
@@ -59,7 +59,7 @@ class Dropping(Net):
 
 def parts():
     network = over(net(), scenes().classes)
-    pictures = Pictures(scenes(), crop=48, sides=(40, 60))
+    pictures = ClassifierCrops(scenes(), crop=48, sides=(40, 60))
     torch.manual_seed(0)
     return ClassifierTraining(network, LEARNING, ids=pictures.data.ids), pictures
 
@@ -69,7 +69,7 @@ def test_killed_and_going_on_is_the_same_as_not_stopped(tmp_path):
         with torch.random.fork_rng():
             torch.manual_seed(1)
             network = over(Dropping(), scenes().classes)
-        pictures = Pictures(scenes(), crop=48, sides=(40, 60))
+        pictures = ClassifierCrops(scenes(), crop=48, sides=(40, 60))
         module = ClassifierTraining(network, LEARNING)
         fit(module, pictures, out, epochs=epochs, batch=4, device="cpu", progress=False, callbacks=callbacks)
         return network

@@ -9,7 +9,7 @@ from PIL import Image
 from camplug.errors import InputError
 from camplug.wsss.data import VOC, Folder, open_data
 from camplug.wsss.data.masks import MaskCode, read_mask, read_palette
-from camplug.wsss.recipe.data import Part
+from camplug.wsss.recipe.data import ImageList
 
 
 def cracks(root, values=(0, 255), classes="crack\n", labels="crack", count=4):
@@ -142,9 +142,9 @@ def test_a_tree_of_cvat(tmp_path):
 
 def test_options_of_a_recipe(tmp_path):
     root = cracks(tmp_path / "d")
-    said = Part(f"folder:{root}", options={"mask_values": {255: "crack"}})
-    assert said.open().mask(0).tolist() == Part(f"{root}?mask_values=255=crack").open().mask(0).tolist()
+    said = ImageList(f"folder:{root}", options={"mask_values": {255: "crack"}})
+    assert said.open().mask(0).tolist() == ImageList(f"{root}?mask_values=255=crack").open().mask(0).tolist()
     with pytest.raises(InputError, match="labels: masks would open masks to learn from"):
-        Part(f"voc:{root}?labels=masks").open()
+        ImageList(f"voc:{root}?labels=masks").open()
     with pytest.raises(InputError, match="there is no option 'mask'; the options of folder are mask_values, palette"):
-        Part(f"folder:{root}", options={"mask": 1}).open()
+        ImageList(f"folder:{root}", options={"mask": 1}).open()

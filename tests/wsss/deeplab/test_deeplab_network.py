@@ -13,7 +13,7 @@ from torch import nn
 from camplug.errors import InputError, ModelError
 from camplug.plug import dense
 from camplug.wsss.classifier import over
-from camplug.wsss.deeplab import ASPP, DeepLabSettings, LargeFOV, V3Plus, deeplab_over, rates
+from camplug.wsss.deeplab import ASPP, DeepLabNetworkSettings, LargeFOV, V3Plus, deeplab_over, rates
 
 
 def slow_conv(x, conv):
@@ -131,7 +131,7 @@ def resnet():
 
 @pytest.mark.parametrize("stride, side", [(8, 8), (16, 4), (None, 2)])
 def test_logits_have_the_output_stride(resnet, stride, side):
-    network = deeplab_over(resnet, "ab", DeepLabSettings(output_stride=stride))
+    network = deeplab_over(resnet, "ab", DeepLabNetworkSettings(output_stride=stride))
     x = torch.randn(2, 3, 64, 64)
     assert network(x).shape == (2, 3, side, side)
     assert (network.stride, network.output_stride) == (64 // side, stride)
@@ -142,7 +142,7 @@ def test_logits_have_the_output_stride(resnet, stride, side):
 
 
 def test_v3_plus_reads_the_last_map_of_stride_4_with_its_gradient(resnet):
-    network = deeplab_over(resnet, "abc", DeepLabSettings(head="v3+", width=8))
+    network = deeplab_over(resnet, "abc", DeepLabNetworkSettings(head="v3+", width=8))
     x = torch.randn(1, 3, 64, 64)
     assert network(x).shape == (1, 4, 16, 16)
     features, low = network.features(x)
@@ -169,22 +169,24 @@ def test_the_model_is_left_and_the_start_does_not_depend_on_its_head(resnet):
 
 def test_a_classifier_s_output_stride_is_kept_where_none_is_given(resnet):
     classifier = over(resnet, "ab", output_stride=16)
-    assert deeplab_over(classifier, "ab", DeepLabSettings(output_stride=None)).stride == 16
-    assert deeplab_over(classifier, "ab", DeepLabSettings(output_stride=8)).stride == 8
+    assert deeplab_over(classifier, "ab", DeepLabNetworkSettings(output_stride=None)).stride == 16
+    assert deeplab_over(classifier, "ab", DeepLabNetworkSettings(output_stride=8)).stride == 8
 
 
 def test_torchvision_and_transformers():
     import torchvision
 
-    network = deeplab_over(torchvision.models.mobilenet_v3_small(weights=None), "ab", DeepLabSettings(head="v3+"))
+    network = deeplab_over(
+        torchvision.models.mobilenet_v3_small(weights=None), "ab", DeepLabNetworkSettings(head="v3+")
+    )
     assert network(torch.randn(1, 3, 64, 96)).shape == (1, 3, 16, 24)
     vit = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=3)
-    network = deeplab_over(vit, "ab", DeepLabSettings(output_stride=None))
+    network = deeplab_over(vit, "ab", DeepLabNetworkSettings(output_stride=None))
     assert network(torch.randn(1, 3, 64, 64)).shape == (1, 3, 4, 4)
     with pytest.raises(ModelError, match=r"transformer.*; for its own output stride, give output_stride=None"):
         deeplab_over(vit, "ab")
     with pytest.raises(InputError, match="the decoder's stride '4': the network has no map of that stride"):
-        deeplab_over(vit, "ab", DeepLabSettings(head="v3+", output_stride=None))
+        deeplab_over(vit, "ab", DeepLabNetworkSettings(head="v3+", output_stride=None))
 
 
 def test_what_cannot_be_built():
@@ -215,4 +217,4 @@ def test_what_cannot_be_built():
 )
 def test_settings_out_of_their_range(options, says):
     with pytest.raises(InputError, match=says):
-        DeepLabSettings(**options)
+        DeepLabNetworkSettings(**options)

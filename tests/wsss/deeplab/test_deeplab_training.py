@@ -21,7 +21,7 @@ import camplug
 from camplug.errors import InputError, ModelError
 from camplug.wsss.classifier import over
 from camplug.wsss.deeplab import (
-    DeepLabModule,
+    DeepLabNetworkSettings,
     DeepLabSettings,
     DeepLabTraining,
     activation_aware_loss,
@@ -33,7 +33,7 @@ from camplug.wsss.deeplab import (
 )
 from camplug.wsss.deeplab.crops import SegmentationCrop, SegmentationCrops, normalizer
 from camplug.wsss.pseudo import LabelFolder
-from camplug.wsss.train import LabelCrops, Schedule
+from camplug.wsss.train import LabelCrops, ScheduleSettings
 from camplug.wsss.train import fit as fitting
 from camplug.wsss.train.crops import read_picture
 
@@ -46,7 +46,7 @@ class Trainer:
 
 def module(settings, seed=0):
     torch.manual_seed(seed)
-    found = DeepLabModule(deeplab_over(trainable.net(), "abc", settings), settings, ids=labelled.scenes().ids)
+    found = DeepLabTraining(deeplab_over(trainable.net(), "abc", settings), settings, ids=labelled.scenes().ids)
     found._trainer = Trainer()
     found.log = found.log_dict = lambda *args, **kwargs: None
     return found.train()
@@ -61,7 +61,7 @@ def batch(n=2, side=48):
 
 
 def test_the_groups_have_the_rates_of_the_second_deeplab():
-    found = module(DeepLabSettings(output_stride=None))
+    found = module(DeepLabNetworkSettings(output_stride=None))
     made = found.configure_optimizers()
     groups = made["optimizer"].param_groups
     assert [g["lr"] for g in groups] == pytest.approx([2.5e-4, 2.5e-3, 5e-3])
@@ -81,7 +81,7 @@ def test_the_groups_have_the_rates_of_the_second_deeplab():
 
 
 def test_fixed_batch_norm_neither_learns_nor_counts_but_a_head_s_own_does():
-    settings = DeepLabSettings("v3+", output_stride=None, width=8)
+    settings = DeepLabNetworkSettings("v3+", output_stride=None, width=8)
     found = module(settings)
     before = {k: v.clone() for k, v in found.network.state_dict().items()}
     made = found.configure_optimizers()
@@ -101,7 +101,7 @@ def test_fixed_batch_norm_neither_learns_nor_counts_but_a_head_s_own_does():
 
 
 def test_what_lies_before_the_cut_gets_no_gradient():
-    found = module(DeepLabSettings(output_stride=None, cut=4))
+    found = module(DeepLabNetworkSettings(output_stride=None, cut=4))
     found.training_step(batch(), 0).backward()
     body = found.network.body.model
     assert all(p.grad is None and not p.requires_grad for part in (body.one, body.two) for p in part.parameters())
@@ -111,7 +111,7 @@ def test_what_lies_before_the_cut_gets_no_gradient():
 
 
 def test_a_step_is_the_multiscale_loss_of_resized_images():
-    found = module(DeepLabSettings(output_stride=None, loss_scales=(1, 0.75, 0.5), loss="balanced"))
+    found = module(DeepLabNetworkSettings(output_stride=None, loss_scales=(1, 0.75, 0.5), loss="balanced"))
     given = batch()
     sizes = [tuple(m.shape[2:]) for m in found.logits(given.image)]
     assert sizes == [(6, 6), (5, 5), (3, 3)]  # of 48, 36 and 24 pixels at stride 8
@@ -121,7 +121,7 @@ def test_a_step_is_the_multiscale_loss_of_resized_images():
 
 
 def test_the_refinement_term_comes_to_the_loss_at_the_fused_logits():
-    settings = DeepLabSettings(output_stride=None, refinement=0.08, saliency_threshold=0.4)
+    settings = DeepLabNetworkSettings(output_stride=None, refinement=0.08, saliency_threshold=0.4)
     found, given = module(settings), batch()
     logits = found.network(given.image)
     plain = multiscale_loss([logits], given.labels)
@@ -133,14 +133,14 @@ def test_the_refinement_term_comes_to_the_loss_at_the_fused_logits():
 
 
 def test_a_loss_that_is_no_number_names_the_images():
-    found = module(DeepLabSettings(output_stride=None))
+    found = module(DeepLabNetworkSettings(output_stride=None))
     found.network.head.branches[0].weight.data.fill_(float("nan"))
     with pytest.raises(ModelError, match="the loss at step 0 is nan on the images scene0_000000, scene0_000001"):
         found.training_step(batch(), 0)
 
 
 def test_an_ignored_batch_has_a_loss_of_0_that_reaches_every_weight():
-    found, given = module(DeepLabSettings(output_stride=None, loss_scales=(1, 0.5))), batch()
+    found, given = module(DeepLabNetworkSettings(output_stride=None, loss_scales=(1, 0.5))), batch()
     loss = found.training_step(given._replace(labels=torch.full_like(given.labels, 255)), 0)
     assert loss.item() == 0
     loss.backward()
@@ -152,7 +152,7 @@ def test_an_ignored_batch_has_a_loss_of_0_that_reaches_every_weight():
 
 def test_training_learns_writes_a_file_and_reads_no_mask(tmp_path):
     span = replace(labelled.SPAN, epochs=12)
-    done = labelled.trained(tmp_path, settings=DeepLabTraining(labelled.NETWORK, span))
+    done = labelled.trained(tmp_path, settings=DeepLabSettings(labelled.NETWORK, span))
     assert (done.images, done.broken, done.file) == (10, [], tmp_path / "out" / "deeplab.pt")
     assert done.losses["loss"] < 1.0 < np.log(4)
     read = load_deeplab(done.file, trainable.net(seed=5))
@@ -161,7 +161,7 @@ def test_training_learns_writes_a_file_and_reads_no_mask(tmp_path):
     assert not read.training
     x = torch.randn(1, 3, 40, 56)
     assert torch.allclose(read(x), done.network(x), atol=1e-5)
-    again = labelled.trained(tmp_path, settings=DeepLabTraining(labelled.NETWORK, span))  # it was there
+    again = labelled.trained(tmp_path, settings=DeepLabSettings(labelled.NETWORK, span))  # it was there
     assert (again.images, again.losses) == (0, {})
     assert trainable.same(again.network, done.network)
 
@@ -183,12 +183,12 @@ class CtrlC(Callback):
 @pytest.mark.parametrize("stop, error", [(Killed, GeneratorExit), (CtrlC, KeyboardInterrupt)])
 def test_stopped_and_going_on_is_the_same_as_not_stopped(tmp_path, monkeypatch, stop, error):
     network = replace(labelled.NETWORK, head="large-fov", width=8)  # it has dropout
-    settings = DeepLabTraining(network, replace(labelled.SPAN, epochs=3, batch=2), accumulate=2)
+    settings = DeepLabSettings(network, replace(labelled.SPAN, epochs=3, batch=2), accumulate=2)
     whole = labelled.trained(tmp_path, "whole", settings)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patched:
-            patched.setattr("camplug.wsss.deeplab.run.fit", partial(fitting, callbacks=(stop(),)))
+            patched.setattr("camplug.wsss.deeplab.train.fit", partial(fitting, callbacks=(stop(),)))
             with pytest.raises(error):
                 labelled.trained(tmp_path, "stopped", settings)
     finally:
@@ -203,8 +203,8 @@ def test_accumulated_batches_step_like_one(tmp_path):
     network = replace(labelled.NETWORK, batch_norm="fixed")
     data = labelled.scenes(9)  # with 4 images per step one is left out, not a step of fewer
     labelled.labels(tmp_path / "labels", 9)
-    one = DeepLabTraining(network, replace(labelled.SPAN, epochs=1, batch=4, scales=(1, 1)))
-    two = DeepLabTraining(network, replace(labelled.SPAN, epochs=1, batch=2, scales=(1, 1)), accumulate=2)
+    one = DeepLabSettings(network, replace(labelled.SPAN, epochs=1, batch=4, scales=(1, 1)))
+    two = DeepLabSettings(network, replace(labelled.SPAN, epochs=1, batch=2, scales=(1, 1)), accumulate=2)
     a, b = (labelled.trained(tmp_path, out, s, data=data).network for out, s in (("a", one), ("b", two)))
     start = deeplab_over(trainable.net(), data.classes, network)
     for name, before in start.body.state_dict().items():
@@ -240,7 +240,7 @@ def test_a_label_picture_of_another_size_is_left_out_and_told(tmp_path):
 @pytest.mark.parametrize("head, scales", [("v3+", (1.0,)), ("aspp", (1.0, 0.75, 0.5))])
 def test_files_rebuild_any_network(tmp_path, head, scales):
     network = replace(labelled.NETWORK, head=head, width=8, dilations=(2, 3), loss_scales=scales, output_stride=4)
-    done = labelled.trained(tmp_path, settings=DeepLabTraining(network, replace(labelled.SPAN, epochs=1)))
+    done = labelled.trained(tmp_path, settings=DeepLabSettings(network, replace(labelled.SPAN, epochs=1)))
     read = load_deeplab(done.file, trainable.net(seed=1))
     x = torch.randn(1, 3, 48, 48)
     assert torch.allclose(read(x), done.network(x), atol=1e-5)
@@ -249,7 +249,7 @@ def test_files_rebuild_any_network(tmp_path, head, scales):
 
 def test_files_of_built_models_and_of_classifiers(tmp_path):
     model = camplug.load_model("timm:resnet10t", pretrained=False, num_classes=3)
-    one = deeplab_over(over(model, "ab"), "xyz", DeepLabSettings(head="v3+", width=8))
+    one = deeplab_over(over(model, "ab"), "xyz", DeepLabNetworkSettings(head="v3+", width=8))
     save_deeplab(tmp_path / "net.pt", one, {"model": "timm:resnet10t", "num_classes": 3})
     read = load_deeplab(tmp_path / "net.pt")
     assert trainable.same(read, one)
@@ -281,12 +281,12 @@ def test_what_is_refused(tmp_path):
             trainable.net(), labelled.scenes(), tmp_path / "empty", tmp_path / "out", labelled.SETTINGS
         )
     assert not (tmp_path / "out" / "settings.json").exists()
-    too_many = DeepLabTraining(labelled.NETWORK, replace(labelled.SPAN, batch=6), accumulate=2)
+    too_many = DeepLabSettings(labelled.NETWORK, replace(labelled.SPAN, batch=6), accumulate=2)
     with pytest.raises(InputError, match=r"10 images do not fill a batch of 12; give a smaller batch."):
         labelled.trained(tmp_path, settings=too_many)
     with pytest.raises(InputError, match=r"accumulate=0; give at least 1."):
-        DeepLabTraining(accumulate=0)
-    refined = DeepLabTraining(replace(labelled.NETWORK, refinement=0.08), labelled.SPAN)
+        DeepLabSettings(accumulate=0)
+    refined = DeepLabSettings(replace(labelled.NETWORK, refinement=0.08), labelled.SPAN)
     with pytest.raises(InputError, match="refinement without saliency: the activation-aware term needs both"):
         labelled.trained(tmp_path, settings=refined)
     with pytest.raises(InputError, match="saliency without refinement: the activation-aware term needs both"):
@@ -294,7 +294,7 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(InputError, match="saliency 'nowhere': give contrast or spectral, or a folder"):
         labelled.trained(tmp_path, settings=refined, saliency="nowhere")
     labelled.trained(tmp_path)
-    other = DeepLabTraining(replace(labelled.NETWORK, loss="balanced"), labelled.SPAN)
+    other = DeepLabSettings(replace(labelled.NETWORK, loss="balanced"), labelled.SPAN)
     with pytest.raises(InputError, match=r"holds a training of other settings: learning.loss differs"):
         labelled.trained(tmp_path, settings=other)
     with pytest.raises(InputError, match=r"the weights of --model differ"):
@@ -396,7 +396,7 @@ def test_training_with_the_refinement_term(tmp_path, source):
         for i, name in enumerate(labelled.scenes().ids):
             mask = labelled.Scenes(10, (48, 48), classes=3).mask(i)
             Image.fromarray(np.uint8(255 * (mask > 0))).save(given / f"{name}.png")
-    settings = DeepLabTraining(replace(labelled.NETWORK, refinement=0.08), replace(labelled.SPAN, epochs=1))
+    settings = DeepLabSettings(replace(labelled.NETWORK, refinement=0.08), replace(labelled.SPAN, epochs=1))
     done = labelled.trained(tmp_path, settings=settings, saliency=given)
     assert done.losses["loss"] == pytest.approx(done.losses["cross_entropy"] + done.losses["refinement"])
     assert 0 < done.losses["tau"] <= 1
@@ -406,8 +406,8 @@ def test_training_with_the_refinement_term(tmp_path, source):
 
 
 def test_schedules_of_adamw(tmp_path):
-    schedule = Schedule("adamw", 1e-3, weight_decay=0.01, warmup=0.3, shape="one-cycle")
-    settings = DeepLabTraining(replace(labelled.NETWORK, schedule=schedule, loss="balanced"), labelled.SPAN)
+    schedule = ScheduleSettings("adamw", 1e-3, weight_decay=0.01, warmup=0.3, shape="one-cycle")
+    settings = DeepLabSettings(replace(labelled.NETWORK, schedule=schedule, loss="balanced"), labelled.SPAN)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         assert labelled.trained(tmp_path, settings=settings).images == 10

@@ -15,7 +15,7 @@ from torch import nn
 import camplug
 from camplug.errors import InputError
 from camplug.wsss.crf import PRESETS, DenseCRF, unary_from_scores
-from camplug.wsss.deeplab import DeepLabSettings, Segmenter, deeplab_over, make_predictions
+from camplug.wsss.deeplab import DeepLabNetworkSettings, Segmenter, deeplab_over, make_predictions
 from camplug.wsss.deeplab.segmenter import read_off
 from camplug.wsss.pseudo import LabelFolder
 
@@ -24,7 +24,7 @@ _on_the_device = everywhere("read_off")
 
 def network(stride=None, seed=0):
     torch.manual_seed(seed)
-    found = deeplab_over(trainable.net(seed), "abc", DeepLabSettings(output_stride=stride, dilations=(1, 2)))
+    found = deeplab_over(trainable.net(seed), "abc", DeepLabNetworkSettings(output_stride=stride, dilations=(1, 2)))
     for branch in found.head.branches:
         nn.init.normal_(branch.weight, std=0.3)
         nn.init.normal_(branch.bias)

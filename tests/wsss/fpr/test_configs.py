@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from camplug.wsss.classifier import Learning
+from camplug.wsss.classifier import LearningSettings
 from camplug.wsss.fpr import FPR
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "fpr"
@@ -39,9 +39,9 @@ def test_config(name):
     from camplug.cli.fields import allowed, changed
 
     path = CONFIGS / f"{name}.toml"
-    chosen = read_config(path, allowed(FPR, Learning))
-    found = {**asdict(changed(FPR(), chosen)), **asdict(changed(Learning(), chosen))}
-    wanted = {**asdict(FPR()), **asdict(Learning()), **CHANGED[name]}
+    chosen = read_config(path, allowed(FPR, LearningSettings))
+    found = {**asdict(changed(FPR(), chosen)), **asdict(changed(LearningSettings(), chosen))}
+    wanted = {**asdict(FPR()), **asdict(LearningSettings()), **CHANGED[name]}
     assert found == {**wanted, "pixel_rectification": pytest.approx(wanted["pixel_rectification"], rel=1e-12)}
     assert set(chosen) >= set(CHANGED[name]) - {"region_contrast", "pixel_rectification"}
     assert path.read_text().startswith("# Chen et al., ICCV 2023, ")

@@ -19,7 +19,7 @@ from torch import nn
 from trainable import net, scenes
 
 from camplug.errors import InputError
-from camplug.wsss.classifier import Pictures, over
+from camplug.wsss.classifier import ClassifierCrops, over
 from camplug.wsss.data import Scenes
 from camplug.wsss.fpr import Collector, PrototypePass
 from camplug.wsss.fpr.gather import averaged_features
@@ -66,7 +66,7 @@ def balanced(network):
 
 
 def pictures(data=None, crop=48):
-    return Pictures(scenes(8) if data is None else data, crop=crop, sides=(20, 60))
+    return ClassifierCrops(scenes(8) if data is None else data, crop=crop, sides=(20, 60))
 
 
 def equal(one, other):
@@ -208,7 +208,7 @@ def settings(count=7):
     from camplug.wsss.fpr import FPR, FPRTraining
 
     network = balanced(over(net(), ["a", "b", "c"]))
-    data = Pictures(Scenes(count, (48, 48), classes=3), crop=48, sides=(48, 48))
+    data = ClassifierCrops(Scenes(count, (48, 48), classes=3), crop=48, sides=(48, 48))
     fpr = FPR(clusters=2, negatives=3, pixel_rectification=0.1)
     return FPRTraining(network, LEARNING, fpr, data).eval()
 

@@ -17,7 +17,7 @@ from trainable import LEARNING, SPAN, net, same, scenes, trained
 
 import camplug
 from camplug.errors import InputError, ModelError
-from camplug.wsss.classifier import Method, Picture, Pictures, load_classifier, train_classifier
+from camplug.wsss.classifier import ClassifierCrops, Method, Picture, load_classifier, train_classifier
 from camplug.wsss.data import VOC_CLASSES, Scenes
 from camplug.wsss.fpr import (
     FPR,
@@ -47,7 +47,7 @@ def start(tmp_path_factory):
 
 
 def pictures(data=None):
-    return Pictures(scenes() if data is None else data, crop=48, sides=(48, 48))
+    return ClassifierCrops(scenes() if data is None else data, crop=48, sides=(48, 48))
 
 
 def training(start, fpr=STRONG, learning=LEARNING, data=None):

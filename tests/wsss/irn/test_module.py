@@ -15,10 +15,10 @@ from torch import nn
 
 from camplug.errors import InputError, ModelError
 from camplug.wsss.data import Scenes
-from camplug.wsss.irn.module import IRN, IRNSettings
+from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
 from camplug.wsss.irn.network import BoundaryHead, DisplacementHead, grid_size
 from camplug.wsss.irn.training import set_mean_displacement
-from camplug.wsss.train import Backbone, Crop, Schedule
+from camplug.wsss.train import Backbone, Crop, ScheduleSettings
 
 
 class Tiny(nn.Module):
@@ -37,7 +37,7 @@ class Tiny(nn.Module):
 
 def an_irn():
     torch.manual_seed(0)
-    irn = IRN(Backbone(Tiny().eval(), ["one", "two", "three"]), IRNSettings(radius=4, width=16))
+    irn = IRN(Backbone(Tiny().eval(), ["one", "two", "three"]), IRNHeadSettings(radius=4, width=16))
     irn.log = irn.log_dict = lambda *args, **kwargs: None  # there is no trainer around it
     return irn
 
@@ -162,7 +162,7 @@ def test_half_precision_leaves_the_losses_their_digits(irn):
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "vgg11"])
 def test_stages_of_real_architectures(name, device):
-    net = IRN(Backbone(timm.create_model(name, num_classes=3).eval()), IRNSettings(width=16)).to(device).eval()
+    net = IRN(Backbone(timm.create_model(name, num_classes=3).eval()), IRNHeadSettings(width=16)).to(device).eval()
     assert net.backbone.strides == sorted(net.backbone.strides)
     boundary, displacement = net.boundaries(photo(45, 70)), net.displacements(photo(45, 70))
     assert boundary.shape == (12, 18)
@@ -218,7 +218,7 @@ def test_the_mean_displacement_does_not_wait_for_each_image(irn):
 
 
 def test_without_width_there_are_boundaries_only(irn):
-    net = IRN(irn.backbone, IRNSettings(width=0)).eval()
+    net = IRN(irn.backbone, IRNHeadSettings(width=0)).eval()
     assert net.displacements(photo(20, 20)) is None
     assert not any("displacement" in name for name in net.state_dict())
 
@@ -230,7 +230,7 @@ def test_a_model_without_maps_is_refused():
 
 def test_the_optimizer_has_no_momentum_by_default(irn):
     """The published code's 0.9 is the decay's power."""
-    made = Schedule().optimizers([(irn.boundary, 1.0), (irn.displacement, 10.0)], 100)
+    made = ScheduleSettings().optimizers([(irn.boundary, 1.0), (irn.displacement, 10.0)], 100)
     assert [g["lr"] for g in made["optimizer"].param_groups] == pytest.approx([0.1, 1.0])
     assert {g["momentum"] for g in made["optimizer"].param_groups} == {0.0}
     for _ in range(50):
@@ -248,7 +248,9 @@ def test_losses_and_paths_need_no_lightning():
     ("optimizer", "told", "factor"), [("sgd", None, 10), ("adamw", None, 1), ("sgd", 2.0, 2), ("adamw", 0.5, 0.5)]
 )
 def test_the_displacement_heads_learning_rate(irn, optimizer, told, factor):
-    net = IRN(irn.backbone, IRNSettings(width=16, schedule=Schedule(optimizer, lr=0.01), displacement_lr=told))
+    net = IRN(
+        irn.backbone, IRNHeadSettings(width=16, schedule=ScheduleSettings(optimizer, lr=0.01), displacement_lr=told)
+    )
     net._trainer = type("Trainer", (), {"estimated_stepping_batches": 10})()
     made = net.configure_optimizers()["optimizer"]
     assert [g["lr"] for g in made.param_groups] == pytest.approx([0.01, 0.01 * factor])

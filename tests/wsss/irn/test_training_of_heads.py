@@ -13,16 +13,26 @@ import trainable
 from heads import tiny
 from noting import Killed, Noted
 
-from camplug.wsss.irn import IRNSettings, IRNTraining, load_irn, train_irn
-from camplug.wsss.psa import AffinityNet, PSASettings, PSATraining, load_affinitynet, train_affinitynet
-from camplug.wsss.pseudo import IRNWalk, PSAWalk
-from camplug.wsss.train import Schedule, TrainSettings
+from camplug.wsss.affinitynet import (
+    AffinityNet,
+    AffinityNetHeadSettings,
+    AffinityNetSettings,
+    load_affinitynet,
+    train_affinitynet,
+)
+from camplug.wsss.irn import IRNHeadSettings, IRNSettings, load_irn, train_irn
+from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk
+from camplug.wsss.train import ScheduleSettings, TrainSettings
 from camplug.wsss.train import fit as fitting
 
 EPOCHS = 6
 SPAN = TrainSettings(epochs=EPOCHS, batch=2, crop=48, scales=(0.8, 1.2))
-IRNET = IRNTraining(network=IRNSettings(radius=4, width=16, schedule=Schedule("adamw", 0.02)), training=SPAN)
-AFFINITY = PSATraining(network=PSASettings(radius=3, width=56, schedule=Schedule("adamw", 0.01)), training=SPAN)
+IRNET = IRNSettings(
+    network=IRNHeadSettings(radius=4, width=16, schedule=ScheduleSettings("adamw", 0.02)), training=SPAN
+)
+AFFINITY = AffinityNetSettings(
+    network=AffinityNetHeadSettings(radius=3, width=56, schedule=ScheduleSettings("adamw", 0.01)), training=SPAN
+)
 TRAIN = {"irn": partial(train_irn, settings=IRNET), "affinitynet": partial(train_affinitynet, settings=AFFINITY)}
 LOAD = {"irn": load_irn, "affinitynet": load_affinitynet}
 
@@ -42,7 +52,7 @@ def test_it_learns_and_goes_on_where_it_was(kind, amp, trained_on, tmp_path, mon
 
     def train(out, *callbacks):
         with monkeypatch.context() as patched:
-            patched.setattr("camplug.wsss.train.run.fit", partial(fitting, callbacks=callbacks))
+            patched.setattr("camplug.wsss.train.train_heads.fit", partial(fitting, callbacks=callbacks))
             return TRAIN[kind](tiny().to(trained_on), data, labels, tmp_path / out, amp=amp)
 
     whole = train("whole", noted)
@@ -71,5 +81,5 @@ def test_it_learns_and_goes_on_where_it_was(kind, amp, trained_on, tmp_path, mon
     back, photo = LOAD[kind](whole.file, tiny()), np.asarray(data.photo(0))
     assert {p.device.type for p in back.parameters()} == {"cpu"}
     maps = np.random.default_rng(0).random((2, 48, 48)).astype(np.float32)
-    walks = [PSAWalk(n) if isinstance(n, AffinityNet) else IRNWalk(n) for n in (back, whole.network)]
+    walks = [AffinityNetWalk(n) if isinstance(n, AffinityNet) else IRNWalk(n) for n in (back, whole.network)]
     np.testing.assert_allclose(*(walk.maps(photo, maps) for walk in walks), atol=5e-3)

@@ -9,7 +9,7 @@ import torch
 
 from camplug.errors import InputError
 from camplug.wsss.affinity import affinity_loss, half_disc, pairs_of
-from camplug.wsss.psa import feature_affinity
+from camplug.wsss.affinitynet import feature_affinity
 
 SIZES = [(7, 6), (1, 9), (9, 1), (2, 2), (1, 1), (5, 12)]
 

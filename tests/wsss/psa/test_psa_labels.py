@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from camplug.errors import InputError
+from camplug.wsss.affinitynet import alpha_labels, scores_with_background
 from camplug.wsss.crf import DenseCRF
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.psa import alpha_labels, scores_with_background
 from camplug.wsss.train import LabelCrops
 
 

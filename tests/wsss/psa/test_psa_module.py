@@ -13,11 +13,11 @@ from torch import nn
 
 from camplug.errors import InputError, ModelError
 from camplug.wsss.affinity import SparseAffinity, half_disc, pairs_of, propagate
+from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings, feature_affinity, grid_size, refined_labels
 from camplug.wsss.data import Scenes
-from camplug.wsss.psa import AffinityNet, PSASettings, feature_affinity, grid_size, refined_labels
-from camplug.wsss.train import Backbone, Crop, LabelCrops, Schedule, fit
+from camplug.wsss.train import Backbone, Crop, LabelCrops, ScheduleSettings, fit
 
-SMALL = PSASettings(width=56)
+SMALL = AffinityNetHeadSettings(width=56)
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to .self.log")  # steps without a trainer
 
 
@@ -61,10 +61,10 @@ def state(model):
 
 
 def test_the_published_schedule():
-    schedule = PSASettings().schedule
+    schedule = AffinityNetHeadSettings().schedule
     assert (schedule.optimizer, schedule.lr, schedule.momentum) == ("sgd", 1.0, 0.0)
     assert (schedule.weight_decay, schedule.power) == (5e-4, 0.9)
-    assert PSASettings().radius == 5
+    assert AffinityNetHeadSettings().radius == 5
 
 
 def test_gradients_reach_the_head_alone(device):
@@ -116,7 +116,7 @@ def test_it_learns_which_positions_belong_together(device):
 
 def test_fit_trains_the_head_and_leaves_the_backbone(tmp_path):
     model = Tiny().train()
-    net = network(PSASettings(radius=3, width=56, schedule=Schedule(lr=0.5)), model)
+    net = network(AffinityNetHeadSettings(radius=3, width=56, schedule=ScheduleSettings(lr=0.5)), model)
     before, head = state(model), state(net)
     data = Scenes(2, (48, 48), classes=3)
     crops = LabelCrops(data, data.mask, net.backbone.normalized, crop=64, stride=8)
@@ -209,9 +209,9 @@ def test_look_refuses_what_is_no_photograph(wrong):
 
 def test_settings_are_checked_at_once():
     with pytest.raises(InputError, match="radius=1"):
-        network(PSASettings(radius=1, width=56))
+        network(AffinityNetHeadSettings(radius=1, width=56))
     with pytest.raises(InputError, match="width=100"):
-        network(PSASettings(width=100))
+        network(AffinityNetHeadSettings(width=100))
 
 
 def test_affinities_do_not_import_lightning():

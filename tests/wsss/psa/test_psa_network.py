@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from camplug.errors import InputError
-from camplug.wsss.psa import FeatureHead, grid_size
+from camplug.wsss.affinitynet import FeatureHead, grid_size
 
 
 def widths(head):

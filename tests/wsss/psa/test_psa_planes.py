@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity, propagate
-from camplug.wsss.psa import labels_of_planes, refined_labels, scores_with_background, walk_planes
+from camplug.wsss.affinitynet import labels_of_planes, refined_labels, scores_with_background, walk_planes
 
 
 def row(*affinities):

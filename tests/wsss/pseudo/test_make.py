@@ -12,14 +12,14 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from camplug.errors import CamplugError, InputError
+from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
 from camplug.wsss.data import voc_palette
 from camplug.wsss.data.masks import read_mask
-from camplug.wsss.irn import IRN, IRNSettings
-from camplug.wsss.psa import AffinityNet, PSASettings
+from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.pseudo import (
+    AffinityNetWalk,
     IRNWalk,
     LabelFolder,
-    PSAWalk,
     PseudoLabels,
     Threshold,
     in_data,
@@ -161,9 +161,11 @@ def test_a_network_of_a_device_makes_the_same_files(made, kind, device):
     def files(where, name):
         torch.manual_seed(0)
         if kind == "irn":
-            walk = IRNWalk(IRN(Backbone(tiny()), IRNSettings(width=0)).to(where).eval(), 0.5, steps=4)
+            walk = IRNWalk(IRN(Backbone(tiny()), IRNHeadSettings(width=0)).to(where).eval(), 0.5, steps=4)
         else:
-            walk = PSAWalk(AffinityNet(Backbone(tiny()), PSASettings(width=56)).to(where).eval(), steps=2)
+            walk = AffinityNetWalk(
+                AffinityNet(Backbone(tiny()), AffinityNetHeadSettings(width=56)).to(where).eval(), steps=2
+            )
         walked, labels = SeedFolder(place / f"walked {name}"), labels_folder(place / f"labels {name}")
         walked.prepare({"classes": CLASSES})
         reports = [

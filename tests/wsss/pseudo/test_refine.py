@@ -10,10 +10,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity
+from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
 from camplug.wsss.crf import CRFSettings, DenseCRF, unary_from_labels
-from camplug.wsss.irn import IRN, IRNSettings
-from camplug.wsss.psa import AffinityNet, PSASettings
-from camplug.wsss.pseudo import IRNWalk, PSAWalk, PseudoLabels, Threshold, refine
+from camplug.wsss.irn import IRN, IRNHeadSettings
+from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk, PseudoLabels, Threshold, refine
 from camplug.wsss.train import Backbone
 
 SIZES = [(10, 13), (16, 8), (9, 1), (1, 9), (1, 1), (5, 4)]
@@ -189,7 +189,7 @@ def test_psa_walk(size, options):
         cells[k, y, x] = planes[k, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8].mean()
     small = walked(cells, matrix, options.get("beta", 8), options.get("steps", 256))
     expected = np.stack([stretched(m, 8, size) for m in small])
-    walk = PSAWalk(Known(matrix, (gh, gw)), **options)
+    walk = AffinityNetWalk(Known(matrix, (gh, gw)), **options)
     scores = walk(photo_of(h, w), maps)
     assert scores.dtype == np.float32
     assert_allclose(scores, expected, atol=1e-4)
@@ -202,8 +202,10 @@ def a_walk(kind, device):
     """The walk of an untrained network on a device, whose weights are always the same."""
     torch.manual_seed(0)
     if kind == "psa":
-        return PSAWalk(AffinityNet(Backbone(tiny()), PSASettings(width=56)).to(device).eval(), steps=2)
-    return IRNWalk(IRN(Backbone(tiny()), IRNSettings(width=16)).to(device).eval(), 0.3, steps=8)
+        return AffinityNetWalk(
+            AffinityNet(Backbone(tiny()), AffinityNetHeadSettings(width=56)).to(device).eval(), steps=2
+        )
+    return IRNWalk(IRN(Backbone(tiny()), IRNHeadSettings(width=16)).to(device).eval(), 0.3, steps=8)
 
 
 @pytest.mark.parametrize("kind", ["irn", "psa"])
@@ -252,11 +254,11 @@ def test_crf(crf, certainty):
 def test_without_maps_everything_is_background(size, monkeypatch):
     monkeypatch.setattr(refine, "DenseCRF", None)
     photo, none = photo_of(*size), np.zeros((0, *size), np.float32)
-    for scores in (Threshold(0.3), IRNWalk(Untouched()), PSAWalk(Untouched())):
+    for scores in (Threshold(0.3), IRNWalk(Untouched()), AffinityNetWalk(Untouched())):
         labels = PseudoLabels(scores, "irn")(photo, none)
         assert (labels.dtype, labels.shape, labels.any()) == (np.uint8, size, False)
         assert scores(photo, none).shape == (1, *size)
-    for walk in (IRNWalk(Untouched()), PSAWalk(Untouched())):
+    for walk in (IRNWalk(Untouched()), AffinityNetWalk(Untouched())):
         assert walk.maps(photo, none).shape == (0, *size)
 
 
@@ -268,7 +270,7 @@ def test_maps_of_zeros_are_background(size, crf, device):
     affinity = Known(np.eye(cells[0] * cells[1]), cells)
     zeros = np.zeros((2, *size), np.float32)
     irn = IRNWalk(Drawn(boundary, device))
-    for scores in (Threshold(0.3), Threshold(0), irn, PSAWalk(affinity)):
+    for scores in (Threshold(0.3), Threshold(0), irn, AffinityNetWalk(affinity)):
         assert not PseudoLabels(scores, crf)(photo_of(*size), zeros).any()
     assert not irn.maps(photo_of(*size), zeros).any()
 
@@ -300,8 +302,8 @@ def test_a_photograph_that_is_all_boundary_stays_without_objects():
         (lambda: IRNWalk(Untouched(), steps=-1), "steps=-1; give 0 to"),
         (lambda: IRNWalk(Untouched(), radius=1), "radius=1; give"),
         (lambda: IRNWalk(Untouched(), tolerance=1), "tolerance=1"),
-        (lambda: PSAWalk(Untouched(), 0), "alpha=0; give a number above 0"),
-        (lambda: PSAWalk(Untouched(), beta=float("inf")), "beta=inf"),
+        (lambda: AffinityNetWalk(Untouched(), 0), "alpha=0; give a number above 0"),
+        (lambda: AffinityNetWalk(Untouched(), beta=float("inf")), "beta=inf"),
         (lambda: PseudoLabels(Threshold(0.3), "none"), "there is no CRF 'none'; give 'irn', 'psa', 'deeplab'"),
         (lambda: PseudoLabels(Threshold(0.3), certainty=1), "certainty=1; give a probability between 0 and 1"),
     ],
@@ -324,7 +326,7 @@ def test_options_out_of_range(make, says):
     ],
 )
 def test_photographs_and_maps_that_do_not_fit(photo, maps, says):
-    for scores in (PseudoLabels(Threshold(0.3)), IRNWalk(Untouched()), PSAWalk(Untouched())):
+    for scores in (PseudoLabels(Threshold(0.3)), IRNWalk(Untouched()), AffinityNetWalk(Untouched())):
         with pytest.raises(InputError) as error:
             scores(photo, maps)
         assert says in str(error.value)

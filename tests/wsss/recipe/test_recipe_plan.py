@@ -6,7 +6,7 @@ import pytest
 from recipes import NET, SCENES, tiny
 
 from camplug.wsss.recipe import plan_of, recipe_of, run_recipe
-from camplug.wsss.recipe.blank import Blank, clouds
+from camplug.wsss.recipe.placeholder_data import Blank, clouds
 from camplug.wsss.recipe.probe import Cost, Probe
 
 

@@ -12,7 +12,7 @@ from camplug.wsss.atm import ATM
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.fpr import FPR
 from camplug.wsss.recipe import read_recipe, recipe_of, shipped
-from camplug.wsss.recipe.sections import Network, Training
+from camplug.wsss.recipe.recipe_settings import ClassifierSettings, NetworkSettings
 from camplug.wsss.recipe.settings import plain, restored
 
 YAML = """
@@ -26,7 +26,7 @@ pseudo_labels: {threshold: 0.3}
 
 def test_values_land_in_the_settings_of_every_part():
     recipe = tiny(deeplab={"lr": "1e-3", "head": "large-fov", "width": 32, "scales": [0.5, 2]})
-    assert isinstance(recipe.classifier, Training)
+    assert isinstance(recipe.classifier, ClassifierSettings)
     assert recipe.classifier.span.epochs == 2
     assert recipe.classifier.span.sides == (48, 64)
     assert recipe.classifier.learning.batch_norm == "trained"
@@ -82,7 +82,7 @@ def test_toml_says_the_same(tmp_path):
         '[data.train]\ndata = "scenes:8"\n[classifier.given]\nmodel = "demo"\n[pseudo_labels]\nthreshold = 0.3\n'
     )
     recipe = read_recipe(file)
-    assert recipe.classifier == Network("demo")
+    assert recipe.classifier == NetworkSettings("demo")
     assert recipe.pseudo_labels.threshold == 0.3
     assert recipe.deeplab is None
 

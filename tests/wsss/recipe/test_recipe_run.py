@@ -21,8 +21,8 @@ from camplug.metrics import ConfusionMatrix, Scores
 from camplug.wsss.data import Scenes
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.recipe import run_recipe
-from camplug.wsss.recipe.pictures import coloured
-from camplug.wsss.recipe.work import Work
+from camplug.wsss.recipe.report_pictures import coloured
+from camplug.wsss.recipe.run_stages import StageContext
 from camplug.wsss.seeds import SeedFolder, otsu_thresholds, strongest_values
 
 IDS = Scenes(8).ids
@@ -103,17 +103,17 @@ def test_killed_and_continued(whole, tmp_path, stage, step):
 
 
 def test_killed_in_a_training(whole, tmp_path, monkeypatch):
-    from camplug.wsss.deeplab.module import DeepLabModule
+    from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 
     out, report, _ = whole
-    step = DeepLabModule.training_step
+    step = DeepLabTraining.training_step
 
     def stopped(self, batch, number):
         if self.current_epoch == 1:
             raise KeyboardInterrupt
         return step(self, batch, number)
 
-    monkeypatch.setattr(DeepLabModule, "training_step", stopped)
+    monkeypatch.setattr(DeepLabTraining, "training_step", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(tiny(), tmp_path)
     monkeypatch.undo()
@@ -137,7 +137,7 @@ def test_a_change_runs_what_depends_on_it(whole, tmp_path):
 
 def test_only_stages_that_score_open_masks(tmp_path, monkeypatch):
     now, opened = [None], []
-    run, mask = Work.run, Scenes.mask
+    run, mask = StageContext.run, Scenes.mask
 
     def told(self, stage):
         now[0] = stage
@@ -147,7 +147,7 @@ def test_only_stages_that_score_open_masks(tmp_path, monkeypatch):
         opened.append(now[0])
         return mask(self, i)
 
-    monkeypatch.setattr(Work, "run", told)
+    monkeypatch.setattr(StageContext, "run", told)
     monkeypatch.setattr(Scenes, "mask", recorded)
     run_recipe(tiny(), tmp_path)
     assert {stage.kind for stage in opened} == {"evaluate"}

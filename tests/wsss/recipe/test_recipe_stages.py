@@ -17,7 +17,7 @@ from camplug.errors import InputError
 from camplug.wsss.identity import digest_of
 from camplug.wsss.recipe import recipe_of, stages_of
 from camplug.wsss.recipe.cache import Cache
-from camplug.wsss.recipe.data import Drawn, Part, View, evenly
+from camplug.wsss.recipe.data import Drawn, ImageList, View, evenly
 from camplug.wsss.recipe.run import opened
 from camplug.wsss.recipe.stages import VERSIONS
 
@@ -220,7 +220,7 @@ def test_a_threshold_needs_masks(tmp_path):
 
 
 def test_a_view_keeps_its_masks_to_itself():
-    data = Part("scenes:6:0", options=SCENES).open()
+    data = ImageList("scenes:6:0", options=SCENES).open()
     assert isinstance(data, Drawn)
     closed = View(data, masks=False, indices=[1, 4])
     assert closed.ids == (data.ids[1], data.ids[4])
@@ -233,18 +233,18 @@ def test_a_view_keeps_its_masks_to_itself():
 
 
 def test_labels_from_masks_are_refused(tmp_path):
-    part = Part(f"voc:{voc_tree(tmp_path)}", "train", {"labels": "masks"})
+    part = ImageList(f"voc:{voc_tree(tmp_path)}", "train", {"labels": "masks"})
     with pytest.raises(InputError, match="would open masks to learn from"):
         part.open()
 
 
 def test_data_that_are_not_there(tmp_path):
     with pytest.raises(InputError, match=r"data.train.data names \$\{NOWHERE\}, which is not set; .*--data-root"):
-        opened("train", Part("voc:${NOWHERE}"))
+        opened("train", ImageList("voc:${NOWHERE}"))
     with pytest.raises(InputError, match=r"data.val: '.*none' is missing; give the data set's folder"):
-        opened("val", Part(f"voc:{tmp_path}/none"))
+        opened("val", ImageList(f"voc:{tmp_path}/none"))
     with pytest.raises(InputError, match="options of 'scenes:3' cannot be used"):
-        Part("scenes:3", options={"colour": 1}).open()
+        ImageList("scenes:3", options={"colour": 1}).open()
 
 
 def of_folders(train, threshold="other", **changes):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from trainable import scenes
 
-from camplug.wsss.classifier import Pictures
+from camplug.wsss.classifier import ClassifierCrops
 from camplug.wsss.rpnet import Groups
 
 
 def groups(group=2, count=16, seed=0, **options):
-    return Groups(Pictures(scenes(count), crop=32, sides=(32, 64), seed=seed, **options), group)
+    return Groups(ClassifierCrops(scenes(count), crop=32, sides=(32, 64), seed=seed, **options), group)
 
 
 def test_groups_of_one_are_the_pictures():

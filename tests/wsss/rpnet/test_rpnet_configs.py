@@ -8,9 +8,9 @@ import pytest
 
 from camplug.cli.config import read_config
 from camplug.cli.fields import allowed, changed
-from camplug.wsss.classifier import Learning, Span
+from camplug.wsss.classifier import LearningSettings, SpanSettings
 from camplug.wsss.rpnet import RPNet
-from camplug.wsss.train import Schedule
+from camplug.wsss.train import ScheduleSettings
 
 FOLDER = Path(__file__).parents[3] / "configs" / "rpnet"
 WANTED = {
@@ -41,14 +41,14 @@ def test_all_are_known():
 
 @pytest.mark.parametrize("name", WANTED)
 def test_config(name):
-    chosen = read_config(FOLDER / f"{name}.toml", allowed(Span, Learning, Schedule, RPNet))
-    method, span = changed(RPNet(), chosen), changed(Span(), chosen)
+    chosen = read_config(FOLDER / f"{name}.toml", allowed(SpanSettings, LearningSettings, ScheduleSettings, RPNet))
+    method, span = changed(RPNet(), chosen), changed(SpanSettings(), chosen)
     assert method == WANTED[name]
     assert span.batch % method.group == 0
 
 
 def test_options_have_names_of_their_own():
     """No field is called like one of another group, or like an option of the command."""
-    names = [set(allowed(settings)) for settings in (Span, Learning, Schedule, RPNet)]
+    names = [set(allowed(settings)) for settings in (SpanSettings, LearningSettings, ScheduleSettings, RPNet)]
     assert sum(map(len, names)) == len(set().union(*names))
     assert not names[-1] & {"data", "split", "keep", "out", "model", "head", "log", "output_stride", "preset", "mean"}

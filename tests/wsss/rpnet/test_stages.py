@@ -11,7 +11,7 @@ from torch import nn
 from trainable import LEARNING, Net
 
 from camplug.errors import InputError
-from camplug.wsss.classifier import Pictures, over
+from camplug.wsss.classifier import ClassifierCrops, over
 from camplug.wsss.data import Scenes
 from camplug.wsss.rpnet import RPNet, Stage, stage_layers, stage_maps
 
@@ -112,7 +112,7 @@ def test_at_a_finer_output_stride():
 def test_a_step_learns(build, stride, device):
     method = RPNet(width=4, stages="last,8,16", scales=(1.0, 0.5))
     network = over(build(), CLASSES, neck=method.neck(), output_stride=stride)
-    pictures = Pictures(Scenes(4, (64, 64), classes=2), crop=64, sides=(64, 64))
+    pictures = ClassifierCrops(Scenes(4, (64, 64), classes=2), crop=64, sides=(64, 64))
     module = method.module(network, LEARNING, pictures).train()
     module.log = module.log_dict = lambda *args, **options: None
     items = [method.items(pictures)[0, n] for n in range(2)]

@@ -19,8 +19,8 @@ from trainable import LEARNING, SPAN, Net, net, same, scenes, trained
 
 import camplug
 from camplug.errors import InputError, ModelError
-from camplug.wsss.classifier import ClassifierTraining, Method, Pictures, load_classifier, over
-from camplug.wsss.classifier.pictures import Picture
+from camplug.wsss.classifier import ClassifierCrops, ClassifierTraining, Method, load_classifier, over
+from camplug.wsss.classifier.crops import Picture
 from camplug.wsss.rpnet import RPNet, RPNetTraining, confident_regions, foreground_probability
 
 RPNET = RPNet(width=8, stages="last,4")
@@ -34,11 +34,11 @@ def plainly(method=RPNET, seed=0, model=None, learning=LEARNING, **options):
     network = over(net(seed) if model is None else model, data.classes, neck=method.neck(), **options)
     nn.init.normal_(network.neck.context.norm.weight, std=0.3)
     network.head.weight.data.mul_(3)
-    return method.module(network, learning, Pictures(data, crop=48, sides=(48, 48))).train()
+    return method.module(network, learning, ClassifierCrops(data, crop=48, sides=(48, 48))).train()
 
 
 def batch(n=4, method=RPNET, present=None):
-    pictures = Pictures(scenes(), crop=48, sides=(48, 48))
+    pictures = ClassifierCrops(scenes(), crop=48, sides=(48, 48))
     items = [method.items(pictures)[0, i] for i in range(n // method.images)]
     found = Picture(*(torch.cat(parts) for parts in zip(*items, strict=True)))
     return found if present is None else found._replace(present=present)
@@ -416,8 +416,8 @@ def test_a_batch_holds_whole_groups(tmp_path):
 def test_images_without_a_partner_are_told_of(tmp_path):
     data = scenes(1)
     with pytest.warns(UserWarning, match="1 of 1 images share no class with another image, so each of them is its own"):
-        RPNET.items(Pictures(data, crop=48, sides=(48, 48)))
+        RPNET.items(ClassifierCrops(data, crop=48, sides=(48, 48)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        RPNET.items(Pictures(scenes(), crop=48, sides=(48, 48)))
-        replace(RPNET, images=1).items(Pictures(data, crop=48, sides=(48, 48)))
+        RPNET.items(ClassifierCrops(scenes(), crop=48, sides=(48, 48)))
+        replace(RPNET, images=1).items(ClassifierCrops(data, crop=48, sides=(48, 48)))

@@ -17,12 +17,12 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from camplug.errors import InputError, ModelError
 from camplug.wsss.data import Scenes
-from camplug.wsss.irn.module import IRN, IRNSettings
-from camplug.wsss.train import Backbone, LabelCrops, Schedule, fit
+from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
+from camplug.wsss.train import Backbone, LabelCrops, ScheduleSettings, fit
 from camplug.wsss.train.backbone import normalized
 
 SCENES = Scenes(6, (48, 48))
-SETTINGS = IRNSettings(radius=3, width=16, schedule=Schedule(lr=0.02, momentum=0.9))
+SETTINGS = IRNHeadSettings(radius=3, width=16, schedule=ScheduleSettings(lr=0.02, momentum=0.9))
 
 
 def parts(settings=SETTINGS, indices=None):
@@ -107,7 +107,7 @@ def test_nothing_is_printed(tmp_path, capfd, recwarn):
 
 def test_one_step_is_that_of_sgd(tmp_path):
     """The boundary head's bias after one step of one batch: its value minus rate times gradient."""
-    irn, crops = parts(IRNSettings(radius=3, width=0, schedule=Schedule(lr=0.5, weight_decay=0.0)), [0, 3])
+    irn, crops = parts(IRNHeadSettings(radius=3, width=0, schedule=ScheduleSettings(lr=0.5, weight_decay=0.0)), [0, 3])
     before = irn.boundary.out.bias.detach().clone()
     batch = [torch.stack(parts) for parts in zip(*(crops[0, i] for i in range(2)), strict=True)]
     loss = irn_loss(irn, *batch)
@@ -160,13 +160,13 @@ def test_what_is_refused(tmp_path):
     trained(tmp_path / "a", epochs=1)
     content = (tmp_path / "a" / "last.ckpt").read_bytes()
     with pytest.raises(InputError, match=r"last\.ckpt' belongs to another training"):
-        trained(tmp_path / "a", settings=IRNSettings(radius=3, width=32))
+        trained(tmp_path / "a", settings=IRNHeadSettings(radius=3, width=32))
     for file in (tmp_path / "a").glob("*.ckpt"):
         file.write_bytes(content[:999])
     with pytest.raises(InputError, match=r"last\.ckpt' is damaged; delete it and begin again"):
         trained(tmp_path / "a")
     with pytest.raises(ModelError, match=r"the loss at step . is nan; a lower learning rate"):
-        trained(tmp_path / "b", settings=IRNSettings(radius=3, width=16, schedule=Schedule(lr=1e30)))
+        trained(tmp_path / "b", settings=IRNHeadSettings(radius=3, width=16, schedule=ScheduleSettings(lr=1e30)))
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):

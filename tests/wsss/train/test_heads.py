@@ -13,11 +13,11 @@ from torch import nn
 
 from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
-from camplug.wsss.irn.files import load_irn, save_irn
-from camplug.wsss.irn.module import IRN, IRNSettings
-from camplug.wsss.psa import AffinityNet, PSASettings
-from camplug.wsss.psa.files import load_affinitynet, save_affinitynet
-from camplug.wsss.train import Backbone, Schedule
+from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
+from camplug.wsss.affinitynet.checkpoint import load_affinitynet, save_affinitynet
+from camplug.wsss.irn.checkpoint import load_irn, save_irn
+from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
+from camplug.wsss.train import Backbone, ScheduleSettings
 from camplug.wsss.train.heads import load_heads, save_heads
 
 MADE_WITH = {"model": "import:heads:tiny", "checkpoint": "/weights/a.pt", "num_classes": None}
@@ -25,13 +25,15 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)
 
 
 def an_irn(**options):
-    irn = IRN(Backbone(tiny(), **options), IRNSettings(width=16, schedule=Schedule("adamw", lr=0.3, warmup=0.25)))
+    irn = IRN(
+        Backbone(tiny(), **options), IRNHeadSettings(width=16, schedule=ScheduleSettings("adamw", lr=0.3, warmup=0.25))
+    )
     irn.displacement.mean.copy_(torch.tensor([0.5, -2.0]))
     return irn.eval()
 
 
 def an_affinitynet():
-    return AffinityNet(Backbone(tiny()), PSASettings(radius=4, width=112)).eval()
+    return AffinityNet(Backbone(tiny()), AffinityNetHeadSettings(radius=4, width=112)).eval()
 
 
 def test_irn_comes_back(tmp_path, device):
@@ -51,7 +53,7 @@ def test_irn_comes_back(tmp_path, device):
 def test_irn_without_displacements_and_with_other_layers_and_normalisation(tmp_path):
     preprocess = Preprocess(mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.6))
     backbone = Backbone(tiny(), ["two", "one"], preprocess)
-    irn = IRN(backbone, IRNSettings(width=0)).eval()
+    irn = IRN(backbone, IRNHeadSettings(width=0)).eval()
     save_irn(tmp_path / "irn.pt", irn)
     back = load_irn(tmp_path / "irn.pt", tiny())
     assert back.backbone.names == ["one", "two"]
@@ -138,5 +140,5 @@ def test_a_place_that_cannot_be_written(tmp_path):
 def test_settings_of_a_network_are_those_of_the_file(tmp_path):
     save_irn(tmp_path / "irn.pt", an_irn())
     heads = load_heads(tmp_path / "irn.pt")
-    settings = IRNSettings(**{**heads.settings, "schedule": Schedule(**heads.settings["schedule"])})
+    settings = IRNHeadSettings(**{**heads.settings, "schedule": ScheduleSettings(**heads.settings["schedule"])})
     assert settings == replace(an_irn().settings)

@@ -15,9 +15,9 @@ import torch
 from commands import refused
 from heads import random_seeds, tiny
 
+from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
 from camplug.wsss.data import Scenes
-from camplug.wsss.irn.module import IRN, IRNSettings
-from camplug.wsss.psa import AffinityNet, PSASettings
+from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.heads import load_heads
 
@@ -58,8 +58,8 @@ def started(kind):
     """The heads before their training."""
     torch.manual_seed(0)
     if kind == "irn":
-        return IRN(Backbone(tiny()), IRNSettings(radius=3, width=16)).state_dict()
-    return AffinityNet(Backbone(tiny()), PSASettings(radius=3, width=56)).state_dict()
+        return IRN(Backbone(tiny()), IRNHeadSettings(radius=3, width=16)).state_dict()
+    return AffinityNet(Backbone(tiny()), AffinityNetHeadSettings(radius=3, width=56)).state_dict()
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_what_processes_cannot_share_is_refused_before_any_label(place, monkeypa
         "RANK=0 and WORLD_SIZE=2 are set, but not by torchrun, by which processes find each other; start them with: "
         "torchrun --nproc-per-node 2 -m camplug ..."
     ) in refused(*command)
-    monkeypatch.setattr("camplug.wsss.train.run.wait_for_the_others", lambda name: None)
+    monkeypatch.setattr("camplug.wsss.train.train_heads.wait_for_the_others", lambda name: None)
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert "3 processes cannot share a batch of 4; give a multiple of 3." in refused(*command)
     assert not list((place / "runs").rglob("*.png"))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from camplug.errors import InputError
-from camplug.wsss.train import Schedule
+from camplug.wsss.train import ScheduleSettings
 
 
 def rates(schedule, steps):
@@ -15,15 +15,17 @@ def rates(schedule, steps):
 
 
 def test_rates():
-    assert rates(Schedule(power=1.0), 4) == [1, 0.75, 0.5, 0.25]
-    assert rates(Schedule(), 5) == pytest.approx([1, 0.8**0.9, 0.6**0.9, 0.4**0.9, 0.2**0.9])
-    assert rates(Schedule(power=0.0), 3) == [1, 1, 1]
+    assert rates(ScheduleSettings(power=1.0), 4) == [1, 0.75, 0.5, 0.25]
+    assert rates(ScheduleSettings(), 5) == pytest.approx([1, 0.8**0.9, 0.6**0.9, 0.4**0.9, 0.2**0.9])
+    assert rates(ScheduleSettings(power=0.0), 3) == [1, 1, 1]
     # rising over the first 4 of 8 steps, while the decay goes on
-    assert rates(Schedule(power=1.0, warmup=0.5), 8) == pytest.approx(
+    assert rates(ScheduleSettings(power=1.0, warmup=0.5), 8) == pytest.approx(
         [1 / 4, 7 / 8 / 2, 6 / 8 * 3 / 4, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
     )
-    assert rates(Schedule(power=1.0, warmup=0.1), 4) == rates(Schedule(power=1.0), 4)  # less than one step
-    assert Schedule().rate(9, 5) == 0  # beyond the end
+    assert rates(ScheduleSettings(power=1.0, warmup=0.1), 4) == rates(
+        ScheduleSettings(power=1.0), 4
+    )  # less than one step
+    assert ScheduleSettings().rate(9, 5) == 0  # beyond the end
 
 
 def trained(schedule, factor=1.0, steps=3, device="cpu"):
@@ -50,12 +52,12 @@ def test_sgd_by_hand(momentum, decay, factor, device):
         speed = momentum * speed + w + decay * w
         w -= 0.05 * factor * (1 - step / 3) ** 0.9 * speed
         expected.append(w)
-    schedule = Schedule(lr=0.05, momentum=momentum, weight_decay=decay)
+    schedule = ScheduleSettings(lr=0.05, momentum=momentum, weight_decay=decay)
     assert trained(schedule, factor, device=device) == pytest.approx(expected, rel=1e-5)
 
 
 def test_momentum_is_zero_unless_asked_for_and_decay_is_no_momentum():
-    optimizer = Schedule(weight_decay=5e-4).optimizers([(nn.Linear(1, 1), 2.0)], 9)["optimizer"]
+    optimizer = ScheduleSettings(weight_decay=5e-4).optimizers([(nn.Linear(1, 1), 2.0)], 9)["optimizer"]
     assert type(optimizer) is torch.optim.SGD
     (group,) = optimizer.param_groups
     assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0, 5e-4, False)
@@ -64,7 +66,7 @@ def test_momentum_is_zero_unless_asked_for_and_decay_is_no_momentum():
 
 def test_adamw():
     modules = nn.Linear(1, 1), nn.Linear(2, 1)
-    made = Schedule("adamw", lr=1e-3, weight_decay=0.02).optimizers([(modules[0], 1.0), (modules[1], 10.0)], 9)
+    made = ScheduleSettings("adamw", lr=1e-3, weight_decay=0.02).optimizers([(modules[0], 1.0), (modules[1], 10.0)], 9)
     assert type(made["optimizer"]) is torch.optim.AdamW
     assert [g["initial_lr"] for g in made["optimizer"].param_groups] == pytest.approx([1e-3, 1e-2])
     assert {g["weight_decay"] for g in made["optimizer"].param_groups} == {0.02}
@@ -84,14 +86,16 @@ def test_adamw():
 )
 def test_numbers_out_of_range(options, says):
     with pytest.raises(InputError) as error:
-        Schedule(**options)
+        ScheduleSettings(**options)
     assert says in str(error.value)
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.2), (2, 0.2), (3, 0.0), (4, 0.2), (10, 0.3), (10, 0.99)])
 def test_one_cycle_rises_and_falls(steps, warmup):
     layer = nn.Linear(1, 1)
-    made = Schedule(lr=0.5, shape="one-cycle", warmup=warmup).optimizers([(layer, 1.0), (nn.Linear(1, 1), 4.0)], steps)
+    made = ScheduleSettings(lr=0.5, shape="one-cycle", warmup=warmup).optimizers(
+        [(layer, 1.0), (nn.Linear(1, 1), 4.0)], steps
+    )
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
     seen = []
     for _ in range(steps):
@@ -110,4 +114,4 @@ def test_one_cycle_rises_and_falls(steps, warmup):
 
 def test_an_unknown_shape_is_refused():
     with pytest.raises(InputError, match="shape='square'; allowed are poly, one-cycle"):
-        Schedule(shape="square")
+        ScheduleSettings(shape="square")

@@ -17,7 +17,7 @@ from noting import Killed, Noted
 
 import camplug
 from camplug.wsss.classifier import load_classifier
-from camplug.wsss.deeplab import DeepLabTraining, Segmenter, load_deeplab
+from camplug.wsss.deeplab import DeepLabSettings, Segmenter, load_deeplab
 from camplug.wsss.train import fit as fitting
 
 EPOCHS = 6
@@ -30,7 +30,7 @@ def training(kind, root, device, amp):
     """Two functions: one that trains into a folder, and one that reads its file on the CPU."""
     if kind in stepped.HEADS:
         network = replace(labelled.NETWORK, head=kind, width=8, loss_scales=(1, 0.5), loss="balanced", refinement=0.08)
-        settings = DeepLabTraining(network, replace(labelled.SPAN, epochs=EPOCHS, batch=2), accumulate=2)
+        settings = DeepLabSettings(network, replace(labelled.SPAN, epochs=EPOCHS, batch=2), accumulate=2)
 
         def train(out):
             model = trainable.net().to(device)
@@ -62,7 +62,7 @@ def logged(folder: Path, run="*"):
 def test_it_learns_and_goes_on_where_it_was(kind, amp, trained_on, tmp_path, monkeypatch):
     if amp and trained_on.type != "cuda":
         pytest.skip("half precision is of CUDA alone")
-    place = "camplug.wsss.deeplab.run.fit" if kind in stepped.HEADS else "camplug.wsss.classifier.run.fit"
+    place = "camplug.wsss.deeplab.train.fit" if kind in stepped.HEADS else "camplug.wsss.classifier.train.fit"
     train, read = training(kind, tmp_path, trained_on, amp)
     noted = Noted()
     with monkeypatch.context() as patched:

@@ -28,8 +28,8 @@ from camplug.wsss.train.crops import LabelCrops, Shuffled, check_labels_teach, r
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, find_labelled, labels_told
 from camplug.wsss.train.heads import CALLED, Kind, save_heads
+from camplug.wsss.train.progress import ProgressCallback
 from camplug.wsss.train.unreadable import find_readable, join_broken
-from camplug.wsss.train.watch import Watch
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -124,7 +124,7 @@ class Stages(Generic[N]):
     crf: CRFSettings | None
     build: Callable[[Backbone], N]
     stride: int
-    finish: Callable[[N, Watch], None]
+    finish: Callable[[N, ProgressCallback], None]
     load: Callable[[Path], N]
     thresholds: str
     steady: bool
@@ -143,14 +143,14 @@ def run_stages(
     allow_missing: bool = False,
     overwrite: bool = False,
     made_with: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
+    watch: ProgressCallback | None = None,
 ) -> Trained[N]:
     """Labels, training and the file of heads; see `train_irn` and `train_affinitynet`.
 
     Under torchrun every process makes the same call: each makes its share of the labels and trains on its share of each
     batch; the first one does what follows, and the others take the heads from its file.
     """
-    watch = Watch() if watch is None else watch
+    watch = ProgressCallback() if watch is None else watch
     rank, world = share()
     wait_for_the_others("training")  # refuses processes that could not wait later on
     ready = None if isinstance(labels_from, SeedFolder) else LabelFolder(labels_from)

@@ -16,12 +16,12 @@ from camplug.explain.preprocess import Preprocess
 from camplug.models import MADE_WITH
 from camplug.plug import find_first_weight, unwrap
 from camplug.wsss.class_names import in_order_of, numbered_as
-from camplug.wsss.classifier.files import OF_CLASSIFIERS, load_classifier, made_with_of, save_classifier
-from camplug.wsss.classifier.learning import Learning, Span
+from camplug.wsss.classifier.checkpoint import OF_CLASSIFIERS, load_classifier, made_with_of, save_classifier
+from camplug.wsss.classifier.crops import ClassifierCrops
+from camplug.wsss.classifier.lightning_module import VALIDATION
 from camplug.wsss.classifier.method import Method
-from camplug.wsss.classifier.module import VALIDATION
 from camplug.wsss.classifier.network import Classifier, over, settings_of
-from camplug.wsss.classifier.pictures import Pictures
+from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
 from camplug.wsss.classifier.usable import usable_keep, warn_of_one_sided_classes
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.identity import Inputs, weights_sha256
@@ -29,8 +29,8 @@ from camplug.wsss.jobs import list_sha256, share
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, learned_tables
+from camplug.wsss.train.progress import ProgressCallback
 from camplug.wsss.train.unreadable import find_readable, join_broken
-from camplug.wsss.train.watch import Watch
 
 FILE = "classifier.pt"
 
@@ -61,8 +61,8 @@ def train_classifier(
     out: str | Path,
     *,
     method: Method | None = None,
-    learning: Learning | None = None,
-    span: Span | None = None,
+    learning: LearningSettings | None = None,
+    span: SpanSettings | None = None,
     validation: SegmentationData | None = None,
     keep: Literal["last", "best"] = "last",
     output_stride: int | None = None,
@@ -74,7 +74,7 @@ def train_classifier(
     allow_missing: bool = False,
     overwrite: bool = False,
     made_with: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
+    watch: ProgressCallback | None = None,
 ) -> TrainedClassifier:
     """Train a multi-label classifier on image-level labels; writes `out`/classifier.pt. No mask is ever read.
 
@@ -113,9 +113,9 @@ def train_classifier(
         KeyboardInterrupt: it was stopped by Ctrl-C.
     """
     method = Method() if method is None else method
-    learning = Learning() if learning is None else learning
-    span = Span() if span is None else span
-    watch = Watch() if watch is None else watch
+    learning = LearningSettings() if learning is None else learning
+    span = SpanSettings() if span is None else span
+    watch = ProgressCallback() if watch is None else watch
     made_with = made_with_of(model) if made_with is None else made_with
     _check_keep(keep, validation)
     folder, file = TrainingFolder(out), Path(out) / FILE
@@ -137,7 +137,7 @@ def train_classifier(
             preprocess=preprocess,
         )
     crops = partial(
-        Pictures, crop=span.crop, sides=span.sides, mean=network.preprocess.mean, allow_missing=allow_missing
+        ClassifierCrops, crop=span.crop, sides=span.sides, mean=network.preprocess.mean, allow_missing=allow_missing
     )
     pictures = crops(data, seed=span.seed, indices=indices)
     pictures.substitutes.leave_out(indices)

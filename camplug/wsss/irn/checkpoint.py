@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from camplug.wsss.irn.module import IRN, IRNSettings
-from camplug.wsss.train import Backbone, Schedule
+from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
+from camplug.wsss.train import Backbone, ScheduleSettings
 from camplug.wsss.train.heads import load_network, save_heads
 
 
@@ -35,6 +35,6 @@ def load_irn(path: str | os.PathLike[str], model: nn.Module) -> IRN:
     """
 
     def build(backbone: Backbone, settings: dict[str, Any]) -> IRN:
-        return IRN(backbone, IRNSettings(**{**settings, "schedule": Schedule(**settings["schedule"])}))
+        return IRN(backbone, IRNHeadSettings(**{**settings, "schedule": ScheduleSettings(**settings["schedule"])}))
 
     return load_network(path, model, "irn", build)

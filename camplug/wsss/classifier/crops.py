@@ -26,7 +26,7 @@ class Picture(NamedTuple):
     image: Tensor
 
 
-class Pictures(Dataset[Picture]):
+class ClassifierCrops(Dataset[Picture]):
     """Rescaled, mirrored and cropped photographs beside their image-level labels, as IRN's classifier is trained on.
 
     The longer side becomes a random number of pixels (bicubic), the photograph is mirrored every other time, and a

@@ -16,13 +16,13 @@ from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.plug import find_first_weight
 from camplug.wsss.class_names import in_order_of
-from camplug.wsss.classifier.files import made_with_of
+from camplug.wsss.classifier.checkpoint import made_with_of
 from camplug.wsss.data import SegmentationData
+from camplug.wsss.deeplab.checkpoint import OF_DEEPLABS, load_deeplab, save_deeplab
 from camplug.wsss.deeplab.crops import Saliency, SegmentationCrops, normalizer
-from camplug.wsss.deeplab.files import OF_DEEPLABS, load_deeplab, save_deeplab
-from camplug.wsss.deeplab.module import DeepLabModule
+from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.deeplab.network import DeepLab, deeplab_over, settings_of
-from camplug.wsss.deeplab.settings import DeepLabSettings
+from camplug.wsss.deeplab.settings import DeepLabNetworkSettings
 from camplug.wsss.identity import file_table, photograph_table, weights_sha256
 from camplug.wsss.jobs import share, wait_for_the_others
 from camplug.wsss.pseudo.store import LabelFolder
@@ -31,15 +31,15 @@ from camplug.wsss.train.crops import LabelCrops, check_labels_teach, read_pictur
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, classes_told, find_labelled
-from camplug.wsss.train.run import TrainSettings
+from camplug.wsss.train.progress import ProgressCallback
+from camplug.wsss.train.train_heads import TrainSettings
 from camplug.wsss.train.unreadable import find_readable, join_broken
-from camplug.wsss.train.watch import Watch
 
 FILE = "deeplab.pt"
 
 
 @dataclass(frozen=True)
-class DeepLabTraining:
+class DeepLabSettings:
     """How a DeepLab network is made of label pictures.
 
     Args:
@@ -52,7 +52,7 @@ class DeepLabTraining:
         InputError: less than one batch per step.
     """
 
-    network: DeepLabSettings = field(default_factory=DeepLabSettings)
+    network: DeepLabNetworkSettings = field(default_factory=DeepLabNetworkSettings)
     training: TrainSettings = field(
         default_factory=lambda: TrainSettings(epochs=20, batch=10, crop=320, scales=(0.5, 1.5))
     )
@@ -87,7 +87,7 @@ def train_deeplab(
     data: SegmentationData,
     labels: str | Path,
     out: str | Path,
-    settings: DeepLabTraining | None = None,
+    settings: DeepLabSettings | None = None,
     *,
     saliency: str | Path | Literal["contrast", "spectral"] | None = None,
     preprocess: Preprocess | None = None,
@@ -97,7 +97,7 @@ def train_deeplab(
     allow_missing: bool = False,
     overwrite: bool = False,
     made_with: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
+    watch: ProgressCallback | None = None,
 ) -> TrainedDeepLab:
     """Train DeepLab on label pictures, and write `out`/deeplab.pt at last.
 
@@ -130,8 +130,8 @@ def train_deeplab(
         ModelError: a model without feature maps, or that cannot have the output stride; the loss is no number any more.
         KeyboardInterrupt: it was stopped by Ctrl-C.
     """
-    settings = DeepLabTraining() if settings is None else settings
-    watch = Watch() if watch is None else watch
+    settings = DeepLabSettings() if settings is None else settings
+    watch = ProgressCallback() if watch is None else watch
     made_with = made_with_of(model) if made_with is None else made_with
     span, source = settings.training, Path(labels)
     salient = _saliency(saliency, settings.network, data)
@@ -187,7 +187,7 @@ def train_deeplab(
     items.substitutes.leave_out(readable)
     check_batch(items, span.batch * settings.accumulate)
     check_labels_teach(crops.labels, indices, "give labels that show classes")
-    module = DeepLabModule(network, settings.network, ids=data.ids, seed=span.seed)
+    module = DeepLabTraining(network, settings.network, ids=data.ids, seed=span.seed)
     folder.settle()
     with kept_generators(device):
         losses = fit(
@@ -215,7 +215,7 @@ def train_deeplab(
     return TrainedDeepLab(network, file, len(items), losses, broken)
 
 
-def _saliency(given: str | Path | None, settings: DeepLabSettings, data: SegmentationData) -> Saliency | None:
+def _saliency(given: str | Path | None, settings: DeepLabNetworkSettings, data: SegmentationData) -> Saliency | None:
     """The saliency of an image, where the loss has a term for it."""
     if (given is not None) != (settings.refinement > 0):
         given_what = "saliency without refinement" if given is not None else "refinement without saliency"

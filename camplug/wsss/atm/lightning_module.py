@@ -13,10 +13,10 @@ from camplug.wsss.atm.merge import merged_maps
 from camplug.wsss.atm.method import ATM
 from camplug.wsss.atm.views import adjusted, warn_if_saturated
 from camplug.wsss.classifier.agreement import AgreementTraining
-from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.crops import Picture
 from camplug.wsss.classifier.maps import normalized_maps
 from camplug.wsss.classifier.network import Classifier
-from camplug.wsss.classifier.pictures import Picture
+from camplug.wsss.classifier.settings import LearningSettings
 
 
 class ATMTraining(AgreementTraining):
@@ -29,7 +29,7 @@ class ATMTraining(AgreementTraining):
     maximum.
 
     The views go through the network as one batch. That is the same as one after another, except for batch
-    normalisation that is trained: a neck's always, the body's with `Learning(batch_norm="trained")`. Its statistics are
+    normalisation that is trained: a neck's always, the body's with `LearningSettings(batch_norm="trained")`. Its statistics are
     of all views together, and so are those kept for later, when only original images are seen.
 
     With one adjusted view, the merged maps are that view's own under the same rule, merged with itself. "merged" in the
@@ -44,7 +44,7 @@ class ATMTraining(AgreementTraining):
     """
 
     def __init__(
-        self, network: Classifier, learning: Learning, method: ATM, *, ids: Sequence[str] = (), seed: int = 0
+        self, network: Classifier, learning: LearningSettings, method: ATM, *, ids: Sequence[str] = (), seed: int = 0
     ) -> None:
         super().__init__(network, learning, method.ramp, ids=ids, seed=seed)
         self.method = method

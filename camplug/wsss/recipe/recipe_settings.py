@@ -9,28 +9,28 @@ from typing import Any, Literal
 
 from camplug.errors import InputError
 from camplug.metrics import Convention
+from camplug.wsss.affinitynet.train import AffinityNetSettings
 from camplug.wsss.atm.method import ATM
-from camplug.wsss.classifier.learning import Learning, Span
 from camplug.wsss.classifier.method import Method
+from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
 from camplug.wsss.crf import CRFSettings
-from camplug.wsss.deeplab import DeepLabTraining
+from camplug.wsss.deeplab import DeepLabSettings
 from camplug.wsss.fpr.method import FPR
-from camplug.wsss.irn.run import IRNTraining
-from camplug.wsss.psa.run import PSATraining
+from camplug.wsss.irn.train import IRNSettings
 from camplug.wsss.pseudo.refine import Threshold, crf_settings
-from camplug.wsss.recipe.data import Part
+from camplug.wsss.recipe.data import ImageList
 from camplug.wsss.rpnet.method import RPNet
 from camplug.wsss.seeds.store import check_stored
 
 METHODS: dict[str, type[Method]] = {m.name: m for m in (Method, ATM, RPNet, FPR)}
 BEST = re.compile(r"best on (\w+)")
 OTSU = "otsu"
-HALF = 0.5  # where PSA's own background ends; see `PSAWalk.maps`
+HALF = 0.5  # where PSA's own background ends; see `AffinityNetWalk.maps`
 PAPERS = 0.25  # of IRN's walked maps (Ahn, Cho & Kwak, CVPR 2019)
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkSettings:
     """A network by name.
 
     Args:
@@ -50,7 +50,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Training:
+class ClassifierSettings:
     """A classifier that is trained.
 
     Attributes:
@@ -64,9 +64,9 @@ class Training:
     """
 
     method: Method
-    learning: Learning
-    span: Span
-    start: Network | Training
+    learning: LearningSettings
+    span: SpanSettings
+    start: NetworkSettings | ClassifierSettings
     head: Literal["keep", "new"] | None = None
     output_stride: int | None = None
     keep: Literal["last", "best"] = "last"
@@ -74,7 +74,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Seeds:
+class SeedSettings:
     """How the maps are made.
 
     Args:
@@ -98,7 +98,7 @@ class Seeds:
 
 
 @dataclass(frozen=True)
-class IRNNumbers:
+class IRNWalkSettings:
     """What `IRNWalk` is told."""
 
     beta: float = 10.0
@@ -108,8 +108,8 @@ class IRNNumbers:
 
 
 @dataclass(frozen=True)
-class PSANumbers:
-    """What `PSAWalk` is told."""
+class AffinityNetWalkSettings:
+    """What `AffinityNetWalk` is told."""
 
     alpha: float = 16.0
     beta: float = 8.0
@@ -117,7 +117,7 @@ class PSANumbers:
 
 
 @dataclass(frozen=True)
-class Refine:
+class RefineSettings:
     """What the seeds become before they are cut.
 
     Attributes:
@@ -131,10 +131,10 @@ class Refine:
     """
 
     kind: Literal["none", "crf", "psa", "irn"] = "none"
-    backbone: Network | None = None
+    backbone: NetworkSettings | None = None
     layers: str | tuple[str, ...] = "stages"
-    training: IRNTraining | PSATraining | None = None
-    walk: IRNNumbers | PSANumbers | None = None
+    training: IRNSettings | AffinityNetSettings | None = None
+    walk: IRNWalkSettings | AffinityNetWalkSettings | None = None
     number: str = "uint8"
     scale: float = 1.0
 
@@ -143,7 +143,7 @@ class Refine:
 
 
 @dataclass(frozen=True)
-class PseudoLabelling:
+class PseudoLabelSettings:
     """How maps become labels.
 
     Args:
@@ -167,22 +167,22 @@ class PseudoLabelling:
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class SegmentationSettings:
     """How the network that is trained at last is built and learns.
 
     Attributes:
-        training: see `camplug.wsss.deeplab.DeepLabTraining`.
+        training: see `camplug.wsss.deeplab.DeepLabSettings`.
         backbone: what it is built on; none is the classifier.
         saliency: a folder, "contrast" or "spectral"; none goes without.
     """
 
-    training: DeepLabTraining
-    backbone: Network | None = None
+    training: DeepLabSettings
+    backbone: NetworkSettings | None = None
     saliency: str | None = None
 
 
 @dataclass(frozen=True)
-class Segment:
+class PredictionSettings:
     """How its predictions are made; with a CRF they are made and scored without it, too.
 
     Args:
@@ -206,7 +206,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class EvaluationSettings:
     """What is scored, and how.
 
     Args:
@@ -242,14 +242,14 @@ class Recipe:
 
     name: str
     title: str
-    data: dict[str, Part]
-    classifier: Network | Training
-    seeds: Seeds = field(default_factory=Seeds)
-    refine: Refine = field(default_factory=Refine)
-    pseudo_labels: PseudoLabelling = field(default_factory=PseudoLabelling)
-    deeplab: Segmentation | None = None
-    segment: Segment = field(default_factory=Segment)
-    evaluate: Evaluate = field(default_factory=Evaluate)
+    data: dict[str, ImageList]
+    classifier: NetworkSettings | ClassifierSettings
+    seeds: SeedSettings = field(default_factory=SeedSettings)
+    refine: RefineSettings = field(default_factory=RefineSettings)
+    pseudo_labels: PseudoLabelSettings = field(default_factory=PseudoLabelSettings)
+    deeplab: SegmentationSettings | None = None
+    segment: PredictionSettings = field(default_factory=PredictionSettings)
+    evaluate: EvaluationSettings = field(default_factory=EvaluationSettings)
     text: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import override
 
-from camplug.wsss.classifier.learning import freeze
+from camplug.wsss.classifier.settings import freeze
 from camplug.wsss.deeplab.crops import SegmentationCrop
 from camplug.wsss.deeplab.losses import fused, multiscale_loss, pixel_counts, shrunk_labels
 from camplug.wsss.deeplab.network import DeepLab
-from camplug.wsss.deeplab.settings import DeepLabSettings
+from camplug.wsss.deeplab.settings import DeepLabNetworkSettings
 from camplug.wsss.train.finite import FiniteLosses
 from camplug.wsss.train.processes import mean_over_processes
 
 
-class DeepLabModule(LightningModule):
+class DeepLabTraining(LightningModule):
     """Trains a DeepLab network on label pictures.
 
     Args:
@@ -32,7 +32,9 @@ class DeepLabModule(LightningModule):
         seed: of everything random in a step.
     """
 
-    def __init__(self, network: DeepLab, settings: DeepLabSettings, *, ids: Sequence[str] = (), seed: int = 0) -> None:
+    def __init__(
+        self, network: DeepLab, settings: DeepLabNetworkSettings, *, ids: Sequence[str] = (), seed: int = 0
+    ) -> None:
         super().__init__()
         # faster on a CPU; before several processes agree on how gradients lie in memory
         self.network = network.to(memory_format=torch.channels_last)
@@ -98,7 +100,7 @@ class DeepLabModule(LightningModule):
         torch.manual_seed(int(numbers.generate_state(1, np.uint64)[0] >> np.uint64(1)))  # dropout after a resume
 
     @override
-    def train(self, mode: bool = True) -> DeepLabModule:
+    def train(self, mode: bool = True) -> DeepLabTraining:
         super().train(mode)
         if mode:
             for module in self.kept:

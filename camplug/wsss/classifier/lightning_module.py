@@ -14,10 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.classification import MultilabelAveragePrecision
 from typing_extensions import override
 
-from camplug.wsss.classifier.learning import Learning, freeze
+from camplug.wsss.classifier.crops import Picture
 from camplug.wsss.classifier.losses import classification_loss
 from camplug.wsss.classifier.network import Classifier
-from camplug.wsss.classifier.pictures import Picture
+from camplug.wsss.classifier.settings import LearningSettings, freeze
 from camplug.wsss.train.finite import FiniteLosses
 
 VALIDATION = "val_map"
@@ -35,7 +35,9 @@ class ClassifierTraining(LightningModule):
         seed: of everything random in a step.
     """
 
-    def __init__(self, network: Classifier, learning: Learning, *, ids: Sequence[str] = (), seed: int = 0) -> None:
+    def __init__(
+        self, network: Classifier, learning: LearningSettings, *, ids: Sequence[str] = (), seed: int = 0
+    ) -> None:
         super().__init__()
         # 1.5 times as fast on a CPU; before several processes agree on how gradients lie in memory
         self.network = network.to(memory_format=torch.channels_last)

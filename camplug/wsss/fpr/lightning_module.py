@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.wsss.classifier.learning import Learning
-from camplug.wsss.classifier.module import ClassifierTraining
+from camplug.wsss.classifier.crops import ClassifierCrops, Picture
+from camplug.wsss.classifier.lightning_module import ClassifierTraining
 from camplug.wsss.classifier.network import Classifier
-from camplug.wsss.classifier.pictures import Picture, Pictures
+from camplug.wsss.classifier.settings import LearningSettings
 from camplug.wsss.fpr.gather import PrototypePass
 from camplug.wsss.fpr.losses import region_contrast_loss
 from camplug.wsss.fpr.pixels import pixel_rectification_loss
@@ -52,7 +52,7 @@ class FPRTraining(ClassifierTraining):
         InputError: groups that the classes do not fit, or scikit-learn is not installed.
     """
 
-    def __init__(self, network: Classifier, learning: Learning, fpr: FPR, pictures: Pictures) -> None:
+    def __init__(self, network: Classifier, learning: LearningSettings, fpr: FPR, pictures: ClassifierCrops) -> None:
         super().__init__(network, learning, ids=pictures.data.ids, seed=pictures.seed)
         self.fpr = fpr
         self.prototypes: Prototypes | None = None

@@ -13,29 +13,37 @@ from torch import nn
 import camplug
 from camplug.explain.preprocess import Preprocess
 from camplug.models import load_model
-from camplug.wsss.classifier.files import made_with
-from camplug.wsss.classifier.learning import Learning, Span
+from camplug.wsss.affinitynet.checkpoint import load_affinitynet
+from camplug.wsss.affinitynet.train import AffinityNetSettings, train_affinitynet
+from camplug.wsss.classifier.checkpoint import made_with
 from camplug.wsss.classifier.network import reading
-from camplug.wsss.classifier.run import FILE as CLASSIFIER
-from camplug.wsss.classifier.run import train_classifier
+from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
+from camplug.wsss.classifier.train import FILE as CLASSIFIER
+from camplug.wsss.classifier.train import train_classifier
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.deeplab import DeepLabTraining, Segmenter, load_deeplab, make_predictions, train_deeplab
+from camplug.wsss.deeplab import DeepLabSettings, Segmenter, load_deeplab, make_predictions, train_deeplab
 from camplug.wsss.identity import file_digest, network_settings
-from camplug.wsss.irn.files import load_irn
-from camplug.wsss.irn.run import IRNTraining, train_irn
+from camplug.wsss.irn.checkpoint import load_irn
+from camplug.wsss.irn.train import IRNSettings, train_irn
 from camplug.wsss.jobs import Report
-from camplug.wsss.psa.files import load_affinitynet
-from camplug.wsss.psa.run import PSATraining, train_affinitynet
-from camplug.wsss.pseudo import IRNWalk, LabelFolder, PSAWalk, PseudoLabels, Threshold, make_labels, make_walked_seeds
+from camplug.wsss.pseudo import (
+    AffinityNetWalk,
+    IRNWalk,
+    LabelFolder,
+    PseudoLabels,
+    Threshold,
+    make_labels,
+    make_walked_seeds,
+)
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import View, evenly
+from camplug.wsss.recipe.recipe_settings import METHODS, NetworkSettings
 from camplug.wsss.recipe.scoring import choice_of, scored
-from camplug.wsss.recipe.sections import METHODS, Network
 from camplug.wsss.recipe.settings import restored
 from camplug.wsss.recipe.stages import VERSIONS, Data, Stage
 from camplug.wsss.seeds import SeedFolder, make_seeds, otsu_of_seeds
-from camplug.wsss.train.watch import Watch
+from camplug.wsss.train.progress import ProgressCallback
 
 DEEPLAB = "deeplab.pt"
 HEADS = {"irn": "irn.pt", "psa": "affinity.pt"}
@@ -44,7 +52,7 @@ Told: TypeAlias = dict[str, Any]
 
 
 @dataclass
-class Work:
+class StageContext:
     """What stages work with.
 
     Attributes:
@@ -62,7 +70,7 @@ class Work:
     device: str = "cpu"
     workers: int = 0
     share: tuple[int, int] = (0, 1)
-    watch: Watch = field(default_factory=Watch)
+    watch: ProgressCallback = field(default_factory=ProgressCallback)
     allow_missing: frozenset[str] = frozenset()
 
     def run(self, stage: Stage) -> Told:
@@ -84,7 +92,7 @@ class Work:
         """The network that a stage works with, on its device."""
         if "network" in stage.inputs:
             return load_model(str(self.of(stage, "network") / CLASSIFIER)).to(self.device)
-        named = restored(Network, stage.settings["network"])
+        named = restored(NetworkSettings, stage.settings["network"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # weights that begin at random are the same in every run
             found = load_model(
@@ -94,14 +102,14 @@ class Work:
 
     def made_with(self, stage: Stage) -> dict[str, Any]:
         """How that network is built, for the files of networks on it."""
-        named = restored(Network, stage.settings["network"]) if "network" in stage.settings else None
+        named = restored(NetworkSettings, stage.settings["network"]) if "network" in stage.settings else None
         if named is None:
             return made_with(str(self.of(stage, "network") / CLASSIFIER), None)
         return made_with(named.model, named.num_classes)
 
     def reads(self, stage: Stage, model: nn.Module, long_side: int | None = None) -> Preprocess:
         """How photographs are read for a stage's network."""
-        named = restored(Network, stage.settings.get("network", {}))
+        named = restored(NetworkSettings, stage.settings.get("network", {}))
         base = reading(model)
         return replace(
             base,
@@ -114,7 +122,7 @@ class Work:
         """Return what tells that network from others, and how it reads photographs, for the settings of results."""
         if "network" in stage.inputs:
             return network_settings(model, str(self.of(stage, "network") / CLASSIFIER))
-        named = restored(Network, stage.settings["network"])
+        named = restored(NetworkSettings, stage.settings["network"])
         return network_settings(model, named.model, named.num_classes) | {"mean": named.mean, "std": named.std}
 
     def into(self, stage: Stage, folder: F, settings: Mapping[str, Any]) -> F:
@@ -145,7 +153,7 @@ def _per_colour(value: float | tuple[float, float, float]) -> tuple[float, float
     return value if isinstance(value, tuple) else (value, value, value)
 
 
-def classifier(stage: Stage, work: Work) -> Told:
+def classifier(stage: Stage, work: StageContext) -> Told:
     """Train a classifier."""
     s, model = stage.settings, work.network(stage)
     method = {k: v for k, v in s["method"].items() if k != "name"}
@@ -154,8 +162,8 @@ def classifier(stage: Stage, work: Work) -> Told:
         work.view(stage),
         work.cache.folder(stage),
         method=restored(METHODS[s["method"]["name"]], method),
-        learning=restored(Learning, s["learning"]),
-        span=restored(Span, s["span"]),
+        learning=restored(LearningSettings, s["learning"]),
+        span=restored(SpanSettings, s["span"]),
         validation=None if s["validation"] is None else View(work.data[s["validation"]], masks=False),
         keep=s["keep"],
         output_stride=s["output_stride"],
@@ -169,7 +177,7 @@ def classifier(stage: Stage, work: Work) -> Told:
     return {"images": len(work.view(stage)), "broken": done.broken, "figures": {"losses": done.losses}}
 
 
-def seeds(stage: Stage, work: Work) -> Told:
+def seeds(stage: Stage, work: StageContext) -> Told:
     """Explain every image for the classes that it is labelled with."""
     s, model, data = stage.settings, work.network(stage), work.view(stage)
     made = camplug.create(s["explainer"], model, preprocess=work.reads(stage, model, s["long_side"]))
@@ -182,7 +190,7 @@ def seeds(stage: Stage, work: Work) -> Told:
     return work.each(stage, make)
 
 
-def affinities(stage: Stage, work: Work) -> Told:
+def affinities(stage: Stage, work: StageContext) -> Told:
     """Train what a walk asks."""
     s, model = stage.settings, work.network(stage)
     irn = s["kind"] == "irn"
@@ -193,7 +201,7 @@ def affinities(stage: Stage, work: Work) -> Told:
         work.view(stage),
         SeedFolder(work.of(stage, "seeds")),
         work.cache.folder(stage),
-        restored(IRNTraining if irn else PSATraining, s["training"]),
+        restored(IRNSettings if irn else AffinityNetSettings, s["training"]),
         layers=layers if isinstance(layers, str) else list(layers),
         preprocess=work.reads(stage, model),
         workers=work.workers,
@@ -205,7 +213,7 @@ def affinities(stage: Stage, work: Work) -> Told:
     return {"images": len(work.view(stage)), "broken": done.broken, "figures": figures}
 
 
-def maps(stage: Stage, work: Work) -> Told:
+def maps(stage: Stage, work: StageContext) -> Told:
     """Let the seeds walk."""
     s, data = stage.settings, work.view(stage)
     model, file = work.network(stage), work.of(stage, "heads") / HEADS[s["kind"]]
@@ -213,7 +221,7 @@ def maps(stage: Stage, work: Work) -> Told:
     if s["kind"] == "irn":
         walk = IRNWalk(load_irn(file, model), **s["walk"])
     else:
-        walk = PSAWalk(load_affinitynet(file, model), **s["walk"])
+        walk = AffinityNetWalk(load_affinitynet(file, model), **s["walk"])
     settings = {**s, "heads": file_digest(file, "file of heads"), "network": work.told_of(stage, model)}
     folder = work.into(stage, SeedFolder(work.cache.folder(stage)), settings)
     before = SeedFolder(work.of(stage, "seeds"))
@@ -224,7 +232,7 @@ def maps(stage: Stage, work: Work) -> Told:
     return work.each(stage, make)
 
 
-def cut(stage: Stage, work: Work) -> Told:
+def cut(stage: Stage, work: StageContext) -> Told:
     """Find the threshold that parts the maps' values best; the first process does it for all."""
     if work.share[0]:
         return {}
@@ -233,7 +241,7 @@ def cut(stage: Stage, work: Work) -> Told:
     return {"images": images, "figures": {"threshold": threshold, "images": images}}
 
 
-def labels(stage: Stage, work: Work) -> Told:
+def labels(stage: Stage, work: StageContext) -> Told:
     """Cut the maps, and draw the labels to the edges."""
     s, data = stage.settings, work.view(stage)
     value, how = choice_of(stage, work.cache)
@@ -246,7 +254,7 @@ def labels(stage: Stage, work: Work) -> Told:
     return told | {"figures": {"threshold": value, "threshold_chosen": how}}
 
 
-def deeplab(stage: Stage, work: Work) -> Told:
+def deeplab(stage: Stage, work: StageContext) -> Told:
     """Train the segmentation network on the pseudo-labels."""
     s, model = stage.settings, work.network(stage)
     done = train_deeplab(
@@ -254,7 +262,7 @@ def deeplab(stage: Stage, work: Work) -> Told:
         work.view(stage),
         work.of(stage, "labels"),
         work.cache.folder(stage),
-        restored(DeepLabTraining, s["training"]),
+        restored(DeepLabSettings, s["training"]),
         saliency=s["saliency"],
         preprocess=work.reads(stage, model) if "network" in s else None,
         workers=work.workers,
@@ -265,7 +273,7 @@ def deeplab(stage: Stage, work: Work) -> Told:
     return {"images": len(work.view(stage)), "broken": done.broken, "figures": {"losses": done.losses}}
 
 
-def predictions(stage: Stage, work: Work) -> Told:
+def predictions(stage: Stage, work: StageContext) -> Told:
     """Segment every image, by no label."""
     s, data = stage.settings, work.view(stage)
     file = work.of(stage, "deeplab") / DEEPLAB
@@ -277,7 +285,7 @@ def predictions(stage: Stage, work: Work) -> Told:
     return work.each(stage, lambda **share: make_predictions(segmenter, data, folder, **share))
 
 
-def evaluate(stage: Stage, work: Work) -> Told:
+def evaluate(stage: Stage, work: StageContext) -> Told:
     """Score a product against masks; the first process does it for all."""
     if work.share[0]:
         return {}
@@ -286,7 +294,7 @@ def evaluate(stage: Stage, work: Work) -> Told:
         return scored(stage, work.cache, data, step)
 
 
-RUN: Mapping[str, Callable[[Stage, Work], Told]] = {
+RUN: Mapping[str, Callable[[Stage, StageContext], Told]] = {
     "classifier": classifier,
     "seeds": seeds,
     "affinities": affinities,

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from camplug.wsss.psa.module import AffinityNet, PSASettings
-from camplug.wsss.train import Backbone, Schedule
+from camplug.wsss.affinitynet.lightning_module import AffinityNet, AffinityNetHeadSettings
+from camplug.wsss.train import Backbone, ScheduleSettings
 from camplug.wsss.train.heads import load_network, save_heads
 
 
@@ -37,6 +37,8 @@ def load_affinitynet(path: str | os.PathLike[str], model: nn.Module) -> Affinity
     """
 
     def build(backbone: Backbone, settings: dict[str, Any]) -> AffinityNet:
-        return AffinityNet(backbone, PSASettings(**{**settings, "schedule": Schedule(**settings["schedule"])}))
+        return AffinityNet(
+            backbone, AffinityNetHeadSettings(**{**settings, "schedule": ScheduleSettings(**settings["schedule"])})
+        )
 
     return load_network(path, model, "psa", build)

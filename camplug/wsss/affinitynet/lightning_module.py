@@ -13,14 +13,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from camplug.wsss.affinity import SparseAffinity, affinity_loss, half_disc, pairs_of
-from camplug.wsss.psa.affinities import feature_affinity
-from camplug.wsss.psa.network import FeatureHead, grid_size
-from camplug.wsss.train import Backbone, Crop, FiniteLosses, Schedule, filled
+from camplug.wsss.affinitynet.affinities import feature_affinity
+from camplug.wsss.affinitynet.network import FeatureHead, grid_size
+from camplug.wsss.train import Backbone, Crop, FiniteLosses, ScheduleSettings, filled
 from camplug.wsss.train.processes import mean_over_processes
 
 
 @dataclass(frozen=True)
-class PSASettings:
+class AffinityNetHeadSettings:
     """How AffinityNet is built and trained.
 
     Args:
@@ -31,7 +31,7 @@ class PSASettings:
 
     radius: int = 5
     width: int = 448
-    schedule: Schedule = field(default_factory=lambda: Schedule(lr=1.0, weight_decay=5e-4))
+    schedule: ScheduleSettings = field(default_factory=lambda: ScheduleSettings(lr=1.0, weight_decay=5e-4))
 
 
 class AffinityNet(LightningModule):
@@ -45,9 +45,9 @@ class AffinityNet(LightningModule):
         InputError: a radius or a width that is not possible.
     """
 
-    def __init__(self, backbone: Backbone, settings: PSASettings | None = None) -> None:
+    def __init__(self, backbone: Backbone, settings: AffinityNetHeadSettings | None = None) -> None:
         super().__init__()
-        self.settings = PSASettings() if settings is None else settings
+        self.settings = AffinityNetHeadSettings() if settings is None else settings
         half_disc(self.settings.radius)  # refuses a wrong radius here, not in the first step
         self.backbone = backbone
         self.finite = FiniteLosses()

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity, propagate
 from camplug.wsss.affinity.grid import cells, enlarged
-from camplug.wsss.psa.labels import scores_with_background
-from camplug.wsss.psa.network import STRIDE
+from camplug.wsss.affinitynet.labels import scores_with_background
+from camplug.wsss.affinitynet.network import STRIDE
 
 
 def walk_planes(maps: NDArray[np.floating], alpha: float = 16.0, stride: int = STRIDE) -> NDArray[np.floating]:

@@ -14,10 +14,10 @@ from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
 from camplug.wsss.classifier.agreement import AgreementTraining
-from camplug.wsss.classifier.learning import Learning
+from camplug.wsss.classifier.crops import Picture
 from camplug.wsss.classifier.maps import normalized_maps
 from camplug.wsss.classifier.network import Classifier
-from camplug.wsss.classifier.pictures import Picture
+from camplug.wsss.classifier.settings import LearningSettings
 from camplug.wsss.rpnet.comparison import foreground_probability
 from camplug.wsss.rpnet.losses import averaged_maps, self_supervised_loss
 from camplug.wsss.rpnet.method import LAST, RPNet
@@ -56,7 +56,7 @@ class RPNetTraining(AgreementTraining):
     """
 
     def __init__(
-        self, network: Classifier, learning: Learning, method: RPNet, *, ids: Sequence[str] = (), seed: int = 0
+        self, network: Classifier, learning: LearningSettings, method: RPNet, *, ids: Sequence[str] = (), seed: int = 0
     ) -> None:
         super().__init__(network, learning, method.ramp, ids=ids, seed=seed)
         if not isinstance(network.neck, RegionNeck):

@@ -16,12 +16,12 @@ from camplug.wsss.affinity import affinity_loss, half_disc, pairs_of
 from camplug.wsss.irn.losses import displacement_loss
 from camplug.wsss.irn.network import BoundaryHead, DisplacementHead, grid_size
 from camplug.wsss.irn.paths import path_affinity
-from camplug.wsss.train import Backbone, Crop, FiniteLosses, Schedule, filled
+from camplug.wsss.train import Backbone, Crop, FiniteLosses, ScheduleSettings, filled
 from camplug.wsss.train.processes import mean_over_processes
 
 
 @dataclass(frozen=True)
-class IRNSettings:
+class IRNHeadSettings:
     """How IRNet is built and trained.
 
     Args:
@@ -34,7 +34,7 @@ class IRNSettings:
 
     radius: int = 10
     width: int = 256
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     displacement_lr: float | None = None
 
 
@@ -46,9 +46,9 @@ class IRN(LightningModule):
         settings: how it is built and trained.
     """
 
-    def __init__(self, backbone: Backbone, settings: IRNSettings | None = None) -> None:
+    def __init__(self, backbone: Backbone, settings: IRNHeadSettings | None = None) -> None:
         super().__init__()
-        self.settings = IRNSettings() if settings is None else settings
+        self.settings = IRNHeadSettings() if settings is None else settings
         half_disc(self.settings.radius)  # refuses a wrong radius here, not in the first step
         self.backbone = backbone
         self.finite = FiniteLosses()

@@ -12,21 +12,21 @@ from torch import nn
 
 from camplug.explain.preprocess import Preprocess
 from camplug.plug.layers import Selector
+from camplug.wsss.affinitynet.checkpoint import load_affinitynet
+from camplug.wsss.affinitynet.labels import alpha_labels
+from camplug.wsss.affinitynet.lightning_module import AffinityNet, AffinityNetHeadSettings
+from camplug.wsss.affinitynet.network import STRIDE
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.psa.files import load_affinitynet
-from camplug.wsss.psa.labels import alpha_labels
-from camplug.wsss.psa.module import AffinityNet, PSASettings
-from camplug.wsss.psa.network import STRIDE
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train import Backbone
-from camplug.wsss.train.run import Stages, Trained, TrainSettings, run_stages
-from camplug.wsss.train.watch import Watch
+from camplug.wsss.train.progress import ProgressCallback
+from camplug.wsss.train.train_heads import Stages, Trained, TrainSettings, run_stages
 
 
 @dataclass(frozen=True)
-class PSATraining:
+class AffinityNetSettings:
     """How AffinityNet is made of seeds; by default as in the published code.
 
     Args:
@@ -42,7 +42,7 @@ class PSATraining:
     low: float = 4.0
     high: float = 32.0
     crf: str | CRFSettings | None = "psa"
-    network: PSASettings = field(default_factory=PSASettings)
+    network: AffinityNetHeadSettings = field(default_factory=AffinityNetHeadSettings)
     training: TrainSettings = field(
         default_factory=lambda: TrainSettings(epochs=8, batch=8, crop=448, scales=(1.0, 1.0))
     )
@@ -58,7 +58,7 @@ def train_affinitynet(
     data: SegmentationData,
     labels_from: SeedFolder | Path,
     out: str | Path,
-    settings: PSATraining | None = None,
+    settings: AffinityNetSettings | None = None,
     *,
     layers: Selector = "stages",
     preprocess: Preprocess | None = None,
@@ -67,7 +67,7 @@ def train_affinitynet(
     allow_missing: bool = False,
     overwrite: bool = False,
     made_with: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
+    watch: ProgressCallback | None = None,
 ) -> Trained[AffinityNet]:
     """Train AffinityNet on a classifier: its labels, its head, and at last `out`/affinity.pt.
 
@@ -95,7 +95,7 @@ def train_affinitynet(
         ModelError: a model without such layers; the loss is no number any more.
         KeyboardInterrupt: it was stopped by Ctrl-C.
     """
-    settings = PSATraining() if settings is None else settings
+    settings = AffinityNetSettings() if settings is None else settings
     alphas: dict[str, Any] = {"low": settings.low, "high": settings.high}
 
     stages = Stages(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Watch:
+class ProgressCallback:
     """Is told how a training goes, and keeps it to itself."""
 
     bars = False  # whether Lightning shows its own

@@ -15,22 +15,22 @@ from camplug.explain.preprocess import Preprocess
 from camplug.plug.layers import Selector
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.irn.files import load_irn
+from camplug.wsss.irn.checkpoint import load_irn
 from camplug.wsss.irn.labels import ir_labels
-from camplug.wsss.irn.module import IRN, IRNSettings
+from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
 from camplug.wsss.irn.network import STRIDE
 from camplug.wsss.irn.training import set_mean_displacement
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.seeds import SeedFolder, otsu_of_seeds
 from camplug.wsss.train import Backbone
-from camplug.wsss.train.run import Stages, Trained, TrainSettings, run_stages
-from camplug.wsss.train.watch import Watch
+from camplug.wsss.train.progress import ProgressCallback
+from camplug.wsss.train.train_heads import Stages, Trained, TrainSettings, run_stages
 
 Otsu: TypeAlias = Literal["otsu"]
 
 
 @dataclass(frozen=True)
-class IRNTraining:
+class IRNSettings:
     """How IRNet is made of seeds; by default as in the published code.
 
     Args:
@@ -48,7 +48,7 @@ class IRNTraining:
     foreground: float | Otsu = 0.30
     background: float | Otsu = 0.05
     crf: str | CRFSettings | None = "irn"
-    network: IRNSettings = field(default_factory=IRNSettings)
+    network: IRNHeadSettings = field(default_factory=IRNHeadSettings)
     training: TrainSettings = field(
         default_factory=lambda: TrainSettings(epochs=3, batch=32, crop=512, scales=(0.5, 1.5))
     )
@@ -69,7 +69,7 @@ def train_irn(
     data: SegmentationData,
     labels_from: SeedFolder | Path,
     out: str | Path,
-    settings: IRNTraining | None = None,
+    settings: IRNSettings | None = None,
     *,
     layers: Selector = "stages",
     preprocess: Preprocess | None = None,
@@ -78,7 +78,7 @@ def train_irn(
     allow_missing: bool = False,
     overwrite: bool = False,
     made_with: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
+    watch: ProgressCallback | None = None,
 ) -> Trained[IRN]:
     """Train IRNet on a classifier: its labels, its heads, its mean displacement, and at last `out`/irn.pt.
 
@@ -106,11 +106,11 @@ def train_irn(
         ModelError: a model without such layers; the loss is no number any more.
         KeyboardInterrupt: it was stopped by Ctrl-C.
     """
-    settings = IRNTraining() if settings is None else settings
-    watch = Watch() if watch is None else watch
+    settings = IRNSettings() if settings is None else settings
+    watch = ProgressCallback() if watch is None else watch
     thresholds = thresholds_of(settings, labels_from, data, watch)
 
-    def finish(irn: IRN, watch: Watch) -> None:
+    def finish(irn: IRN, watch: ProgressCallback) -> None:
         if irn.displacement is not None:
             with watch.steps("mean displacement", len(data)) as step:
                 set_mean_displacement(irn, data, step)
@@ -148,7 +148,7 @@ def train_irn(
 
 
 def thresholds_of(
-    settings: IRNTraining, labels_from: SeedFolder | Path, data: SegmentationData, watch: Watch
+    settings: IRNSettings, labels_from: SeedFolder | Path, data: SegmentationData, watch: ProgressCallback
 ) -> dict[str, float]:
     """The two thresholds of the labels; those that are to come from the seeds are read off them.
 

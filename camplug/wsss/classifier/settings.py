@@ -11,11 +11,11 @@ from camplug.errors import InputError
 from camplug.plug import named_layers, trace_model
 from camplug.wsss.classifier.body import Body, example
 from camplug.wsss.classifier.stages import stage_layers
-from camplug.wsss.train.schedule import Schedule
+from camplug.wsss.train.schedule import ScheduleSettings
 
 
 @dataclass(frozen=True)
-class Learning:
+class LearningSettings:
     """How a classifier learns.
 
     Args:
@@ -32,7 +32,7 @@ class Learning:
         InputError: an option out of its range.
     """
 
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     head_lr: float = 10.0
     cut: int | str | None = 8
     batch_norm: Literal["fixed", "trained"] = "fixed"
@@ -49,7 +49,7 @@ class Learning:
 
 
 @dataclass(frozen=True)
-class Span:
+class SpanSettings:
     """How long a classifier is trained, and on which crops.
 
     Args:
@@ -79,21 +79,21 @@ class Span:
             raise InputError(f"sides={self.sides}; give the smallest and the largest longer side in pixels.")
 
 
-PRESETS: dict[str, tuple[Learning, Span]] = {
+PRESETS: dict[str, tuple[LearningSettings, SpanSettings]] = {
     # Ahn, Cho & Kwak, CVPR 2019, whose "momentum" of 0.9 is the decay's power
-    "irn": (Learning(), Span()),
+    "irn": (LearningSettings(), SpanSettings()),
     "modern": (
-        Learning(
-            Schedule(optimizer="adamw", lr=5e-4, weight_decay=0.05, warmup=0.2, shape="one-cycle"),
+        LearningSettings(
+            ScheduleSettings(optimizer="adamw", lr=5e-4, weight_decay=0.05, warmup=0.2, shape="one-cycle"),
             head_lr=4.0,
             cut=None,
         ),
-        Span(epochs=10, crop=448, sides=(320, 640)),
+        SpanSettings(epochs=10, crop=448, sides=(320, 640)),
     ),
 }
 
 
-def preset(name: str) -> tuple[Learning, Span]:
+def preset(name: str) -> tuple[LearningSettings, SpanSettings]:
     """A recipe by its name.
 
     Raises:
@@ -105,7 +105,7 @@ def preset(name: str) -> tuple[Learning, Span]:
 
 
 def freeze(body: Body, cut: int | str | None) -> list[nn.Module]:
-    """Bar gradients from the layers of a body up to a cut; see `Learning`.
+    """Bar gradients from the layers of a body up to a cut; see `LearningSettings`.
 
     Returns:
         The layers that have own parameters or statistics and stay as they are.

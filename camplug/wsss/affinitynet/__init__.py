@@ -1,0 +1,45 @@
+"""AffinityNet, known as PSA: affinities learned from the confident parts of activation maps (Ahn & Kwak, CVPR 2018).
+
+What trains, or was trained (`AffinityNet`, `train_affinitynet`, `load_affinitynet`, ...),
+needs lightning; the rest does not import it.
+"""
+
+from typing import TYPE_CHECKING
+
+from camplug.lazy import attach_lazy
+from camplug.wsss.affinitynet.affinities import feature_affinity
+from camplug.wsss.affinitynet.labels import alpha_labels, scores_with_background
+from camplug.wsss.affinitynet.network import STRIDE, FeatureHead, grid_size
+from camplug.wsss.affinitynet.planes import labels_of_planes, refined_labels, walk_planes
+
+if TYPE_CHECKING:
+    from camplug.wsss.affinitynet.checkpoint import load_affinitynet, save_affinitynet
+    from camplug.wsss.affinitynet.lightning_module import AffinityNet, AffinityNetHeadSettings
+    from camplug.wsss.affinitynet.train import AffinityNetSettings, train_affinitynet
+
+__all__ = [
+    "STRIDE",
+    "AffinityNet",
+    "FeatureHead",
+    "AffinityNetHeadSettings",
+    "AffinityNetSettings",
+    "alpha_labels",
+    "feature_affinity",
+    "grid_size",
+    "labels_of_planes",
+    "load_affinitynet",
+    "refined_labels",
+    "save_affinitynet",
+    "scores_with_background",
+    "train_affinitynet",
+    "walk_planes",
+]
+
+__getattr__, __dir__ = attach_lazy(
+    __name__,
+    {
+        ".checkpoint": ("load_affinitynet", "save_affinitynet"),
+        ".lightning_module": ("AffinityNet", "AffinityNetHeadSettings"),
+        ".train": ("AffinityNetSettings", "train_affinitynet"),
+    },
+)
