@@ -34,14 +34,14 @@ ROWS = {
 }
 # found on train: labels that are right where they say something, and the walk's numbers
 LABELS = {
-    "cam": {"irn": ["--foreground", "0.5", "--background", "0.22"], "affinity": ["--low", "1.5", "--high", "6"]},
-    "fully": {"irn": ["--foreground", "0.36", "--background", "0.2"], "affinity": ["--low", "2", "--high", "6"]},
+    "cam": {"irn": ["--foreground", "0.5", "--background", "0.22"], "affinitynet": ["--low", "1.5", "--high", "6"]},
+    "fully": {"irn": ["--foreground", "0.36", "--background", "0.2"], "affinitynet": ["--low", "2", "--high", "6"]},
 }
 TRAINING = {
     "irn": shlex.split("--optimizer adamw --lr 0.003 --epochs 4 --batch 8 --crop 320 --scales 0.5,1.5 --width 64"),
-    "affinity": shlex.split("--optimizer adamw --lr 0.003 --epochs 4 --batch 8 --crop 320 --scales 0.75,1.25"),
+    "affinitynet": shlex.split("--optimizer adamw --lr 0.003 --epochs 4 --batch 8 --crop 320 --scales 0.75,1.25"),
 }
-WALKS = {"irn": ["--beta", "10", "--power", "1.5", "--clear", "0"], "psa": ["--alpha", "4", "--beta", "8"]}
+WALKS = {"irn": ["--beta", "10", "--power", "1.5", "--clear", "0"], "affinitynet": ["--alpha", "4", "--beta", "8"]}
 VARIANTS = {  # of IRN's walk, tried on some of train
     "as in IRN": [],
     "--power 1.5": ["--power", "1.5"],
@@ -103,7 +103,7 @@ def measured_row(chain: Chain, row: str, weights: Path) -> dict[str, Any]:
     columns: dict[str, Any] = {"seeds": of_maps(chain, row)}
     columns["crf"] = with_crf(chain, row, columns["seeds"]["threshold"])
     minutes = {}
-    for walk, kind in (("psa", "affinity"), ("irn", "irn")):
+    for walk, kind in (("affinitynet", "affinitynet"), ("irn", "irn")):
         heads = chain.cache / f"{row}_{kind}"
         seeds = chain.cache / f"{row}_train"
         given = [*chain.on("train"), *model, *LABELS[row][kind], *TRAINING[kind], "--device", "cpu", "--out", heads]
@@ -138,8 +138,8 @@ def variants(chain: Chain, row: str) -> dict[str, dict[str, Any]]:
 COLUMNS = {
     "seeds": "seeds",
     "crf": "+ CRF",
-    "psa": "+ PSA walk",
-    "psa_crf": "+ PSA walk + CRF",
+    "affinitynet": "+ AffinityNet walk",
+    "affinitynet_crf": "+ AffinityNet walk + CRF",
     "irn": "+ IRN walk",
     "irn_crf": "+ IRN walk + CRF",
 }

@@ -43,7 +43,7 @@ print(f"seeds: mIoU on val {100 * held_out:.1f}, at the background threshold tha
 
 adamw = ScheduleSettings("adamw", lr=1e-2)
 crops = TrainSettings(epochs=5, batch=4, crop=96, scales=(0.75, 1.25))
-settings = IRNSettings(0.4, 0.2, crf="psa", network=IRNHeadSettings(5, width=0, schedule=adamw), training=crops)
+settings = IRNSettings(0.4, 0.2, crf="affinitynet", network=IRNHeadSettings(5, width=0, schedule=adamw), training=crops)
 irn = train_irn(model, data, seeds["train"], out / "irn", settings, preprocess=preprocess).network
 walked = {split: SeedFolder(out / "walked" / split) for split in splits}
 for split, folder in walked.items():
@@ -52,6 +52,6 @@ threshold, score = apply_best_threshold(*(score_seeds(walked[split], splits[spli
 print(f"after IRN's walk: {100 * score:.1f}")
 
 labels = LabelFolder(out / "labels")
-made = make_labels(PseudoLabels(Threshold(threshold), crf="psa"), splits["val"], walked["val"], labels)
+made = make_labels(PseudoLabels(Threshold(threshold), crf="affinitynet"), splits["val"], walked["val"], labels)
 matrix, _ = score_labels(labels.path, splits["val"])
 print(f"after a dense CRF: {100 * miou(matrix.matrix):.1f}; {made.made} label pictures in {labels.path}")

@@ -55,7 +55,7 @@ OPTIONS: dict[str, Any] = {
     "device": str,
 } | crf_options.OPTIONS
 DEFAULTS: dict[str, Any] = {"out": "labels", "crf": "irn", "certainty": 0.7, "number": "uint8", "scale": 1.0}
-Crf = Annotated[str | None, typer.Option(help="Dense CRF: irn, psa, deeplab or none.", show_default="irn")]
+Crf = Annotated[str | None, typer.Option(help="Dense CRF: irn, affinitynet, deeplab or none.", show_default="irn")]
 
 
 def pseudo_labels(  # noqa: PLR0917
@@ -69,10 +69,12 @@ def pseudo_labels(  # noqa: PLR0917
     ] = None,
     walk: Annotated[
         str | None,
-        typer.Option(help="Random walk: none, irn or psa.", show_default="what the weights are for, none without"),
+        typer.Option(
+            help="Random walk: none, irn or affinitynet.", show_default="what the weights are for, none without"
+        ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Heads made by `camplug train irn` or `camplug train affinity`.")
+        Path | None, typer.Option(help="Heads made by `camplug train irn` or `camplug train affinitynet`.")
     ] = None,
     model: Annotated[
         str | None,
@@ -86,7 +88,7 @@ def pseudo_labels(  # noqa: PLR0917
     threshold: Annotated[
         str | None,
         typer.Option(
-            help="Up to here a pixel is background; otsu reads it off the maps' values. Not for psa.",
+            help="Up to here a pixel is background; otsu reads it off the maps' values. Not for affinitynet.",
             show_default="0.25 for irn, else none",
         ),
     ] = None,
@@ -95,10 +97,10 @@ def pseudo_labels(  # noqa: PLR0917
         typer.Option(help="Take the threshold that was best in this report (.json) of `camplug evaluate`."),
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Of psa: the lower, the more background.", show_default="16")
+        float | None, typer.Option(help="Of affinitynet: the lower, the more background.", show_default="16")
     ] = None,
     beta: Annotated[
-        float | None, typer.Option(help="Power of affinities.", show_default="10 for irn, 8 for psa")
+        float | None, typer.Option(help="Power of affinities.", show_default="10 for irn, 8 for affinitynet")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the walk.", show_default="256")] = None,
     power: Annotated[float | None, typer.Option(help="Of irn: power of the maps.", show_default="1")] = None,
@@ -160,7 +162,7 @@ def pseudo_labels(  # noqa: PLR0917
         refuse_idle(told, kind_of_walk, maps)
         walk_settings = settings_of_walk(kind_of_walk, chosen)
         value, how = (None, "")
-        if not maps and kind_of_walk != "psa":
+        if not maps and kind_of_walk != "affinitynet":
             before = made_with.get("walk") if walk_settings is None else walk_settings
             value, how = threshold_of(chosen, before, source, dataset, kind_of_walk)
         dense = read_crf(chosen)

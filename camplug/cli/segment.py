@@ -62,7 +62,7 @@ def segment(  # noqa: PLR0917
         str | None, typer.Option(help="mean of the probabilities, or max of the logits.", show_default="mean")
     ] = None,
     crf: Annotated[
-        str | None, typer.Option(help="Dense CRF at the end: deeplab, irn, psa or none.", show_default="none")
+        str | None, typer.Option(help="Dense CRF at the end: deeplab, irn, affinitynet or none.", show_default="none")
     ] = None,
     crf_gaussian: crf_options.Gaussian = None,
     crf_bilateral: crf_options.Bilateral = None,

@@ -1,4 +1,4 @@
-"""`camplug train`; `irn` and `affinity`, the networks that random walks ask, from seeds."""
+"""`camplug train`; `irn` and `affinitynet`, the networks that random walks ask, from seeds."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def irn(
         _run(train_irn, settings, chosen, given["as_json"])
 
 
-@app.command("affinity")
+@app.command("affinitynet")
 @takes(of.TrainOptions)
-def affinity(
+def affinitynet(
     low: Annotated[
         float | None, typer.Option(help="Labels: the alpha that names sure objects.", show_default="4")
     ] = None,
@@ -84,7 +84,7 @@ def affinity(
     ] = None,
     **given: Any,
 ) -> None:
-    """Train PSA's AffinityNet on a classifier, from its seeds; writes OUT/affinity.pt.
+    """Train PSA's AffinityNet on a classifier, from its seeds; writes OUT/affinitynet.pt.
 
     Stopped at any moment, the same command goes on where it was.
     Under torchrun the processes share labels and batches: torchrun --nproc-per-node 2 -m camplug train ...
@@ -92,7 +92,7 @@ def affinity(
     """
     given |= {"low": low, "high": high, "width": width}
     with stoppable(), common.plain_errors():
-        chosen = _chosen(given, of.OF_PSA, "runs/affinity")
+        chosen = _chosen(given, of.OF_AFFINITYNET, "runs/affinitynet")
         from camplug.wsss.affinitynet.train import AffinityNetSettings, train_affinitynet
 
         settings = _changed(AffinityNetSettings(), chosen, ("low", "high"))

@@ -43,7 +43,7 @@ OPTIONS: dict[str, Any] = {
     "device": str,
 } | crf_options.OPTIONS
 OF_IRN: dict[str, Any] = {"foreground": (str, *NUMBER), "background": (str, *NUMBER)}
-OF_PSA: dict[str, Any] = {"low": NUMBER, "high": NUMBER}
+OF_AFFINITYNET: dict[str, Any] = {"low": NUMBER, "high": NUMBER}
 DEFAULTS: dict[str, Any] = {
     "model": "demo",
     "layers": "stages",
@@ -60,7 +60,8 @@ Labels: TypeAlias = Annotated[
     Path | None, typer.Option(help="Folder of ready-made label PNGs (255 is ignored), instead of seeds.")
 ]
 Out: TypeAlias = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Folder of this training.", show_default="runs/irn or runs/affinity")
+    Path | None,
+    typer.Option("--out", "-o", help="Folder of this training.", show_default="runs/irn or runs/affinitynet"),
 ]
 Model: TypeAlias = Annotated[
     str | None, typer.Option("--model", "-m", help="As for `camplug explain`.", show_default="demo")
@@ -72,21 +73,23 @@ Layers: TypeAlias = Annotated[
     ),
 ]
 Crf: TypeAlias = Annotated[
-    str | None, typer.Option(help="Dense CRF of the labels: irn, psa, deeplab or none.", show_default="the paper's")
+    str | None,
+    typer.Option(help="Dense CRF of the labels: irn, affinitynet, deeplab or none.", show_default="the paper's"),
 ]
 Epochs: TypeAlias = Annotated[
-    int | None, typer.Option(help="How often through all images.", show_default="3 for irn, 8 for affinity")
+    int | None, typer.Option(help="How often through all images.", show_default="3 for irn, 8 for affinitynet")
 ]
 Batch: TypeAlias = Annotated[
-    int | None, typer.Option(help="Images per step.", show_default="32 for irn, 8 for affinity")
+    int | None, typer.Option(help="Images per step.", show_default="32 for irn, 8 for affinitynet")
 ]
 CropSide: TypeAlias = Annotated[
-    int | None, typer.Option(help="Side of the crops in pixels.", show_default="512 for irn, 448 for affinity")
+    int | None, typer.Option(help="Side of the crops in pixels.", show_default="512 for irn, 448 for affinitynet")
 ]
 Scales: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        help="Smallest and largest factor of the photograph's size.", show_default="0.5,1.5 for irn, 1,1 for affinity"
+        help="Smallest and largest factor of the photograph's size.",
+        show_default="0.5,1.5 for irn, 1,1 for affinitynet",
     ),
 ]
 LongSide: TypeAlias = Annotated[
@@ -109,11 +112,13 @@ Warmup: TypeAlias = Annotated[
     float | None, typer.Option(help="Part of the steps in which the rate rises.", show_default="0")
 ]
 Decay: TypeAlias = Annotated[
-    float | None, typer.Option(help="Weight decay.", show_default="0.0001 for irn, 0.0005 for affinity")
+    float | None, typer.Option(help="Weight decay.", show_default="0.0001 for irn, 0.0005 for affinitynet")
 ]
 Radius: TypeAlias = Annotated[
     int | None,
-    typer.Option(help="Pairs closer than this are compared, in positions.", show_default="10 for irn, 5 for affinity"),
+    typer.Option(
+        help="Pairs closer than this are compared, in positions.", show_default="10 for irn, 5 for affinitynet"
+    ),
 ]
 Seed: TypeAlias = Annotated[int | None, typer.Option(help="Of everything random.", show_default="0")]
 Workers: TypeAlias = Annotated[int | None, typer.Option(help="Processes that load images.", show_default="0")]

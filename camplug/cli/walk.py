@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from camplug.wsss.data import SegmentationData
     from camplug.wsss.seeds import SeedFolder
 
-WALKS = ("none", "irn", "psa")
+WALKS = ("none", "irn", "affinitynet")
 OF_WALK: dict[str, dict[str, float]] = {  # what a walk is told, and its default
     "none": {},
     "irn": {"beta": 10.0, "steps": 256, "power": 1.0, "clear": 1.0},
-    "psa": {"alpha": 16.0, "beta": 8.0, "steps": 256},
+    "affinitynet": {"alpha": 16.0, "beta": 8.0, "steps": 256},
 }
 PAPERS = 0.25, "IRN's own, chosen for other seeds: choose yours with --maps and `camplug evaluate`"
 
@@ -40,7 +40,7 @@ def chosen_walk(chosen: dict[str, Any]) -> str:
     if weights is None:
         if walk in (None, "none"):
             return "none"
-        command = "irn" if walk == "irn" else "affinity"
+        command = "irn" if walk == "irn" else "affinitynet"
         raise InputError(f"--walk {walk} needs --weights; `camplug train {command}` makes them.")
     if walk == "none":
         raise InputError("--walk none uses no --weights; leave one of the two out.")
@@ -59,11 +59,13 @@ def refuse_idle(told: dict[str, Any], walk: str, maps: bool) -> None:
     other = {name for options in OF_WALK.values() for name in options} - set(OF_WALK[walk])
     if walk == "none":
         other |= {"model", "checkpoint", "num_classes"}
-    if walk == "psa":
+    if walk == "affinitynet":
         other |= {"threshold", "threshold_from"}
     idle = [name for name in told if name in other]
     if idle:
-        hint = "; it has a background of its own, see --alpha" if walk == "psa" and "threshold" in idle[0] else ""
+        hint = (
+            "; it has a background of its own, see --alpha" if walk == "affinitynet" and "threshold" in idle[0] else ""
+        )
         raise InputError(f"--{idle[0].replace('_', '-')} has no effect with --walk {walk}{hint}; leave it out.")
     of_labels = {"threshold", "threshold_from", "certainty", *crf_options.OPTIONS}
     idle = [n for n in told if n in (of_labels if maps else {"number", "scale"})]
@@ -172,7 +174,7 @@ def scores_of(chosen: dict[str, Any], threshold: float | None, walk: dict[str, A
         assert threshold is not None
         return Threshold(threshold)
     numbers = {name: walk[name] for name in OF_WALK[walk["kind"]]}
-    if walk["kind"] == "psa":
+    if walk["kind"] == "affinitynet":
         return AffinityNetWalk(network_of(chosen, device), **numbers)
     return IRNWalk(network_of(chosen, device), PAPERS[0] if threshold is None else threshold, **numbers)
 

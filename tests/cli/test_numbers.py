@@ -38,16 +38,16 @@ def test_colours():
 def test_the_numbers_of_a_crf():
     assert read_crf({"crf": "irn"}) == PRESETS["irn"]
     assert read_crf({"crf": "none"}) is None
-    given = {"crf": "psa", "crf_gaussian": "2,4", "crf_bilateral": "60,7.5,5", "crf_iterations": 3}
+    given = {"crf": "affinitynet", "crf_gaussian": "2,4", "crf_bilateral": "60,7.5,5", "crf_iterations": 3}
     assert read_crf(given) == CRFSettings((2, 4), (60, 7.5, 5), 3)
-    assert read_crf({"crf": "psa", "crf_bilateral": [60, 7, 5]}) == CRFSettings((3, 3), (60, 7, 5), 10)
+    assert read_crf({"crf": "affinitynet", "crf_bilateral": [60, 7, 5]}) == CRFSettings((3, 3), (60, 7, 5), 10)
     assert all(isinstance(n, int) for n in read_crf({"crf": "irn", "crf_gaussian": "2,4"}).gaussian)
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"crf": "paper"}, r"--crf 'paper'; allowed are irn, psa, deeplab and none\."),
+        ({"crf": "paper"}, r"--crf 'paper'; allowed are irn, affinitynet, deeplab and none\."),
         ({"crf": "none", "crf_iterations": 2}, r"--crf-iterations has no effect with --crf none; leave it out\."),
         ({"crf": "irn", "crf_gaussian": "3"}, "crf_gaussian = '3' cannot be read; give 2 numbers"),
         ({"crf": "irn", "crf_bilateral": "3,3"}, "crf_bilateral = '3,3' cannot be read; give 3 numbers"),

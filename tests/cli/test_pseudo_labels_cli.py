@@ -69,7 +69,7 @@ def kept(tmp_path_factory):
     torch.manual_seed(1)
     made_with = {"model": MODEL, "checkpoint": None, "num_classes": None}
     save_irn(place / "irn.pt", IRN(backbone, IRNHeadSettings(width=0)), made_with)
-    save_affinitynet(place / "affinity.pt", AffinityNet(backbone, AffinityNetHeadSettings(width=56)), made_with)
+    save_affinitynet(place / "affinitynet.pt", AffinityNet(backbone, AffinityNetHeadSettings(width=56)), made_with)
     return place
 
 
@@ -77,7 +77,7 @@ def kept(tmp_path_factory):
 def place(kept, tmp_path, monkeypatch):
     """A working folder with seeds, heads and a module of models, and no torchrun around."""
     (tmp_path / f"{MODULE}.py").write_text(Path(heads.__file__).read_text() + HOLDING)
-    for name in ("seeds", "irn.pt", "affinity.pt"):
+    for name in ("seeds", "irn.pt", "affinitynet.pt"):
         (tmp_path / name).symlink_to(kept / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -148,14 +148,16 @@ def test_the_papers_threshold_is_told(place):
     assert contents(place / "a", "png") == by_library(place, PseudoLabels(IRNWalk(load_irn("irn.pt", heads.tiny()))))
 
 
-def test_psa(place):
-    good(*PLAIN, "--weights", "affinity.pt", "--walk", "psa", "--alpha", "6", "--steps", "64", "--crf", "none")
-    walk = AffinityNetWalk(load_affinitynet("affinity.pt", heads.tiny()), 6, steps=64)
+def test_affinitynet(place):
+    good(
+        *PLAIN, "--weights", "affinitynet.pt", "--walk", "affinitynet", "--alpha", "6", "--steps", "64", "--crf", "none"
+    )
+    walk = AffinityNetWalk(load_affinitynet("affinitynet.pt", heads.tiny()), 6, steps=64)
     assert contents(place / "labels", "png") == by_library(place, PseudoLabels(walk))
-    numbers = json.loads(good(*PLAIN, "--weights", "affinity.pt", "-o", "b", "--crf", "none", "--json").stdout)
+    numbers = json.loads(good(*PLAIN, "--weights", "affinitynet.pt", "-o", "b", "--crf", "none", "--json").stdout)
     assert "threshold" not in numbers
     assert {k: numbers["walk"][k] for k in ("kind", "alpha", "beta", "steps", "products")} == {
-        "kind": "psa", "alpha": 16, "beta": 8, "steps": 256, "products": 78,
+        "kind": "affinitynet", "alpha": 16, "beta": 8, "steps": 256, "products": 78,
     }  # fmt: skip
 
 
@@ -214,9 +216,9 @@ def test_maps_a_report_and_its_threshold(place):
 
 
 def test_psa_maps_at_one_half_are_psa_labels(place):
-    good(*PLAIN, "--weights", "affinity.pt", "--maps", "--number", "float16", "-o", "walked")
+    good(*PLAIN, "--weights", "affinitynet.pt", "--maps", "--number", "float16", "-o", "walked")
     good("pseudo-labels", "walked", "--data", "scenes:6", "--threshold", "0.5", "--crf", "none", "-o", "a")
-    good(*PLAIN, "--weights", "affinity.pt", "--crf", "none", "-o", "b")
+    good(*PLAIN, "--weights", "affinitynet.pt", "--crf", "none", "-o", "b")
     pairs = [[read_mask(place / name / f"{image}.png", 6) for name in "ab"] for image in SCENES.ids]
     assert np.mean([a != b for a, b in pairs]) < 2e-3  # half precision
 
@@ -335,16 +337,19 @@ def test_other_settings_into_the_same_folder(place):
         (("--threshold", "-0.1"), "a threshold of -0.1 is not possible"),
         (("--threshold", "0.3", "--threshold-from", "r.json"), "exclude each other"),
         (("--threshold-from", "r.json"), "'r.json' is no report of `camplug evaluate`"),
-        (("--threshold", "0.3", "--crf", "dense"), "--crf 'dense'; allowed are irn, psa, deeplab and none."),
+        (("--threshold", "0.3", "--crf", "dense"), "--crf 'dense'; allowed are irn, affinitynet, deeplab and none."),
         (("--threshold", "0.3", "--certainty", "1"), "certainty=1; give a probability between 0 and 1"),
         (("--threshold", "0.3", "--data", "scenes:none"), "'scenes:none' is not understood"),
         (("--threshold", "0.3", "--data", "nowhere"), "'nowhere' is missing; give the data set's folder."),
-        (("--walk", "crf"), "--walk 'crf'; allowed are none, irn, psa."),
+        (("--walk", "crf"), "--walk 'crf'; allowed are none, irn, affinitynet."),
         (("--walk", "irn"), "--walk irn needs --weights; `camplug train irn` makes them."),
-        (("--walk", "psa"), "--walk psa needs --weights; `camplug train affinity` makes them."),
+        (("--walk", "affinitynet"), "--walk affinitynet needs --weights; `camplug train affinitynet` makes them."),
         (("--walk", "none", "--weights", "irn.pt"), "--walk none uses no --weights"),
-        (("--walk", "psa", "--weights", "irn.pt"), "'irn.pt' holds an IRNet; an AffinityNet is needed."),
-        (("--walk", "irn", "--weights", "affinity.pt"), "'affinity.pt' holds an AffinityNet; an IRNet is needed."),
+        (("--walk", "affinitynet", "--weights", "irn.pt"), "'irn.pt' holds an IRNet; an AffinityNet is needed."),
+        (
+            ("--walk", "irn", "--weights", "affinitynet.pt"),
+            "'affinitynet.pt' holds an AffinityNet; an IRNet is needed.",
+        ),
         (("--weights", "none.pt"), "there is no file 'none.pt'; `camplug train` makes it."),
         (("--weights", "seeds/settings.json"), "is no file of trained heads, or damaged"),
         (
@@ -361,10 +366,13 @@ def test_other_settings_into_the_same_folder(place):
         (("--weights", "irn.pt", "--beta", "0"), "beta=0; give a number above 0"),
         (("--weights", "irn.pt", "--steps", "-1"), "steps=-1; give 0 to"),
         (("--weights", "irn.pt", "--alpha", "4"), "--alpha has no effect with --walk irn; leave it out."),
-        (("--weights", "affinity.pt", "--power", "2"), "--power has no effect with --walk psa; leave it out."),
         (
-            ("--weights", "affinity.pt", "--threshold", ".3"),
-            "has no effect with --walk psa; it has a background of its",
+            ("--weights", "affinitynet.pt", "--power", "2"),
+            "--power has no effect with --walk affinitynet; leave it out.",
+        ),
+        (
+            ("--weights", "affinitynet.pt", "--threshold", ".3"),
+            "has no effect with --walk affinitynet; it has a background of its",
         ),
         (("--beta", "4", "--threshold", "0.3"), "--beta has no effect with --walk none; leave it out."),
         (("-m", "demo", "--threshold", "0.3"), "--model has no effect with --walk none; leave it out."),
@@ -409,11 +417,11 @@ def test_without_lightning(place, monkeypatch):
 
 
 def test_the_numbers_of_the_crf(place):
-    good(*PLAIN, "--threshold", "0.5", "--crf", "psa", "-o", "psa")
+    good(*PLAIN, "--threshold", "0.5", "--crf", "affinitynet", "-o", "affinitynet")
     numbers = ("--crf-gaussian", "3,3", "--crf-bilateral", "80,13,10")
     good(*PLAIN, "--threshold", "0.5", "--crf", "irn", *numbers, "-o", "numbers")
     for name in SCENES.ids:
-        assert (place / "psa" / f"{name}.png").read_bytes() == (place / "numbers" / f"{name}.png").read_bytes()
+        assert (place / "affinitynet" / f"{name}.png").read_bytes() == (place / "numbers" / f"{name}.png").read_bytes()
     kept = json.loads((place / "numbers" / "settings.json").read_text())["crf"]
     assert kept == {"gaussian": [3, 3], "bilateral": [80, 13, 10], "iterations": 10}
     assert "--crf-iterations has no effect with --crf none" in refused(

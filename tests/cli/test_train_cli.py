@@ -1,4 +1,4 @@
-"""`camplug train irn` and `camplug train affinity`: from seeds to heads, stopped and going on, and bad input."""
+"""`camplug train irn` and `camplug train affinitynet`: from seeds to heads, stopped and going on, and bad input."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCENES = Scenes(8)
 DATA = ("--data", "scenes:8", "-m", MODEL)
 SHORT = ("--epochs", "2", "--batch", "4", "--crop", "32", "--radius", "3")
 IRN = ("train", "irn", "seeds", *DATA, *SHORT, "--width", "16", "--crf", "none", "--lr", "0.01")
-PSA = ("train", "affinity", "seeds", *DATA, *SHORT, "--width", "56", "--crf", "none")
+PSA = ("train", "affinitynet", "seeds", *DATA, *SHORT, "--width", "56", "--crf", "none")
 
 
 @pytest.fixture(scope="module")
@@ -115,15 +115,15 @@ def test_thresholds_by_the_seeds_own_values(place):
 
 def test_affinity_and_the_labels_that_follow(place):
     numbers = json.loads(good(*PSA, "--low", "2", "--high", "9", "-o", "a", "--json").stdout)
-    assert (numbers["file"], numbers["labels"], numbers["images"]) == ("a/affinity.pt", {"made": 8, "found": 0}, 8)
+    assert (numbers["file"], numbers["labels"], numbers["images"]) == ("a/affinitynet.pt", {"made": 8, "found": 0}, 8)
     assert numbers["losses"].keys() == {"affinity"}
     assert numbers["broken"] == []
     labels = {v for name in SCENES.ids for v in np.unique(read_mask(place / "a" / "labels" / f"{name}.png", 6))}
     assert {1, 6, 255} < labels
-    net = load_affinitynet("a/affinity.pt", heads.tiny())
+    net = load_affinitynet("a/affinitynet.pt", heads.tiny())
     assert net.settings == AffinityNetHeadSettings(radius=3, width=56)
-    options = ("--data", "scenes:8", "--weights", "a/affinity.pt", "--crf", "none")
-    assert "walk psa" in good("pseudo-labels", "seeds", *options).stdout
+    options = ("--data", "scenes:8", "--weights", "a/affinitynet.pt", "--crf", "none")
+    assert "walk affinitynet" in good("pseudo-labels", "seeds", *options).stdout
 
 
 def test_the_default_folders_and_a_saved_classifier(place):
@@ -175,7 +175,7 @@ def test_ready_made_labels(place):
 # ---- stopped
 
 
-@pytest.mark.parametrize("command,file", [(IRN, "irn.pt"), (PSA, "affinity.pt")])
+@pytest.mark.parametrize("command,file", [(IRN, "irn.pt"), (PSA, "affinitynet.pt")])
 def test_stopped_after_an_epoch_and_going_on(place, monkeypatch, command, file):
     good(*command, "-o", "whole")
     ask = LabelCrops.__getitem__
@@ -290,7 +290,7 @@ def test_other_settings_and_other_classifiers_into_the_same_folder(place):
         (("--layers", "four"), "this Tiny has no layer named 'four'"),
         (("--layers", "fc"), "feature maps [N,C,h,w] are needed, but 'fc' ([1, 6]) was found"),
         (("--checkpoint", "none.pt"), "there is no checkpoint 'none.pt'."),
-        (("--crf", "dense"), "--crf 'dense'; allowed are irn, psa, deeplab and none."),
+        (("--crf", "dense"), "--crf 'dense'; allowed are irn, affinitynet, deeplab and none."),
         (("--foreground", "0.1", "--background", "0.2"), "thresholds 0.1 for objects and 0.2 for background"),
         (("--foreground", "otsu", "--background", "1"), "for background are not possible"),
         (("--foreground", "high"), "--foreground 'high'; give a number, or otsu."),
@@ -340,7 +340,7 @@ def test_more_bad_input(place, monkeypatch):
     assert "low=9 and high=2 are not possible" in refused(*PSA, "--low", "9", "--high", "2")
     assert "width=57; give a multiple of 56." in refused(*PSA, "--width", "57")
     assert "crop=36; give a multiple of 8" in refused(*PSA, "--crop", "36")
-    for name in ("irn", "affinity"):
+    for name in ("irn", "affinitynet"):
         assert "give either a folder of seeds or, with --labels" in refused("train", name, *DATA)
         assert "--data is missing" in refused("train", name, "seeds")
     assert "there is no folder of labels 'masks'." in refused("train", "irn", "--labels", "masks", *DATA)

@@ -31,8 +31,8 @@ SIZE = (96, 128)
 # all stages end below the 58 % that heads alone are worth, and gain less.
 KIND = {"size": SIZE, "classes": 4, "plain": 0.25}
 PREPROCESS = camplug.Preprocess(SIZE, (0.5,) * 3, (0.25,) * 3)
-# Colours count as one up to 13 levels in the CRF "psa", up to 5 in "irn"; the pixel noise of scenes is 7.6 levels.
-CRF = "psa"
+# Colours count as one up to 13 levels in the CRF "affinitynet", up to 5 in "irn"; scenes have noise of 7.6 levels.
+CRF = "affinitynet"
 # Published walks take 256 steps on a grid of about 94x125. Here it is a quarter as wide, so that 256 / 4^2 steps carry
 # a map over the same share of the picture.
 STEPS = 16
@@ -120,7 +120,7 @@ class Chain:
             training=training,
         )
         data = self.data["train"], seeds["train"]
-        psa = train_affinitynet(net, *data, path / "psa", affinities, preprocess=PREPROCESS)
+        psa = train_affinitynet(net, *data, path / "affinitynet", affinities, preprocess=PREPROCESS)
         assert (psa.images, psa.broken) == (walked, [])
         self.score("PSA walk", self.walked("PSA walk", AffinityNetWalk(psa.network, alpha=4, steps=STEPS), seeds))
         irn = train_irn(net, *data, path / "irn", boundaries, preprocess=PREPROCESS)

@@ -22,14 +22,16 @@ def save_affinitynet(
     Raises:
         InputError: the place cannot be written.
     """
-    save_heads(path, "psa", asdict(net.settings), net.state_dict(), backbone=net.backbone, made_with=made_with or {})
+    save_heads(
+        path, "affinitynet", asdict(net.settings), net.state_dict(), backbone=net.backbone, made_with=made_with or {}
+    )
 
 
 def load_affinitynet(path: str | os.PathLike[str], model: nn.Module) -> AffinityNet:
     """A trained AffinityNet on its classifier, on the classifier's device and in evaluation mode.
 
     Args:
-        path: of a file that `save_affinitynet` or `camplug train affinity` wrote.
+        path: of a file that `save_affinitynet` or `camplug train affinitynet` wrote.
         model: the classifier on which it was trained.
 
     Raises:
@@ -41,4 +43,4 @@ def load_affinitynet(path: str | os.PathLike[str], model: nn.Module) -> Affinity
             backbone, AffinityNetHeadSettings(**{**settings, "schedule": ScheduleSettings(**settings["schedule"])})
         )
 
-    return load_network(path, model, "psa", build)
+    return load_network(path, model, "affinitynet", build)

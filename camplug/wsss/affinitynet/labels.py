@@ -78,8 +78,8 @@ def alpha_labels(
 
     Args:
         maps: [K,H,W] in [0, 1] at the photograph's size.
-        crf: of the photograph, with the settings "psa"; None takes the scores as they enter it, normalised over the
-            planes.
+        crf: CRF of the photograph, with the settings "affinitynet"; None takes the scores as they enter it,
+            normalised over the planes.
         low: the alpha that makes much background and so names the sure objects; the paper has 4.
         high: the alpha that makes little background and so names the sure background; 32 in the published code, 24 in
             the paper's results and in SEAM.

@@ -41,7 +41,7 @@ class AffinityNetSettings:
 
     low: float = 4.0
     high: float = 32.0
-    crf: str | CRFSettings | None = "psa"
+    crf: str | CRFSettings | None = "affinitynet"
     network: AffinityNetHeadSettings = field(default_factory=AffinityNetHeadSettings)
     training: TrainSettings = field(
         default_factory=lambda: TrainSettings(epochs=8, batch=8, crop=448, scales=(1.0, 1.0))
@@ -69,7 +69,7 @@ def train_affinitynet(
     made_with: Mapping[str, Any] | None = None,
     watch: ProgressCallback | None = None,
 ) -> Trained[AffinityNet]:
-    """Train AffinityNet on a classifier: its labels, its head, and at last `out`/affinity.pt.
+    """Train AffinityNet on a classifier: its labels, its head, and at last `out`/affinitynet.pt.
 
     Stopped at any moment, the same call goes on where it was, and ends with the same head. Images without a seed, or
     with a broken photograph, are left out and told. Trains on the model's device; the model is left as it is. Under
@@ -99,10 +99,10 @@ def train_affinitynet(
     alphas: dict[str, Any] = {"low": settings.low, "high": settings.high}
 
     stages = Stages(
-        kind="psa",
-        file="affinity.pt",
+        kind="affinitynet",
+        file="affinitynet.pt",
         network=asdict(settings.network),
-        label_settings={"method": "psa", **alphas},
+        label_settings={"method": "affinitynet", **alphas},
         labels=lambda maps, crf: alpha_labels(maps, crf, **alphas),
         crf=crf_settings(settings.crf),
         build=lambda backbone: AffinityNet(backbone, settings.network),

@@ -28,9 +28,9 @@ class ATMTraining(AgreementTraining):
     The maps are the head's before pooling, without its bias, of the classes that the image shows, each divided by its
     maximum.
 
-    The views go through the network as one batch. That is the same as one after another, except for batch
-    normalisation that is trained: a neck's always, the body's with `LearningSettings(batch_norm="trained")`. Its statistics are
-    of all views together, and so are those kept for later, when only original images are seen.
+    The views go through the network as one batch. That is the same as one after another, except for trained batch
+    normalisation: a neck's always, the body's with `LearningSettings(batch_norm="trained")`. Its statistics are of all
+    views together, and so are those kept for later, when only original images are seen.
 
     With one adjusted view, the merged maps are that view's own under the same rule, merged with itself. "merged" in the
     log is the share of positions where a merged map is above 0.

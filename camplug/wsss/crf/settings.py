@@ -58,7 +58,7 @@ def _check(name: str, given: Any, parts: Sequence[str]) -> None:
 
 PRESETS = {
     "irn": CRFSettings(gaussian=(3, 3), bilateral=(50, 5, 10), iterations=10),
-    "psa": CRFSettings(gaussian=(3, 3), bilateral=(80, 13, 10), iterations=10),
+    "affinitynet": CRFSettings(gaussian=(3, 3), bilateral=(80, 13, 10), iterations=10),
     "deeplab": CRFSettings(gaussian=(1, 3), bilateral=(67, 3, 4), iterations=10),
 }
 """Settings in use: those of IRN (AdvCAM, ReCAM, ...), PSA (SEAM, ...) and deeplab-pytorch (CLIP-ES)."""

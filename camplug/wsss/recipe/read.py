@@ -234,9 +234,9 @@ def _training(section: dict[str, Any], where: str) -> ClassifierSettings:
 
 def _refine(section: dict[str, Any]) -> RefineSettings:
     kind = section.get("kind") or "none"
-    allowed = {"irn": IRNWalkSettings, "psa": AffinityNetWalkSettings}
+    allowed = {"irn": IRNWalkSettings, "affinitynet": AffinityNetWalkSettings}
     if kind not in (*allowed, "none", "crf"):
-        raise InputError(f"refine.kind = {kind!r}; allowed are none, crf, psa, irn.")
+        raise InputError(f"refine.kind = {kind!r}; allowed are none, crf, affinitynet, irn.")
     if kind not in allowed:
         idle = [name for name in section if name != "kind"]
         if idle:
@@ -248,7 +248,7 @@ def _refine(section: dict[str, Any]) -> RefineSettings:
     tried: Any = IRNWalk if kind == "irn" else AffinityNetWalk
     said("refine.walk", lambda: tried(None, **plain(walk)))  # refuses what is out of range
     own: dict[str, Any] = {k: section[k] for k in ("layers", "number", "scale") if k in section}
-    base = changed(RefineSettings("irn" if kind == "irn" else "psa"), own, "refine")
+    base = changed(RefineSettings("irn" if kind == "irn" else "affinitynet"), own, "refine")
     return RefineSettings(
         base.kind,
         _backbone(section, "refine"),
@@ -272,8 +272,8 @@ def _backbone(section: dict[str, Any], where: str) -> NetworkSettings | None:
 
 
 def _pseudo_labels(section: dict[str, Any], kind: str) -> PseudoLabelSettings:
-    usual: dict[str, Any] = {"crf": {"none": None, "psa": "psa"}.get(kind, "irn")}
-    usual["threshold"] = {"irn": PAPERS, "psa": HALF}.get(kind)
+    usual: dict[str, Any] = {"crf": {"none": None, "affinitynet": "affinitynet"}.get(kind, "irn")}
+    usual["threshold"] = {"irn": PAPERS, "affinitynet": HALF}.get(kind)
     found: PseudoLabelSettings = changed(PseudoLabelSettings(), usual | section, "pseudo_labels")
     if found.threshold is None:
         raise InputError(

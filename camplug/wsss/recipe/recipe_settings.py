@@ -121,7 +121,7 @@ class RefineSettings:
     """What the seeds become before they are cut.
 
     Attributes:
-        kind: "none"; "crf", a dense CRF after the cut; "psa" or "irn", a walk over learned affinities.
+        kind: "none"; "crf", a dense CRF after the cut; "affinitynet" or "irn", a walk over learned affinities.
         backbone: what the heads stand on; none is the classifier.
         layers: that they read.
         training: of the heads.
@@ -130,7 +130,7 @@ class RefineSettings:
         scale: of the stored walked maps.
     """
 
-    kind: Literal["none", "crf", "psa", "irn"] = "none"
+    kind: Literal["none", "crf", "affinitynet", "irn"] = "none"
     backbone: NetworkSettings | None = None
     layers: str | tuple[str, ...] = "stages"
     training: IRNSettings | AffinityNetSettings | None = None

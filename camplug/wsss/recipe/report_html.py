@@ -144,7 +144,7 @@ def _how(report: dict[str, Any]) -> Table | None:
 def _cuts(row: dict[str, Any]) -> str:
     """What the labels of a walk's network were cut at."""
     used, given = row["learned_from"], row["settings"]["training"]
-    if used["method"] == "psa":
+    if used["method"] == "affinitynet":
         return f"alphas {used['low']:g} and {used['high']:g}: fixed, given by the recipe"
     how = {"otsu": "Otsu's method on the seeds"}
     parts = [("objects above", "foreground"), ("background up to", "background")]

@@ -46,7 +46,7 @@ from camplug.wsss.seeds import SeedFolder, make_seeds, otsu_of_seeds
 from camplug.wsss.train.progress import ProgressCallback
 
 DEEPLAB = "deeplab.pt"
-HEADS = {"irn": "irn.pt", "psa": "affinity.pt"}
+HEADS = {"irn": "irn.pt", "affinitynet": "affinitynet.pt"}
 F = TypeVar("F", SeedFolder, LabelFolder)
 Told: TypeAlias = dict[str, Any]
 

@@ -19,11 +19,11 @@ from camplug.models import FILES
 from camplug.plug import find_first_weight
 from camplug.wsss.train.backbone import Backbone
 
-Kind: TypeAlias = Literal["irn", "psa"]
+Kind: TypeAlias = Literal["irn", "affinitynet"]
 N = TypeVar("N", bound=nn.Module)
 FORMAT = "camplug heads 1"
 FILE_KEYS = ("model", "checkpoint")
-CALLED = {"irn": "an IRNet", "psa": "an AffinityNet"}
+CALLED = {"irn": "an IRNet", "affinitynet": "an AffinityNet"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Heads:
     """What a file of trained heads holds.
 
     Attributes:
-        kind: "irn" or "psa".
+        kind: "irn" or "affinitynet".
         settings: of the network, as plain data.
         state: the heads' weights; those of the classifier are not in the file.
         layers: names of the classifier's layers that the heads read, finest first.
@@ -64,7 +64,7 @@ def save_heads(
 
     Args:
         path: of the file.
-        kind: "irn" or "psa".
+        kind: "irn" or "affinitynet".
         settings: of the network: numbers, texts, and dicts of them.
         state_dict: of the heads.
         backbone: on which they were trained.

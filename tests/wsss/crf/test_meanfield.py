@@ -182,7 +182,7 @@ def test_kernels_without_weight_are_left_out():
 
 def test_presets():
     assert PRESETS["irn"] == CRFSettings((3, 3), (50, 5, 10), 10)
-    assert PRESETS["psa"] == CRFSettings((3, 3), (80, 13, 10), 10)
+    assert PRESETS["affinitynet"] == CRFSettings((3, 3), (80, 13, 10), 10)
     assert PRESETS["deeplab"] == CRFSettings((1, 3), (67, 3, 4), 10)
 
 
@@ -224,7 +224,7 @@ def test_a_wrong_label_is_mended():
     labels = truth.copy()
     labels[4, 3:6], labels[7, 7] = [1, 1, 255], 0
     assert np.array_equal(refine_labels(photo, labels, 2), truth)
-    crf = DenseCRF(Image.fromarray(photo), "psa")
+    crf = DenseCRF(Image.fromarray(photo), "affinitynet")
     assert np.array_equal(refine_labels(crf, labels, 2, certainty=0.6), truth)
     assert np.array_equal(crf.refine(unary_from_scores(np.stack([1.0 - truth, truth]))).argmax(0), truth)
 
@@ -351,7 +351,7 @@ def test_lattices_are_built_once(built):
     assert built == [2, 5]
     DenseCRF(scene(seed=1))
     assert built == [2, 5, 5], "the Gaussian of this size is there"
-    DenseCRF(scene(), "psa")
+    DenseCRF(scene(), "affinitynet")
     assert built == [2, 5, 5, 5], "PSA's Gaussian is IRN's"
     DenseCRF(scene(), "deeplab")
     DenseCRF(scene(13))
@@ -419,7 +419,7 @@ def with_value(value):
         (lambda: DenseCRF(Image.new("RGBA", (6, 4))), "mode RGBA; give"),
         (lambda: DenseCRF("cat.jpg"), "the photo is of type str; give a PIL image or a uint8 array"),
         (lambda: DenseCRF(torch.zeros(4, 6, 3)), "the photo is of type Tensor; give a PIL image"),
-        (lambda: DenseCRF(PHOTO, "voc"), "settings='voc': give CRFSettings.* one of 'irn', 'psa', 'deeplab'"),
+        (lambda: DenseCRF(PHOTO, "voc"), "settings='voc': give CRFSettings.* one of 'irn', 'affinitynet', 'deeplab'"),
         (lambda: DenseCRF(PHOTO, None), "settings=None: give"),
         (lambda: DenseCRF(PHOTO, backend="jax"), "backend='jax': give 'numpy' or 'torch'"),
         (lambda: DenseCRF(PHOTO, device="cpu"), "device='cpu' is for backend='torch'; numpy runs on the CPU"),

@@ -153,7 +153,7 @@ def test_walked_seeds(made, number):
         make_walked_seeds(Halved(), data, seeds, folder, number="int8")
 
 
-@pytest.mark.parametrize("kind", ["irn", "psa"])
+@pytest.mark.parametrize("kind", ["irn", "affinitynet"])
 def test_a_network_of_a_device_makes_the_same_files(made, kind, device):
     """Walked maps of all images, and labels after a CRF; maps may differ by a step of their 255."""
     data, seeds, place = made

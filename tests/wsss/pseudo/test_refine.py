@@ -201,14 +201,14 @@ def test_psa_walk(size, options):
 def a_walk(kind, device):
     """The walk of an untrained network on a device, whose weights are always the same."""
     torch.manual_seed(0)
-    if kind == "psa":
+    if kind == "affinitynet":
         return AffinityNetWalk(
             AffinityNet(Backbone(tiny()), AffinityNetHeadSettings(width=56)).to(device).eval(), steps=2
         )
     return IRNWalk(IRN(Backbone(tiny()), IRNHeadSettings(width=16)).to(device).eval(), 0.3, steps=8)
 
 
-@pytest.mark.parametrize("kind", ["irn", "psa"])
+@pytest.mark.parametrize("kind", ["irn", "affinitynet"])
 @pytest.mark.parametrize("size", [(33, 50), (64, 40)])
 def test_networks_of_a_device_give_the_same_labels(kind, size, device):
     photo, maps = photo_of(*size), 0.2 * maps_of(2, *size)
@@ -304,7 +304,7 @@ def test_a_photograph_that_is_all_boundary_stays_without_objects():
         (lambda: IRNWalk(Untouched(), tolerance=1), "tolerance=1"),
         (lambda: AffinityNetWalk(Untouched(), 0), "alpha=0; give a number above 0"),
         (lambda: AffinityNetWalk(Untouched(), beta=float("inf")), "beta=inf"),
-        (lambda: PseudoLabels(Threshold(0.3), "none"), "there is no CRF 'none'; give 'irn', 'psa', 'deeplab'"),
+        (lambda: PseudoLabels(Threshold(0.3), "none"), "there is no CRF 'none'; give 'irn', 'affinitynet', 'deeplab'"),
         (lambda: PseudoLabels(Threshold(0.3), certainty=1), "certainty=1; give a probability between 0 and 1"),
     ],
 )

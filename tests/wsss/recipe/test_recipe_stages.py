@@ -103,7 +103,7 @@ FROM_DEEPLAB = NAMES[NAMES.index("deeplab") :]
         ({"segment": {"crf": "irn"}}, NAMES[-2:]),
         ({"segment": {"flip": True}}, NAMES[-4:]),
         ({"refine": {"walk": {"steps": 16}}}, NAMES[NAMES.index("maps train") :]),
-        ({"pseudo_labels": {"crf": "psa"}}, [n for n in NAMES if "labels" in n] + FROM_DEEPLAB),
+        ({"pseudo_labels": {"crf": "affinitynet"}}, [n for n in NAMES if "labels" in n] + FROM_DEEPLAB),
         ({"evaluate": {"classes": ["striped disc"]}}, None),
     ],
 )

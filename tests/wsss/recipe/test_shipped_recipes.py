@@ -12,7 +12,7 @@ from recipes import SMALL, voc_tree
 
 from camplug.wsss.recipe import plan_of, read_recipe, shipped
 
-PAPERS = ("fully_cam_irn", "class_conditional_psa", "atm_fum", "rpnet_irn", "fpr_irn")
+PAPERS = ("fully_cam_irn", "class_conditional_affinitynet", "atm_fum", "rpnet_irn", "fpr_irn")
 
 
 def test_all_are_there():

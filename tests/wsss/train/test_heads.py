@@ -64,8 +64,8 @@ def test_irn_without_displacements_and_with_other_layers_and_normalisation(tmp_p
 
 def test_affinitynet_comes_back(tmp_path):
     net = an_affinitynet()
-    save_affinitynet(tmp_path / "affinity.pt", net)
-    back = load_affinitynet(tmp_path / "affinity.pt", tiny())
+    save_affinitynet(tmp_path / "affinitynet.pt", net)
+    back = load_affinitynet(tmp_path / "affinitynet.pt", tiny())
     assert back.settings == net.settings
     one, other = (n.affinities(PHOTO).matrix.toarray() for n in (net, back))
     np.testing.assert_array_equal(one, other)

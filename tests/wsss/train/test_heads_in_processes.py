@@ -67,7 +67,7 @@ def started(kind):
     "kind, file, options",
     [
         ("irn", "irn.pt", ("--width", "16", "--lr", "0.05")),
-        ("affinity", "affinity.pt", ("--width", "56", "--lr", "1", "--momentum", "0.9")),
+        ("affinity", "affinitynet.pt", ("--width", "56", "--lr", "1", "--momentum", "0.9")),
     ],
 )
 def test_two_processes_are_like_one(kind, file, options):

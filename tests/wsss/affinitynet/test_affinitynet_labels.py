@@ -187,7 +187,7 @@ def test_a_crf_draws_labels_to_the_edges_of_the_photograph():
     photo[:, 24:] = 220
     maps = np.zeros((1, 24, 48), np.float32)
     maps[:, :, :12], maps[:, :, 12:24] = 1, 0.2
-    without, labels = alpha_labels(maps, None), alpha_labels(maps, DenseCRF(photo, "psa"))
+    without, labels = alpha_labels(maps, None), alpha_labels(maps, DenseCRF(photo, "affinitynet"))
     assert (without[:, 18] == 255).all()
     assert (labels[:, :20] == 1).all()
     assert (labels[:, 28:] == 0).all()
