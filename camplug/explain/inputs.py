@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from camplug.errors import InputError
-from camplug.explain.tensor_ops import widen
+from camplug.explain.tensor_ops import resize_aligned, resize_images
 from camplug.plug import Trace, named_layers, trace_model
 from camplug.plug.tensors import make_index, snapshot
 
@@ -214,24 +213,6 @@ def _join(a: Any, b: Any) -> Any:
         return a
     value = torch.cat([a.value, b.value]) if isinstance(a.value, Tensor) else type(a.value)([*a.value, *b.value])
     return replace(a, value=value)
-
-
-def resize_images(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize a batch [N,C,H,W] like PIL's bicubic filter, without rounding to eight bits."""
-    if tuple(x.shape[2:]) == size:
-        return x
-    small = F.interpolate(widen(x), size, mode="bicubic", align_corners=False, antialias=True)
-    return small.to(x.dtype)
-
-
-def resize_aligned(value: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize an input [N,...,H,W] like its images or, if it is not floating-point, by the nearest pixel."""
-    flat = value.reshape(-1, 1, *value.shape[-2:])
-    if value.is_floating_point():
-        flat = resize_images(flat, size)
-    else:  # float64 preserves integers
-        flat = F.interpolate(flat.double(), size, mode="nearest-exact").to(value.dtype)
-    return flat.reshape(*value.shape[:-2], *size)
 
 
 @dataclass(frozen=True)

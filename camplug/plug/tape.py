@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 from camplug.errors import LayerError, ModelError
 from camplug.plug import hooks
 from camplug.plug.callback_generator import generate_calls
+from camplug.plug.captures import Callback, Captures, Layer, is_in_backward
 from camplug.plug.data_flow import find_images
 from camplug.plug.freeze import (
     Freeze,
@@ -25,41 +26,9 @@ from camplug.plug.freeze import (
     unwrap,
 )
 from camplug.plug.layers import Selector, named_layers, needs_trace, select
-from camplug.plug.tensors import Probe, detach_input, find_first_tensor, snapshot
+from camplug.plug.tensors import detach_input
 from camplug.plug.trace import Trace
 from camplug.plug.tracer import is_observing, trace_model
-
-
-class Layer(NamedTuple):
-    """Call of a layer.
-
-    Attributes:
-        name: name of the layer in the model.
-        module: the layer.
-        call: number of the call of this layer, from 0.
-    """
-
-    name: str
-    module: nn.Module
-    call: int
-
-    def __str__(self) -> str:
-        return self.name if self.call == 0 else f"{self.name} (call {self.call + 1})"
-
-
-class Capture:
-    """Output of one call of one layer."""
-
-    __slots__ = ("activation", "edge", "handle", "layer")
-
-    def __init__(self, layer: Layer, activation: Tensor, edge: Any) -> None:
-        self.layer = layer
-        self.activation: Tensor | None = activation
-        self.edge = edge  # graph edge at which backward stops; None if the anchor does
-        self.handle: Any = None
-
-
-Callback = Callable[[Layer, Tensor, Tensor], None]
 
 
 class Tape:
@@ -127,13 +96,9 @@ class Tape:
             self._choose_layers(None)
         self._members = {id(module) for module in self._layers.values()}
         self._guard = Freeze(list(self._layers.values()))
-        self._captures: list[Capture] = []
+        self._captures = Captures(grad=grad, forward_only=forward_only)
         self._images: int | None = None  # of the present pass, if known
         self._thread = 0
-        self._anchor: Tensor | None = None
-        self._rooted = True  # all captured tensors depend on the anchor
-        self._visit: Callback | None = None
-        self._release = False
         self._stack: ExitStack | None = None
 
     # ---- opening and closing
@@ -155,7 +120,7 @@ class Tape:
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.set_grad_enabled(not self._forward_only))
                 stack.callback(self._guard.restore)
-            stack.callback(self._clear)
+            stack.callback(self._captures.clear)
             if self._is_unresolved:
                 hook = self.root.register_forward_pre_hook(self._trace, with_kwargs=True, prepend=True)
                 stack.callback(hook.remove)
@@ -169,13 +134,6 @@ class Tape:
         if stack is not None:
             stack.close()
 
-    def _clear(self) -> None:
-        for capture in self._captures:
-            _drop(capture)
-        self._captures = []
-        self._anchor = None
-        self._rooted = True
-
     # ---- captured activations
 
     @property
@@ -186,7 +144,7 @@ class Tape:
     @property
     def captures(self) -> list[tuple[Layer, Tensor]]:
         """Captured calls with their activations, in the order in which the calls ended."""
-        return [(c.layer, c.activation) for c in self._captures if c.activation is not None]
+        return [(c.layer, c.activation) for c in self._captures.items if c.activation is not None]
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the activation of the last call of the layer with this name."""
@@ -208,31 +166,15 @@ class Tape:
             LayerError: no chosen layer ran or feeds the score; or the tape is closed.
         """
         self._check_open()
-        if not self._captures:
+        if not self._captures.items:
             raise LayerError(
                 f"none of the wanted layers ({self._list_names()}) ran in the forward pass; name layers that the "
                 "model calls as modules (the inside of a traced or scripted module has none)."
             )
-        count = 0
-        failed: list[Exception] = []
-
-        def visit(layer: Layer, activation: Tensor, gradient: Tensor) -> None:
-            nonlocal count
-            count += 1
-            try:
-                callback(layer, activation, gradient)
-            except Exception as error:  # raised below: on some devices, an exception in backward aborts the process
-                self._visit = None
-                failed.append(error)
-
+        count, failure = 0, None
         if score.requires_grad:
-            self._visit, self._release = visit, not retain_graph
             try:
-                with (
-                    torch.autograd.set_multithreading_enabled(False),  # hooks and recomputation stay in this thread
-                    torch.autocast(score.device.type, enabled=False),
-                ):
-                    torch.autograd.grad(score.sum(), self._list_inputs(), allow_unused=True, retain_graph=retain_graph)
+                count, failure = self._captures.run_backward(score, callback, retain_graph=retain_graph)
             except RuntimeError as error:
                 if "modified by an inplace operation" not in str(error):
                     raise
@@ -242,11 +184,10 @@ class Tape:
                     "layers with layers=, or a method that needs no gradient."
                 ) from error
             finally:
-                self._visit = None
                 if not self._grad:
                     self._guard.restore()  # activation checkpointing froze it again
-        if failed:
-            raise failed[0]
+        if failure is not None:
+            raise failure
         if count == 0:
             raise LayerError(
                 f"no wanted layer ({self._list_names()}) feeds the score with a gradient: the score does not "
@@ -270,10 +211,6 @@ class Tape:
 
         return generate_calls(push)
 
-    def _list_inputs(self) -> list[Any]:
-        anchor = [] if self._anchor is None else [self._anchor]
-        return anchor + [c.edge for c in self._captures if c.edge is not None]
-
     def _check_open(self) -> None:
         if self._stack is None:
             raise LayerError("the tape is closed; ask for gradients inside its with-block.")
@@ -286,8 +223,8 @@ class Tape:
         """Freeze the model; at the root, also clear the last pass and detach the inputs."""
         if id(module) not in self._members:
             return None
-        if module is self.root and not _in_backward():
-            self._clear()
+        if module is self.root and not is_in_backward():
+            self._captures.clear()
             self._images = (
                 None if (image := find_images(args, self._image)) is None or image.ndim < 4 else image.shape[0]
             )
@@ -303,8 +240,8 @@ class Tape:
         result = None
         name = self._wanted.get(id(module))
         if name is not None:
-            result = self._capture(name, module, output)
-        if module is self.root and not _in_backward():
+            result = self._captures.add(name, module, output)
+        if module is self.root and not is_in_backward():
             if not self._grad:
                 self._guard.restore()
             if self._selector == "convs":
@@ -316,7 +253,12 @@ class Tape:
 
         `kwargs` is missing if another thread's pass runs while torch adds or removes the hook.
         """
-        if self._is_unresolved and not is_observing() and not _in_backward() and threading.get_ident() == self._thread:
+        if (
+            self._is_unresolved
+            and not is_observing()
+            and not is_in_backward()
+            and threading.get_ident() == self._thread
+        ):
             self._is_unresolved = False
             try:
                 self._choose_layers(trace_model(self.root, self._layers, args, kwargs, where=self._image))
@@ -326,58 +268,13 @@ class Tape:
 
     def _drop_single_positions(self) -> None:
         """Drop convolutions on a single position, which have no map."""
-        wide = [c for c in self._captures if c.activation is not None and self._is_map(c.activation)]
-        if wide and len(wide) < len(self._captures):
-            for capture in self._captures:
-                if capture not in wide:
-                    _drop(capture)
-            self._captures = wide
+        if any(self._is_map(activation) for _, activation in self.captures):
+            self._captures.keep(self._is_map)
 
     def _is_map(self, activation: Tensor) -> bool:
         if activation.ndim != 4:
             return True
         return activation.shape[2] * activation.shape[3] > 1 and self._images in (None, activation.shape[0])
-
-    def _capture(self, name: str, module: nn.Module, output: Any) -> Any:
-        out, put_back = find_first_tensor(output)
-        if out is None:
-            raise LayerError(
-                f"the layer {name!r} puts out {type(output).__name__} without a floating-point tensor; choose another."
-            )
-        replaced = None
-        if not (self._grad or self._forward_only):
-            if not torch.is_grad_enabled():
-                # a torch.no_grad() block of the model; its end restores the mode
-                torch.set_grad_enabled(True)
-            if not out.requires_grad:
-                if self._anchor is None:
-                    self._anchor = torch.zeros((), requires_grad=True)
-                out = Probe.apply(self._anchor, out)
-                replaced = put_back(out)
-            elif self._anchor is None:
-                self._rooted = False
-        if _in_backward():  # recomputed by activation checkpointing: already recorded
-            return replaced
-        call = sum(c.layer.name == name for c in self._captures)
-        capture = Capture(Layer(name, module, call), snapshot(out if self._grad else out.detach()), None)
-        if out.requires_grad:
-            capture.handle = self._hook_gradient(capture, out)
-            if self._grad or not self._rooted:
-                capture.edge = torch.autograd.graph.get_gradient_edge(out)
-        self._captures.append(capture)
-        return replaced
-
-    def _hook_gradient(self, capture: Capture, out: Tensor) -> Any:
-        def hook(gradient: Tensor | None) -> None:
-            visit, activation = self._visit, capture.activation
-            if visit is None or activation is None or gradient is None:  # None: not differentiable
-                return
-            if self._release:
-                capture.activation = None
-            visit(capture.layer, activation, gradient)
-
-        # set before in-place operations, so it receives the gradient of the original value
-        return out.register_hook(hook)  # type: ignore[no-untyped-call]
 
     # ---- choosing layers
 
@@ -389,14 +286,4 @@ class Tape:
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _drop(capture: Capture) -> None:
-    if capture.handle is not None:
-        capture.handle.remove()
-    capture.activation = capture.edge = None
-
-
-def _in_backward() -> bool:
-    return bool(torch._C._current_graph_task_id() != -1)
-
-
-__all__ = ["Capture", "Layer", "Tape", "Callback"]
+__all__ = ["Callback", "Layer", "Tape"]

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 import camplug
-from camplug.plug import tape
+from camplug.plug import captures
 
 
 @pytest.fixture
 def captured(monkeypatch):
     """Weak references to every activation and gradient that an explanation gets to see."""
     seen: list[Any] = []
-    snapshot, lay_on_grid = tape.snapshot, camplug.LayerExplainer.lay_on_grid
+    snapshot, lay_on_grid = captures.snapshot, camplug.LayerExplainer.lay_on_grid
 
     def watched_snapshot(tensor):
         kept = snapshot(tensor)
@@ -26,6 +26,6 @@ def captured(monkeypatch):
         seen.append(weakref.ref(tensor))
         return lay_on_grid(self, tensor, layer, x)
 
-    monkeypatch.setattr(tape, "snapshot", watched_snapshot)
+    monkeypatch.setattr(captures, "snapshot", watched_snapshot)
     monkeypatch.setattr(camplug.LayerExplainer, "lay_on_grid", watched_grid)
     return seen

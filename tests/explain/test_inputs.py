@@ -9,6 +9,7 @@ from torch import nn
 
 import camplug
 from camplug import IMAGE, Aligned, InputError, Inputs, LayerError, PerImage, Shared
+from camplug.explain.tensor_ops import resize_aligned
 
 METHODS = [m for m in camplug.list_methods() if m != "cam"]
 WRAPPERS = {
@@ -209,7 +210,7 @@ def test_aligned_inputs_are_changed_with_their_images(wrapper, deep):
 
 def test_an_aligned_mask_keeps_its_values(device):
     mask = torch.tensor([[[0, 7], [255, 3]]]).to(device)
-    made = Inputs(Aligned(mask)).for_images(1).align(lambda t: camplug.explain.inputs.resize_aligned(t, (4, 4)), (2, 2))
+    made = Inputs(Aligned(mask)).for_images(1).align(lambda t: resize_aligned(t, (4, 4)), (2, 2))
     args, _ = made.make_arguments(torch.zeros(1, 3, 4, 4))
     assert args[1].tolist() == [[[0, 0, 7, 7], [0, 0, 7, 7], [255, 255, 3, 3], [255, 255, 3, 3]]]
 

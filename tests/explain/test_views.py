@@ -16,7 +16,7 @@ from wrapped import Channels, Recording, Scripted, looking, model_and_batch, sam
 
 import camplug
 from camplug import FullyCAM, GradCAM, InputError, ModelError, MultiView, TargetError
-from camplug.explain.inputs import resize_images
+from camplug.explain.tensor_ops import resize_images
 
 SIZES = [(5, 7), (13, 9), (26, 40), (20, 20), (7, 33), (1, 1)]
 
