@@ -239,12 +239,12 @@ def report(data: dict[str, Any], name: str) -> list[str]:
     """The lines of one table."""
     m = data["machine"]
     versions = ", ".join(f"{package} {version}" for package, version in m["versions"].items())
+    timing = f"Time: median over {data['timed_on']} of them, " if data["timed_on"] else ""
     lines = [
         f"`{data['command']}`",
         "",
         f"Long side {data['long_side']} px; {data['images']['train']} images of train chose the thresholds, "
-        f"{data['images']['val']} of val are reported. Time: median over {data['timed_on']} of them, {m['cpu']}, "
-        f"{m['torch threads']} threads. {versions}.",
+        f"{data['images']['val']} of val are reported. {timing}{m['cpu']}, {m['torch threads']} threads. {versions}.",
         "",
     ]
     body = [
