@@ -24,7 +24,7 @@ from camplug.explain import create
 from camplug.explain.preprocess import find_preprocess
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.seeds import Seed, SeedFolder, make_seeds
-from camplug.wsss.seeds.store import packed
+from camplug.wsss.store.seed_folder import packed
 
 EXPLAINERS = ["CAM", "FullyCAM", "MultiView(FullyCAM)", "Dense(FullyCAM, 8)"]
 

@@ -61,9 +61,9 @@ def evaluate(  # noqa: PLR0917
     with common.plain_errors():
         from camplug.metrics import Scores
         from camplug.wsss.data import open_data
-        from camplug.wsss.identity import photographs_sha256
-        from camplug.wsss.jobs import list_sha256
         from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
+        from camplug.wsss.store.identity import photographs_sha256
+        from camplug.wsss.store.jobs import list_sha256
 
         thresholds = [one for one in (threshold, threshold_from) if one is not None]
         check_options(convention, thresholds, ignore_as, output)
@@ -181,7 +181,7 @@ def kind(folder: Path) -> tuple[str, dict[str, Any]]:
         InputError: neither.
     """
     from camplug.wsss.seeds import SeedFolder
-    from camplug.wsss.settled import SETTINGS
+    from camplug.wsss.store.settings_folder import SETTINGS
 
     if not folder.is_dir():
         raise InputError(f"there is no folder {str(folder)!r}.")

@@ -26,10 +26,10 @@ from camplug.cli.walk import (
     threshold_of,
 )
 from camplug.errors import InputError
-from camplug.wsss.jobs import share, wait_for_the_others
+from camplug.wsss.store.jobs import share, wait_for_the_others
 
 if TYPE_CHECKING:
-    from camplug.wsss.jobs import Report
+    from camplug.wsss.store.jobs import Report
 
 OPTIONS: dict[str, Any] = {
     "seeds": str,
@@ -150,7 +150,7 @@ def pseudo_labels(  # noqa: PLR0917
         from camplug.wsss.data import open_images
         from camplug.wsss.pseudo import LabelFolder, PseudoLabels, make_labels, make_walked_seeds
         from camplug.wsss.seeds import SeedFolder
-        from camplug.wsss.seeds.store import check_stored
+        from camplug.wsss.store.seed_folder import check_stored
 
         told = read_config(config, OPTIONS) | {k: v for k, v in given.items() if k in OPTIONS and v is not None}
         chosen = DEFAULTS | told

@@ -14,7 +14,7 @@ from camplug.cli.config import read_config
 from camplug.cli.numbers import NUMBERS, read_colour
 from camplug.errors import InputError
 from camplug.explain import create
-from camplug.wsss.jobs import share, wait_for_the_others
+from camplug.wsss.store.jobs import share, wait_for_the_others
 
 NUMBER = (int, float)
 OPTIONS: dict[str, Any] = {
@@ -100,8 +100,8 @@ def seeds(  # noqa: PLR0917
     with common.plain_errors():
         from camplug.wsss.class_names import in_order_of
         from camplug.wsss.data import Photographs, open_data, open_images
-        from camplug.wsss.identity import network_settings
         from camplug.wsss.seeds import SeedFolder, make_seeds, names_for
+        from camplug.wsss.store.identity import network_settings
 
         chosen = DEFAULTS | read_config(config, OPTIONS)
         chosen |= {k: v for k, v in given.items() if k in OPTIONS and v is not None}
@@ -188,7 +188,7 @@ def tell(  # noqa: PLR0917
     Args:
         what: was made.
         folder: where it lies.
-        report: of `camplug.wsss.jobs.for_each`.
+        report: of `camplug.wsss.store.jobs.for_each`.
         seconds: that it took.
         shard: this process's share.
         as_json: one JSON document, not a line.

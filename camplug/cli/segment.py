@@ -15,7 +15,7 @@ from camplug.cli.crf_options import read_crf
 from camplug.cli.numbers import NUMBERS, read_numbers
 from camplug.cli.seeds import device_of, tell
 from camplug.errors import InputError
-from camplug.wsss.jobs import share, wait_for_the_others
+from camplug.wsss.store.jobs import share, wait_for_the_others
 
 OPTIONS: dict[str, Any] = {
     "weights": str,
@@ -97,8 +97,8 @@ def segment(  # noqa: PLR0917
         from camplug.wsss.data import Photographs, SegmentationData, open_images
         from camplug.wsss.deeplab.checkpoint import load_deeplab
         from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
-        from camplug.wsss.identity import file_digest
         from camplug.wsss.pseudo import LabelFolder
+        from camplug.wsss.store.identity import file_digest
 
         chosen = DEFAULTS | read_config(config, OPTIONS)
         chosen |= {k: v for k, v in given.items() if k in OPTIONS and v is not None}

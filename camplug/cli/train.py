@@ -21,7 +21,7 @@ from camplug.cli.seeds import device_of
 from camplug.cli.shown import Shown, stoppable
 from camplug.cli.walk import need_lightning, threshold_read
 from camplug.errors import InputError
-from camplug.wsss.jobs import share
+from camplug.wsss.store.jobs import share
 
 app = typer.Typer(
     name="train",

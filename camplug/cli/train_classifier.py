@@ -22,8 +22,8 @@ from camplug.wsss.atm.method import ATM
 from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.settings import LearningSettings, SpanSettings, preset
 from camplug.wsss.fpr.method import FPR
-from camplug.wsss.jobs import share
 from camplug.wsss.rpnet.method import RPNet
+from camplug.wsss.store.jobs import share
 from camplug.wsss.train.schedule import ScheduleSettings
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from camplug.cli.train_classifier import Log, check, network_of, tell_training
 from camplug.cli.walk import need_lightning
 from camplug.errors import InputError
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, usual_schedule
-from camplug.wsss.jobs import share
+from camplug.wsss.store.jobs import share
 from camplug.wsss.train.schedule import ScheduleSettings
 
 OPTIONS: dict[str, Any] = {
@@ -154,7 +154,7 @@ def _train(chosen: dict[str, Any], as_json: bool) -> Any:
     from camplug.wsss.data import open_images
     from camplug.wsss.deeplab.train import DeepLabSettings, train_deeplab
     from camplug.wsss.pseudo import LabelFolder
-    from camplug.wsss.settled import SETTINGS as TOLD
+    from camplug.wsss.store.settings_folder import SETTINGS as TOLD
 
     settings = changed(DeepLabSettings(), chosen)
     labels = Path(str(chosen["labels"]))

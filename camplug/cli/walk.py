@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from camplug.cli import common, crf_options
 from camplug.cli.evaluate import given_threshold
 from camplug.errors import InputError
-from camplug.wsss.identity import file_digest, photographs_sha256
-from camplug.wsss.jobs import share
+from camplug.wsss.store.identity import file_digest, photographs_sha256
+from camplug.wsss.store.jobs import share
 
 if TYPE_CHECKING:
     from camplug.wsss.data import SegmentationData

@@ -15,7 +15,7 @@ from camplug.cli.seeds import device_of
 from camplug.cli.shown import Shown, stoppable
 from camplug.cli.walk import need_lightning
 from camplug.errors import InputError
-from camplug.wsss.jobs import share
+from camplug.wsss.store.jobs import share
 
 if TYPE_CHECKING:
     from camplug.wsss.recipe import Recipe, Row

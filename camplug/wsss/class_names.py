@@ -13,8 +13,8 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.explain.names import list_candidates
 from camplug.wsss.data.dataset import IGNORE, SegmentationData
-from camplug.wsss.identity import digest_of
-from camplug.wsss.settled import SETTINGS, SettingsFolder
+from camplug.wsss.store.identity import digest_of
+from camplug.wsss.store.settings_folder import SETTINGS, SettingsFolder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from scipy import ndimage
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.identity import file_table
+from camplug.wsss.store.identity import file_table
 
 Map = NDArray[np.float32]
 

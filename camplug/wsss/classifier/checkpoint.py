@@ -11,7 +11,7 @@ from torch import nn
 from camplug.models import FILES, MADE_WITH
 from camplug.plug import unwrap
 from camplug.wsss.classifier.network import Classifier, rebuilt, settings_of
-from camplug.wsss.network_file import NetworkFile
+from camplug.wsss.store.network_file import NetworkFile
 
 OF_CLASSIFIERS = NetworkFile(
     "camplug classifier 1",

@@ -24,8 +24,8 @@ from camplug.wsss.classifier.network import Classifier, over, settings_of
 from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
 from camplug.wsss.classifier.usable import usable_keep, warn_of_one_sided_classes
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.identity import Inputs, weights_sha256
-from camplug.wsss.jobs import list_sha256, share
+from camplug.wsss.store.identity import Inputs, weights_sha256
+from camplug.wsss.store.jobs import list_sha256, share
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, learned_tables

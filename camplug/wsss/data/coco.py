@@ -16,7 +16,7 @@ from camplug.explain.photo import read_photo
 from camplug.wsss.data.coco_layout import class_categories, find_annotations, find_photos, image_id
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.read_files import MOST_CLASSES, check_size, check_unique, existing_folder, read_text
-from camplug.wsss.identity import digest_of
+from camplug.wsss.store.identity import digest_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

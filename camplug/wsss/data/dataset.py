@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.explain.photo import check_photo
-from camplug.wsss.identity import digest_of, file_digest
+from camplug.wsss.store.identity import digest_of, file_digest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from camplug.errors import InputError
 from camplug.wsss.data.class_list import BACKGROUND, IGNORED
 from camplug.wsss.data.dataset import IGNORE
 from camplug.wsss.data.read_files import read_text
-from camplug.wsss.identity import digest_of, file_digest
+from camplug.wsss.store.identity import digest_of, file_digest
 
 LOOKED_AT = 8  # masks that are compared with image labels before the first one is used
 OF_IGNORED = (*IGNORED, "ignore", "ignored", "void")  # names that values and colours may have

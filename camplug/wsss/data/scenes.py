@@ -13,7 +13,7 @@ from camplug.errors import InputError
 from camplug.wsss.data import painting
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.painting import COATS, EARTHS, GROUNDS, HEADS, SHAPES, TEXTURES, Array
-from camplug.wsss.identity import digest_of
+from camplug.wsss.store.identity import digest_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from camplug.wsss.deeplab.network import DeepLab, rebuilt, settings_of
-from camplug.wsss.network_file import NetworkFile
+from camplug.wsss.store.network_file import NetworkFile
 
 OF_DEEPLABS = NetworkFile(
     "camplug deeplab 1",

@@ -20,9 +20,9 @@ from camplug.wsss.crf import CRFSettings, DenseCRF, unary_from_scores
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.crops import normalizer
 from camplug.wsss.deeplab.network import DeepLab
-from camplug.wsss.jobs import Report, for_each
 from camplug.wsss.pseudo.refine import crf_settings
-from camplug.wsss.pseudo.store import LabelFolder
+from camplug.wsss.store.jobs import Report, for_each
+from camplug.wsss.store.label_folder import LabelFolder
 
 UNLIKELY = 0.01
 Fuse: TypeAlias = Literal["mean", "max"]
@@ -183,7 +183,7 @@ def make_predictions(
 ) -> Report:
     """Make the label picture of every image.
 
-    Resumable, in shares, past broken images: see `camplug.wsss.jobs.for_each`.
+    Resumable, in shares, past broken images: see `camplug.wsss.store.jobs.for_each`.
 
     Args:
         segmenter: from a photograph, RGB uint8 [H,W,3], to its labels [H,W]; a `Segmenter` for instance. One with

@@ -23,10 +23,10 @@ from camplug.wsss.deeplab.crops import Saliency, SegmentationCrops, normalizer
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.deeplab.network import DeepLab, deeplab_over, settings_of
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings
-from camplug.wsss.identity import file_table, photograph_table, weights_sha256
-from camplug.wsss.jobs import share, wait_for_the_others
-from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.saliency import KINDS, saliency_table
+from camplug.wsss.store.identity import file_table, photograph_table, weights_sha256
+from camplug.wsss.store.jobs import share, wait_for_the_others
+from camplug.wsss.store.label_folder import LabelFolder
 from camplug.wsss.train.crops import LabelCrops, check_labels_teach, read_picture
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit

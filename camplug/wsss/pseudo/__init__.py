@@ -2,8 +2,8 @@
 
 from camplug.wsss.pseudo.make import in_data, make_labels, make_walked_seeds
 from camplug.wsss.pseudo.refine import PseudoLabels, Scores, Threshold
-from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.pseudo.walks import AffinityNetWalk, IRNWalk, MapWalk
+from camplug.wsss.store.label_folder import LabelFolder
 
 __all__ = [
     "IRNWalk",

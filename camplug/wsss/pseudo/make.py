@@ -11,13 +11,13 @@ from PIL import Image
 
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.jobs import Mismatch, Report, for_each
 from camplug.wsss.pseudo.refine import Floats, Photo
-from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.pseudo.walks import MapWalk
-from camplug.wsss.results import check_made_of
 from camplug.wsss.seeds import Seed, SeedFolder
-from camplug.wsss.seeds.store import Number, check_stored, packed
+from camplug.wsss.store.jobs import Mismatch, Report, for_each
+from camplug.wsss.store.label_folder import LabelFolder
+from camplug.wsss.store.result_folder import check_made_of
+from camplug.wsss.store.seed_folder import Number, check_stored, packed
 
 
 def make_labels(
@@ -32,7 +32,7 @@ def make_labels(
 ) -> Report:
     """Make the label picture of every image from its seed.
 
-    Resumable, in shares, past broken images and missing seeds: see `camplug.wsss.jobs.for_each`.
+    Resumable, in shares, past broken images and missing seeds: see `camplug.wsss.store.jobs.for_each`.
 
     Args:
         labels: from a photograph [H,W,3] and its maps [K,H,W] to its labels [H,W], 0 background, k + 1 for map k and

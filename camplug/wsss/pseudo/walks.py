@@ -17,7 +17,7 @@ from camplug.wsss.irn.instances import Instance, instances
 from camplug.wsss.irn.network import STRIDE, grid_size
 from camplug.wsss.irn.paths import path_affinity
 from camplug.wsss.pseudo.refine import Floats, Photo, Threshold, check_maps
-from camplug.wsss.seeds.store import shrunk
+from camplug.wsss.store.seed_folder import shrunk
 
 
 class MapWalk(Protocol):

@@ -10,11 +10,11 @@ from typing import Any
 
 from camplug.errors import InputError
 from camplug.explain.explanation import write_atomically
-from camplug.wsss.identity import digest_of, file_sha256
 from camplug.wsss.recipe.data import identity
 from camplug.wsss.recipe.settings import plain
 from camplug.wsss.recipe.stages import READS, VERSIONS, Data, Stage
 from camplug.wsss.saliency import KINDS, saliency_table
+from camplug.wsss.store.identity import digest_of, file_sha256
 
 DONE, SPENT = "done.json", "spent.json"
 

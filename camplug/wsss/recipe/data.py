@@ -15,8 +15,8 @@ from camplug.errors import InputError
 from camplug.wsss.data import VOC_CLASSES, Scenes, SegmentationData, open_data
 from camplug.wsss.data.opening import parse_source
 from camplug.wsss.data.scenes import Scene
-from camplug.wsss.identity import digest_of, digest_table
-from camplug.wsss.jobs import list_sha256
+from camplug.wsss.store.identity import digest_of, digest_table
+from camplug.wsss.store.jobs import list_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path

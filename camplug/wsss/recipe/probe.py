@@ -32,7 +32,6 @@ from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.fpr.method import FPR
 from camplug.wsss.irn import IRN, ir_labels
 from camplug.wsss.irn.train import IRNSettings
-from camplug.wsss.jobs import Report
 from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk, LabelFolder, PseudoLabels, Threshold
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.recipe.measure import measured
@@ -41,7 +40,8 @@ from camplug.wsss.recipe.recipe_settings import METHODS, NetworkSettings
 from camplug.wsss.recipe.settings import restored
 from camplug.wsss.recipe.stages import OF_MAPS, Stage
 from camplug.wsss.seeds import Seed, SeedFolder, make_seeds
-from camplug.wsss.seeds.store import packed
+from camplug.wsss.store.jobs import Report
+from camplug.wsss.store.seed_folder import packed
 from camplug.wsss.train import Backbone, Crop
 
 FEW = 2  # images of a training step

@@ -20,7 +20,7 @@ from camplug.wsss.irn.train import IRNSettings
 from camplug.wsss.pseudo.refine import Threshold, crf_settings
 from camplug.wsss.recipe.data import ImageList
 from camplug.wsss.rpnet.method import RPNet
-from camplug.wsss.seeds.store import check_stored
+from camplug.wsss.store.seed_folder import check_stored
 
 METHODS: dict[str, type[Method]] = {m.name: m for m in (Method, ATM, RPNet, FPR)}
 BEST = re.compile(r"best on (\w+)")

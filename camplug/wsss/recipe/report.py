@@ -108,7 +108,7 @@ def versions() -> dict[str, str]:
 
 
 def _list(recipe: Recipe, cache: Cache, name: str) -> dict[str, Any]:
-    from camplug.wsss.jobs import list_sha256
+    from camplug.wsss.store.jobs import list_sha256
 
     part = recipe.data[name]
     found: dict[str, Any] = {"data": part.data, "split": part.split, "options": plain(part.options)}

@@ -11,13 +11,13 @@ from typing import Any
 from camplug.errors import InputError
 from camplug.wsss.class_names import numbered_as
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.jobs import exchange, share, wait_for_the_others
 from camplug.wsss.recipe.cache import Cache, bytes_in
 from camplug.wsss.recipe.data import VARIABLE, ImageList
 from camplug.wsss.recipe.recipe_settings import Recipe
 from camplug.wsss.recipe.report import write_report
 from camplug.wsss.recipe.run_stages import StageContext
 from camplug.wsss.recipe.stages import Stage, stages_of
+from camplug.wsss.store.jobs import exchange, share, wait_for_the_others
 from camplug.wsss.train.progress import ProgressCallback
 
 

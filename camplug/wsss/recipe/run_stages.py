@@ -23,10 +23,8 @@ from camplug.wsss.classifier.train import train_classifier
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab import DeepLabSettings, Segmenter, load_deeplab, make_predictions, train_deeplab
-from camplug.wsss.identity import file_digest, network_settings
 from camplug.wsss.irn.checkpoint import load_irn
 from camplug.wsss.irn.train import IRNSettings, train_irn
-from camplug.wsss.jobs import Report
 from camplug.wsss.pseudo import (
     AffinityNetWalk,
     IRNWalk,
@@ -43,6 +41,8 @@ from camplug.wsss.recipe.scoring import choice_of, scored
 from camplug.wsss.recipe.settings import restored
 from camplug.wsss.recipe.stages import VERSIONS, Data, Stage
 from camplug.wsss.seeds import SeedFolder, make_seeds, otsu_of_seeds
+from camplug.wsss.store.identity import file_digest, network_settings
+from camplug.wsss.store.jobs import Report
 from camplug.wsss.train.progress import ProgressCallback
 
 DEEPLAB = "deeplab.pt"

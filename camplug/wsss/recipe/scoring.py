@@ -11,13 +11,13 @@ from PIL import Image
 from camplug.errors import InputError
 from camplug.metrics import Scores, ThresholdSweep
 from camplug.wsss.data import SegmentationData, voc_palette
-from camplug.wsss.identity import photographs_sha256
-from camplug.wsss.jobs import list_sha256
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import evenly
 from camplug.wsss.recipe.recipe_settings import chosen_on
 from camplug.wsss.recipe.stages import OF_MAPS, Stage
 from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
+from camplug.wsss.store.identity import photographs_sha256
+from camplug.wsss.store.jobs import list_sha256
 
 TRUTH = "truth"
 HERE = "best on these very images, with their masks: optimistic"

@@ -9,7 +9,6 @@ from typing import Any
 from camplug.errors import InputError
 from camplug.models import FILES
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.identity import MISSING, photograph_table
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.recipe.recipe_settings import (
     OTSU,
@@ -20,6 +19,7 @@ from camplug.wsss.recipe.recipe_settings import (
     chosen_on,
 )
 from camplug.wsss.recipe.settings import plain
+from camplug.wsss.store.identity import MISSING, photograph_table
 
 # raised whenever a stage makes something else of the same settings
 VERSIONS = {

@@ -14,8 +14,8 @@ from camplug.explain.fuse import normalize_map
 from camplug.explain.photographs import compute_maps_on_photo, predict_on_photo
 from camplug.wsss.class_names import known_names, match_classes
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.jobs import Mismatch, Report, for_each
-from camplug.wsss.seeds.store import Number, Seed, SeedFolder, check_stored, packed
+from camplug.wsss.store.jobs import Mismatch, Report, for_each
+from camplug.wsss.store.seed_folder import Number, Seed, SeedFolder, check_stored, packed
 
 
 def make_seeds(
@@ -31,9 +31,9 @@ def make_seeds(
 ) -> Report:
     """Explain every image of a data set for the classes that it is labelled with, or for those that are predicted.
 
-    Resumable, in shares, past broken images: see `camplug.wsss.jobs.for_each`. A seed of another photograph, of other
-    labels or of other settings is made again. Photographs are read and seeds written
-    in threads of their own, beside the model's work. An image without labels gets a seed without maps.
+    Resumable, in shares, past broken images: see `camplug.wsss.store.jobs.for_each`. A seed of another photograph, of
+    other labels or of other settings is made again. Photographs are read and seeds written in threads of their own,
+    beside the model's work. An image without labels gets a seed without maps.
 
     Args:
         explainer: its model's classes are matched with the data's by name; a model without class names has as many

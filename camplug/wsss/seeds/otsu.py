@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.wsss.seeds.store import SeedFolder
+from camplug.wsss.store.seed_folder import SeedFolder
 
 Steps: TypeAlias = AbstractContextManager[Callable[[], None]]
 LEVELS = 256

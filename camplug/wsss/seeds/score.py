@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from camplug.errors import InputError
 from camplug.metrics import ConfusionMatrix, ThresholdSweep
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.results import check_made_of
-from camplug.wsss.seeds.store import SeedFolder
+from camplug.wsss.store.result_folder import check_made_of
+from camplug.wsss.store.seed_folder import SeedFolder
 
 
 def score_seeds(
@@ -73,7 +73,7 @@ def score_labels(
     Raises:
         InputError: the folder lacks a class of the data.
     """
-    from camplug.wsss.pseudo.store import LabelFolder
+    from camplug.wsss.store.label_folder import LabelFolder
 
     labels = LabelFolder(folder).numbered_as(data.classes)
     matrix = ConfusionMatrix(len(data.classes) + 1, data.ignore)

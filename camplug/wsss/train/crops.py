@@ -20,7 +20,7 @@ from camplug.wsss.data.dataset import IGNORE
 from camplug.wsss.train.unreadable import Substitutes
 
 if TYPE_CHECKING:
-    from camplug.wsss.pseudo.store import LabelFolder
+    from camplug.wsss.store.label_folder import LabelFolder
 
 
 class Crop(NamedTuple):
@@ -235,7 +235,7 @@ def read_labels(folder: Path, data: SegmentationData, i: int) -> NDArray[np.uint
     Raises:
         InputError: it is missing, damaged, or has not its photograph's size.
     """
-    from camplug.wsss.pseudo.store import LabelFolder
+    from camplug.wsss.store.label_folder import LabelFolder
 
     labels = read_picture(LabelFolder(folder).numbered_as(data.classes), data, i)
     check_label_size(labels, data.photo(i), data.ids[i])

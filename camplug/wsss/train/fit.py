@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from camplug.errors import InputError
-from camplug.wsss.jobs import share
+from camplug.wsss.store.jobs import share
 from camplug.wsss.train.checkpoints import BEST, find_checkpoint
 from camplug.wsss.train.crops import Shuffled
 

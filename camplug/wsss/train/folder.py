@@ -11,12 +11,12 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.identity import Inputs, label_table, photograph_table
-from camplug.wsss.jobs import list_sha256
-from camplug.wsss.pseudo.store import LabelFolder
-from camplug.wsss.results import check_made_of
 from camplug.wsss.seeds import SeedFolder
-from camplug.wsss.settled import INPUTS, SETTINGS, SettingsFolder
+from camplug.wsss.store.identity import Inputs, label_table, photograph_table
+from camplug.wsss.store.jobs import list_sha256
+from camplug.wsss.store.label_folder import LabelFolder
+from camplug.wsss.store.result_folder import check_made_of
+from camplug.wsss.store.settings_folder import INPUTS, SETTINGS, SettingsFolder
 from camplug.wsss.train.lengthen import lengthen_training
 
 CHECKPOINTS = "checkpoints"

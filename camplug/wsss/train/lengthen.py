@@ -9,8 +9,8 @@ from typing import Any
 
 from camplug.errors import InputError
 from camplug.explain.explanation import write_atomically
-from camplug.wsss.jobs import share
-from camplug.wsss.settled import SETTINGS, SettingsFolder
+from camplug.wsss.store.jobs import share
+from camplug.wsss.store.settings_folder import SETTINGS, SettingsFolder
 
 
 def lengthen_training(

@@ -18,11 +18,11 @@ from camplug.plug import find_first_weight
 from camplug.wsss.class_names import in_order_of
 from camplug.wsss.crf import CRFSettings, DenseCRF
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.identity import file_table, photograph_table
-from camplug.wsss.jobs import Report, exchange, share, wait_for_the_others
 from camplug.wsss.pseudo.make import make_labels
-from camplug.wsss.pseudo.store import LabelFolder
 from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.store.identity import file_table, photograph_table
+from camplug.wsss.store.jobs import Report, exchange, share, wait_for_the_others
+from camplug.wsss.store.label_folder import LabelFolder
 from camplug.wsss.train.backbone import Backbone, normalized
 from camplug.wsss.train.crops import LabelCrops, Shuffled, check_labels_teach, read_picture
 from camplug.wsss.train.fit import check_batch, fit

@@ -27,7 +27,7 @@ from camplug.wsss.pseudo import (
     make_walked_seeds,
 )
 from camplug.wsss.seeds import Seed, SeedFolder
-from camplug.wsss.seeds.store import packed
+from camplug.wsss.store.seed_folder import packed
 from camplug.wsss.train import Backbone
 
 LABELS = {"a.png": ["dog"], "b.png": ["cat", "yak"], "c.png": [], "d.png": ["cat", "dog", "yak"]}

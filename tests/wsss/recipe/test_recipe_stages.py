@@ -14,12 +14,12 @@ from PIL import Image
 from recipes import SCENES, tiny, voc_tree
 
 from camplug.errors import InputError
-from camplug.wsss.identity import digest_of
 from camplug.wsss.recipe import recipe_of, stages_of
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import Drawn, ImageList, View, evenly
 from camplug.wsss.recipe.run import opened
 from camplug.wsss.recipe.stages import VERSIONS
+from camplug.wsss.store.identity import digest_of
 
 NAMES = [
     "classifier",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from camplug.errors import InputError
 from camplug.explain.explanation import write_atomically
-from camplug.wsss.identity import Inputs
+from camplug.wsss.store.identity import Inputs
 
 SETTINGS = "settings.json"
 INPUTS = "images.json"  # what a training learned from, image by image

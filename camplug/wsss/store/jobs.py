@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from camplug.errors import CamplugError, InputError
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.results import ResultFolder
+from camplug.wsss.store.result_folder import ResultFolder
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -16,9 +16,9 @@ from camplug.wsss.class_names import order_in, renumbered_labels
 from camplug.wsss.data import voc_palette
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.data.read_files import MOST_CLASSES
-from camplug.wsss.identity import Inputs
-from camplug.wsss.results import ResultFolder
-from camplug.wsss.settled import SETTINGS
+from camplug.wsss.store.identity import Inputs
+from camplug.wsss.store.result_folder import ResultFolder
+from camplug.wsss.store.settings_folder import SETTINGS
 
 MADE_OF = "made_of"  # the key of a text
 END = b"IEND\xaeB`\x82"  # what every whole PNG ends with

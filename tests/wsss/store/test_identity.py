@@ -16,10 +16,11 @@ from recipes import voc_tree
 from torch import nn
 
 from camplug.errors import InputError
-from camplug.wsss import identity
 from camplug.wsss.class_names import Renumbered
 from camplug.wsss.data import VOC, Folder, Scenes
-from camplug.wsss.identity import (
+from camplug.wsss.recipe.data import View
+from camplug.wsss.store import identity
+from camplug.wsss.store.identity import (
     HASHES,
     Inputs,
     digest_of,
@@ -28,7 +29,6 @@ from camplug.wsss.identity import (
     photographs_sha256,
     weights_sha256,
 )
-from camplug.wsss.recipe.data import View
 
 OLD = 10**18  # a time stamp in 2001, in ns
 

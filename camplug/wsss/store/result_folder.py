@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.explain.explanation import write_atomically
-from camplug.wsss.identity import digest_of, file_digest, is_other
-from camplug.wsss.settled import SETTINGS, SettingsFolder
+from camplug.wsss.store.identity import digest_of, file_digest, is_other
+from camplug.wsss.store.settings_folder import SETTINGS, SettingsFolder
 
 if TYPE_CHECKING:
     from camplug.wsss.data import SegmentationData

@@ -17,8 +17,8 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.explain.fuse import resize_maps
 from camplug.wsss.class_names import order_in
-from camplug.wsss.results import ResultFolder
-from camplug.wsss.settled import SETTINGS
+from camplug.wsss.store.result_folder import ResultFolder
+from camplug.wsss.store.settings_folder import SETTINGS
 
 Number: TypeAlias = Literal["uint8", "float16"]
 NUMBERS: tuple[Number, ...] = ("uint8", "float16")

@@ -11,12 +11,12 @@ import sys
 import pytest
 
 from camplug.errors import InputError
-from camplug.wsss.jobs import exchange, wait_for_the_others
+from camplug.wsss.store.jobs import exchange, wait_for_the_others
 
 MEETING = """
 import json, sys, time
 import torch, torch.distributed as dist
-from camplug.wsss.jobs import exchange, share, wait_for_the_others
+from camplug.wsss.store.jobs import exchange, share, wait_for_the_others
 rank, world = share()
 told = [exchange("first", f"r{rank}"), exchange("first", f"again {rank} \u00e4")]
 dist.init_process_group("gloo")

@@ -11,7 +11,7 @@ import torch
 
 from camplug.errors import InputError
 from camplug.wsss.seeds import Seed, SeedFolder
-from camplug.wsss.seeds.store import packed
+from camplug.wsss.store.seed_folder import packed
 
 MAPS = torch.linspace(0, 1, 2 * 7 * 10).reshape(2, 7, 10)
 SETTINGS = {"explainer": "FullyCAM", "scale": 1.0, "classes": ["cat", "dog"]}
