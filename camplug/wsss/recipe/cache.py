@@ -10,8 +10,8 @@ from typing import Any
 
 from camplug.errors import InputError
 from camplug.explain.explanation import write_atomically
+from camplug.settings import to_plain
 from camplug.wsss.recipe.data import identity
-from camplug.wsss.recipe.settings import plain
 from camplug.wsss.recipe.stages import READS, VERSIONS, Data, Stage
 from camplug.wsss.saliency import KINDS, saliency_table
 from camplug.wsss.store.identity import digest_of, file_sha256
@@ -58,7 +58,7 @@ class Cache:
             "saliency": self._saliency(stage),
             "files": sorted(str(value) for value in files.values()),
         }
-        text = json.dumps(plain(document), sort_keys=True)
+        text = json.dumps(to_plain(document), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def identity(self, name: str, reads: tuple[str, ...]) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Cache:
     def finish(self, stage: Stage, document: Mapping[str, Any]) -> dict[str, Any]:
         """Write down, at last, that a stage is finished, and with what."""
         folder = self.folder(stage)
-        found = {"stage": stage.name, "key": self.key(stage), "settings": plain(dict(stage.settings)), **document}
+        found = {"stage": stage.name, "key": self.key(stage), "settings": to_plain(dict(stage.settings)), **document}
         write_json(folder / DONE, found)
         (folder / SPENT).unlink(missing_ok=True)
         return found
@@ -136,7 +136,7 @@ class Cache:
 
 def without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stage without the paths of files, whose content tells them apart."""
-    found: dict[str, Any] = plain(dict(settings))
+    found: dict[str, Any] = to_plain(dict(settings))
     network = found.get("network")
     if isinstance(network, dict):
         is_file = str(network["model"]).endswith((".pt", ".pth"))

@@ -19,6 +19,7 @@ from torch.utils.data import default_collate
 import camplug
 from camplug.metrics import ConfusionMatrix, ThresholdSweep
 from camplug.models import load_model
+from camplug.settings import restore_settings
 from camplug.wsss.affinitynet import AffinityNet, alpha_labels
 from camplug.wsss.affinitynet.train import AffinityNetSettings
 from camplug.wsss.classifier.crops import ClassifierCrops
@@ -37,7 +38,6 @@ from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.recipe.measure import measured
 from camplug.wsss.recipe.placeholder_data import Blank, First, clouds
 from camplug.wsss.recipe.recipe_settings import METHODS, NetworkSettings
-from camplug.wsss.recipe.settings import restored
 from camplug.wsss.recipe.stages import OF_MAPS, Stage
 from camplug.wsss.seeds import Seed, SeedFolder, make_seeds
 from camplug.wsss.store.jobs import Report
@@ -103,7 +103,7 @@ class Probe:
     def _network(self, stage: Stage) -> nn.Module:
         if "network" in stage.inputs:
             return self.classifier_of(stage.inputs["network"])
-        named = restored(NetworkSettings, stage.settings["network"])
+        named = restore_settings(NetworkSettings, stage.settings["network"])
         return load_model(named.model, num_classes=named.num_classes, pretrained=False)
 
     def classifier_of(self, stage: Stage) -> nn.Module:
@@ -121,12 +121,12 @@ class Probe:
     def method_of(self, stage: Stage) -> Method:
         """How a stage trains a classifier."""
         given = stage.settings["method"]
-        return restored(METHODS[given["name"]], {k: v for k, v in given.items() if k != "name"})
+        return restore_settings(METHODS[given["name"]], {k: v for k, v in given.items() if k != "name"})
 
     def classifier(self, stage: Stage) -> Cost:
         """A training step of a classifier."""
-        method, span = self.method_of(stage), restored(SpanSettings, stage.settings["span"])
-        learning = restored(LearningSettings, stage.settings["learning"])
+        method, span = self.method_of(stage), restore_settings(SpanSettings, stage.settings["span"])
+        learning = restore_settings(LearningSettings, stage.settings["learning"])
         scaled = []
         one = Method() if isinstance(method, FPR) else method
 
@@ -216,7 +216,7 @@ class Probe:
         """The untrained network of a walk, and its settings."""
         s = stage.settings
         irn = s["kind"] == "irn"
-        training: Any = restored(IRNSettings if irn else AffinityNetSettings, s["training"])
+        training: Any = restore_settings(IRNSettings if irn else AffinityNetSettings, s["training"])
         layers = s["layers"] if isinstance(s["layers"], str) else list(s["layers"])
         network: Any = (IRN if irn else AffinityNet)(Backbone(self.network(stage), layers), training.network)
         return network.to(self.device), training
@@ -272,7 +272,7 @@ class Probe:
     def labels(self, stage: Stage) -> Cost:
         """One image's labels."""
         s, photo = stage.settings, self.photos[0]
-        crf = None if s["crf"] is None else restored(CRFSettings, s["crf"])
+        crf = None if s["crf"] is None else restore_settings(CRFSettings, s["crf"])
         made = PseudoLabels(Threshold(0.3), crf, s["certainty"])
         with measured(self.device) as found:
             made(photo, self.maps_of(photo))
@@ -280,7 +280,7 @@ class Probe:
 
     def deeplab(self, stage: Stage) -> Cost:
         """A training step of the segmentation network."""
-        training = restored(DeepLabSettings, stage.settings["training"])
+        training = restore_settings(DeepLabSettings, stage.settings["training"])
 
         def step(crop: int, count: int) -> Callable[[], None]:
             network = deeplab_over(self.network(stage), self.data.classes, training.network)
@@ -296,9 +296,9 @@ class Probe:
         """One image segmented."""
         s, photo = stage.settings, self.photos[0]
         source = stage.inputs["deeplab"]
-        training = restored(DeepLabSettings, source.settings["training"])
+        training = restore_settings(DeepLabSettings, source.settings["training"])
         network = deeplab_over(self.network(source), self.data.classes, training.network).to(self.device)
-        crf = None if s["crf"] is None else restored(CRFSettings, s["crf"])
+        crf = None if s["crf"] is None else restore_settings(CRFSettings, s["crf"])
 
         def segment(whole: bool) -> Callable[[], object]:
             picture = Image.fromarray(photo)

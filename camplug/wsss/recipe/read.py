@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from camplug.errors import InputError
+from camplug.settings import check_names, list_settings, prefix_errors, restore_settings, to_plain, update_settings
 from camplug.wsss.affinitynet.train import AffinityNetSettings
 from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.settings import preset
@@ -37,7 +38,6 @@ from camplug.wsss.recipe.recipe_settings import (
     SegmentationSettings,
     chosen_on,
 )
-from camplug.wsss.recipe.settings import changed, check_names, names_of, plain, restored, said
 
 SECTIONS = ("title", "data", "classifier", "seeds", "refine", "pseudo_labels", "deeplab", "segment", "evaluate")
 PARTS = ("train", "val", "threshold", "score_on")
@@ -83,9 +83,9 @@ def recipe_of(sections: Mapping[str, Any], name: str = "recipe") -> Recipe:
     """
     check_names(sections, SECTIONS, "")
     parts = _data(_section(sections, "data", needed="for instance data: {train: {data: 'voc:PATH', split: train_aug}}"))
-    seeds: SeedSettings = changed(SeedSettings(), _section(sections, "seeds"), "seeds")
+    seeds: SeedSettings = update_settings(SeedSettings(), _section(sections, "seeds"), "seeds")
     refine = _refine(_section(sections, "refine"))
-    evaluate: EvaluationSettings = changed(EvaluationSettings(), _section(sections, "evaluate"), "evaluate")
+    evaluate: EvaluationSettings = update_settings(EvaluationSettings(), _section(sections, "evaluate"), "evaluate")
     given = sections.get("deeplab")
     recipe = Recipe(
         name=name,
@@ -98,9 +98,9 @@ def recipe_of(sections: Mapping[str, Any], name: str = "recipe") -> Recipe:
         refine=refine,
         pseudo_labels=_pseudo_labels(_section(sections, "pseudo_labels"), refine.kind),
         deeplab=None if given in (None, "none", False) else _deeplab(_section(sections, "deeplab")),
-        segment=changed(PredictionSettings(), _section(sections, "segment"), "segment"),
+        segment=update_settings(PredictionSettings(), _section(sections, "segment"), "segment"),
         evaluate=evaluate,
-        text=plain(dict(sections)),
+        text=to_plain(dict(sections)),
     )
     _check(recipe)
     return recipe
@@ -189,7 +189,7 @@ def _data(section: dict[str, Any]) -> dict[str, ImageList]:
         part = _section(section, name)
         if "data" not in part:
             raise InputError(f"data.{name}.data is missing; write for instance 'voc:VOCdevkit/VOC2012'.")
-        parts[name] = changed(ImageList(""), part, f"data.{name}")
+        parts[name] = update_settings(ImageList(""), part, f"data.{name}")
     return parts
 
 
@@ -198,7 +198,7 @@ def _classifier(section: dict[str, Any], where: str) -> NetworkSettings | Classi
     if len(section) != 1:
         raise InputError(f"{where}: give either given (a trained one) or train (how to train it).")
     if "given" in section:
-        return changed(NetworkSettings(), _section(section, "given"), f"{where}.given")
+        return update_settings(NetworkSettings(), _section(section, "given"), f"{where}.given")
     return _training(_section(section, "train"), f"{where}.train")
 
 
@@ -206,11 +206,12 @@ def _training(section: dict[str, Any], where: str) -> ClassifierSettings:
     name = section.get("method", "classifier")
     if name not in METHODS:
         raise InputError(f"{where}.method = {name!r}; allowed are {', '.join(METHODS)}.")
-    learning, span = said(where, lambda: preset(str(section.get("preset", "irn"))))
+    with prefix_errors(where):
+        learning, span = preset(str(section.get("preset", "irn")))
     method: Method = METHODS[name]()
     groups: list[Any] = [method, learning, span]
-    network = names_of(NetworkSettings())
-    of_groups = [n for group in groups for n in names_of(group)]
+    network = list_settings(NetworkSettings())
+    of_groups = [n for group in groups for n in list_settings(group)]
     check_names(section, [*OF_TRAINING, *network, *of_groups], where)
     start: NetworkSettings | ClassifierSettings
     if "start" in section:
@@ -219,10 +220,10 @@ def _training(section: dict[str, Any], where: str) -> ClassifierSettings:
             raise InputError(f"{where}.{idle[0]} has no effect beside start, which names the network; leave it out.")
         start = _classifier(_section(section, "start"), f"{where}.start")
     else:
-        start = changed(NetworkSettings(), {k: v for k, v in section.items() if k in network}, where)
+        start = update_settings(NetworkSettings(), {k: v for k, v in section.items() if k in network}, where)
     if isinstance(method, FPR) and "start" not in section:
         raise InputError(f"{where}: fpr goes on with a trained classifier; describe it in {where}.start.")
-    made = [changed(g, {k: v for k, v in section.items() if k in names_of(g)}, where) for g in groups]
+    made = [update_settings(g, {k: v for k, v in section.items() if k in list_settings(g)}, where) for g in groups]
     own = {k: v for k, v in section.items() if k in ("head", "output_stride", "keep", "validation")}
     base = ClassifierSettings(made[0], made[1], made[2], start)
     hints = {"head": ("keep", "new"), "keep": ("last", "best")}
@@ -241,19 +242,20 @@ def _refine(section: dict[str, Any]) -> RefineSettings:
         idle = [name for name in section if name != "kind"]
         if idle:
             raise InputError(f"refine.{idle[0]} has no effect with kind: {kind}; leave it out.")
-        return restored(RefineSettings, {"kind": kind})
+        return restore_settings(RefineSettings, {"kind": kind})
     check_names(section, ("kind", "backbone", "layers", "training", "walk", "number", "scale"), "refine")
     training: Any = IRNSettings() if kind == "irn" else AffinityNetSettings()
-    walk = changed(allowed[kind](), _section(section, "walk"), "refine.walk")
+    walk = update_settings(allowed[kind](), _section(section, "walk"), "refine.walk")
     tried: Any = IRNWalk if kind == "irn" else AffinityNetWalk
-    said("refine.walk", lambda: tried(None, **plain(walk)))  # refuses what is out of range
+    with prefix_errors("refine.walk"):
+        tried(None, **to_plain(walk))  # refuses what is out of range
     own: dict[str, Any] = {k: section[k] for k in ("layers", "number", "scale") if k in section}
-    base = changed(RefineSettings("irn" if kind == "irn" else "affinitynet"), own, "refine")
+    base = update_settings(RefineSettings("irn" if kind == "irn" else "affinitynet"), own, "refine")
     return RefineSettings(
         base.kind,
         _backbone(section, "refine"),
         base.layers,
-        changed(training, _section(section, "training"), "refine.training"),
+        update_settings(training, _section(section, "training"), "refine.training"),
         walk,
         base.number,
         base.scale,
@@ -268,13 +270,13 @@ def _backbone(section: dict[str, Any], where: str) -> NetworkSettings | None:
         found = {"model": found}
     if not isinstance(found, Mapping):
         raise InputError(f"{where}.backbone = {found!r}; give classifier, or a network: {{model: timm:resnet50}}.")
-    return changed(NetworkSettings(), found, f"{where}.backbone")
+    return update_settings(NetworkSettings(), found, f"{where}.backbone")
 
 
 def _pseudo_labels(section: dict[str, Any], kind: str) -> PseudoLabelSettings:
     usual: dict[str, Any] = {"crf": {"none": None, "affinitynet": "affinitynet"}.get(kind, "irn")}
     usual["threshold"] = {"irn": PAPERS, "affinitynet": HALF}.get(kind)
-    found: PseudoLabelSettings = changed(PseudoLabelSettings(), usual | section, "pseudo_labels")
+    found: PseudoLabelSettings = update_settings(PseudoLabelSettings(), usual | section, "pseudo_labels")
     if found.threshold is None:
         raise InputError(
             "pseudo_labels.threshold is missing: up to which value a map is background; give a number, or "
@@ -288,10 +290,10 @@ def _pseudo_labels(section: dict[str, Any], kind: str) -> PseudoLabelSettings:
 def _deeplab(section: dict[str, Any]) -> SegmentationSettings:
     training = DeepLabSettings()
     own = {k: v for k, v in section.items() if k not in ("backbone", "saliency")}
-    check_names(section, ["backbone", "saliency", *names_of(training)], "deeplab")
+    check_names(section, ["backbone", "saliency", *list_settings(training)], "deeplab")
     saliency = section.get("saliency")
     saliency = None if saliency in (None, "none") else str(saliency)
-    made = SegmentationSettings(changed(training, own, "deeplab"), _backbone(section, "deeplab"), saliency)
+    made = SegmentationSettings(update_settings(training, own, "deeplab"), _backbone(section, "deeplab"), saliency)
     if (made.training.network.refinement > 0) != (saliency is not None):
         raise InputError(
             "deeplab.refinement and deeplab.saliency go together: give both (saliency: contrast, spectral or a folder) "
@@ -304,7 +306,8 @@ def _check(recipe: Recipe) -> None:
     """What concerns several sections."""
     import camplug
 
-    said("seeds.explainer", lambda: camplug.create(recipe.seeds.explainer, _example()))
+    with prefix_errors("seeds.explainer"):
+        camplug.create(recipe.seeds.explainer, _example())
     for where, value in (("seeds", recipe.seeds.threshold), ("pseudo_labels", recipe.pseudo_labels.threshold)):
         part = chosen_on(value)
         if part is not None and part not in recipe.data:

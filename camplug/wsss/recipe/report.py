@@ -11,11 +11,11 @@ from typing import Any
 
 import camplug
 from camplug.explain.explanation import write_atomically
+from camplug.settings import to_plain
 from camplug.wsss.recipe.cache import Cache, write_json
 from camplug.wsss.recipe.recipe_settings import Recipe
 from camplug.wsss.recipe.report_html import as_html, as_markdown
 from camplug.wsss.recipe.report_pictures import pictured
-from camplug.wsss.recipe.settings import plain
 from camplug.wsss.recipe.stages import Stage
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "pillow")
@@ -63,7 +63,7 @@ def report_of(recipe: Recipe, stages: Sequence[Stage], cache: Cache) -> dict[str
                 "broken": [] if found is None else found["broken"],
                 "losses": {} if found is None else found["figures"].get("losses", {}),
                 "learned_from": {} if found is None else found["figures"].get("learned_from", {}),
-                "settings": plain(dict(stage.settings)),
+                "settings": to_plain(dict(stage.settings)),
             }
         )
     return {
@@ -76,7 +76,7 @@ def report_of(recipe: Recipe, stages: Sequence[Stage], cache: Cache) -> dict[str
             score_of(stage, found, cache) for stage, found in done.items() if stage.scores and found is not None
         ],
         "stages": rows,
-        "settings": plain(recipe.text),
+        "settings": to_plain(recipe.text),
         "versions": versions(),
     }
 
@@ -111,7 +111,7 @@ def _list(recipe: Recipe, cache: Cache, name: str) -> dict[str, Any]:
     from camplug.wsss.store.jobs import list_sha256
 
     part = recipe.data[name]
-    found: dict[str, Any] = {"data": part.data, "split": part.split, "options": plain(part.options)}
+    found: dict[str, Any] = {"data": part.data, "split": part.split, "options": to_plain(part.options)}
     if name in cache.data:
         data = cache.data[name]
         found |= {"images": len(data), "classes": len(data.classes), "list_sha256": list_sha256(data)}

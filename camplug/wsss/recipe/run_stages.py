@@ -13,6 +13,7 @@ from torch import nn
 import camplug
 from camplug.explain.preprocess import Preprocess
 from camplug.models import load_model
+from camplug.settings import restore_settings
 from camplug.wsss.affinitynet.checkpoint import load_affinitynet
 from camplug.wsss.affinitynet.train import AffinityNetSettings, train_affinitynet
 from camplug.wsss.classifier.checkpoint import made_with
@@ -38,7 +39,6 @@ from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import View, evenly
 from camplug.wsss.recipe.recipe_settings import METHODS, NetworkSettings
 from camplug.wsss.recipe.scoring import choice_of, scored
-from camplug.wsss.recipe.settings import restored
 from camplug.wsss.recipe.stages import VERSIONS, Data, Stage
 from camplug.wsss.seeds import SeedFolder, make_seeds, otsu_of_seeds
 from camplug.wsss.store.identity import file_digest, network_settings
@@ -92,7 +92,7 @@ class StageContext:
         """The network that a stage works with, on its device."""
         if "network" in stage.inputs:
             return load_model(str(self.of(stage, "network") / CLASSIFIER)).to(self.device)
-        named = restored(NetworkSettings, stage.settings["network"])
+        named = restore_settings(NetworkSettings, stage.settings["network"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # weights that begin at random are the same in every run
             found = load_model(
@@ -102,14 +102,14 @@ class StageContext:
 
     def made_with(self, stage: Stage) -> dict[str, Any]:
         """How that network is built, for the files of networks on it."""
-        named = restored(NetworkSettings, stage.settings["network"]) if "network" in stage.settings else None
+        named = restore_settings(NetworkSettings, stage.settings["network"]) if "network" in stage.settings else None
         if named is None:
             return made_with(str(self.of(stage, "network") / CLASSIFIER), None)
         return made_with(named.model, named.num_classes)
 
     def reads(self, stage: Stage, model: nn.Module, long_side: int | None = None) -> Preprocess:
         """How photographs are read for a stage's network."""
-        named = restored(NetworkSettings, stage.settings.get("network", {}))
+        named = restore_settings(NetworkSettings, stage.settings.get("network", {}))
         base = reading(model)
         return replace(
             base,
@@ -122,7 +122,7 @@ class StageContext:
         """Return what tells that network from others, and how it reads photographs, for the settings of results."""
         if "network" in stage.inputs:
             return network_settings(model, str(self.of(stage, "network") / CLASSIFIER))
-        named = restored(NetworkSettings, stage.settings["network"])
+        named = restore_settings(NetworkSettings, stage.settings["network"])
         return network_settings(model, named.model, named.num_classes) | {"mean": named.mean, "std": named.std}
 
     def into(self, stage: Stage, folder: F, settings: Mapping[str, Any]) -> F:
@@ -161,9 +161,9 @@ def classifier(stage: Stage, work: StageContext) -> Told:
         model,
         work.view(stage),
         work.cache.folder(stage),
-        method=restored(METHODS[s["method"]["name"]], method),
-        learning=restored(LearningSettings, s["learning"]),
-        span=restored(SpanSettings, s["span"]),
+        method=restore_settings(METHODS[s["method"]["name"]], method),
+        learning=restore_settings(LearningSettings, s["learning"]),
+        span=restore_settings(SpanSettings, s["span"]),
         validation=None if s["validation"] is None else View(work.data[s["validation"]], masks=False),
         keep=s["keep"],
         output_stride=s["output_stride"],
@@ -201,7 +201,7 @@ def affinities(stage: Stage, work: StageContext) -> Told:
         work.view(stage),
         SeedFolder(work.of(stage, "seeds")),
         work.cache.folder(stage),
-        restored(IRNSettings if irn else AffinityNetSettings, s["training"]),
+        restore_settings(IRNSettings if irn else AffinityNetSettings, s["training"]),
         layers=layers if isinstance(layers, str) else list(layers),
         preprocess=work.reads(stage, model),
         workers=work.workers,
@@ -246,7 +246,7 @@ def labels(stage: Stage, work: StageContext) -> Told:
     s, data = stage.settings, work.view(stage)
     value, how = choice_of(stage, work.cache)
     assert value is not None
-    crf = None if s["crf"] is None else restored(CRFSettings, s["crf"])
+    crf = None if s["crf"] is None else restore_settings(CRFSettings, s["crf"])
     folder = work.into(stage, LabelFolder(work.cache.folder(stage)), {**s, "threshold": value})
     made = PseudoLabels(Threshold(value), crf, s["certainty"])
     before = SeedFolder(work.of(stage, "maps"))
@@ -262,7 +262,7 @@ def deeplab(stage: Stage, work: StageContext) -> Told:
         work.view(stage),
         work.of(stage, "labels"),
         work.cache.folder(stage),
-        restored(DeepLabSettings, s["training"]),
+        restore_settings(DeepLabSettings, s["training"]),
         saliency=s["saliency"],
         preprocess=work.reads(stage, model) if "network" in s else None,
         workers=work.workers,
@@ -278,7 +278,7 @@ def predictions(stage: Stage, work: StageContext) -> Told:
     s, data = stage.settings, work.view(stage)
     file = work.of(stage, "deeplab") / DEEPLAB
     network = load_deeplab(file).to(work.device)
-    crf = None if s["crf"] is None else restored(CRFSettings, s["crf"])
+    crf = None if s["crf"] is None else restore_settings(CRFSettings, s["crf"])
     segmenter = Segmenter(network, tuple(s["scales"]), s["flip"], s["fuse"], crf, s["long_side"])
     settings = {k: v for k, v in s.items() if k != "only"} | {"network": file_digest(file, "network")}
     folder = work.into(stage, LabelFolder(work.cache.folder(stage)), settings)

@@ -8,6 +8,7 @@ from typing import Any
 
 from camplug.errors import InputError
 from camplug.models import FILES
+from camplug.settings import to_plain
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.recipe.recipe_settings import (
@@ -18,7 +19,6 @@ from camplug.wsss.recipe.recipe_settings import (
     RefineSettings,
     chosen_on,
 )
-from camplug.wsss.recipe.settings import plain
 from camplug.wsss.store.identity import MISSING, photograph_table
 
 # raised whenever a stage makes something else of the same settings
@@ -180,7 +180,7 @@ class _Road:
         if isinstance(source, Stage):
             return {"settings": {}, "inputs": {"network": source}, "files": ()}
         files = [source.checkpoint, source.model if source.model.endswith(FILES) else None]
-        named = {"network": plain(source)}
+        named = {"network": to_plain(source)}
         return {"settings": named, "inputs": {}, "files": tuple(file for file in files if file)}
 
     def classifier(self, what: NetworkSettings | ClassifierSettings, name: str) -> NetworkSettings | Stage:
@@ -188,9 +188,9 @@ class _Road:
             return what
         begins = self.network(self.classifier(what.start, f"{name} start"))
         settings = {
-            "method": {"name": what.method.name, **plain(what.method)},
-            "learning": plain(what.learning),
-            "span": plain(what.span),
+            "method": {"name": what.method.name, **to_plain(what.method)},
+            "learning": to_plain(what.learning),
+            "span": to_plain(what.span),
             "head": what.head,
             "output_stride": what.output_stride,
             "keep": what.keep,
@@ -202,13 +202,13 @@ class _Road:
 
     def seeds(self, part: str) -> Stage:
         seeds, net = self.recipe.seeds, self.network(self.source)
-        settings = {k: v for k, v in plain(seeds).items() if k != "threshold"} | net["settings"]
+        settings = {k: v for k, v in to_plain(seeds).items() if k != "threshold"} | net["settings"]
         return self.add(Stage(f"seeds {part}", "seeds", settings, net["inputs"], part, net["files"]))
 
     def affinities(self, seeds: Stage) -> Stage:
         refine = self.recipe.refine
         net = self.network(self.backbone(refine.backbone))
-        settings = {"kind": refine.kind, "layers": plain(refine.layers), "training": plain(refine.training)}
+        settings = {"kind": refine.kind, "layers": to_plain(refine.layers), "training": to_plain(refine.training)}
         inputs = {"seeds": seeds, **net["inputs"]}
         return self.add(Stage("affinities", "affinities", settings | net["settings"], inputs, "train", net["files"]))
 
@@ -219,13 +219,13 @@ class _Road:
         refine: RefineSettings = self.recipe.refine
         net = self.network(self.backbone(refine.backbone))
         stored = {"number": refine.number, "scale": refine.scale}
-        settings = {"kind": refine.kind, "walk": plain(refine.walk), **stored} | net["settings"]
+        settings = {"kind": refine.kind, "walk": to_plain(refine.walk), **stored} | net["settings"]
         inputs = {"seeds": seeds, "heads": heads, **net["inputs"]}
         return self.add(Stage(f"maps {part}", "maps", settings, inputs, part, net["files"]))
 
     def labels(self, part: str, maps: Mapping[str, Stage]) -> Stage:
         how = self.recipe.pseudo_labels
-        settings = {"threshold": how.threshold, "crf": plain(crf_settings(how.crf)), "certainty": how.certainty}
+        settings = {"threshold": how.threshold, "crf": to_plain(crf_settings(how.crf)), "certainty": how.certainty}
         inputs = {"maps": maps[part]}
         chosen = self.choice(maps, how.threshold)
         if chosen is not None:
@@ -263,7 +263,7 @@ class _Road:
         if scored in self.data and not self.data[scored].has_masks:
             return None
         how = self.recipe.evaluate
-        settings: dict[str, Any] = {"convention": how.convention, "classes": plain(how.classes)}
+        settings: dict[str, Any] = {"convention": how.convention, "classes": to_plain(how.classes)}
         if product.kind in OF_MAPS:
             settings |= {"threshold": threshold}
         if scored == self.pictured and not self.truth and how.pictures:
@@ -276,7 +276,7 @@ class _Road:
         how = self.recipe.deeplab
         assert how is not None
         net = self.network(self.backbone(how.backbone))
-        settings = {"training": plain(how.training), "saliency": how.saliency} | net["settings"]
+        settings = {"training": to_plain(how.training), "saliency": how.saliency} | net["settings"]
         inputs = {"labels": labels, **net["inputs"]}
         trained = self.add(Stage("deeplab", "deeplab", settings, inputs, "train", net["files"]))
         if self.pictured != "val" and self.recipe.evaluate.pictures:
@@ -289,5 +289,5 @@ class _Road:
 
     def predictions(self, trained: Stage, part: str, more: dict[str, Any], name: str, crf: bool = False) -> Stage:
         how = self.recipe.segment
-        settings = plain(how) | {"crf": plain(crf_settings(how.crf)) if crf else None} | more
+        settings = to_plain(how) | {"crf": to_plain(crf_settings(how.crf)) if crf else None} | more
         return self.add(Stage(f"predictions {name}", "predictions", settings, {"deeplab": trained}, part))

@@ -8,12 +8,12 @@ import pytest
 from recipes import TINY, tiny
 
 from camplug.errors import InputError
+from camplug.settings import restore_settings, to_plain
 from camplug.wsss.atm import ATM
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.fpr import FPR
 from camplug.wsss.recipe import read_recipe, recipe_of, shipped
 from camplug.wsss.recipe.recipe_settings import ClassifierSettings, NetworkSettings
-from camplug.wsss.recipe.settings import plain, restored
 
 YAML = """
 data:
@@ -47,10 +47,10 @@ def test_settings_survive_json():
     recipe = tiny(pseudo_labels={"crf": {"gaussian": [2, 3], "bilateral": [40, 4, 10], "iterations": 5}})
     assert recipe.pseudo_labels.crf == CRFSettings((2.0, 3.0), (40.0, 4.0, 10.0), 5)
     for settings in (recipe.classifier.span, recipe.classifier.learning, recipe.refine.training, recipe.segment):
-        assert restored(type(settings), plain(settings)) == settings
-    assert restored(type(recipe.deeplab.training), plain(recipe.deeplab.training)) == recipe.deeplab.training
+        assert restore_settings(type(settings), to_plain(settings)) == settings
+    assert restore_settings(type(recipe.deeplab.training), to_plain(recipe.deeplab.training)) == recipe.deeplab.training
     for method in (ATM(dilations=(1, 2)), FPR(groups={"pets": ["cat", "dog"]})):
-        assert restored(type(method), plain(method)) == method
+        assert restore_settings(type(method), to_plain(method)) == method
 
 
 @pytest.mark.parametrize(
