@@ -49,12 +49,12 @@ OPTIONS: dict[str, Any] = {
     "power": NUMBER,
     "clear": NUMBER,
     "certainty": NUMBER,
-    "number": str,
+    "dtype": str,
     "scale": NUMBER,
     "long_side": int,
     "device": str,
 } | crf_options.OPTIONS
-DEFAULTS: dict[str, Any] = {"out": "labels", "crf": "irn", "certainty": 0.7, "number": "uint8", "scale": 1.0}
+DEFAULTS: dict[str, Any] = {"out": "labels", "crf": "irn", "certainty": 0.7, "dtype": "uint8", "scale": 1.0}
 Crf = Annotated[str | None, typer.Option(help="Dense CRF: irn, affinitynet, deeplab or none.", show_default="irn")]
 
 
@@ -117,8 +117,8 @@ def pseudo_labels(  # noqa: PLR0917
     maps: Annotated[
         bool, typer.Option("--maps", help="Store the walked maps as seeds, to choose a threshold on.")
     ] = False,
-    number: Annotated[
-        str | None, typer.Option(help="What --maps stores maps in: uint8 or float16.", show_default="uint8")
+    dtype: Annotated[
+        str | None, typer.Option(help="Storage type of the maps of --maps: uint8 or float16.", show_default="uint8")
     ] = None,
     scale: Annotated[
         float | None,
@@ -174,7 +174,7 @@ def pseudo_labels(  # noqa: PLR0917
         longest = {} if chosen.get("long_side") is None else {"long_side": chosen["long_side"]}
         make: Callable[..., Report]
         if maps:
-            stored = {"number": chosen["number"], "scale": float(chosen["scale"])}
+            stored = {"dtype": chosen["dtype"], "scale": float(chosen["scale"])}
             check_stored(**stored)
             walked = SeedFolder(path)
             walked.prepare(made_of | stored | longest, overwrite=overwrite)

@@ -28,7 +28,7 @@ OPTIONS: dict[str, Any] = {
     "mean": NUMBERS,
     "std": NUMBERS,
     "out": str,
-    "number": str,
+    "dtype": str,
     "scale": NUMBER,
     "labels": str,
     "probability": NUMBER,
@@ -38,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "explainer": "FullyCAM",
     "model": "demo",
     "out": "seeds",
-    "number": "uint8",
+    "dtype": "uint8",
     "scale": 1.0,
     "labels": "given",
 }
@@ -63,8 +63,8 @@ def seeds(  # noqa: PLR0917
     mean: common.Mean = None,
     std: common.Std = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the seeds.", show_default="seeds")] = None,
-    number: Annotated[
-        str | None, typer.Option(help="What maps are stored in: uint8 or float16.", show_default="uint8")
+    dtype: Annotated[
+        str | None, typer.Option(help="Storage type of the maps: uint8 or float16.", show_default="uint8")
     ] = None,
     scale: Annotated[
         float | None,
@@ -123,7 +123,7 @@ def seeds(  # noqa: PLR0917
         folder = SeedFolder(Path(str(chosen["out"])))
         dataset = in_order_of(folder, dataset)
         chosen |= {k: read_colour(k, chosen.get(k)) for k in ("mean", "std")}
-        settings = {k: chosen.get(k) for k in ("explainer", "long_side", "mean", "std", "number", "scale")}
+        settings = {k: chosen.get(k) for k in ("explainer", "long_side", "mean", "std", "dtype", "scale")}
         settings |= network_settings(net, str(chosen["model"]), chosen.get("num_classes"))
         settings |= {"classes": list(dataset.classes), "labels": chosen["labels"]}
         settings |= {} if predicted is None else {"probability": predicted}
@@ -135,7 +135,7 @@ def seeds(  # noqa: PLR0917
                 made,
                 dataset,
                 folder,
-                number=chosen["number"],
+                dtype=chosen["dtype"],
                 scale=float(chosen["scale"]),
                 predicted=predicted,
                 shard=(rank, world),

@@ -68,7 +68,7 @@ def refuse_idle(told: dict[str, Any], walk: str, maps: bool) -> None:
         )
         raise InputError(f"--{idle[0].replace('_', '-')} has no effect with --walk {walk}{hint}; leave it out.")
     of_labels = {"threshold", "threshold_from", "certainty", *crf_options.OPTIONS}
-    idle = [n for n in told if n in (of_labels if maps else {"number", "scale"})]
+    idle = [n for n in told if n in (of_labels if maps else {"dtype", "scale"})]
     if idle:
         how = "with --maps" if maps else "without --maps"
         raise InputError(f"--{idle[0].replace('_', '-')} has no effect {how}; leave it out.")

@@ -38,7 +38,7 @@ def blurred(rng, classes):
     return maps, mask
 
 
-def make(place, name="mine", seed=0, number="uint8"):
+def make(place, name="mine", seed=0, dtype="uint8"):
     """A data set with masks, and seeds made by hand beside it."""
     rng, root = np.random.default_rng(seed), place / name
     (root / "images").mkdir(parents=True)
@@ -53,7 +53,7 @@ def make(place, name="mine", seed=0, number="uint8"):
         maps, mask = blurred(rng, classes)
         Image.new("RGB", SIZE, (seed, i, 0)).save(root / "images" / image)
         Image.fromarray(mask).save(root / "masks" / image)
-        stored = np.rint(maps * 255).astype(np.uint8) if number == "uint8" else maps.astype(np.float16)
+        stored = np.rint(maps * 255).astype(np.uint8) if dtype == "uint8" else maps.astype(np.float16)
         folder.save(image[:-4], Seed(stored, classes, mask.shape, np.zeros(4, np.float32)))
     return root, folder
 
@@ -122,10 +122,10 @@ def evaluated(*arguments):
 # ---- values
 
 
-@pytest.mark.parametrize("number", ["uint8", "float16"])
+@pytest.mark.parametrize("dtype", ["uint8", "float16"])
 @pytest.mark.parametrize("convention", ["present", "all", "truth"])
-def test_every_number_of_a_report(place, number, convention):
-    root, folder = make(place, number=number)
+def test_every_number_of_a_report(place, dtype, convention):
+    root, folder = make(place, dtype=dtype)
     images = truth(root, folder)
     report = evaluated("mine_seeds", "--data", "mine", "--convention", convention)
     sweep = [mean(counted([(labelled(seed, t), mask) for _, seed, mask in images]), convention, range(5)) for t in GRID]

@@ -185,7 +185,7 @@ def test_maps_a_report_and_its_threshold(place):
     make_walked_seeds(irn, Scenes(4, seed=9), SeedFolder("other"), folder)
     assert contents(place / "walked", "npz") == contents(place / "library", "npz")
     settings = SeedFolder("walked").settings()
-    assert (settings["number"], settings["walk"]["steps"]) == ("uint8", 30)
+    assert (settings["dtype"], settings["walk"]["steps"]) == ("uint8", 30)
     assert settings["seeds"] == SeedFolder("other").settings()
     chosen = json.loads(good("evaluate", "walked", "--data", "scenes:4:9", "-o", "r.json", "--json").stdout)
     options = (*walk, "--crf", "none", "--threshold-from", "r.json")
@@ -216,7 +216,7 @@ def test_maps_a_report_and_its_threshold(place):
 
 
 def test_psa_maps_at_one_half_are_psa_labels(place):
-    good(*PLAIN, "--weights", "affinitynet.pt", "--maps", "--number", "float16", "-o", "walked")
+    good(*PLAIN, "--weights", "affinitynet.pt", "--maps", "--dtype", "float16", "-o", "walked")
     good("pseudo-labels", "walked", "--data", "scenes:6", "--threshold", "0.5", "--crf", "none", "-o", "a")
     good(*PLAIN, "--weights", "affinitynet.pt", "--crf", "none", "-o", "b")
     pairs = [[read_mask(place / name / f"{image}.png", 6) for name in "ab"] for image in SCENES.ids]
@@ -378,8 +378,8 @@ def test_other_settings_into_the_same_folder(place):
         (("-m", "demo", "--threshold", "0.3"), "--model has no effect with --walk none; leave it out."),
         (("--maps",), "--maps stores the maps after a walk; give --weights of one."),
         (("--maps", "--weights", "irn.pt", "--crf", "irn"), "--crf has no effect with --maps; leave it out."),
-        (("--maps", "--weights", "irn.pt", "--number", "int8"), "number='int8'; allowed are 'uint8', 'float16'."),
-        (("--number", "uint8", "--threshold", "0.3"), "--number has no effect without --maps; leave it out."),
+        (("--maps", "--weights", "irn.pt", "--dtype", "int8"), "dtype='int8'; allowed are 'uint8', 'float16'."),
+        (("--dtype", "uint8", "--threshold", "0.3"), "--dtype has no effect without --maps; leave it out."),
     ],
 )
 def test_bad_input(place, options, says):

@@ -102,17 +102,17 @@ def own_data(place, broken=()):
 
 
 def test_the_command_line_makes_what_the_library_makes(place):
-    result = good("seeds", *PLAIN, "-o", "a", "--number", "float16", "--scale", "0.5", "--json")
+    result = good("seeds", *PLAIN, "-o", "a", "--dtype", "float16", "--scale", "0.5", "--json")
     numbers = json.loads(result.stdout)
     assert (numbers["folder"], numbers["made"], numbers["found"], numbers["broken"]) == ("a", 6, 0, [])
     model = camplug.load_model(MODEL)
     folder = SeedFolder(place / "b")
-    make_seeds(camplug.GradCAM(model, "features.2"), Scenes(6), folder, number="float16", scale=0.5)
+    make_seeds(camplug.GradCAM(model, "features.2"), Scenes(6), folder, dtype="float16", scale=0.5)
     assert contents(place / "a") == contents(place / "b")
     assert len(contents(place / "a")) == 6
     settings = SeedFolder("a").settings()
     assert settings["explainer"] == "GradCAM('features.2')"
-    assert (settings["number"], settings["scale"], settings["classes"]) == ("float16", 0.5, list(Scenes(6).classes))
+    assert (settings["dtype"], settings["scale"], settings["classes"]) == ("float16", 0.5, list(Scenes(6).classes))
     size = sum(p.stat().st_size for p in (place / "a").glob("*.npz"))
     assert numbers["megabytes_per_1000_images"] == pytest.approx(size / 6 * 1000 / 1e6)
 
@@ -233,11 +233,11 @@ def test_broken_images_are_listed_and_repaired(place):
 @pytest.mark.parametrize("ending", ["toml", "yaml", "yml"])
 def test_options_from_a_file(place, ending):
     given = {"data": "scenes:6", "model": MODEL, "explainer": "GradCAM('features.2')", "out": "a", "scale": 0.5}
-    given |= {"long-side": 64, "number": "float16"}
+    given |= {"long-side": 64, "dtype": "float16"}
     lines = [f"{k} = {json.dumps(v)}" if ending == "toml" else f"{k}: {json.dumps(v)}" for k, v in given.items()]
     (place / f"c.{ending}").write_text("\n".join(lines))
     good("seeds", "--config", f"c.{ending}")
-    good("seeds", *PLAIN, "-o", "b", "--scale", "0.5", "--long-side", "64", "--number", "float16")
+    good("seeds", *PLAIN, "-o", "b", "--scale", "0.5", "--long-side", "64", "--dtype", "float16")
     assert contents(place / "a") == contents(place / "b")
     assert SeedFolder("a").settings() == SeedFolder("b").settings()
     good("seeds", "--config", f"c.{ending}", "--scale", "1", "--out", "c")  # the command line comes first
@@ -270,8 +270,8 @@ def test_files_of_options_that_cannot_be_used(place):
 def test_other_settings_into_the_same_folder(place):
     good("seeds", *PLAIN)
     before = marks(place / "seeds")
-    says = refused("seeds", *PLAIN, "--scale", "0.5", "--number", "float16")
-    assert "'seeds' holds seeds of other settings: number, scale differ (number: 'uint8' there, 'float16' now)" in says
+    says = refused("seeds", *PLAIN, "--scale", "0.5", "--dtype", "float16")
+    assert "'seeds' holds seeds of other settings: dtype, scale differ (dtype: 'uint8' there, 'float16' now)" in says
     weights = camplug.load_model(MODEL).state_dict()
     torch.save(weights, "c.pt")
     assert "0 seeds made, 6 were there" in good("seeds", *PLAIN, "--checkpoint", "c.pt").stdout  # the same weights
@@ -292,7 +292,7 @@ def test_other_settings_into_the_same_folder(place):
         (("--explainer", "multiview"), "It is a wrapper; write what it wraps: multiview(FullyCAM)."),
         (("--explainer", "GradCAM('none')"), "no layer named 'none'"),
         (("--scale", "0"), "scale=0.0; give more than 0 and at most 1."),
-        (("--number", "float64"), "number='float64'; allowed are 'uint8', 'float16'."),
+        (("--dtype", "float64"), "dtype='float64'; allowed are 'uint8', 'float16'."),
         (("--num-classes", "7"), "the model has 7 classes and the data has 6 (striped disc, dotted square, ringed"),
         (("--data", "scenes:none"), "'scenes:none' is not understood"),
         (("--data", "nowhere"), "'nowhere' is missing; give the data set's folder."),

@@ -17,7 +17,7 @@ from camplug.wsss.seeds import Seed, SeedFolder
 from camplug.wsss.store.jobs import Mismatch, Report, for_each
 from camplug.wsss.store.label_folder import LabelFolder
 from camplug.wsss.store.result_folder import check_made_of
-from camplug.wsss.store.seed_folder import Number, check_stored, packed
+from camplug.wsss.store.seed_folder import Dtype, check_stored, packed
 
 
 def make_labels(
@@ -72,7 +72,7 @@ def make_walked_seeds(
     seeds: SeedFolder,
     folder: SeedFolder,
     *,
-    number: Number = "uint8",
+    dtype: Dtype = "uint8",
     scale: float = 1.0,
     long_side: int | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -85,7 +85,7 @@ def make_walked_seeds(
         data: the photographs; labels and masks are not read.
         seeds: the maps before the walk.
         folder: where the maps after the walk go, with the same classes, sizes and logits.
-        number: "uint8" (maps in steps of 1/255) or "float16".
+        dtype: "uint8" (maps in steps of 1/255) or "float16".
         scale: of the stored maps, relative to the photographs; .25 is the grid that IRN walks on.
         long_side: photographs with a longer side are brought to it first, and their maps are stored at this size at
             most; None keeps their size.
@@ -95,7 +95,7 @@ def make_walked_seeds(
     Raises:
         InputError: the seeds lack a class of the data, which are matched by name; a place that cannot be written.
     """
-    check_stored(number, scale)
+    check_stored(dtype, scale)
     check_long_side(long_side)
     seeds = seeds.numbered_as(data.classes)
 
@@ -103,7 +103,7 @@ def make_walked_seeds(
         photo, maps, seed = _opened(data, seeds, i, long_side)
         walked = torch.from_numpy(walk.maps(photo, maps))
         own = min(1.0, scale * max(seed.size) / max(photo.shape[:2]))
-        return Seed(packed(walked, number, own), seed.classes, seed.size, seed.logits)
+        return Seed(packed(walked, dtype, own), seed.classes, seed.size, seed.logits)
 
     def made_of(i: int) -> dict[str, str]:
         check_made_of(seeds, data, i, labels=True)

@@ -196,7 +196,7 @@ class Probe:
             made = camplug.create(s["explainer"], model, preprocess=replace(base, long_side=smaller))
             there = SeedFolder(tempfile.mkdtemp(dir=folder))
             there.prepare({})
-            return lambda: reports.append(make_seeds(made, few, there, number=s["number"], scale=s["scale"]))
+            return lambda: reports.append(make_seeds(made, few, there, dtype=s["dtype"], scale=s["scale"]))
 
         reports: list[Report] = []
         with tempfile.TemporaryDirectory() as folder:
@@ -258,7 +258,7 @@ class Probe:
         photo = self.photos[0]
         with measured(self.device) as found:
             walked = walk.maps(photo, self.maps_of(photo))
-        stored = packed(torch.from_numpy(walked), s["number"], s["scale"])
+        stored = packed(torch.from_numpy(walked), s["dtype"], s["scale"])
         seed = Seed(stored, tuple(range(len(walked))), walked.shape[1:], np.zeros(0, "f4"))
         with tempfile.TemporaryDirectory() as folder:
             there = SeedFolder(folder)

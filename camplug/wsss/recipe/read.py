@@ -243,13 +243,13 @@ def _refine(section: dict[str, Any]) -> RefineSettings:
         if idle:
             raise InputError(f"refine.{idle[0]} has no effect with kind: {kind}; leave it out.")
         return restore_settings(RefineSettings, {"kind": kind})
-    check_names(section, ("kind", "backbone", "layers", "training", "walk", "number", "scale"), "refine")
+    check_names(section, ("kind", "backbone", "layers", "training", "walk", "dtype", "scale"), "refine")
     training: Any = IRNSettings() if kind == "irn" else AffinityNetSettings()
     walk = update_settings(allowed[kind](), _section(section, "walk"), "refine.walk")
     tried: Any = IRNWalk if kind == "irn" else AffinityNetWalk
     with prefix_errors("refine.walk"):
         tried(None, **to_plain(walk))  # refuses what is out of range
-    own: dict[str, Any] = {k: section[k] for k in ("layers", "number", "scale") if k in section}
+    own: dict[str, Any] = {k: section[k] for k in ("layers", "dtype", "scale") if k in section}
     base = update_settings(RefineSettings("irn" if kind == "irn" else "affinitynet"), own, "refine")
     return RefineSettings(
         base.kind,
@@ -257,7 +257,7 @@ def _refine(section: dict[str, Any]) -> RefineSettings:
         base.layers,
         update_settings(training, _section(section, "training"), "refine.training"),
         walk,
-        base.number,
+        base.dtype,
         base.scale,
     )
 

@@ -81,7 +81,7 @@ class SeedSettings:
         explainer: as for `camplug.create`.
         long_side: of the photographs as the model sees them.
         scale: of the stored maps.
-        number: "uint8" or "float16".
+        dtype: "uint8" or "float16".
         threshold: that they are scored at: a number, "best on" a list, or "otsu" (see `PseudoLabelling`); none is the
             best on the scored images, which the report calls optimistic. It cuts nothing.
     """
@@ -89,12 +89,12 @@ class SeedSettings:
     explainer: str = "MultiView(CAM)"
     long_side: int | None = None
     scale: float = 1.0
-    number: str = "uint8"
+    dtype: str = "uint8"
     threshold: float | str | None = None
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
-        check_stored(self.number, self.scale)
+        check_stored(self.dtype, self.scale)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class RefineSettings:
         layers: that they read.
         training: of the heads.
         walk: its numbers.
-        number: what the walked maps are stored in.
+        dtype: what the walked maps are stored in.
         scale: of the stored walked maps.
     """
 
@@ -135,11 +135,11 @@ class RefineSettings:
     layers: str | tuple[str, ...] = "stages"
     training: IRNSettings | AffinityNetSettings | None = None
     walk: IRNWalkSettings | AffinityNetWalkSettings | None = None
-    number: str = "uint8"
+    dtype: str = "uint8"
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_stored(self.number, self.scale)
+        check_stored(self.dtype, self.scale)
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def seeds(stage: Stage, work: StageContext) -> Told:
     folder = work.into(stage, SeedFolder(work.cache.folder(stage)), settings)
 
     def make(**share: Any) -> Report:
-        return make_seeds(made, data, folder, number=s["number"], scale=s["scale"], **share)
+        return make_seeds(made, data, folder, dtype=s["dtype"], scale=s["scale"], **share)
 
     return work.each(stage, make)
 
@@ -227,7 +227,7 @@ def maps(stage: Stage, work: StageContext) -> Told:
     before = SeedFolder(work.of(stage, "seeds"))
 
     def make(**share: Any) -> Report:
-        return make_walked_seeds(walk, data, before, folder, number=s["number"], scale=s["scale"], **share)
+        return make_walked_seeds(walk, data, before, folder, dtype=s["dtype"], scale=s["scale"], **share)
 
     return work.each(stage, make)
 

@@ -218,7 +218,7 @@ class _Road:
     def maps(self, part: str, seeds: Stage, heads: Stage) -> Stage:
         refine: RefineSettings = self.recipe.refine
         net = self.network(self.backbone(refine.backbone))
-        stored = {"number": refine.number, "scale": refine.scale}
+        stored = {"dtype": refine.dtype, "scale": refine.scale}
         settings = {"kind": refine.kind, "walk": to_plain(refine.walk), **stored} | net["settings"]
         inputs = {"seeds": seeds, "heads": heads, **net["inputs"]}
         return self.add(Stage(f"maps {part}", "maps", settings, inputs, part, net["files"]))

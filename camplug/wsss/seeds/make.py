@@ -15,7 +15,7 @@ from camplug.explain.photographs import compute_maps_on_photo, predict_on_photo
 from camplug.wsss.class_names import known_names, match_classes
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.store.jobs import Mismatch, Report, for_each
-from camplug.wsss.store.seed_folder import Number, Seed, SeedFolder, check_stored, packed
+from camplug.wsss.store.seed_folder import Dtype, Seed, SeedFolder, check_stored, packed
 
 
 def make_seeds(
@@ -23,7 +23,7 @@ def make_seeds(
     data: SegmentationData,
     folder: SeedFolder,
     *,
-    number: Number = "uint8",
+    dtype: Dtype = "uint8",
     scale: float = 1.0,
     predicted: float | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -42,7 +42,7 @@ def make_seeds(
         predicted: explain the most probable class and those of a probability above this instead, and read no labels;
             None takes the labels.
         folder: where seeds go; see `SeedFolder.prepare`.
-        number: "uint8" (maps in steps of 1/255) or "float16".
+        dtype: "uint8" (maps in steps of 1/255) or "float16".
         scale: of the stored maps, relative to the photographs; .25 is what the random walks of IRN work on.
         shard: (r, n): every n-th image, starting from the r-th.
         step: told after every image.
@@ -52,7 +52,7 @@ def make_seeds(
             without labels; `predicted` is no probability; a place that cannot be written.
         Exception: whatever else stops the first image; nothing says that it is the image's fault.
     """
-    check_stored(number, scale)
+    check_stored(dtype, scale)
     if predicted is not None and not 0 <= predicted <= 1:
         raise InputError(f"predicted={predicted:g}; give a probability from 0 to 1.")
     if predicted is None and not data.has_labels:
@@ -72,12 +72,12 @@ def make_seeds(
             classes = predicted_classes(probabilities, outputs, predicted)
         size = (photo.height, photo.width)
         if not classes:
-            return Seed(packed(torch.zeros(0, *size), number, scale), (), size, np.zeros(0, np.float32))
+            return Seed(packed(torch.zeros(0, *size), dtype, scale), (), size, np.zeros(0, np.float32))
         maps, logits = compute_maps_on_photo(explainer, photo, [outputs[c] for c in classes])
         _check_logits(logits, has, data)
         assert logits is not None
         maps = normalize_map(maps, "max")  # an explainer may keep raw values; seeds are stored in [0, 1]
-        return Seed(packed(maps, number, scale), classes, size, logits[outputs].numpy())
+        return Seed(packed(maps, dtype, scale), classes, size, logits[outputs].numpy())
 
     def made_of(i: int) -> dict[str, str]:
         labels = {"labels": data.label_digest(i)} if predicted is None else {}

@@ -20,8 +20,8 @@ from camplug.wsss.class_names import order_in
 from camplug.wsss.store.result_folder import ResultFolder
 from camplug.wsss.store.settings_folder import SETTINGS
 
-Number: TypeAlias = Literal["uint8", "float16"]
-NUMBERS: tuple[Number, ...] = ("uint8", "float16")
+Dtype: TypeAlias = Literal["uint8", "float16"]
+DTYPES: tuple[Dtype, ...] = ("uint8", "float16")
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,19 @@ class Seed:
         return maps
 
 
-def check_stored(number: str, scale: float) -> None:
+def check_stored(dtype: str, scale: float) -> None:
     """Refuse what maps are not stored in, and sizes that they are not stored at.
 
     Raises:
         InputError: so it is.
     """
-    if number not in NUMBERS:
-        raise InputError(f"number={number!r}; allowed are {', '.join(map(repr, NUMBERS))}.")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype={dtype!r}; allowed are {', '.join(map(repr, DTYPES))}.")
     if not 0 < scale <= 1:
         raise InputError(f"scale={scale!r}; give more than 0 and at most 1.")
 
 
-def packed(maps: torch.Tensor, number: Number, scale: float) -> NDArray[Any]:
+def packed(maps: torch.Tensor, dtype: Dtype, scale: float) -> NDArray[Any]:
     """Maps [K,H,W] in [0, 1] as they are stored: resized by `scale` (with antialiasing), as uint8 or float16.
 
     Sides are rounded up, as IRN does.
@@ -87,7 +87,7 @@ def packed(maps: torch.Tensor, number: Number, scale: float) -> NDArray[Any]:
         height, width = (max(1, math.ceil(side * scale - 1e-6)) for side in maps.shape[1:])  # 30 * .1 is above 3
         maps = shrunk(maps, (height, width))
     maps = maps.clamp(0, 1)
-    return (maps * 255).round().byte().numpy() if number == "uint8" else maps.half().numpy()
+    return (maps * 255).round().byte().numpy() if dtype == "uint8" else maps.half().numpy()
 
 
 def shrunk(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -162,7 +162,7 @@ class SeedFolder(ResultFolder[Seed]):
             with np.load(file, allow_pickle=False) as data:
                 height, width = data["size"].tolist()
                 seed = Seed(data["maps"], tuple(data["classes"].tolist()), (height, width), data["logits"])
-            if seed.maps.ndim != 3 or seed.maps.dtype.name not in NUMBERS or len(seed.maps) != len(seed.classes):
+            if seed.maps.ndim != 3 or seed.maps.dtype.name not in DTYPES or len(seed.maps) != len(seed.classes):
                 kind = f"{seed.maps.dtype} {list(seed.maps.shape)}"
                 raise ValueError(f"{len(seed.classes)} classes and maps {kind}")
         except FileNotFoundError:

@@ -127,30 +127,30 @@ def test_seeds_of_other_data_end_the_run(made):
         make_labels(PseudoLabels(Threshold(0.4)), data, seeds, labels_folder(place / "labels"))
 
 
-@pytest.mark.parametrize("number", ["uint8", "float16"])
-def test_walked_seeds(made, number):
+@pytest.mark.parametrize("dtype", ["uint8", "float16"])
+def test_walked_seeds(made, dtype):
     data, seeds, place = made
     folder = SeedFolder(place / "walked")
     folder.prepare({"classes": CLASSES})
-    report = make_walked_seeds(Halved(), data, seeds, folder, number=number)
+    report = make_walked_seeds(Halved(), data, seeds, folder, dtype=dtype)
     assert (report.made, report.broken) == (4, [])
     for name in data.ids:
         before, after = seeds.load(name), folder.load(name)
-        assert after.maps.dtype == number
+        assert after.maps.dtype == dtype
         assert (after.classes, after.size) == (before.classes, before.size)
         assert_array_equal(after.logits, before.logits)
         halves = before.full() / 2
-        assert_array_equal(after.maps, np.rint(halves * 255) if number == "uint8" else halves.astype(np.float16))
+        assert_array_equal(after.maps, np.rint(halves * 255) if dtype == "uint8" else halves.astype(np.float16))
     small = SeedFolder(place / "small")
     small.prepare({"classes": CLASSES})
-    make_walked_seeds(Halved(), data, seeds, small, number=number, scale=0.25)
+    make_walked_seeds(Halved(), data, seeds, small, dtype=dtype, scale=0.25)
     for name in data.ids:
         halves = torch.from_numpy(seeds.load(name).full() / 2)
-        assert_array_equal(small.load(name).maps, packed(halves, number, 0.25))
+        assert_array_equal(small.load(name).maps, packed(halves, dtype, 0.25))
     with pytest.raises(InputError, match=r"scale=2; give more than 0 and at most 1\."):
         make_walked_seeds(Halved(), data, seeds, folder, scale=2)
-    with pytest.raises(InputError, match="number='int8'; allowed are 'uint8', 'float16'"):
-        make_walked_seeds(Halved(), data, seeds, folder, number="int8")
+    with pytest.raises(InputError, match="dtype='int8'; allowed are 'uint8', 'float16'"):
+        make_walked_seeds(Halved(), data, seeds, folder, dtype="int8")
 
 
 @pytest.mark.parametrize("kind", ["irn", "affinitynet"])
@@ -237,7 +237,7 @@ def test_walked_seeds_at_a_long_side(made):
     for scale, size in ((1.0, (7, 10)), (0.25, (4, 5))):
         folder = SeedFolder(place / f"walked{scale}")
         folder.prepare({"classes": CLASSES})
-        make_walked_seeds(Halved(), data, seeds, folder, number="float16", scale=scale, long_side=10)
+        make_walked_seeds(Halved(), data, seeds, folder, dtype="float16", scale=scale, long_side=10)
         for name in ("a", "d"):
             before, after = seeds.load(name), folder.load(name)
             assert (after.size, after.classes, after.maps.shape[1:]) == (before.size, before.classes, size)

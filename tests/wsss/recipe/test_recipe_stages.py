@@ -147,7 +147,7 @@ def test_the_hash_by_hand(tmp_path):
     document = {
         "stage": "seeds train",
         "version": VERSIONS["seeds"],
-        "settings": {"explainer": "MultiView(CAM, scales=(1,))", "long_side": 64, "number": "uint8", "scale": 1.0},
+        "settings": {"explainer": "MultiView(CAM, scales=(1,))", "long_side": 64, "dtype": "uint8", "scale": 1.0},
         "inputs": {"network": cache.key(stages["classifier"])},
         "data": [
             {

@@ -71,29 +71,29 @@ def hashes(folder):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.path.rglob("*.npz")}
 
 
-@pytest.mark.parametrize("number", ["uint8", "float16"])
+@pytest.mark.parametrize("dtype", ["uint8", "float16"])
 @pytest.mark.parametrize(
     "text", ["FullyCAM", "CAM", "MultiView(FullyCAM(channel_norm=False), (0.5, 1))", "Compete(FullyCAM, CAM)"]
 )
-def test_a_seed_holds_the_maps_of_the_explainer(tmp_path, model, text, number, device):
+def test_a_seed_holds_the_maps_of_the_explainer(tmp_path, model, text, dtype, device):
     explainer, folder = camplug.create(text, model.to(device)), SeedFolder(tmp_path)
-    report = make_seeds(explainer, SCENES, folder, number=number)
+    report = make_seeds(explainer, SCENES, folder, dtype=dtype)
     assert (report.made, report.found, report.broken) == (5, 0, [])
     assert report.bytes == sum(p.stat().st_size for p in tmp_path.glob("*.npz"))
     for i, name in enumerate(SCENES.ids):
         maps, logits = expected(explainer, SCENES.photo(i), SCENES.labels(i))
         seed = folder.load(name)
         assert (seed.classes, seed.size, seed.maps.shape[1:]) == (SCENES.labels(i), (48, 64), (48, 64))
-        wanted = np.rint(maps * np.float32(255)).astype(np.uint8) if number == "uint8" else maps.astype(np.float16)
-        apart = 0.0 if device.type != "cuda" else 1.0 if number == "uint8" else 2**-10  # sums come in any order there
+        wanted = np.rint(maps * np.float32(255)).astype(np.uint8) if dtype == "uint8" else maps.astype(np.float16)
+        apart = 0.0 if device.type != "cuda" else 1.0 if dtype == "uint8" else 2**-10  # sums come in any order there
         np.testing.assert_allclose(seed.maps.astype(float), wanted.astype(float), atol=apart, rtol=0)
         np.testing.assert_allclose(seed.logits, logits, atol=1e-5)
-        assert np.abs(seed.full() - maps).max() <= (0.5 / 255 if number == "uint8" else 2**-11) + 1e-6
+        assert np.abs(seed.full() - maps).max() <= (0.5 / 255 if dtype == "uint8" else 2**-11) + 1e-6
 
 
 def test_small_seeds(tmp_path, model, device):
     explainer, folder = camplug.FullyCAM(model.to(device)), SeedFolder(tmp_path)
-    make_seeds(explainer, SCENES, folder, number="float16", scale=0.25)
+    make_seeds(explainer, SCENES, folder, dtype="float16", scale=0.25)
     maps, _ = expected(explainer, SCENES.photo(1), SCENES.labels(1))
     seed = folder.load(SCENES.ids[1])
     assert (seed.maps.shape[1:], seed.size) == ((12, 16), (48, 64))
@@ -310,7 +310,7 @@ def test_a_model_of_other_classes(tmp_path, classes, has):
 @pytest.mark.parametrize(
     "options,says",
     [
-        ({"number": "float64"}, "number='float64'; allowed are 'uint8', 'float16'"),
+        ({"dtype": "float64"}, "dtype='float64'; allowed are 'uint8', 'float16'"),
         ({"scale": 0}, "scale=0; give more than 0 and at most 1"),
         ({"scale": 1.5}, "scale=1.5"),
         ({"scale": float("nan")}, "scale=nan"),

@@ -17,8 +17,8 @@ MAPS = torch.linspace(0, 1, 2 * 7 * 10).reshape(2, 7, 10)
 SETTINGS = {"explainer": "FullyCAM", "scale": 1.0, "classes": ["cat", "dog"]}
 
 
-def seed(number="uint8", scale=1.0):
-    return Seed(packed(MAPS, number, scale), (1, 4), (7, 10), np.array([0.5, -2], np.float32))
+def seed(dtype="uint8", scale=1.0):
+    return Seed(packed(MAPS, dtype, scale), (1, 4), (7, 10), np.array([0.5, -2], np.float32))
 
 
 def shrunk(one, size):
@@ -68,15 +68,15 @@ def test_smaller_maps():
     assert np.abs(packed(maps, "uint8", 0.25) / 255 - expected).max() <= 0.5 / 255 + 1e-5
 
 
-@pytest.mark.parametrize("number", ["uint8", "float16"])
+@pytest.mark.parametrize("dtype", ["uint8", "float16"])
 @pytest.mark.parametrize("name", ["a", "deep/er/a", "a.b", "ä ö"])
-def test_save_and_load(tmp_path, number, name):
-    folder, one = SeedFolder(tmp_path / "new"), seed(number)
+def test_save_and_load(tmp_path, dtype, name):
+    folder, one = SeedFolder(tmp_path / "new"), seed(dtype)
     assert not folder.holds(name)
     folder.save(name, one)
     assert folder.holds(name)
     back = folder.load(name)
-    assert (back.classes, back.size, back.maps.dtype.name) == ((1, 4), (7, 10), number)
+    assert (back.classes, back.size, back.maps.dtype.name) == ((1, 4), (7, 10), dtype)
     np.testing.assert_array_equal(back.maps, one.maps)
     np.testing.assert_array_equal(back.logits, one.logits)
     with np.load(folder.file(name), allow_pickle=False) as data:
@@ -149,8 +149,8 @@ def test_other_settings_are_refused_by_name(tmp_path):
     before = (tmp_path / "settings.json").read_bytes()
     with pytest.raises(InputError, match=r"other settings: scale differs \(scale: 1\.0 there, 0\.5 now\); --overwrite"):
         SeedFolder(tmp_path).prepare({**SETTINGS, "scale": 0.5})
-    with pytest.raises(InputError, match=r"explainer, number differ \(explainer: 'FullyCAM' there, 'CAM' now\)"):
-        SeedFolder(tmp_path).prepare({**SETTINGS, "explainer": "CAM", "number": "uint8"})
+    with pytest.raises(InputError, match=r"explainer, dtype differ \(explainer: 'FullyCAM' there, 'CAM' now\)"):
+        SeedFolder(tmp_path).prepare({**SETTINGS, "explainer": "CAM", "dtype": "uint8"})
     assert (tmp_path / "settings.json").read_bytes() == before
 
 
