@@ -149,7 +149,7 @@ def test_other_settings_are_refused_by_name(tmp_path):
     before = (tmp_path / "settings.json").read_bytes()
     with pytest.raises(InputError, match=r"other settings: scale differs \(scale: 1\.0 there, 0\.5 now\); --overwrite"):
         SeedFolder(tmp_path).prepare({**SETTINGS, "scale": 0.5})
-    with pytest.raises(InputError, match=r"explainer, dtype differ \(explainer: 'FullyCAM' there, 'CAM' now\)"):
+    with pytest.raises(InputError, match=r"dtype, explainer differ \(dtype: None there, 'uint8' now\)"):
         SeedFolder(tmp_path).prepare({**SETTINGS, "explainer": "CAM", "dtype": "uint8"})
     assert (tmp_path / "settings.json").read_bytes() == before
 
