@@ -53,7 +53,7 @@ def settings(explainer: str) -> list[tuple[str, str]]:
         (explainer, explainer),
         ("split: weighed, + whole, sum", split),
         ("split: the same, patches x2 (camplug)", f"SplitUnite({explainer})"),
-        ("split: global, + whole", f"SplitUnite({explainer}, 'paper', keep_scale=True, whole=True)"),
+        ("split: global, + whole", f"SplitUnite({explainer}, 'paper', scaling='raw', whole=True)"),
         ("erase: weighed, sum", f"IterativeErasing({explainer}, 'paper', {WEIGHED})"),
         ("erase: global, sum (camplug)", f"IterativeErasing({explainer})"),
         ("both (camplug)", f"ClassConditional({explainer})"),
@@ -61,6 +61,21 @@ def settings(explainer: str) -> list[tuple[str, str]]:
 
 
 BEST = f"Compete(MultiView({R}, scales={LARGE}), judge=MultiView(CAM, scales={LARGE}))"
+
+
+def relative(explainer: str) -> list[tuple[str, str]]:
+    """Class-conditional inference whose passes are scaled relative to the whole image."""
+    how = f"{explainer}, 'paper', scaling='relative'"
+    return [
+        (explainer, explainer),
+        ("split (camplug)", f"SplitUnite({explainer})"),
+        ("split: relative, + whole", f"SplitUnite({how}, whole=True)"),
+        ("the same, patches x2", f"SplitUnite({how}, whole=True, zoom=2)"),
+        ("erase (camplug)", f"IterativeErasing({explainer})"),
+        ("erase: relative, max", f"IterativeErasing({how}, combine='max')"),
+        ("erase: relative, sum", f"IterativeErasing({how})"),
+    ]
+
 
 TABLES: dict[str, list[tuple[str, str]]] = {
     "layers": [
@@ -109,6 +124,7 @@ TABLES: dict[str, list[tuple[str, str]]] = {
             "Propagate(MultiView(CAM, scales=(2,), flip=False), layers=['blocks.2', 'blocks.4'])",
         ),
     ],
+    "relative": [*relative("CAM"), *relative(R)],
     "conditional": [*conditional("CAM"), *conditional(F)],
     "settings": [*settings("CAM"), *settings(R)],
 }

@@ -12,7 +12,7 @@ from typing_extensions import override
 from camplug.errors import InputError, TargetError
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import check_batch, check_size
-from camplug.explain.fuse import Normalize, normalize_map, resize_maps
+from camplug.explain.fuse import SCALINGS, Normalize, Scaling, normalize_map, resize_maps, scale_relative
 from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, check_choice, is_number, set_class_form
@@ -21,9 +21,9 @@ from camplug.plug import Against, Classes, Targets, make_index, pick_values, sen
 Weight: TypeAlias = Literal["sigmoid", "softmax"] | None
 
 ERASE: dict[str, dict[str, Any]] = {
-    "paper": {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "combine": "sum", "keep_scale": False},
-    "repo": {"threshold": 0.7, "stop": 0.02, "max_iter": 5, "combine": "max", "keep_scale": False},
-    "camplug": {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "combine": "sum", "keep_scale": True},
+    "paper": {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "combine": "sum", "scaling": "own"},
+    "repo": {"threshold": 0.7, "stop": 0.02, "max_iter": 5, "combine": "max", "scaling": "own"},
+    "camplug": {"threshold": 0.7, "stop": 0.01, "max_iter": 5, "combine": "sum", "scaling": "raw"},
 }
 
 
@@ -61,7 +61,7 @@ class IterativeErasing(Wrapper):
     the mean colour. Passes end when the newly erased share of the image falls below `stop`.
 
     Presets: "paper" adds the maps and stops below 1 % of new area; "repo" (the authors' code) takes their maximum and
-    stops below 2 %; "camplug" is "paper" with `keep_scale`. All have at most five passes. On real photographs, "paper"
+    stops below 2 %; "camplug" is "paper" with raw scaling. All have at most five passes. On real photographs, "paper"
     and "repo" are worse than no erasing; "camplug" improves Fully-CAM and about equals CAM (docs/seeds.md).
 
     Args:
@@ -71,7 +71,9 @@ class IterativeErasing(Wrapper):
         stop: newly erased share of the image below which no further pass follows.
         max_iter: maximum number of passes, including the first.
         combine: combination of the passes: "sum" or "max".
-        keep_scale: keep the scale of each pass, so that weak evidence adds little; False divides each by its maximum.
+        scaling: scale of the passes' maps before they are combined: "own" divides each by its maximum (the paper),
+            "relative" by the larger of its maximum and that of the first pass (`scale_relative`), "raw" keeps it, so
+            that weak evidence adds little.
         weight: class probability that weights each pass: "sigmoid", "softmax" or None.
         stop_probability: probability (by `weight`, else sigmoid) below which a class stops; that pass is not counted,
             unless it is the first.
@@ -87,7 +89,7 @@ class IterativeErasing(Wrapper):
         stop: float | None = None,
         max_iter: int | None = None,
         combine: str | None = None,
-        keep_scale: bool | None = None,
+        scaling: Scaling | None = None,
         weight: Weight = None,
         stop_probability: float = 0.0,
         normalize: Normalize = "max",
@@ -99,11 +101,11 @@ class IterativeErasing(Wrapper):
             "stop": stop,
             "max_iter": max_iter,
             "combine": combine,
-            "keep_scale": keep_scale,
+            "scaling": scaling,
         }
         chosen: dict[str, Any] = {k: ERASE[preset][k] if v is None else v for k, v in given.items()}
         check_choice("combine", chosen["combine"], ("sum", "max"))
-        check_choice("keep_scale", chosen["keep_scale"], (True, False))
+        check_choice("scaling", chosen["scaling"], SCALINGS)
         check_choice("weight", weight, ("sigmoid", "softmax", None))
         limits = (chosen["threshold"], chosen["stop"], stop_probability)
         if (
@@ -118,7 +120,7 @@ class IterativeErasing(Wrapper):
             )
         self.threshold, self.stop = float(chosen["threshold"]), float(chosen["stop"])
         self.max_iter, self.combine = int(chosen["max_iter"]), str(chosen["combine"])
-        self.keep_scale, self.weight, self.stop_probability = bool(chosen["keep_scale"]), weight, stop_probability
+        self.scaling, self.weight, self.stop_probability = str(chosen["scaling"]), weight, stop_probability
 
     @override
     def run(
@@ -127,7 +129,7 @@ class IterativeErasing(Wrapper):
         batch = check_batch(self.model, x, inputs)
         out_size = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)
-        inner = self.explainer.without_normalization() if self.keep_scale else self.explainer
+        inner = self.explainer if self.scaling == "own" else self.explainer.without_normalization()
         input_size, n = batch.size, len(batch)
         joined: list[Tensor] = []
         first: Result | None = None
@@ -148,7 +150,10 @@ class IterativeErasing(Wrapper):
                 first_pass = i not in followed
                 followed[i] = probable[j] if first_pass else probable[j] & followed[i]
                 counts = weights[j] if first_pass else weights[j] * followed[i]
-                one = result.maps[j] * counts[:, None, None]
+                one = result.maps[j]
+                if self.scaling == "relative":
+                    one = scale_relative(one, first.maps[i].amax((1, 2)) if len(one) else one.new_zeros(0))
+                one = one * counts[:, None, None]
                 joined[i] = torch.maximum(joined[i], one) if self.combine == "max" else joined[i] + one
             found = []  # per image: number of new positions, and whether a class is still probable
             for i in active:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 Normalize: TypeAlias = Literal["max", "minmax"] | None
 LayerWeighting: TypeAlias = Literal["max", "mean"] | None
+Scaling: TypeAlias = Literal["own", "relative", "raw"]
+SCALINGS: tuple[Scaling, ...] = ("own", "relative", "raw")
 
 
 def normalize_map(maps: Tensor, how: Normalize = "max") -> Tensor:
@@ -27,6 +29,29 @@ def normalize_map(maps: Tensor, how: Normalize = "max") -> Tensor:
     if how == "minmax":
         maps = maps - maps.amin((-2, -1), keepdim=True)
     peak = maps.amax((-2, -1), keepdim=True)
+    return torch.where(peak > 0, maps / peak.clamp_min(torch.finfo(maps.dtype).tiny), torch.zeros_like(maps))
+
+
+def scale_relative(maps: Tensor, peaks: Tensor) -> Tensor:
+    r"""Divide maps of parts of an image by the larger of their own maximum and that of the whole image's map.
+
+    .. math:: m' = \frac{m}{\max(\max m,\; p)}
+
+    So a part without the object stays faint beside the whole image, and no part exceeds 1.
+
+    Args:
+        maps: m, [K,h,w].
+        peaks: p, [K], the maxima of the whole image's maps.
+
+    Returns:
+        [K,h,w]; 0 where both maxima are 0.
+
+    >>> scale_relative(torch.tensor([[[1.0, 2.0]], [[3.0, 8.0]]]), torch.tensor([4.0, 4.0])).flatten().tolist()
+    [0.25, 0.5, 0.375, 1.0]
+    """
+    if len(maps) == 0:
+        return maps
+    peak = torch.maximum(maps.amax((1, 2)), peaks)[:, None, None]
     return torch.where(peak > 0, maps / peak.clamp_min(torch.finfo(maps.dtype).tiny), torch.zeros_like(maps))
 
 

@@ -16,7 +16,7 @@ from camplug.errors import InputError
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import check_batch, check_size
 from camplug.explain.erase import Weight, compute_class_weights
-from camplug.explain.fuse import Normalize, normalize_map, resize_maps
+from camplug.explain.fuse import SCALINGS, Normalize, Scaling, normalize_map, resize_maps, scale_relative
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, check_choice, is_number, run_at_size, set_class_form
@@ -24,13 +24,16 @@ from camplug.plug import Classes
 
 SPLIT: dict[str, dict[str, Any]] = {
     "paper": {
-        "margins": (0, 0), "many": "per-class", "combine": "max", "weight": None, "whole": False, "zoom": 1.0,
+        "margins": (0, 0), "many": "per-class", "combine": "max", "scaling": "own", "weight": None, "whole": False,
+        "zoom": 1.0,
     },
     "repo": {
-        "margins": (10, 20), "many": "none", "combine": "max", "weight": None, "whole": False, "zoom": 1.0,
+        "margins": (10, 20), "many": "none", "combine": "max", "scaling": "own", "weight": None, "whole": False,
+        "zoom": 1.0,
     },
     "camplug": {
-        "margins": (0, 0), "many": "per-class", "combine": "sum", "weight": "sigmoid", "whole": True, "zoom": 2.0,
+        "margins": (0, 0), "many": "per-class", "combine": "sum", "scaling": "own", "weight": "sigmoid",
+        "whole": True, "zoom": 2.0,
     },
 }  # fmt: skip
 
@@ -104,7 +107,9 @@ class SplitUnite(Wrapper):
         many: patches for three or more classes: "per-class" or "none".
         smallest: minimum side of a patch in pixels.
         combine: combination of the patches' maps: "max" (the paper) or "sum".
-        keep_scale: keep the scale of the patches' maps; False divides each by its maximum, also without the object.
+        scaling: scale of the patches' maps before they are combined: "own" divides each by its maximum, also without
+            the object (the paper); "relative" by the larger of its maximum and that of the whole image's map
+            (`scale_relative`); "raw" keeps it.
         weight: class probability that weights each patch: "sigmoid", "softmax" or None.
         whole: also unite the map of the whole image.
         zoom: enlargement of each patch before it enters the model.
@@ -121,7 +126,7 @@ class SplitUnite(Wrapper):
         many: str | None = None,
         smallest: int = 32,
         combine: str | None = None,
-        keep_scale: bool = False,
+        scaling: Scaling | None = None,
         weight: Weight | Literal["preset"] = "preset",
         whole: bool | None = None,
         zoom: float | None = None,
@@ -134,12 +139,13 @@ class SplitUnite(Wrapper):
         chosen = settings["margins"] if margins is None else margins
         self.many = settings["many"] if many is None else many
         combine = settings["combine"] if combine is None else combine
+        scaling = settings["scaling"] if scaling is None else scaling
         weight = settings["weight"] if weight == "preset" else weight
         whole = settings["whole"] if whole is None else whole
         zoom = settings["zoom"] if zoom is None else zoom
         check_choice("many", self.many, ("per-class", "none"))
         check_choice("combine", combine, ("max", "sum"))
-        check_choice("keep_scale", keep_scale, (True, False))
+        check_choice("scaling", scaling, SCALINGS)
         check_choice("weight", weight, ("sigmoid", "softmax", None))
         pixels = (*chosen, smallest) if isinstance(chosen, (tuple, list)) and len(chosen) == 2 else ()
         if (
@@ -156,7 +162,7 @@ class SplitUnite(Wrapper):
         if locate is not None and not isinstance(locate, Explainer):
             raise InputError(f"locate={locate!r} is no explainer; give for instance locate=camplug.CAM(model).")
         self.margins = tuple(chosen)
-        self.smallest, self.combine, self.keep_scale, self.weight = smallest, combine, keep_scale, weight
+        self.smallest, self.combine, self.scaling, self.weight = smallest, combine, scaling, weight
         self.whole, self.zoom = whole, zoom
         self.locate = explainer if locate is None else locate
 
@@ -169,14 +175,18 @@ class SplitUnite(Wrapper):
         wanted, per_image = self.choose_classes(batch, classes)
         full = batch.size
         located = self.locate.run_batch(batch, wanted, full)
-        inner = self.explainer.without_normalization() if self.keep_scale else self.explainer
+        inner = self.explainer if self.scaling == "own" else self.explainer.without_normalization()
+        peaks = None
+        if self.scaling == "relative":
+            whole = inner.run_batch(batch, wanted, full)
+            peaks = [m.amax((1, 2)) if len(m) else m.new_zeros(0) for m in whole.maps]
         jobs: list[tuple[int, Patch, list[int]]] = []  # image, patch, indices into the image's classes
         centres = iter(find_centres_of_mass(torch.cat(located.maps)))
         for i, maps in enumerate(located.maps):
             own = [next(centres) for _ in range(len(maps))]
             jobs += [(i, patch, rows) for patch, rows in self._list_patches(own, full)]
         united = [torch.zeros_like(m) for m in located.maps]
-        for job, found in self._explain_patches(inner, batch, wanted, jobs):
+        for job, found in self._explain_patches(inner, batch, wanted, jobs, peaks):
             i, patch, rows = job
             place = united[i][rows[0] : rows[-1] + 1, patch.top : patch.bottom, patch.left : patch.right]
             place.copy_(torch.maximum(place, found) if self.combine == "max" else place + found)
@@ -201,7 +211,12 @@ class SplitUnite(Wrapper):
         ]
 
     def _explain_patches(
-        self, inner: Explainer, batch: Batch, wanted: list[list[int]], jobs: list[tuple[int, Patch, list[int]]]
+        self,
+        inner: Explainer,
+        batch: Batch,
+        wanted: list[list[int]],
+        jobs: list[tuple[int, Patch, list[int]]],
+        peaks: list[Tensor] | None,
     ) -> list[tuple[tuple[int, Patch, list[int]], Tensor]]:
         """Return each job with the maps of its patch; patches of equal size form one batch."""
         by_size: dict[tuple[int, int], list[tuple[int, Patch, list[int]]]] = defaultdict(list)
@@ -216,5 +231,7 @@ class SplitUnite(Wrapper):
             result = run_at_size(inner, zoomed, [[wanted[i][k] for k in rows] for i, _, rows in group], called, size)
             weights = compute_class_weights(result.logits, result.targets.classes, self.weight)
             for job, maps, w in zip(group, result.maps, weights, strict=True):
-                found.append((job, maps * w[:, None, None]))
+                i, _, rows = job
+                one = maps if peaks is None else scale_relative(maps, peaks[i][rows[0] : rows[-1] + 1])
+                found.append((job, one * w[:, None, None]))
         return found

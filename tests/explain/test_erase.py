@@ -55,7 +55,7 @@ def test_presets_golden(preset, device):
 
 def test_global_passes_keep_their_scale(device):
     inner = Channels()
-    got = IterativeErasing(inner, keep_scale=True, normalize=None).maps(red(10.0, 8.0, 5.0, 1.0, device=device), 0)
+    got = IterativeErasing(inner, scaling="raw", normalize=None).maps(red(10.0, 8.0, 5.0, 1.0, device=device), 0)
     assert got[0, 0].tolist() == [16.0, 14.0, 10.0, 2.0]  # the second pass counts 6 at most, the first 10
     assert inner.normalize == "max"
 
@@ -64,7 +64,7 @@ def test_presets_are_the_papers_and_the_authors():
     for preset, numbers in (("paper", PAPER), ("repo", REPO)):
         erasing = IterativeErasing(Channels(), preset)
         assert {name: getattr(erasing, name) for name in numbers} == numbers
-    assert [IterativeErasing(Channels(), p).keep_scale for p in ("paper", "repo", "camplug")] == [False, False, True]
+    assert [IterativeErasing(Channels(), p).scaling for p in ("paper", "repo", "camplug")] == ["own", "own", "raw"]
     assert IterativeErasing(Channels()).stop == 0.01
     own = IterativeErasing(Channels(), "repo", threshold=0.5, max_iter=2)
     assert (own.threshold, own.stop, own.max_iter, own.combine) == (0.5, 0.02, 2, "max")
@@ -167,26 +167,33 @@ def test_an_improbable_class_does_not_come_back(device):
 
 @pytest.mark.parametrize("inner", [GradCAM, FullyCAM])
 @pytest.mark.parametrize("preset", [PAPER, REPO])
-@pytest.mark.parametrize("keep_scale", [False, True])
+@pytest.mark.parametrize("scaling", ["own", "raw", "relative"])
 @pytest.mark.parametrize("weight", [None, "sigmoid", "softmax"])
 @pytest.mark.parametrize("least", [0.0, 0.5])
-def test_equals_the_slow_reference(inner, preset, keep_scale, weight, least, device):
+def test_equals_the_slow_reference(inner, preset, scaling, weight, least, device):
     model, x = model_and_batch(3, device=device)
     classes = [[3, 0], [1], [4, 2, 0]]
     erasing = IterativeErasing(
         inner(model),
         "paper" if preset is PAPER else "repo",
-        keep_scale=keep_scale,
+        scaling=scaling,
         weight=weight,
         stop_probability=least,
         normalize=None,
     )
-    look = looking(inner(model, normalize=None if keep_scale else "max"))
+    look = looking(inner(model, normalize="max" if scaling == "own" else None))
     chance = slow.certain if weight is None else chances(model, weight)
     numbers = []
     for image, row, got in zip(x.cpu().numpy(), classes, erasing.maps(x, classes), strict=True):
         want, passes = slow.erasing(
-            look, image, row, **preset, chance=chance, likely=chances(model, weight or "sigmoid"), least=least
+            look,
+            image,
+            row,
+            **preset,
+            chance=chance,
+            likely=chances(model, weight or "sigmoid"),
+            least=least,
+            relative=scaling == "relative",
         )
         np.testing.assert_allclose(got.cpu().numpy(), want, rtol=1e-6, atol=1e-10)
         numbers.append(passes)
@@ -259,7 +266,7 @@ def test_a_callable_is_refused():
     [
         ({"preset": "mine"}, r"^preset='mine'; allowed are 'paper', 'repo', 'camplug'\.$"),
         ({"combine": "mean"}, r"^combine='mean'; allowed are 'sum', 'max'\.$"),
-        ({"keep_scale": "none"}, r"^keep_scale='none'; allowed are True, False\.$"),
+        ({"scaling": "none"}, r"^scaling='none'; allowed are 'own', 'relative', 'raw'\.$"),
         ({"weight": "relu"}, r"^weight='relu'; allowed are 'sigmoid', 'softmax', None\.$"),
         ({"normalize": "sum"}, "^normalize='sum'; allowed are"),
         *(({"threshold": v}, "threshold lies between 0 and 1") for v in (0, 1, 1.5, -0.1, "high", float("nan"), True)),

@@ -124,9 +124,9 @@ def test_uniting_golden(device):
     for unite, want in (("max", [1.0, 1.0, 0.25, 0.75]), ("sum", [2.0, 2.0, 0.5, 1.5])):
         split = SplitUnite(Channels(), "paper", smallest=1, combine=unite, normalize=None)
         assert split.maps(x, 0)[0, 0].tolist() == want
-    kept = SplitUnite(Channels(), "paper", smallest=1, keep_scale=True, normalize=None)
+    kept = SplitUnite(Channels(), "paper", smallest=1, scaling="raw", normalize=None)
     assert kept.maps(x, 0)[0, 0].tolist() == [2.0, 4.0, 1.0, 3.0]
-    assert SplitUnite(Channels(), "paper", smallest=1, keep_scale=True).maps(x, 0)[0, 0].tolist() == [
+    assert SplitUnite(Channels(), "paper", smallest=1, scaling="raw").maps(x, 0)[0, 0].tolist() == [
         0.5,
         1.0,
         0.25,
@@ -142,7 +142,7 @@ def test_a_part_without_the_object_is_as_loud_as_the_others_unless_it_is_weighed
     x = torch.zeros(1, 3, 8, 8, device=device)
     x[0, 0, 0], x[0, 0, :, 0], x[0, 0, 7, 7] = 8.0, 8.0, 0.1  # the centre is (1, 1)
     assert SplitUnite(Channels(), "paper", smallest=1).maps(x, 0)[0, 7, 7] == 1
-    faint = SplitUnite(Channels(), "paper", smallest=1, keep_scale=True).maps(x, 0)[0, 7, 7]
+    faint = SplitUnite(Channels(), "paper", smallest=1, scaling="raw").maps(x, 0)[0, 7, 7]
     assert float(faint) == pytest.approx(0.0125)
 
 
@@ -170,8 +170,11 @@ OPTIONS = {
     "small zoom": {"zoom": 0.6, "combine": "sum"},
     "sigmoid": {"weight": "sigmoid"},
     "softmax, zoom": {"weight": "softmax", "zoom": 1.3, "margins": (1, 1)},
-    "global": {"keep_scale": True},
-    "global, sigmoid, whole": {"keep_scale": True, "weight": "sigmoid", "whole": True},
+    "raw": {"scaling": "raw"},
+    "raw, sigmoid, whole": {"scaling": "raw", "weight": "sigmoid", "whole": True},
+    "relative": {"scaling": "relative"},
+    "relative, whole, zoom": {"scaling": "relative", "whole": True, "zoom": 1.5},
+    "relative, sum, sigmoid": {"scaling": "relative", "combine": "sum", "weight": "sigmoid"},
     "smallest": {"smallest": 9},
     "locate": {"locate": CAM},
 }
@@ -188,12 +191,14 @@ def test_equals_the_slow_reference(name, classes, device):
     preset = name if name in ("repo", "camplug") else "paper"
     split = SplitUnite(GradCAM(model), preset, normalize=None, **({"smallest": 4} if name == preset else options))
     reference = {"margins": (0, 0), "many": "per-class", **options}
-    keep_scale, weight = reference.pop("keep_scale", False), reference.pop("weight", None)
-    look = looking(GradCAM(model, normalize=None if keep_scale else "max"))
+    scaling, weight = reference.pop("scaling", "own"), reference.pop("weight", None)
+    look = looking(GradCAM(model, normalize="max" if scaling == "own" else None))
     chance = chances(model, weight) if weight else slow.certain
     locate = looking(reference.pop("locate")) if "locate" in reference else looking(GradCAM(model))
     for image, row, got in zip(x.cpu().numpy(), wanted, split.maps(x, wanted), strict=True):
-        want = slow.splitting(look, image, row, chance=chance, locate=locate, **reference)
+        want = slow.splitting(
+            look, image, row, chance=chance, locate=locate, relative=scaling == "relative", **reference
+        )
         assert want.max() > 0
         np.testing.assert_allclose(got.cpu().numpy(), want, rtol=1e-6, atol=1e-10)
 
@@ -295,7 +300,7 @@ def test_a_callable_is_refused():
         ({"preset": "mine"}, r"^preset='mine'; allowed are 'paper', 'repo', 'camplug'\.$"),
         ({"many": "some"}, r"^many='some'; allowed are 'per-class', 'none'\.$"),
         ({"combine": "mean"}, r"^combine='mean'; allowed are 'max', 'sum'\.$"),
-        ({"keep_scale": "none"}, r"^keep_scale='none'; allowed are True, False\.$"),
+        ({"scaling": "none"}, r"^scaling='none'; allowed are 'own', 'relative', 'raw'\.$"),
         ({"weight": "relu"}, r"^weight='relu'; allowed are 'sigmoid', 'softmax', None\.$"),
         ({"normalize": "sum"}, "^normalize='sum'; allowed are"),
         ({"locate": Means()}, r"^locate=Means\(\) is no explainer; give for instance locate=camplug\.CAM\(model\)\.$"),

@@ -69,7 +69,9 @@ def views(look, image, classes, scales, flip, fuse, size):
     return np.array([join[fuse]([maps[k] for maps in found]) for k in range(len(classes))])
 
 
-def erasing(look, image, classes, threshold, stop, max_iter, combine, chance=certain, likely=certain, least=0.0):
+def erasing(
+    look, image, classes, threshold, stop, max_iter, combine, chance=certain, likely=certain, least=0.0, relative=False
+):
     """The joined, not normalised maps [K,h,w], and the number of passes."""
     joined = np.zeros((len(classes), *image.shape[1:]))
     hidden = np.zeros(image.shape[1:], bool)
@@ -79,6 +81,10 @@ def erasing(look, image, classes, threshold, stop, max_iter, combine, chance=cer
         for channel in range(len(image)):
             shown[channel][hidden] = image[channel].mean()
         maps, weights, probability = look(shown, classes), chance(shown, classes), likely(shown, classes)
+        if n == 1:
+            peaks = [m.max() for m in maps]
+        if relative:
+            maps = [m / (max(m.max(), p) or 1) for m, p in zip(maps, peaks, strict=True)]
         for k in range(len(classes)):
             followed[k] = followed[k] and probability[k] >= least
             one = maps[k] * weights[k] if followed[k] or not hidden.any() else np.zeros_like(maps[k])
@@ -115,7 +121,18 @@ def quarters(centres, size, margin, smallest):
 
 
 def splitting(
-    look, image, classes, margins, many, smallest, combine="max", whole=False, zoom=1.0, locate=None, chance=certain
+    look,
+    image,
+    classes,
+    margins,
+    many,
+    smallest,
+    combine="max",
+    whole=False,
+    zoom=1.0,
+    locate=None,
+    chance=certain,
+    relative=False,
 ):
     """The united, not normalised maps [K,h,w]."""
     size = image.shape[1:]
@@ -127,6 +144,7 @@ def splitting(
         for k in range(len(classes)):
             about = centres if len(classes) <= 2 else centres[k : k + 1]
             jobs += [(*q, k) for q in quarters(about, size, margins[len(about) - 1], smallest)]
+    peaks = [m.max() for m in look(image, classes)]
     united = np.zeros((len(classes), *size))
     for top, bottom, left, right, k in jobs:
         part = image[:, top:bottom, left:right]
@@ -135,6 +153,9 @@ def splitting(
             part = bicubic(part, (round((bottom - top) * zoom), round((right - left) * zoom)))
         row = seen.index(classes[k])
         found = look(part, seen, (bottom - top, right - left))[row] * chance(part, seen)[row]
+        if relative:  # the class's probability weighs what was scaled
+            raw = look(part, seen, (bottom - top, right - left))[row]
+            found = raw / (max(raw.max(), peaks[k]) or 1) * chance(part, seen)[row]
         place = united[k, top:bottom, left:right]
         united[k, top:bottom, left:right] = np.maximum(place, found) if combine == "max" else place + found
     return united

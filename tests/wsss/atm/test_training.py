@@ -22,8 +22,10 @@ from camplug.wsss.atm import (
     adjusted,
     background_similarity_loss,
     merged_maps,
-    module,
     similarity_loss,
+)
+from camplug.wsss.atm import (
+    lightning_module as module,
 )
 from camplug.wsss.classifier import (
     LearningSettings,

@@ -9,7 +9,7 @@ import torchvision
 from trainable import Net, net
 
 from camplug.errors import InputError
-from camplug.wsss.classifier import PRESETS, ClassifierTraining, OptimizerSettings, SpanSettings, over, preset
+from camplug.wsss.classifier import PRESETS, ClassifierTraining, LearningSettings, SpanSettings, over, preset
 from camplug.wsss.classifier.settings import freeze
 
 
@@ -51,7 +51,7 @@ def test_no_cut_trains_all_and_another_stride_is_refused():
 
 
 def test_fixed_statistics_do_not_move_and_scales_learn():
-    learning = OptimizerSettings(cut=4, batch_norm="fixed")
+    learning = LearningSettings(cut=4, batch_norm="fixed")
     module = ClassifierTraining(over(net(), "abc"), learning)
     module.train()
     before = {k: v.clone() for k, v in module.network.body.state_dict().items()}
@@ -63,7 +63,7 @@ def test_fixed_statistics_do_not_move_and_scales_learn():
     assert body.two[0].weight.grad is None
     assert not body.two[1].training
     # with trained statistics only what is frozen stays
-    module = ClassifierTraining(over(net(), "abc"), OptimizerSettings(cut=4, batch_norm="trained"))
+    module = ClassifierTraining(over(net(), "abc"), LearningSettings(cut=4, batch_norm="trained"))
     module.train()
     module.network(torch.rand(4, 3, 48, 48))
     body = module.network.body.model
@@ -74,7 +74,7 @@ def test_fixed_statistics_do_not_move_and_scales_learn():
 
 
 def test_groups_have_their_rates():
-    module = ClassifierTraining(over(net(), "abc"), OptimizerSettings(head_lr=7.0, cut=4))
+    module = ClassifierTraining(over(net(), "abc"), LearningSettings(head_lr=7.0, cut=4))
     assert [factor for _, factor in module.parts()] == [1.0, 7.0, 7.0]
 
 
@@ -92,9 +92,9 @@ def test_presets():
     ("make", "says"),
     [
         (lambda: preset("paper"), "preset='paper'; allowed are irn, modern"),
-        (lambda: OptimizerSettings(cut=0), "cut=0; give a stride in pixels such as 8"),
-        (lambda: OptimizerSettings(focal=-1), "focal=-1; give 0 or more"),
-        (lambda: OptimizerSettings(batch_norm="frozen"), "batch_norm='frozen'; allowed are fixed and trained"),
+        (lambda: LearningSettings(cut=0), "cut=0; give a stride in pixels such as 8"),
+        (lambda: LearningSettings(focal=-1), "focal=-1; give 0 or more"),
+        (lambda: LearningSettings(batch_norm="frozen"), "batch_norm='frozen'; allowed are fixed and trained"),
         (lambda: SpanSettings(epochs=0), "epochs=0; give at least 1"),
         (lambda: SpanSettings(sides=(640, 320)), r"sides=\(640, 320\); give the smallest and the largest"),
         (lambda: SpanSettings(seed=-1), "seed=-1; give 0 or more"),

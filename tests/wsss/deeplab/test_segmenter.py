@@ -22,9 +22,9 @@ from camplug.wsss.pseudo import LabelFolder
 _on_the_device = everywhere("read_off")
 
 
-def network(stride=None, seed=0):
+def network(stride=None, seed=0, classes="abc"):
     torch.manual_seed(seed)
-    found = deeplab_over(trainable.net(seed), "abc", DeepLabNetworkSettings(output_stride=stride, dilations=(1, 2)))
+    found = deeplab_over(trainable.net(seed), classes, DeepLabNetworkSettings(output_stride=stride, dilations=(1, 2)))
     for branch in found.head.branches:
         nn.init.normal_(branch.weight, std=0.3)
         nn.init.normal_(branch.bias)
@@ -212,7 +212,8 @@ def test_what_is_no_photograph():
 
 
 def test_predictions_go_on_and_pass_broken_images(tmp_path):
-    data, segmenter = labelled.scenes(4), Segmenter(network())
+    data = labelled.scenes(4)
+    segmenter = Segmenter(network(classes=data.classes))
     folder = LabelFolder(tmp_path / "predictions")
     folder.prepare({"classes": list(data.classes)})
     photos = data.photo
@@ -237,7 +238,8 @@ def test_predictions_go_on_and_pass_broken_images(tmp_path):
 
 
 def test_predictions_for_given_labels(tmp_path, device):
-    data, segmenter = labelled.scenes(3), Segmenter(network().to(device))
+    data = labelled.scenes(3)
+    segmenter = Segmenter(network(classes=data.classes).to(device))
     folder = LabelFolder(tmp_path)
     folder.prepare({})
     assert make_predictions(segmenter, data, folder, labelled=True).made == 3
