@@ -46,8 +46,7 @@ from camplug.wsss.deeplab import (
 )
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.saliency import colour_contrast, read_saliency
-from camplug.wsss.train import ScheduleSettings
-from camplug.wsss.train.train_heads import TrainSettings
+from camplug.wsss.train import ScheduleSettings, TrainSettings
 
 CLASSES, SIDE = 4, 64
 FIRST = 25

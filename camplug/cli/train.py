@@ -61,7 +61,7 @@ def irn(
     given |= {"foreground": foreground, "background": background, "width": width}
     with stoppable(), common.plain_errors():
         chosen = _chosen(given, of.OF_IRN, "runs/irn")
-        from camplug.wsss.irn.train import IRNSettings, train_irn
+        from camplug.wsss.irn import IRNSettings, train_irn
 
         for name in ("foreground", "background"):
             if name in chosen:
@@ -93,7 +93,7 @@ def affinitynet(
     given |= {"low": low, "high": high, "width": width}
     with stoppable(), common.plain_errors():
         chosen = _chosen(given, of.OF_AFFINITYNET, "runs/affinitynet")
-        from camplug.wsss.affinitynet.train import AffinityNetSettings, train_affinitynet
+        from camplug.wsss.affinitynet import AffinityNetSettings, train_affinitynet
 
         settings = _changed(AffinityNetSettings(), chosen, ("low", "high"))
         _run(train_affinitynet, settings, chosen, given["as_json"])

@@ -152,7 +152,7 @@ def _train(chosen: dict[str, Any], as_json: bool) -> Any:
     from camplug.cli.evaluate import check_classes
     from camplug.wsss.classifier.checkpoint import made_with
     from camplug.wsss.data import open_images
-    from camplug.wsss.deeplab.train import DeepLabSettings, train_deeplab
+    from camplug.wsss.deeplab import DeepLabSettings, train_deeplab
     from camplug.wsss.pseudo import LabelFolder
     from camplug.wsss.store.settings_folder import SETTINGS as TOLD
 

@@ -24,8 +24,8 @@ from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
 from camplug.wsss.affinitynet.checkpoint import load_affinitynet, save_affinitynet
 from camplug.wsss.data import Scenes
 from camplug.wsss.data.masks import read_mask
+from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.irn.checkpoint import load_irn, save_irn
-from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
 from camplug.wsss.pseudo import (
     AffinityNetWalk,
     IRNWalk,

@@ -18,13 +18,11 @@ from camplug.wsss.affinitynet import AffinityNetHeadSettings
 from camplug.wsss.affinitynet.checkpoint import load_affinitynet
 from camplug.wsss.data import Scenes
 from camplug.wsss.data.masks import read_mask
+from camplug.wsss.irn import IRNHeadSettings, IRNSettings, train_irn
 from camplug.wsss.irn.checkpoint import load_irn
-from camplug.wsss.irn.lightning_module import IRNHeadSettings
-from camplug.wsss.irn.train import IRNSettings, train_irn
 from camplug.wsss.seeds import SeedFolder, otsu_thresholds, strongest_values
-from camplug.wsss.train import LabelCrops, ScheduleSettings
+from camplug.wsss.train import LabelCrops, ProgressCallback, ScheduleSettings, TrainSettings
 from camplug.wsss.train.heads import load_heads
-from camplug.wsss.train.train_heads import ProgressCallback, TrainSettings
 
 MODULE = "camplug_test_train_models"
 MODEL = f"import:{MODULE}:Tiny"

@@ -14,8 +14,9 @@ from camplug.wsss.affinitynet.planes import labels_of_planes, refined_labels, wa
 
 if TYPE_CHECKING:
     from camplug.wsss.affinitynet.checkpoint import load_affinitynet, save_affinitynet
-    from camplug.wsss.affinitynet.lightning_module import AffinityNet, AffinityNetHeadSettings
-    from camplug.wsss.affinitynet.train import AffinityNetSettings, train_affinitynet
+    from camplug.wsss.affinitynet.lightning_module import AffinityNet
+    from camplug.wsss.affinitynet.settings import AffinityNetHeadSettings, AffinityNetSettings
+    from camplug.wsss.affinitynet.train import train_affinitynet
 
 __all__ = [
     "STRIDE",
@@ -39,7 +40,8 @@ __getattr__, __dir__ = attach_lazy(
     __name__,
     {
         ".checkpoint": ("load_affinitynet", "save_affinitynet"),
-        ".lightning_module": ("AffinityNet", "AffinityNetHeadSettings"),
-        ".train": ("AffinityNetSettings", "train_affinitynet"),
+        ".lightning_module": ("AffinityNet",),
+        ".settings": ("AffinityNetHeadSettings", "AffinityNetSettings"),
+        ".train": ("train_affinitynet",),
     },
 )

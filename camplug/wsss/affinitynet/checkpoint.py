@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from camplug.wsss.affinitynet.lightning_module import AffinityNet, AffinityNetHeadSettings
+from camplug.wsss.affinitynet.lightning_module import AffinityNet
+from camplug.wsss.affinitynet.settings import AffinityNetHeadSettings
 from camplug.wsss.train import Backbone, ScheduleSettings
 from camplug.wsss.train.heads import load_network, save_heads
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,23 +14,9 @@ from typing_extensions import override
 from camplug.wsss.affinity import SparseAffinity, affinity_loss, half_disc, pairs_of
 from camplug.wsss.affinitynet.affinities import feature_affinity
 from camplug.wsss.affinitynet.network import FeatureHead, grid_size
-from camplug.wsss.train import Backbone, Crop, FiniteLosses, ScheduleSettings, filled
+from camplug.wsss.affinitynet.settings import AffinityNetHeadSettings
+from camplug.wsss.train import Backbone, Crop, FiniteLosses, filled
 from camplug.wsss.train.processes import mean_over_processes
-
-
-@dataclass(frozen=True)
-class AffinityNetHeadSettings:
-    """How AffinityNet is built and trained.
-
-    Args:
-        radius: pairs closer than this many grid positions are compared, in training and afterwards.
-        width: channels of the features, a multiple of 56.
-        schedule: of the head. The published code gives new layers ten times its rate of 0.1, and the weight decay 5e-4.
-    """
-
-    radius: int = 5
-    width: int = 448
-    schedule: ScheduleSettings = field(default_factory=lambda: ScheduleSettings(lr=1.0, weight_decay=5e-4))
 
 
 class AffinityNet(LightningModule):

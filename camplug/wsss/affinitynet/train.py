@@ -3,54 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from camplug.explain.preprocess import Preprocess
 from camplug.plug.layers import Selector
 from camplug.wsss.affinitynet.checkpoint import load_affinitynet
 from camplug.wsss.affinitynet.labels import alpha_labels
-from camplug.wsss.affinitynet.lightning_module import AffinityNet, AffinityNetHeadSettings
+from camplug.wsss.affinitynet.lightning_module import AffinityNet
 from camplug.wsss.affinitynet.network import STRIDE
-from camplug.wsss.crf import CRFSettings
+from camplug.wsss.affinitynet.settings import AffinityNetSettings
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.progress import ProgressCallback
-from camplug.wsss.train.train_heads import Stages, Trained, TrainSettings, run_stages
-
-
-@dataclass(frozen=True)
-class AffinityNetSettings:
-    """How AffinityNet is made of seeds; by default as in the published code.
-
-    Args:
-        low, high: the alphas of its labels; see `alpha_labels`.
-        crf: that draws its labels to the edges; None for none.
-        network: how it is built, and how it learns.
-        training: how long, and on which crops.
-
-    Raises:
-        InputError: alphas in the wrong order; no such CRF.
-    """
-
-    low: float = 4.0
-    high: float = 32.0
-    crf: str | CRFSettings | None = "affinitynet"
-    network: AffinityNetHeadSettings = field(default_factory=AffinityNetHeadSettings)
-    training: TrainSettings = field(
-        default_factory=lambda: TrainSettings(epochs=8, batch=8, crop=448, scales=(1.0, 1.0))
-    )
-
-    def __post_init__(self) -> None:
-        crf_settings(self.crf)
-        # refuses wrong alphas here, not for every image
-        alpha_labels(np.zeros((0, 1, 1)), None, low=self.low, high=self.high)
+from camplug.wsss.train.train_heads import Stages, Trained, run_stages
 
 
 def train_affinitynet(

@@ -6,7 +6,7 @@ What trains (`DeepLabTraining`, `train_deeplab`) needs lightning; the rest does 
 from typing import TYPE_CHECKING
 
 from camplug.lazy import attach_lazy
-from camplug.wsss.deeplab.settings import DeepLabNetworkSettings
+from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, DeepLabSettings
 
 if TYPE_CHECKING:
     from camplug.wsss.deeplab.checkpoint import load_deeplab, save_deeplab
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from camplug.wsss.deeplab.network import DeepLab, deeplab_over
     from camplug.wsss.deeplab.refinement import Refinement, activation_aware_loss
     from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
-    from camplug.wsss.deeplab.train import DeepLabSettings, TrainedDeepLab, train_deeplab
+    from camplug.wsss.deeplab.train import TrainedDeepLab, train_deeplab
 
 
 __all__ = [
@@ -51,7 +51,7 @@ __getattr__, __dir__ = attach_lazy(
         ".lightning_module": ("DeepLabTraining",),
         ".network": ("DeepLab", "deeplab_over"),
         ".refinement": ("Refinement", "activation_aware_loss"),
-        ".train": ("DeepLabSettings", "TrainedDeepLab", "train_deeplab"),
+        ".train": ("TrainedDeepLab", "train_deeplab"),
         ".segmenter": ("Segmenter", "make_predictions"),
     },
 )

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from camplug.errors import InputError
 from camplug.plug.dense import check_stride
 from camplug.wsss.train.schedule import ScheduleSettings
+from camplug.wsss.train.settings import TrainSettings
 
 Head = Literal["large-fov", "aspp", "v3+"]
 HEADS = get_args(Head)
@@ -79,3 +80,28 @@ class DeepLabNetworkSettings:
             raise InputError(f"saliency_threshold={self.saliency_threshold}; give a value above 0, at most 1.")
         if isinstance(self.cut, int) and self.cut < 1:
             raise InputError(f"cut={self.cut}; give a stride in pixels such as 8, the name of a layer, or none.")
+
+
+@dataclass(frozen=True)
+class DeepLabSettings:
+    """Settings of `train_deeplab`.
+
+    Args:
+        network: network, loss, optimizer and learning rate.
+        training: epochs, batches and crops. A crop side that is a multiple of 32 aligns the grid with the image as in
+            inference.
+        accumulate: batches per step of the optimizer (the published code: 2 of 5 images).
+
+    Raises:
+        InputError: less than one batch per step.
+    """
+
+    network: DeepLabNetworkSettings = field(default_factory=DeepLabNetworkSettings)
+    training: TrainSettings = field(
+        default_factory=lambda: TrainSettings(epochs=20, batch=10, crop=320, scales=(0.5, 1.5))
+    )
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise InputError(f"accumulate={self.accumulate}; give at least 1.")

@@ -22,7 +22,7 @@ from camplug.wsss.deeplab.checkpoint import OF_DEEPLABS, load_deeplab, save_deep
 from camplug.wsss.deeplab.crops import Saliency, SegmentationCrops, normalizer
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.deeplab.network import DeepLab, deeplab_over, settings_of
-from camplug.wsss.deeplab.settings import DeepLabNetworkSettings
+from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, DeepLabSettings
 from camplug.wsss.saliency import KINDS, saliency_table
 from camplug.wsss.store.identity import file_table, photograph_table, weights_sha256
 from camplug.wsss.store.jobs import share, wait_for_the_others
@@ -32,35 +32,9 @@ from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, classes_told, find_labelled
 from camplug.wsss.train.progress import ProgressCallback
-from camplug.wsss.train.train_heads import TrainSettings
 from camplug.wsss.train.unreadable import find_readable, join_broken
 
 FILE = "deeplab.pt"
-
-
-@dataclass(frozen=True)
-class DeepLabSettings:
-    """How a DeepLab network is made of label pictures.
-
-    Args:
-        network: how it is built, and how it learns.
-        training: how long, and on which crops. Their side is best a multiple of 32: then the positions of the grid lie
-            on the image as they do in inference.
-        accumulate: batches per step of the optimizer (the published code: 2 of 5 images).
-
-    Raises:
-        InputError: less than one batch per step.
-    """
-
-    network: DeepLabNetworkSettings = field(default_factory=DeepLabNetworkSettings)
-    training: TrainSettings = field(
-        default_factory=lambda: TrainSettings(epochs=20, batch=10, crop=320, scales=(0.5, 1.5))
-    )
-    accumulate: int = 1
-
-    def __post_init__(self) -> None:
-        if self.accumulate < 1:
-            raise InputError(f"accumulate={self.accumulate}; give at least 1.")
 
 
 @dataclass

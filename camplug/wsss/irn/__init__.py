@@ -15,8 +15,9 @@ from camplug.wsss.irn.paths import path_affinity
 
 if TYPE_CHECKING:
     from camplug.wsss.irn.checkpoint import load_irn, save_irn
-    from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
-    from camplug.wsss.irn.train import IRNSettings, train_irn
+    from camplug.wsss.irn.lightning_module import IRN
+    from camplug.wsss.irn.settings import IRNHeadSettings, IRNSettings
+    from camplug.wsss.irn.train import train_irn
 
 __all__ = [
     "IRN",
@@ -44,7 +45,8 @@ __getattr__, __dir__ = attach_lazy(
     __name__,
     {
         ".checkpoint": ("load_irn", "save_irn"),
-        ".lightning_module": ("IRN", "IRNHeadSettings"),
-        ".train": ("IRNSettings", "train_irn"),
+        ".lightning_module": ("IRN",),
+        ".settings": ("IRNHeadSettings", "IRNSettings"),
+        ".train": ("train_irn",),
     },
 )

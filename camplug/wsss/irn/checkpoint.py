@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
+from camplug.wsss.irn.lightning_module import IRN
+from camplug.wsss.irn.settings import IRNHeadSettings
 from camplug.wsss.train import Backbone, ScheduleSettings
 from camplug.wsss.train.heads import load_network, save_heads
 

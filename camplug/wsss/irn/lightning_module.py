@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,26 +15,9 @@ from camplug.wsss.affinity import affinity_loss, half_disc, pairs_of
 from camplug.wsss.irn.losses import displacement_loss
 from camplug.wsss.irn.network import BoundaryHead, DisplacementHead, grid_size
 from camplug.wsss.irn.paths import path_affinity
-from camplug.wsss.train import Backbone, Crop, FiniteLosses, ScheduleSettings, filled
+from camplug.wsss.irn.settings import IRNHeadSettings
+from camplug.wsss.train import Backbone, Crop, FiniteLosses, filled
 from camplug.wsss.train.processes import mean_over_processes
-
-
-@dataclass(frozen=True)
-class IRNHeadSettings:
-    """How IRNet is built and trained.
-
-    Args:
-        radius: pairs closer than this many grid positions are compared in training.
-        width: channels of the displacement head; 0 leaves it out, and with it instances.
-        schedule: of the boundary head.
-        displacement_lr: the displacement head's learning rate relative to it; None is 10 for SGD, as in the paper, and
-            1 for AdamW, whose steps do not depend on the gradient's scale.
-    """
-
-    radius: int = 10
-    width: int = 256
-    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    displacement_lr: float | None = None
 
 
 class IRN(LightningModule):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -13,55 +13,18 @@ from torch import nn
 from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.plug.layers import Selector
-from camplug.wsss.crf import CRFSettings
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.irn.checkpoint import load_irn
 from camplug.wsss.irn.labels import ir_labels
-from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
+from camplug.wsss.irn.lightning_module import IRN
 from camplug.wsss.irn.network import STRIDE
+from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.irn.training import set_mean_displacement
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.seeds import SeedFolder, otsu_of_seeds
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.progress import ProgressCallback
-from camplug.wsss.train.train_heads import Stages, Trained, TrainSettings, run_stages
-
-Otsu: TypeAlias = Literal["otsu"]
-
-
-@dataclass(frozen=True)
-class IRNSettings:
-    """How IRNet is made of seeds; by default as in the published code.
-
-    Args:
-        foreground, background: the thresholds of its labels; see `ir_labels`. "otsu" takes it from the seeds: those two
-            that part the values of their maps best into background, unsure and object (`otsu_thresholds`), where the
-            published ones are made for the maps of one method.
-        crf: that draws its labels to the edges; None for none.
-        network: how it is built, and how it learns.
-        training: how long, and on which crops.
-
-    Raises:
-        InputError: thresholds in the wrong order; no such CRF.
-    """
-
-    foreground: float | Otsu = 0.30
-    background: float | Otsu = 0.05
-    crf: str | CRFSettings | None = "irn"
-    network: IRNHeadSettings = field(default_factory=IRNHeadSettings)
-    training: TrainSettings = field(
-        default_factory=lambda: TrainSettings(epochs=3, batch=32, crop=512, scales=(0.5, 1.5))
-    )
-
-    def __post_init__(self) -> None:
-        crf_settings(self.crf)
-        # refuses wrong thresholds here, not for every image
-        given = {"foreground": self.foreground, "background": self.background}
-        if wrong := [f"{k}={v!r}" for k, v in given.items() if isinstance(v, str) and v != "otsu"]:
-            raise InputError(f"{wrong[0]}; give a number, or 'otsu'.")
-        numbers = [v for v in given.values() if not isinstance(v, str)]
-        one = {k: numbers[0] if isinstance(v, str) else v for k, v in given.items() if numbers}
-        ir_labels(np.zeros((0, 1, 1)), None, **one)
+from camplug.wsss.train.train_heads import Stages, Trained, run_stages
 
 
 def train_irn(

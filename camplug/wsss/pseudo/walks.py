@@ -17,6 +17,7 @@ from camplug.wsss.irn.instances import Instance, instances
 from camplug.wsss.irn.network import STRIDE, grid_size
 from camplug.wsss.irn.paths import path_affinity
 from camplug.wsss.pseudo.refine import Floats, Photo, Threshold, check_maps
+from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
 from camplug.wsss.store.seed_folder import shrunk
 
 
@@ -70,10 +71,10 @@ class IRNWalk:
         irn: Boundaries,
         threshold: float = 0.25,
         *,
-        beta: float = 10.0,
-        steps: int = 256,
-        power: float = 1.0,
-        clear: float = 1.0,
+        beta: float = IRNWalkSettings.beta,
+        steps: int = IRNWalkSettings.steps,
+        power: float = IRNWalkSettings.power,
+        clear: float = IRNWalkSettings.clear,
         tolerance: float | None = TOLERANCE,
         radius: int = 5,
     ) -> None:
@@ -175,10 +176,10 @@ class AffinityNetWalk:
     def __init__(
         self,
         net: Affinities,
-        alpha: float = 16.0,
+        alpha: float = AffinityNetWalkSettings.alpha,
         *,
-        beta: float = 8.0,
-        steps: int = 256,
+        beta: float = AffinityNetWalkSettings.beta,
+        steps: int = AffinityNetWalkSettings.steps,
         tolerance: float | None = TOLERANCE,
     ) -> None:
         _check_walk(beta, steps, tolerance)

@@ -21,7 +21,7 @@ from camplug.metrics import ConfusionMatrix, ThresholdSweep
 from camplug.models import load_model
 from camplug.settings import restore_settings
 from camplug.wsss.affinitynet import AffinityNet, alpha_labels
-from camplug.wsss.affinitynet.train import AffinityNetSettings
+from camplug.wsss.affinitynet.settings import AffinityNetSettings
 from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.network import over, reading
@@ -32,7 +32,7 @@ from camplug.wsss.deeplab import DeepLabSettings, Segmenter, deeplab_over, multi
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.fpr.method import FPR
 from camplug.wsss.irn import IRN, ir_labels
-from camplug.wsss.irn.train import IRNSettings
+from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk, LabelFolder, PseudoLabels, Threshold
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.recipe.measure import measured

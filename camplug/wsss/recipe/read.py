@@ -12,23 +12,22 @@ from typing import Any
 
 from camplug.errors import InputError
 from camplug.settings import check_names, list_settings, prefix_errors, restore_settings, to_plain, update_settings
-from camplug.wsss.affinitynet.train import AffinityNetSettings
+from camplug.wsss.affinitynet.settings import AffinityNetSettings
 from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.settings import preset
 from camplug.wsss.deeplab import DeepLabSettings
 from camplug.wsss.fpr.method import FPR
-from camplug.wsss.irn.train import IRNSettings
+from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk
 from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
 from camplug.wsss.recipe.data import VARIABLE, ImageList
 from camplug.wsss.recipe.recipe_settings import (
     HALF,
     METHODS,
     PAPERS,
-    AffinityNetWalkSettings,
     ClassifierSettings,
     EvaluationSettings,
-    IRNWalkSettings,
     NetworkSettings,
     PredictionSettings,
     PseudoLabelSettings,

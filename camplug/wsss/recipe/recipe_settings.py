@@ -9,15 +9,16 @@ from typing import Any, Literal
 
 from camplug.errors import InputError
 from camplug.metrics import Convention
-from camplug.wsss.affinitynet.train import AffinityNetSettings
+from camplug.wsss.affinitynet.settings import AffinityNetSettings
 from camplug.wsss.atm.method import ATM
 from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.deeplab import DeepLabSettings
 from camplug.wsss.fpr.method import FPR
-from camplug.wsss.irn.train import IRNSettings
+from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.pseudo.refine import Threshold, crf_settings
+from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
 from camplug.wsss.recipe.data import ImageList
 from camplug.wsss.rpnet.method import RPNet
 from camplug.wsss.store.seed_folder import check_stored
@@ -95,25 +96,6 @@ class SeedSettings:
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
         check_stored(self.dtype, self.scale)
-
-
-@dataclass(frozen=True)
-class IRNWalkSettings:
-    """What `IRNWalk` is told."""
-
-    beta: float = 10.0
-    steps: int = 256
-    power: float = 1.0
-    clear: float = 1.0
-
-
-@dataclass(frozen=True)
-class AffinityNetWalkSettings:
-    """What `AffinityNetWalk` is told."""
-
-    alpha: float = 16.0
-    beta: float = 8.0
-    steps: int = 256
 
 
 @dataclass(frozen=True)

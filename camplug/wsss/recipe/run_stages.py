@@ -14,8 +14,8 @@ import camplug
 from camplug.explain.preprocess import Preprocess
 from camplug.models import load_model
 from camplug.settings import restore_settings
+from camplug.wsss.affinitynet import AffinityNetSettings, train_affinitynet
 from camplug.wsss.affinitynet.checkpoint import load_affinitynet
-from camplug.wsss.affinitynet.train import AffinityNetSettings, train_affinitynet
 from camplug.wsss.classifier.checkpoint import made_with
 from camplug.wsss.classifier.network import reading
 from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
@@ -24,8 +24,8 @@ from camplug.wsss.classifier.train import train_classifier
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab import DeepLabSettings, Segmenter, load_deeplab, make_predictions, train_deeplab
+from camplug.wsss.irn import IRNSettings, train_irn
 from camplug.wsss.irn.checkpoint import load_irn
-from camplug.wsss.irn.train import IRNSettings, train_irn
 from camplug.wsss.pseudo import (
     AffinityNetWalk,
     IRNWalk,

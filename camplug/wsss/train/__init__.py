@@ -1,6 +1,6 @@
 """What all trainings share: features through the plug, crops with labels, schedules, checkpoints.
 
-`Trained` and `TrainSettings` bring along what makes labels, the dense CRF among it, and are imported when asked for.
+`Trained` needs the dense CRF, among others, and is imported on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -12,9 +12,10 @@ from camplug.wsss.train.finite import FiniteLosses, refuse_nan
 from camplug.wsss.train.fit import fit
 from camplug.wsss.train.progress import ProgressCallback
 from camplug.wsss.train.schedule import ScheduleSettings
+from camplug.wsss.train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from camplug.wsss.train.train_heads import Trained, TrainSettings
+    from camplug.wsss.train.train_heads import Trained
 
 __all__ = [
     "Backbone",
@@ -35,6 +36,6 @@ __all__ = [
 __getattr__, __dir__ = attach_lazy(
     __name__,
     {
-        ".train_heads": ("TrainSettings", "Trained"),
+        ".train_heads": ("Trained",),
     },
 )

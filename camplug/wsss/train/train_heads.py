@@ -29,6 +29,7 @@ from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, find_labelled, labels_told
 from camplug.wsss.train.heads import CALLED, Kind, save_heads
 from camplug.wsss.train.progress import ProgressCallback
+from camplug.wsss.train.settings import TrainSettings
 from camplug.wsss.train.unreadable import find_readable, join_broken
 
 if TYPE_CHECKING:
@@ -37,41 +38,6 @@ if TYPE_CHECKING:
     N = TypeVar("N", bound=LightningModule)
 else:
     N = TypeVar("N")
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How long a network is trained, and on which crops; see `fit` and `LabelCrops`.
-
-    Args:
-        epochs: how often through all images.
-        batch: images per step.
-        crop: side of the crops in pixels.
-        scales: smallest and largest factor of the photograph's size.
-        long_side: photographs are first brought to this size of the longer side; None keeps their own.
-        seed: of everything random.
-
-    Raises:
-        InputError: less than one epoch or image; scales in the wrong order.
-    """
-
-    epochs: int
-    batch: int
-    crop: int
-    scales: tuple[float, float]
-    long_side: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "crop", "long_side"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}={value}; give at least 1.")
-        if self.seed < 0:
-            raise InputError(f"seed={self.seed}; give 0 or more.")
-        if not 0 < self.scales[0] <= self.scales[1]:
-            low, high = self.scales
-            raise InputError(f"scales {low:g} and {high:g}: give the smallest and the largest factor, above 0.")
 
 
 @dataclass

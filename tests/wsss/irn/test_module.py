@@ -15,7 +15,7 @@ from torch import nn
 
 from camplug.errors import InputError, ModelError
 from camplug.wsss.data import Scenes
-from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
+from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.irn.network import BoundaryHead, DisplacementHead, grid_size
 from camplug.wsss.irn.training import set_mean_displacement
 from camplug.wsss.train import Backbone, Crop, ScheduleSettings

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from camplug.errors import InputError, ModelError
 from camplug.wsss.data import Scenes
-from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
+from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.train import Backbone, LabelCrops, ScheduleSettings, fit
 from camplug.wsss.train.backbone import normalized
 

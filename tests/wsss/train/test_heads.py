@@ -15,8 +15,8 @@ from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
 from camplug.wsss.affinitynet.checkpoint import load_affinitynet, save_affinitynet
+from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.irn.checkpoint import load_irn, save_irn
-from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
 from camplug.wsss.train import Backbone, ScheduleSettings
 from camplug.wsss.train.heads import load_heads, save_heads
 

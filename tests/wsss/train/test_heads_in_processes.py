@@ -17,7 +17,7 @@ from heads import random_seeds, tiny
 
 from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
 from camplug.wsss.data import Scenes
-from camplug.wsss.irn.lightning_module import IRN, IRNHeadSettings
+from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.heads import load_heads
 

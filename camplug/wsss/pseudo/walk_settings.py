@@ -1,0 +1,37 @@
+"""Settings of the random walks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class IRNWalkSettings:
+    """Settings of `IRNWalk`, checked there.
+
+    Args:
+        beta: power of the affinities.
+        steps: steps of the walk.
+        power: power of the maps; AdvCAM, FPR and RIB use 1.5.
+        clear: factor by which boundaries lower the maps, 0 to 1.
+    """
+
+    beta: float = 10.0
+    steps: int = 256
+    power: float = 1.0
+    clear: float = 1.0
+
+
+@dataclass(frozen=True)
+class AffinityNetWalkSettings:
+    """Settings of `AffinityNetWalk`, checked there.
+
+    Args:
+        alpha: power of the background's score; the lower, the more background.
+        beta: power of the affinities.
+        steps: steps of the walk.
+    """
+
+    alpha: float = 16.0
+    beta: float = 8.0
+    steps: int = 256

@@ -1,0 +1,42 @@
+"""Settings shared by trainings on label pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from camplug.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Epochs, batches and crops of a training; see `fit` and `LabelCrops`.
+
+    Args:
+        epochs: passes through all images.
+        batch: images per step.
+        crop: side of the crops in pixels.
+        scales: smallest and largest factor of the photograph's size.
+        long_side: longer side that photographs are first resized to; None keeps their own.
+        seed: seed of everything random.
+
+    Raises:
+        InputError: less than one epoch or image; scales in the wrong order.
+    """
+
+    epochs: int
+    batch: int
+    crop: int
+    scales: tuple[float, float]
+    long_side: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "crop", "long_side"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value}; give at least 1.")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed}; give 0 or more.")
+        if not 0 < self.scales[0] <= self.scales[1]:
+            low, high = self.scales
+            raise InputError(f"scales {low:g} and {high:g}: give the smallest and the largest factor, above 0.")
