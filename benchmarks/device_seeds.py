@@ -24,7 +24,7 @@ from camplug.explain import create
 from camplug.explain.preprocess import find_preprocess
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.seeds import Seed, SeedFolder, make_seeds
-from camplug.wsss.store.seed_folder import packed
+from camplug.wsss.store.seed_folder import pack_maps
 
 EXPLAINERS = ["CAM", "FullyCAM", "MultiView(FullyCAM)", "Dense(FullyCAM, 8)"]
 
@@ -77,7 +77,7 @@ def parts_of(explainer: Any, data: SegmentationData, device: str) -> dict[str, f
             with clocked(seconds, "to the CPU", device):
                 maps, logits = maps.float().cpu(), logits[0].float().cpu()
             with clocked(seconds, "pack", device):
-                seed = Seed(packed(maps, "uint8", 1.0), classes, (photo.height, photo.width), logits.numpy())
+                seed = Seed(pack_maps(maps, "uint8", 1.0), classes, (photo.height, photo.width), logits.numpy())
             with clocked(seconds, "write", device):
                 folder.save(data.ids[i], seed)
     return {what: 1000 * value / max(1, len(data) - 1) for what, value in seconds.items()}

@@ -68,10 +68,10 @@ def main(argv: list[str]) -> None:
         i = n * args.every
         name, photo, truth = data.ids[i], np.asarray(data.photo(i)), data.mask(i)
         seed, after = seeds.load(name), walked.load(name)
-        labels = in_data(with_background(after.full(), columns["irn"]["threshold"]), after.classes)
+        labels = in_data(with_background(after.to_full_size(), columns["irn"]["threshold"]), after.classes)
         boundary = irn.boundaries(photo).numpy()
         pictures = (
-            colorize(seed.full().max(0)),
+            colorize(seed.to_full_size().max(0)),
             np.repeat((255 * boundary).astype(np.uint8)[..., None], 3, axis=2),
             palette[labels],
             palette[read_mask(refined / f"{name}.png", 20)],

@@ -109,7 +109,7 @@ def written(data: Scenes, folder: Path, seed: int) -> dict[str, float]:
         rng = np.random.default_rng((seed, i))
         mask = data.mask(i)
         labels.save(name, weak_labels(mask, data.part(i), rng))
-        matrices["labels"].add(np.asarray(Image.open(labels.file(name))), mask)
+        matrices["labels"].add(np.asarray(Image.open(labels.get_path(name))), mask)
         for kind in KINDS:
             values = (255 * saliency(kind, data.photo(i), mask, rng)).round().astype(np.uint8)
             (folder / kind).mkdir(exist_ok=True)

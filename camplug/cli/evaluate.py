@@ -62,8 +62,8 @@ def evaluate(  # noqa: PLR0917
         from camplug.metrics import Scores
         from camplug.wsss.data import open_data
         from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
-        from camplug.wsss.store.identity import photographs_sha256
-        from camplug.wsss.store.jobs import list_sha256
+        from camplug.wsss.store.identity import hash_photographs
+        from camplug.wsss.store.jobs import hash_names
 
         thresholds = [one for one in (threshold, threshold_from) if one is not None]
         check_options(convention, thresholds, ignore_as, output)
@@ -84,8 +84,8 @@ def evaluate(  # noqa: PLR0917
             "data": data,
             "split": split,
             "images_listed": len(dataset),
-            "list_sha256": list_sha256(dataset),
-            "photographs_sha256": photographs_sha256(dataset),
+            "list_sha256": hash_names(dataset),
+            "photographs_sha256": hash_photographs(dataset),
             "convention": convention,
             "camplug": camplug.__version__,
             holds: made_with,
@@ -186,7 +186,7 @@ def kind(folder: Path) -> tuple[str, dict[str, Any]]:
     if not folder.is_dir():
         raise InputError(f"there is no folder {str(folder)!r}.")
     if (folder / SETTINGS).exists():
-        settings = SeedFolder(folder).settings()
+        settings = SeedFolder(folder).read_settings()
         return ("labels" if settings.get("holds") == "labels" else "seeds"), settings
     if next(folder.rglob("*.png"), None) is not None:
         return "labels", {}
@@ -216,9 +216,9 @@ def check_classes(settings: dict[str, Any], classes: tuple[str, ...], what: str 
     Raises:
         InputError: so it is.
     """
-    from camplug.wsss.class_names import order_in
+    from camplug.wsss.class_names import match_folder_classes
 
-    order_in(settings, classes, f"the folder of {what}")
+    match_folder_classes(settings, classes, f"the folder of {what}")
 
 
 def given_threshold(threshold: float | None, report: Path | None, images: str) -> tuple[float | None, str]:

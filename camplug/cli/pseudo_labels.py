@@ -26,7 +26,7 @@ from camplug.cli.walk import (
     threshold_of,
 )
 from camplug.errors import InputError
-from camplug.wsss.store.jobs import share, wait_for_the_others
+from camplug.wsss.store.jobs import share, wait_for_processes
 
 if TYPE_CHECKING:
     from camplug.wsss.store.jobs import Report
@@ -146,11 +146,11 @@ def pseudo_labels(  # noqa: PLR0917
     """
     given = dict(locals())
     with common.plain_errors():
-        from camplug.wsss.class_names import in_order_of
+        from camplug.wsss.class_names import order_like_folder
         from camplug.wsss.data import open_images
         from camplug.wsss.pseudo import LabelFolder, PseudoLabels, make_labels, make_walked_seeds
         from camplug.wsss.seeds import SeedFolder
-        from camplug.wsss.store.seed_folder import check_stored
+        from camplug.wsss.store.seed_folder import check_storage
 
         told = read_config(config, OPTIONS) | {k: v for k, v in given.items() if k in OPTIONS and v is not None}
         chosen = DEFAULTS | told
@@ -169,13 +169,13 @@ def pseudo_labels(  # noqa: PLR0917
         scores = scores_of(chosen, value, walk_settings, device_of(chosen.get("device"), rank))
         facts = facts_of(walk_settings, value, how)
         path, what = Path(str(chosen["out"])), "seeds" if maps else "labels"
-        dataset = in_order_of(SeedFolder(path), dataset)
+        dataset = order_like_folder(SeedFolder(path), dataset)
         made_of: dict[str, Any] = {"classes": list(dataset.classes), "seeds": made_with, "walk": walk_settings}
         longest = {} if chosen.get("long_side") is None else {"long_side": chosen["long_side"]}
         make: Callable[..., Report]
         if maps:
             stored = {"dtype": chosen["dtype"], "scale": float(chosen["scale"])}
-            check_stored(**stored)
+            check_storage(**stored)
             walked = SeedFolder(path)
             walked.prepare(made_of | stored | longest, overwrite=overwrite)
             make = partial(make_walked_seeds, scores, dataset, source, walked, **stored, **longest)
@@ -192,7 +192,7 @@ def pseudo_labels(  # noqa: PLR0917
         with common.progress(what, len(range(rank, len(dataset), world)), shown=rank == 0) as advance:
             report = make(shard=(rank, world), step=lambda _: advance())
         tell(what, path, report, time.perf_counter() - start, (rank, world), as_json, facts)
-        wait_for_the_others("pseudo-labels", needed=False)
+        wait_for_processes("pseudo-labels", needed=False)
         if report.broken:
             raise typer.Exit(1)
 

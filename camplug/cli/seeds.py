@@ -14,7 +14,7 @@ from camplug.cli.config import read_config
 from camplug.cli.numbers import NUMBERS, read_colour
 from camplug.errors import InputError
 from camplug.explain import create
-from camplug.wsss.store.jobs import share, wait_for_the_others
+from camplug.wsss.store.jobs import share, wait_for_processes
 
 NUMBER = (int, float)
 OPTIONS: dict[str, Any] = {
@@ -98,10 +98,10 @@ def seeds(  # noqa: PLR0917
     """
     given = dict(locals())
     with common.plain_errors():
-        from camplug.wsss.class_names import in_order_of
+        from camplug.wsss.class_names import order_like_folder
         from camplug.wsss.data import Photographs, open_data, open_images
         from camplug.wsss.seeds import SeedFolder, make_seeds, names_for
-        from camplug.wsss.store.identity import network_settings
+        from camplug.wsss.store.identity import make_network_settings
 
         chosen = DEFAULTS | read_config(config, OPTIONS)
         chosen |= {k: v for k, v in given.items() if k in OPTIONS and v is not None}
@@ -121,10 +121,10 @@ def seeds(  # noqa: PLR0917
         if isinstance(dataset, Photographs):
             dataset = dataset.with_classes(names_for(made, dataset))
         folder = SeedFolder(Path(str(chosen["out"])))
-        dataset = in_order_of(folder, dataset)
+        dataset = order_like_folder(folder, dataset)
         chosen |= {k: read_colour(k, chosen.get(k)) for k in ("mean", "std")}
         settings = {k: chosen.get(k) for k in ("explainer", "long_side", "mean", "std", "dtype", "scale")}
-        settings |= network_settings(net, str(chosen["model"]), chosen.get("num_classes"))
+        settings |= make_network_settings(net, str(chosen["model"]), chosen.get("num_classes"))
         settings |= {"classes": list(dataset.classes), "labels": chosen["labels"]}
         settings |= {} if predicted is None else {"probability": predicted}
         folder.prepare(settings, overwrite=overwrite)
@@ -142,7 +142,7 @@ def seeds(  # noqa: PLR0917
                 step=lambda _: advance(),
             )
         tell("seeds", folder.path, report, time.perf_counter() - start, (rank, world), as_json)
-        wait_for_the_others("seeds", needed=False)
+        wait_for_processes("seeds", needed=False)
         if report.broken:
             raise typer.Exit(1)
 
@@ -188,7 +188,7 @@ def tell(  # noqa: PLR0917
     Args:
         what: was made.
         folder: where it lies.
-        report: of `camplug.wsss.store.jobs.for_each`.
+        report: of `camplug.wsss.store.jobs.make_results`.
         seconds: that it took.
         shard: this process's share.
         as_json: one JSON document, not a line.

@@ -15,7 +15,7 @@ from camplug.cli.crf_options import read_crf
 from camplug.cli.numbers import NUMBERS, read_numbers
 from camplug.cli.seeds import device_of, tell
 from camplug.errors import InputError
-from camplug.wsss.store.jobs import share, wait_for_the_others
+from camplug.wsss.store.jobs import share, wait_for_processes
 
 OPTIONS: dict[str, Any] = {
     "weights": str,
@@ -93,12 +93,12 @@ def segment(  # noqa: PLR0917
     """
     given = dict(locals())
     with common.plain_errors():
-        from camplug.wsss.class_names import in_order_of, match_classes
+        from camplug.wsss.class_names import match_classes, order_like_folder
         from camplug.wsss.data import Photographs, SegmentationData, open_images
         from camplug.wsss.deeplab.checkpoint import load_deeplab
         from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
         from camplug.wsss.pseudo import LabelFolder
-        from camplug.wsss.store.identity import file_digest
+        from camplug.wsss.store.identity import make_file_digest
 
         chosen = DEFAULTS | read_config(config, OPTIONS)
         chosen |= {k: v for k, v in given.items() if k in OPTIONS and v is not None}
@@ -132,11 +132,11 @@ def segment(  # noqa: PLR0917
             long_side=chosen.get("long_side"),
         )
         folder = LabelFolder(Path(str(chosen["out"])))
-        dataset = in_order_of(folder, dataset)
+        dataset = order_like_folder(folder, dataset)
         folder.prepare(
             {
                 "classes": list(dataset.classes),
-                "network": {"weights": file_digest(file, "network")},
+                "network": {"weights": make_file_digest(file, "network")},
                 "scales": list(segmenter.scales),
                 "flip": segmenter.flip,
                 "fuse": segmenter.fuse,
@@ -157,6 +157,6 @@ def segment(  # noqa: PLR0917
                 step=lambda _: advance(),
             )
         tell("labels", folder.path, report, time.perf_counter() - start, (rank, world), as_json)
-        wait_for_the_others("segment", needed=False)
+        wait_for_processes("segment", needed=False)
         if report.broken:
             raise typer.Exit(1)

@@ -158,7 +158,7 @@ def _train(chosen: dict[str, Any], as_json: bool) -> Any:
 
     settings = changed(DeepLabSettings(), chosen)
     labels = Path(str(chosen["labels"]))
-    told = LabelFolder(labels).settings() if (labels / TOLD).exists() else {}
+    told = LabelFolder(labels).read_settings() if (labels / TOLD).exists() else {}
     data = open_images(str(chosen["data"]), chosen.get("split"), told.get("classes", ()))
     check_classes(told, data.classes, "labels")
     model, reads = network_of(chosen, settings.training.seed)

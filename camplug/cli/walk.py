@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from camplug.cli import common, crf_options
 from camplug.cli.evaluate import given_threshold
 from camplug.errors import InputError
-from camplug.wsss.store.identity import file_digest, photographs_sha256
+from camplug.wsss.store.identity import hash_photographs, make_file_digest
 from camplug.wsss.store.jobs import share
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def settings_of_walk(walk: str, chosen: dict[str, Any]) -> dict[str, Any] | None
     if walk == "none":
         return None
     numbers = {name: chosen.get(name, default) for name, default in OF_WALK[walk].items()}
-    return {"kind": walk, "weights": file_digest(str(chosen["weights"]), "file of heads"), **numbers}
+    return {"kind": walk, "weights": make_file_digest(str(chosen["weights"]), "file of heads"), **numbers}
 
 
 def threshold_read(name: str, given: Any) -> Any:
@@ -142,7 +142,7 @@ def threshold_of(
     threshold = threshold_read("threshold", chosen.get("threshold"))
     if threshold == "otsu":
         return threshold_by_otsu(seeds, data, kind_of_walk)
-    value, how = given_threshold(threshold, path, photographs_sha256(data))
+    value, how = given_threshold(threshold, path, hash_photographs(data))
     if path is not None:
         before = json.loads(path.read_text(encoding="utf-8")).get("seeds", {}).get("walk")
         if before != walk:

@@ -13,7 +13,7 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.explain.names import list_candidates
 from camplug.wsss.data.dataset import IGNORE, SegmentationData
-from camplug.wsss.store.identity import digest_of
+from camplug.wsss.store.identity import make_digest
 from camplug.wsss.store.settings_folder import SETTINGS, SettingsFolder
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def match_classes(names: Sequence[str], data_names: Sequence[str], what: str = "
     unknown = [name for name in data_names if name not in places]
     if unknown:
         others = [name for name in names if name not in data_names]
-        has = f"whose other classes are {listed(others)}" if others else f"whose classes are {listed(names)}"
+        has = f"whose other classes are {quote_names(others)}" if others else f"whose classes are {quote_names(names)}"
         raise InputError(
             f"{what}, {has}, has no class {unknown[0]!r}, which the data has; classes are matched by name, whatever "
             "their order: give both the same names."
@@ -50,16 +50,16 @@ def match_classes(names: Sequence[str], data_names: Sequence[str], what: str = "
     return [places[name] for name in data_names]
 
 
-def listed(names: Sequence[str], most: int = 4) -> str:
+def quote_names(names: Sequence[str], most: int = 4) -> str:
     """Return the first names, quoted and separated by commas.
 
-    >>> listed(["cat", "dog", "yak"], 2)
+    >>> quote_names(["cat", "dog", "yak"], 2)
     "'cat', 'dog', ..."
     """
     return ", ".join([*map(repr, names[:most]), *["..."] * (len(names) > most)])
 
 
-def known_names(model: nn.Module, labels: Sequence[str] | Mapping[int, str] | None = None) -> list[str] | None:
+def find_class_names(model: nn.Module, labels: Sequence[str] | Mapping[int, str] | None = None) -> list[str] | None:
     """Return the class names that a model brings along, in the order of its outputs; None where it has none.
 
     Placeholders such as "LABEL_0" are no names.
@@ -75,13 +75,13 @@ def known_names(model: nn.Module, labels: Sequence[str] | Mapping[int, str] | No
     return None
 
 
-def label_values(order: Sequence[int]) -> NDArray[np.int16]:
+def make_value_table(order: Sequence[int]) -> NDArray[np.int16]:
     """Return what each value of a label picture becomes in the data's numbers; -1 for a class that it has not.
 
     Args:
         order: for each class of the data its number in the labels, of `match_classes`.
 
-    >>> label_values([2, 0])[[0, 1, 2, 3, 255]]
+    >>> make_value_table([2, 0])[[0, 1, 2, 3, 255]]
     array([  0,   2,  -1,   1, 255], dtype=int16)
     """
     values = np.full(256, -1, np.int16)
@@ -91,18 +91,18 @@ def label_values(order: Sequence[int]) -> NDArray[np.int16]:
     return values
 
 
-def renumbered_labels(labels: NDArray[np.uint8], names: Sequence[str], order: Sequence[int]) -> NDArray[np.uint8]:
+def renumber_labels(labels: NDArray[np.uint8], names: Sequence[str], order: Sequence[int]) -> NDArray[np.uint8]:
     """Return a label picture in the data's class numbers.
 
     Args:
         labels: 0 background, c + 1 for class c of `names`, 255 ignored.
         names: classes of the labels.
-        order: see `label_values`.
+        order: see `make_value_table`.
 
     Raises:
         InputError: the picture shows a class that the data has not.
     """
-    found = label_values(order)[labels]
+    found = make_value_table(order)[labels]
     if (found < 0).any():
         value = int(labels[found < 0][0])
         called = repr(names[value - 1]) if value <= len(names) else str(value)
@@ -110,7 +110,7 @@ def renumbered_labels(labels: NDArray[np.uint8], names: Sequence[str], order: Se
     return found.astype(np.uint8)
 
 
-class Renumbered(SegmentationData):
+class RenumberedData(SegmentationData):
     """A data set with its classes in the order of other names.
 
     Args:
@@ -156,31 +156,31 @@ class Renumbered(SegmentationData):
 
     @override
     def mask_digest(self, i: int) -> str:
-        return digest_of([self.data.mask_digest(i), list(self.data.classes)])
+        return make_digest([self.data.mask_digest(i), list(self.data.classes)])
 
 
-def numbered_as(data: SegmentationData, classes: Sequence[str], what: str) -> SegmentationData:
+def renumber_data(data: SegmentationData, classes: Sequence[str], what: str) -> SegmentationData:
     """Return a data set with its classes numbered by other names; the data set itself where they are the same.
 
     Raises:
         InputError: a class of the data is not among them.
     """
-    return data if tuple(data.classes) == tuple(classes) else Renumbered(data, classes, what)
+    return data if tuple(data.classes) == tuple(classes) else RenumberedData(data, classes, what)
 
 
-def in_order_of(folder: SettingsFolder, data: SegmentationData) -> SegmentationData:
+def order_like_folder(folder: SettingsFolder, data: SegmentationData) -> SegmentationData:
     """Return a data set with its classes in the order in which a folder has them, if it has the same ones.
 
     Args:
         folder: that the data are to be used for again; nothing is made twice for another order.
         data: the data set.
     """
-    made = folder.settings().get("classes") if (folder.path / SETTINGS).exists() else None
+    made = folder.read_settings().get("classes") if (folder.path / SETTINGS).exists() else None
     same = isinstance(made, list) and sorted(map(str, made)) == sorted(data.classes)
-    return numbered_as(data, list(map(str, made)), "the folder") if same and made is not None else data
+    return renumber_data(data, list(map(str, made)), "the folder") if same and made is not None else data
 
 
-def order_in(settings: Mapping[str, Any], classes: Sequence[str], what: str) -> list[int] | None:
+def match_folder_classes(settings: Mapping[str, Any], classes: Sequence[str], what: str) -> list[int] | None:
     """Return the numbers of the data's classes in a folder that says which classes it has; None where it does not.
 
     Args:

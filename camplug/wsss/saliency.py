@@ -15,7 +15,7 @@ from scipy import ndimage
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.store.identity import file_table
+from camplug.wsss.store.identity import make_file_table
 
 Map = NDArray[np.float32]
 
@@ -140,7 +140,7 @@ def check_saliency(source: str | Path, data: SegmentationData) -> None:
 def saliency_table(folder: Path, data: SegmentationData) -> dict[str, str]:
     """Return the digests of the saliency maps in a folder, by image name."""
     folder = folder.expanduser()
-    return file_table(data.ids, lambda name: saliency_file(folder, name) or folder / name)
+    return make_file_table(data.ids, lambda name: saliency_file(folder, name) or folder / name)
 
 
 def read_saliency(folder: Path, name: str, size: tuple[int, int]) -> Map:

@@ -83,7 +83,7 @@ def test_shares_make_what_one_process_makes(trained, tmp_path, monkeypatch):
         assert (said["shard"], said["made"]) == ([int(rank), 2], 3 - int(rank))
     names = open_data("scenes:5", None).ids
     one, two = (LabelFolder(tmp_path / part) for part in ("one", "two"))
-    assert all(np.array_equal(one.file(n).read_bytes(), two.file(n).read_bytes()) for n in names)
+    assert all(np.array_equal(one.get_path(n).read_bytes(), two.get_path(n).read_bytes()) for n in names)
 
 
 def test_a_file_of_options(place, tmp_path):

@@ -205,7 +205,7 @@ def test_small_seeds_are_scored_at_full_size(place):
     report = evaluated("small", "--data", "mine", "--threshold", "0.4")
     pairs = []
     for _, seed, mask in truth(root, folder):
-        full = Seed(seed.full(), seed.classes, seed.size, seed.logits)
+        full = Seed(seed.to_full_size(), seed.classes, seed.size, seed.logits)
         pairs.append((labelled(full, 0.4), mask))
     check(report, counted(pairs), range(5))
 
@@ -284,8 +284,8 @@ def test_scenes(place):
 def test_images_that_cannot_be_scored_are_listed(place):
     _, folder = make(place)
     whole = evaluated("mine_seeds", "--data", "mine", "--threshold", "0.4")
-    folder.file("mine2").unlink()
-    folder.file("mine1").write_bytes(b"hello")
+    folder.get_path("mine2").unlink()
+    folder.get_path("mine1").write_bytes(b"hello")
     seed = folder.load("mine5")
     folder.save("mine5", Seed(seed.maps, seed.classes, (9, 13), seed.logits))
     result = run("evaluate", "mine_seeds", "--data", "mine", "--threshold", "0.4", "--json", "-o", "r.json")
@@ -301,7 +301,7 @@ def test_images_that_cannot_be_scored_are_listed(place):
     assert result.stderr.count("skipped:") == 3
     assert report["pixels"] < whole["pixels"]
     for name in ("mine3", "mine4"):
-        folder.file(name).unlink()
+        folder.get_path(name).unlink()
     assert "none of the 5 images could be scored; the first one: 'mine_seeds/mine1.npz' is no seed" in refused(
         "evaluate", "mine_seeds", "--data", "mine"
     )

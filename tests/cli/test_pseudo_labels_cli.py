@@ -110,7 +110,7 @@ def test_thresholds_alone(place):
     assert (numbers["threshold"], numbers["threshold_chosen"]) == (0.6, "given")
     assert "walk" not in numbers
     assert contents(place / "a", "png") == by_library(place, PseudoLabels(Threshold(0.6)))
-    settings = LabelFolder("a").settings()
+    settings = LabelFolder("a").read_settings()
     assert settings == {
         "holds": "labels",
         "classes": list(SCENES.classes),
@@ -125,7 +125,7 @@ def test_thresholds_alone(place):
 def test_with_a_crf(place):
     good(*PLAIN, "--threshold", "0.6", "--crf", "deeplab", "--certainty", "0.8", "-o", "a")
     assert contents(place / "a", "png") == by_library(place, PseudoLabels(Threshold(0.6), "deeplab", 0.8))
-    settings = LabelFolder("a").settings()
+    settings = LabelFolder("a").read_settings()
     assert settings["crf"] == {"gaussian": [1, 3], "bilateral": [67, 3, 4], "iterations": 10}
 
 
@@ -136,7 +136,7 @@ def test_irn(place):
     irn = load_irn("irn.pt", heads.tiny())
     walk = IRNWalk(irn, 0.35, beta=5, steps=20, power=1.5, clear=0.5)
     assert contents(place / "a", "png") == by_library(place, PseudoLabels(walk, "irn"))
-    walked = LabelFolder("a").settings()["walk"]
+    walked = LabelFolder("a").read_settings()["walk"]
     weights = hashlib.sha256((place / "irn.pt").read_bytes()).hexdigest()[:16]
     assert walked == {"kind": "irn", "weights": weights, "beta": 5, "steps": 20, "power": 1.5, "clear": 0.5}
 
@@ -184,9 +184,9 @@ def test_maps_a_report_and_its_threshold(place):
     irn = IRNWalk(load_irn("irn.pt", heads.tiny()), steps=30)
     make_walked_seeds(irn, Scenes(4, seed=9), SeedFolder("other"), folder)
     assert contents(place / "walked", "npz") == contents(place / "library", "npz")
-    settings = SeedFolder("walked").settings()
+    settings = SeedFolder("walked").read_settings()
     assert (settings["dtype"], settings["walk"]["steps"]) == ("uint8", 30)
-    assert settings["seeds"] == SeedFolder("other").settings()
+    assert settings["seeds"] == SeedFolder("other").read_settings()
     chosen = json.loads(good("evaluate", "walked", "--data", "scenes:4:9", "-o", "r.json", "--json").stdout)
     options = (*walk, "--crf", "none", "--threshold-from", "r.json")
     numbers = json.loads(good(*PLAIN, *options, "-o", "a", "--json").stdout)
@@ -304,9 +304,9 @@ def test_options_from_a_file(place, ending):
     good("pseudo-labels", "--config", f"c.{ending}")
     good(*PLAIN, "--weights", "irn.pt", "--crf", "none", "--steps", "30", "--threshold", "0.5", "-o", "b")
     assert contents(place / "a", "png") == contents(place / "b", "png")
-    assert LabelFolder("a").settings() == LabelFolder("b").settings()
+    assert LabelFolder("a").read_settings() == LabelFolder("b").read_settings()
     good("pseudo-labels", "--config", f"c.{ending}", "--steps", "3", "--out", "c")  # the command line comes first
-    assert LabelFolder("c").settings()["walk"]["steps"] == 3
+    assert LabelFolder("c").read_settings()["walk"]["steps"] == 3
     (place / f"c.{ending}").write_text(lines[0].replace("seeds", "sets"))
     assert "has an unknown option 'sets'; allowed are seeds, data," in refused(
         "pseudo-labels", "--config", f"c.{ending}"
@@ -438,6 +438,6 @@ def test_a_long_side(place):
     folder.prepare({})
     make_labels(PseudoLabels(Threshold(0.6)), SCENES, SeedFolder("seeds"), folder, long_side=20)
     assert contents(place / "a", "png") == contents(folder.path, "png")
-    assert LabelFolder("a").settings()["long_side"] == 20
+    assert LabelFolder("a").read_settings()["long_side"] == 20
     assert Image.open("a/scene0_000000.png").size == SCENES.photo(0).size
     assert "long_side differs" in refused(*PLAIN, "--threshold", "0.6", "--crf", "none", "-o", "a")

@@ -110,7 +110,7 @@ def test_the_command_line_makes_what_the_library_makes(place):
     make_seeds(camplug.GradCAM(model, "features.2"), Scenes(6), folder, dtype="float16", scale=0.5)
     assert contents(place / "a") == contents(place / "b")
     assert len(contents(place / "a")) == 6
-    settings = SeedFolder("a").settings()
+    settings = SeedFolder("a").read_settings()
     assert settings["explainer"] == "GradCAM('features.2')"
     assert (settings["dtype"], settings["scale"], settings["classes"]) == ("float16", 0.5, list(Scenes(6).classes))
     size = sum(p.stat().st_size for p in (place / "a").glob("*.npz"))
@@ -130,7 +130,7 @@ def test_the_size_that_the_model_sees(place):
     good("seeds", *PLAIN, "-o", "a")
     good("seeds", *PLAIN, "-o", "b", "--long-side", "80")
     good("seeds", *PLAIN, "-o", "c", "--mean", "0.3", "--std", "0.5")
-    assert SeedFolder("b").settings()["long_side"] == 80
+    assert SeedFolder("b").read_settings()["long_side"] == 80
     maps = [SeedFolder(name).load("scene0_000000") for name in "abc"]
     assert {m.maps.shape[1:] for m in maps} == {(96, 96)}
     assert not np.array_equal(maps[0].maps, maps[1].maps)
@@ -239,7 +239,7 @@ def test_options_from_a_file(place, ending):
     good("seeds", "--config", f"c.{ending}")
     good("seeds", *PLAIN, "-o", "b", "--scale", "0.5", "--long-side", "64", "--dtype", "float16")
     assert contents(place / "a") == contents(place / "b")
-    assert SeedFolder("a").settings() == SeedFolder("b").settings()
+    assert SeedFolder("a").read_settings() == SeedFolder("b").read_settings()
     good("seeds", "--config", f"c.{ending}", "--scale", "1", "--out", "c")  # the command line comes first
     assert SeedFolder("c").load("scene0_000000").maps.shape[1:] == (96, 96)
 
@@ -330,7 +330,7 @@ def test_seeds_of_predicted_classes(place):
     options = ("-m", MODEL, "--explainer", "GradCAM('features.2')", "--labels", "predicted")
     good("seeds", "--data", "shots", *options, "-o", "a")
     folder, model = SeedFolder("a"), camplug.load_model(MODEL)
-    settings = folder.settings()
+    settings = folder.read_settings()
     assert settings["classes"] == [f"class {c}" for c in range(6)]
     assert (settings["labels"], settings["probability"]) == ("predicted", 0.5)
     for name in ("0", "deep/1", "deep/2"):
@@ -339,11 +339,11 @@ def test_seeds_of_predicted_classes(place):
         seed = folder.load(name)
         assert seed.classes == (one.classes[0],)  # a softmax over six: none other is above .5
         np.testing.assert_allclose(seed.logits, one.logits.numpy(), atol=1e-6)
-        np.testing.assert_allclose(seed.full()[0], one.maps[0].numpy(), atol=1 / 255 + 1e-6)
+        np.testing.assert_allclose(seed.to_full_size()[0], one.maps[0].numpy(), atol=1 / 255 + 1e-6)
     good("seeds", "--data", "shots/0.png", *options, "--probability", "0", "-o", "b")
     assert SeedFolder("b").load("0").classes == tuple(range(6))
     good("seeds", "--data", "scenes:2", *options, "-o", "c")
-    assert SeedFolder("c").settings()["classes"] == list(Scenes(2).classes)
+    assert SeedFolder("c").read_settings()["classes"] == list(Scenes(2).classes)
 
 
 def test_pseudo_labels_of_predicted_classes(place):
@@ -353,7 +353,7 @@ def test_pseudo_labels_of_predicted_classes(place):
     (c,) = SeedFolder("seeds").load("deep/1").classes
     labels = np.asarray(Image.open("labels/deep/1.png"))
     assert set(np.unique(labels)) <= {0, c + 1}
-    assert (labels == c + 1).sum() == (SeedFolder("seeds").load("deep/1").full()[0] > 0.5).sum() > 0
+    assert (labels == c + 1).sum() == (SeedFolder("seeds").load("deep/1").to_full_size()[0] > 0.5).sum() > 0
     short = ("--data", "shots", "-m", MODEL, "--epochs", "1", "--batch", "2", "--crop", "32", "--device", "cpu")
     good("train", "deeplab", "labels", *short, "--width", "4", "--output-stride", "none", "-o", "net")
     report = json.loads(good("segment", "shots", "--weights", "net/deeplab.pt", "-o", "found", "--json").stdout)

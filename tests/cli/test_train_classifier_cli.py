@@ -16,7 +16,7 @@ from PIL import Image
 from camplug.cli.fields import allowed, changed, option_group
 from camplug.errors import InputError
 from camplug.wsss.atm import ATM
-from camplug.wsss.class_names import Renumbered
+from camplug.wsss.class_names import RenumberedData
 from camplug.wsss.classifier import LearningSettings, SpanSettings, load_classifier
 from camplug.wsss.data import Scenes, open_data
 from camplug.wsss.fpr import FPR
@@ -89,7 +89,7 @@ def test_every_method_from_labels_to_seeds():
 def folder_of_scenes(root, order):
     """Three classes of scenes as a folder, whose classes.txt has them in an order."""
     data = Scenes(8, (48, 48), classes=3)
-    data = Renumbered(data, [data.classes[c] for c in order])
+    data = RenumberedData(data, [data.classes[c] for c in order])
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
     rows = ["image,labels"]

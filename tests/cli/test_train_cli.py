@@ -221,7 +221,7 @@ def test_stopped_between_training_and_the_file(place, monkeypatch):
 def test_missing_seeds_and_broken_photographs_are_listed(place):
     data = photos(place / "mine", {f"{c}.png": ["cat"] for c in "abcdef"}, size=(40, 40))
     folder = random_seeds(place / "own", data)
-    folder.file("b").unlink()
+    folder.get_path("b").unlink()
     (place / "mine" / "images" / "d.png").write_bytes(b"no")
     options = ("train", "irn", "own", "--data", "mine", "-m", MODEL, *SHORT, "--width", "0", "--crf", "none", "-o", "a")
     says = refused(*options)
@@ -237,7 +237,7 @@ def test_missing_seeds_and_broken_photographs_are_listed(place):
         (False, True),
     ]
     for name in "acdef":
-        folder.file(name).unlink()
+        folder.get_path(name).unlink()
     says = refused(*(v if v != "a" else "b" for v in options), "--json")
     assert "none of the 6 images has labels to train on; the first one: there is no seed 'own/a.npz'" in says
 

@@ -14,7 +14,7 @@ from torch import nn
 import camplug
 from camplug.errors import InputError
 from camplug.metrics import miou
-from camplug.wsss.class_names import Renumbered, known_names, match_classes
+from camplug.wsss.class_names import RenumberedData, find_class_names, match_classes
 from camplug.wsss.classifier import over
 from camplug.wsss.data import Scenes
 from camplug.wsss.deeplab import Segmenter, deeplab_over, make_predictions
@@ -25,8 +25,8 @@ from camplug.wsss.train import read_labels
 
 DATA = Scenes(6, (48, 48), seed=2, classes=3)
 NAMES = list(DATA.classes)
-OTHER = Renumbered(DATA, [NAMES[2], NAMES[0], NAMES[1]])
-MORE = Renumbered(DATA, ["ghost", NAMES[1], NAMES[0], NAMES[2]])
+OTHER = RenumberedData(DATA, [NAMES[2], NAMES[0], NAMES[1]])
+MORE = RenumberedData(DATA, ["ghost", NAMES[1], NAMES[0], NAMES[2]])
 
 
 def classifier(classes=NAMES):
@@ -63,12 +63,12 @@ def test_matching():
 
 def test_names_that_models_bring_along():
     model = nn.Linear(2, 2)
-    assert known_names(model) is None
+    assert find_class_names(model) is None
     model.class_names = {1: "dog", 0: "cat"}
-    assert known_names(model) == ["cat", "dog"]
+    assert find_class_names(model) == ["cat", "dog"]
     model.class_names = ["LABEL_0", "LABEL_1"]
-    assert known_names(model) is None
-    assert known_names(model, ["a", "b"]) == ["a", "b"]
+    assert find_class_names(model) is None
+    assert find_class_names(model, ["a", "b"]) == ["a", "b"]
 
 
 def test_a_view_in_another_order_shows_the_same():
@@ -127,12 +127,12 @@ def test_walked_seeds_are_in_the_order_of_the_data(tmp_path):
     assert make_walked_seeds(Still(), OTHER, first, walked).broken == []
     for i, name in enumerate(OTHER.ids):
         assert walked.load(name).classes == OTHER.labels(i)
-        assert_array_equal(walked.numbered_as(NAMES).load(name).maps, first.load(name).maps)
+        assert_array_equal(walked.renumber(NAMES).load(name).maps, first.load(name).maps)
 
 
 def test_what_the_data_has_not_is_told(tmp_path):
     few = [NAMES[0]]
-    folder = seeds(tmp_path / "seeds", classifier(), DATA).numbered_as(few)
+    folder = seeds(tmp_path / "seeds", classifier(), DATA).renumber(few)
     with_more = next(name for i, name in enumerate(DATA.ids) if set(DATA.labels(i)) - {0})
     with pytest.raises(InputError, match=r"has the class . of its folder, which the data has not"):
         folder.load(with_more)
@@ -140,8 +140,8 @@ def test_what_the_data_has_not_is_told(tmp_path):
     labels.prepare({"classes": NAMES})
     labels.save("a", np.array([[0, 2, 255]], np.uint8))
     with pytest.raises(InputError, match=f"the labels show the class {NAMES[1]!r}, which the data has not"):
-        labels.numbered_as(few).load("a")
-    assert labels.numbered_as([NAMES[1]]).load("a").tolist() == [[0, 1, 255]]
+        labels.renumber(few).load("a")
+    assert labels.renumber([NAMES[1]]).load("a").tolist() == [[0, 1, 255]]
 
 
 def test_a_head_is_kept_in_the_order_of_the_data():
@@ -167,8 +167,8 @@ def test_predictions_are_in_the_order_of_the_data(tmp_path, labelled):
         made[key].prepare({"classes": list(data.classes)})
         assert make_predictions(segmenter, data, made[key], labelled=labelled).broken == []
     for name in DATA.ids:
-        assert_array_equal(made["one"].load(name), made["two"].numbered_as(NAMES).load(name))
-    few = Renumbered(Scenes(2, (48, 48), seed=2, classes=1), [NAMES[0]])
+        assert_array_equal(made["one"].load(name), made["two"].renumber(NAMES).load(name))
+    few = RenumberedData(Scenes(2, (48, 48), seed=2, classes=1), [NAMES[0]])
     folder = LabelFolder(tmp_path / "few")
     folder.prepare({"classes": list(few.classes)})
     assert make_predictions(segmenter, few, folder).broken == []
@@ -188,7 +188,7 @@ def trainable_settings():
 def test_validation_in_another_order_gives_the_same_precision(tmp_path):
     options = {"model": trainable.net(), "data": trainable.scenes(8)}
     held_out = trainable.scenes(6, seed=3)
-    turned = Renumbered(held_out, held_out.classes[::-1])
+    turned = RenumberedData(held_out, held_out.classes[::-1])
     one = trainable.trained(tmp_path / "one", validation=held_out, **options)
     two = trainable.trained(tmp_path / "two", validation=turned, **options)
     assert one.losses["val_map"] == two.losses["val_map"]

@@ -15,7 +15,7 @@ from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.models import MADE_WITH
 from camplug.plug import find_first_weight, unwrap
-from camplug.wsss.class_names import in_order_of, numbered_as
+from camplug.wsss.class_names import order_like_folder, renumber_data
 from camplug.wsss.classifier.checkpoint import OF_CLASSIFIERS, load_classifier, made_with_of, save_classifier
 from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.lightning_module import VALIDATION
@@ -24,8 +24,8 @@ from camplug.wsss.classifier.network import Classifier, over, settings_of
 from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
 from camplug.wsss.classifier.usable import usable_keep, warn_of_one_sided_classes
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.store.identity import Inputs, weights_sha256
-from camplug.wsss.store.jobs import list_sha256, share
+from camplug.wsss.store.identity import Inputs, hash_weights
+from camplug.wsss.store.jobs import hash_names, share
 from camplug.wsss.train.device import kept_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, learned_tables
@@ -119,9 +119,9 @@ def train_classifier(
     made_with = made_with_of(model) if made_with is None else made_with
     _check_keep(keep, validation)
     folder, file = TrainingFolder(out), Path(out) / FILE
-    data = in_order_of(folder, data)
+    data = order_like_folder(folder, data)
     if validation is not None:
-        validation = numbered_as(validation, data.classes, "the data to train on")
+        validation = renumber_data(validation, data.classes, "the data to train on")
     if span.batch % method.group:
         raise InputError(f"batch={span.batch}: a batch holds groups of {method.group} images; give a multiple.")
     indices, missing = find_readable(data, labels=True, allow_missing=allow_missing)
@@ -149,9 +149,13 @@ def train_classifier(
             "classes": list(data.classes),
             "validation": None
             if validation is None
-            else {"list_sha256": list_sha256(validation), "keep": keep, **Inputs(learned_tables(validation)).digests()},
+            else {
+                "list_sha256": hash_names(validation),
+                "keep": keep,
+                **Inputs(learned_tables(validation)).make_digests(),
+            },
             "model": dict(made_with),
-            "start": weights_sha256(unwrap(model)),
+            "start": hash_weights(unwrap(model)),
             "network": settings_of(network),
             "learning": asdict(learning),
             "span": asdict(span),
@@ -177,7 +181,7 @@ def train_classifier(
     with kept_generators(device):
         torch.manual_seed(span.seed)  # parts of the method's own
         module = method.module(network, learning, pictures)
-        folder.settle()
+        folder.write_settings()
         losses = fit(
             module,
             items,
@@ -191,7 +195,7 @@ def train_classifier(
             best=VALIDATION if keep == "best" else None,
             amp=amp,
             log=log,
-            header=OF_CLASSIFIERS.header(network, made_with),
+            header=OF_CLASSIFIERS.make_header(network, made_with),
         )
     last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
     watch.done(f"training: {span.epochs} epochs of {len(pictures)} images; {last or 'made before'}")

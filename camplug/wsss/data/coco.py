@@ -16,7 +16,7 @@ from camplug.explain.photo import read_photo
 from camplug.wsss.data.coco_layout import class_categories, find_annotations, find_photos, image_id
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.read_files import MOST_CLASSES, check_size, check_unique, existing_folder, read_text
-from camplug.wsss.store.identity import digest_of
+from camplug.wsss.store.identity import make_digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -137,7 +137,7 @@ class COCO(SegmentationData):
         if not self.has_masks:
             raise InputError("this data set was opened with masks=False and has no masks.")
         size, shapes = self._files[self._checked(i)][1], self._shapes[i]
-        return digest_of([size, [(self._class(i, shape), _plain(shape.outline)) for shape in shapes]])
+        return make_digest([size, [(self._class(i, shape), _plain(shape.outline)) for shape in shapes]])
 
     def _class(self, i: int, shape: Shape) -> int:
         try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.explain.photo import check_photo
-from camplug.wsss.store.identity import digest_of, file_digest
+from camplug.wsss.store.identity import make_digest, make_file_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,9 +95,9 @@ class SegmentationData(ABC):
         """
         file = self.photo_file(i)
         if file is not None:
-            return file_digest(file, "photograph")
+            return make_file_digest(file, "photograph")
         photo = self.photo(i)
-        return "pixels:" + digest_of([photo.size, hashlib.sha256(photo.tobytes()).hexdigest()])
+        return "pixels:" + make_digest([photo.size, hashlib.sha256(photo.tobytes()).hexdigest()])
 
     def label_digest(self, i: int) -> str:
         """Return a digest of the names of image i's classes, whatever the order of the data set's classes.
@@ -105,7 +105,7 @@ class SegmentationData(ABC):
         Raises:
             InputError: as `labels`.
         """
-        return digest_of(sorted(self.classes[c] for c in self.labels(i)))
+        return make_digest(sorted(self.classes[c] for c in self.labels(i)))
 
     def mask_digest(self, i: int) -> str:
         """Return a digest of image i's mask.
@@ -114,7 +114,7 @@ class SegmentationData(ABC):
             InputError: as `mask`.
         """
         mask = self.mask(i)
-        return "pixels:" + digest_of([mask.shape, hashlib.sha256(mask.tobytes()).hexdigest()])
+        return "pixels:" + make_digest([mask.shape, hashlib.sha256(mask.tobytes()).hexdigest()])
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -16,7 +16,7 @@ from camplug.errors import InputError
 from camplug.wsss.data.class_list import BACKGROUND, IGNORED
 from camplug.wsss.data.dataset import IGNORE
 from camplug.wsss.data.read_files import read_text
-from camplug.wsss.store.identity import digest_of, file_digest
+from camplug.wsss.store.identity import make_digest, make_file_digest
 
 LOOKED_AT = 8  # masks that are compared with image labels before the first one is used
 OF_IGNORED = (*IGNORED, "ignore", "ignored", "void")  # names that values and colours may have
@@ -236,8 +236,8 @@ class MaskFiles:
         Raises:
             InputError: the file cannot be read.
         """
-        of_file = file_digest(self.file(i), "mask")
-        return digest_of([of_file, self.code.digest()]) if self.code.is_given else of_file
+        of_file = make_file_digest(self.file(i), "mask")
+        return make_digest([of_file, self.code.digest()]) if self.code.is_given else of_file
 
     def _contradiction(self) -> str:
         """Return a refusal where none of a few masks shows a class that its image is labelled with, else nothing."""

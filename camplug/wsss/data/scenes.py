@@ -13,7 +13,7 @@ from camplug.errors import InputError
 from camplug.wsss.data import painting
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.painting import COATS, EARTHS, GROUNDS, HEADS, SHAPES, TEXTURES, Array
-from camplug.wsss.store.identity import digest_of
+from camplug.wsss.store.identity import make_digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -136,7 +136,7 @@ class Scenes(SegmentationData):
 
     def _drawn_from(self, i: int) -> str:
         numbers = (self.cooccurrence, self.plain, self.objects, self.noise, self.likeness, self.light)
-        return "scene:" + digest_of([VERSION, self.seed, self._checked(i), self.size, len(self.classes), numbers])
+        return "scene:" + make_digest([VERSION, self.seed, self._checked(i), self.size, len(self.classes), numbers])
 
     def part(self, i: int) -> NDArray[np.uint8]:
         """What image i's pixels tell, uint8 [H,W]: 0 ground, 1 head (tells the class), 2 body (does not)."""

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.plug import find_first_weight, send_to
-from camplug.wsss.class_names import match_classes, renumbered_labels
+from camplug.wsss.class_names import match_classes, renumber_labels
 from camplug.wsss.crf import CRFSettings, DenseCRF, unary_from_scores
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.crops import normalizer
 from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.pseudo.refine import crf_settings
-from camplug.wsss.store.jobs import Report, for_each
+from camplug.wsss.store.jobs import Report, make_results
 from camplug.wsss.store.label_folder import LabelFolder
 
 UNLIKELY = 0.01
@@ -183,7 +183,7 @@ def make_predictions(
 ) -> Report:
     """Make the label picture of every image.
 
-    Resumable, in shares, past broken images: see `camplug.wsss.store.jobs.for_each`.
+    Resumable, in shares, past broken images: see `camplug.wsss.store.jobs.make_results`.
 
     Args:
         segmenter: from a photograph, RGB uint8 [H,W,3], to its labels [H,W]; a `Segmenter` for instance. One with
@@ -207,10 +207,10 @@ def make_predictions(
         return np.asarray(data.photo(i)), {"classes": tuple(order[c] for c in asked)}
 
     def make(image: tuple[NDArray[np.uint8], dict[str, Any]]) -> NDArray[np.uint8]:
-        return renumbered_labels(segmenter(image[0], **image[1]), names, order)
+        return renumber_labels(segmenter(image[0], **image[1]), names, order)
 
-    def made_of(i: int) -> dict[str, str]:
+    def get_digests(i: int) -> dict[str, str]:
         given = {"labels": data.label_digest(i)} if labelled else {}
         return {"photograph": data.photo_digest(i), **given}
 
-    return for_each(data, folder, make, read=read, made_of=made_of, shard=shard, step=step)
+    return make_results(data, folder, make, read=read, get_digests=get_digests, shard=shard, step=step)

@@ -15,7 +15,7 @@ from torch import nn
 from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.plug import find_first_weight
-from camplug.wsss.class_names import in_order_of
+from camplug.wsss.class_names import order_like_folder
 from camplug.wsss.classifier.checkpoint import made_with_of
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.checkpoint import OF_DEEPLABS, load_deeplab, save_deeplab
@@ -24,8 +24,8 @@ from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.deeplab.network import DeepLab, deeplab_over, settings_of
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, DeepLabSettings
 from camplug.wsss.saliency import KINDS, saliency_table
-from camplug.wsss.store.identity import file_table, photograph_table, weights_sha256
-from camplug.wsss.store.jobs import share, wait_for_the_others
+from camplug.wsss.store.identity import hash_weights, make_file_table, make_photograph_table
+from camplug.wsss.store.jobs import share, wait_for_processes
 from camplug.wsss.store.label_folder import LabelFolder
 from camplug.wsss.train.crops import LabelCrops, check_labels_teach, read_picture
 from camplug.wsss.train.device import kept_generators
@@ -112,14 +112,17 @@ def train_deeplab(
     if not source.is_dir():
         raise InputError(f"there is no folder of labels {str(source)!r}.")
     folder, file = TrainingFolder(out), Path(out) / FILE
-    data = in_order_of(folder, data)
+    data = order_like_folder(folder, data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(span.seed)
         network = deeplab_over(model, data.classes, settings.network, preprocess=preprocess)
-    tables = {"photographs": photograph_table(data), "pictures": file_table(data.ids, LabelFolder(source).file)}
+    tables = {
+        "photographs": make_photograph_table(data),
+        "pictures": make_file_table(data.ids, LabelFolder(source).get_path),
+    }
     folder.prepare_training(
         {
-            "network": settings_of(network) | {"start": weights_sha256(network.body)},
+            "network": settings_of(network) | {"start": hash_weights(network.body)},
             "classes": list(data.classes),
             "model": dict(made_with),
             "labels": classes_told(source),
@@ -147,7 +150,7 @@ def train_deeplab(
         raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {first}")
     crops = LabelCrops(
         data,
-        partial(read_picture, LabelFolder(source).numbered_as(data.classes), data),
+        partial(read_picture, LabelFolder(source).renumber(data.classes), data),
         normalizer(network.preprocess),
         crop=span.crop,
         scales=span.scales,
@@ -162,7 +165,7 @@ def train_deeplab(
     check_batch(items, span.batch * settings.accumulate)
     check_labels_teach(crops.labels, indices, "give labels that show classes")
     module = DeepLabTraining(network, settings.network, ids=data.ids, seed=span.seed)
-    folder.settle()
+    folder.write_settings()
     with kept_generators(device):
         losses = fit(
             module,
@@ -176,7 +179,7 @@ def train_deeplab(
             amp=amp,
             log=log,
             accumulate=settings.accumulate,
-            header=OF_DEEPLABS.header(network, made_with),
+            header=OF_DEEPLABS.make_header(network, made_with),
         )
     last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
     watch.done(f"training: {span.epochs} epochs of {len(items)} images; {last or 'made before'}")
@@ -184,7 +187,7 @@ def train_deeplab(
     if share()[0] == 0:
         save_deeplab(file, network, made_with)
         watch.done(f"{file}: DeepLab with the head {network.kind} for {len(network.classes)} classes")
-    wait_for_the_others("deeplab")  # whoever comes back finds the file
+    wait_for_processes("deeplab")  # whoever comes back finds the file
     broken = join_broken(data, items.substitutes.broken(), broken, unreadable)
     return TrainedDeepLab(network, file, len(items), losses, broken)
 

@@ -14,10 +14,10 @@ from camplug.wsss.data import SegmentationData
 from camplug.wsss.pseudo.refine import Floats, Photo
 from camplug.wsss.pseudo.walks import MapWalk
 from camplug.wsss.seeds import Seed, SeedFolder
-from camplug.wsss.store.jobs import Mismatch, Report, for_each
+from camplug.wsss.store.jobs import Mismatch, Report, make_results
 from camplug.wsss.store.label_folder import LabelFolder
-from camplug.wsss.store.result_folder import check_made_of
-from camplug.wsss.store.seed_folder import Dtype, check_stored, packed
+from camplug.wsss.store.result_folder import check_digests
+from camplug.wsss.store.seed_folder import Dtype, check_storage, pack_maps
 
 
 def make_labels(
@@ -32,7 +32,7 @@ def make_labels(
 ) -> Report:
     """Make the label picture of every image from its seed.
 
-    Resumable, in shares, past broken images and missing seeds: see `camplug.wsss.store.jobs.for_each`.
+    Resumable, in shares, past broken images and missing seeds: see `camplug.wsss.store.jobs.make_results`.
 
     Args:
         labels: from a photograph [H,W,3] and its maps [K,H,W] to its labels [H,W], 0 background, k + 1 for map k and
@@ -50,7 +50,7 @@ def make_labels(
     """
 
     check_long_side(long_side)
-    seeds = seeds.numbered_as(data.classes)
+    seeds = seeds.renumber(data.classes)
 
     def make(i: int) -> NDArray[np.uint8]:
         photo, maps, seed = _opened(data, seeds, i, long_side)
@@ -59,11 +59,11 @@ def make_labels(
             return found
         return np.asarray(Image.fromarray(found).resize(seed.size[::-1], Image.Resampling.NEAREST))
 
-    def made_of(i: int) -> dict[str, str]:
-        check_made_of(seeds, data, i, labels=True)
-        return {"photograph": data.photo_digest(i), "seed": seeds.digest(data.ids[i])}
+    def get_digests(i: int) -> dict[str, str]:
+        check_digests(seeds, data, i, labels=True)
+        return {"photograph": data.photo_digest(i), "seed": seeds.compute_digest(data.ids[i])}
 
-    return for_each(data, folder, make, made_of=made_of, shard=shard, step=step)
+    return make_results(data, folder, make, get_digests=get_digests, shard=shard, step=step)
 
 
 def make_walked_seeds(
@@ -95,23 +95,23 @@ def make_walked_seeds(
     Raises:
         InputError: the seeds lack a class of the data, which are matched by name; a place that cannot be written.
     """
-    check_stored(dtype, scale)
+    check_storage(dtype, scale)
     check_long_side(long_side)
-    seeds = seeds.numbered_as(data.classes)
+    seeds = seeds.renumber(data.classes)
 
     def make(i: int) -> Seed:
         photo, maps, seed = _opened(data, seeds, i, long_side)
         walked = torch.from_numpy(walk.maps(photo, maps))
         own = min(1.0, scale * max(seed.size) / max(photo.shape[:2]))
-        return Seed(packed(walked, dtype, own), seed.classes, seed.size, seed.logits)
+        return Seed(pack_maps(walked, dtype, own), seed.classes, seed.size, seed.logits)
 
-    def made_of(i: int) -> dict[str, str]:
-        check_made_of(seeds, data, i, labels=True)
+    def get_digests(i: int) -> dict[str, str]:
+        check_digests(seeds, data, i, labels=True)
         name = data.ids[i]
-        labels = {k: v for k, v in seeds.made_of(name).items() if k == "labels"}
-        return {"photograph": data.photo_digest(i), "seed": seeds.digest(name), **labels}
+        labels = {k: v for k, v in seeds.read_digests(name).items() if k == "labels"}
+        return {"photograph": data.photo_digest(i), "seed": seeds.compute_digest(name), **labels}
 
-    return for_each(data, folder, make, made_of=made_of, shard=shard, step=step)
+    return make_results(data, folder, make, get_digests=get_digests, shard=shard, step=step)
 
 
 def in_data(labels: NDArray[np.integer], classes: Sequence[int]) -> NDArray[np.uint8]:
@@ -141,7 +141,7 @@ def _opened(
 ) -> tuple[Photo, NDArray[np.float32], Seed]:
     """The photograph of image i, its maps, both at no more than a longer side, and its seed, if they fit together."""
     seed, photo = seeds.load(data.ids[i]), data.photo(i)
-    check_made_of(seeds, data, i, labels=True)
+    check_digests(seeds, data, i, labels=True)
     unknown = [c for c in seed.classes if not 0 <= c < len(data.classes)]
     if unknown:
         raise Mismatch(
@@ -155,6 +155,6 @@ def _opened(
             "the seed anew."
         )
     if long_side is None or max(seed.size) <= long_side:
-        return np.asarray(photo), seed.full(), seed
+        return np.asarray(photo), seed.to_full_size(), seed
     height, width = (max(1, round(side * long_side / max(seed.size))) for side in seed.size)
-    return np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC)), seed.resized((height, width)), seed
+    return np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC)), seed.resize((height, width)), seed

@@ -18,7 +18,7 @@ from camplug.wsss.irn.network import STRIDE, grid_size
 from camplug.wsss.irn.paths import path_affinity
 from camplug.wsss.pseudo.refine import Floats, Photo, Threshold, check_maps
 from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
-from camplug.wsss.store.seed_folder import shrunk
+from camplug.wsss.store.seed_folder import shrink_maps
 
 
 class MapWalk(Protocol):
@@ -151,7 +151,7 @@ class IRNWalk:
 def _on_grid(maps: Floats, device: torch.device) -> Tensor:
     """Maps [K,H,W] shrunk to IRN's grid."""
     full = torch.from_numpy(np.ascontiguousarray(maps, np.float32)).to(device)
-    return shrunk(full, grid_size(maps.shape[1], maps.shape[2]))
+    return shrink_maps(full, grid_size(maps.shape[1], maps.shape[2]))
 
 
 def _pixels(planes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:

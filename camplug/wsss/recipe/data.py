@@ -15,8 +15,8 @@ from camplug.errors import InputError
 from camplug.wsss.data import VOC_CLASSES, Scenes, SegmentationData, open_data
 from camplug.wsss.data.opening import parse_source
 from camplug.wsss.data.scenes import Scene
-from camplug.wsss.store.identity import digest_of, digest_table
-from camplug.wsss.store.jobs import list_sha256
+from camplug.wsss.store.identity import make_digest, make_digest_table
+from camplug.wsss.store.jobs import hash_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,9 +151,9 @@ def identity(data: SegmentationData, reads: Sequence[str]) -> dict[str, Any]:
         data: the images.
         reads: what is used of them: photographs, labels, masks.
     """
-    found = {"list_sha256": list_sha256(data), "classes": digest_of(list(data.classes))}
+    found = {"list_sha256": hash_names(data), "classes": make_digest(list(data.classes))}
     tables = {"photographs": data.photo_digest, "labels": data.label_digest, "masks": data.mask_digest}
-    return found | {what: digest_of(list(digest_table(data.ids, tables[what]).values())) for what in reads}
+    return found | {what: make_digest(list(make_digest_table(data.ids, tables[what]).values())) for what in reads}
 
 
 def evenly(count: int, wanted: int) -> list[int]:

@@ -41,7 +41,7 @@ from camplug.wsss.recipe.recipe_settings import METHODS, NetworkSettings
 from camplug.wsss.recipe.stages import OF_MAPS, Stage
 from camplug.wsss.seeds import Seed, SeedFolder, make_seeds
 from camplug.wsss.store.jobs import Report
-from camplug.wsss.store.seed_folder import packed
+from camplug.wsss.store.seed_folder import pack_maps
 from camplug.wsss.train import Backbone, Crop
 
 FEW = 2  # images of a training step
@@ -258,13 +258,13 @@ class Probe:
         photo = self.photos[0]
         with measured(self.device) as found:
             walked = walk.maps(photo, self.maps_of(photo))
-        stored = packed(torch.from_numpy(walked), s["dtype"], s["scale"])
+        stored = pack_maps(torch.from_numpy(walked), s["dtype"], s["scale"])
         seed = Seed(stored, tuple(range(len(walked))), walked.shape[1:], np.zeros(0, "f4"))
         with tempfile.TemporaryDirectory() as folder:
             there = SeedFolder(folder)
             there.prepare({})
             there.save("one", seed)
-            size = there.file("one").stat().st_size
+            size = there.get_path("one").stat().st_size
         return Cost(
             found["seconds"], bytes=size, memory=found["base"] + found["grown"], scaled=["disk: maps of no training"]
         )
@@ -350,7 +350,7 @@ def _png(photo: NDArray[np.uint8]) -> float:
         there = LabelFolder(folder)
         there.prepare({})
         there.save("one", plane)
-        return float(there.file("one").stat().st_size)
+        return float(there.get_path("one").stat().st_size)
 
 
 def _to(batch: Any, device: str) -> Any:

@@ -21,7 +21,7 @@ from camplug.wsss.pseudo.refine import Threshold, crf_settings
 from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
 from camplug.wsss.recipe.data import ImageList
 from camplug.wsss.rpnet.method import RPNet
-from camplug.wsss.store.seed_folder import check_stored
+from camplug.wsss.store.seed_folder import check_storage
 
 METHODS: dict[str, type[Method]] = {m.name: m for m in (Method, ATM, RPNet, FPR)}
 BEST = re.compile(r"best on (\w+)")
@@ -95,7 +95,7 @@ class SeedSettings:
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
-        check_stored(self.dtype, self.scale)
+        check_storage(self.dtype, self.scale)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class RefineSettings:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_stored(self.dtype, self.scale)
+        check_storage(self.dtype, self.scale)
 
 
 @dataclass(frozen=True)

@@ -108,11 +108,11 @@ def versions() -> dict[str, str]:
 
 
 def _list(recipe: Recipe, cache: Cache, name: str) -> dict[str, Any]:
-    from camplug.wsss.store.jobs import list_sha256
+    from camplug.wsss.store.jobs import hash_names
 
     part = recipe.data[name]
     found: dict[str, Any] = {"data": part.data, "split": part.split, "options": to_plain(part.options)}
     if name in cache.data:
         data = cache.data[name]
-        found |= {"images": len(data), "classes": len(data.classes), "list_sha256": list_sha256(data)}
+        found |= {"images": len(data), "classes": len(data.classes), "list_sha256": hash_names(data)}
     return found

@@ -88,11 +88,11 @@ def _panel(out: Path, key: str, name: str, title: str, draw: Any) -> Panel | Non
 def _drawer(stage: Stage, cache: Cache, data: SegmentationData, i: int) -> Any:
     folder, name = cache.folder(stage), data.ids[i]
     if stage.kind not in OF_MAPS:
-        return _labels_drawer(LabelFolder(folder).file(name), data, i)
+        return _labels_drawer(LabelFolder(folder).get_path(name), data, i)
 
     def draw() -> NDArray[np.uint8]:
         seed = SeedFolder(folder).load(name)
-        heat = seed.full().max(0, initial=0)
+        heat = seed.to_full_size().max(0, initial=0)
         return np.asarray(overlay(np.asarray(data.photo(i)), heat, opacity=OPACITY, bar=False))
 
     return draw

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from camplug.errors import InputError
-from camplug.wsss.class_names import numbered_as
+from camplug.wsss.class_names import renumber_data
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.recipe.cache import Cache, bytes_in
 from camplug.wsss.recipe.data import VARIABLE, ImageList
@@ -17,7 +17,7 @@ from camplug.wsss.recipe.recipe_settings import Recipe
 from camplug.wsss.recipe.report import write_report
 from camplug.wsss.recipe.run_stages import StageContext
 from camplug.wsss.recipe.stages import Stage, stages_of
-from camplug.wsss.store.jobs import exchange, share, wait_for_the_others
+from camplug.wsss.store.jobs import exchange, share, wait_for_processes
 from camplug.wsss.train.progress import ProgressCallback
 
 
@@ -58,7 +58,7 @@ def run_recipe(
     rank, world = share()
     any_share = frozenset(name for name, part in recipe.data.items() if part.allow_missing)
     work = StageContext(cache, data, device, workers, (rank, world), watch, any_share)
-    wait_for_the_others("begin")  # before any of them makes what another one would find
+    wait_for_processes("begin")  # before any of them makes what another one would find
     for number, stage in enumerate(stages, 1):
         if cache.done(stage) is not None:
             watch.done(f"[{number}/{len(stages)}] {stage.name}: made before")
@@ -70,7 +70,7 @@ def run_recipe(
     report: dict[str, Any] = {}
     if rank == 0:
         report = write_report(recipe, stages, cache, out)
-    wait_for_the_others("end", needed=False)
+    wait_for_processes("end", needed=False)
     return report
 
 
@@ -110,7 +110,7 @@ def checked(recipe: Recipe, data: dict[str, SegmentationData]) -> dict[str, Segm
 
     how = recipe.evaluate.classes
     averaged(None if how is None else list(how), ["background", *classes])
-    return {name: numbered_as(one, classes, "data.train") for name, one in data.items()}
+    return {name: renumber_data(one, classes, "data.train") for name, one in data.items()}
 
 
 def _run(stage: Stage, work: StageContext) -> None:
@@ -130,7 +130,7 @@ def _run(stage: Stage, work: StageContext) -> None:
         document = joined(shares)
         document |= {"seconds": before + time.perf_counter() - start, "bytes": bytes_in(folder), "processes": world}
         cache.finish(stage, document)
-    wait_for_the_others("finished")
+    wait_for_processes("finished")
 
 
 def joined(shares: list[dict[str, Any]]) -> dict[str, Any]:

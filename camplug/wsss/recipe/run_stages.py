@@ -41,7 +41,7 @@ from camplug.wsss.recipe.recipe_settings import METHODS, NetworkSettings
 from camplug.wsss.recipe.scoring import choice_of, scored
 from camplug.wsss.recipe.stages import VERSIONS, Data, Stage
 from camplug.wsss.seeds import SeedFolder, make_seeds, otsu_of_seeds
-from camplug.wsss.store.identity import file_digest, network_settings
+from camplug.wsss.store.identity import make_file_digest, make_network_settings
 from camplug.wsss.store.jobs import Report
 from camplug.wsss.train.progress import ProgressCallback
 
@@ -121,9 +121,9 @@ class StageContext:
     def told_of(self, stage: Stage, model: nn.Module) -> dict[str, Any]:
         """Return what tells that network from others, and how it reads photographs, for the settings of results."""
         if "network" in stage.inputs:
-            return network_settings(model, str(self.of(stage, "network") / CLASSIFIER))
+            return make_network_settings(model, str(self.of(stage, "network") / CLASSIFIER))
         named = restore_settings(NetworkSettings, stage.settings["network"])
-        return network_settings(model, named.model, named.num_classes) | {"mean": named.mean, "std": named.std}
+        return make_network_settings(model, named.model, named.num_classes) | {"mean": named.mean, "std": named.std}
 
     def into(self, stage: Stage, folder: F, settings: Mapping[str, Any]) -> F:
         """Return the folder of a stage's results, which takes over from earlier ones what was made of the same.
@@ -136,7 +136,7 @@ class StageContext:
         classes = list(self.view(stage).classes)
         folder.prepare({"version": VERSIONS[stage.kind], "classes": classes, **settings})
         others = [type(folder)(other) for other in self.cache.others(stage)]
-        folder.others = [other for other in others if other.settings_digest() == folder.settings_digest()]
+        folder.others = [other for other in others if other.get_settings_digest() == folder.get_settings_digest()]
         return folder
 
     def each(self, stage: Stage, make: Callable[..., Report]) -> Told:
@@ -222,7 +222,7 @@ def maps(stage: Stage, work: StageContext) -> Told:
         walk = IRNWalk(load_irn(file, model), **s["walk"])
     else:
         walk = AffinityNetWalk(load_affinitynet(file, model), **s["walk"])
-    settings = {**s, "heads": file_digest(file, "file of heads"), "network": work.told_of(stage, model)}
+    settings = {**s, "heads": make_file_digest(file, "file of heads"), "network": work.told_of(stage, model)}
     folder = work.into(stage, SeedFolder(work.cache.folder(stage)), settings)
     before = SeedFolder(work.of(stage, "seeds"))
 
@@ -280,7 +280,7 @@ def predictions(stage: Stage, work: StageContext) -> Told:
     network = load_deeplab(file).to(work.device)
     crf = None if s["crf"] is None else restore_settings(CRFSettings, s["crf"])
     segmenter = Segmenter(network, tuple(s["scales"]), s["flip"], s["fuse"], crf, s["long_side"])
-    settings = {k: v for k, v in s.items() if k != "only"} | {"network": file_digest(file, "network")}
+    settings = {k: v for k, v in s.items() if k != "only"} | {"network": make_file_digest(file, "network")}
     folder = work.into(stage, LabelFolder(work.cache.folder(stage)), settings)
     return work.each(stage, lambda **share: make_predictions(segmenter, data, folder, **share))
 

@@ -16,8 +16,8 @@ from camplug.wsss.recipe.data import evenly
 from camplug.wsss.recipe.recipe_settings import chosen_on
 from camplug.wsss.recipe.stages import OF_MAPS, Stage
 from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
-from camplug.wsss.store.identity import photographs_sha256
-from camplug.wsss.store.jobs import list_sha256
+from camplug.wsss.store.identity import hash_photographs
+from camplug.wsss.store.jobs import hash_names
 
 TRUTH = "truth"
 HERE = "best on these very images, with their masks: optimistic"
@@ -51,8 +51,8 @@ def scored(stage: Stage, cache: Cache, data: SegmentationData, step: Callable[[]
     convention = stage.settings["convention"]
     figures: dict[str, Any] = {
         "images_listed": len(data),
-        "list_sha256": list_sha256(data),
-        "photographs_sha256": photographs_sha256(data),
+        "list_sha256": hash_names(data),
+        "photographs_sha256": hash_photographs(data),
         "convention": convention,
         "labels": "predicted by the network" if product.kind == "predictions" else "image labels given",
     }

@@ -19,7 +19,7 @@ from camplug.wsss.recipe.recipe_settings import (
     RefineSettings,
     chosen_on,
 )
-from camplug.wsss.store.identity import MISSING, photograph_table
+from camplug.wsss.store.identity import MISSING, make_photograph_table
 
 # raised whenever a stage makes something else of the same settings
 VERSIONS = {
@@ -89,7 +89,7 @@ def stages_of(recipe: Recipe, data: Data) -> list[Stage]:
 
 def shared_photographs(one: SegmentationData, other: SegmentationData) -> int:
     """Return how many photographs are in both lists, whatever their names."""
-    tables = (set(photograph_table(data).values()) - {MISSING} for data in (one, other))
+    tables = (set(make_photograph_table(data).values()) - {MISSING} for data in (one, other))
     return len(set.intersection(*tables))
 
 

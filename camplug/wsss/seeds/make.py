@@ -12,10 +12,10 @@ from camplug.errors import InputError
 from camplug.explain.base import Explainer
 from camplug.explain.fuse import normalize_map
 from camplug.explain.photographs import compute_maps_on_photo, predict_on_photo
-from camplug.wsss.class_names import known_names, match_classes
+from camplug.wsss.class_names import find_class_names, match_classes
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.store.jobs import Mismatch, Report, for_each
-from camplug.wsss.store.seed_folder import Dtype, Seed, SeedFolder, check_stored, packed
+from camplug.wsss.store.jobs import Mismatch, Report, make_results
+from camplug.wsss.store.seed_folder import Dtype, Seed, SeedFolder, check_storage, pack_maps
 
 
 def make_seeds(
@@ -31,9 +31,9 @@ def make_seeds(
 ) -> Report:
     """Explain every image of a data set for the classes that it is labelled with, or for those that are predicted.
 
-    Resumable, in shares, past broken images: see `camplug.wsss.store.jobs.for_each`. A seed of another photograph, of
-    other labels or of other settings is made again. Photographs are read and seeds written in threads of their own,
-    beside the model's work. An image without labels gets a seed without maps.
+    Existing seeds of the same photograph, labels and settings are kept, and broken images are reported; see
+    `camplug.wsss.store.jobs.make_results`. Photographs are read and seeds written in threads of their own. An image
+    without labels gets a seed without maps.
 
     Args:
         explainer: its model's classes are matched with the data's by name; a model without class names has as many
@@ -52,12 +52,12 @@ def make_seeds(
             without labels; `predicted` is no probability; a place that cannot be written.
         Exception: whatever else stops the first image; nothing says that it is the image's fault.
     """
-    check_stored(dtype, scale)
+    check_storage(dtype, scale)
     if predicted is not None and not 0 <= predicted <= 1:
         raise InputError(f"predicted={predicted:g}; give a probability from 0 to 1.")
     if predicted is None and not data.has_labels:
         raise InputError("the data has no image labels; explain the predicted classes: --labels predicted.")
-    names = known_names(explainer.model, explainer.class_names)
+    names = find_class_names(explainer.model, explainer.class_names)
     outputs = list(range(len(data.classes))) if names is None else match_classes(names, data.classes)
     has = len(data.classes) if names is None else len(names)
 
@@ -72,18 +72,18 @@ def make_seeds(
             classes = predicted_classes(probabilities, outputs, predicted)
         size = (photo.height, photo.width)
         if not classes:
-            return Seed(packed(torch.zeros(0, *size), dtype, scale), (), size, np.zeros(0, np.float32))
+            return Seed(pack_maps(torch.zeros(0, *size), dtype, scale), (), size, np.zeros(0, np.float32))
         maps, logits = compute_maps_on_photo(explainer, photo, [outputs[c] for c in classes])
         _check_logits(logits, has, data)
         assert logits is not None
         maps = normalize_map(maps, "max")  # an explainer may keep raw values; seeds are stored in [0, 1]
-        return Seed(packed(maps, dtype, scale), classes, size, logits[outputs].numpy())
+        return Seed(pack_maps(maps, dtype, scale), classes, size, logits[outputs].numpy())
 
-    def made_of(i: int) -> dict[str, str]:
+    def get_digests(i: int) -> dict[str, str]:
         labels = {"labels": data.label_digest(i)} if predicted is None else {}
         return {"photograph": data.photo_digest(i), **labels}
 
-    return for_each(data, folder, make, read=read, made_of=made_of, shard=shard, step=step)
+    return make_results(data, folder, make, read=read, get_digests=get_digests, shard=shard, step=step)
 
 
 def names_for(explainer: Explainer, data: SegmentationData) -> list[str]:
@@ -96,7 +96,7 @@ def names_for(explainer: Explainer, data: SegmentationData) -> list[str]:
     Raises:
         InputError: none can be read.
     """
-    names = known_names(explainer.model, explainer.class_names)
+    names = find_class_names(explainer.model, explainer.class_names)
     if names is not None:
         return names
     for i in range(len(data)):

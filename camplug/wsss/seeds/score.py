@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from camplug.errors import InputError
 from camplug.metrics import ConfusionMatrix, ThresholdSweep
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.store.result_folder import check_made_of
+from camplug.wsss.store.result_folder import check_digests
 from camplug.wsss.store.seed_folder import SeedFolder
 
 
@@ -36,15 +36,15 @@ def score_seeds(
     Raises:
         InputError: the folder lacks a class of the data.
     """
-    folder = folder.numbered_as(data.classes)
+    folder = folder.renumber(data.classes)
     sweep = ThresholdSweep(len(data.classes) + 1, thresholds, data.ignore)
 
     def add(i: int, name: str) -> None:
         seed, mask = folder.load(name), data.mask(i)
         if seed.size != mask.shape:
             raise InputError(f"the seed of {name!r} is of a photograph of {seed.size}, its mask has {mask.shape}.")
-        check_made_of(folder, data, i)
-        sweep.add(seed.full(), seed.classes, mask)
+        check_digests(folder, data, i)
+        sweep.add(seed.to_full_size(), seed.classes, mask)
 
     return sweep, _each(data, add, step)
 
@@ -75,12 +75,12 @@ def score_labels(
     """
     from camplug.wsss.store.label_folder import LabelFolder
 
-    labels = LabelFolder(folder).numbered_as(data.classes)
+    labels = LabelFolder(folder).renumber(data.classes)
     matrix = ConfusionMatrix(len(data.classes) + 1, data.ignore)
 
     def add(i: int, name: str) -> None:
         picture, mask = labels.load(name), data.mask(i)
-        check_made_of(labels, data, i)
+        check_digests(labels, data, i)
         ignored = picture == data.ignore
         if ignore_as == "background":
             picture = np.where(ignored, 0, picture)

@@ -27,7 +27,7 @@ CACHE = "CAMPLUG_CACHE"  # the variable that names the cache folder
 HASHES = "hashes.sqlite"
 RACY = 2 * 10**9  # ns; a younger file may change again without another time stamp
 MISSING = "missing"
-CALLED = {  # one and several of what an image has
+PHRASES = {  # one and several of what an image has
     "photographs": ("another photograph", "other photographs"),
     "labels": ("other labels", "other labels"),
     "seeds": ("another seed", "other seeds"),
@@ -36,16 +36,16 @@ CALLED = {  # one and several of what an image has
 }
 
 
-def digest_of(document: Any) -> str:
+def make_digest(document: Any) -> str:
     """Return the first 16 digits of the SHA-256 of plain data, whatever the order of its keys.
 
-    >>> digest_of({"a": 1, "b": (2, 3)}) == digest_of({"b": [2, 3], "a": 1})
+    >>> make_digest({"a": 1, "b": (2, 3)}) == make_digest({"b": [2, 3], "a": 1})
     True
     """
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
-def weights_sha256(model: nn.Module) -> str:
+def hash_weights(model: nn.Module) -> str:
     """Return the first 16 digits of the SHA-256 of a network's weights and buffers, on any device."""
     import torch
 
@@ -56,7 +56,7 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()[:DIGITS]
 
 
-def file_sha256(path: str | os.PathLike[str]) -> str:
+def hash_file(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's content; a file that has not changed since is not read again.
 
     Hashes are kept in one file in the folder that the variable CAMPLUG_CACHE names, by default the user's cache folder,
@@ -68,11 +68,11 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    return _HASHES.of(os.path.abspath(path))
+    return _HASHES.get_hash(os.path.abspath(path))
 
 
-def file_digest(path: str | os.PathLike[str], called: str) -> str:
-    """Return the first 16 digits of the SHA-256 of a file's content; see `file_sha256`.
+def make_file_digest(path: str | os.PathLike[str], called: str) -> str:
+    """Return the first 16 digits of the SHA-256 of a file's content; see `hash_file`.
 
     Args:
         path: the file.
@@ -82,12 +82,12 @@ def file_digest(path: str | os.PathLike[str], called: str) -> str:
         InputError: it cannot be read.
     """
     try:
-        return file_sha256(path)[:DIGITS]
+        return hash_file(path)[:DIGITS]
     except OSError as error:
         raise InputError(f"the {called} {os.fspath(path)!r} cannot be read ({error.strerror or error}).") from None
 
 
-def network_settings(network: nn.Module, model: str, num_classes: int | None = None) -> dict[str, Any]:
+def make_network_settings(network: nn.Module, model: str, num_classes: int | None = None) -> dict[str, Any]:
     """Return what tells a loaded network from others, for the settings of what is made with it.
 
     Args:
@@ -96,8 +96,8 @@ def network_settings(network: nn.Module, model: str, num_classes: int | None = N
         num_classes: of its head, as it was asked for.
     """
     if not model.endswith((".pt", ".pth")):
-        return {"model": model, "num_classes": num_classes, "weights": weights_sha256(network)}
-    weights = digest_of([file_digest(model, "classifier"), weights_sha256(network)])
+        return {"model": model, "num_classes": num_classes, "weights": hash_weights(network)}
+    weights = make_digest([make_file_digest(model, "classifier"), hash_weights(network)])
     return {"model": "a trained classifier", "num_classes": None, "weights": weights}
 
 
@@ -110,7 +110,7 @@ def is_other(one: str, other: str) -> bool:
     return one != other and one.rpartition(":")[0] == other.rpartition(":")[0]
 
 
-def cache_folder() -> Path:
+def get_cache_folder() -> Path:
     """Return the folder that CAMPLUG_CACHE names, or the platform's cache folder of this user."""
     if os.environ.get(CACHE):
         return Path(os.environ[CACHE]).expanduser()
@@ -132,28 +132,28 @@ class _Hashes:
         self._opened: Path | None = None
         self._database: sqlite3.Connection | None = None
 
-    def of(self, path: str) -> str:
-        before = _stamp(path)
+    def get_hash(self, path: str) -> str:
+        before = _get_stamp(path)
         with self._lock:
-            known = self._ask("SELECT sha256 FROM files WHERE path = ? AND stamp = ?", (path, before))
+            known = self._query("SELECT sha256 FROM files WHERE path = ? AND stamp = ?", (path, before))
             if known:
                 return str(known[0][0])
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if _stamp(path) == before and time.time_ns() - _changed(path) > RACY:
+        if _get_stamp(path) == before and time.time_ns() - _get_change_time(path) > RACY:
             with self._lock:
-                self._ask("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (path, before, found))
+                self._query("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (path, before, found))
         return found
 
-    def _ask(self, sql: str, values: tuple[str, ...]) -> list[Any]:
+    def _query(self, sql: str, values: tuple[str, ...]) -> list[Any]:
         try:
-            database = self._connected()
+            database = self._connect()
             return [] if database is None else database.execute(sql, values).fetchall()
         except sqlite3.Error:  # locked for long, damaged, a full disk: the file is read instead
             return []
 
-    def _connected(self) -> sqlite3.Connection | None:
-        place = cache_folder()
+    def _connect(self) -> sqlite3.Connection | None:
+        place = get_cache_folder()
         if self._opened != place:
             self._opened, self._database = place, None
             with suppress(OSError, sqlite3.Error):
@@ -174,12 +174,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_HASHES.forget)
 
 
-def _stamp(path: str) -> str:
+def _get_stamp(path: str) -> str:
     found = os.stat(path)
     return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
 
 
-def _changed(path: str) -> int:
+def _get_change_time(path: str) -> int:
     found = os.stat(path)
     return max(found.st_mtime_ns, found.st_ctime_ns)
 
@@ -189,22 +189,22 @@ class Inputs:
     """What a training learns from, image by image.
 
     Attributes:
-        tables: digests by image name, by what they are of; see `CALLED`.
+        tables: digests by image name, by what they are of; see `PHRASES`.
     """
 
     tables: Mapping[str, Mapping[str, str]]
 
-    def digests(self) -> dict[str, str]:
+    def make_digests(self) -> dict[str, str]:
         """Return one digest of each table."""
-        return {what: digest_of(list(table.items())) for what, table in self.tables.items()}
+        return {what: make_digest(list(table.items())) for what, table in self.tables.items()}
 
-    def differences(self, before: Inputs) -> list[str]:
+    def describe_differences(self, before: Inputs) -> list[str]:
         """Return in words what is other than before.
 
         >>> one = Inputs({"labels": {"a": "1", "b": "2"}})
-        >>> one.differences(Inputs({"labels": {"a": "1", "b": "3"}}))
+        >>> one.describe_differences(Inputs({"labels": {"a": "1", "b": "3"}}))
         ['1 of 2 images has other labels']
-        >>> one.differences(Inputs({"labels": {"a": "1", "c": "3"}}))
+        >>> one.describe_differences(Inputs({"labels": {"a": "1", "c": "3"}}))
         ['1 image is new', '1 image is gone']
         """
         here, there = (next(iter(one.tables.values()), {}) for one in (self, before))
@@ -218,27 +218,27 @@ class Inputs:
             old = before.tables.get(what, {})
             count = sum(name in old and old[name] != digest for name, digest in table.items())
             if count:
-                one, several = CALLED[what]
+                one, several = PHRASES[what]
                 said.append(f"{count} of {len(here)} images {'has ' + one if count == 1 else 'have ' + several}")
         return said
 
 
-def photograph_table(data: SegmentationData) -> dict[str, str]:
-    """Return the digests of a data set's photographs by name; see `digest_table`."""
-    return digest_table(data.ids, data.photo_digest)
+def make_photograph_table(data: SegmentationData) -> dict[str, str]:
+    """Return the digests of a data set's photographs by name; see `make_digest_table`."""
+    return make_digest_table(data.ids, data.photo_digest)
 
 
-def label_table(data: SegmentationData) -> dict[str, str]:
-    """Return the digests of the images' labels by name; see `digest_table`."""
-    return digest_table(data.ids, data.label_digest)
+def make_label_table(data: SegmentationData) -> dict[str, str]:
+    """Return the digests of the images' labels by name; see `make_digest_table`."""
+    return make_digest_table(data.ids, data.label_digest)
 
 
-def file_table(ids: Sequence[str], file: Callable[[str], Path]) -> dict[str, str]:
-    """Return the digests of images' result files by name; see `digest_table`."""
-    return digest_table(ids, lambda i: file_sha256(file(ids[i]))[:DIGITS])
+def make_file_table(ids: Sequence[str], file: Callable[[str], Path]) -> dict[str, str]:
+    """Return the digests of images' result files by name; see `make_digest_table`."""
+    return make_digest_table(ids, lambda i: hash_file(file(ids[i]))[:DIGITS])
 
 
-def digest_table(ids: Sequence[str], digest: Callable[[int], str]) -> dict[str, str]:
+def make_digest_table(ids: Sequence[str], digest: Callable[[int], str]) -> dict[str, str]:
     """Return the digests of all images by name, "missing" for one that cannot be read.
 
     Args:
@@ -254,11 +254,11 @@ def digest_table(ids: Sequence[str], digest: Callable[[int], str]) -> dict[str, 
     return table
 
 
-def photographs_sha256(data: SegmentationData) -> str:
+def hash_photographs(data: SegmentationData) -> str:
     """Return a digest of a data set's photographs, whatever their names and their order."""
-    return set_digest(photograph_table(data).values())
+    return make_set_digest(make_photograph_table(data).values())
 
 
-def set_digest(digests: Iterable[str]) -> str:
+def make_set_digest(digests: Iterable[str]) -> str:
     """Return a digest of digests, whatever their order."""
-    return digest_of(sorted(digests))
+    return make_digest(sorted(digests))

@@ -21,8 +21,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD = 2  # images that are read before, and written behind, the one that is made
-LONG = timedelta(days=30)  # that one process may take longer than another
-MET: Counter[str] = Counter()  # how often this process met the others, by name
+TIMEOUT = timedelta(days=30)  # that one process may take longer than another
+CALLS: Counter[str] = Counter()  # how often this process met the others, by name
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Mismatch(CamplugError):
     """Things that do not fit together for any image; the run ends."""
 
 
-def for_each(
+def make_results(
     data: SegmentationData,
     folder: ResultFolder[T],
     make: Callable[[Any], T],
@@ -47,7 +47,7 @@ def for_each(
     shard: tuple[int, int] = (0, 1),
     step: Callable[[Report], None] = lambda report: None,
     read: Callable[[int], Any] | None = None,
-    made_of: Callable[[int], Mapping[str, str]] | None = None,
+    get_digests: Callable[[int], Mapping[str, str]] | None = None,
 ) -> Report:
     """Make and save the result of every image that has none yet.
 
@@ -63,8 +63,8 @@ def for_each(
         step: told after every image.
         read: what `make` needs of image i. It runs in a thread of its own, up to two images ahead, and results are
             written in another one, so that a device that `make` works on waits for neither.
-        made_of: digests of what the result of image i is made of; a result of anything else is made again. By default
-            any result is taken for the one that is wanted.
+        get_digests: function from an image's number to the digests of its result's inputs; a result of other inputs is
+            made again. None accepts any result.
 
     Raises:
         InputError: a shard that is none; a place that cannot be written.
@@ -74,18 +74,18 @@ def for_each(
     rank, world = shard
     if not 0 <= rank < world:
         raise InputError(f"shard={shard!r}; give (r, n) with r from 0 to n - 1.")
-    run = _Run(data, folder, make, read, step, made_of)
+    run = _Run(data, folder, make, read, step, get_digests)
     numbers = iter(range(rank, len(data), world))
     try:
-        while (image := run.next(numbers)) is not None:
-            run.take(*image)
-        run.settle(0)
+        while (image := run.next_image(numbers)) is not None:
+            run.make_result(*image)
+        run.finish_writes(0)
     finally:
         run.close()
     return run.report
 
 
-class _Coming(NamedTuple):
+class _PendingImage(NamedTuple):
     """An image whose turn comes: its number, what is read of it (None: its result is there), what it is made of."""
 
     i: int
@@ -94,7 +94,7 @@ class _Coming(NamedTuple):
 
 
 class _Run(Generic[T]):
-    """A run of `for_each`: images that are being read, made, and written, each told of in its turn."""
+    """A run of `make_results`: images that are being read, made, and written, each told of in its turn."""
 
     def __init__(  # noqa: PLR0917
         self,
@@ -103,36 +103,36 @@ class _Run(Generic[T]):
         make: Callable[[Any], T],
         read: Callable[[int], Any] | None,
         step: Callable[[Report], None],
-        made_of: Callable[[int], Mapping[str, str]] | None,
+        get_digests: Callable[[int], Mapping[str, str]] | None,
     ) -> None:
-        self.data, self.folder, self.make, self.step, self.made_of = data, folder, make, step, made_of
-        self.report, self.leftovers = Report(), folder.leftovers()
+        self.data, self.folder, self.make, self.step, self.get_digests = data, folder, make, step, get_digests
+        self.report, self.leftovers = Report(), folder.find_leftovers()
         self.ahead = 0 if read is None else AHEAD
         self.read: Callable[[int], Any] = (lambda i: i) if read is None else read
-        self.reader, self.writer = (_Threads(bool(self.ahead)) for _ in range(2))
-        self.coming: deque[_Coming] = deque()
-        self.going: deque[tuple[str, Future[None] | str | None]] = deque()  # names, and what is written, or the error
-        self.works = False  # an image was made, or was there: what fails now is the image's fault
+        self.reader, self.writer = (_Worker(bool(self.ahead)) for _ in range(2))
+        self.pending: deque[_PendingImage] = deque()
+        self.writing: deque[tuple[str, Future[None] | str | None]] = deque()  # names, and what is written, or the error
+        self.has_succeeded = False  # an image was made, or was there: what fails now is the image's fault
 
-    def next(self, numbers: Iterator[int]) -> _Coming | None:
+    def next_image(self, numbers: Iterator[int]) -> _PendingImage | None:
         """The next image, while those behind it are being read."""
-        while len(self.coming) <= self.ahead and (i := next(numbers, None)) is not None:
-            there, inputs = self._found(i)
-            self.coming.append(_Coming(i, None if there else self.reader.submit(self.read, i), inputs))
-        return self.coming.popleft() if self.coming else None
+        while len(self.pending) <= self.ahead and (i := next(numbers, None)) is not None:
+            there, inputs = self._find_result(i)
+            self.pending.append(_PendingImage(i, None if there else self.reader.submit(self.read, i), inputs))
+        return self.pending.popleft() if self.pending else None
 
-    def _found(self, i: int) -> tuple[bool, Mapping[str, str] | None]:
+    def _find_result(self, i: int) -> tuple[bool, Mapping[str, str] | None]:
         """Whether the result of image i is there, and what it is made of, where that can be read."""
         name = self.data.ids[i]
-        if self.made_of is None:
-            return self.folder.holds(name), None
+        if self.get_digests is None:
+            return self.folder.has_result(name), None
         try:
-            inputs = self.made_of(i)
+            inputs = self.get_digests(i)
         except InputError:  # making it tells what is wrong
             return False, None
-        return self.folder.holds(name, inputs) or self.folder.take_over(name, inputs), inputs
+        return self.folder.has_result(name, inputs) or self.folder.take_over(name, inputs), inputs
 
-    def take(self, i: int, source: Future[Any] | None, inputs: Mapping[str, str] | None) -> None:
+    def make_result(self, i: int, source: Future[Any] | None, inputs: Mapping[str, str] | None) -> None:
         """Make an image's result, and have it written."""
         name = self.data.ids[i]
         state: Future[None] | str | None = None
@@ -142,20 +142,20 @@ class _Run(Generic[T]):
         except Mismatch:
             raise
         except Exception as error:  # somebody's own model may raise anything
-            if not isinstance(error, InputError) and not self.works:
+            if not isinstance(error, InputError) and not self.has_succeeded:
                 raise
-            state = _says(error)
+            state = _get_first_line(error)
         else:
-            self.works = True
+            self.has_succeeded = True
             if source is not None:
                 state = self.writer.submit(self.folder.save, name, result, inputs)
-        self.going.append((name, state))
-        self.settle(self.ahead)
+        self.writing.append((name, state))
+        self.finish_writes(self.ahead)
 
-    def settle(self, most: int) -> None:
+    def finish_writes(self, most: int) -> None:
         """Wait until no more than so many images are being written, and tell of the others."""
-        while len(self.going) > most:
-            name, state = self.going.popleft()
+        while len(self.writing) > most:
+            name, state = self.writing.popleft()
             if state is None:
                 self.report.found += 1
             elif isinstance(state, str):
@@ -165,7 +165,7 @@ class _Run(Generic[T]):
                 for part in self.leftovers.get(name, ()):  # older than this result, so nobody is writing it any more
                     part.unlink(missing_ok=True)
                 self.report.made += 1
-                self.report.bytes += self.folder.file(name).stat().st_size
+                self.report.bytes += self.folder.get_path(name).stat().st_size
             self.step(self.report)
 
     def close(self) -> None:
@@ -174,7 +174,7 @@ class _Run(Generic[T]):
         self.writer.close()
 
 
-class _Threads:
+class _Worker:
     """Runs functions one after another in a thread of its own, or, without, at once."""
 
     def __init__(self, own: bool) -> None:
@@ -197,14 +197,14 @@ class _Threads:
             self.pool.shutdown(wait=True)
 
 
-def _says(error: Exception) -> str:
+def _get_first_line(error: Exception) -> str:
     """The first line of an error, with its kind if it is not one of ours."""
     lines = str(error).strip().splitlines()
     kind = [] if isinstance(error, CamplugError) else [type(error).__name__]
     return ": ".join([*kind, *lines[:1]]) or type(error).__name__
 
 
-def list_sha256(data: SegmentationData) -> str:
+def hash_names(data: SegmentationData) -> str:
     """The first 16 digits of a SHA-256 of the images' names, which tells two lists of images apart."""
     return hashlib.sha256("\n".join(data.ids).encode()).hexdigest()[:16]
 
@@ -248,33 +248,33 @@ def exchange(name: str, text: str = "") -> list[str]:
 
     if not distributed.is_available() or not distributed.is_torchelastic_launched():
         if distributed.is_available() and distributed.is_initialized():
-            told: list[Any] = [None] * world
-            distributed.all_gather_object(told, text)
-            return told
+            texts: list[Any] = [None] * world
+            distributed.all_gather_object(texts, text)
+            return texts
         raise InputError(
             f"RANK={rank} and WORLD_SIZE={world} are set, but not by torchrun, by which processes find each other; "
             f"start them with: torchrun --nproc-per-node {world} -m camplug ..."
         )
-    MET[name] += 1
-    keys = [f"camplug/{name}/{MET[name]}/{other}" for other in range(world)]
+    CALLS[name] += 1
+    keys = [f"camplug/{name}/{CALLS[name]}/{other}" for other in range(world)]
     gone = [f"{key}/gone" for key in keys]
     try:
-        store = _store()
+        store = _connect_store()
         store.set(keys[rank], text)
-        store.wait(keys, LONG)
-        told = [store.get(key).decode() for key in keys]
+        store.wait(keys, TIMEOUT)
+        texts = [store.get(key).decode() for key in keys]
         store.set(gone[rank], "")
         if rank == 0:  # the store may live in this process: it stays until nobody asks any more
-            store.wait(gone, LONG)
+            store.wait(gone, TIMEOUT)
     except RuntimeError as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CamplugError(
             f"process {rank} of {world} has lost the others ({first}); start the command again, and it goes on."
         ) from error
-    return told
+    return texts
 
 
-def wait_for_the_others(name: str, *, needed: bool = True) -> None:
+def wait_for_processes(name: str, *, needed: bool = True) -> None:
     """Wait until every process of torchrun has come here; see `exchange`.
 
     Args:
@@ -290,9 +290,9 @@ def wait_for_the_others(name: str, *, needed: bool = True) -> None:
 
 
 @cache
-def _store() -> Any:
+def _connect_store() -> Any:
     """Where the processes of torchrun leave each other words; kept, since it may live in this process."""
     from torch.distributed.rendezvous import rendezvous
 
-    store, *_ = next(rendezvous("env://", timeout=LONG))
+    store, *_ = next(rendezvous("env://", timeout=TIMEOUT))
     return store

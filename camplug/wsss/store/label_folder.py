@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.wsss.class_names import order_in, renumbered_labels
+from camplug.wsss.class_names import match_folder_classes, renumber_labels
 from camplug.wsss.data import voc_palette
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.data.read_files import MOST_CLASSES
@@ -37,7 +37,7 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
     order: list[int] | None = None  # for each class of the data its number in the files; None where they are the same
     count = MOST_CLASSES  # of the classes that may be in a file
 
-    def numbered_as(self, classes: Sequence[str]) -> LabelFolder:
+    def renumber(self, classes: Sequence[str]) -> LabelFolder:
         """Return the folder with labels in the class numbers of a data set, matched by name.
 
         Args:
@@ -47,8 +47,8 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
             InputError: the folder says which classes it has, and one of the data is not among them.
         """
         found = LabelFolder(self.path)
-        settings = self.settings() if (self.path / SETTINGS).exists() else {}
-        order = order_in(settings, classes, "the folder of labels")
+        settings = self.read_settings() if (self.path / SETTINGS).exists() else {}
+        order = match_folder_classes(settings, classes, "the folder of labels")
         found.names = tuple(classes if order is None else settings["classes"])
         found.count = len(found.names)
         if order is not None and found.names != tuple(classes):
@@ -61,13 +61,13 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
         Raises:
             InputError: they are missing or damaged, or show a class that the data has not.
         """
-        labels = read_mask(self.file(name), self.count)
+        labels = read_mask(self.get_path(name), self.count)
         if self.order is None:
             return labels
         try:
-            return renumbered_labels(labels, self.names, self.order)
+            return renumber_labels(labels, self.names, self.order)
         except InputError as error:
-            raise InputError(f"{str(self.file(name))!r}: {error}") from None
+            raise InputError(f"{str(self.get_path(name))!r}: {error}") from None
 
     @override
     def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False, inputs: Inputs | None = None) -> None:
@@ -77,21 +77,21 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
     @override
     def is_whole(self, name: str) -> bool:
         try:
-            with open(self.file(name), "rb") as file:
+            with open(self.get_path(name), "rb") as file:
                 file.seek(-len(END), 2)
                 return file.read() == END
         except OSError:  # missing, or too short
             return False
 
     @override
-    def read_made_of(self, name: str) -> str | None:
-        with Image.open(self.file(name)) as picture:  # the header alone
+    def read_digest_text(self, name: str) -> str | None:
+        with Image.open(self.get_path(name)) as picture:  # the header alone
             found = picture.info.get(MADE_OF)
         return found if isinstance(found, str) else None
 
     @override
-    def write(self, result: NDArray[np.uint8], file: IO[bytes], made_of: str) -> None:
+    def write(self, result: NDArray[np.uint8], file: IO[bytes], digest_text: str) -> None:
         picture, told = Image.fromarray(result), PngInfo()
         picture.putpalette(voc_palette().tobytes())
-        told.add_text(MADE_OF, made_of)
+        told.add_text(MADE_OF, digest_text)
         picture.save(file, "PNG", pnginfo=told)

@@ -25,18 +25,18 @@ class NetworkFile(Generic[N]):
     Attributes:
         format: that it calls itself.
         command: of `camplug` that makes it.
-        is_none: what is said of another file, behind its name.
-        needs_model: what is said of one whose network nobody but its owner can build.
-        settings_of: how a network is built over the one under it, as plain data.
-        rebuilt: the untrained network again, of the one under it, these data, its classes and how it reads photographs.
+        wrong_file: what is said of another file, behind its name.
+        missing_model: what is said of one whose network nobody but its owner can build.
+        get_settings: how a network is built over the one under it, as plain data.
+        rebuild: the untrained network again, of the one under it, these data, its classes and how it reads photographs.
     """
 
     format: str
     command: str
-    is_none: str
-    needs_model: str
-    settings_of: Callable[[N], dict[str, Any]]
-    rebuilt: Callable[[nn.Module, Mapping[str, Any], Sequence[str], Preprocess], N]
+    wrong_file: str
+    missing_model: str
+    get_settings: Callable[[N], dict[str, Any]]
+    rebuild: Callable[[nn.Module, Mapping[str, Any], Sequence[str], Preprocess], N]
 
     def save(self, path: str | os.PathLike[str], network: N, made_with: Mapping[str, Any]) -> None:
         """Write a network, whole or not at all; see `load`.
@@ -45,17 +45,17 @@ class NetworkFile(Generic[N]):
             InputError: the place cannot be written.
         """
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-        document = self.header(network, made_with) | {"state": state}
+        document = self.make_header(network, made_with) | {"state": state}
         write_atomically(os.fspath(path), lambda f: torch.save(document, f))
 
-    def header(self, network: N, made_with: Mapping[str, Any]) -> dict[str, Any]:
+    def make_header(self, network: N, made_with: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a file holds beside the weights, as plain data."""
         named: Any = network
         return {
             "format": self.format,
             "made_with": dict(made_with),
             "classes": list(named.classes),
-            "network": self.settings_of(network),
+            "network": self.get_settings(network),
             "preprocess": asdict(named.preprocess),
         }
 
@@ -75,15 +75,15 @@ class NetworkFile(Generic[N]):
         name = os.fspath(path)
         document = self.read(name)
         if document is None:
-            raise InputError(f"{name!r} {self.is_none}; see `camplug {self.command}`.")
+            raise InputError(f"{name!r} {self.wrong_file}; see `camplug {self.command}`.")
         made = document["made_with"]
         if model is None:
             if made.get("model") is None:
-                raise ModelError(f"{name!r} {self.needs_model}.")
+                raise ModelError(f"{name!r} {self.missing_model}.")
             model = load_model(made["model"], num_classes=made.get("num_classes"), pretrained=False)
         reads = Preprocess(**document["preprocess"])
         try:
-            network = self.rebuilt(model, document["network"], document["classes"], reads)
+            network = self.rebuild(model, document["network"], document["classes"], reads)
             network.load_state_dict(document["state"])
         except (RuntimeError, InputError, ModelError) as error:
             first = str(error).strip().splitlines()[-1].strip()

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.explain.explanation import write_atomically
-from camplug.wsss.store.identity import digest_of, file_digest, is_other
+from camplug.wsss.store.identity import is_other, make_digest, make_file_digest
 from camplug.wsss.store.settings_folder import SETTINGS, SettingsFolder
 
 if TYPE_CHECKING:
@@ -41,72 +41,74 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
         """Whether the result of an image is there and whole."""
 
     @abstractmethod
-    def write(self, result: T, file: IO[bytes], made_of: str) -> None:
+    def write(self, result: T, file: IO[bytes], digest_text: str) -> None:
         """Write a result into an open file, with a text that tells what it was made of."""
 
     @abstractmethod
-    def read_made_of(self, name: str) -> str | None:
+    def read_digest_text(self, name: str) -> str | None:
         """Return the text that a result was written with; None for one without.
 
         Raises:
             Exception: there is no such file, or it is damaged.
         """
 
-    def made_of(self, name: str) -> dict[str, str]:
+    def read_digests(self, name: str) -> dict[str, str]:
         """Return the digests of what an image's result was made of; nothing where that is not known."""
         try:
-            found = json.loads(self.read_made_of(name) or "{}")
+            found = json.loads(self.read_digest_text(name) or "{}")
         except Exception:  # zipfile, Pillow and numpy raise nearly anything on damaged files
             return {}
         return found if isinstance(found, dict) else {}
 
-    def holds(self, name: str, made_of: Mapping[str, str] | None = None) -> bool:
+    def has_result(self, name: str, digests: Mapping[str, str] | None = None) -> bool:
         """Whether the result of an image is there, whole, and made with these settings of these inputs.
 
         Args:
             name: of the image.
-            made_of: digests of what it is to be made of; None accepts any.
+            digests: digests of what it is to be made of; None accepts any.
         """
-        return self.is_whole(name) and (made_of is None or self.made_of(name) == self._signed(made_of))
+        return self.is_whole(name) and (
+            digests is None or self.read_digests(name) == self._add_settings_digest(digests)
+        )
 
-    def take_over(self, name: str, made_of: Mapping[str, str]) -> bool:
+    def take_over(self, name: str, digests: Mapping[str, str]) -> bool:
         """Take an image's result from one of `others`, if it was made with these settings of these inputs.
 
         Raises:
             InputError: the place cannot be written.
         """
-        signed = self._signed(made_of)
+        signed = self._add_settings_digest(digests)
         for other in self.others:
-            if other.is_whole(name) and other.made_of(name) == signed:
-                self.settle()
+            if other.is_whole(name) and other.read_digests(name) == signed:
+                self.write_settings()
                 self._make_parent(name)
-                link_or_copy(other.file(name), self.file(name))
+                link_or_copy(other.get_path(name), self.get_path(name))
                 return True
         return False
 
-    def digest(self, name: str) -> str:
+    def compute_digest(self, name: str) -> str:
         """Return a digest of the bytes of an image's result.
 
         Raises:
             InputError: there is none.
         """
-        return file_digest(self.file(name), "file")
+        return make_file_digest(self.get_path(name), "file")
 
-    def _signed(self, made_of: Mapping[str, str]) -> dict[str, str]:
-        return {"settings": self.settings_digest(), **made_of}
+    def _add_settings_digest(self, digests: Mapping[str, str]) -> dict[str, str]:
+        return {"settings": self.get_settings_digest(), **digests}
 
-    def settings_digest(self) -> str:
+    def get_settings_digest(self) -> str:
         """Return the digest of the settings that results are made with here."""
         if self._digest is None:
             unprepared = not self._settings and (self.path / SETTINGS).exists()
-            self._digest = digest_of(self.settings() if unprepared else self._settings)
+            self._digest = make_digest(self.read_settings() if unprepared else self._settings)
         return self._digest
 
-    def file(self, name: str) -> Path:
+    def get_path(self, name: str) -> Path:
         """Where the result of an image lies."""
         return self.path / f"{name}{self.suffix}"
 
-    def leftovers(self) -> dict[str, list[Path]]:
+    def find_leftovers(self) -> dict[str, list[Path]]:
         """By image name, the files that were half written when a run was killed, or are being written right now."""
         found: dict[str, list[Path]] = {}
         for part in self.path.rglob(f"*{self.suffix}.*.part"):
@@ -114,24 +116,24 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
             found.setdefault(name, []).append(part)
         return found
 
-    def save(self, name: str, result: T, made_of: Mapping[str, str] | None = None) -> None:
+    def save(self, name: str, result: T, digests: Mapping[str, str] | None = None) -> None:
         """Write one result.
 
         Args:
             name: of the image.
             result: to be written.
-            made_of: digests of what it was made of, for `holds`.
+            digests: digests of what it was made of, for `has_result`.
 
         Raises:
             InputError: the place cannot be written, or the folder has got results of other settings meanwhile.
         """
-        self.settle()
+        self.write_settings()
         self._make_parent(name)
-        text = json.dumps(self._signed(made_of or {}), sort_keys=True)
-        write_atomically(str(self.file(name)), lambda f: self.write(result, f, text))
+        text = json.dumps(self._add_settings_digest(digests or {}), sort_keys=True)
+        write_atomically(str(self.get_path(name)), lambda f: self.write(result, f, text))
 
     def _make_parent(self, name: str) -> None:
-        parent = self.file(name).parent
+        parent = self.get_path(name).parent
         try:
             parent.mkdir(parents=True, exist_ok=True)  # names may hold folders
         except OSError as error:
@@ -140,14 +142,14 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
     @override
     def clear(self) -> None:
         """Remove the results of other settings; another process may have made some of these by now."""
-        mine = self.settings_digest()
+        mine = self.get_settings_digest()
         for file in self.path.rglob(f"*{self.suffix}"):
             name = file.relative_to(self.path).as_posix().removesuffix(self.suffix)
-            if self.made_of(name).get("settings") != mine:
+            if self.read_digests(name).get("settings") != mine:
                 file.unlink(missing_ok=True)
 
 
-def check_made_of(folder: ResultFolder[Any], data: SegmentationData, i: int, labels: bool = False) -> None:
+def check_digests(folder: ResultFolder[Any], data: SegmentationData, i: int, labels: bool = False) -> None:
     """Refuse the result of an image that was made of another photograph, or of other labels.
 
     Args:
@@ -159,7 +161,7 @@ def check_made_of(folder: ResultFolder[Any], data: SegmentationData, i: int, lab
     Raises:
         InputError: it was made of something else.
     """
-    before = folder.made_of(data.ids[i])
+    before = folder.read_digests(data.ids[i])
     now = {"photograph": data.photo_digest(i)} if "photograph" in before else {}
     if labels and "labels" in before and data.has_labels:
         with suppress(InputError):  # labels are not needed here
@@ -167,7 +169,8 @@ def check_made_of(folder: ResultFolder[Any], data: SegmentationData, i: int, lab
     for what, called in (("photograph", "another photograph"), ("labels", "other labels")):
         if what in now and is_other(now[what], before[what]):
             raise InputError(
-                f"the file {str(folder.file(data.ids[i]))!r} was made of {called}; run the command that made it again."
+                f"the file {str(folder.get_path(data.ids[i]))!r} was made of {called}; run the command that made it "
+                "again."
             )
 
 

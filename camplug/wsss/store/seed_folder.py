@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.explain.fuse import resize_maps
-from camplug.wsss.class_names import order_in
+from camplug.wsss.class_names import match_folder_classes
 from camplug.wsss.store.result_folder import ResultFolder
 from camplug.wsss.store.settings_folder import SETTINGS
 
@@ -40,15 +40,15 @@ class Seed:
     size: tuple[int, int]
     logits: NDArray[np.float32]
 
-    def full(self) -> NDArray[np.float32]:
+    def to_full_size(self) -> NDArray[np.float32]:
         """The maps in [0, 1] at the photograph's size, float32 [K,H,W], resized bilinearly."""
         maps = torch.from_numpy(self.maps.astype(np.float32))
         if self.maps.dtype == np.uint8:
             maps /= 255
         return resize_maps(maps, self.size).numpy()
 
-    def resized(self, size: tuple[int, int]) -> NDArray[np.float32]:
-        """The maps in [0, 1] at a smaller size, float32 [K,h,w], one after another: `full` would need much memory.
+    def resize(self, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Return the maps in [0, 1] at a smaller size, float32 [K,h,w], without holding all maps at the full size.
 
         Args:
             size: height and width, at most the photograph's.
@@ -57,11 +57,11 @@ class Seed:
         for k, stored in enumerate(self.maps):
             one = torch.from_numpy(stored[None].astype(np.float32)) / (255 if stored.dtype == np.uint8 else 1)
             smaller = one.shape[1] >= size[0] and one.shape[2] >= size[1]
-            maps[k] = (shrunk(one, size) if smaller else resize_maps(one, size))[0].numpy()
+            maps[k] = (shrink_maps(one, size) if smaller else resize_maps(one, size))[0].numpy()
         return maps
 
 
-def check_stored(dtype: str, scale: float) -> None:
+def check_storage(dtype: str, scale: float) -> None:
     """Refuse what maps are not stored in, and sizes that they are not stored at.
 
     Raises:
@@ -73,27 +73,27 @@ def check_stored(dtype: str, scale: float) -> None:
         raise InputError(f"scale={scale!r}; give more than 0 and at most 1.")
 
 
-def packed(maps: torch.Tensor, dtype: Dtype, scale: float) -> NDArray[Any]:
+def pack_maps(maps: torch.Tensor, dtype: Dtype, scale: float) -> NDArray[Any]:
     """Maps [K,H,W] in [0, 1] as they are stored: resized by `scale` (with antialiasing), as uint8 or float16.
 
     Sides are rounded up, as IRN does.
 
-    >>> packed(torch.tensor([[[0.0, 0.5, 1.0]]]), "uint8", 1.0)
+    >>> pack_maps(torch.tensor([[[0.0, 0.5, 1.0]]]), "uint8", 1.0)
     array([[[  0, 128, 255]]], dtype=uint8)
-    >>> packed(torch.ones(1, 5, 8), "float16", 0.25).shape
+    >>> pack_maps(torch.ones(1, 5, 8), "float16", 0.25).shape
     (1, 2, 2)
     """
     if scale != 1:
         height, width = (max(1, math.ceil(side * scale - 1e-6)) for side in maps.shape[1:])  # 30 * .1 is above 3
-        maps = shrunk(maps, (height, width))
+        maps = shrink_maps(maps, (height, width))
     maps = maps.clamp(0, 1)
     return (maps * 255).round().byte().numpy() if dtype == "uint8" else maps.half().numpy()
 
 
-def shrunk(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def shrink_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Maps [K,H,W] at a smaller size, bilinearly with antialiasing; K may be 0.
 
-    >>> shrunk(torch.tensor([[[0.0], [0.0], [1.0], [1.0]]]), (2, 1)).flatten()
+    >>> shrink_maps(torch.tensor([[[0.0], [0.0], [1.0], [1.0]]]), (2, 1)).flatten()
     tensor([0.1429, 0.8571])
     """
     if not len(maps):
@@ -115,7 +115,7 @@ class SeedFolder(ResultFolder[Seed]):
     suffix = ".npz"
     order: list[int] | None = None  # for each class of the data its number in the files; None where they are the same
 
-    def numbered_as(self, classes: Sequence[str]) -> SeedFolder:
+    def renumber(self, classes: Sequence[str]) -> SeedFolder:
         """Return the folder with seeds in the class numbers of a data set, matched by name.
 
         Args:
@@ -125,29 +125,29 @@ class SeedFolder(ResultFolder[Seed]):
             InputError: the folder says which classes it has, and one of the data is not among them.
         """
         found = SeedFolder(self.path)
-        settings = self.settings() if (self.path / SETTINGS).exists() else {}
-        order = order_in(settings, classes, "the folder of seeds")
+        settings = self.read_settings() if (self.path / SETTINGS).exists() else {}
+        order = match_folder_classes(settings, classes, "the folder of seeds")
         if order is not None and (order != list(range(len(order))) or len(order) < len(settings["classes"])):
             found.order = order
         return found
 
     @override
     def is_whole(self, name: str) -> bool:
-        return zipfile.is_zipfile(self.file(name))
+        return zipfile.is_zipfile(self.get_path(name))
 
     @override
-    def read_made_of(self, name: str) -> str | None:
-        with np.load(self.file(name), allow_pickle=False) as data:
+    def read_digest_text(self, name: str) -> str | None:
+        with np.load(self.get_path(name), allow_pickle=False) as data:
             return str(data["made_of"]) if "made_of" in data.files else None
 
     @override
-    def write(self, result: Seed, file: IO[bytes], made_of: str) -> None:
+    def write(self, result: Seed, file: IO[bytes], digest_text: str) -> None:
         arrays: dict[str, Any] = {
             "maps": result.maps,
             "classes": np.array(result.classes, np.int64),
             "size": np.array(result.size, np.int64),
             "logits": result.logits.astype(np.float32),
-            "made_of": np.array(made_of),
+            "made_of": np.array(digest_text),
         }
         np.savez_compressed(file, **arrays)
 
@@ -157,7 +157,7 @@ class SeedFolder(ResultFolder[Seed]):
         Raises:
             InputError: there is none, or the file is damaged.
         """
-        file = self.file(name)
+        file = self.get_path(name)
         try:
             with np.load(file, allow_pickle=False) as data:
                 height, width = data["size"].tolist()
@@ -169,10 +169,10 @@ class SeedFolder(ResultFolder[Seed]):
             raise InputError(f"there is no seed {str(file)!r}; run `camplug seeds` with this folder again.") from None
         except Exception as error:
             raise InputError(f"{str(file)!r} is no seed or damaged ({error}); delete it and make it again.") from None
-        return seed if self.order is None else _renumbered(seed, self.order, name)
+        return seed if self.order is None else _renumber_seed(seed, self.order, name)
 
 
-def _renumbered(seed: Seed, order: Sequence[int], name: str) -> Seed:
+def _renumber_seed(seed: Seed, order: Sequence[int], name: str) -> Seed:
     """Return a seed in the data's class numbers, in ascending order as those that were made for it.
 
     Raises:

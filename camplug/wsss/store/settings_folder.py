@@ -50,7 +50,7 @@ class SettingsFolder:
     def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False, inputs: Inputs | None = None) -> None:
         """Make the folder for content of these settings, or go on with one that has the same.
 
-        They are written down by `settle`: a run that makes nothing leaves the folder open for others.
+        They are written down by `write_settings`: a run that makes nothing leaves the folder open for others.
 
         Args:
             settings: plain data; weights and files by their digests, never by their paths.
@@ -66,41 +66,44 @@ class SettingsFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"the folder {str(self.path)!r} cannot be made ({error.strerror}).") from None
-        self._settled()
+        self._has_same_settings()
 
     @property
     def is_replaced(self) -> bool:
-        """Whether the folder holds content of other settings, which `settle` is going to remove."""
-        return self._open and self._overwrite and (self.path / SETTINGS).exists() and not self._settled()
+        """Whether the folder holds content of other settings, which `write_settings` is going to remove."""
+        return self._open and self._overwrite and (self.path / SETTINGS).exists() and not self._has_same_settings()
 
-    def _settled(self) -> bool:
+    def _has_same_settings(self) -> bool:
         """Whether these very settings are written down already."""
         if not (self.path / SETTINGS).exists():
             return False
-        here, before = _flat(self._settings), _flat(self.settings())
+        here, before = _flatten(self._settings), _flatten(self.read_settings())
         differing = sorted(k for k in {*before, *here} if before.get(k) != here.get(k))
         if differing and not self._overwrite:
+            difference = self._describe_difference(differing, before, here)
             raise InputError(
-                f"{str(self.path)!r} holds {self.what} of other settings: {self._described(differing, before, here)}; "
+                f"{str(self.path)!r} holds {self.what} of other settings: {difference}; "
                 "--overwrite makes it anew, and another --out keeps it."
             )
         return not differing
 
-    def _described(self, differing: list[str], before: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    def _describe_difference(self, differing: list[str], before: Mapping[str, Any], here: Mapping[str, Any]) -> str:
         """Return in words which settings differ, with the values of the first one that is no digest."""
         of_images = [key for key in differing if key.startswith("images.")]
-        said = self._inputs.differences(read_inputs(self.path)) if of_images and self._inputs is not None else []
-        left = [key for key in differing if not (said and key in of_images)]
+        differences = (
+            self._inputs.describe_differences(read_inputs(self.path)) if of_images and self._inputs is not None else []
+        )
+        left = [key for key in differing if not (differences and key in of_images)]
         if not left:
-            return "; ".join(said)
-        names = list(dict.fromkeys(called(key) for key in left))
+            return "; ".join(differences)
+        names = list(dict.fromkeys(get_setting_name(key) for key in left))
         text = f"{', '.join(names)} {'differs' if len(left) == 1 and not names[0].startswith('the w') else 'differ'}"
-        plain = [key for key in left if called(key) == key]
+        plain = [key for key in left if get_setting_name(key) == key]
         if plain:
             text += f" ({plain[0]}: {before.get(plain[0])!r} there, {here.get(plain[0])!r} now)"
-        return "; ".join([text, *said])
+        return "; ".join([text, *differences])
 
-    def settings(self) -> dict[str, Any]:
+    def read_settings(self) -> dict[str, Any]:
         """What the results were made with.
 
         Raises:
@@ -116,14 +119,14 @@ class SettingsFolder:
             raise InputError(f"{str(self.path / SETTINGS)!r} holds no settings.")
         return found
 
-    def settle(self) -> None:
+    def write_settings(self) -> None:
         """Write the settings down, once there is something that was made with them.
 
         Raises:
             InputError: the place cannot be written, or the folder has got other settings meanwhile.
         """
         if self._open:
-            if not self._settled():
+            if not self._has_same_settings():
                 if (self.path / SETTINGS).exists():
                     self.clear()
                 if self._inputs is not None:
@@ -155,10 +158,10 @@ def write_inputs(folder: Path, inputs: Inputs) -> None:
     write_atomically(str(folder / INPUTS), lambda f: f.write(text.encode()))
 
 
-def called(key: str) -> str:
+def get_setting_name(key: str) -> str:
     """Return what the setting of a digest is called in messages; any other one is called by its key.
 
-    >>> called("weights"), called("seeds.weights"), called("walk.beta")
+    >>> get_setting_name("weights"), get_setting_name("seeds.weights"), get_setting_name("walk.beta")
     ('the weights of --model', "the weights of the seeds' model", 'walk.beta')
     """
     if key in NAMES:
@@ -166,9 +169,9 @@ def called(key: str) -> str:
     return "the weights of the seeds' model" if key.startswith("seeds.") and key.endswith("weights") else key
 
 
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings within settings by their dotted names, so that a message can say which one differs."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        flat |= {f"{name}.{k}": v for k, v in _flat(value).items()} if isinstance(value, dict) else {name: value}
+        flat |= {f"{name}.{k}": v for k, v in _flatten(value).items()} if isinstance(value, dict) else {name: value}
     return flat

@@ -17,7 +17,7 @@ from camplug.errors import InputError, LayerError, ModelError, make_size_error
 from camplug.explain.preprocess import Preprocess, find_preprocess
 from camplug.plug import Layer, find_first_weight, send_to, unwrap
 from camplug.plug.layers import Selector
-from camplug.wsss.store.identity import weights_sha256
+from camplug.wsss.store.identity import hash_weights
 from camplug.wsss.train.device import per_channel
 
 MULTIPLE = 32  # sides that are multiples of this keep the maps of all resolutions aligned
@@ -123,4 +123,4 @@ class Backbone:
 
     def fingerprint(self) -> str:
         """The first 16 digits of a SHA-256 of the model's weights, so that heads are not put on another one."""
-        return weights_sha256(self.model)
+        return hash_weights(self.model)

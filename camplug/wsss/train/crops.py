@@ -237,7 +237,7 @@ def read_labels(folder: Path, data: SegmentationData, i: int) -> NDArray[np.uint
     """
     from camplug.wsss.store.label_folder import LabelFolder
 
-    labels = read_picture(LabelFolder(folder).numbered_as(data.classes), data, i)
+    labels = read_picture(LabelFolder(folder).renumber(data.classes), data, i)
     check_label_size(labels, data.photo(i), data.ids[i])
     return labels
 

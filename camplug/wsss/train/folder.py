@@ -12,10 +12,10 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.seeds import SeedFolder
-from camplug.wsss.store.identity import Inputs, label_table, photograph_table
-from camplug.wsss.store.jobs import list_sha256
+from camplug.wsss.store.identity import Inputs, make_label_table, make_photograph_table
+from camplug.wsss.store.jobs import hash_names
 from camplug.wsss.store.label_folder import LabelFolder
-from camplug.wsss.store.result_folder import check_made_of
+from camplug.wsss.store.result_folder import check_digests
 from camplug.wsss.store.settings_folder import INPUTS, SETTINGS, SettingsFolder
 from camplug.wsss.train.lengthen import lengthen_training
 
@@ -53,7 +53,7 @@ class TrainingFolder(SettingsFolder):
             InputError: the folder holds another training, or cannot be made.
         """
         inputs = Inputs(tables)
-        images = {"count": len(data), "list_sha256": list_sha256(data), **inputs.digests()}
+        images = {"count": len(data), "list_sha256": hash_names(data), **inputs.make_digests()}
         wanted = {**settings, "images": images}
         if not overwrite:
             lengthen_training(self, wanted, file, span=span, steady=steady)
@@ -73,7 +73,7 @@ class TrainingFolder(SettingsFolder):
 
 def learned_tables(data: SegmentationData) -> dict[str, dict[str, str]]:
     """Return the digests of photographs and image labels, by image name."""
-    return {"photographs": photograph_table(data), "labels": label_table(data)}
+    return {"photographs": make_photograph_table(data), "labels": make_label_table(data)}
 
 
 def find_labelled(labels: LabelFolder, data: SegmentationData) -> tuple[list[int], list[tuple[str, str]]]:
@@ -86,9 +86,9 @@ def find_labelled(labels: LabelFolder, data: SegmentationData) -> tuple[list[int
     found, broken = [], []
     for i, name in enumerate(data.ids):
         try:
-            if not labels.file(name).is_file():
-                raise InputError(f"there are no labels {str(labels.file(name))!r}.")
-            check_made_of(labels, data, i)
+            if not labels.get_path(name).is_file():
+                raise InputError(f"there are no labels {str(labels.get_path(name))!r}.")
+            check_digests(labels, data, i)
         except InputError as error:
             broken.append((name, str(error)))
         else:
@@ -107,7 +107,7 @@ def labels_told(source: SeedFolder | Path, settings: dict[str, Any]) -> tuple[di
         InputError: there is no folder of labels.
     """
     if isinstance(source, SeedFolder):
-        made = {**settings, "seeds": source.settings() if (source.path / SETTINGS).exists() else {}}
+        made = {**settings, "seeds": source.read_settings() if (source.path / SETTINGS).exists() else {}}
         return made, made
     if not source.is_dir():
         raise InputError(f"there is no folder of labels {str(source)!r}.")
@@ -116,5 +116,5 @@ def labels_told(source: SeedFolder | Path, settings: dict[str, Any]) -> tuple[di
 
 def classes_told(labels: Path) -> dict[str, Any]:
     """Return the classes of a folder of label pictures, where it says them; their content is told image by image."""
-    known = LabelFolder(labels).settings() if (labels / SETTINGS).exists() else {}
+    known = LabelFolder(labels).read_settings() if (labels / SETTINGS).exists() else {}
     return {"classes": known.get("classes")}

@@ -32,7 +32,7 @@ def lengthen_training(
     """
     if not (folder.path / SETTINGS).exists():
         return
-    before, here = folder.settings(), json.loads(json.dumps(dict(settings)))
+    before, here = folder.read_settings(), json.loads(json.dumps(dict(settings)))
     epochs, now = (found.get(span, {}).get("epochs") for found in (before, here))
     if None in (epochs, now) or now <= epochs or {**before, span: {**before[span], "epochs": now}} != here:
         return

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.plug import find_first_weight
-from camplug.wsss.class_names import in_order_of
+from camplug.wsss.class_names import order_like_folder
 from camplug.wsss.crf import CRFSettings, DenseCRF
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.pseudo.make import make_labels
 from camplug.wsss.seeds import SeedFolder
-from camplug.wsss.store.identity import file_table, photograph_table
-from camplug.wsss.store.jobs import Report, exchange, share, wait_for_the_others
+from camplug.wsss.store.identity import make_file_table, make_photograph_table
+from camplug.wsss.store.jobs import Report, exchange, share, wait_for_processes
 from camplug.wsss.store.label_folder import LabelFolder
 from camplug.wsss.train.backbone import Backbone, normalized
 from camplug.wsss.train.crops import LabelCrops, Shuffled, check_labels_teach, read_picture
@@ -118,10 +118,10 @@ def run_stages(
     """
     watch = ProgressCallback() if watch is None else watch
     rank, world = share()
-    wait_for_the_others("training")  # refuses processes that could not wait later on
+    wait_for_processes("training")  # refuses processes that could not wait later on
     ready = None if isinstance(labels_from, SeedFolder) else LabelFolder(labels_from)
     folder = TrainingFolder(out)
-    data = in_order_of(folder, data)
+    data = order_like_folder(folder, data)
     crf = None if stages.crf is None else asdict(stages.crf)
     used = stages.label_settings if ready is None else {}
     made_of, told = labels_told(labels_from, {**stages.label_settings, "crf": crf})
@@ -153,7 +153,7 @@ def run_stages(
     readable, unreadable = find_readable(data, allow_missing=allow_missing)
     crops = LabelCrops(  # before any label is made, so that wrong options are told at once
         data,
-        partial(read_picture, (ready or LabelFolder(out / "labels")).numbered_as(data.classes), data),
+        partial(read_picture, (ready or LabelFolder(out / "labels")).renumber(data.classes), data),
         partial(normalized, mean=backbone.preprocess.mean, std=backbone.preprocess.std),  # workers need no model
         crop=settings.crop,
         scales=settings.scales,
@@ -188,7 +188,7 @@ def run_stages(
     check_labels_teach(
         crops.labels, crops.indices, f"give other {stages.thresholds}" if made else "give labels that show classes"
     )
-    folder.settle()
+    folder.write_settings()
     weight = find_first_weight(backbone.model)
     device = torch.device("cpu") if weight is None else weight.device
     losses = fit(
@@ -212,7 +212,7 @@ def run_stages(
         stages.finish(network, watch)
         state = network.state_dict()
         save_heads(file, stages.kind, stages.network, state, backbone=backbone, made_with=made_with or {})
-    wait_for_the_others("heads")
+    wait_for_processes("heads")
     if rank > 0:
         network = stages.load(file)
     watch.done(f"{file}: {CALLED[stages.kind]} on {len(backbone.names)} layers")
@@ -222,8 +222,10 @@ def run_stages(
 
 def _tables(data: SegmentationData, source: SeedFolder | Path) -> dict[str, dict[str, str]]:
     """The digests of what is learned from, by image name."""
-    what, file = ("seeds", source.file) if isinstance(source, SeedFolder) else ("pictures", LabelFolder(source).file)
-    return {"photographs": photograph_table(data), what: file_table(data.ids, file)}
+    what, file = (
+        ("seeds", source.get_path) if isinstance(source, SeedFolder) else ("pictures", LabelFolder(source).get_path)
+    )
+    return {"photographs": make_photograph_table(data), what: make_file_table(data.ids, file)}
 
 
 def _of_all(mine: Report, data: SegmentationData) -> Report:

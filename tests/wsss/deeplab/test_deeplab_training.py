@@ -334,7 +334,7 @@ def test_saliency_is_cut_out_like_the_photograph(tmp_path):
     grey = replace(camplug.Preprocess(), mean=(0.0,) * 3, std=(1.0,) * 3)
     crops = LabelCrops(
         data,
-        partial(read_picture, LabelFolder(labelled.labels(tmp_path)).numbered_as(data.classes), data),
+        partial(read_picture, LabelFolder(labelled.labels(tmp_path)).renumber(data.classes), data),
         normalizer(grey),
         crop=64,
         scales=(0.6, 1.6),
@@ -362,7 +362,7 @@ def test_saliency_is_cut_out_like_the_photograph(tmp_path):
 
 def test_another_image_takes_the_place_of_one_without_saliency(tmp_path):
     data = labelled.scenes(2)
-    labels = LabelFolder(labelled.labels(tmp_path)).numbered_as(data.classes)
+    labels = LabelFolder(labelled.labels(tmp_path)).renumber(data.classes)
     crops = LabelCrops(data, partial(read_picture, labels, data), lambda p: p.float(), crop=32)
 
     def only_one(data, i):

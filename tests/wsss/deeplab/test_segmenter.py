@@ -232,7 +232,7 @@ def test_predictions_go_on_and_pass_broken_images(tmp_path):
     report = make_predictions(segmenter, data, folder)
     assert (report.made, report.found) == (3, 1)
     for i, name in enumerate(data.ids):
-        with Image.open(folder.file(name)) as picture:
+        with Image.open(folder.get_path(name)) as picture:
             assert picture.mode == "P"
             assert np.array_equal(np.asarray(picture), segmenter(np.asarray(photos(i))))
 
@@ -244,7 +244,7 @@ def test_predictions_for_given_labels(tmp_path, device):
     folder.prepare({})
     assert make_predictions(segmenter, data, folder, labelled=True).made == 3
     for i, name in enumerate(data.ids):
-        found = np.asarray(Image.open(folder.file(name)))
+        found = np.asarray(Image.open(folder.get_path(name)))
         assert np.array_equal(found, segmenter(np.asarray(data.photo(i)), data.labels(i)))
         assert set(np.unique(found)) <= {0, *(c + 1 for c in data.labels(i))}
 

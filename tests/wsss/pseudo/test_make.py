@@ -27,7 +27,7 @@ from camplug.wsss.pseudo import (
     make_walked_seeds,
 )
 from camplug.wsss.seeds import Seed, SeedFolder
-from camplug.wsss.store.seed_folder import packed
+from camplug.wsss.store.seed_folder import pack_maps
 from camplug.wsss.train import Backbone
 
 LABELS = {"a.png": ["dog"], "b.png": ["cat", "yak"], "c.png": [], "d.png": ["cat", "dog", "yak"]}
@@ -66,15 +66,15 @@ def test_labels_have_the_classes_of_the_data(made):
         seed = seeds.load(name)
         values = np.concatenate([np.full((1, *seed.size), 0.4), seed.maps.astype(np.float64)])
         expected = np.array([0, *(c + 1 for c in seed.classes)])[values.argmax(0)]
-        assert_array_equal(read_mask(folder.file(name), 3), expected)
-    assert not read_mask(folder.file("c"), 3).any()
+        assert_array_equal(read_mask(folder.get_path(name), 3), expected)
+    assert not read_mask(folder.get_path("c"), 3).any()
 
 
 def test_pictures_have_the_colours_of_voc(made):
     data, seeds, place = made
     folder = labels_folder(place / "labels")
     make_labels(PseudoLabels(Threshold(0.4)), data, seeds, folder)
-    picture = Image.open(folder.file("d"))
+    picture = Image.open(folder.get_path("d"))
     assert (picture.mode, picture.size) == ("P", (20, 14))
     indices = np.asarray(picture)
     assert_array_equal(np.asarray(picture.convert("RGB")), voc_palette()[indices])
@@ -91,8 +91,8 @@ def test_going_on_and_shares(made):
     make_labels(labels, data, seeds, labels_folder(place / "whole"))
     folder = labels_folder(place / "parts")
     assert make_labels(labels, data, seeds, folder, shard=(1, 2)).made == 2
-    folder.file("a").with_name("a.png.7.part").write_bytes(b"half")
-    folder.file("c").write_bytes(folder.file("b").read_bytes()[:-4])  # cut off
+    folder.get_path("a").with_name("a.png.7.part").write_bytes(b"half")
+    folder.get_path("c").write_bytes(folder.get_path("b").read_bytes()[:-4])  # cut off
     steps = []
     report = make_labels(labels, data, seeds, folder, step=lambda r: steps.append((r.made, r.found)))
     assert steps == [(1, 0), (1, 1), (2, 1), (2, 2)]
@@ -103,7 +103,7 @@ def test_going_on_and_shares(made):
 
 def test_what_fails_is_listed_and_the_others_are_made(made):
     data, seeds, place = made
-    seeds.file("a").unlink()
+    seeds.get_path("a").unlink()
     seed = seeds.load("b")
     seeds.save("b", Seed(seed.maps, seed.classes, (20, 14), seed.logits))
     photo = place / "mine" / "images" / "d.png"
@@ -139,14 +139,14 @@ def test_walked_seeds(made, dtype):
         assert after.maps.dtype == dtype
         assert (after.classes, after.size) == (before.classes, before.size)
         assert_array_equal(after.logits, before.logits)
-        halves = before.full() / 2
+        halves = before.to_full_size() / 2
         assert_array_equal(after.maps, np.rint(halves * 255) if dtype == "uint8" else halves.astype(np.float16))
     small = SeedFolder(place / "small")
     small.prepare({"classes": CLASSES})
     make_walked_seeds(Halved(), data, seeds, small, dtype=dtype, scale=0.25)
     for name in data.ids:
-        halves = torch.from_numpy(seeds.load(name).full() / 2)
-        assert_array_equal(small.load(name).maps, packed(halves, dtype, 0.25))
+        halves = torch.from_numpy(seeds.load(name).to_full_size() / 2)
+        assert_array_equal(small.load(name).maps, pack_maps(halves, dtype, 0.25))
     with pytest.raises(InputError, match=r"scale=2; give more than 0 and at most 1\."):
         make_walked_seeds(Halved(), data, seeds, folder, scale=2)
     with pytest.raises(InputError, match="dtype='int8'; allowed are 'uint8', 'float16'"):
@@ -173,7 +173,7 @@ def test_a_network_of_a_device_makes_the_same_files(made, kind, device):
             make_labels(PseudoLabels(walk, "irn"), data, seeds, labels),
         ]
         assert [(r.made, r.broken) for r in reports] == [(4, [])] * 2
-        return [(walked.load(image).maps, read_mask(labels.file(image), 3)) for image in data.ids]
+        return [(walked.load(image).maps, read_mask(labels.get_path(image), 3)) for image in data.ids]
 
     for (maps, labels), (maps_there, labels_there) in zip(files("cpu", "here"), files(device, "there"), strict=True):
         assert np.abs(maps.astype(int) - maps_there).max(initial=0) <= 1
@@ -184,7 +184,7 @@ def test_a_folder_of_labels_says_so(tmp_path):
     folder = LabelFolder(tmp_path)
     folder.prepare({"classes": CLASSES, "crf": {"iterations": 10}})
     folder.save("a", np.zeros((2, 3), np.uint8))
-    assert folder.settings() == {"holds": "labels", "classes": CLASSES, "crf": {"iterations": 10}}
+    assert folder.read_settings() == {"holds": "labels", "classes": CLASSES, "crf": {"iterations": 10}}
     with pytest.raises(InputError, match=r"crf.iterations differs \(crf.iterations: 10 there, 5 now\)"):
         LabelFolder(tmp_path).prepare({"classes": CLASSES, "crf": {"iterations": 5}})
 
@@ -204,10 +204,10 @@ def test_large_photographs_at_a_long_side(made):
     assert seen == [((7, 10, 3), (len(names), 7, 10)) for names in LABELS.values()]  # of photographs of 20x14
     for i, name in enumerate(data.ids):
         seed = seeds.load(name)
-        small = seed.resized((7, 10))
+        small = seed.resize((7, 10))
         photo = np.asarray(data.photo(i).resize((10, 7), Image.Resampling.BICUBIC))
         expected = in_data(PseudoLabels(Threshold(0.5))(photo, small), seed.classes)
-        assert_array_equal(read_mask(folder.file(name), 3), expected.repeat(2, 0).repeat(2, 1))
+        assert_array_equal(read_mask(folder.get_path(name), 3), expected.repeat(2, 0).repeat(2, 1))
     same = labels_folder(place / "same")
     make_labels(PseudoLabels(Threshold(0.5)), data, seeds, same, long_side=20)
     whole = labels_folder(place / "whole")
@@ -220,7 +220,7 @@ def test_large_photographs_at_a_long_side(made):
 def test_maps_at_a_smaller_size_are_averages(made):
     _, seeds, _ = made
     seed = seeds.load("d")
-    inner = seed.resized((7, 10))[:, 2:5, 2:8]
+    inner = seed.resize((7, 10))[:, 2:5, 2:8]
     halves = seed.maps.astype(np.float64)
     # bilinear with antialiasing: weights 1, 3, 3, 1 of four neighbours
     weights = np.array([1, 3, 3, 1]) / 8
@@ -242,4 +242,4 @@ def test_walked_seeds_at_a_long_side(made):
             before, after = seeds.load(name), folder.load(name)
             assert (after.size, after.classes, after.maps.shape[1:]) == (before.size, before.classes, size)
         if scale == 1:
-            np.testing.assert_allclose(after.maps, before.resized((7, 10)) / 2, atol=1e-3)
+            np.testing.assert_allclose(after.maps, before.resize((7, 10)) / 2, atol=1e-3)

@@ -19,7 +19,7 @@ from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import Drawn, ImageList, View, evenly
 from camplug.wsss.recipe.run import opened
 from camplug.wsss.recipe.stages import VERSIONS
-from camplug.wsss.store.identity import digest_of
+from camplug.wsss.store.identity import make_digest
 
 NAMES = [
     "classifier",
@@ -152,9 +152,9 @@ def test_the_hash_by_hand(tmp_path):
         "data": [
             {
                 "list_sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
-                "classes": digest_of(list(train.classes)),
-                "photographs": digest_of(photographs),
-                "labels": digest_of(labels),
+                "classes": make_digest(list(train.classes)),
+                "photographs": make_digest(photographs),
+                "labels": make_digest(labels),
             }
         ],
         "saliency": None,

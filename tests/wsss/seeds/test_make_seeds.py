@@ -88,7 +88,7 @@ def test_a_seed_holds_the_maps_of_the_explainer(tmp_path, model, text, dtype, de
         apart = 0.0 if device.type != "cuda" else 1.0 if dtype == "uint8" else 2**-10  # sums come in any order there
         np.testing.assert_allclose(seed.maps.astype(float), wanted.astype(float), atol=apart, rtol=0)
         np.testing.assert_allclose(seed.logits, logits, atol=1e-5)
-        assert np.abs(seed.full() - maps).max() <= (0.5 / 255 if dtype == "uint8" else 2**-11) + 1e-6
+        assert np.abs(seed.to_full_size() - maps).max() <= (0.5 / 255 if dtype == "uint8" else 2**-11) + 1e-6
 
 
 def test_small_seeds(tmp_path, model, device):
@@ -101,7 +101,7 @@ def test_small_seeds(tmp_path, model, device):
     weights = np.array([1, 3, 5, 7, 7, 5, 3, 1]) / 32
     inner = (maps[:, 18:26, 30:38] * np.outer(weights, weights)).sum((1, 2))
     np.testing.assert_allclose(seed.maps[:, 5, 8], inner, atol=1e-3)
-    assert seed.full().shape[1:] == (48, 64)
+    assert seed.to_full_size().shape[1:] == (48, 64)
 
 
 def test_images_without_labels_and_folders_in_names(tmp_path, model):
@@ -180,7 +180,7 @@ def test_what_is_made_is_written_when_a_later_image_ends_the_run(tmp_path):
     folder, moody = SeedFolder(tmp_path), Moody(KeyboardInterrupt(), 4).eval()
     with pytest.raises(KeyboardInterrupt):
         make_seeds(camplug.GradCAM(moody, "features.2"), SCENES, folder)
-    assert [folder.holds(name) for name in SCENES.ids] == [True, True, True, False, False]
+    assert [folder.has_result(name) for name in SCENES.ids] == [True, True, True, False, False]
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -195,7 +195,7 @@ def test_a_place_that_can_no_longer_be_written_ends_the_run(tmp_path, model):
     folder.save = full
     with pytest.raises(InputError, match="the disk is full"):
         make_seeds(camplug.CAM(model), SCENES, folder)
-    assert folder.holds(SCENES.ids[0])
+    assert folder.has_result(SCENES.ids[0])
 
 
 # ---- going on
@@ -206,8 +206,8 @@ def test_what_is_there_is_left_alone(tmp_path, model):
     make_seeds(camplug.CAM(model), SCENES, folder)
     make_seeds(camplug.CAM(model), SCENES, other)
     assert hashes(folder) == hashes(other)
-    folder.file(SCENES.ids[2]).unlink()
-    folder.file(SCENES.ids[3]).write_bytes(folder.file(SCENES.ids[3]).read_bytes()[:-30])  # not whole
+    folder.get_path(SCENES.ids[2]).unlink()
+    folder.get_path(SCENES.ids[3]).write_bytes(folder.get_path(SCENES.ids[3]).read_bytes()[:-30])  # not whole
     before = {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.path.glob("*.npz")}
     model.runs, steps = 0, []
     report = make_seeds(camplug.CAM(model), SCENES, folder, step=lambda r: steps.append((r.made, r.found)))
@@ -266,7 +266,7 @@ def test_a_failing_image_is_listed_and_made_later(tmp_path, error, says):
     folder, moody = SeedFolder(tmp_path), Moody(error, 3).eval()
     report = make_seeds(camplug.GradCAM(moody, "features.2"), SCENES, folder)
     assert (report.made, report.broken) == (4, [(SCENES.ids[2], says)])
-    assert not folder.holds(SCENES.ids[2])
+    assert not folder.has_result(SCENES.ids[2])
     report = make_seeds(camplug.GradCAM(moody, "features.2"), SCENES, folder)
     assert (report.made, report.found, report.broken) == (1, 4, [])
 
@@ -302,7 +302,7 @@ def test_a_model_of_other_classes(tmp_path, classes, has):
         make_seeds(camplug.CAM(Tiny(classes).eval()), SCENES, folder)
     assert os.listdir(tmp_path) == []
     make_seeds(camplug.CAM(Tiny().eval()), SCENES, folder)
-    folder.file(SCENES.ids[4]).unlink()
+    folder.get_path(SCENES.ids[4]).unlink()
     with pytest.raises(CamplugError, match=says):  # no image's fault, however many are there
         make_seeds(camplug.CAM(Tiny(classes).eval()), SCENES, folder)
 

@@ -11,12 +11,12 @@ import sys
 import pytest
 
 from camplug.errors import InputError
-from camplug.wsss.store.jobs import exchange, wait_for_the_others
+from camplug.wsss.store.jobs import exchange, wait_for_processes
 
 MEETING = """
 import json, sys, time
 import torch, torch.distributed as dist
-from camplug.wsss.store.jobs import exchange, share, wait_for_the_others
+from camplug.wsss.store.jobs import exchange, share, wait_for_processes
 rank, world = share()
 told = [exchange("first", f"r{rank}"), exchange("first", f"again {rank} \u00e4")]
 dist.init_process_group("gloo")
@@ -26,11 +26,11 @@ dist.all_reduce(total)
 if rank == 0:
     time.sleep(0.5)
     open(sys.argv[1], "w").write("done")
-wait_for_the_others("file")
+wait_for_processes("file")
 told.append([open(sys.argv[1]).read(), str(total.item())])
 dist.destroy_process_group()
 told.append(exchange("after"))
-wait_for_the_others("end", needed=False)
+wait_for_processes("end", needed=False)
 print(json.dumps(told))
 """
 
@@ -68,12 +68,12 @@ def test_processes_meet_as_often_as_they_want(alone, tmp_path):
 
 def test_one_process_waits_for_nobody(alone):
     assert exchange("alone", "text") == ["text"]
-    wait_for_the_others("alone")
+    wait_for_processes("alone")
 
 
 def test_shares_without_torchrun_cannot_meet(alone):
     alone.setenv("RANK", "1")
     alone.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="not by torchrun, by which processes find each other"):
-        wait_for_the_others("work")
-    wait_for_the_others("work", needed=False)
+        wait_for_processes("work")
+    wait_for_processes("work", needed=False)

@@ -16,18 +16,18 @@ from recipes import voc_tree
 from torch import nn
 
 from camplug.errors import InputError
-from camplug.wsss.class_names import Renumbered
+from camplug.wsss.class_names import RenumberedData
 from camplug.wsss.data import VOC, Folder, Scenes
 from camplug.wsss.recipe.data import View
 from camplug.wsss.store import identity
 from camplug.wsss.store.identity import (
     HASHES,
     Inputs,
-    digest_of,
-    digest_table,
-    file_sha256,
-    photographs_sha256,
-    weights_sha256,
+    hash_file,
+    hash_photographs,
+    hash_weights,
+    make_digest,
+    make_digest_table,
 )
 
 OLD = 10**18  # a time stamp in 2001, in ns
@@ -57,10 +57,10 @@ def entries(cache):
 def test_a_file_is_read_once(tmp_path, cache, settled, monkeypatch):
     file = tmp_path / "a.bin"
     file.write_bytes(b"one")
-    assert file_sha256(file) == hashed(file)
+    assert hash_file(file) == hashed(file)
     assert entries(cache) == {str(file): hashed(file)}
     monkeypatch.setattr(identity.hashlib, "file_digest", None)  # reading would fail
-    assert file_sha256(file) == hashed(file)
+    assert hash_file(file) == hashed(file)
 
 
 def test_another_content_under_the_same_size_and_time(tmp_path, settled):
@@ -68,13 +68,13 @@ def test_another_content_under_the_same_size_and_time(tmp_path, settled):
     for content in (b"one", b"two", b"six"):
         file.write_bytes(content)
         os.utime(file, ns=(OLD, OLD))  # as copying programs that keep times do
-        assert file_sha256(file) == hashed(file)
+        assert hash_file(file) == hashed(file)
 
 
 def test_a_file_that_may_still_change_is_not_remembered(tmp_path, cache):
     file = tmp_path / "a.bin"
     file.write_bytes(b"one")
-    assert file_sha256(file) == hashed(file)
+    assert hash_file(file) == hashed(file)
     assert entries(cache) == {}
 
 
@@ -88,9 +88,9 @@ def test_without_a_place_every_file_is_read(tmp_path, cache, settled, broken):
     file = tmp_path / "a.bin"
     for content in (b"one", b"two"):
         file.write_bytes(content)
-        assert file_sha256(file) == hashed(file)
+        assert hash_file(file) == hashed(file)
     with pytest.raises(FileNotFoundError):
-        file_sha256(tmp_path / "none")
+        hash_file(tmp_path / "none")
 
 
 def test_threads_and_processes_share_it(tmp_path, cache, settled):
@@ -99,7 +99,7 @@ def test_threads_and_processes_share_it(tmp_path, cache, settled):
         file.write_bytes(bytes([i]))
     wanted = [hashed(file) for file in files]
     with ThreadPoolExecutor(4) as threads, ProcessPoolExecutor(2) as processes:
-        found = [pool.map(file_sha256, files) for pool in (threads, processes)]
+        found = [pool.map(hash_file, files) for pool in (threads, processes)]
         assert [list(f) for f in found] == [wanted, wanted]
     assert set(entries(cache).values()) <= set(wanted)
 
@@ -108,18 +108,18 @@ def test_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("CAMPLUG_CACHE")
     monkeypatch.setattr(identity.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert identity.cache_folder() == tmp_path / "camplug"
+    assert identity.get_cache_folder() == tmp_path / "camplug"
 
 
 def test_weights():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    before = weights_sha256(model)
-    assert weights_sha256(nn.Sequential(*model)) == before
+    before = hash_weights(model)
+    assert hash_weights(nn.Sequential(*model)) == before
     model[1].num_batches_tracked += 1
-    counted = weights_sha256(model)
+    counted = hash_weights(model)
     with torch.no_grad():
         model[0].weight[0, 0] += 1e-6
-    assert len({before, counted, weights_sha256(model)}) == 3
+    assert len({before, counted, hash_weights(model)}) == 3
 
 
 def folder(root, shift=0, labels=("cat", "dog"), ending="png"):
@@ -142,7 +142,7 @@ def test_a_folder_is_known_by_its_content(tmp_path):
     one, same, other = folder(tmp_path / "a"), folder(tmp_path / "b"), folder(tmp_path / "c", shift=1)
     assert digests(one) == digests(same)
     assert [a == b for a, b in zip(digests(one), digests(other), strict=True)] == [False, True, True]
-    assert photographs_sha256(one) == photographs_sha256(same) != photographs_sha256(other)
+    assert hash_photographs(one) == hash_photographs(same) != hash_photographs(other)
     renamed = folder(tmp_path / "d", labels=("dog", "cat"))
     assert renamed.labels(0) == one.labels(0)
     assert renamed.label_digest(0) != one.label_digest(0)  # by name, not by number
@@ -154,12 +154,12 @@ def test_a_folder_is_known_by_its_content(tmp_path):
     (tmp_path / "a" / "images" / "1.png").unlink()
     with pytest.raises(InputError, match=r"the photograph .*1\.png' cannot be read"):
         one.photo_digest(1)
-    assert digest_table(one.ids, one.photo_digest) == {"0": one.photo_digest(0), "1": "missing"}
+    assert make_digest_table(one.ids, one.photo_digest) == {"0": one.photo_digest(0), "1": "missing"}
 
 
 def test_another_order_of_classes_has_the_same_photographs_and_labels(tmp_path):
     one = folder(tmp_path / "a")
-    turned, other = Renumbered(one, ["dog", "cat"]), Renumbered(folder(tmp_path / "b"), ["dog", "cat"])
+    turned, other = RenumberedData(one, ["dog", "cat"]), RenumberedData(folder(tmp_path / "b"), ["dog", "cat"])
     assert (turned.labels(0), one.labels(0)) == ((1,), (0,))
     assert digests(turned) == digests(other)
     assert digests(turned)[:2] == digests(one)[:2]
@@ -171,7 +171,7 @@ def test_voc_and_a_folder_of_the_same_photographs(tmp_path):
     root = voc_tree(tmp_path)
     voc = VOC(root, "train")
     assert voc.photo_digest(0) == hashed(root / "JPEGImages" / f"{voc.ids[0]}.jpg")[:16]
-    assert voc.label_digest(0) == digest_of(sorted(voc.classes[c] for c in voc.labels(0)))
+    assert voc.label_digest(0) == make_digest(sorted(voc.classes[c] for c in voc.labels(0)))
     assert voc.mask_digest(0) == hashed(root / "SegmentationClass" / f"{voc.ids[0]}.png")[:16]
 
 
@@ -186,7 +186,7 @@ def test_scenes_are_known_by_their_numbers(monkeypatch):
     plain = Scenes(4, (32, 32)).photo_digest(2)
     other = Relabelled(4, (32, 32))
     assert other.photo_digest(2) == plain
-    assert other.label_digest(2) == other.label_digest(1) == digest_of([other.classes[0]])
+    assert other.label_digest(2) == other.label_digest(1) == make_digest([other.classes[0]])
     monkeypatch.setattr(Scenes, "_scene", drawn)
     assert Scenes(9, (32, 32)).photo_digest(2) == plain  # count does not matter
     for changed in (Scenes(4, (32, 32), seed=1), Scenes(4, (32, 48)), Scenes(4, (32, 32), light=0.1)):
@@ -202,11 +202,11 @@ def test_inputs_say_what_differs():
     def other(**tables):
         return Inputs({**one.tables, **tables})
 
-    assert one.differences(one) == []
-    assert other(labels={"a": "x", "b": "y", "c": "q"}).differences(one) == ["1 of 3 images has other labels"]
+    assert one.describe_differences(one) == []
+    assert other(labels={"a": "x", "b": "y", "c": "q"}).describe_differences(one) == ["1 of 3 images has other labels"]
     changed = other(photographs={"a": "7", "b": "8", "c": "3"})
-    assert changed.differences(one) == ["2 of 3 images have other photographs"]
-    assert changed.digests()["labels"] == one.digests()["labels"]
-    assert changed.digests()["photographs"] != one.digests()["photographs"]
+    assert changed.describe_differences(one) == ["2 of 3 images have other photographs"]
+    assert changed.make_digests()["labels"] == one.make_digests()["labels"]
+    assert changed.make_digests()["photographs"] != one.make_digests()["photographs"]
     turned = Inputs({"photographs": {"b": "2", "a": "1", "c": "3"}, "labels": one.tables["labels"]})
-    assert turned.differences(one) == ["the images are in another order"]
+    assert turned.describe_differences(one) == ["the images are in another order"]

@@ -32,7 +32,7 @@ def place(tmp_path, monkeypatch):
     """A working folder with a module of models and the seeds of all scenes but the second."""
     (tmp_path / f"{MODEL}.py").write_text(Path(heads.__file__).read_text())
     folder = random_seeds(tmp_path / "seeds", SCENES)
-    folder.file(SCENES.ids[1]).unlink()
+    folder.get_path(SCENES.ids[1]).unlink()
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
@@ -67,7 +67,7 @@ def started(kind):
     "kind, file, options",
     [
         ("irn", "irn.pt", ("--width", "16", "--lr", "0.05")),
-        ("affinity", "affinitynet.pt", ("--width", "56", "--lr", "1", "--momentum", "0.9")),
+        ("affinitynet", "affinitynet.pt", ("--width", "56", "--lr", "1", "--momentum", "0.9")),
     ],
 )
 def test_two_processes_are_like_one(kind, file, options):
@@ -95,7 +95,7 @@ def test_what_processes_cannot_share_is_refused_before_any_label(place, monkeypa
         "RANK=0 and WORLD_SIZE=2 are set, but not by torchrun, by which processes find each other; start them with: "
         "torchrun --nproc-per-node 2 -m camplug ..."
     ) in refused(*command)
-    monkeypatch.setattr("camplug.wsss.train.train_heads.wait_for_the_others", lambda name: None)
+    monkeypatch.setattr("camplug.wsss.train.train_heads.wait_for_processes", lambda name: None)
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert "3 processes cannot share a batch of 4; give a multiple of 3." in refused(*command)
     assert not list((place / "runs").rglob("*.png"))
