@@ -30,7 +30,7 @@ def check(  # noqa: PLR0917
     ] = None,
     random: Annotated[int, typer.Option(min=19, help="Maps at random places to compare with.")] = 19,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the deletion and insertion curves.")] = 10,
-    batch_size: Annotated[int, typer.Option(min=1, help="Changed images in one forward pass.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Changed images in one forward pass.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
     checkpoint: common.Checkpoint = None,
     num_classes: common.NumClasses = None,

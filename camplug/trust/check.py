@@ -29,7 +29,7 @@ from camplug.trust.report import (
     list_warnings,
 )
 from camplug.trust.road import road_curve
-from camplug.trust.score import ClassScore
+from camplug.trust.score import BATCH_SIZE, ClassScore
 from camplug.trust.similarity import is_constant, rank_correlation
 
 RANDOM = 19
@@ -50,7 +50,7 @@ def check(
     random: int = RANDOM,
     steps: int = 10,
     stages: int = STAGES,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     multi_label: bool | None = None,
     seed: int = 0,
 ) -> TrustReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ def sparseness(maps: Tensor) -> Tensor:
     >>> sparseness(torch.tensor([[[0.0, 0.0], [0.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]]]))
     tensor([0.7500, 0.0000])
     """
-    values = maps.flatten(1).abs().sort(1).values
+    values = _sort(maps.flatten(1).abs())
     n = values.shape[1]
     weights = 2 * torch.arange(1, n + 1, dtype=values.dtype, device=values.device) - n - 1
     return safe_divide((weights * values).sum(1), n * values.sum(1))
@@ -47,3 +48,10 @@ def complexity(maps: Tensor) -> Tensor:
     p = torch.where(total > 0, safe_divide(values, total), 1 / values.shape[1])
     entropy: Tensor = -torch.special.xlogy(p, p).sum(1)
     return entropy
+
+
+def _sort(values: Tensor) -> Tensor:
+    """Sort rows in ascending order; on the CPU with NumPy, which is several times faster."""
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return values.sort(1).values
+    return torch.from_numpy(np.sort(values.detach().numpy(), axis=1))

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.plug import send_to
 from camplug.trust.perturb import Baseline, check_maps, count_pixels, make_baseline, rank_pixels
-from camplug.trust.score import Score, score_in_batches
+from camplug.trust.score import BATCH_SIZE, Score, score_in_batches, take_images
 
 STEPS = 20
 """Default number of steps of a curve; 5 % of the pixels each."""
@@ -22,7 +23,7 @@ def deletion_curve(
     *,
     baseline: Baseline = "zero",
     steps: int = STEPS,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     seed: int = 0,
 ) -> Tensor:
     r"""Compute the scores while the pixels of largest map values are replaced by the baseline.
@@ -60,7 +61,7 @@ def insertion_curve(
     *,
     baseline: Baseline = "blur",
     steps: int = STEPS,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     seed: int = 0,
 ) -> Tensor:
     r"""Compute the scores while the pixels of largest map values are inserted into the baseline.
@@ -102,15 +103,15 @@ def replace_in_order(
         raise InputError(f"steps={steps}; give at least 1.")
     owners, count = list(owners), len(owners)
     size = (first.shape[2], first.shape[3])
-    counts = count_pixels(torch.linspace(0, 1, steps + 1, dtype=torch.float64), size)[1:-1].to(first.device)
+    counts = count_pixels(torch.linspace(0, 1, steps + 1, dtype=torch.float64), size)[1:-1]
     ranks, inside = ranks.to(first.device), len(counts)
 
     def make(start: int, stop: int) -> Tensor:
-        job = torch.arange(start, stop, device=first.device)
-        order, step = job // inside, job % inside
-        image = torch.tensor([owners[i] for i in order.tolist()], device=first.device)
-        replaced = ranks[order] < counts[step].view(-1, 1, 1)
-        return torch.where(replaced[:, None], last[image], first[image])
+        orders = [job // inside for job in range(start, stop)]
+        wanted = counts[[job % inside for job in range(start, stop)]].view(-1, 1, 1)
+        images = [owners[order] for order in orders]
+        replaced = take_images(ranks, orders) < send_to(wanted, first.device)
+        return torch.where(replaced[:, None], take_images(last, images), take_images(first, images))
 
     between = score_in_batches(score, make, [o for o in owners for _ in range(inside)], batch_size)
     used = sorted(set(owners))
@@ -132,10 +133,10 @@ def area_under_curve(scores: Tensor, fractions: Tensor | None = None) -> Tensor:
     0.5
     """
     if fractions is None:
-        fractions = torch.linspace(0, 1, scores.shape[-1], dtype=scores.dtype, device=scores.device)
+        fractions = torch.linspace(0, 1, scores.shape[-1], dtype=torch.float64)
     return torch.trapezoid(scores, fractions.to(scores), dim=-1)
 
 
 def _score_images(score: Score, images: Tensor, owners: list[int], batch_size: int) -> Tensor:
     """Return the scores of the images [N,C,H,W] with these numbers."""
-    return score_in_batches(score, lambda start, stop: images[owners[start:stop]], owners, batch_size)
+    return score_in_batches(score, lambda start, stop: take_images(images, owners[start:stop]), owners, batch_size)

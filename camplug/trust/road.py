@@ -11,7 +11,7 @@ from torch import Tensor
 from camplug.errors import InputError
 from camplug.trust.imputation import impute_pixels
 from camplug.trust.perturb import check_maps, count_pixels, rank_pixels
-from camplug.trust.score import Score, score_in_batches
+from camplug.trust.score import BATCH_SIZE, Score, score_in_batches
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
 """Default shares of removed pixels."""
@@ -27,7 +27,7 @@ def road_curve(
     order: Order = "morf",
     fractions: Sequence[float] = FRACTIONS,
     noise: float = 0.01,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     seed: int = 0,
 ) -> Tensor:
     r"""Compute the scores after pixels were removed by noisy linear imputation.
@@ -82,7 +82,7 @@ def road(
     *,
     fractions: Sequence[float] = FRACTIONS,
     noise: float = 0.01,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     seed: int = 0,
 ) -> Tensor:
     r"""Compute the combined ROAD score of each map, [N]; higher is better, 0 is chance.

@@ -11,7 +11,7 @@ from torch import Tensor
 from camplug.errors import InputError
 from camplug.explain.tensor_ops import safe_divide
 from camplug.trust.perturb import Baseline, check_maps, make_baseline
-from camplug.trust.score import Score, score_in_batches
+from camplug.trust.score import BATCH_SIZE, Score, score_in_batches, take_images
 
 Explain: TypeAlias = Callable[[Tensor, Sequence[int]], Tensor]
 """Function from images [M,C,H,W] and the number of the original image of each to the maps [M,H,W]."""
@@ -24,7 +24,7 @@ def max_sensitivity(
     *,
     radius: float = 0.02,
     samples: int = 10,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     seed: int = 0,
 ) -> Tensor:
     r"""Compute the largest relative change of each map under noise in the image, [N]; lower is better.
@@ -54,8 +54,8 @@ def max_sensitivity(
     for start in range(0, len(owners), batch_size):
         own = owners[start : start + batch_size]
         noise = torch.rand((len(own), *x.shape[1:]), generator=generator, dtype=torch.float32) * 2 - 1
-        changed = explain(x[own] + radius * noise.to(x), own)
-        found.append((changed - maps[own].to(changed)).flatten(1).norm(dim=1).cpu().double())
+        changed = explain(take_images(x, own) + radius * noise.to(x), own)
+        found.append((changed - take_images(maps, own).to(changed)).flatten(1).norm(dim=1).cpu().double())
     largest = torch.cat(found).view(len(x), samples).amax(1)
     size = maps.flatten(1).norm(dim=1).cpu().double()
     return torch.where(size > 0, largest / size, torch.nan)
@@ -69,7 +69,7 @@ def infidelity(
     baseline: Baseline = "zero",
     samples: int = 32,
     scaled: bool = True,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     seed: int = 0,
 ) -> Tensor:
     r"""Compute how badly each map predicts the change of the score when a square is removed, [N]; lower is better.
@@ -100,9 +100,9 @@ def infidelity(
     base = make_baseline(x, baseline)
 
     def make(start: int, stop: int) -> Tensor:
-        job = torch.arange(start, stop, device=x.device)
-        image = job // samples
-        return torch.where(squares[job % samples][:, None], base[image], x[image])
+        images = [job // samples for job in range(start, stop)]
+        chosen = take_images(squares, [job % samples for job in range(start, stop)])
+        return torch.where(chosen[:, None], take_images(base, images), take_images(x, images))
 
     owners = [i for i in range(len(x)) for _ in range(samples)]
     after = score_in_batches(score, make, owners, batch_size).view(len(x), samples)

@@ -12,10 +12,14 @@ from camplug.errors import InputError
 from camplug.explain.batch import check_batch, compute_logits
 from camplug.explain.inputs import Batch
 from camplug.explain.photographs import find_output_link, is_multi_label
-from camplug.plug import Against, Evidence, Link, Targets, resolve_classes
+from camplug.plug import Against, Evidence, Link, Targets, make_index, pick_values, resolve_classes, send_to
 
 Score: TypeAlias = Callable[[Tensor, Sequence[int]], Tensor]
 """Function from images [M,C,H,W] and the number of the original image of each to one score per image, [M]."""
+
+
+BATCH_SIZE = 8
+"""Default number of changed images in one pass; on a CPU larger batches leave the cache and take longer per image, a GPU wants more."""
 
 
 class ClassScore:
@@ -79,11 +83,10 @@ class ClassScore:
     def pick(self, outputs: Tensor, owners: Sequence[int]) -> Tensor:
         """Return the probabilities [M] from raw outputs [M,C]."""
         p = self.to_probabilities(outputs)
-        index = torch.tensor([int(self.classes[i]) for i in owners], device=p.device)
-        picked = p.gather(1, index[:, None])[:, 0]
+        picked = pick_values(p, range(len(p)), [int(self.classes[i]) for i in owners])
         negative = self.targets.evidence == "negative"
-        turned = torch.tensor([isinstance(self.classes[i], Against) != negative for i in owners], device=p.device)
-        return torch.where(turned, 1 - picked, picked)
+        turned = torch.tensor([isinstance(self.classes[i], Against) != negative for i in owners])
+        return torch.where(send_to(turned, p.device), 1 - picked, picked)
 
     def to_probabilities(self, outputs: Tensor) -> Tensor:
         """Return the probabilities [M,C] of raw outputs [M,C]."""
@@ -91,6 +94,11 @@ class ClassScore:
         if self.link != "logits":
             return outputs
         return outputs.sigmoid() if self.inclusive or outputs.shape[1] == 1 else outputs.softmax(1)
+
+
+def take_images(x: Tensor, numbers: Sequence[int]) -> Tensor:
+    """Return the images (or maps) with these numbers, [M,...]."""
+    return x.index_select(0, make_index(x.device, numbers))
 
 
 def score_in_batches(

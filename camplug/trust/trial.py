@@ -20,7 +20,7 @@ from camplug.trust.randomize import STAGES, cascade, explain_classes
 from camplug.trust.registry import register_metric
 from camplug.trust.road import FRACTIONS, road
 from camplug.trust.robustness import infidelity, max_sensitivity
-from camplug.trust.score import ClassScore, score_in_batches
+from camplug.trust.score import BATCH_SIZE, ClassScore, score_in_batches, take_images
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Settings:
     radius: float = 0.02
     stages: int = STAGES
     tolerance: int = 0
-    batch_size: int = 32
+    batch_size: int = BATCH_SIZE
     seed: int = 0
 
 
@@ -89,7 +89,7 @@ class Trial:
         x, flat, owners = self.batch.x, self.maps.flatten(0, 1), self.owners
 
         def make(start: int, stop: int) -> Tensor:
-            return mask_images(x[owners[start:stop]], flat[start:stop])
+            return mask_images(take_images(x, owners[start:stop]), flat[start:stop])
 
         return score_in_batches(self.score, make, owners, self.settings.batch_size).view(self.shape)
 
