@@ -15,7 +15,7 @@ from camplug.explain.base import Explainer
 from camplug.explain.batch import compute_logits
 from camplug.explain.inputs import Batch
 from camplug.plug import unwrap
-from camplug.trust.similarity import Similarity, compare_maps
+from camplug.trust.similarity import Similarity, compare_maps, is_constant
 
 STAGES = 6
 """Default number of stages of a cascade."""
@@ -28,8 +28,8 @@ class Cascade:
     Attributes:
         layers: name of the last layer that was randomised at each of S stages.
         shares: share of the layers that are random at each stage, the last one is 1.
-        similarity: similarity [S,N] of each map to the one of the trained model; nan where the map is constant or the
-            random model has no finite one.
+        similarity: similarity [S,N] of each map to the one of the trained model; 0 where the random model's map is
+            constant, nan where it is not finite.
         maps: maps [S,N,H,W].
     """
 
@@ -74,7 +74,7 @@ def cascade(
             changed = torch.full_like(maps, torch.nan)
         alike = torch.full((len(maps),), torch.nan)
         if bool(changed.isfinite().all()):
-            alike = compare_maps(maps, changed, similarity).cpu()
+            alike = compare_maps(maps, changed, similarity).cpu().masked_fill(is_constant(changed).cpu(), 0)
         layers.append(layer)
         shares.append(share)
         similarities.append(alike)

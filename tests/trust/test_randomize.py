@@ -124,6 +124,22 @@ def test_a_cascade_through_wrappers_leaves_the_explainer_as_it_is():
     assert torch.equal(maps, explain_classes(explainer, batch, [0]))
 
 
+def test_an_empty_map_has_nothing_in_common():
+    model, x = colours(), draw()
+    batch = check_batch(model, x)
+
+    class Fading(camplug.GradCAM):
+        def run(self, x, classes, size=None, inputs=None):
+            result = super().run(x, classes, size, inputs)
+            if self.model is not model:
+                result.maps = [0 * m for m in result.maps]
+            return result
+
+    explainer = Fading(model, "0")
+    found = cascade(explainer, batch, [0], explain_classes(explainer, batch, [0]), stages=2)
+    assert found.similarity.tolist() == [[0], [0]]
+
+
 def test_what_is_refused():
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     batch = check_batch(model, torch.randn(1, 3, 4, 4))
