@@ -63,7 +63,7 @@ def camplug(photo: np.ndarray, labels: np.ndarray, k: int, preset: str) -> np.nd
 
 
 def first_of_its_size(photo: np.ndarray, labels: np.ndarray, k: int, preset: str) -> np.ndarray:
-    kernels.forget()
+    kernels.clear_kernel_cache()
     return camplug(photo, labels, k, preset)
 
 

@@ -22,7 +22,7 @@ from measure import Spread, interleaved, plain, ratios
 from torch import nn
 from walk import scene
 
-from camplug.wsss.affinity import SparseAffinity, half_disc, propagate
+from camplug.wsss.affinity import SparseAffinity, make_half_disc, propagate
 from camplug.wsss.crf import DenseCRF, pixel_adaptive_refinement, unary_from_labels
 
 STEPS, BETA, RADIUS = 256, 10, 5
@@ -45,7 +45,7 @@ def jobs(size: tuple[int, int], k: int, device: str) -> dict[str, dict[str, Call
     labels = labels_of(k, photo.shape[:2])
     unary = unary_from_labels(labels, k)
     planes, maps = scene(height // 4, width // 4, k)
-    offsets = half_disc(RADIUS)
+    offsets = make_half_disc(RADIUS)
     planes_there = torch.from_numpy(planes).to(device)
     scores = torch.rand(k, *photo.shape[:2], generator=torch.Generator().manual_seed(0))
     there, maps_there = scores.to(device), torch.from_numpy(maps).to(device)

@@ -20,11 +20,11 @@ from pseudo_labels import LISTS
 from camplug.explain.explanation import save_picture
 from camplug.models import load_model
 from camplug.show import colorize
-from camplug.wsss.data import VOC, voc_palette
+from camplug.wsss.data import VOC, make_voc_palette
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.irn import with_background
 from camplug.wsss.irn.checkpoint import load_irn
-from camplug.wsss.pseudo.make import in_data
+from camplug.wsss.pseudo.make import renumber_to_data
 from camplug.wsss.seeds import SeedFolder
 
 TILE = 210, 150
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     refined = args.cache / f"{args.row}_irn_crf_{columns['irn_crf']['threshold']:g}_val"
     model = load_model("timm:tf_efficientnet_lite0", checkpoint=args.weights, num_classes=20).eval()
     irn = load_irn(args.cache / f"{args.row}_irn" / "irn.pt", model)
-    palette, font, gap, head = voc_palette(), ImageFont.load_default(size=14), 6, 24
+    palette, font, gap, head = make_voc_palette(), ImageFont.load_default(size=14), 6, 24
     size = (len(COLUMNS) * (TILE[0] + gap) - gap, args.count * (TILE[1] + gap) + head)
     canvas = Image.new("RGB", size, "white")
     for k, title in enumerate(COLUMNS):
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
         i = n * args.every
         name, photo, truth = data.ids[i], np.asarray(data.photo(i)), data.mask(i)
         seed, after = seeds.load(name), walked.load(name)
-        labels = in_data(with_background(after.to_full_size(), columns["irn"]["threshold"]), after.classes)
+        labels = renumber_to_data(with_background(after.to_full_size(), columns["irn"]["threshold"]), after.classes)
         boundary = irn.boundaries(photo).numpy()
         pictures = (
             colorize(seed.to_full_size().max(0)),

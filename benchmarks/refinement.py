@@ -45,7 +45,7 @@ from camplug.wsss.deeplab import (
     train_deeplab,
 )
 from camplug.wsss.pseudo import LabelFolder
-from camplug.wsss.saliency import colour_contrast, read_saliency
+from camplug.wsss.saliency import compute_colour_contrast, read_saliency
 from camplug.wsss.train import ScheduleSettings, TrainSettings
 
 CLASSES, SIDE = 4, 64
@@ -92,7 +92,7 @@ def saliency(kind: str, photo: Any, mask: NDArray[np.uint8], rng: np.random.Gene
     if kind == "perfect":
         return (mask > 0).astype(np.float64)
     if kind == "contrast":
-        return colour_contrast(photo).astype(np.float64)
+        return compute_colour_contrast(photo).astype(np.float64)
     if kind == "centre":
         return np.exp(-(x * x + y * y) / 2 / 0.25**2)
     blobs = ndimage.gaussian_filter(rng.normal(size=(SIDE, SIDE)), 4)

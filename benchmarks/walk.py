@@ -44,7 +44,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from camplug.wsss.affinity import SparseAffinity, along, chebyshev_terms, ends, half_disc, propagate
+from camplug.wsss.affinity import (
+    SparseAffinity,
+    compute_chebyshev_terms,
+    make_half_disc,
+    propagate,
+    slice_ends,
+    slice_path,
+)
 
 RADIUS, BETA, DOUBLINGS, BACKGROUND = 5, 10, 8, 0.25
 STEPS = 2**DOUBLINGS
@@ -64,9 +71,9 @@ def dense(planes: Floats, maps: Floats, doublings: int = DOUBLINGS) -> Floats:
     n = h * w
     t = torch.zeros(n, n)
     position = torch.arange(n).view(h, w)
-    for plane, offset in zip(torch.from_numpy(planes), half_disc(RADIUS), strict=True):
-        source, destination = (end.reshape(-1) for end in ends(position, *offset))
-        value = ends(plane, *offset)[0].reshape(-1)
+    for plane, offset in zip(torch.from_numpy(planes), make_half_disc(RADIUS), strict=True):
+        source, destination = (end.reshape(-1) for end in slice_ends(position, *offset))
+        value = slice_ends(plane, *offset)[0].reshape(-1)
         t[source, destination] = value
         t[destination, source] = value
     t.fill_diagonal_(1)
@@ -78,7 +85,7 @@ def dense(planes: Floats, maps: Floats, doublings: int = DOUBLINGS) -> Floats:
 
 
 def sparse(planes: Floats, maps: NDArray[Any], **options: Any) -> NDArray[Any]:
-    affinity = SparseAffinity.from_pairs(planes, half_disc(RADIUS))
+    affinity = SparseAffinity.from_pairs(planes, make_half_disc(RADIUS))
     return propagate(maps, affinity, STEPS, BETA, **options)
 
 
@@ -100,14 +107,14 @@ def scene(h: int, w: int, classes: int, seed: int = 0) -> tuple[Floats, Floats]:
     photo = Image.fromarray(data.astronaut()).resize((w, h), Image.Resampling.BOX)
     slopes = np.gradient(np.asarray(photo, np.float64), axis=(0, 1))
     boundary = (1 - np.exp(-sum((slope**2).sum(-1) for slope in slopes) / 40**2)).astype(np.float32)
-    offsets = half_disc(RADIUS)
+    offsets = make_half_disc(RADIUS)
     planes = np.zeros((len(offsets), h, w), np.float32)
     for plane, offset in zip(planes, offsets, strict=True):
-        views = along(boundary, *offset)
+        views = slice_path(boundary, *offset)
         strongest = next(views).copy()
         for view in views:
             np.maximum(strongest, view, out=strongest)
-        ends(plane, *offset)[0][:] = 1 - strongest
+        slice_ends(plane, *offset)[0][:] = 1 - strongest
     y, x = np.mgrid[:h, :w]
     centres = np.random.default_rng(seed).random((classes, 2)) * (h, w)
     width = 2 * (min(h, w) / 6) ** 2
@@ -209,7 +216,7 @@ def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
     planes, maps = scene(h, w, args.classes)
     exact = sparse(planes, maps.astype(np.float64), tolerance=None)
     seconds, results = measured(planes, maps, args.rounds, args.dense_rounds)
-    coefficients, bound = chebyshev_terms(STEPS)
+    coefficients, bound = compute_chebyshev_terms(STEPS)
     rows = []
     for name, result in results.items():
         default = STEPS if name.startswith("256") else len(coefficients) - 1

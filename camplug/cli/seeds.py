@@ -100,7 +100,7 @@ def seeds(  # noqa: PLR0917
     with common.plain_errors():
         from camplug.wsss.class_names import order_like_folder
         from camplug.wsss.data import Photographs, open_data, open_images
-        from camplug.wsss.seeds import SeedFolder, make_seeds, names_for
+        from camplug.wsss.seeds import SeedFolder, find_output_names, make_seeds
         from camplug.wsss.store.identity import make_network_settings
 
         chosen = DEFAULTS | read_config(config, OPTIONS)
@@ -119,7 +119,7 @@ def seeds(  # noqa: PLR0917
         options = common.explainer_options(net, None, chosen.get("mean"), chosen.get("std"), chosen.get("long_side"))
         made = create(str(chosen["explainer"]), net, **options)
         if isinstance(dataset, Photographs):
-            dataset = dataset.with_classes(names_for(made, dataset))
+            dataset = dataset.with_classes(find_output_names(made, dataset))
         folder = SeedFolder(Path(str(chosen["out"])))
         dataset = order_like_folder(folder, dataset)
         chosen |= {k: read_colour(k, chosen.get(k)) for k in ("mean", "std")}

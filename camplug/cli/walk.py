@@ -102,7 +102,7 @@ def threshold_by_otsu(seeds: SeedFolder, data: SegmentationData, walk: str) -> t
     Raises:
         InputError: the maps that it would cut are not there yet; too few values.
     """
-    from camplug.wsss.seeds import otsu_of_seeds
+    from camplug.wsss.seeds import compute_otsu_of_seeds
 
     if walk != "none":
         raise InputError(
@@ -110,7 +110,7 @@ def threshold_by_otsu(seeds: SeedFolder, data: SegmentationData, walk: str) -> t
             "make the labels of that folder."
         )
     shown = share()[0] == 0
-    (value,), images = otsu_of_seeds(
+    (value,), images = compute_otsu_of_seeds(
         seeds, data.ids, 2, lambda count: common.progress("values of the maps", count, shown=shown)
     )
     return value, f"by Otsu's method on the values of {images} images' maps"
@@ -219,11 +219,11 @@ def need_lightning() -> None:
 
 def facts_of(walk: dict[str, Any] | None, threshold: float | None, how: str) -> dict[str, Any]:
     """What is told of a run beside its counts."""
-    from camplug.wsss.affinity import chebyshev_terms
+    from camplug.wsss.affinity import compute_chebyshev_terms
 
     facts: dict[str, Any] = {}
     if walk is not None:
-        coefficients, bound = chebyshev_terms(walk["steps"])
+        coefficients, bound = compute_chebyshev_terms(walk["steps"])
         facts["walk"] = {**walk, "products": len(coefficients) - 1, "error_bound": bound}
     if threshold is not None:
         facts |= {"threshold": threshold, "threshold_chosen": how}

@@ -26,7 +26,7 @@ XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], 
 WHITE = XYZ.sum(1)  # D65
 
 
-def colour_contrast(photo: Any) -> Map:
+def compute_colour_contrast(photo: Any) -> Map:
     r"""How far each pixel's colour is from the photograph's mean colour.
 
     .. math:: S(x) = \lVert I_\mu - I_\omega(x) \rVert
@@ -46,17 +46,17 @@ def colour_contrast(photo: Any) -> Map:
 
     >>> photo = np.full((20, 20, 3), 90, np.uint8)
     >>> photo[8:12, 8:12] = 255, 0, 0
-    >>> colour_contrast(photo)[10, ::2].round(1)
+    >>> compute_colour_contrast(photo)[10, ::2].round(1)
     array([0. , 0. , 0. , 0. , 0.7, 1. , 0.3, 0. , 0. , 0. ], dtype=float32)
     """
-    image = lab(np.asarray(read_photo(photo)))
+    image = convert_to_lab(np.asarray(read_photo(photo)))
     mean = image.mean((0, 1))
     for axis in (0, 1):
         image = ndimage.convolve1d(image, BINOMIAL, axis, mode="nearest")
-    return _stretched(np.linalg.norm(image - mean, axis=2))
+    return _stretch(np.linalg.norm(image - mean, axis=2))
 
 
-def spectral_residual(photo: Any, *, sigma: float = 2.5) -> Map:
+def compute_spectral_residual(photo: Any, *, sigma: float = 2.5) -> Map:
     r"""What in a photograph's spectrum does not follow from its smooth course, back in the photograph.
 
     .. math:: R(f) = \log A(f) - h_3(f) * \log A(f), \qquad
@@ -66,7 +66,7 @@ def spectral_residual(photo: Any, *, sigma: float = 2.5) -> Map:
     and phase of the grey photograph, shrunk so that its longer side has 64 pixels, h_3 the mean over 3x3, g a Gaussian.
 
     Args:
-        photo: as for `colour_contrast`.
+        photo: as for `compute_colour_contrast`.
         sigma: of the Gaussian, in pixels of the shrunk photograph; as in the authors' script, while the paper has 8.
 
     Returns:
@@ -88,27 +88,28 @@ def spectral_residual(photo: Any, *, sigma: float = 2.5) -> Map:
     residual = course - ndimage.uniform_filter(course, 3, mode="nearest")
     back = np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))
     salient = ndimage.gaussian_filter(np.abs(back) ** 2, sigma, mode="nearest")
-    return _stretched(_resized(salient.astype(np.float32), (grey.height, grey.width)))
+    return _stretch(_resize(salient.astype(np.float32), (grey.height, grey.width)))
 
 
-KINDS: dict[str, Callable[[Any], Map]] = {"contrast": colour_contrast, "spectral": spectral_residual}
+KINDS: dict[str, Callable[[Any], Map]] = {"contrast": compute_colour_contrast, "spectral": compute_spectral_residual}
 
 
-def saliency_of(source: str | Path) -> Callable[[SegmentationData, int], Map]:
+def make_saliency(source: str | Path) -> Callable[[SegmentationData, int], Map]:
     """The saliency map of any image of a data set: from (data, i) to float32 [H,W] of the photograph's size.
 
     Args:
-        source: "contrast" for `colour_contrast`, "spectral" for `spectral_residual`, or a folder for `read_saliency`.
+        source: "contrast" (`compute_colour_contrast`), "spectral" (`compute_spectral_residual`), or a folder
+            (`read_saliency`).
 
     Raises:
         InputError: neither of the two, nor a folder.
 
     >>> from camplug.wsss.data import Scenes
-    >>> saliency_of("contrast")(Scenes(1), 0).shape
+    >>> make_saliency("contrast")(Scenes(1), 0).shape
     (96, 96)
     """
     if isinstance(source, str) and source in KINDS:
-        return partial(_computed, KINDS[source])
+        return partial(_compute, KINDS[source])
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise InputError(f"saliency {str(source)!r}: give {' or '.join(KINDS)}, or a folder of grey PNGs or JPEGs.")
@@ -119,17 +120,17 @@ def check_saliency(source: str | Path, data: SegmentationData) -> None:
     """Refuse a source that has no map for some image, before anything long begins; maps themselves are not read.
 
     Args:
-        source: see `saliency_of`.
+        source: see `make_saliency`.
         data: the images.
 
     Raises:
         InputError: no such source, or one that lacks maps; with their number and the first name.
     """
-    saliency_of(source)
+    make_saliency(source)
     if isinstance(source, str) and source in KINDS:
         return
     folder = Path(source).expanduser()
-    missing = [name for name in data.ids if saliency_file(folder, name) is None]
+    missing = [name for name in data.ids if find_saliency_file(folder, name) is None]
     if missing:
         raise InputError(
             f"{str(source)!r} lacks the saliency maps of {len(missing)} of {len(data)} images, that of {missing[0]!r} "
@@ -137,10 +138,10 @@ def check_saliency(source: str | Path, data: SegmentationData) -> None:
         )
 
 
-def saliency_table(folder: Path, data: SegmentationData) -> dict[str, str]:
+def make_saliency_table(folder: Path, data: SegmentationData) -> dict[str, str]:
     """Return the digests of the saliency maps in a folder, by image name."""
     folder = folder.expanduser()
-    return make_file_table(data.ids, lambda name: saliency_file(folder, name) or folder / name)
+    return make_file_table(data.ids, lambda name: find_saliency_file(folder, name) or folder / name)
 
 
 def read_saliency(folder: Path, name: str, size: tuple[int, int]) -> Map:
@@ -157,7 +158,7 @@ def read_saliency(folder: Path, name: str, size: tuple[int, int]) -> Map:
     Raises:
         InputError: the file is missing, damaged or not grey.
     """
-    file = saliency_file(folder, name)
+    file = find_saliency_file(folder, name)
     if file is None:
         raise InputError(f"{str(folder)!r} has no saliency map of {name!r}; add {name}.png (or .jpg), in grey.")
     try:
@@ -171,13 +172,13 @@ def read_saliency(folder: Path, name: str, size: tuple[int, int]) -> Map:
     if mode not in ("1", "L") and not mode.startswith("I;16"):
         raise InputError(f"the saliency map {str(file)!r} is not grey but {mode}; save it as an 8-bit grey PNG.")
     values: Map = pixels.astype(np.float32) / np.float32(65535 if mode.startswith("I;16") else 255)
-    return _resized(values, size).clip(0, 1)
+    return _resize(values, size).clip(0, 1)
 
 
-def lab(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+def convert_to_lab(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Colours of sRGB in CIELAB (white D65): lightness 0 to 100, red against green, yellow against blue.
 
-    >>> lab(np.array([[[255, 255, 255], [255, 0, 0]]], np.uint8)).round() + 0
+    >>> convert_to_lab(np.array([[[255, 255, 255], [255, 0, 0]]], np.uint8)).round() + 0
     array([[[100.,   0.,   0.],
             [ 53.,  80.,  67.]]])
     """
@@ -188,7 +189,7 @@ def lab(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 
 
-def _computed(kind: Callable[[Any], Map], data: SegmentationData, i: int) -> Map:
+def _compute(kind: Callable[[Any], Map], data: SegmentationData, i: int) -> Map:
     return kind(data.photo(i))
 
 
@@ -197,20 +198,20 @@ def _read(folder: Path, data: SegmentationData, i: int) -> Map:
     return read_saliency(folder, data.ids[i], (photo.height, photo.width))
 
 
-def saliency_file(folder: Path, name: str) -> Path | None:
+def find_saliency_file(folder: Path, name: str) -> Path | None:
     """Return the file of an image's saliency map; None where there is none."""
     files = (folder / f"{name}{suffix}" for suffix in SUFFIXES)
     return next((file for file in files if file.is_file()), None)
 
 
-def _resized(values: Map, size: tuple[int, int]) -> Map:
+def _resize(values: Map, size: tuple[int, int]) -> Map:
     """The map at (H, W)."""
     if values.shape == tuple(size):
         return values
     return np.asarray(Image.fromarray(values).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def _stretched(values: NDArray[np.floating]) -> Map:
+def _stretch(values: NDArray[np.floating]) -> Map:
     """From 0 to 1; all 0 where nothing but rounding tells the values apart."""
     low, high = float(values.min()), float(values.max())
     if high - low <= 1e-6 * max(1.0, high):

@@ -35,7 +35,7 @@ from camplug.wsss.pseudo import (
     make_labels,
     make_walked_seeds,
 )
-from camplug.wsss.seeds import SeedFolder, otsu_thresholds, strongest_values
+from camplug.wsss.seeds import SeedFolder, compute_otsu_thresholds, count_strongest_values
 from camplug.wsss.train import Backbone
 
 MODULE = "camplug_test_label_models"
@@ -205,7 +205,7 @@ def test_maps_a_report_and_its_threshold(place):
     # the walked maps are seeds like any others
     again = ("pseudo-labels", "walked", "--data", "scenes:4:9", "--crf", "none")
     numbers = json.loads(good(*again, "--threshold", "otsu", "-o", "o", "--json").stdout)
-    assert numbers["threshold"] == otsu_thresholds(strongest_values(folder, Scenes(4, seed=9).ids))[0]
+    assert numbers["threshold"] == compute_otsu_thresholds(count_strongest_values(folder, Scenes(4, seed=9).ids))[0]
     assert numbers["threshold_chosen"] == "by Otsu's method on the values of 4 images' maps"
     good(*again, "--threshold", numbers["threshold"], "-o", "p")
     assert contents(place / "o", "png") == contents(place / "p", "png")

@@ -20,7 +20,7 @@ from camplug.wsss.data import Scenes
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.irn import IRNHeadSettings, IRNSettings, train_irn
 from camplug.wsss.irn.checkpoint import load_irn
-from camplug.wsss.seeds import SeedFolder, otsu_thresholds, strongest_values
+from camplug.wsss.seeds import SeedFolder, compute_otsu_thresholds, count_strongest_values
 from camplug.wsss.train import LabelCrops, ProgressCallback, ScheduleSettings, TrainSettings
 from camplug.wsss.train.heads import load_heads
 
@@ -94,7 +94,7 @@ def test_irn(place):
 
 
 def test_thresholds_by_the_seeds_own_values(place):
-    low, high = otsu_thresholds(strongest_values(SeedFolder("seeds"), SCENES.ids), 3)
+    low, high = compute_otsu_thresholds(count_strongest_values(SeedFolder("seeds"), SCENES.ids), 3)
     result = good(*IRN, "--epochs", "1", "--foreground", "otsu", "--background", "otsu", "-o", "a")
     said = f"labels: background up to {low:.3f}, objects above {high:.3f}, by the seeds' values (Otsu)"
     assert result.stdout.splitlines()[0] == said

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from camplug.wsss.data import VOC_CLASSES, Scenes, voc_palette
+from camplug.wsss.data import VOC_CLASSES, Scenes, make_voc_palette
 from camplug.wsss.recipe import recipe_of
 from camplug.wsss.train.progress import ProgressCallback
 
@@ -129,7 +129,7 @@ def voc_tree(folder: Path) -> Path:
         (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{objects}</annotation>")
         values = np.array([0, *(c + 1 for c in classes)], np.uint8)[scenes.mask(i)]
         picture = Image.fromarray(values)
-        picture.putpalette(voc_palette().tobytes())
+        picture.putpalette(make_voc_palette().tobytes())
         picture.save(root / "SegmentationClass" / f"{name}.png")
     lists = {"train_aug": names[:14], "train": names[:8], "val": names[14:]}
     for name, ids in lists.items():

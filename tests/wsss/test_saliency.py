@@ -12,10 +12,17 @@ from PIL import Image
 
 from camplug.errors import InputError
 from camplug.wsss.data import Scenes
-from camplug.wsss.saliency import check_saliency, colour_contrast, lab, read_saliency, saliency_of, spectral_residual
+from camplug.wsss.saliency import (
+    check_saliency,
+    compute_colour_contrast,
+    compute_spectral_residual,
+    convert_to_lab,
+    make_saliency,
+    read_saliency,
+)
 
 RNG = np.random.default_rng(7)
-KINDS = [colour_contrast, spectral_residual]
+KINDS = [compute_colour_contrast, compute_spectral_residual]
 
 
 def random_photo(height=12, width=10):
@@ -41,13 +48,13 @@ def test_lab_like_one_pixel_at_a_time():
     photo = random_photo()
     photo[0, 0], photo[0, 1], photo[0, 2] = 0, 255, (3, 0, 1)
     slow = np.array([[lab_of(pixel) for pixel in row] for row in photo])
-    np.testing.assert_allclose(lab(photo), slow, atol=0.01)
+    np.testing.assert_allclose(convert_to_lab(photo), slow, atol=0.01)
 
 
 def test_lab_like_scikit_image():
     color = pytest.importorskip("skimage.color")
     photo = random_photo()
-    np.testing.assert_allclose(lab(photo), color.rgb2lab(photo), atol=0.1)  # its white has fewer digits
+    np.testing.assert_allclose(convert_to_lab(photo), color.rgb2lab(photo), atol=0.1)  # its white has fewer digits
 
 
 def test_colour_contrast_like_the_slow_loop():
@@ -64,7 +71,7 @@ def test_colour_contrast_like_the_slow_loop():
                     weight = math.comb(4, dy + 2) * math.comb(4, dx + 2) / 256
                     blurred += weight * image[min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)]
             distances[y, x] = math.dist(blurred, mean)
-    np.testing.assert_allclose(colour_contrast(photo), stretched(distances), atol=1e-3)
+    np.testing.assert_allclose(compute_colour_contrast(photo), stretched(distances), atol=1e-3)
 
 
 def test_colour_contrast_golden_numbers():
@@ -76,7 +83,7 @@ def test_colour_contrast_golden_numbers():
     photo = np.zeros((8, 12, 3), np.uint8)
     photo[:, :6] = 255
     expected = [1, 1, 1, 1, 0.8, 0, 0, 0.8, 1, 1, 1, 1]
-    np.testing.assert_allclose(colour_contrast(photo), [expected] * 8, atol=1e-3)
+    np.testing.assert_allclose(compute_colour_contrast(photo), [expected] * 8, atol=1e-3)
 
 
 def test_colour_contrast_knows_no_places():
@@ -85,7 +92,7 @@ def test_colour_contrast_knows_no_places():
     for at in (1, 15):
         photo = np.full((40, 40, 3), 60, np.uint8)
         photo[at : at + 8, at : at + 8] = 20, 200, 90
-        salient = colour_contrast(photo)
+        salient = compute_colour_contrast(photo)
         assert salient[at + 2 : at + 6, at + 2 : at + 6].min() == 1
         peaks.append((salient > 0.5).sum())
     assert peaks[0] == peaks[1] > 40
@@ -128,7 +135,9 @@ def slow_residual(grey, sigma):
 
 def test_spectral_residual_like_the_slow_sums():
     grey = RNG.integers(0, 256, (10, 8), dtype=np.uint8)
-    np.testing.assert_allclose(spectral_residual(grey, sigma=1.0), stretched(slow_residual(grey, 1.0)), atol=1e-4)
+    np.testing.assert_allclose(
+        compute_spectral_residual(grey, sigma=1.0), stretched(slow_residual(grey, 1.0)), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("scale", [1, 4])
@@ -137,7 +146,7 @@ def test_spectral_residual_finds_what_stands_out(scale):
     photo = np.random.default_rng(1).normal(100, 12, (64, 64))
     photo[17:22, 40:45] = 180
     photo = np.kron(photo, np.ones((scale, scale))).astype(np.uint8)
-    y, x = np.array(np.unravel_index(spectral_residual(photo).argmax(), photo.shape)) / scale
+    y, x = np.array(np.unravel_index(compute_spectral_residual(photo).argmax(), photo.shape)) / scale
     assert (y, x) == pytest.approx((19.5, 42.5), abs=3)
 
 
@@ -169,7 +178,7 @@ def test_takes_what_a_photograph_can_be(kind):
 
 def test_a_sigma_that_is_none():
     with pytest.raises(InputError, match="sigma=0; give a number of pixels above 0"):
-        spectral_residual(random_photo(), sigma=0)
+        compute_spectral_residual(random_photo(), sigma=0)
 
 
 def test_contrast_finds_creatures():
@@ -177,7 +186,7 @@ def test_contrast_finds_creatures():
     data = Scenes(12, size=(64, 64))
     inside, outside = [], []
     for i in range(len(data)):
-        salient, object_ = saliency_of("contrast")(data, i), data.mask(i) > 0
+        salient, object_ = make_saliency("contrast")(data, i), data.mask(i) > 0
         inside.append(salient[object_].mean())
         outside.append(salient[~object_].mean())
     assert np.mean(inside) > 2 * np.mean(outside)
@@ -186,8 +195,8 @@ def test_contrast_finds_creatures():
 @pytest.mark.parametrize("name", ["contrast", "spectral"])
 def test_saliency_of_names_the_kinds(name):
     data = Scenes(2, size=(32, 40))
-    found = pickle.loads(pickle.dumps(saliency_of(name)))(data, 1)  # as processes that load images get it
-    kind = {"contrast": colour_contrast, "spectral": spectral_residual}[name]
+    found = pickle.loads(pickle.dumps(make_saliency(name)))(data, 1)  # as processes that load images get it
+    kind = {"contrast": compute_colour_contrast, "spectral": compute_spectral_residual}[name]
     np.testing.assert_array_equal(found, kind(data.photo(1)))
     check_saliency(name, data)
 
@@ -198,10 +207,10 @@ def test_a_folder_by_image_name(tmp_path, suffix):
     values = np.zeros((32, 40), np.uint8)
     values[8:24, 8:32] = 255
     Image.fromarray(values).save(tmp_path / f"{data.ids[1]}.{suffix}")
-    salient = saliency_of(tmp_path)(data, 1)
+    salient = make_saliency(tmp_path)(data, 1)
     assert salient.dtype == np.float32
     np.testing.assert_allclose(salient, values / 255, atol=0 if suffix == "png" else 0.05)
-    np.testing.assert_array_equal(saliency_of(str(tmp_path))(data, 1), salient)
+    np.testing.assert_array_equal(make_saliency(str(tmp_path))(data, 1), salient)
 
 
 def test_a_name_with_a_folder(tmp_path):
@@ -254,7 +263,7 @@ def test_the_check_counts_what_is_missing(tmp_path):
     check_saliency(tmp_path, data)
 
 
-@pytest.mark.parametrize("use", [saliency_of, lambda source: check_saliency(source, Scenes(1))])
+@pytest.mark.parametrize("use", [make_saliency, lambda source: check_saliency(source, Scenes(1))])
 def test_neither_kind_nor_folder(tmp_path, use):
     for source in ("contrasts", tmp_path / "missing"):
         with pytest.raises(InputError, match="give contrast or spectral, or a folder of grey PNGs or JPEGs"):

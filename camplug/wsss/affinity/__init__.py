@@ -8,11 +8,11 @@
 array([[[0.5, 0.5, 0. , 0. ]]])
 """
 
-from camplug.wsss.affinity.colour import attention_affinity, colour_affinity
-from camplug.wsss.affinity.losses import Pairs, affinity_loss, pairs_of
-from camplug.wsss.affinity.pairs import Offset, along, ends, half_disc, path
+from camplug.wsss.affinity.colour import compute_attention_affinity, compute_colour_affinity
+from camplug.wsss.affinity.losses import Pairs, affinity_loss, find_pairs
+from camplug.wsss.affinity.pairs import Offset, make_half_disc, make_path, slice_ends, slice_path
 from camplug.wsss.affinity.sparse import SparseAffinity
-from camplug.wsss.affinity.walk import Walk, chebyshev_terms, propagate
+from camplug.wsss.affinity.walk import Walk, compute_chebyshev_terms, propagate
 
 __all__ = [
     "Offset",
@@ -20,13 +20,13 @@ __all__ = [
     "SparseAffinity",
     "Walk",
     "affinity_loss",
-    "along",
-    "attention_affinity",
-    "chebyshev_terms",
-    "colour_affinity",
-    "ends",
-    "half_disc",
-    "pairs_of",
-    "path",
+    "slice_path",
+    "compute_attention_affinity",
+    "compute_chebyshev_terms",
+    "compute_colour_affinity",
+    "slice_ends",
+    "make_half_disc",
+    "find_pairs",
+    "make_path",
     "propagate",
 ]

@@ -16,14 +16,14 @@ from scipy.sparse import csr_array, identity
 
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
-from camplug.wsss.affinity.grid import cells
-from camplug.wsss.affinity.pairs import ends, half_disc
-from camplug.wsss.affinity.sparse import SparseAffinity, grid_size, to_numpy
+from camplug.wsss.affinity.grid import count_cells
+from camplug.wsss.affinity.pairs import make_half_disc, slice_ends
+from camplug.wsss.affinity.sparse import SparseAffinity, check_grid_size, to_numpy
 
 ROWS = 512  # of the attention, sorted at once
 
 
-def colour_affinity(
+def compute_colour_affinity(
     photo: Any,
     size: Sequence[int] | None = None,
     *,
@@ -41,7 +41,7 @@ def colour_affinity(
         photo: uint8 array [H, W, 3] or [H, W], PIL image, or a path.
         size: (h, w) of the grid; if left out, the photograph's sides over `stride`, rounded up.
         stride: pixels per position.
-        radius: in positions; see `half_disc`.
+        radius: in positions; see `make_half_disc`.
         sigma: in steps of 8-bit colour, above 0.
 
     Raises:
@@ -49,7 +49,7 @@ def colour_affinity(
 
     >>> edge = np.zeros((8, 16, 3), np.uint8)
     >>> edge[:, 8:] = 255
-    >>> affinity = colour_affinity(edge, radius=2)
+    >>> affinity = compute_colour_affinity(edge, radius=2)
     >>> affinity
     SparseAffinity(2x4, 40 values)
     >>> affinity.matrix.toarray()[1].reshape(2, 4)  # of the second position with all
@@ -59,17 +59,17 @@ def colour_affinity(
     if not (isinstance(sigma, (int, float)) and 0 < sigma < float("inf")):
         raise InputError(f"sigma={sigma!r}; give a number above 0, in steps of 8-bit colour.")
     image = read_photo(photo)
-    h, w = _over(image.height, image.width, stride) if size is None else grid_size(size)
+    h, w = _compute_size(image.height, image.width, stride) if size is None else check_grid_size(size)
     colours = np.asarray(image.resize((w, h), pil.Resampling.BOX), np.float32).transpose(2, 0, 1)
-    offsets = half_disc(radius)
+    offsets = make_half_disc(radius)
     planes = np.zeros((len(offsets), h, w), np.float32)
     for plane, (dy, dx) in zip(planes, offsets, strict=True):
-        source, destination = ends(colours, dy, dx)
-        ends(plane, dy, dx)[0][:] = np.exp(((source - destination) ** 2).sum(0) / (-2 * sigma * sigma))
+        source, destination = slice_ends(colours, dy, dx)
+        slice_ends(plane, dy, dx)[0][:] = np.exp(((source - destination) ** 2).sum(0) / (-2 * sigma * sigma))
     return SparseAffinity.from_pairs(planes, offsets)
 
 
-def attention_affinity(attention: Any, size: Sequence[int], *, keep: int = 32) -> SparseAffinity:
+def compute_attention_affinity(attention: Any, size: Sequence[int], *, keep: int = 32) -> SparseAffinity:
     """The attention between the tokens of a vision transformer as an affinity, cut to each row's strongest entries.
 
     The mean over heads b is made symmetric, s = (b + b^T) / 2; a_ij = s_ij / sqrt(m_i m_j), with m_i the largest s_ij
@@ -88,12 +88,12 @@ def attention_affinity(attention: Any, size: Sequence[int], *, keep: int = 32) -
         InputError: shapes that do not fit, negative values or nan, an option out of its range.
 
     >>> attention = [[0.2, 0.6, 0.2], [0.4, 0.2, 0.4], [0.1, 0.1, 0.8]]
-    >>> attention_affinity(attention, size=(1, 3), keep=1).matrix.toarray().round(2)
+    >>> compute_attention_affinity(attention, size=(1, 3), keep=1).matrix.toarray().round(2)
     array([[1.  , 1.  , 0.  ],
            [1.  , 1.  , 0.71],
            [0.  , 0.71, 1.  ]], dtype=float32)
     """
-    h, w = grid_size(size)
+    h, w = check_grid_size(size)
     n = h * w
     given = to_numpy(attention, "the attention")
     if given.ndim not in (2, 3) or given.shape[-2:] != (n, n) or not given.size:
@@ -101,13 +101,13 @@ def attention_affinity(attention: Any, size: Sequence[int], *, keep: int = 32) -
             f"the attention is {list(given.shape)} and the grid {h}x{w}; give [{n}, {n}] or [heads, {n}, {n}], of the "
             "image tokens only (no class token)."
         )
-    keep = _at_least_one(keep, "keep")
+    keep = _check_at_least_one(keep, "keep")
     mean = given.mean(0, dtype=np.float64) if given.ndim == 3 else given.astype(np.float64)
     if not (np.isfinite(mean).all() and given.min() >= 0):
         raise InputError("the attention holds nan, infinity or negative values; give it after its softmax.")
     strength = (mean + mean.T) / 2
     np.fill_diagonal(strength, 0)
-    rows, columns = _strongest(strength, min(keep, n - 1))
+    rows, columns = _find_strongest(strength, min(keep, n - 1))
     top = strength.max(1)
     scale = np.sqrt(np.divide(1, top, out=np.zeros(n), where=top > 0))
     values = strength[rows, columns] * scale[rows] * scale[columns]
@@ -115,7 +115,7 @@ def attention_affinity(attention: Any, size: Sequence[int], *, keep: int = 32) -
     return SparseAffinity(chosen.maximum(chosen.T) + csr_array(identity(n)), (h, w))
 
 
-def _strongest(values: NDArray[Any], keep: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _find_strongest(values: NDArray[Any], keep: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of the `keep` largest of each row; some rows at a time, for the sake of memory."""
     if keep == 0:
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
@@ -124,11 +124,11 @@ def _strongest(values: NDArray[Any], keep: int) -> tuple[NDArray[np.intp], NDArr
     return np.repeat(np.arange(n), keep), np.concatenate(parts).ravel()
 
 
-def _over(height: int, width: int, stride: int) -> tuple[int, int]:
-    return cells(height, width, _at_least_one(stride, "stride"))
+def _compute_size(height: int, width: int, stride: int) -> tuple[int, int]:
+    return count_cells(height, width, _check_at_least_one(stride, "stride"))
 
 
-def _at_least_one(value: Any, what: str) -> int:
+def _check_at_least_one(value: Any, what: str) -> int:
     try:
         number = index(value)
     except TypeError:

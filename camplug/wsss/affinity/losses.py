@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.wsss.affinity.pairs import ahead, half_disc, rows
+from camplug.wsss.affinity.pairs import group_rows, make_half_disc, slice_ahead
 from camplug.wsss.data.dataset import IGNORE
 
 EPSILON = 1e-5
@@ -24,22 +24,22 @@ class Pairs(NamedTuple):
     foreground: Tensor
     different: Tensor
 
-    def counts(self) -> Tensor:
+    def count_pairs(self) -> Tensor:
         """How many pairs there are of each kind, [3]."""
         return torch.stack([kind.sum() for kind in self])
 
 
-def pairs_of(labels: Tensor, radius: int) -> Pairs:
+def find_pairs(labels: Tensor, radius: int) -> Pairs:
     """Compare the labels of all pairs closer than `radius`.
 
     Args:
         labels: [N,h,w] whole numbers: 0 background, 255 ignored, others classes.
-        radius: as in `half_disc`, which also gives the order of the P offsets.
+        radius: as in `make_half_disc`, which also gives the order of the P offsets.
 
     Raises:
         InputError: labels of another kind.
 
-    >>> pairs_of(torch.tensor([[[0, 0, 1]]]), 2).different[0, 0]
+    >>> find_pairs(torch.tensor([[[0, 0, 1]]]), 2).different[0, 0]
     tensor([[False,  True, False]])
     """
     if labels.ndim != 3 or labels.is_floating_point():
@@ -47,11 +47,11 @@ def pairs_of(labels: Tensor, radius: int) -> Pairs:
     if labels.dtype in (torch.bool, torch.int8):
         labels = labels.short()  # that hold no 255
     n, h, w = labels.shape
-    shape = (3, n, len(half_disc(radius)), h, w)
+    shape = (3, n, len(make_half_disc(radius)), h, w)
     background, foreground, different = torch.empty(shape, dtype=torch.bool, device=labels.device)
-    one, others = labels.unsqueeze(1), ahead(labels, radius, IGNORE)
+    one, others = labels.unsqueeze(1), slice_ahead(labels, radius, IGNORE)
     known, nothing = one != IGNORE, one == 0
-    for dy, columns, places in rows(radius):
+    for dy, columns, places in group_rows(radius):
         other = others[:, dy, columns].contiguous()
         same = (one == other) & known
         background[:, places] = same & nothing
@@ -74,8 +74,8 @@ def affinity_loss(affinity: Tensor, pairs: Pairs, counts: Tensor | None = None) 
         pairs: of the same shape.
         counts: what the sums are divided by in place of the numbers of pairs, [3]; see `mean_over_processes`.
     """
-    affinity = at_least_single(affinity)
-    shares = 1 / ((pairs.counts() if counts is None else counts).double() + EPSILON)  # as in their code
+    affinity = to_at_least_float32(affinity)
+    shares = 1 / ((pairs.count_pairs() if counts is None else counts).double() + EPSILON)  # as in their code
     background, foreground, different = shares.to(affinity)
     # one dense sum over all pairs: to pick out those of a kind, the host would wait for their number
     weights = torch.where(pairs.foreground, foreground / 4, pairs.background * (background / 4))
@@ -84,11 +84,11 @@ def affinity_loss(affinity: Tensor, pairs: Pairs, counts: Tensor | None = None) 
     return (cost * weights).sum()
 
 
-def at_least_single(x: Tensor) -> Tensor:
+def to_at_least_float32(x: Tensor) -> Tensor:
     """In float32 what is in half precision, whose digits do not tell 1 + epsilon - a from 0."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def mean_of(values: Tensor, count: Tensor) -> Tensor:
+def divide_by_count(values: Tensor, count: Tensor) -> Tensor:
     """A sum of values over their count, of any number format; no values give 0."""
     return values / (count.double() + EPSILON).to(values)  # as in their code

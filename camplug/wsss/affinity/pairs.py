@@ -16,14 +16,14 @@ Offset: TypeAlias = tuple[int, int]
 
 
 @cache
-def half_disc(radius: int) -> tuple[Offset, ...]:
+def make_half_disc(radius: int) -> tuple[Offset, ...]:
     """The offsets (dy, dx) closer than `radius` that lie ahead in reading order, so that every pair comes once.
 
     IRN and PSA's half plane: dy = 0 with dx = 1 to radius - 1, then dy = 1 to radius - 1, where dx^2 + dy^2 < radius^2.
 
-    >>> half_disc(2)
+    >>> make_half_disc(2)
     ((0, 1), (1, -1), (1, 0), (1, 1))
-    >>> len(half_disc(5)), len(half_disc(10))
+    >>> len(make_half_disc(5)), len(make_half_disc(10))
     (34, 152)
 
     Raises:
@@ -37,33 +37,33 @@ def half_disc(radius: int) -> tuple[Offset, ...]:
 
 
 @cache
-def path(dy: int, dx: int) -> tuple[Offset, ...]:
+def make_path(dy: int, dx: int) -> tuple[Offset, ...]:
     """The positions that the straight line from (0, 0) to (dy, dx) touches, both ends included.
 
     IRN's rule: every position of the bounding box whose squared distance to the line is below 1, the destination first.
 
-    >>> path(0, 2)
+    >>> make_path(0, 2)
     ((0, 2), (0, 1), (0, 0))
-    >>> path(2, -2)
+    >>> make_path(2, -2)
     ((2, -2), (1, -2), (2, -1), (1, -1), (0, -1), (1, 0), (0, 0))
     """
     length = dy * dy + dx * dx
-    box = [(y, x) for y in _between(dy) for x in _between(dx)]
+    box = [(y, x) for y in _make_range(dy) for x in _make_range(dx)]
     near = [(y, x) for y, x in box if (dy * x - dx * y) ** 2 < length]
     return tuple(sorted(near, key=lambda at: (-abs(at[0]) - abs(at[1]), at)))
 
 
-def _between(end: int) -> range:
+def _make_range(end: int) -> range:
     return range(0, end + 1) if end >= 0 else range(0, end - 1, -1)
 
 
-def ends(x: Any, dy: int, dx: int) -> tuple[Any, Any]:
+def slice_ends(x: Any, dy: int, dx: int) -> tuple[Any, Any]:
     """Views [..., h', w'] of an array [..., h, w]: the sources and the destinations of all pairs with this offset.
 
     Both are cut to where source and destination lie on the grid; empty if the grid is too small. dy is not negative.
 
     >>> import torch
-    >>> ends(torch.arange(4).reshape(2, 2), 1, -1)
+    >>> slice_ends(torch.arange(4).reshape(2, 2), 1, -1)
     (tensor([[1]]), tensor([[2]]))
     """
     h, w = x.shape[-2:]
@@ -72,26 +72,26 @@ def ends(x: Any, dy: int, dx: int) -> tuple[Any, Any]:
     return x[..., :rows, left : left + cols], x[..., dy : dy + rows, left + dx : left + dx + cols]
 
 
-def along(x: Any, dy: int, dx: int) -> Iterator[Any]:
+def slice_path(x: Any, dy: int, dx: int) -> Iterator[Any]:
     """Views [..., h', w'] of an array [..., h, w], one for each position of the path, for all pairs with this offset.
 
-    Aligned with `ends`: the first view is the destinations, the last the sources.
+    Aligned with `slice_ends`: the first view is the destinations, the last the sources.
     """
     h, w = x.shape[-2:]
     rows, cols = max(h - dy, 0), max(w - abs(dx), 0)
     left = max(-dx, 0)
-    for y, step in path(dy, dx):
+    for y, step in make_path(dy, dx):
         yield x[..., y : y + rows, left + step : left + step + cols]
 
 
-def ahead(x: Tensor, radius: int, fill: float) -> Tensor:
-    """Return what lies ahead of every position within the half disc's box: a view [...,r,2r-1,h,w] of one padded copy.
+def slice_ahead(x: Tensor, radius: int, fill: float) -> Tensor:
+    """Return the values ahead of every position in the half disc's box: a view [...,r,2r-1,h,w] of one padded copy.
 
-    At [..., dy, dx + r - 1, y, x] stands x[..., y + dy, x + dx], or `fill` off the grid. `ends` and `along` cut one
-    offset at a time; of this, one operation takes many, where a GPU would wait for thousands of small ones.
+    Element [..., dy, dx + r - 1, y, x] is x[..., y + dy, x + dx], or `fill` off the grid. `slice_ends` and `slice_path`
+    return one offset at a time; this view serves all offsets in few operations, which is faster on a GPU.
 
     >>> import torch
-    >>> ahead(torch.tensor([[1, 2, 3]]), 2, fill=0)[0]  # beside each position, from its left to its right
+    >>> slice_ahead(torch.tensor([[1, 2, 3]]), 2, fill=0)[0]  # beside each position, from its left to its right
     tensor([[[0, 1, 2]],
     <BLANKLINE>
             [[1, 2, 3]],
@@ -104,14 +104,14 @@ def ahead(x: Tensor, radius: int, fill: float) -> Tensor:
 
 
 @cache
-def rows(radius: int) -> tuple[tuple[int, slice, slice], ...]:
-    """The half disc by dy, each with its columns of `ahead` (dx rises without gaps) and its numbers in `half_disc`.
+def group_rows(radius: int) -> tuple[tuple[int, slice, slice], ...]:
+    """Group the half disc by dy: (dy, columns in `slice_ahead`, numbers in `make_half_disc`); dx rises without gaps.
 
-    >>> rows(2)
+    >>> group_rows(2)
     ((0, slice(2, 3, None), slice(0, 1, None)), (1, slice(0, 3, None), slice(1, 4, None)))
     """
     found = []
-    for dy, group in groupby(enumerate(half_disc(radius)), lambda one: one[1][0]):
+    for dy, group in groupby(enumerate(make_half_disc(radius)), lambda one: one[1][0]):
         members = list(group)
         (first, (_, left)), (last, (_, right)) = members[0], members[-1]
         found.append((dy, slice(left + radius - 1, right + radius), slice(first, last + 1)))

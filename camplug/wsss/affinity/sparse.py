@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
 from camplug.errors import InputError
-from camplug.wsss.affinity.pairs import Offset, ends
+from camplug.wsss.affinity.pairs import Offset, slice_ends
 from camplug.wsss.affinity.table import Table
 
 SLACK = 1e-6  # what rounding in float32 may add
@@ -49,14 +49,14 @@ class SparseAffinity:
     table: Table | None = None  # where planes were not on the CPU
 
     def __init__(self, matrix: Any, size: Sequence[int]) -> None:
-        self.size = grid_size(size)
-        self.matrix = _checked(matrix, self.size)
+        self.size = check_grid_size(size)
+        self.matrix = _check_matrix(matrix, self.size)
 
     @cached_property
     def matrix(self) -> csr_array:
         """The matrix."""
         assert self.table is not None  # else it is set
-        return self.table.matrix()
+        return self.table.to_matrix()
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +71,7 @@ class SparseAffinity:
 
         Args:
             planes: [P, h, w] array or tensor, in [0, 1].
-            offsets: the P offsets (dy, dx), each pair once: dy > 0, or dy = 0 and dx > 0, as `half_disc` gives them.
+            offsets: the P offsets (dy, dx), each pair once: dy > 0, or dy = 0 and dx > 0; see `make_half_disc`.
             size: (h, w); that of the planes if left out.
 
         Raises:
@@ -93,24 +93,25 @@ class SparseAffinity:
             )
         _check_offsets(ahead)
         affinity = cls.__new__(cls)
-        affinity.size = grid_size(values.shape[1:])
-        if size is not None and grid_size(size) != affinity.size:
+        affinity.size = check_grid_size(values.shape[1:])
+        if size is not None and check_grid_size(size) != affinity.size:
             raise InputError(
-                f"planes are {_text(affinity.size)} and size is {_text(grid_size(size))}; give planes of that size."
+                f"planes are {_format_size(affinity.size)} and size is {_format_size(check_grid_size(size))}; give "
+                "planes of that size."
             )
         if far:
-            affinity.table = Table.of(values, ahead)
+            affinity.table = Table.from_planes(values, ahead)
             _check_range(*torch.stack(affinity.table.values.aminmax()).tolist())
             affinity.table.values.clamp_(0, 1)
         else:
-            affinity.matrix = _filled(values, ahead)
+            affinity.matrix = _build_matrix(values, ahead)
         return affinity
 
     def __repr__(self) -> str:
-        return f"SparseAffinity({_text(self.size)}, {self.matrix.nnz} values)"
+        return f"SparseAffinity({_format_size(self.size)}, {self.matrix.nnz} values)"
 
 
-def _filled(planes: NDArray[Any], ahead: list[tuple[int, int, int]]) -> csr_array:
+def _build_matrix(planes: NDArray[Any], ahead: list[tuple[int, int, int]]) -> csr_array:
     """The matrix, written straight to its places.
 
     A row's columns rise with (dy, dx), so all rows are filled at once, offset after offset; `free` is where each row
@@ -119,7 +120,7 @@ def _filled(planes: NDArray[Any], ahead: list[tuple[int, int, int]]) -> csr_arra
     h, w = planes.shape[1:]
     counts = np.ones((h, w), np.int64)  # the diagonal
     for dy, dx, _ in ahead:
-        sources, destinations = ends(counts, dy, dx)
+        sources, destinations = slice_ends(counts, dy, dx)
         sources += 1
         destinations += 1
     total = int(counts.sum())
@@ -135,11 +136,11 @@ def _filled(planes: NDArray[Any], ahead: list[tuple[int, int, int]]) -> csr_arra
         rows += 1  # a view of `free`
 
     for dy, dx, p in reversed(ahead):
-        (_, rows), (to, _), (value, _) = (ends(x, dy, dx) for x in (free, position, planes[p]))
+        (_, rows), (to, _), (value, _) = (slice_ends(x, dy, dx) for x in (free, position, planes[p]))
         put(rows, to, value)
     put(free, position, 1)
     for dy, dx, p in ahead:
-        (rows, _), (_, to), (value, _) = (ends(x, dy, dx) for x in (free, position, planes[p]))
+        (rows, _), (_, to), (value, _) = (slice_ends(x, dy, dx) for x in (free, position, planes[p]))
         put(rows, to, value)
     _check_values(values)
     matrix = csr_array((values, columns, starts), shape=(h * w, h * w))
@@ -147,15 +148,15 @@ def _filled(planes: NDArray[Any], ahead: list[tuple[int, int, int]]) -> csr_arra
     return matrix
 
 
-def _checked(given: Any, size: tuple[int, int]) -> csr_array:
+def _check_matrix(given: Any, size: tuple[int, int]) -> csr_array:
     n = size[0] * size[1]
     source = given if issparse(given) else to_numpy(given, "the affinity matrix")
     if source.dtype.kind not in "biuf":
         raise InputError(f"the affinity matrix is of type {source.dtype}; give numbers in [0, 1].")
     if source.shape != (n, n):
         raise InputError(
-            f"the affinity matrix is {list(source.shape)} and the grid {_text(size)}; give [{n}, {n}], one row and "
-            "one column per position."
+            f"the affinity matrix is {list(source.shape)} and the grid {_format_size(size)}; give [{n}, {n}], one row "
+            "and one column per position."
         )
     matrix = csr_array(source, dtype=np.float32, copy=True)
     matrix.sum_duplicates()
@@ -197,15 +198,15 @@ def _check_offsets(ahead: list[tuple[int, int, int]]) -> None:
     for dy, dx, _ in ahead[:1]:
         if (dy, dx) <= (0, 0):
             raise InputError(
-                f"the offset ({dy}, {dx}) does not point ahead in reading order; give each pair once, as half_disc "
-                "does."
+                f"the offset ({dy}, {dx}) does not point ahead in reading order; give each pair once, as "
+                "make_half_disc does."
             )
     for (dy, dx, _), after in pairwise(ahead):
         if after[:2] == (dy, dx):
-            raise InputError(f"the offset ({dy}, {dx}) comes twice; give each pair once, as half_disc does.")
+            raise InputError(f"the offset ({dy}, {dx}) comes twice; give each pair once, as make_half_disc does.")
 
 
-def grid_size(size: Sequence[int]) -> tuple[int, int]:
+def check_grid_size(size: Sequence[int]) -> tuple[int, int]:
     """(h, w) as plain ints; raises InputError unless these are two whole numbers of at least 1."""
     try:
         h, w = map(index, size)
@@ -227,5 +228,5 @@ def to_numpy(values: Any, what: str) -> NDArray[Any]:
         raise InputError(f"{what} cannot be read as an array ({error}).") from None
 
 
-def _text(size: tuple[int, int]) -> str:
+def _format_size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"

@@ -28,10 +28,10 @@ class Table(NamedTuple):
     there: Tensor
 
     @classmethod
-    def of(cls, planes: Tensor, ahead: list[tuple[int, int, int]]) -> Table:
+    def from_planes(cls, planes: Tensor, ahead: list[tuple[int, int, int]]) -> Table:
         """Planes [P,h,w] of pairs; `ahead` are (dy, dx, number of the plane), sorted."""
         (h, w), device = planes.shape[1:], planes.device
-        dy, dx, plane = _both_ways(tuple(ahead), device)
+        dy, dx, plane = _list_places(tuple(ahead), device)
         y, x = torch.arange(h, device=device).view(-1, 1, 1), torch.arange(w, device=device).view(-1, 1)
         rows, columns = y + dy, x + dx
         there = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
@@ -40,7 +40,7 @@ class Table(NamedTuple):
         values = known[plane * (h * w) + torch.minimum(own, other)].masked_fill_(~there, 0)
         return cls(*(part.flatten(0, 1) for part in (values, other, there)))
 
-    def matrix(self) -> csr_array:
+    def to_matrix(self) -> csr_array:
         """As scipy holds it, on the CPU."""
         values, columns, there = (part.cpu().numpy() for part in self)
         starts = np.zeros(len(there) + 1, np.int32 if there.size <= np.iinfo(np.int32).max else np.int64)
@@ -49,7 +49,7 @@ class Table(NamedTuple):
         matrix.has_canonical_format = True  # sorted and without duplicates
         return matrix
 
-    def transitions(self, beta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    def compute_transitions(self, beta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """P = D^-1 W, W being the values to the power of beta: where rows start, columns, values; see `Walk`."""
         values = self.values.to(dtype, copy=True).pow_(beta)
         values.masked_fill_(values < torch.finfo(torch.float32).tiny, 0)
@@ -60,7 +60,7 @@ class Table(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _both_ways(ahead: tuple[tuple[int, int, int], ...], device: torch.device) -> Tensor:
+def _list_places(ahead: tuple[tuple[int, int, int], ...], device: torch.device) -> Tensor:
     """(dy, dx, plane) of all places of a row, [3,2P+1]; kept, as a copy to a GPU waits for the work before it."""
     behind = [(-dy, -dx, p) for dy, dx, p in reversed(ahead)]
     with torch.inference_mode(False):

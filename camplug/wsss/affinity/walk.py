@@ -44,7 +44,7 @@ def propagate(
     """Maps after `steps` steps of the random walk: P^steps x, with P = D^-1 W and W = affinity^beta elementwise.
 
     By default P^steps is not stepped through but summed up from Chebyshev polynomials, of which 256 steps need 78
-    products (see `chebyshev_terms` for the error); `tolerance=None` makes all `steps` products.
+    products (see `compute_chebyshev_terms` for the error); `tolerance=None` makes all `steps` products.
 
     Maps in float64 are computed in float64, others in float32, where rounding adds an error of its own: in 256 steps
     some 1e-5 of the largest value.
@@ -54,7 +54,7 @@ def propagate(
         affinity: of a grid of the same h and w.
         steps: 256 in IRN (its exp_times is log2 of this) and AffinityNet, 64 in SEAM.
         beta: above 0; 10 in IRN, 8 in AffinityNet.
-        tolerance: below 1, the most that the error may be (`chebyshev_terms`); None for all products.
+        tolerance: below 1, the most that the error may be (`compute_chebyshev_terms`); None for all products.
         backend: "scipy", one thread of the CPU; "torch", its sparse CSR product, on any device that has it. Left out:
             torch for tensors on a GPU (CUDA, ROCm), for arrays with an affinity made of planes on one, and where
             `device` is given, else scipy.
@@ -120,30 +120,30 @@ class Walk:
         self._type = torch.float64 if double else torch.float32
         self._device = None if backend == "scipy" else "cpu" if device is None else device
         self._matrix: Any
-        if self._device is not None and affinity.table is not None and affinity.device == _exact(self._device):
-            self._matrix = _torch_csr(affinity.table.transitions(float(beta), self._type), affinity.device)
+        if self._device is not None and affinity.table is not None and affinity.device == _resolve_device(self._device):
+            self._matrix = _make_torch_csr(affinity.table.compute_transitions(float(beta), self._type), affinity.device)
             return
         places, starts = affinity.matrix.indices, affinity.matrix.indptr
-        values = _transitions(affinity.matrix, float(beta), np.float64 if double else np.float32)
+        values = _compute_transitions(affinity.matrix, float(beta), np.float64 if double else np.float32)
         if self._device is None:
             self._matrix = csr_array((values, places, starts), shape=affinity.matrix.shape)
         else:
-            self._matrix = _torch_csr([torch.from_numpy(part) for part in (starts, places, values)], self._device)
+            self._matrix = _make_torch_csr([torch.from_numpy(part) for part in (starts, places, values)], self._device)
 
     def __call__(self, maps: A, steps: int = 256, tolerance: float | None = TOLERANCE) -> A:
         """The maps after `steps` steps: see `propagate`."""
-        coefficients, _ = chebyshev_terms(steps, tolerance)
-        columns = self._columns(maps if isinstance(maps, torch.Tensor) else np.asarray(maps))
+        coefficients, _ = compute_chebyshev_terms(steps, tolerance)
+        columns = self._make_columns(maps if isinstance(maps, torch.Tensor) else np.asarray(maps))
         if tolerance is None:
             for _ in range(steps):
                 columns = self._matrix @ columns
         else:
-            series = _series if self._device is None else _torch_series
+            series = _sum_series if self._device is None else _sum_series_in_torch
             columns = series(self._matrix, columns, coefficients.tolist())
-        made: A = self._maps(columns, maps)
+        made: A = self._make_maps(columns, maps)
         return made
 
-    def _columns(self, maps: Any) -> Any:
+    def _make_columns(self, maps: Any) -> Any:
         """A copy of the maps, [n, K] contiguous, where this walk computes."""
         h, w = self.size
         kind = str(maps.dtype).removeprefix("torch.")
@@ -161,14 +161,14 @@ class Walk:
             raise InputError("the maps hold nan or infinity; give finite numbers (a map without evidence is 0).")
         return columns if self._device is not None else columns.numpy()
 
-    def _maps(self, columns: Any, like: Any) -> Any:
+    def _make_maps(self, columns: Any, like: Any) -> Any:
         """Columns [n, K] as maps [K, h, w], of the kind of `like`."""
         h, w = self.size
         maps = torch.as_tensor(columns).T.contiguous().view(-1, h, w)
         return maps.to(like.device) if isinstance(like, torch.Tensor) else maps.cpu().numpy()
 
 
-def chebyshev_terms(steps: int, tolerance: float | None = TOLERANCE) -> tuple[NDArray[np.float64], float]:
+def compute_chebyshev_terms(steps: int, tolerance: float | None = TOLERANCE) -> tuple[NDArray[np.float64], float]:
     """The Chebyshev coefficients of t^steps, cut where the rest is small, and a bound of the error of that.
 
     On [-1, 1], t^s = sum over k of c_k T_k(t) with c_k = 2^(1-s) C(s, (s-k)/2) for k = s, s-2, ... (half of it at
@@ -195,9 +195,9 @@ def chebyshev_terms(steps: int, tolerance: float | None = TOLERANCE) -> tuple[ND
 
     t^3 = 3/4 T_1 + 1/4 T_3:
 
-    >>> chebyshev_terms(3, tolerance=0.3)
+    >>> compute_chebyshev_terms(3, tolerance=0.3)
     (array([0.  , 0.75]), 0.25)
-    >>> coefficients, bound = chebyshev_terms(256)
+    >>> coefficients, bound = compute_chebyshev_terms(256)
     >>> len(coefficients) - 1, bound < 1e-6
     (78, True)
     """
@@ -228,7 +228,7 @@ def _check_affinity(affinity: Any) -> None:
         raise InputError(f"the affinity is of type {type(affinity).__name__}; give a SparseAffinity.")
 
 
-def _series(matrix: Any, x: Any, coefficients: list[float]) -> Any:
+def _sum_series(matrix: Any, x: Any, coefficients: list[float]) -> Any:
     """The sum of c_k T_k(P) x, by T_{k+1} = 2 P T_k - T_{k-1}; in arrays."""
     total = x * coefficients[0]
     before, now = x, x
@@ -243,7 +243,7 @@ def _series(matrix: Any, x: Any, coefficients: list[float]) -> Any:
     return total
 
 
-def _torch_series(matrix: torch.Tensor, x: torch.Tensor, coefficients: list[float]) -> torch.Tensor:
+def _sum_series_in_torch(matrix: torch.Tensor, x: torch.Tensor, coefficients: list[float]) -> torch.Tensor:
     """The same in tensors, two operations a term and in place, as a GPU is quicker than its host is; x is used up."""
     total, before, now = x * coefficients[0], x, x
     for k, c in enumerate(coefficients[1:], start=1):
@@ -254,7 +254,7 @@ def _torch_series(matrix: torch.Tensor, x: torch.Tensor, coefficients: list[floa
     return total
 
 
-def _transitions(matrix: csr_array, beta: float, dtype: DTypeLike) -> NDArray[Any]:
+def _compute_transitions(matrix: csr_array, beta: float, dtype: DTypeLike) -> NDArray[Any]:
     """The values of P, in the places of the affinity's."""
     values: NDArray[Any] = matrix.data.astype(dtype)
     np.power(values, beta, out=values)
@@ -265,7 +265,7 @@ def _transitions(matrix: csr_array, beta: float, dtype: DTypeLike) -> NDArray[An
     return values
 
 
-def _torch_csr(parts: Sequence[torch.Tensor], device: torch.device | str) -> torch.Tensor:
+def _make_torch_csr(parts: Sequence[torch.Tensor], device: torch.device | str) -> torch.Tensor:
     """Make one sparse matrix [n, n] on a device of row starts [n + 1], columns and values."""
     starts, columns, values = parts
     n = len(starts) - 1
@@ -281,7 +281,7 @@ def _torch_csr(parts: Sequence[torch.Tensor], device: torch.device | str) -> tor
         ) from None
 
 
-def _exact(device: torch.device | str) -> torch.device | None:
+def _resolve_device(device: torch.device | str) -> torch.device | None:
     """A device with its number, as tensors name theirs; None where there is no such device."""
     try:
         return torch.empty(0, device=device).device

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.wsss.affinity import ends, half_disc
+from camplug.wsss.affinity import make_half_disc, slice_ends
 
 
 def feature_affinity(features: Tensor, radius: int) -> Tensor:
@@ -22,11 +22,11 @@ def feature_affinity(features: Tensor, radius: int) -> Tensor:
 
     Args:
         features: [N,C,h,w].
-        radius: as in `half_disc`.
+        radius: as in `make_half_disc`.
 
     Returns:
         [N,P,h,w] in (0, 1]: at [n, p, y, x] the affinity of (y, x) and (y + dy, x + dx) for the p-th offset of
-        `half_disc(radius)`; 0 where the destination is off the grid.
+        `make_half_disc(radius)`; 0 where the destination is off the grid.
 
     Raises:
         InputError: no batch of features.
@@ -46,12 +46,12 @@ def feature_affinity(features: Tensor, radius: int) -> Tensor:
 class _FeatureAffinity(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, radius: int) -> Tensor:
-        offsets = half_disc(radius)
+        offsets = make_half_disc(radius)
         n, _, h, w = features.shape
         affinity = features.new_zeros((n, len(offsets), h, w))
         for p, offset in enumerate(offsets):
-            one, other = ends(features, *offset)
-            ends(affinity[:, p], *offset)[0].copy_((one - other).abs_().mean(1).neg_().exp_())
+            one, other = slice_ends(features, *offset)
+            slice_ends(affinity[:, p], *offset)[0].copy_((one - other).abs_().mean(1).neg_().exp_())
         ctx.radius = radius
         ctx.save_for_backward(features, affinity)
         return affinity
@@ -62,9 +62,9 @@ class _FeatureAffinity(torch.autograd.Function):
         features, affinity = ctx.saved_tensors
         scaled = gradient * affinity / -features.shape[1]
         total = torch.zeros_like(features)
-        for p, offset in enumerate(half_disc(ctx.radius)):
-            (one, other), (source, destination) = ends(features, *offset), ends(total, *offset)
-            received = ends(scaled[:, p], *offset)[0].unsqueeze(1)
+        for p, offset in enumerate(make_half_disc(ctx.radius)):
+            (one, other), (source, destination) = slice_ends(features, *offset), slice_ends(total, *offset)
+            received = slice_ends(scaled[:, p], *offset)[0].unsqueeze(1)
             change = (one - other).sign_().mul_(received)
             source.add_(change)
             destination.sub_(change)

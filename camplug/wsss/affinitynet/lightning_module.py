@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.wsss.affinity import SparseAffinity, affinity_loss, half_disc, pairs_of
+from camplug.wsss.affinity import SparseAffinity, affinity_loss, find_pairs, make_half_disc
 from camplug.wsss.affinitynet.affinities import feature_affinity
 from camplug.wsss.affinitynet.network import FeatureHead, grid_size
 from camplug.wsss.affinitynet.settings import AffinityNetHeadSettings
@@ -33,7 +33,7 @@ class AffinityNet(LightningModule):
     def __init__(self, backbone: Backbone, settings: AffinityNetHeadSettings | None = None) -> None:
         super().__init__()
         self.settings = AffinityNetHeadSettings() if settings is None else settings
-        half_disc(self.settings.radius)  # refuses a wrong radius here, not in the first step
+        make_half_disc(self.settings.radius)  # refuses a wrong radius here, not in the first step
         self.backbone = backbone
         self.finite = FiniteLosses()
         self.head = FeatureHead(backbone.channels, self.settings.width)
@@ -54,8 +54,8 @@ class AffinityNet(LightningModule):
     def training_step(self, batch: Crop, batch_idx: int) -> Tensor:
         image, labels = batch
         radius = self.settings.radius
-        pairs = pairs_of(labels, radius)
-        loss = affinity_loss(feature_affinity(self(image), radius), pairs, mean_over_processes(pairs.counts()))
+        pairs = find_pairs(labels, radius)
+        loss = affinity_loss(feature_affinity(self(image), radius), pairs, mean_over_processes(pairs.count_pairs()))
         self.log("affinity", loss.detach(), prog_bar=True, sync_dist=True)
         self.finite.add(loss, self.global_step)
         return loss
@@ -74,4 +74,4 @@ class AffinityNet(LightningModule):
         """
         features = self(self.backbone.read(photo, self.device))
         radius = self.settings.radius
-        return SparseAffinity.from_pairs(feature_affinity(features, radius)[0], half_disc(radius))
+        return SparseAffinity.from_pairs(feature_affinity(features, radius)[0], make_half_disc(radius))

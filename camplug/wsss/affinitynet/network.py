@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camplug.errors import InputError
-from camplug.wsss.affinity.grid import cells
+from camplug.wsss.affinity.grid import count_cells
 
 STRIDE = 8
 SHARES = (1, 2, 4)  # of the last three stages, in sevenths of the width: 64, 128 and 256 of 448
@@ -22,7 +22,7 @@ def grid_size(height: int, width: int) -> tuple[int, int]:
     >>> grid_size(375, 500)
     (47, 63)
     """
-    return cells(height, width, STRIDE)
+    return count_cells(height, width, STRIDE)
 
 
 class FeatureHead(nn.Module):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity, propagate
-from camplug.wsss.affinity.grid import cells, enlarged
+from camplug.wsss.affinity.grid import count_cells, enlarge_planes
 from camplug.wsss.affinitynet.labels import scores_with_background
 from camplug.wsss.affinitynet.network import STRIDE
 
@@ -60,13 +60,13 @@ def labels_of_planes(planes: NDArray[np.floating], size: tuple[int, int], stride
     array([[0, 0, 1, 1]], dtype=uint8)
     """
     height, width = size
-    grid = cells(height, width, stride)
+    grid = count_cells(height, width, stride)
     if planes.ndim != 3 or planes.shape[1:] != grid:
         raise InputError(
             f"planes are {list(planes.shape)}; for {height}x{width} pixels at stride {stride} give "
             f"[K+1,{grid[0]},{grid[1]}]."
         )
-    full = enlarged(torch.from_numpy(np.ascontiguousarray(planes)), stride, size)
+    full = enlarge_planes(torch.from_numpy(np.ascontiguousarray(planes)), stride, size)
     labels: NDArray[np.uint8] = full.numpy().argmax(0).astype(np.uint8)
     return labels
 

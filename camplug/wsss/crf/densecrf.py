@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from camplug.errors import InputError
-from camplug.wsss.crf.kernels import bilateral_kernel, gaussian_kernel
+from camplug.wsss.crf.kernels import make_bilateral_kernel, make_gaussian_kernel
 from camplug.wsss.crf.lattice import Floats
-from camplug.wsss.crf.meanfield import mean_field
+from camplug.wsss.crf.meanfield import run_mean_field
 from camplug.wsss.crf.settings import CRFSettings, settings_of
 from camplug.wsss.crf.unary import unary_from_labels
 
@@ -68,15 +68,15 @@ class DenseCRF:
             raise InputError(f"backend={backend!r}: give 'numpy' or 'torch'.")
         if device is not None and backend == "numpy":
             raise InputError(f"device={str(device)!r} is for backend='torch'; numpy runs on the CPU.")
-        self.settings, pixels = settings_of(settings), _pixels(photo)
+        self.settings, pixels = settings_of(settings), _check_pixels(photo)
         self.size: tuple[int, int] = (pixels.shape[0], pixels.shape[1])
         (near, smooth), (far, colours, alike) = self.settings.gaussian, self.settings.bilateral
         kernels = []
         if smooth:
-            kernels.append((smooth, gaussian_kernel(*self.size, near)))
+            kernels.append((smooth, make_gaussian_kernel(*self.size, near)))
         if alike:
-            kernels.append((alike, bilateral_kernel(pixels, far, colours)))
-        self._lattices = [kernel.lattice.times(compat) for compat, kernel in kernels]
+            kernels.append((alike, make_bilateral_kernel(pixels, far, colours)))
+        self._lattices = [kernel.lattice.multiply(compat) for compat, kernel in kernels]
         self._ones = np.zeros(pixels.shape[0] * pixels.shape[1], np.float32)
         for compat, kernel in kernels:
             self._ones += np.float32(compat) * kernel.ones
@@ -98,18 +98,18 @@ class DenseCRF:
         Raises:
             InputError: a unary of another shape or type, or not finite.
         """
-        energies = self._checked(unary)
+        energies = self._check_unary(unary)
         if len(energies) == 1:
             return np.ones_like(energies)
         planes = energies.reshape(len(energies), -1)
         planes = planes - planes.min(0)
         if self._field is None:
-            marginals = mean_field(self._lattices, self._ones, planes, self.settings.iterations)
+            marginals = run_mean_field(self._lattices, self._ones, planes, self.settings.iterations)
         else:
-            marginals = self._field.mean_field(planes, self.settings.iterations)
+            marginals = self._field.run_mean_field(planes, self.settings.iterations)
         return marginals.reshape(energies.shape)
 
-    def _checked(self, unary: ArrayLike) -> Floats:
+    def _check_unary(self, unary: ArrayLike) -> Floats:
         given: NDArray[Any] = np.asarray(unary)
         if given.ndim != 3 or len(given) == 0 or given.shape[1:] != self.size or given.dtype.kind not in "fiu":
             raise InputError(
@@ -147,7 +147,7 @@ def refine_labels(
     return refined
 
 
-def _pixels(photo: Any) -> NDArray[np.uint8]:
+def _check_pixels(photo: Any) -> NDArray[np.uint8]:
     from PIL.Image import Image
 
     if isinstance(photo, Image) and photo.mode != "RGB":

@@ -11,7 +11,7 @@ _EMPTY = -1
 _ODD = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: multiplicative hashing
 
 
-def distinct(codes: Integers) -> tuple[Integers, NDArray[np.int32]]:
+def find_distinct(codes: Integers) -> tuple[Integers, NDArray[np.int32]]:
     """The distinct values of `codes`, and where each code stands among them.
 
     All codes are written to the slots of a table at once. Where several values share a slot, one of them stays there
@@ -23,7 +23,7 @@ def distinct(codes: Integers) -> tuple[Integers, NDArray[np.int32]]:
     Returns:
         The values, sorted, [M]; and int32 numbers in the shape of `codes`, so that values[numbers] equals codes.
 
-    >>> distinct(np.array([40, 7, 40, 9]))
+    >>> find_distinct(np.array([40, 7, 40, 9]))
     (array([ 7,  9, 40]), array([2, 0, 2, 1], dtype=int32))
     """
     flat = codes.reshape(-1)
@@ -31,7 +31,7 @@ def distinct(codes: Integers) -> tuple[Integers, NDArray[np.int32]]:
     rest, where, found = flat, None, []
     count, bits, factor = 0, max(8, (flat.size // 8).bit_length()), _ODD
     while rest.size:
-        slots = _slots(rest, factor, bits)
+        slots = _hash_codes(rest, factor, bits)
         table = np.full(1 << bits, _EMPTY, np.int64)
         table[slots] = rest
         stays = np.take(table, slots, mode="clip") == rest  # "clip" is take's fast path: every slot exists
@@ -54,7 +54,7 @@ def distinct(codes: Integers) -> tuple[Integers, NDArray[np.int32]]:
     return values[order], np.take(numbers, places, mode="clip").reshape(codes.shape)
 
 
-def _slots(codes: Integers, factor: int, bits: int) -> Integers:
+def _hash_codes(codes: Integers, factor: int, bits: int) -> Integers:
     """The upper bits of a product with an odd number."""
     product = codes.view(np.uint64) * np.uint64(factor % 2**64)
     product >>= np.uint64(64 - bits)

@@ -27,48 +27,48 @@ class Kernel:
     ones: Floats
 
     @classmethod
-    def of(cls, features: Floats) -> Kernel:
+    def from_features(cls, features: Floats) -> Kernel:
         """The kernel exp(-|f_i - f_j|^2 / 2) over P pixels with features [P, d]."""
-        lattice = Lattice(features).normalized()
+        lattice = Lattice(features).normalize()
         return cls(lattice, lattice.filter(np.ones((len(features), 1), np.float32))[:, 0])
 
 
-def bilateral_kernel(photo: NDArray[np.uint8], sxy: float, srgb: float) -> Kernel:
+def make_bilateral_kernel(photo: NDArray[np.uint8], sxy: float, srgb: float) -> Kernel:
     """The appearance kernel: positions [pixels] over sxy, colours [0..255] over srgb; photo [H, W, 3]."""
     height, width = photo.shape[:2]
     features = np.empty((5, height * width), np.float32)
-    features[:2] = _positions(height, width, sxy)
+    features[:2] = _make_positions(height, width, sxy)
     np.divide(photo.reshape(-1, 3).T, np.float32(srgb), out=features[2:])
-    return Kernel.of(features.T)
+    return Kernel.from_features(features.T)
 
 
-def gaussian_kernel(height: int, width: int, sxy: float) -> Kernel:
+def make_gaussian_kernel(height: int, width: int, sxy: float) -> Kernel:
     """The smoothness kernel: positions [pixels] over sxy. Those of the last sizes are kept; safe among threads."""
     key = (height, width, float(sxy))
     with _lock:
-        if key in _kept:
-            _kept.move_to_end(key)
-            return _kept[key]
-    kernel = Kernel.of(_positions(height, width, sxy).T)  # unlocked: two threads may build the same one
+        if key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
+    kernel = Kernel.from_features(_make_positions(height, width, sxy).T)  # unlocked: two threads may build the same one
     with _lock:
-        _kept[key] = kernel
-        _kept.move_to_end(key)
-        while sum(h * w for h, w, _ in _kept) > KEPT_PIXELS:
-            _kept.popitem(last=False)
+        _cache[key] = kernel
+        _cache.move_to_end(key)
+        while sum(h * w for h, w, _ in _cache) > KEPT_PIXELS:
+            _cache.popitem(last=False)
     return kernel
 
 
-def forget() -> None:
+def clear_kernel_cache() -> None:
     """Drop the Gaussian lattices that are kept."""
     with _lock:
-        _kept.clear()
+        _cache.clear()
 
 
-_kept: OrderedDict[tuple[int, int, float], Kernel] = OrderedDict()
+_cache: OrderedDict[tuple[int, int, float], Kernel] = OrderedDict()
 _lock = Lock()
 
 
-def _positions(height: int, width: int, sxy: float) -> Floats:
+def _make_positions(height: int, width: int, sxy: float) -> Floats:
     """x and y of each pixel over sxy, [2, H * W]."""
     places = np.empty((2, height, width), np.float32)
     places[0] = np.arange(width, dtype=np.float32) / np.float32(sxy)

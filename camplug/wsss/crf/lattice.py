@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from camplug.errors import InputError
-from camplug.wsss.crf.distinct import Integers, distinct
+from camplug.wsss.crf.distinct import Integers, find_distinct
 
 Floats = NDArray[np.float32]
 
@@ -39,7 +39,7 @@ class Lattice:
         slices: [N, M + 1] sparse, d + 1 weights a row; its transpose splats. Column M belongs to no corner.
         ahead: [d + 1, M + 1] the next corner in each direction, M where there is none.
         behind: [d + 1, M + 1] likewise the corner before.
-        scale: the factor 1 / (1 + 2^-d), and what `times` adds to it.
+        scale: the factor 1 / (1 + 2^-d), and what `multiply` adds to it.
 
     >>> lattice = Lattice(np.array([[0.0], [1.0], [50.0]]))
     >>> lattice.filter(np.array([[1.0], [0.0], [0.0]], np.float32)).round(3)  # exactly: 1, 0.607, 0
@@ -50,13 +50,13 @@ class Lattice:
 
     def __init__(self, features: NDArray[Any]) -> None:
         with np.errstate(over="ignore", invalid="ignore"):  # refused then
-            planes = np.ascontiguousarray(_checked(features).T, np.float32)
-            elevated = _near(_elevated(planes))
-        corner, rank, weights = _simplices(elevated)
-        strides = _strides(corner)
-        codes, numbers = distinct(_codes(corner, rank, strides))
-        self.slices = _rows(weights.T, numbers.T, len(codes) + 1)
-        self.ahead, self.behind = _neighbours(codes, strides)
+            planes = np.ascontiguousarray(_check_features(features).T, np.float32)
+            elevated = _check_range(_elevate(planes))
+        corner, rank, weights = _find_simplices(elevated)
+        strides = _compute_strides(corner)
+        codes, numbers = find_distinct(_encode_corners(corner, rank, strides))
+        self.slices = _make_row_matrix(weights.T, numbers.T, len(codes) + 1)
+        self.ahead, self.behind = _find_neighbours(codes, strides)
         self.scale = 1 / (1 + 2.0 ** -len(planes))
 
     @property
@@ -86,18 +86,18 @@ class Lattice:
             out[:, c] = self._filter(np.ascontiguousarray(values[:, c], np.float32))
         return out
 
-    def normalized(self) -> Lattice:
+    def normalize(self) -> Lattice:
         """The lattice of N K N, where K is this filter and N = diag(1 / sqrt(K 1)): symmetric normalisation."""
         total = self.filter(np.ones((self.points, 1), np.float32))
         indices = self.slices.indices.reshape(self.points, -1)
         weights = self.slices.data.reshape(indices.shape) / np.sqrt(total + np.float32(1e-20))
-        return self._with(slices=_rows(weights, indices, self.corners + 1))
+        return self._copy_with(slices=_make_row_matrix(weights, indices, self.corners + 1))
 
-    def times(self, factor: float) -> Lattice:
+    def multiply(self, factor: float) -> Lattice:
         """The lattice whose results are `factor` times those of this one; it shares all arrays."""
-        return self._with(scale=self.scale * factor)
+        return self._copy_with(scale=self.scale * factor)
 
-    def _with(self, **changes: Any) -> Lattice:
+    def _copy_with(self, **changes: Any) -> Lattice:
         other = copy(self)
         other.__dict__.update(changes)
         return other
@@ -117,7 +117,7 @@ class Lattice:
         return sliced
 
 
-def _checked(features: NDArray[Any]) -> NDArray[Any]:
+def _check_features(features: NDArray[Any]) -> NDArray[Any]:
     array = np.asarray(features)
     if array.ndim != 2 or not array.size:
         raise InputError(f"features are {list(array.shape)}; give [N, d], one row for each of one or more points.")
@@ -126,7 +126,7 @@ def _checked(features: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _rows(weights: Floats, numbers: NDArray[np.int32], columns: int) -> sparse.csr_array:
+def _make_row_matrix(weights: Floats, numbers: NDArray[np.int32], columns: int) -> sparse.csr_array:
     """A sparse matrix with as many entries in each row: weights and their columns, both [N, d + 1]."""
     n, width = weights.shape
     starts = np.arange(0, n * width + 1, width, dtype=np.int32 if n * width < 2**31 else np.int64)
@@ -134,7 +134,7 @@ def _rows(weights: Floats, numbers: NDArray[np.int32], columns: int) -> sparse.c
     return sparse.csr_array((np.ascontiguousarray(weights).reshape(-1), indices, starts), shape=(n, columns))
 
 
-def _elevated(planes: Floats) -> Floats:
+def _elevate(planes: Floats) -> Floats:
     """Points [d, N] on the hyperplane, [d + 1, N].
 
     Scaled so that splat, blur and slice together amount to standard deviation 1 (section 3.1).
@@ -152,7 +152,7 @@ def _elevated(planes: Floats) -> Floats:
     return elevated
 
 
-def _near(elevated: Floats) -> Floats:
+def _check_range(elevated: Floats) -> Floats:
     """The points, if float32 still tells their simplices apart."""
     farthest = np.abs(elevated).max()
     if not farthest < 2**22:
@@ -163,7 +163,7 @@ def _near(elevated: Floats) -> Floats:
     return elevated
 
 
-def _simplices(elevated: Floats) -> tuple[Floats, NDArray[np.int8], Floats]:
+def _find_simplices(elevated: Floats) -> tuple[Floats, NDArray[np.int8], Floats]:
     """The simplex around each point: remainder-0 corner, rank of each coordinate, barycentric weights; [d + 1, N] each.
 
     The remainder-0 corner is the nearest lattice point whose coordinates are multiples of d + 1; the order of the
@@ -203,7 +203,7 @@ def _sort_down(planes: Floats) -> None:
             planes[i + 1] = low
 
 
-def _strides(corner: Floats) -> Integers:
+def _compute_strides(corner: Floats) -> Integers:
     """Factors [d] that pack the first d coordinates of any corner, and of any neighbour of one, into one integer."""
     d = len(corner) - 1
     spans = [int(c.max() - c.min()) + 6 * (d + 1) for c in corner[:d]]
@@ -218,7 +218,7 @@ def _strides(corner: Floats) -> Integers:
     return np.array(strides[::-1], np.int64)
 
 
-def _codes(corner: Floats, rank: NDArray[np.int8], strides: Integers) -> Integers:
+def _encode_corners(corner: Floats, rank: NDArray[np.int8], strides: Integers) -> Integers:
     """The d + 1 corners of each point's simplex as integers, [d + 1, N].
 
     From corner r - 1 to corner r, each coordinate grows by 1, and the one of rank d - r + 1 falls by d + 1.
@@ -234,7 +234,7 @@ def _codes(corner: Floats, rank: NDArray[np.int8], strides: Integers) -> Integer
     return codes
 
 
-def _neighbours(codes: Integers, strides: Integers) -> tuple[Integers, Integers]:
+def _find_neighbours(codes: Integers, strides: Integers) -> tuple[Integers, Integers]:
     """The corners next to each of the M corners (sorted by code) in the d + 1 directions, [d + 1, M + 1] each."""
     m, d = len(codes), len(strides)
     ahead, behind = np.full((2, d + 1, m + 1), m, np.int64)

@@ -11,7 +11,7 @@ from camplug.wsss.crf.lattice import NARROW, Floats, Lattice
 _SAFE = 60.0  # the exponential of this is far from the largest float32
 
 
-def mean_field(lattices: Sequence[Lattice], ones: Floats, unary: Floats, iterations: int) -> Floats:
+def run_mean_field(lattices: Sequence[Lattice], ones: Floats, unary: Floats, iterations: int) -> Floats:
     """Q after so many updates Q = softmax(-U + sum_m A_m Q), from Q = softmax(-U).
 
     All planes of Q add up to 1, and so the answers of the filters to them add up to the answer to a plane of ones: the
@@ -27,13 +27,13 @@ def mean_field(lattices: Sequence[Lattice], ones: Floats, unary: Floats, iterati
     Returns:
         [K, P].
     """
-    others, last = _columns(unary[:-1]), unary[-1]
+    others, last = _make_columns(unary[:-1]), unary[-1]
     each = np.ones(others.shape[1], np.float32)
     huge = ones.max() > _SAFE
     q, q_last = -others, -last
     for iteration in range(iterations + 1):
         if iteration:
-            q = _answers(lattices, q)
+            q = _apply_filters(lattices, q)
             q_last = ones - q @ each
             q -= others
             q_last -= last
@@ -52,7 +52,7 @@ def mean_field(lattices: Sequence[Lattice], ones: Floats, unary: Floats, iterati
     return marginals
 
 
-def _columns(planes: Floats) -> Floats:
+def _make_columns(planes: Floats) -> Floats:
     """Planes [C, P] as columns [P, C], in the order that `Lattice.filter` likes best.
 
     Rows of 4, 8, ... numbers move faster than rows of 3 or 7: infinite energies, whose marginals stay 0, fill them up.
@@ -65,7 +65,7 @@ def _columns(planes: Floats) -> Floats:
     return columns
 
 
-def _answers(lattices: Sequence[Lattice], q: Floats) -> Floats:
+def _apply_filters(lattices: Sequence[Lattice], q: Floats) -> Floats:
     """sum_m A_m Q."""
     if not lattices:
         return np.zeros_like(q)

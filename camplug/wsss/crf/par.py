@@ -82,10 +82,10 @@ def pixel_adaptive_refinement(
     >>> pixel_adaptive_refinement(edge, maps, dilations=(1, 2), scale=1).round(1)
     array([[[0.5, 0.5, 0.5, 0.5, 0. , 0. , 0. , 0. ]]])
     """
-    offsets = _neighbours(dilations)
+    offsets = _list_offsets(dilations)
     _check_options(iterations, w1, w2, scale)
-    planes = _checked(maps)
-    colours = send_to(_colours(photo), planes.device).to(planes)
+    planes = _check_maps(maps)
+    colours = send_to(_load_colours(photo), planes.device).to(planes)
     size = planes.shape[1:]
     if colours.shape[1:] != size:
         raise InputError(
@@ -94,17 +94,17 @@ def pixel_adaptive_refinement(
         )
     if planes.numel():
         small = [max(1, int(side * scale)) for side in size]
-        weights = _weights(_resized(colours, small), offsets, w1, w2)
-        planes = _resized(planes, small)
+        weights = _compute_weights(_resize_planes(colours, small), offsets, w1, w2)
+        planes = _resize_planes(planes, small)
         for _ in range(index(iterations)):
-            planes = _step(planes, offsets, weights)
-        planes = _resized(planes, size)
+            planes = _average_neighbours(planes, offsets, weights)
+        planes = _resize_planes(planes, size)
     refined: Any = planes.clone() if isinstance(maps, Tensor) else planes.numpy()
     made: A = refined
     return made
 
 
-def _neighbours(dilations: Sequence[int]) -> list[Offset]:
+def _list_offsets(dilations: Sequence[int]) -> list[Offset]:
     """(dy, dx) of all neighbours, dilation after dilation."""
     try:
         distances = [index(d) for d in dilations]
@@ -115,17 +115,17 @@ def _neighbours(dilations: Sequence[int]) -> list[Offset]:
     return [(dy * d, dx * d) for d in distances for dy, dx in product((-1, 0, 1), repeat=2) if (dy, dx) != (0, 0)]
 
 
-def _weights(colours: Tensor, offsets: list[Offset], w1: float, w2: float) -> Tensor:
+def _compute_weights(colours: Tensor, offsets: list[Offset], w1: float, w2: float) -> Tensor:
     """The weights of all neighbours of every pixel, [len(offsets),H,W]; they sum to 1."""
     distance = torch.tensor(offsets, dtype=colours.dtype).norm(dim=1)
     nearness = torch.softmax(-((distance / (w1 * distance.std())) ** 2), 0)
     nearness = send_to(nearness * (w2 / (1 + w2)), colours.device)
     colours = colours / colours.abs().max().clamp(min=torch.finfo(colours.dtype).tiny)
-    spread = _deviation(colours, offsets)
+    spread = _compute_deviation(colours, offsets)
     # equal neighbours add one number to all exponents, which the softmax cancels; left in, it would drown the others
     sharpness = torch.where(spread > FLAT, 1 / (w1 * spread), 0)
     weights = colours.new_empty((len(offsets), *colours.shape[1:]))
-    for weight, neighbour in zip(weights, _shifted(colours, offsets), strict=True):
+    for weight, neighbour in zip(weights, _shift_planes(colours, offsets), strict=True):
         torch.mean(((neighbour - colours) * sharpness).square_().neg_(), 0, out=weight)
     weights -= weights.amax(0)  # softmax in place
     weights.exp_()
@@ -134,24 +134,24 @@ def _weights(colours: Tensor, offsets: list[Offset], w1: float, w2: float) -> Te
     return weights
 
 
-def _deviation(colours: Tensor, offsets: list[Offset]) -> Tensor:
+def _compute_deviation(colours: Tensor, offsets: list[Offset]) -> Tensor:
     """The standard deviation over the neighbours, [C,H,W], by Welford's recurrence."""
     mean, squares = torch.zeros_like(colours), torch.zeros_like(colours)
-    for count, neighbour in enumerate(_shifted(colours, offsets), start=1):
+    for count, neighbour in enumerate(_shift_planes(colours, offsets), start=1):
         change = neighbour - mean
         mean.add_(change, alpha=1 / count)
         squares.addcmul_(change, neighbour - mean)
     return squares.div_(len(offsets) - 1).sqrt_()
 
 
-def _step(planes: Tensor, offsets: list[Offset], weights: Tensor) -> Tensor:
+def _average_neighbours(planes: Tensor, offsets: list[Offset], weights: Tensor) -> Tensor:
     total = torch.zeros_like(planes)
-    for weight, neighbour in zip(weights, _shifted(planes, offsets), strict=True):
+    for weight, neighbour in zip(weights, _shift_planes(planes, offsets), strict=True):
         total.addcmul_(neighbour, weight)
     return total
 
 
-def _shifted(planes: Tensor, offsets: list[Offset]) -> Iterator[Tensor]:
+def _shift_planes(planes: Tensor, offsets: list[Offset]) -> Iterator[Tensor]:
     """Views [C,H,W] of what lies at each offset from every pixel, of one copy with its border repeated."""
     h, w = planes.shape[1:]
     reach = max(dy for dy, _ in offsets)
@@ -160,13 +160,13 @@ def _shifted(planes: Tensor, offsets: list[Offset]) -> Iterator[Tensor]:
         yield padded[:, reach + dy : reach + dy + h, reach + dx : reach + dx + w]
 
 
-def _resized(planes: Tensor, size: Sequence[int]) -> Tensor:
+def _resize_planes(planes: Tensor, size: Sequence[int]) -> Tensor:
     if planes.shape[1:] == tuple(size):
         return planes
     return F.interpolate(planes[None], tuple(size), mode="bilinear", align_corners=False)[0]
 
 
-def _colours(photo: Any) -> Tensor:
+def _load_colours(photo: Any) -> Tensor:
     """The photograph as floating-point planes [C,H,W]."""
     if isinstance(photo, Tensor) and photo.is_floating_point() and photo.ndim == 3:
         if not photo.isfinite().all():
@@ -179,7 +179,7 @@ def _colours(photo: Any) -> Tensor:
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float()
 
 
-def _checked(maps: Any) -> Tensor:
+def _check_maps(maps: Any) -> Tensor:
     """The maps as float32 or float64; a tensor may be the one given."""
     values = maps if isinstance(maps, Tensor) else np.asarray(maps)
     kind = str(values.dtype).removeprefix("torch.")

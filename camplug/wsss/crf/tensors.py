@@ -29,11 +29,11 @@ class TensorLattice:
 
     def __init__(self, lattice: Lattice, device: torch.device) -> None:
         slices, splats = lattice.slices, lattice.slices.T.tocsr()
-        self._corners = _moved(slices.indices.reshape(lattice.points, -1), device)
-        self._weights = _moved(slices.data, device).view(self._corners.shape) * lattice.scale
-        self._pixels, self._starts = _moved(splats.indices, device), _moved(splats.indptr[:-1], device)
-        self._shares = _moved(splats.data, device)
-        self._ahead, self._behind = _moved(lattice.ahead, device), _moved(lattice.behind, device)
+        self._corners = _to_device(slices.indices.reshape(lattice.points, -1), device)
+        self._weights = _to_device(slices.data, device).view(self._corners.shape) * lattice.scale
+        self._pixels, self._starts = _to_device(splats.indices, device), _to_device(splats.indptr[:-1], device)
+        self._shares = _to_device(splats.data, device)
+        self._ahead, self._behind = _to_device(lattice.ahead, device), _to_device(lattice.behind, device)
 
     def filter(self, values: Tensor) -> Tensor:
         """Values [N, C] float32, filtered."""
@@ -66,7 +66,7 @@ class TensorField:
         self._lattices = [TensorLattice(lattice, self.device) for lattice in lattices]
 
     @torch.inference_mode()
-    def mean_field(self, unary: Floats, iterations: int) -> Floats:
+    def run_mean_field(self, unary: Floats, iterations: int) -> Floats:
         """Q [K, P] of a unary [K, P], as `meanfield.mean_field`."""
         start = send_to(torch.from_numpy(unary), self.device).T.neg().contiguous()
         q = torch.softmax(start, 1)
@@ -79,5 +79,5 @@ class TensorField:
         return marginals
 
 
-def _moved(array: NDArray[Any], device: torch.device) -> Tensor:
+def _to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)

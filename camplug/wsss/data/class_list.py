@@ -12,7 +12,7 @@ from camplug.wsss.data.read_files import MOST_CLASSES, check_unique, read_text
 
 BACKGROUND = ("background", "_background_", "__background__")
 IGNORED = ("__ignore__", "_ignore_")
-BETWEEN = re.compile(r"[\s,|/&+]+")  # what people put between two labels
+SEPARATORS = re.compile(r"[\s,|/&+]+")  # what people put between two labels
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ def check_separated(names: Iterable[str], where: str) -> None:
     """
     used = set(names)
     for name in sorted(used):
-        words = [word for word in BETWEEN.split(name) if word]
+        words = [word for word in SEPARATORS.split(name) if word]
         beside = len(words) > 1 and set(words) <= used
         if beside or "|" in name:
             among = f" beside {' and '.join(map(repr, words))}" if beside else ""

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.explain.photo import read_photo
-from camplug.wsss.data.coco_layout import class_categories, find_annotations, find_photos, image_id
+from camplug.wsss.data.coco_layout import find_annotations, find_photos, make_image_id, select_classes
 from camplug.wsss.data.dataset import SegmentationData
-from camplug.wsss.data.read_files import MOST_CLASSES, check_size, check_unique, existing_folder, read_text
+from camplug.wsss.data.read_files import MOST_CLASSES, check_size, check_unique, read_text, resolve_folder
 from camplug.wsss.store.identity import make_digest
 
 if TYPE_CHECKING:
@@ -65,13 +65,13 @@ class COCO(SegmentationData):
         photos: str | os.PathLike[str] | None = None,
     ) -> None:
         if masks:
-            _pycocotools_mask()  # better missing now than at every image
+            _import_pycocotools()  # better missing now than at every image
         self.has_masks = masks
-        self.root = existing_folder(root)
+        self.root = resolve_folder(root)
         if annotations is None:
             split, path = find_annotations(self.root, split)
         else:
-            split, path = split or "", named_within(self.root, annotations)
+            split, path = split or "", resolve_path(self.root, annotations)
         content = read_annotations(path)
         categories, images = content["categories"], content["images"]
         if not images or not categories:
@@ -83,8 +83,8 @@ class COCO(SegmentationData):
             check_unique((str(m["id"]) for m in images), f"the list of image ids in {str(path)!r}")
             check_unique((str(c["id"]) for c in categories), f"the list of category ids in {str(path)!r}")
             used = {one["category_id"] for one in content["annotations"]}
-            names = class_categories(categories, used, repr(str(path)))
-            self._shapes = by_image(content["annotations"], [m["id"] for m in images])
+            names = select_classes(categories, used, repr(str(path)))
+            self._shapes = group_by_image(content["annotations"], [m["id"] for m in images])
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -95,30 +95,30 @@ class COCO(SegmentationData):
         if photos is None:
             self._photos = find_photos(self.root, split, path, [name for name, _ in self._files])
         else:
-            self._photos = existing_folder(named_within(self.root, photos))
+            self._photos = resolve_folder(resolve_path(self.root, photos))
         self.classes = tuple(names.values())
-        self.ids = tuple(image_id(name) for name, _ in self._files)
+        self.ids = tuple(make_image_id(name) for name, _ in self._files)
         self._index = {number: c for c, number in enumerate(names)}
         check_unique(self.ids, f"the list of images in {str(path)!r}")
 
     def labels(self, i: int) -> tuple[int, ...]:
         """The classes of image i's annotations that are not crowds, sorted; see `SegmentationData.labels`."""
-        return tuple(sorted({self._class(i, shape) for shape in self._shapes[self._checked(i)]}))
+        return tuple(sorted({self._get_class(i, shape) for shape in self._shapes[self._check_index(i)]}))
 
     def photo(self, i: int) -> Image:
         """Image i, upright RGB; see `SegmentationData.photo`."""
-        return read_photo(self._photo_path(i))
+        return read_photo(self._get_photo_path(i))
 
     def mask(self, i: int) -> NDArray[np.uint8]:
         """Image i's mask, painted in file order, crowds left out, uint8 [H,W]; see `SegmentationData.mask`."""
         if not self.has_masks:
             raise InputError("this data set was opened with masks=False and has no masks.")
-        width, height = self._files[self._checked(i)][1]
-        check_size(self._photo_path(i), (width, height), f"image {self.ids[i]!r} in the annotations")
+        width, height = self._files[self._check_index(i)][1]
+        check_size(self._get_photo_path(i), (width, height), f"image {self.ids[i]!r} in the annotations")
         mask = np.zeros((height, width), np.uint8)
         for shape in self._shapes[i]:
             try:
-                mask[inside(shape.outline, height, width)] = self._class(i, shape) + 1
+                mask[fill_outline(shape.outline, height, width)] = self._get_class(i, shape) + 1
             except InputError:
                 raise
             except Exception as error:  # whatever pycocotools raises
@@ -130,16 +130,16 @@ class COCO(SegmentationData):
 
     def photo_file(self, i: int) -> Path:
         """Return the file of image i's photograph."""
-        return self._photo_path(i)
+        return self._get_photo_path(i)
 
     def mask_digest(self, i: int) -> str:
         """Return a digest of what image i's mask is painted from."""
         if not self.has_masks:
             raise InputError("this data set was opened with masks=False and has no masks.")
-        size, shapes = self._files[self._checked(i)][1], self._shapes[i]
-        return make_digest([size, [(self._class(i, shape), _plain(shape.outline)) for shape in shapes]])
+        size, shapes = self._files[self._check_index(i)][1], self._shapes[i]
+        return make_digest([size, [(self._get_class(i, shape), _make_plain(shape.outline)) for shape in shapes]])
 
-    def _class(self, i: int, shape: Shape) -> int:
+    def _get_class(self, i: int, shape: Shape) -> int:
         try:
             return self._index[shape.category]
         except (KeyError, TypeError):
@@ -148,11 +148,11 @@ class COCO(SegmentationData):
                 "file does not list."
             ) from None
 
-    def _photo_path(self, i: int) -> Path:
-        return self._photos / self._files[self._checked(i)][0]
+    def _get_photo_path(self, i: int) -> Path:
+        return self._photos / self._files[self._check_index(i)][0]
 
 
-def named_within(root: Path, name: str | os.PathLike[str]) -> Path:
+def resolve_path(root: Path, name: str | os.PathLike[str]) -> Path:
     """Return the path of a file or folder that is named within a folder, or from where the program runs."""
     path = Path(name).expanduser()
     return root / path if (root / path).exists() else path
@@ -176,7 +176,7 @@ def read_annotations(path: Path) -> dict[str, Any]:
     return content
 
 
-def by_image(annotations: list[Any], images: list[Any]) -> list[list[Shape]]:
+def group_by_image(annotations: list[Any], images: list[Any]) -> list[list[Shape]]:
     """The objects in each image, in file order, crowds left out; empties `annotations`, which take gigabytes.
 
     Raises:
@@ -188,11 +188,11 @@ def by_image(annotations: list[Any], images: list[Any]) -> list[list[Shape]]:
         if one["image_id"] not in shapes:
             raise ValueError(f"annotation {one.get('id')} is of image {one['image_id']!r}, which is not listed")
         if not one.get("iscrowd", 0):
-            shapes[one["image_id"]].append(Shape(one["id"], one["category_id"], _packed(one.get("segmentation"))))
+            shapes[one["image_id"]].append(Shape(one["id"], one["category_id"], _pack_outline(one.get("segmentation"))))
     return [shapes[image][::-1] for image in images]  # they were taken from the end
 
 
-def inside(outline: Any, height: int, width: int) -> NDArray[np.bool_]:
+def fill_outline(outline: Any, height: int, width: int) -> NDArray[np.bool_]:
     """The pixels inside polygons or run lengths, bool [H,W], as pycocotools counts them.
 
     Args:
@@ -208,7 +208,7 @@ def inside(outline: Any, height: int, width: int) -> NDArray[np.bool_]:
         if list(outline.get("size", ())) != [height, width]:
             raise ValueError(f"its run lengths are for {outline.get('size')}, not {[height, width]}")
         counts = outline["counts"]
-        runs = [int(n) for n in counts] if isinstance(counts, list) else run_lengths(counts)
+        runs = [int(n) for n in counts] if isinstance(counts, list) else decode_run_lengths(counts)
     elif not isinstance(outline, list) or not outline:
         raise ValueError("neither polygons nor run lengths")
     else:
@@ -219,21 +219,21 @@ def inside(outline: Any, height: int, width: int) -> NDArray[np.bool_]:
         polygons = [p for p in polygons if p.size >= 6]  # pycocotools would take two corners for a box
         if not polygons:
             return np.zeros((height, width), bool)
-        coding = _pycocotools_mask()
+        coding = _import_pycocotools()
         merged = coding.merge(coding.frPyObjects([p.tolist() for p in polygons], height, width))
-        runs = run_lengths(merged["counts"])
+        runs = decode_run_lengths(merged["counts"])
     if sum(runs) != height * width or min(runs) < 0:
         raise ValueError(f"its run lengths add up to {sum(runs)} pixels, not {height * width}")
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
-def run_lengths(counts: str | bytes) -> list[int]:
+def decode_run_lengths(counts: str | bytes) -> list[int]:
     """The run lengths, outside and inside in turn and column by column, that COCO packs into text.
 
     Five bits a character, the lowest first, and one bit that says whether more follow; from the fourth on, a run is
     given as the difference to the one before last.
 
-    >>> run_lengths("52203")
+    >>> decode_run_lengths("52203")
     [5, 2, 2, 2, 5]
     """
     text = counts.encode() if isinstance(counts, str) else counts
@@ -251,7 +251,7 @@ def run_lengths(counts: str | bytes) -> list[int]:
     return runs
 
 
-def _packed(outline: Any) -> Any:
+def _pack_outline(outline: Any) -> Any:
     """Polygons as arrays, which take a quarter of the memory of lists; anything else as it is."""
     try:
         return [np.array(p, np.float64) for p in outline] if isinstance(outline, list) else outline
@@ -259,14 +259,14 @@ def _packed(outline: Any) -> Any:
         return outline  # refused when it is painted
 
 
-def _plain(outline: Any) -> Any:
+def _make_plain(outline: Any) -> Any:
     """Polygons or run lengths as plain data, for a digest."""
     if isinstance(outline, list):
         return [p.tolist() if isinstance(p, np.ndarray) else p for p in outline]
     return outline
 
 
-def _pycocotools_mask() -> Any:
+def _import_pycocotools() -> Any:
     try:
         return import_module("pycocotools.mask")
     except ImportError:

@@ -17,7 +17,7 @@ ONE_FILE = ("annotations.json", "dataset.json")  # of labelme2coco
 USUAL = ("train2014", "train2017", "train")  # splits that are taken where none is named
 
 
-def known_annotations(root: Path) -> dict[str, Path]:
+def find_annotation_files(root: Path) -> dict[str, Path]:
     """Return the files of annotations that lie in a folder, by split.
 
     Known are COCO's and CVAT's annotations/instances_SPLIT.json, Roboflow's SPLIT/_annotations.coco.json (or beside the
@@ -44,9 +44,9 @@ def find_annotations(root: Path, split: str | None) -> tuple[str, Path]:
     Raises:
         InputError: there is none, with those that there are.
     """
-    known = known_annotations(root)
+    known = find_annotation_files(root)
     if split is None:
-        split = next((name for name in USUAL if name in known), only_split(list(known)))
+        split = next((name for name in USUAL if name in known), get_only_split(list(known)))
     if split is None or split not in known:
         path = root / "annotations" / f"instances_{split or USUAL[0]}.json"
         raise InputError(
@@ -56,10 +56,10 @@ def find_annotations(root: Path, split: str | None) -> tuple[str, Path]:
     return split, known[split]
 
 
-def only_split(names: Sequence[str]) -> str | None:
+def get_only_split(names: Sequence[str]) -> str | None:
     """Return the only one of a data set's splits, unless it is one to validate or test on; else None.
 
-    >>> only_split(["default"]), only_split(["val2014"]), only_split(["a", "b"])
+    >>> get_only_split(["default"]), get_only_split(["val2014"]), get_only_split(["a", "b"])
     ('default', None, None)
     """
     return names[0] if len(names) == 1 and not names[0].startswith(("val", "test")) else None
@@ -92,7 +92,7 @@ def find_photos(root: Path, split: str, annotations: Path, names: Sequence[str])
     )
 
 
-def class_categories(categories: Sequence[Any], used: set[Any], where: str) -> dict[Any, str]:
+def select_classes(categories: Sequence[Any], used: set[Any], where: str) -> dict[Any, str]:
     """Return the names of the categories that stand for classes, by id in the order of ids.
 
     A category that no annotation names, and that is the background's or the group of others (as Roboflow's first one),
@@ -126,6 +126,6 @@ def class_categories(categories: Sequence[Any], used: set[Any], where: str) -> d
     return names
 
 
-def image_id(name: str | os.PathLike[str]) -> str:
+def make_image_id(name: str | os.PathLike[str]) -> str:
     """Return an image's name without folder and ending."""
     return strip_ending(PurePosixPath(os.fspath(name)).name)

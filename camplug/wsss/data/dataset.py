@@ -66,7 +66,7 @@ class SegmentationData(ABC):
         Raises:
             InputError: no image i, or so it is.
         """
-        self._checked(i)
+        self._check_index(i)
         file = self.photo_file(i)
         if file is not None:
             check_photo(file)
@@ -123,7 +123,7 @@ class SegmentationData(ABC):
         masks = "with" if self.has_masks else "without"
         return f"<{type(self).__name__}: {len(self)} images of {len(self.classes)} classes, {masks} masks>"
 
-    def _checked(self, i: int) -> int:
+    def _check_index(self, i: int) -> int:
         """The index, if there is such an image."""
         try:
             index = operator.index(i)

@@ -15,7 +15,7 @@ from camplug.explain.photo import SUFFIXES, read_photo
 from camplug.wsss.data.class_list import check_class_names, check_separated, is_no_class, read_class_names
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.masks import MaskCode, MaskFiles
-from camplug.wsss.data.read_files import ImageFiles, check_size, check_unique, existing_folder, strip_ending
+from camplug.wsss.data.read_files import ImageFiles, check_size, check_unique, resolve_folder, strip_ending
 from camplug.wsss.data.tables import LABEL_FILES, read_labels
 
 if TYPE_CHECKING:
@@ -56,16 +56,16 @@ class Folder(SegmentationData):
         mask_values: str | Mapping[Any, str] | None = None,
         palette: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.root = existing_folder(root)
+        self.root = resolve_folder(root)
         photos = self.root / "images" if (self.root / "images").is_dir() else self.root
         self.has_masks = (self.root / "masks").is_dir()
-        labels, path = self._found_labels(photos)
-        self.classes = self._ordered(labels, path)
+        labels, path = self._read_labels(photos)
+        self.classes = self._list_classes(labels, path)
         index = {name: c for c, name in enumerate(self.classes)}
         self._labels = [tuple(sorted({index[name] for name in names})) for names in labels.values()]
         self._photos = ImageFiles(photos)
         self._names = list(labels)
-        self.ids = tuple(_id(name, path) for name in labels)
+        self.ids = tuple(_make_id(name, path) for name in labels)
         check_unique(self.ids, f"{str(path)!r}, endings aside,")
         if not any(self._photos.find(name).is_file() for name in self._names):
             raise InputError(
@@ -73,9 +73,9 @@ class Folder(SegmentationData):
             )
         self._mask_names = ImageFiles(self.root / "masks")
         code = MaskCode(self.classes, mask_values, palette)
-        self._masks = MaskFiles(code, self._mask_path, self.ids, self.labels, f"folder:{root}")
+        self._masks = MaskFiles(code, self._get_mask_path, self.ids, self.labels, f"folder:{root}")
 
-    def _found_labels(self, photos: Path) -> tuple[dict[str, list[str]], Path]:
+    def _read_labels(self, photos: Path) -> tuple[dict[str, list[str]], Path]:
         """The names of the images' classes, and where they come from."""
         found = [self.root / name for name in LABEL_FILES if (self.root / name).is_file()]
         if len(found) == 2:
@@ -83,7 +83,7 @@ class Folder(SegmentationData):
         if found:
             return read_labels(found[0]), found[0]
         for folder in dict.fromkeys((self.root, photos)):
-            labels = labels_of_folders(folder, below=photos)
+            labels = read_folder_labels(folder, below=photos)
             if labels:
                 return labels, folder
         raise InputError(
@@ -91,7 +91,7 @@ class Folder(SegmentationData):
             "class; photographs without labels are photos:PATH (camplug segment, camplug seeds --labels predicted)."
         )
 
-    def _ordered(self, labels: dict[str, list[str]], path: Path) -> tuple[str, ...]:
+    def _list_classes(self, labels: dict[str, list[str]], path: Path) -> tuple[str, ...]:
         used = sorted({name for names in labels.values() for name in names})
         listed = next((self.root / name for name in CLASS_FILES if (self.root / name).is_file()), None)
         if listed is not None:
@@ -112,7 +112,7 @@ class Folder(SegmentationData):
 
     def labels(self, i: int) -> tuple[int, ...]:
         """The classes of image i, sorted; see `SegmentationData.labels`."""
-        return self._labels[self._checked(i)]
+        return self._labels[self._check_index(i)]
 
     def photo(self, i: int) -> Image:
         """Image i, upright RGB; see `SegmentationData.photo`."""
@@ -120,25 +120,25 @@ class Folder(SegmentationData):
 
     def mask(self, i: int) -> NDArray[np.uint8]:
         """Image i's mask, uint8 [H,W]; see `SegmentationData.mask`."""
-        mask = self._masks.read(self._checked(i))
-        check_size(self.photo_file(i), (mask.shape[1], mask.shape[0]), f"the mask {str(self._mask_path(i))!r}")
+        mask = self._masks.read(self._check_index(i))
+        check_size(self.photo_file(i), (mask.shape[1], mask.shape[0]), f"the mask {str(self._get_mask_path(i))!r}")
         return mask
 
     def photo_file(self, i: int) -> Path:
         """Return the file of image i's photograph."""
-        return self._photos.find(self._names[self._checked(i)])
+        return self._photos.find(self._names[self._check_index(i)])
 
     def mask_digest(self, i: int) -> str:
         """Return a digest of image i's mask and of what its values mean."""
-        return self._masks.digest(self._checked(i))
+        return self._masks.compute_digest(self._check_index(i))
 
-    def _mask_path(self, i: int) -> Path:
+    def _get_mask_path(self, i: int) -> Path:
         if not self.has_masks:
             raise InputError(f"{str(self.root)!r} has no folder masks.")
         return self._mask_names.find(f"{self.ids[i]}.png")
 
 
-def labels_of_folders(folder: Path, below: Path) -> dict[str, list[str]]:
+def read_folder_labels(folder: Path, below: Path) -> dict[str, list[str]]:
     """Return the labels of photographs that lie in one subfolder per class; nothing where there are no such subfolders.
 
     Args:
@@ -155,7 +155,7 @@ def labels_of_folders(folder: Path, below: Path) -> dict[str, list[str]]:
     return found
 
 
-def _id(name: str, path: Path) -> str:
+def _make_id(name: str, path: Path) -> str:
     """A photograph's path without its ending; no way out of the folder, as results are named by it."""
     place = PurePosixPath(name)
     if place.is_absolute() or ".." in place.parts or not place.name:

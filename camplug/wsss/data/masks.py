@@ -18,8 +18,8 @@ from camplug.wsss.data.dataset import IGNORE
 from camplug.wsss.data.read_files import read_text
 from camplug.wsss.store.identity import make_digest, make_file_digest
 
-LOOKED_AT = 8  # masks that are compared with image labels before the first one is used
-OF_IGNORED = (*IGNORED, "ignore", "ignored", "void")  # names that values and colours may have
+MOST_COMPARED = 8  # masks that are compared with image labels before the first one is used
+IGNORED_NAMES = (*IGNORED, "ignore", "ignored", "void")  # names that values and colours may have
 
 
 class MaskCode:
@@ -55,10 +55,10 @@ class MaskCode:
         self.colours: dict[int, int] = {}
         if palette is not None:
             for name, colour in read_palette(Path(palette).expanduser()):
-                self.colours[packed_colour(colour)] = self.number_of(name, f"the palette {str(palette)!r}")
+                self.colours[pack_colour(colour)] = self.get_mask_value(name, f"the palette {str(palette)!r}")
         self.is_given = bool(self.values or self.colours)
 
-    def number_of(self, name: str, where: str) -> int:
+    def get_mask_value(self, name: str, where: str) -> int:
         """Return the mask value of a class, the background or ignored pixels by name.
 
         Raises:
@@ -68,7 +68,7 @@ class MaskCode:
             return self.classes.index(name) + 1
         if name.lower() in BACKGROUND:
             return 0
-        if name.lower() in OF_IGNORED:
+        if name.lower() in IGNORED_NAMES:
             return IGNORE
         raise InputError(
             f"{where} names {name!r}; the classes are {', '.join(self.classes)}, and background and ignore do as well."
@@ -87,10 +87,10 @@ class MaskCode:
         for value, name in pairs:
             if not str(value).isdecimal() or int(value) > 255:
                 raise InputError(f"{where} has the value {value!r}; give whole numbers from 0 to 255.")
-            found[int(value)] = self.number_of(str(name).strip(), where)
+            found[int(value)] = self.get_mask_value(str(name).strip(), where)
         return found
 
-    def digest(self) -> list[Any]:
+    def to_plain(self) -> list[Any]:
         """Return plain data that tells this code from others."""
         return [sorted(self.values.items()), sorted(self.colours.items())]
 
@@ -102,9 +102,9 @@ class MaskCode:
         Raises:
             InputError: the file is missing, damaged, no PNG of such numbers or colours, or holds others.
         """
-        values, colours = opened_mask(path, with_colours=bool(self.colours))
+        values, colours = open_mask(path, with_colours=bool(self.colours))
         if colours is not None:
-            return self._of_colours(colours, path)
+            return self._decode_colours(colours, path)
         assert values is not None
         mask = self.table[values]
         if (mask < 0).any():
@@ -115,7 +115,7 @@ class MaskCode:
             )
         return mask.astype(np.uint8)
 
-    def _of_colours(self, colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    def _decode_colours(self, colours: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
         wide = colours.astype(np.int64)
         there, where = np.unique(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], return_inverse=True)
         unknown = [int(c) for c in there if int(c) not in self.colours]
@@ -136,7 +136,7 @@ def read_mask(path: Path, classes: int) -> NDArray[np.uint8]:
     return MaskCode([str(c) for c in range(classes)]).read(path)
 
 
-def opened_mask(path: Path, with_colours: bool) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
+def open_mask(path: Path, with_colours: bool) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
     """Return the values [H,W] of a mask PNG, or its colours [H,W,3].
 
     Args:
@@ -186,10 +186,10 @@ def read_palette(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
     return found
 
 
-def packed_colour(colour: tuple[int, int, int]) -> int:
+def pack_colour(colour: tuple[int, int, int]) -> int:
     """Return a colour as one number.
 
-    >>> packed_colour((1, 0, 2))
+    >>> pack_colour((1, 0, 2))
     65538
     """
     return colour[0] << 16 | colour[1] << 8 | colour[2]
@@ -225,26 +225,26 @@ class MaskFiles:
         """
         mask = self.code.read(self.file(i))
         if self._refusal is None:
-            self._refusal = self._contradiction()
+            self._refusal = self._find_contradiction()
         if self._refusal:
             raise InputError(self._refusal)
         return mask
 
-    def digest(self, i: int) -> str:
+    def compute_digest(self, i: int) -> str:
         """Return a digest of image i's mask file and of what its values mean.
 
         Raises:
             InputError: the file cannot be read.
         """
         of_file = make_file_digest(self.file(i), "mask")
-        return make_digest([of_file, self.code.digest()]) if self.code.is_given else of_file
+        return make_digest([of_file, self.code.to_plain()]) if self.code.is_given else of_file
 
-    def _contradiction(self) -> str:
+    def _find_contradiction(self) -> str:
         """Return a refusal where none of a few masks shows a class that its image is labelled with, else nothing."""
         if self.code.is_given or self.labels is None:
             return ""
-        first, looked_at = "", 0
-        for i in range(0, len(self.ids), max(1, len(self.ids) // (4 * LOOKED_AT))):
+        first, compared = "", 0
+        for i in range(0, len(self.ids), max(1, len(self.ids) // (4 * MOST_COMPARED))):
             try:
                 labels, values = self.labels(i), np.unique(self.code.read(self.file(i))).tolist()
             except InputError:
@@ -253,16 +253,16 @@ class MaskFiles:
                 continue
             if {c + 1 for c in labels} & set(values):
                 return ""
-            looked_at += 1
-            first = first or self._said(self.ids[i], [self.code.classes[c] for c in labels], values)
-            if looked_at == LOOKED_AT:
+            compared += 1
+            first = first or self._describe_contradiction(self.ids[i], [self.code.classes[c] for c in labels], values)
+            if compared == MOST_COMPARED:
                 break
-        if not looked_at:
+        if not compared:
             return ""
-        of = f"none of {looked_at} masks shows" if looked_at > 1 else "the mask does not show"
+        of = f"none of {compared} masks shows" if compared > 1 else "the mask does not show"
         return f"{of} a class that its image is labelled with: {first}"
 
-    def _said(self, name: str, labels: list[str], values: list[int]) -> str:
+    def _describe_contradiction(self, name: str, labels: list[str], values: list[int]) -> str:
         meaning = {0: "background", IGNORE: "ignored"}
         names = [f"{v} ({meaning.get(v) or self.code.classes[v - 1]})" for v in values]
         value = IGNORE if IGNORE in values else next((v for v in values if v), "VALUE")

@@ -11,11 +11,11 @@ from urllib.parse import unquote
 from camplug.errors import InputError
 from camplug.explain.photo import SUFFIXES
 from camplug.wsss.data.coco import COCO
-from camplug.wsss.data.coco_layout import known_annotations
+from camplug.wsss.data.coco_layout import find_annotation_files
 from camplug.wsss.data.dataset import SegmentationData
-from camplug.wsss.data.folder import Folder, labels_of_folders
+from camplug.wsss.data.folder import Folder, read_folder_labels
 from camplug.wsss.data.photographs import Photographs
-from camplug.wsss.data.read_files import existing_folder
+from camplug.wsss.data.read_files import resolve_folder
 from camplug.wsss.data.scenes import Scenes
 from camplug.wsss.data.tables import LABEL_FILES
 from camplug.wsss.data.voc import VOC, find_voc
@@ -53,13 +53,13 @@ def open_data(text: str | os.PathLike[str], split: str | None = None, **options:
     >>> open_data("scenes:8")
     <Scenes: 8 images of 6 classes, with masks>
     """
-    kind, place, told = parse_source(os.fspath(text))
-    told |= {name: value for name, value in options.items() if value is not None}
-    unknown = [name for name in told if name not in OPTIONS[kind]]
+    kind, place, given = parse_source(os.fspath(text))
+    given |= {name: value for name, value in options.items() if value is not None}
+    unknown = [name for name in given if name not in OPTIONS[kind]]
     if unknown:
         allowed = f"the options of {kind} are {', '.join(OPTIONS[kind])}" if OPTIONS[kind] else f"{kind} has no options"
         raise InputError(f"{os.fspath(text)!r}: there is no option {unknown[0]!r}; {allowed}.")
-    return OPEN[kind](place, split, told)
+    return OPENERS[kind](place, split, given)
 
 
 def open_images(
@@ -76,7 +76,7 @@ def open_images(
         InputError: as `open_data`.
     """
     path = Path(text).expanduser()
-    if path.is_dir() and not _kinds(path):
+    if path.is_dir() and not _list_kinds(path):
         return Photographs([path], classes)
     data = open_data(text, split)
     return data.with_classes(classes) if isinstance(data, Photographs) else data
@@ -103,14 +103,16 @@ def parse_source(text: str) -> tuple[str, str, dict[str, Any]]:
                 raise InputError(f"{text!r}: {part!r} is no option; write for instance ?masks=SegmentationClassAug.")
             options[unquote(name)] = None if value == "none" else unquote(value)
     kind, colon, rest = place.partition(":")
-    if colon and kind in OPEN:
+    if colon and kind in OPENERS:
         return kind, rest, options
     if colon and not Path(place).expanduser().exists():
-        raise InputError(f"{place!r} is no folder, and {kind!r} no kind of data set; the kinds are {', '.join(OPEN)}.")
-    return recognised(place), place, options
+        raise InputError(
+            f"{place!r} is no folder, and {kind!r} no kind of data set; the kinds are {', '.join(OPENERS)}."
+        )
+    return recognise_kind(place), place, options
 
 
-def recognised(path: str) -> str:
+def recognise_kind(path: str) -> str:
     """Which kind of data set lies in a folder: "voc", "coco" or "folder"; a photograph is "photos".
 
     Raises:
@@ -118,9 +120,9 @@ def recognised(path: str) -> str:
     """
     if Path(path).expanduser().is_file() and Path(path).suffix.lower() in SUFFIXES:
         return "photos"
-    root = existing_folder(path)
-    kinds = _kinds(root)
-    if not kinds and len({place.split("/")[0] for place in labels_of_folders(root, below=root)}) > 1:
+    root = resolve_folder(path)
+    kinds = _list_kinds(root)
+    if not kinds and len({place.split("/")[0] for place in read_folder_labels(root, below=root)}) > 1:
         kinds.append("folder")
     if not kinds:
         raise InputError(
@@ -134,19 +136,19 @@ def recognised(path: str) -> str:
     return kinds[0]
 
 
-def _kinds(root: Path) -> list[str]:
+def _list_kinds(root: Path) -> list[str]:
     """The kinds of data sets that a folder may hold, by its files."""
     kinds = []
     if any((root / below / "JPEGImages").is_dir() for below in ("", "VOC2012", "VOCdevkit/VOC2012")):
         kinds.append("voc")
-    if known_annotations(root) and not kinds:  # labelme2coco puts photographs into JPEGImages, too
+    if find_annotation_files(root) and not kinds:  # labelme2coco puts photographs into JPEGImages, too
         kinds.append("coco")
     if any((root / name).is_file() for name in LABEL_FILES):
         kinds.append("folder")
     return kinds
 
 
-def _voc(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
+def _open_voc(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
     root = find_voc(path)
     there = [name for name in MASK_FOLDERS if (root / name).is_dir()]
     tables = [name for name in LABEL_FILES if (root / name).is_file()]
@@ -158,40 +160,40 @@ def _voc(path: str, split: str | None, options: Mapping[str, Any]) -> Segmentati
     return VOC(path, split, **given | {"labels": given["labels"] or "none"})
 
 
-def _coco(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
+def _open_coco(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
     masks = options.get("masks", True)
     if masks not in (True, False, None):
         raise InputError(f"masks={masks!r}: COCO's masks are painted from its annotations; masks=none goes without.")
     return COCO(path, split, **{**options, "masks": bool(masks)})
 
 
-def _folder(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
-    _no_split("a folder", split, "give the path of the part that you mean")
+def _open_folder(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
+    _check_no_split("a folder", split, "give the path of the part that you mean")
     return Folder(path, **options)
 
 
-def _photos(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
-    _no_split("a folder of photographs", split, "give the path of the part that you mean")
+def _open_photos(path: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
+    _check_no_split("a folder of photographs", split, "give the path of the part that you mean")
     return Photographs([path])
 
 
-def _scenes(numbers: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
-    _no_split("scenes", split, "another seed gives other images")
+def _open_scenes(numbers: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
+    _check_no_split("scenes", split, "another seed gives other images")
     parts = numbers.split(":")
     if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
         raise InputError(f"'scenes:{numbers}' is not understood; write scenes:COUNT or scenes:COUNT:SEED.")
     return Scenes(int(parts[0]), seed=int(parts[1]) if len(parts) > 1 else 0)
 
 
-def _no_split(called: str, split: str | None, instead: str) -> None:
+def _check_no_split(called: str, split: str | None, instead: str) -> None:
     if split is not None:
         raise InputError(f"{called} has no splits, got {split!r}; {instead}.")
 
 
-OPEN: dict[str, Callable[[str, str | None, Mapping[str, Any]], SegmentationData]] = {
-    "voc": _voc,
-    "coco": _coco,
-    "folder": _folder,
-    "photos": _photos,
-    "scenes": _scenes,
+OPENERS: dict[str, Callable[[str, str | None, Mapping[str, Any]], SegmentationData]] = {
+    "voc": _open_voc,
+    "coco": _open_coco,
+    "folder": _open_folder,
+    "photos": _open_photos,
+    "scenes": _open_scenes,
 }

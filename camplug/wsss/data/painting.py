@@ -46,7 +46,7 @@ COATS = np.array(
 ) / 255  # fmt: skip
 
 
-def outline(shape: str) -> Array:
+def make_outline(shape: str) -> Array:
     """The corners of a shape of area 1 around the origin, [P,2]; a disc has 40."""
     if shape == "star":
         angles, radii = np.arange(10) * np.pi / 5, np.where(np.arange(10) % 2, 0.5, 1.0)
@@ -64,18 +64,18 @@ def outline(shape: str) -> Array:
     return np.asarray(corners_xy / np.sqrt(area))
 
 
-def polygon_distance(x: Array, y: Array, corners: Array) -> Array:
+def compute_polygon_distance(x: Array, y: Array, corners: Array) -> Array:
     """Signed distance of points to a polygon's edge, negative inside; x and y [H,W], corners [P,2]."""
     nearest = np.full(x.shape, np.inf)
     inside = np.zeros(x.shape, bool)
     for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        nearest = np.minimum(nearest, segment_distance(x, y, (ax, ay), (bx, by)))
+        nearest = np.minimum(nearest, compute_segment_distance(x, y, (ax, ay), (bx, by)))
         if ay != by:
             inside ^= ((ay > y) != (by > y)) & (x < (bx - ax) * (y - ay) / (by - ay) + ax)
     return np.where(inside, -nearest, nearest)
 
 
-def segment_distance(x: Array, y: Array, start: tuple[float, float], end: tuple[float, float]) -> Array:
+def compute_segment_distance(x: Array, y: Array, start: tuple[float, float], end: tuple[float, float]) -> Array:
     """Distance of points [H,W] to a line segment."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     along = ((x - start[0]) * dx + (y - start[1]) * dy) / max(dx * dx + dy * dy, 1e-12)
@@ -83,7 +83,7 @@ def segment_distance(x: Array, y: Array, start: tuple[float, float], end: tuple[
     return np.hypot(x - start[0] - along * dx, y - start[1] - along * dy)
 
 
-def texture(kind: str, u: Array, v: Array, phase: float) -> Array:
+def make_texture(kind: str, u: Array, v: Array, phase: float) -> Array:
     """A head's texture in [0, 1] at u, v [H,W], which are in units of the head's radius."""
     radius, angle = np.hypot(u, v), np.arctan2(v, u)
     k = 5.2
@@ -98,46 +98,54 @@ def texture(kind: str, u: Array, v: Array, phase: float) -> Array:
     return np.asarray(np.clip(0.5 + 1.6 * waves[kind](), 0, 1))
 
 
-def ground(kind: str, x: Array, y: Array, rng: np.random.Generator) -> Array:
+def make_ground(kind: str, x: Array, y: Array, rng: np.random.Generator) -> Array:
     """A ground's texture in [0, 1] at x, y [H,W]; turned and scaled a little at random."""
     scale, tilt = rng.uniform(0.85, 1.2), rng.uniform(-0.15, 0.15)
     shift = rng.uniform(0, 1, 2)
     x, y = scale * (x + tilt * y) + shift[0], scale * (y - tilt * x) + shift[1]
-    fine, coarse = noise(rng, x.shape, (28, 28)), noise(rng, x.shape, (5, 5))
+    fine, coarse = make_noise(rng, x.shape, (28, 28)), make_noise(rng, x.shape, (5, 5))
     if kind == "grass":  # blades: upright streaks
-        value = 0.5 + 0.55 * noise(rng, x.shape, (8, 48)) + 0.2 * fine + 0.15 * coarse
+        value = 0.5 + 0.55 * make_noise(rng, x.shape, (8, 48)) + 0.2 * fine + 0.15 * coarse
     elif kind == "water":  # waves: level, unsteady
         value = 0.5 + 0.4 * np.sin(2 * np.pi * (7 * y + 0.35 * np.sin(2 * np.pi * 1.7 * x) + 0.5 * coarse)) + 0.1 * fine
     elif kind == "bricks":
         row = np.floor(y * 8)
-        gap = np.minimum(_edge(y * 8) / 8, _edge(x * 4 + 0.5 * (row % 2)) / 4)
+        gap = np.minimum(_measure_to_whole(y * 8) / 8, _measure_to_whole(x * 4 + 0.5 * (row % 2)) / 4)
         value = (
-            np.clip(1 - (gap - 0.006) * 120, 0, 1) + 0.15 * fine + 0.2 * _jumble(row, np.floor(x * 4 + 0.5 * (row % 2)))
+            np.clip(1 - (gap - 0.006) * 120, 0, 1)
+            + 0.15 * fine
+            + 0.2 * _hash_cells(row, np.floor(x * 4 + 0.5 * (row % 2)))
         )
     elif kind == "dunes":  # ripples on the slant
         value = 0.5 + 0.35 * np.sin(2 * np.pi * (4 * x + 4 * y + 0.8 * coarse)) + 0.15 * fine
     elif kind == "tiles":
-        gap = np.minimum(_edge(x * 5), _edge(y * 5)) / 5
+        gap = np.minimum(_measure_to_whole(x * 5), _measure_to_whole(y * 5)) / 5
         value = 0.25 + 0.6 * ((np.floor(x * 5) + np.floor(y * 5)) % 2) - 0.5 * (gap < 0.008) + 0.08 * fine
     else:  # planks: upright boards with grain
         board = np.floor(x * 6)
-        grain = np.sin(2 * np.pi * (18 * x + 0.6 * np.sin(2 * np.pi * (0.8 * y + _jumble(board, board)))))
-        value = 0.5 + 0.3 * _jumble(board, board + 1) + 0.15 * grain - 0.8 * (_edge(x * 6) < 0.05) + 0.1 * fine
+        grain = np.sin(2 * np.pi * (18 * x + 0.6 * np.sin(2 * np.pi * (0.8 * y + _hash_cells(board, board)))))
+        value = (
+            0.5
+            + 0.3 * _hash_cells(board, board + 1)
+            + 0.15 * grain
+            - 0.8 * (_measure_to_whole(x * 6) < 0.05)
+            + 0.1 * fine
+        )
     return np.asarray(np.clip(value, -0.3, 1.3))
 
 
-def noise(rng: np.random.Generator, shape: tuple[int, ...], cells: tuple[int, int]) -> Array:
+def make_noise(rng: np.random.Generator, shape: tuple[int, ...], cells: tuple[int, int]) -> Array:
     """Smooth noise [H,W] of mean about 0 and deviation below 1: a random grid of (rows, columns), drawn out."""
     grid = rng.normal(size=cells).astype(np.float32)
     drawn = Image.fromarray(grid).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
     return np.asarray(drawn, np.float64)
 
 
-def _edge(t: Array) -> Array:
+def _measure_to_whole(t: Array) -> Array:
     """Distance to the next whole number."""
     return np.abs(t - np.round(t))
 
 
-def _jumble(a: Array, b: Array) -> Array:
+def _hash_cells(a: Array, b: Array) -> Array:
     """A number in [-.5, .5) that looks random, the same for the same a and b."""
     return np.asarray((np.sin(a * 12.9898 + b * 78.233) * 43758.5453) % 1 - 0.5)

@@ -56,7 +56,7 @@ class Photographs(SegmentationData):
 
     def labels(self, i: int) -> tuple[int, ...]:
         """Refuse: there are none."""
-        self._checked(i)
+        self._check_index(i)
         raise InputError("these are photographs without image labels; give a data set with labels.")
 
     def photo(self, i: int) -> Image:
@@ -65,9 +65,9 @@ class Photographs(SegmentationData):
 
     def mask(self, i: int) -> NDArray[np.uint8]:
         """Refuse: there are none."""
-        self._checked(i)
+        self._check_index(i)
         raise InputError("these are photographs without masks.")
 
     def photo_file(self, i: int) -> Path:
         """Return the file of image i's photograph."""
-        return self._files[self.ids[self._checked(i)]]
+        return self._files[self.ids[self._check_index(i)]]

@@ -15,7 +15,7 @@ MOST_CLASSES = 254  # 0 is background, 255 is ignored
 ORIENTATION = 0x0112  # the EXIF tag
 
 
-def existing_folder(path: str | os.PathLike[str]) -> Path:
+def resolve_folder(path: str | os.PathLike[str]) -> Path:
     """The path, with ~ expanded, if it is a folder.
 
     Raises:
@@ -83,11 +83,11 @@ class ImageFiles:
         path = self.folder / name
         if path.is_file():
             return path
-        there = self._files(path.parent)
+        there = self._list_files(path.parent)
         found = there.get(path.name) or there.get(strip_ending(path.name))
         return path if found is None else path.parent / found
 
-    def _files(self, folder: Path) -> dict[str, str]:
+    def _list_files(self, folder: Path) -> dict[str, str]:
         """Names of a folder's image files by the names without endings."""
         if folder not in self._found:
             names = sorted(os.listdir(folder), reverse=True) if folder.is_dir() else []

@@ -13,8 +13,8 @@ from camplug.wsss.data.class_list import is_no_class
 from camplug.wsss.data.read_files import check_unique, read_text
 
 LABEL_FILES = ("labels.csv", "labels.json")
-OF_IMAGES = ("image", "images", "filename", "file", "file_name", "name", "id")  # headers of columns
-OF_LABELS = ("labels", "label", "classes", "class")
+IMAGE_HEADERS = ("image", "images", "filename", "file", "file_name", "name", "id")  # headers of columns
+LABEL_HEADERS = ("labels", "label", "classes", "class")
 
 
 def read_labels(path: Path) -> dict[str, list[str]]:
@@ -52,20 +52,20 @@ def read_csv(path: Path) -> dict[str, list[str]]:
                 continue
             where = f"{str(path)!r}, line {rows.line_num}"
             if not header:
-                header = _header(row, where)
+                header = _check_header(row, where)
                 continue
             if len(row) != len(header):
                 raise InputError(f"{where} has {len(row)} cells, the header {len(header)}; several labels take ';'.")
             if not row[0] or row[0] in labels:
                 raise InputError(f"{where} {f'has {row[0]!r} a second time' if row[0] else 'names no image'}.")
-            labels[row[0]] = _names(header, row, where)
+            labels[row[0]] = _parse_labels(header, row, where)
     except csv.Error as error:
         raise InputError(f"{str(path)!r}, line {rows.line_num} is not a row of a table ({error}).") from None
     return labels
 
 
-def _header(row: list[str], where: str) -> list[str]:
-    if row[0].lower() not in OF_IMAGES or len(row) < 2 or not all(row):
+def _check_header(row: list[str], where: str) -> list[str]:
+    if row[0].lower() not in IMAGE_HEADERS or len(row) < 2 or not all(row):
         raise InputError(
             f"{where}: the header is {','.join(row)!r}; it must be 'image,labels' (labels separated by ';') or "
             "'image,cat,dog,...' (0 or 1 below every class)."
@@ -74,8 +74,8 @@ def _header(row: list[str], where: str) -> list[str]:
     return row
 
 
-def _names(header: list[str], row: list[str], where: str) -> list[str]:
-    if len(header) == 2 and header[1].lower() in OF_LABELS:
+def _parse_labels(header: list[str], row: list[str], where: str) -> list[str]:
+    if len(header) == 2 and header[1].lower() in LABEL_HEADERS:
         return [name.strip() for name in row[1].split(";") if name.strip()]
     wrong = [cell for cell in row[1:] if cell not in ("0", "1")]
     if wrong:
@@ -90,12 +90,12 @@ def read_json(path: Path) -> dict[str, list[str]]:
         InputError: it is not JSON, or not of this form.
     """
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         check_unique((key for key, _ in pairs), repr(str(path)))
         return dict(pairs)
 
     try:
-        labels = json.loads(read_text(path), object_pairs_hook=once)
+        labels = json.loads(read_text(path), object_pairs_hook=refuse_repeated_keys)
     except ValueError as error:
         if isinstance(error, InputError):
             raise

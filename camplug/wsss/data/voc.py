@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from camplug.errors import InputError
 from camplug.explain.photo import SUFFIXES, read_photo
 from camplug.wsss.data.class_list import check_class_names, is_no_class, read_class_names
-from camplug.wsss.data.coco_layout import only_split
+from camplug.wsss.data.coco_layout import get_only_split
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.folder import CLASS_FILES
 from camplug.wsss.data.masks import MaskCode, MaskFiles, read_palette
-from camplug.wsss.data.read_files import ImageFiles, check_size, check_unique, existing_folder, read_text, strip_ending
+from camplug.wsss.data.read_files import ImageFiles, check_size, check_unique, read_text, resolve_folder, strip_ending
 from camplug.wsss.data.tables import read_labels
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class VOC(SegmentationData):
         self.root = find_voc(root)
         self.ids = read_split(self.root, None if split is None else os.fspath(split))
         colours = self.root / LABELMAP
-        self.classes = found_classes(self.root, classes)
+        self.classes = find_classes(self.root, classes)
         self._check_sources(labels, masks)
         self._table = self._read_table(labels) if labels not in SOURCES else {}
         self._labels_from = labels
@@ -84,7 +84,7 @@ class VOC(SegmentationData):
             palette = colours
         told = self.labels if labels not in ("masks", "none") else None
         code = MaskCode(self.classes, mask_values, palette)
-        self._masks = MaskFiles(code, self._mask_path, self.ids, told, f"voc:{root}")
+        self._masks = MaskFiles(code, self._get_mask_path, self.ids, told, f"voc:{root}")
 
     def _check_sources(self, labels: str, masks: str | None) -> None:
         if labels == "xml" and not (self.root / "Annotations").is_dir():
@@ -113,7 +113,7 @@ class VOC(SegmentationData):
 
     def labels(self, i: int) -> tuple[int, ...]:
         """The classes of image i, sorted, from its XML, its mask or a file; see `SegmentationData.labels`."""
-        name = self.ids[self._checked(i)]
+        name = self.ids[self._check_index(i)]
         if self._labels_from == "xml":
             return read_objects(self.root / "Annotations" / f"{name}.xml", self.classes)
         if self._labels_from == "masks":
@@ -133,19 +133,19 @@ class VOC(SegmentationData):
 
     def mask(self, i: int) -> NDArray[np.uint8]:
         """Image i's mask, uint8 [H,W]; see `SegmentationData.mask`."""
-        mask = self._masks.read(self._checked(i))
-        check_size(self.photo_file(i), (mask.shape[1], mask.shape[0]), f"the mask {str(self._mask_path(i))!r}")
+        mask = self._masks.read(self._check_index(i))
+        check_size(self.photo_file(i), (mask.shape[1], mask.shape[0]), f"the mask {str(self._get_mask_path(i))!r}")
         return mask
 
     def photo_file(self, i: int) -> Path:
         """Return the file of image i's photograph."""
-        return self._photos.find(f"{self.ids[self._checked(i)]}.jpg")
+        return self._photos.find(f"{self.ids[self._check_index(i)]}.jpg")
 
     def mask_digest(self, i: int) -> str:
         """Return a digest of image i's mask and of what its values mean."""
-        return self._masks.digest(self._checked(i))
+        return self._masks.compute_digest(self._check_index(i))
 
-    def _mask_path(self, i: int) -> Path:
+    def _get_mask_path(self, i: int) -> Path:
         if not self.has_masks:
             raise InputError("this data set was opened with masks=None and has no masks.")
         return self._mask_names.find(f"{self.ids[i]}.png")
@@ -157,7 +157,7 @@ def find_voc(root: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: there is none.
     """
-    folder = existing_folder(root)
+    folder = resolve_folder(root)
     for place in (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012"):
         if (place / "JPEGImages").is_dir():
             return place
@@ -167,7 +167,7 @@ def find_voc(root: str | os.PathLike[str]) -> Path:
     )
 
 
-def found_classes(root: Path, given: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, ...]:
+def find_classes(root: Path, given: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, ...]:
     """Return the names of a tree's classes: those that are given, those that it names, or VOC's 20.
 
     Args:
@@ -207,7 +207,7 @@ def read_split(root: Path, split: str | None) -> tuple[str, ...]:
             raise InputError(f"{str(root / 'JPEGImages')!r} holds no photographs.")
         return tuple(dict.fromkeys(strip_ending(name) for name in names))
     if split is None:
-        split = only_split(known) or "train"
+        split = get_only_split(known) or "train"
     path = root / LISTS / f"{split}.txt"
     if os.path.basename(split) != split or not path.is_file():
         path = Path(split).expanduser()

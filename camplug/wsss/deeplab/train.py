@@ -23,7 +23,7 @@ from camplug.wsss.deeplab.crops import Saliency, SegmentationCrops, normalizer
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.deeplab.network import DeepLab, deeplab_over, settings_of
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, DeepLabSettings
-from camplug.wsss.saliency import KINDS, saliency_table
+from camplug.wsss.saliency import KINDS, make_saliency_table
 from camplug.wsss.store.identity import hash_weights, make_file_table, make_photograph_table
 from camplug.wsss.store.jobs import share, wait_for_processes
 from camplug.wsss.store.label_folder import LabelFolder
@@ -131,7 +131,8 @@ def train_deeplab(
             "training": asdict(span) | {"accumulate": settings.accumulate},
         },
         data,
-        tables | ({} if saliency is None or saliency in KINDS else {"saliency": saliency_table(Path(saliency), data)}),
+        tables
+        | ({} if saliency is None or saliency in KINDS else {"saliency": make_saliency_table(Path(saliency), data)}),
         file=file,
         steady=settings.network.schedule.is_steady,
         overwrite=overwrite,
@@ -199,7 +200,7 @@ def _saliency(given: str | Path | None, settings: DeepLabNetworkSettings, data: 
         raise InputError(f"{given_what}: the activation-aware term needs both; give both, or neither.")
     if given is None:
         return None
-    from camplug.wsss.saliency import check_saliency, saliency_of
+    from camplug.wsss.saliency import check_saliency, make_saliency
 
     check_saliency(given, data)
-    return saliency_of(given)
+    return make_saliency(given)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from camplug.errors import InputError
-from camplug.wsss.affinity.grid import enlarged
+from camplug.wsss.affinity.grid import enlarge_planes
 from camplug.wsss.affinity.sparse import to_numpy
 from camplug.wsss.irn.network import STRIDE, grid_size
 
@@ -224,7 +224,7 @@ def _strongest(
 def _enlarged(plane: Floats, height: int, width: int) -> NDArray[np.float32]:
     """To stride 1, cut to the photograph."""
     planes = torch.from_numpy(plane.astype(np.float32))[None]
-    pixels: NDArray[np.float32] = enlarged(planes, STRIDE, (height, width))[0].numpy()
+    pixels: NDArray[np.float32] = enlarge_planes(planes, STRIDE, (height, width))[0].numpy()
     return pixels
 
 

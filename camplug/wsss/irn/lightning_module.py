@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.wsss.affinity import affinity_loss, half_disc, pairs_of
+from camplug.wsss.affinity import affinity_loss, find_pairs, make_half_disc
 from camplug.wsss.irn.losses import displacement_loss
 from camplug.wsss.irn.network import BoundaryHead, DisplacementHead, grid_size
 from camplug.wsss.irn.paths import path_affinity
@@ -31,7 +31,7 @@ class IRN(LightningModule):
     def __init__(self, backbone: Backbone, settings: IRNHeadSettings | None = None) -> None:
         super().__init__()
         self.settings = IRNHeadSettings() if settings is None else settings
-        half_disc(self.settings.radius)  # refuses a wrong radius here, not in the first step
+        make_half_disc(self.settings.radius)  # refuses a wrong radius here, not in the first step
         self.backbone = backbone
         self.finite = FiniteLosses()
         self.boundary = BoundaryHead(backbone.channels, backbone.strides)
@@ -55,11 +55,11 @@ class IRN(LightningModule):
     def training_step(self, batch: Crop, batch_idx: int) -> Tensor:
         image, labels = batch
         features, (h, w) = self.backbone(image), labels.shape[-2:]
-        pairs = pairs_of(labels, self.settings.radius)
+        pairs = find_pairs(labels, self.settings.radius)
         # half precision has too few digits for the losses, near 0 and 1 and far from the middle of a large crop
         boundary = self.boundary(features)[..., :h, :w].float().sigmoid()  # crops are filled up to multiples of 32
         affinity = path_affinity(boundary, self.settings.radius)
-        counts = mean_over_processes(pairs.counts())
+        counts = mean_over_processes(pairs.count_pairs())
         loss = affinity_loss(affinity, pairs, counts)
         self.log("affinity", loss.detach(), prog_bar=True, sync_dist=True)
         if self.displacement is not None:

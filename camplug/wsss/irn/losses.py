@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from camplug.wsss.affinity.losses import Pairs, at_least_single, mean_of
-from camplug.wsss.affinity.pairs import ahead, rows
+from camplug.wsss.affinity.losses import Pairs, divide_by_count, to_at_least_float32
+from camplug.wsss.affinity.pairs import group_rows, slice_ahead
 
 
 def displacement_loss(
@@ -28,17 +28,17 @@ def displacement_loss(
     Args:
         displacement: [N,2,h,w], rows before columns, in grid positions.
         pairs: what the labels say, made with the same radius.
-        radius: as in `half_disc`.
+        radius: as in `make_half_disc`.
         counts: of pairs, as for `affinity_loss`.
 
     Returns:
         L_fg and L_bg.
     """
-    of_background, of_foreground, _ = pairs.counts() if counts is None else counts
+    of_background, of_foreground, _ = pairs.count_pairs() if counts is None else counts
     foreground, background = _Differences.apply(
-        at_least_single(displacement), pairs.foreground, pairs.background, radius
+        to_at_least_float32(displacement), pairs.foreground, pairs.background, radius
     )
-    return mean_of(foreground, of_foreground) / 2, mean_of(background, of_background) / 2
+    return divide_by_count(foreground, of_foreground) / 2, divide_by_count(background, of_background) / 2
 
 
 class _Differences(torch.autograd.Function):
@@ -49,12 +49,12 @@ class _Differences(torch.autograd.Function):
         ctx: Any, displacement: Tensor, foreground: Tensor, background: Tensor, radius: int
     ) -> tuple[Tensor, Tensor]:
         (n, _, h, w), reach = displacement.shape, radius - 1
-        one, others = displacement.unsqueeze(2), ahead(displacement, radius, 0)
+        one, others = displacement.unsqueeze(2), slice_ahead(displacement, radius, 0)
         steps = torch.arange(-reach, radius, device=displacement.device).view(-1, 1, 1)
         sums = [displacement.new_zeros(()) for _ in range(2)]
-        # padded as `ahead` pads; what runs off the grid is of no pair, and 0
+        # padded as `slice_ahead` pads; what runs off the grid is of no pair, and 0
         slopes = displacement.new_zeros((2, n, 2, h + reach, w + 2 * reach)) if ctx.needs_input_grad[0] else None
-        for dy, columns, places in rows(radius):
+        for dy, columns, places in group_rows(radius):
             other = others[:, :, dy, columns]
             nowhere = torch.sub(one, other, out=one.new_empty(other.shape))  # else in the order of the view's strides
             to_centre = nowhere.clone()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camplug.errors import InputError
-from camplug.wsss.affinity.grid import cells
+from camplug.wsss.affinity.grid import count_cells
 
 STRIDE = 4
 
@@ -20,7 +20,7 @@ def grid_size(height: int, width: int) -> tuple[int, int]:
     >>> grid_size(375, 500)
     (94, 125)
     """
-    return cells(height, width, STRIDE)
+    return count_cells(height, width, STRIDE)
 
 
 def _to(x: Tensor, stride: float, wanted: float) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.wsss.affinity import half_disc, path
-from camplug.wsss.affinity.pairs import ahead
+from camplug.wsss.affinity import make_half_disc, make_path
+from camplug.wsss.affinity.pairs import slice_ahead
 
 
 def path_affinity(boundary: Tensor, radius: int) -> Tensor:
@@ -24,11 +24,11 @@ def path_affinity(boundary: Tensor, radius: int) -> Tensor:
 
     Args:
         boundary: [N,h,w] in [0, 1].
-        radius: as in `half_disc`.
+        radius: as in `make_half_disc`.
 
     Returns:
         [N,P,h,w]: at [n, p, y, x] the affinity of (y, x) and (y + dy, x + dx) for the p-th offset of
-        `half_disc(radius)`; 0 where the destination is off the grid.
+        `make_half_disc(radius)`; 0 where the destination is off the grid.
 
     Raises:
         InputError: no batch of planes.
@@ -47,9 +47,9 @@ def path_affinity(boundary: Tensor, radius: int) -> Tensor:
 class _PathAffinity(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, boundary: Tensor, radius: int) -> Tensor:
-        (n, h, w), count = boundary.shape, len(half_disc(radius))
+        (n, h, w), count = boundary.shape, len(make_half_disc(radius))
         # a path off the grid begins with a boundary of 1, and nothing on its way is stronger: its affinity is 0
-        views = ahead(boundary, radius, 1)
+        views = slice_ahead(boundary, radius, 1)
         affinity = boundary.new_empty((n, count, h, w))
         learning = ctx.needs_input_grad[0]
         # which position of the path holds the maximum: 1 byte per pair instead of the values along the path
@@ -74,7 +74,7 @@ class _PathAffinity(torch.autograd.Function):
         (gradient,) = gradients
         (place,) = ctx.saved_tensors
         (n, _, h, w), reach, device = gradient.shape, ctx.radius - 1, gradient.device
-        height, width = h + reach, w + 2 * reach  # as `ahead` pads; what goes there is of no pair
+        height, width = h + reach, w + 2 * reach  # as `slice_ahead` pads; what goes there is of no pair
         total = gradient.new_zeros(n * height * width)
         image = torch.arange(n, device=device).view(-1, 1, 1, 1) * (height * width)
         own = image + torch.arange(h, device=device).view(-1, 1) * width + torch.arange(w, device=device)
@@ -90,16 +90,16 @@ def _of_each_length(radius: int, device: torch.device) -> list[tuple[Tensor, Ten
     """The offsets whose paths have the same length, G of them with L positions.
 
     Returns:
-        For each length the numbers of the offsets in `half_disc` [G], and where `ahead` has the positions of their
-        paths, rows and columns [L,G].
+        For each length the numbers of the offsets in `make_half_disc` [G], and where `slice_ahead` has the positions of
+        their paths, rows and columns [L,G].
     """
-    offsets = half_disc(radius)
-    lengths = sorted({len(path(*offset)) for offset in offsets})
+    offsets = make_half_disc(radius)
+    lengths = sorted({len(make_path(*offset)) for offset in offsets})
     found = []
     with torch.inference_mode(False):  # kept for trainings, too
         for length in lengths:
-            numbers = [p for p, offset in enumerate(offsets) if len(path(*offset)) == length]
-            places = torch.tensor([path(*offsets[p]) for p in numbers]).permute(2, 1, 0)
+            numbers = [p for p, offset in enumerate(offsets) if len(make_path(*offset)) == length]
+            places = torch.tensor([make_path(*offsets[p]) for p in numbers]).permute(2, 1, 0)
             places[1] += radius - 1
             ys, xs = places.to(device)
             found.append((torch.tensor(numbers).to(device), ys, xs))

@@ -41,7 +41,7 @@ class IRNSettings:
 
     Args:
         foreground: threshold of the labels above which a pixel is an object (see `ir_labels`); "otsu" computes it from
-            the seeds (`otsu_thresholds`), as the published numbers fit the maps of one method.
+            the seeds (`compute_otsu_thresholds`), as the published numbers fit the maps of one method.
         background: threshold of the labels up to which a pixel is background; a number or "otsu".
         crf: dense CRF of the labels; None for none.
         network: heads, optimizer and learning rate.

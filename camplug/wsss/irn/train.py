@@ -21,7 +21,7 @@ from camplug.wsss.irn.network import STRIDE
 from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.irn.training import set_mean_displacement
 from camplug.wsss.pseudo.refine import crf_settings
-from camplug.wsss.seeds import SeedFolder, otsu_of_seeds
+from camplug.wsss.seeds import SeedFolder, compute_otsu_of_seeds
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.progress import ProgressCallback
 from camplug.wsss.train.train_heads import Stages, Trained, run_stages
@@ -124,7 +124,7 @@ def thresholds_of(
         return {k: float(v) for k, v in given.items()}
     if not isinstance(labels_from, SeedFolder):
         raise InputError("thresholds by Otsu's method are read off seeds, and the labels are ready-made; leave it out.")
-    cuts, _ = otsu_of_seeds(labels_from, data.ids, 3, lambda images: watch.steps("values of the seeds", images))
+    cuts, _ = compute_otsu_of_seeds(labels_from, data.ids, 3, lambda images: watch.steps("values of the seeds", images))
     found = dict(zip(given, cuts, strict=True))
     thresholds = {k: found[k] if v == "otsu" else float(v) for k, v in given.items()}
     ir_labels(np.zeros((0, 1, 1)), None, **thresholds)  # refuses an order that a given one may break

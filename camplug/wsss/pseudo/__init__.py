@@ -1,6 +1,6 @@
 """Pseudo-labels: activation maps refined by random walks and dense CRFs, as label pictures for a whole data set."""
 
-from camplug.wsss.pseudo.make import in_data, make_labels, make_walked_seeds
+from camplug.wsss.pseudo.make import make_labels, make_walked_seeds, renumber_to_data
 from camplug.wsss.pseudo.refine import PseudoLabels, Scores, Threshold
 from camplug.wsss.pseudo.walks import AffinityNetWalk, IRNWalk, MapWalk
 from camplug.wsss.store.label_folder import LabelFolder
@@ -13,7 +13,7 @@ __all__ = [
     "PseudoLabels",
     "Scores",
     "Threshold",
-    "in_data",
+    "renumber_to_data",
     "make_labels",
     "make_walked_seeds",
 ]

@@ -53,8 +53,8 @@ def make_labels(
     seeds = seeds.renumber(data.classes)
 
     def make(i: int) -> NDArray[np.uint8]:
-        photo, maps, seed = _opened(data, seeds, i, long_side)
-        found = in_data(labels(photo, maps), seed.classes)
+        photo, maps, seed = _load_image(data, seeds, i, long_side)
+        found = renumber_to_data(labels(photo, maps), seed.classes)
         if found.shape == seed.size:
             return found
         return np.asarray(Image.fromarray(found).resize(seed.size[::-1], Image.Resampling.NEAREST))
@@ -100,7 +100,7 @@ def make_walked_seeds(
     seeds = seeds.renumber(data.classes)
 
     def make(i: int) -> Seed:
-        photo, maps, seed = _opened(data, seeds, i, long_side)
+        photo, maps, seed = _load_image(data, seeds, i, long_side)
         walked = torch.from_numpy(walk.maps(photo, maps))
         own = min(1.0, scale * max(seed.size) / max(photo.shape[:2]))
         return Seed(pack_maps(walked, dtype, own), seed.classes, seed.size, seed.logits)
@@ -114,10 +114,10 @@ def make_walked_seeds(
     return make_results(data, folder, make, get_digests=get_digests, shard=shard, step=step)
 
 
-def in_data(labels: NDArray[np.integer], classes: Sequence[int]) -> NDArray[np.uint8]:
+def renumber_to_data(labels: NDArray[np.integer], classes: Sequence[int]) -> NDArray[np.uint8]:
     """Labels 0 to K (255 ignored) of an image's own classes as the data's: 0, c + 1 for class c, 255.
 
-    >>> in_data(np.array([0, 2, 1, 255]), (7, 14))
+    >>> renumber_to_data(np.array([0, 2, 1, 255]), (7, 14))
     array([  0,  15,   8, 255], dtype=uint8)
     """
     values = np.full(256, 255, np.uint8)
@@ -136,7 +136,7 @@ def check_long_side(long_side: int | None) -> None:
         raise InputError(f"long_side={long_side}; give at least 1 pixel.")
 
 
-def _opened(
+def _load_image(
     data: SegmentationData, seeds: SeedFolder, i: int, long_side: int | None
 ) -> tuple[Photo, NDArray[np.float32], Seed]:
     """The photograph of image i, its maps, both at no more than a longer side, and its seed, if they fit together."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.wsss.affinity import SparseAffinity, chebyshev_terms, half_disc, propagate
-from camplug.wsss.affinity.grid import enlarged
+from camplug.wsss.affinity import SparseAffinity, compute_chebyshev_terms, make_half_disc, propagate
+from camplug.wsss.affinity.grid import enlarge_planes
 from camplug.wsss.affinity.walk import TOLERANCE
 from camplug.wsss.irn.instances import Instance, instances
 from camplug.wsss.irn.network import STRIDE, grid_size
@@ -86,7 +86,7 @@ class IRNWalk:
             raise InputError(f"clear={clear:g}; give a number from 0 to 1.")
         self.irn, self.beta, self.steps, self.tolerance = irn, beta, steps, tolerance
         self.power, self.clear = power, clear
-        self.offsets, self.radius = half_disc(radius), radius
+        self.offsets, self.radius = make_half_disc(radius), radius
 
     def maps(self, photo: Photo, maps: Floats) -> Floats:
         """The walked maps [K,H,W], their greatest value 1 (or all 0).
@@ -103,8 +103,8 @@ class IRNWalk:
             return np.zeros(maps.shape, np.float32)
         size = (maps.shape[1], maps.shape[2])
         boundary = self.irn.boundaries(photo)
-        walked = self._spread(boundary, _on_grid(maps, boundary.device))
-        pixels = _pixels(walked, STRIDE, size)
+        walked = self._spread(boundary, _shrink_to_grid(maps, boundary.device))
+        pixels = _enlarge_to_photo(walked, STRIDE, size)
         greatest = pixels.amax()
         scaled: Floats = torch.where(greatest > 0, pixels / greatest, pixels).cpu().numpy()
         return scaled
@@ -133,7 +133,7 @@ class IRNWalk:
             raise InputError("this IRN has no displacements, which tell objects apart; train one with a width above 0.")
         boundary = self.irn.boundaries(photo)
         return instances(
-            _on_grid(maps, boundary.device),
+            _shrink_to_grid(maps, boundary.device),
             displacement,
             lambda planes: self._spread(boundary, torch.as_tensor(planes, device=boundary.device)),
             (maps.shape[1], maps.shape[2]),
@@ -148,15 +148,15 @@ class IRNWalk:
         return propagate(start, affinity, self.steps, self.beta, tolerance=self.tolerance)
 
 
-def _on_grid(maps: Floats, device: torch.device) -> Tensor:
+def _shrink_to_grid(maps: Floats, device: torch.device) -> Tensor:
     """Maps [K,H,W] shrunk to IRN's grid."""
     full = torch.from_numpy(np.ascontiguousarray(maps, np.float32)).to(device)
     return shrink_maps(full, grid_size(maps.shape[1], maps.shape[2]))
 
 
-def _pixels(planes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+def _enlarge_to_photo(planes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
     """Walked planes [K,h,w] of a grid at the photograph's size; what the series undershoots by its tolerance is 0."""
-    return enlarged(planes, stride, size).float().clamp_(min=0)
+    return enlarge_planes(planes, stride, size).float().clamp_(min=0)
 
 
 class AffinityNetWalk:
@@ -216,7 +216,9 @@ class AffinityNetWalk:
             return np.ones((1, *maps.shape[1:]), np.float32)
         planes = np.asarray(walk_planes(maps, self.alpha), np.float32)
         walked = propagate(planes, self.net.affinities(photo), self.steps, self.beta, tolerance=self.tolerance)
-        scores: Floats = _pixels(torch.from_numpy(walked), CELL, (maps.shape[1], maps.shape[2])).contiguous().numpy()
+        scores: Floats = (
+            _enlarge_to_photo(torch.from_numpy(walked), CELL, (maps.shape[1], maps.shape[2])).contiguous().numpy()
+        )
         return scores
 
 
@@ -224,4 +226,4 @@ def _check_walk(beta: float, steps: int, tolerance: float | None) -> None:
     """Raises InputError for a number out of range here, not for every image."""
     if not 0 < beta < inf:
         raise InputError(f"beta={beta:g}; give a number above 0; IRN has 10, PSA 8.")
-    chebyshev_terms(steps, tolerance)
+    compute_chebyshev_terms(steps, tolerance)

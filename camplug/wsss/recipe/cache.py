@@ -13,7 +13,7 @@ from camplug.explain.explanation import write_atomically
 from camplug.settings import to_plain
 from camplug.wsss.recipe.data import identity
 from camplug.wsss.recipe.stages import READS, VERSIONS, Data, Stage
-from camplug.wsss.saliency import KINDS, saliency_table
+from camplug.wsss.saliency import KINDS, make_saliency_table
 from camplug.wsss.store.identity import hash_file, make_digest
 
 DONE, SPENT = "done.json", "spent.json"
@@ -72,7 +72,7 @@ class Cache:
         source = stage.settings.get("saliency")
         if source is None or source in KINDS or stage.part is None:
             return None
-        return make_digest(list(saliency_table(Path(source), self.data[stage.part]).values()))
+        return make_digest(list(make_saliency_table(Path(source), self.data[stage.part]).values()))
 
     def others(self, stage: Stage) -> list[Path]:
         """Return the folders of stages of the same kind, which may hold some of its results; the newest first."""

@@ -88,11 +88,11 @@ class Drawn(Scenes):
         self._kept: dict[int, Scene] = {}
 
     @override
-    def _scene(self, i: int) -> Scene:
+    def _get_scene(self, i: int) -> Scene:
         if i not in self._kept:
             if len(self._kept) >= MOST_KEPT:
                 self._kept.clear()
-            self._kept[i] = super()._scene(i)
+            self._kept[i] = super()._get_scene(i)
         return self._kept[i]
 
 
@@ -113,35 +113,35 @@ class View(SegmentationData):
 
     @override
     def labels(self, i: int) -> tuple[int, ...]:
-        return self.data.labels(self.indices[self._checked(i)])
+        return self.data.labels(self.indices[self._check_index(i)])
 
     @override
     def photo(self, i: int) -> Image:
-        return self.data.photo(self.indices[self._checked(i)])
+        return self.data.photo(self.indices[self._check_index(i)])
 
     @override
     def mask(self, i: int) -> NDArray[np.uint8]:
         if not self.has_masks:
             raise InputError("masks are opened by stages that score, and by no other.")
-        return self.data.mask(self.indices[self._checked(i)])
+        return self.data.mask(self.indices[self._check_index(i)])
 
     @override
     def photo_file(self, i: int) -> Path | None:
-        return self.data.photo_file(self.indices[self._checked(i)])
+        return self.data.photo_file(self.indices[self._check_index(i)])
 
     @override
     def photo_digest(self, i: int) -> str:
-        return self.data.photo_digest(self.indices[self._checked(i)])
+        return self.data.photo_digest(self.indices[self._check_index(i)])
 
     @override
     def label_digest(self, i: int) -> str:
-        return self.data.label_digest(self.indices[self._checked(i)])
+        return self.data.label_digest(self.indices[self._check_index(i)])
 
     @override
     def mask_digest(self, i: int) -> str:
         if not self.has_masks:
             raise InputError("masks are opened by stages that score, and by no other.")
-        return self.data.mask_digest(self.indices[self._checked(i)])
+        return self.data.mask_digest(self.indices[self._check_index(i)])
 
 
 def identity(data: SegmentationData, reads: Sequence[str]) -> dict[str, Any]:

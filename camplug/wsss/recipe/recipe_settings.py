@@ -130,7 +130,8 @@ class PseudoLabelSettings:
 
     Args:
         threshold: up to here a map is background: a number, "best on" a list of images with masks, or "otsu", which
-            parts the values of all maps of train best into two (`camplug.wsss.seeds.otsu_thresholds`), without a mask.
+            parts the values of all maps of train best into two, without a mask; see
+            `camplug.wsss.seeds.compute_otsu_thresholds`.
         optimistic: the list may share images with those that are reported.
         crf: a name, settings, or none for no dense CRF.
         certainty: that the CRF begins with.

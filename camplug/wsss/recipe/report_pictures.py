@@ -14,7 +14,7 @@ from PIL import Image
 from camplug.errors import InputError
 from camplug.explain.explanation import save_picture
 from camplug.show import overlay
-from camplug.wsss.data import SegmentationData, voc_palette
+from camplug.wsss.data import SegmentationData, make_voc_palette
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.recipe.cache import Cache
@@ -108,5 +108,5 @@ def coloured(photo: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.
     >>> coloured(np.full((1, 2, 3), 100, np.uint8), np.array([[0, 1]], np.uint8)).tolist()
     [[[40, 40, 40], [117, 40, 40]]]
     """
-    mixed = (1 - OPACITY) * photo + OPACITY * voc_palette()[labels]
+    mixed = (1 - OPACITY) * photo + OPACITY * make_voc_palette()[labels]
     return np.asarray(mixed.round(), np.uint8)

@@ -40,7 +40,7 @@ from camplug.wsss.recipe.data import View, evenly
 from camplug.wsss.recipe.recipe_settings import METHODS, NetworkSettings
 from camplug.wsss.recipe.scoring import choice_of, scored
 from camplug.wsss.recipe.stages import VERSIONS, Data, Stage
-from camplug.wsss.seeds import SeedFolder, make_seeds, otsu_of_seeds
+from camplug.wsss.seeds import SeedFolder, compute_otsu_of_seeds, make_seeds
 from camplug.wsss.store.identity import make_file_digest, make_network_settings
 from camplug.wsss.store.jobs import Report
 from camplug.wsss.train.progress import ProgressCallback
@@ -237,7 +237,7 @@ def cut(stage: Stage, work: StageContext) -> Told:
     if work.share[0]:
         return {}
     maps, ids = SeedFolder(work.of(stage, "maps")), work.view(stage).ids
-    (threshold,), images = otsu_of_seeds(maps, ids, 2, lambda count: work.watch.steps(stage.name, count))
+    (threshold,), images = compute_otsu_of_seeds(maps, ids, 2, lambda count: work.watch.steps(stage.name, count))
     return {"images": images, "figures": {"threshold": threshold, "images": images}}
 
 

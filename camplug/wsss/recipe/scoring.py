@@ -10,7 +10,7 @@ from PIL import Image
 
 from camplug.errors import InputError
 from camplug.metrics import Scores, ThresholdSweep
-from camplug.wsss.data import SegmentationData, voc_palette
+from camplug.wsss.data import SegmentationData, make_voc_palette
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import evenly
 from camplug.wsss.recipe.recipe_settings import chosen_on
@@ -120,7 +120,7 @@ def draw_truth(stage: Stage, cache: Cache, data: SegmentationData) -> None:
             picture = Image.fromarray(data.mask(i))
         except InputError:  # told where it was scored
             continue
-        picture.putpalette(voc_palette().tobytes())
+        picture.putpalette(make_voc_palette().tobytes())
         file = folder / f"{data.ids[i]}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         picture.save(file)

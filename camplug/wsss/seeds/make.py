@@ -69,7 +69,7 @@ def make_seeds(
         if predicted is not None:
             probabilities = predict_on_photo(explainer, photo)
             _check_logits(probabilities, has, data)
-            classes = predicted_classes(probabilities, outputs, predicted)
+            classes = find_predicted_classes(probabilities, outputs, predicted)
         size = (photo.height, photo.width)
         if not classes:
             return Seed(pack_maps(torch.zeros(0, *size), dtype, scale), (), size, np.zeros(0, np.float32))
@@ -86,7 +86,7 @@ def make_seeds(
     return make_results(data, folder, make, read=read, get_digests=get_digests, shard=shard, step=step)
 
 
-def names_for(explainer: Explainer, data: SegmentationData) -> list[str]:
+def find_output_names(explainer: Explainer, data: SegmentationData) -> list[str]:
     """Return names for the classes of a model: its own, or "class 0" and so on for each output.
 
     Args:
@@ -108,7 +108,7 @@ def names_for(explainer: Explainer, data: SegmentationData) -> list[str]:
     raise InputError(f"none of the {len(data)} photographs can be read.")
 
 
-def predicted_classes(probabilities: torch.Tensor, outputs: list[int], threshold: float) -> tuple[int, ...]:
+def find_predicted_classes(probabilities: torch.Tensor, outputs: list[int], threshold: float) -> tuple[int, ...]:
     """Return the data's classes that a model predicts: the most probable one, and all above a threshold.
 
     Args:
@@ -116,7 +116,7 @@ def predicted_classes(probabilities: torch.Tensor, outputs: list[int], threshold
         outputs: the model's output of each class of the data.
         threshold: a probability.
 
-    >>> predicted_classes(torch.tensor([0.1, 0.3, 0.9, 0.6]), [3, 2, 0], 0.5)
+    >>> find_predicted_classes(torch.tensor([0.1, 0.3, 0.9, 0.6]), [3, 2, 0], 0.5)
     (0, 1)
     """
     own = probabilities[outputs]

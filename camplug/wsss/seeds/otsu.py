@@ -17,16 +17,16 @@ LEVELS = 256
 MOST = 2000
 
 
-def enough(ids: Sequence[str]) -> Sequence[str]:
+def choose_evenly(ids: Sequence[str]) -> Sequence[str]:
     """All names, or of more than 2000 every n-th, so that no more than 2000 are left.
 
-    >>> len(enough(["a"] * 2000)), len(enough(["a"] * 5000))
+    >>> len(choose_evenly(["a"] * 2000)), len(choose_evenly(["a"] * 5000))
     (2000, 1667)
     """
     return ids[:: max(1, -(-len(ids) // MOST))]
 
 
-def strongest_values(
+def count_strongest_values(
     seeds: SeedFolder, ids: Sequence[str], step: Callable[[], None] = lambda: None
 ) -> NDArray[np.int64]:
     """How often each value 0/255 to 255/255 is the largest of a pixel's maps, int64 [256].
@@ -51,7 +51,7 @@ def strongest_values(
     return counts
 
 
-def otsu_thresholds(counts: NDArray[np.integer], classes: int = 2) -> tuple[float, ...]:
+def compute_otsu_thresholds(counts: NDArray[np.integer], classes: int = 2) -> tuple[float, ...]:
     """The thresholds that part values into classes of the smallest variance within (Otsu 1979).
 
     With weights $w_i$ and means $m_i$ of the classes they maximise $\\sum_i w_i (m_i - m)^2$, the variance between. A
@@ -68,7 +68,7 @@ def otsu_thresholds(counts: NDArray[np.integer], classes: int = 2) -> tuple[floa
         InputError: fewer different values than classes; scikit-image is missing.
 
     >>> values = np.repeat([10, 20, 120, 130, 250], 5)
-    >>> [round(255 * t) for t in otsu_thresholds(np.bincount(values, minlength=256), 3)]
+    >>> [round(255 * t) for t in compute_otsu_thresholds(np.bincount(values, minlength=256), 3)]
     [20, 130]
     """
     try:
@@ -88,7 +88,7 @@ def otsu_thresholds(counts: NDArray[np.integer], classes: int = 2) -> tuple[floa
     return tuple(float(cut) / 255 for cut in cuts)
 
 
-def otsu_of_seeds(
+def compute_otsu_of_seeds(
     seeds: SeedFolder, ids: Sequence[str], classes: int, steps: Callable[[int], Steps]
 ) -> tuple[tuple[float, ...], int]:
     """The thresholds that part the values of a folder's maps, and how many images they were read off, at most 2000.
@@ -96,13 +96,13 @@ def otsu_of_seeds(
     Args:
         seeds: the maps.
         ids: names of the images.
-        classes: see `otsu_thresholds`.
+        classes: see `compute_otsu_thresholds`.
         steps: from the number of images to a context that yields what is called after each.
 
     Raises:
-        InputError: see `otsu_thresholds`.
+        InputError: see `compute_otsu_thresholds`.
     """
-    ids = enough(ids)
+    ids = choose_evenly(ids)
     with steps(len(ids)) as step:
-        values = strongest_values(seeds, ids, step)
-    return otsu_thresholds(values, classes), len(ids)
+        values = count_strongest_values(seeds, ids, step)
+    return compute_otsu_thresholds(values, classes), len(ids)

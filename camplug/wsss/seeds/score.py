@@ -46,7 +46,7 @@ def score_seeds(
         check_digests(folder, data, i)
         sweep.add(seed.to_full_size(), seed.classes, mask)
 
-    return sweep, _each(data, add, step)
+    return sweep, _add_all(data, add, step)
 
 
 def score_labels(
@@ -91,10 +91,12 @@ def score_labels(
             )
         matrix.add(picture, mask)
 
-    return matrix, _each(data, add, step)
+    return matrix, _add_all(data, add, step)
 
 
-def _each(data: SegmentationData, add: Callable[[int, str], None], step: Callable[[], None]) -> list[tuple[str, str]]:
+def _add_all(
+    data: SegmentationData, add: Callable[[int, str], None], step: Callable[[], None]
+) -> list[tuple[str, str]]:
     """Add every image by its number and name; those that could not be added, with the reasons."""
     broken: list[tuple[str, str]] = []
     for i, name in enumerate(data.ids):

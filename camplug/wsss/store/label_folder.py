@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.wsss.class_names import match_folder_classes, renumber_labels
-from camplug.wsss.data import voc_palette
+from camplug.wsss.data import make_voc_palette
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.data.read_files import MOST_CLASSES
 from camplug.wsss.store.identity import Inputs
@@ -92,6 +92,6 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
     @override
     def write(self, result: NDArray[np.uint8], file: IO[bytes], digest_text: str) -> None:
         picture, told = Image.fromarray(result), PngInfo()
-        picture.putpalette(voc_palette().tobytes())
+        picture.putpalette(make_voc_palette().tobytes())
         told.add_text(MADE_OF, digest_text)
         picture.save(file, "PNG", pnginfo=told)

@@ -12,13 +12,13 @@ import scipy.sparse
 import torch
 
 from camplug.errors import InputError
-from camplug.wsss.affinity import SparseAffinity, half_disc
+from camplug.wsss.affinity import SparseAffinity, make_half_disc
 
 SIZES = [(5, 7), (1, 6), (6, 1), (1, 1), (2, 9), (9, 3)]
 
 
 def random_planes(size, radius, seed=0):
-    return np.random.default_rng(seed).random((len(half_disc(radius)), *size), np.float32)
+    return np.random.default_rng(seed).random((len(make_half_disc(radius)), *size), np.float32)
 
 
 def pair_by_pair(planes, offsets):
@@ -38,8 +38,8 @@ def pair_by_pair(planes, offsets):
 @pytest.mark.parametrize("radius", [2, 3, 5])
 def test_pairs_come_to_their_places(size, radius):
     planes = random_planes(size, radius)
-    affinity = SparseAffinity.from_pairs(planes, half_disc(radius), size)
-    want, pairs = pair_by_pair(planes, half_disc(radius))
+    affinity = SparseAffinity.from_pairs(planes, make_half_disc(radius), size)
+    want, pairs = pair_by_pair(planes, make_half_disc(radius))
     np.testing.assert_array_equal(affinity.matrix.toarray(), want)
     assert affinity.matrix.nnz == pairs.sum()
     assert affinity.size == size
@@ -49,7 +49,7 @@ def test_pairs_come_to_their_places(size, radius):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_columns_are_sorted_as_the_flags_say(size):
-    matrix = SparseAffinity.from_pairs(random_planes(size, 5), half_disc(5)).matrix
+    matrix = SparseAffinity.from_pairs(random_planes(size, 5), make_half_disc(5)).matrix
     fresh = scipy.sparse.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
     assert matrix.has_sorted_indices
     assert matrix.has_canonical_format
@@ -59,7 +59,7 @@ def test_columns_are_sorted_as_the_flags_say(size):
 
 
 def test_offsets_may_come_in_any_order():
-    planes, offsets = random_planes((4, 5), 3), list(half_disc(3))
+    planes, offsets = random_planes((4, 5), 3), list(make_half_disc(3))
     order = np.random.default_rng(1).permutation(len(offsets))
     mixed = SparseAffinity.from_pairs(planes[order], [offsets[i] for i in order])
     want = SparseAffinity.from_pairs(planes, offsets)
@@ -68,20 +68,20 @@ def test_offsets_may_come_in_any_order():
 
 def test_values_off_the_grid_are_not_looked_at():
     planes = random_planes((3, 4), 3)
-    want = SparseAffinity.from_pairs(planes, half_disc(3)).matrix.toarray()
-    for plane, (dy, dx) in zip(planes, half_disc(3), strict=True):
+    want = SparseAffinity.from_pairs(planes, make_half_disc(3)).matrix.toarray()
+    for plane, (dy, dx) in zip(planes, make_half_disc(3), strict=True):
         off = np.ones((3, 4), bool)
         off[: max(3 - dy, 0), max(-dx, 0) : max(4 - max(dx, 0), 0)] = False
         plane[off] = np.nan
     assert np.isnan(planes).any()
-    np.testing.assert_array_equal(SparseAffinity.from_pairs(planes, half_disc(3)).matrix.toarray(), want)
+    np.testing.assert_array_equal(SparseAffinity.from_pairs(planes, make_half_disc(3)).matrix.toarray(), want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_planes_may_be_tensors(dtype, device):
     planes = torch.rand(4, 3, 3, generator=torch.Generator().manual_seed(0)).to(device, dtype).requires_grad_()
-    affinity = SparseAffinity.from_pairs(planes, half_disc(2))
-    want, _ = pair_by_pair(planes.detach().float().cpu().numpy(), half_disc(2))
+    affinity = SparseAffinity.from_pairs(planes, make_half_disc(2))
+    want, _ = pair_by_pair(planes.detach().float().cpu().numpy(), make_half_disc(2))
     np.testing.assert_array_equal(affinity.matrix.toarray(), want)
     assert affinity.device.type == device.type
 
@@ -90,7 +90,7 @@ def test_planes_may_be_tensors(dtype, device):
 @pytest.mark.parametrize("radius", [2, 3, 5])
 def test_planes_of_a_device_make_the_same_matrix(size, radius, device):
     """In any order, with anything off the grid."""
-    planes, offsets = random_planes(size, radius), half_disc(radius)
+    planes, offsets = random_planes(size, radius), make_half_disc(radius)
     want = SparseAffinity.from_pairs(planes, offsets).matrix
     order = np.random.default_rng(1).permutation(len(offsets))
     for dy, dx in offsets:
@@ -127,9 +127,9 @@ def test_rounding_on_a_device_is_moved_into_the_range(device):
 def test_bad_values_on_a_device_get_the_same_sentence(value, words, device):
     for planes in (torch.full((4, 2, 2), value).to(device), np.full((4, 2, 2), value)):
         with pytest.raises(InputError, match=f"the affinities {words}"):
-            SparseAffinity.from_pairs(planes, half_disc(2))
+            SparseAffinity.from_pairs(planes, make_half_disc(2))
     with pytest.raises(InputError, match=r"planes are \[2, 2\] for 4 offsets"):
-        SparseAffinity.from_pairs(torch.ones(2, 2).to(device), half_disc(2))
+        SparseAffinity.from_pairs(torch.ones(2, 2).to(device), make_half_disc(2))
 
 
 def test_no_pairs_leave_the_diagonal():
@@ -140,7 +140,7 @@ def test_no_pairs_leave_the_diagonal():
 def test_making_it_takes_little_more_than_it_holds():
     planes = random_planes((94, 125), 5)
     tracemalloc.start()
-    affinity = SparseAffinity.from_pairs(planes, half_disc(5))
+    affinity = SparseAffinity.from_pairs(planes, make_half_disc(5))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     matrix = affinity.matrix
@@ -222,16 +222,16 @@ def test_bad_matrices_get_one_sentence(matrix, size, words):
 @pytest.mark.parametrize(
     "planes,offsets,size,words",
     [
-        (np.ones((3, 2, 2)), half_disc(2), None, r"planes are \[3, 2, 2\] for 4 offsets"),
-        (np.ones((2, 2)), half_disc(2), None, r"planes are \[2, 2\] for 4 offsets"),
-        (np.ones((4, 2, 3)), half_disc(2), (3, 2), "planes are 2x3 and size is 3x2"),
-        (np.ones((4, 0, 3)), half_disc(2), None, "the grid is 0x3"),
+        (np.ones((3, 2, 2)), make_half_disc(2), None, r"planes are \[3, 2, 2\] for 4 offsets"),
+        (np.ones((2, 2)), make_half_disc(2), None, r"planes are \[2, 2\] for 4 offsets"),
+        (np.ones((4, 2, 3)), make_half_disc(2), (3, 2), "planes are 2x3 and size is 3x2"),
+        (np.ones((4, 0, 3)), make_half_disc(2), None, "the grid is 0x3"),
         (np.ones((2, 2, 2)), [(0, 1), (0, -1)], None, r"offset \(0, -1\) does not point ahead"),
         (np.ones((1, 2, 2)), [(0, 0)], None, r"offset \(0, 0\) does not point ahead"),
         (np.ones((2, 2, 2)), [(1, 1), (1, 1)], None, r"offset \(1, 1\) comes twice"),
-        (np.full((4, 2, 2), np.nan), half_disc(2), None, "affinities hold nan"),
-        (np.full((4, 2, 2), -0.5), half_disc(2), None, "affinities go from -0.5 to 1"),
-        (np.full((4, 2, 2), np.inf), half_disc(2), None, "affinities go from 0 to inf"),
+        (np.full((4, 2, 2), np.nan), make_half_disc(2), None, "affinities hold nan"),
+        (np.full((4, 2, 2), -0.5), make_half_disc(2), None, "affinities go from -0.5 to 1"),
+        (np.full((4, 2, 2), np.inf), make_half_disc(2), None, "affinities go from 0 to inf"),
     ],
 )
 def test_bad_pairs_get_one_sentence(planes, offsets, size, words):

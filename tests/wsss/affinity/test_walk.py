@@ -15,7 +15,15 @@ import torch
 from operations import Operations
 
 from camplug.errors import InputError
-from camplug.wsss.affinity import SparseAffinity, Walk, along, chebyshev_terms, ends, half_disc, propagate
+from camplug.wsss.affinity import (
+    SparseAffinity,
+    Walk,
+    compute_chebyshev_terms,
+    make_half_disc,
+    propagate,
+    slice_ends,
+    slice_path,
+)
 from camplug.wsss.affinity.table import Table
 
 SIZES = [(6, 7), (1, 11), (11, 1), (1, 1), (3, 2)]
@@ -23,8 +31,8 @@ SIZES = [(6, 7), (1, 11), (11, 1), (1, 1), (3, 2)]
 
 def random_affinity(size, radius=3, seed=0):
     """Values near 1, so that something is left of them at beta 10."""
-    planes = np.random.default_rng(seed).random((len(half_disc(radius)), *size)) ** 0.2
-    return SparseAffinity.from_pairs(planes, half_disc(radius))
+    planes = np.random.default_rng(seed).random((len(make_half_disc(radius)), *size)) ** 0.2
+    return SparseAffinity.from_pairs(planes, make_half_disc(radius))
 
 
 def walled_affinity(size, seed=0):
@@ -35,9 +43,9 @@ def walled_affinity(size, seed=0):
     plane = sum(np.sin(a * y + b * x + 9 * c) for a, b, c in waves)
     boundary = np.exp(-(plane**2) * 2)  # walls along its zeros
     planes = np.zeros((34, h, w))
-    for one, offset in zip(planes, half_disc(5), strict=True):
-        ends(one, *offset)[0][:] = 1 - np.max(list(along(boundary, *offset)), axis=0)
-    return SparseAffinity.from_pairs(planes, half_disc(5))
+    for one, offset in zip(planes, make_half_disc(5), strict=True):
+        slice_ends(one, *offset)[0][:] = 1 - np.max(list(slice_path(boundary, *offset)), axis=0)
+    return SparseAffinity.from_pairs(planes, make_half_disc(5))
 
 
 def random_maps(size, number=3, seed=1):
@@ -133,14 +141,14 @@ def test_coefficients_are_the_binomials(steps):
     want = [Fraction(0)] * (steps + 1)
     for k in range(steps % 2, steps + 1, 2):
         want[k] = Fraction(2 * math.comb(steps, (steps - k) // 2), 2**steps) / (2 if k == 0 else 1)
-    coefficients, bound = chebyshev_terms(steps, None)
+    coefficients, bound = compute_chebyshev_terms(steps, None)
     assert sum(want) == 1
     assert bound == 0
     np.testing.assert_allclose(coefficients, [float(c) for c in want], rtol=1e-12)
     t = np.linspace(-1, 1, 41)
     np.testing.assert_allclose(np.polynomial.chebyshev.chebval(t, coefficients), t**steps, atol=1e-13)
     for tolerance in (0.5, 0.1, 1e-3, 1e-6, 1e-12, 0):
-        cut, bound = chebyshev_terms(steps, tolerance)
+        cut, bound = compute_chebyshev_terms(steps, tolerance)
         left = want[len(cut) :]
         np.testing.assert_array_equal(cut, coefficients[: len(cut)])
         assert bound == pytest.approx(float(sum(left)), rel=1e-10)
@@ -152,19 +160,19 @@ def test_coefficients_are_the_binomials(steps):
 @pytest.mark.parametrize("steps", [10_000, 99_999, 100_000])
 def test_coefficients_of_many_steps(steps):
     """They are the distribution of |sum of `steps` coin flips|: its total is 1, its second moment is `steps`."""
-    coefficients, _ = chebyshev_terms(steps, None)
+    coefficients, _ = compute_chebyshev_terms(steps, None)
     k = np.arange(steps + 1.0)
     assert len(coefficients) == steps + 1
     assert coefficients.sum() == pytest.approx(1, rel=1e-12)
     assert (coefficients * k**2).sum() == pytest.approx(steps, rel=1e-10)
     assert not coefficients[1 - steps % 2 :: 2].any()
-    cut, bound = chebyshev_terms(steps, 1e-6)
+    cut, bound = compute_chebyshev_terms(steps, 1e-6)
     assert 0 < bound <= 1e-6
     assert len(cut) < math.sqrt(2 * steps * math.log(2e6)) + 2
 
 
 def test_the_number_of_products():
-    assert [len(chebyshev_terms(256, t)[0]) - 1 for t in (1e-3, 1e-4, 1e-6, None)] == [52, 62, 78, 256]
+    assert [len(compute_chebyshev_terms(256, t)[0]) - 1 for t in (1e-3, 1e-4, 1e-6, None)] == [52, 62, 78, 256]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 64, 256, 1001])
@@ -173,7 +181,7 @@ def test_the_error_is_within_its_bound(steps, tolerance):
     affinity = random_affinity((9, 10), seed=steps)
     weights = affinity.matrix.toarray().astype(np.float64) ** 3
     maps = np.concatenate([random_maps((9, 10)) - 0.5, np.ones((1, 9, 10)), np.eye(90)[:1].reshape(1, 9, 10)])
-    _, bound = chebyshev_terms(steps, tolerance)
+    _, bound = compute_chebyshev_terms(steps, tolerance)
     all_products = propagate(maps, affinity, steps, beta=3, tolerance=None)
     error = propagate(maps, affinity, steps, beta=3, tolerance=tolerance) - all_products
 
@@ -192,7 +200,7 @@ def test_constants_stay(steps):
     affinity = random_affinity((5, 6))
     maps = np.full((2, 5, 6), 0.7)
     np.testing.assert_allclose(propagate(maps, affinity, steps, tolerance=None), maps, rtol=1e-12)
-    _, bound = chebyshev_terms(steps)
+    _, bound = compute_chebyshev_terms(steps)
     np.testing.assert_allclose(propagate(maps, affinity, steps), maps * (1 - bound), rtol=1e-12)
 
 
@@ -235,12 +243,12 @@ def test_positions_alone_stay_as_they_are(backend, device):
     planes = np.ones((4, 3, 4))
     planes[:, 1:, :] = 0  # nothing reaches the last row, ...
     planes[1:, 0, :] = 0  # ... and the first one is a line
-    affinity = SparseAffinity.from_pairs(planes, half_disc(2))
+    affinity = SparseAffinity.from_pairs(planes, make_half_disc(2))
     maps = random_maps((3, 4))
     got = propagate(maps, affinity, 256, tolerance=1e-9, **where(backend, device))
     np.testing.assert_allclose(got[:, 1:], maps[:, 1:], rtol=2e-9)
     np.testing.assert_allclose(got[:, 0], (maps[:, 0] @ [2, 3, 3, 2] / 10)[:, None].repeat(4, 1), rtol=1e-6)
-    diagonal = SparseAffinity.from_pairs(np.zeros((4, 3, 4)), half_disc(2))
+    diagonal = SparseAffinity.from_pairs(np.zeros((4, 3, 4)), make_half_disc(2))
     np.testing.assert_array_equal(propagate(maps, diagonal, 256, tolerance=None, **where(backend, device)), maps)
 
 
@@ -285,7 +293,7 @@ def test_tensors_in_tensors_out(backend, dtype, device):
 
 def on_device(affinity_planes, device):
     """The affinity of planes of radius 3 that lie on a device."""
-    return SparseAffinity.from_pairs(torch.from_numpy(affinity_planes).to(device), half_disc(3))
+    return SparseAffinity.from_pairs(torch.from_numpy(affinity_planes).to(device), make_half_disc(3))
 
 
 @pytest.mark.parametrize("tolerance", [None, 1e-6])
@@ -295,7 +303,7 @@ def test_affinities_of_a_device(tolerance, number, dtype, device):
     """From planes that lie there to maps that do: as on the CPU, whichever of the two is where."""
     planes = np.random.default_rng(0).random((12, 24, 32)) ** 0.2
     maps = torch.from_numpy(random_maps((24, 32), number)).to(dtype)
-    want = propagate(maps, SparseAffinity.from_pairs(planes, half_disc(3)), tolerance=tolerance)
+    want = propagate(maps, SparseAffinity.from_pairs(planes, make_half_disc(3)), tolerance=tolerance)
     close = {"rtol": 1e-6, "atol": 1e-8} if dtype == torch.float64 else {"rtol": 2e-4, "atol": 2e-6}
     there = on_device(planes, device)
     assert there.device.type == device.type
@@ -314,9 +322,9 @@ def test_affinities_of_a_device(tolerance, number, dtype, device):
 def test_the_table_of_a_device_is_the_matrix_of_a_walk(size, beta, dtype, device):
     """Rows, columns and transition values of P, without the sparse tensor that they become."""
     planes = (np.random.default_rng(3).random((12, *size)) ** 0.2).astype(np.float32)
-    affinity = SparseAffinity.from_pairs(planes, half_disc(3))
-    matrix, table = affinity.matrix, Table.of(torch.from_numpy(planes).to(device), numbered(half_disc(3)))
-    starts, columns, values = (part.cpu().numpy() for part in table.transitions(beta, dtype))
+    affinity = SparseAffinity.from_pairs(planes, make_half_disc(3))
+    matrix, table = affinity.matrix, Table.from_planes(torch.from_numpy(planes).to(device), numbered(make_half_disc(3)))
+    starts, columns, values = (part.cpu().numpy() for part in table.compute_transitions(beta, dtype))
     np.testing.assert_array_equal(starts, matrix.indptr)
     np.testing.assert_array_equal(columns, matrix.indices)
     powered = matrix.toarray().astype(np.float64) ** beta
@@ -337,7 +345,7 @@ def test_operations_of_a_step(device):
         with Operations() as operations:
             walk(maps, steps)
         counted.append(operations.counts)
-    terms = np.subtract(*([len(chebyshev_terms(steps)[0]) for steps in (256, 64)]))
+    terms = np.subtract(*([len(compute_chebyshev_terms(steps)[0]) for steps in (256, 64)]))
     more = counted[1] - counted[0]
     assert more["addmm"] == terms
     assert more.total() <= 1.5 * terms + 1  # every second coefficient is 0
@@ -347,10 +355,10 @@ def test_what_a_walk_on_a_device_waits_for(device):
     """The range of the affinities and the places of pairs on the grid; no matrix goes over and back."""
     planes = torch.from_numpy(np.random.default_rng(0).random((12, 24, 32))).to(device)
     with simulated.count_waits() as waits:
-        affinity = SparseAffinity.from_pairs(planes, half_disc(3))
+        affinity = SparseAffinity.from_pairs(planes, make_half_disc(3))
     assert waits.total() == (device.type == simulated.NAME)
     with simulated.count_waits() as waits:
-        Table.of(planes, numbered(half_disc(3))).transitions(10, torch.float32)
+        Table.from_planes(planes, numbered(make_half_disc(3))).compute_transitions(10, torch.float32)
     assert waits.total() == (device.type == simulated.NAME)
     assert affinity.device.type == device.type
 
@@ -394,7 +402,7 @@ def test_memory_is_that_of_the_sparse_matrix():
     planes = np.random.default_rng(0).random((34, 94, 125), np.float32)
     maps = random_maps((94, 125)).astype(np.float32)
     tracemalloc.start()
-    affinity = SparseAffinity.from_pairs(planes, half_disc(5))
+    affinity = SparseAffinity.from_pairs(planes, make_half_disc(5))
     propagate(maps, affinity)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -415,7 +423,7 @@ def test_a_grid_whose_dense_matrix_no_machine_holds(backend, device):
 # ---- refusals
 
 GOOD = np.zeros((1, 2, 2))
-SQUARE = SparseAffinity.from_pairs(np.ones((4, 2, 2)), half_disc(2))
+SQUARE = SparseAffinity.from_pairs(np.ones((4, 2, 2)), make_half_disc(2))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from camplug.errors import InputError
-from camplug.wsss.affinity import affinity_loss, half_disc, pairs_of
+from camplug.wsss.affinity import affinity_loss, find_pairs, make_half_disc
 from camplug.wsss.affinitynet import feature_affinity
 
 SIZES = [(7, 6), (1, 9), (9, 1), (2, 2), (1, 1), (5, 12)]
@@ -18,7 +18,7 @@ def gathered(features, radius):
     """All pairs one by one, as indices into the grid."""
     n, _, h, w = features.shape
     planes = []
-    for dy, dx in half_disc(radius):
+    for dy, dx in make_half_disc(radius):
         plane = [features.new_zeros(n)] * (h * w)
         for y in range(h - dy):
             for x in range(max(0, -dx), min(w, w - dx)):
@@ -36,7 +36,7 @@ def test_by_hand(device):
     """Two channels, 2x2 positions: mean differences 1, 3, 2, 1, 2 and 3."""
     features = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]], [[0.0, 1.0], [-2.0, 0.0]]]])
     affinity = feature_affinity(features.to(device), 2)
-    assert half_disc(2) == ((0, 1), (1, -1), (1, 0), (1, 1))
+    assert make_half_disc(2) == ((0, 1), (1, -1), (1, 0), (1, 1))
     wanted = torch.zeros(1, 4, 2, 2)
     wanted[0, 0, :, 0] = torch.tensor([-1.0, -1.5]).exp()  # (0,0)-(0,1): 1, 1; (1,0)-(1,1): 1, 2
     wanted[0, 1, 0, 1] = math.exp(-2)  # (0,1)-(1,0): 1, 3
@@ -49,7 +49,7 @@ def test_by_hand(device):
 def test_loss_by_hand(device):
     """Three positions in a row, labels 0, 0, 1: one background pair, two of different classes."""
     features = torch.tensor([0.0, 0.5, 2.0]).view(1, 1, 1, 3).to(device)
-    loss = affinity_loss(feature_affinity(features, 3), pairs_of(torch.tensor([[[0, 0, 1]]]).to(device), 3))
+    loss = affinity_loss(feature_affinity(features, 3), find_pairs(torch.tensor([[[0, 0, 1]]]).to(device), 3))
     different = -(math.log(1 + 1e-5 - math.exp(-1.5)) + math.log(1 + 1e-5 - math.exp(-2))) / (2 + 1e-5)
     background = -math.log(math.exp(-0.5) + 1e-5) / (1 + 1e-5)
     assert loss.item() == pytest.approx(background / 4 + different / 2, rel=1e-5)
@@ -59,7 +59,7 @@ def test_loss_by_hand(device):
 @pytest.mark.parametrize("radius", [2, 5])
 def test_value_and_gradient_are_those_of_gathered_pairs(size, radius, device):
     features = random_features(size)
-    weights = torch.rand(2, len(half_disc(radius)), *size, dtype=torch.float64)
+    weights = torch.rand(2, len(make_half_disc(radius)), *size, dtype=torch.float64)
     there = features.detach().to(device).requires_grad_()
     fast, slow = feature_affinity(there, radius), gathered(features, radius)
     torch.testing.assert_close(fast.cpu(), slow, atol=1e-12, rtol=0)

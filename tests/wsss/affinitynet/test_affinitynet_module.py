@@ -12,8 +12,14 @@ from moved import without_waits
 from torch import nn
 
 from camplug.errors import InputError, ModelError
-from camplug.wsss.affinity import SparseAffinity, half_disc, pairs_of, propagate
-from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings, feature_affinity, grid_size, refined_labels
+from camplug.wsss.affinity import SparseAffinity, find_pairs, make_half_disc, propagate
+from camplug.wsss.affinitynet import (
+    AffinityNet,
+    AffinityNetHeadSettings,
+    feature_affinity,
+    grid_size,
+    refined_labels,
+)
 from camplug.wsss.data import Scenes
 from camplug.wsss.train import Backbone, Crop, LabelCrops, ScheduleSettings, fit
 
@@ -108,7 +114,7 @@ def test_it_learns_which_positions_belong_together(device):
     assert losses[-1] < 0.65 * losses[0]
     with torch.no_grad():
         affinity = feature_affinity(net(crop.image), 5)
-    pairs = pairs_of(crop.labels, 5)
+    pairs = find_pairs(crop.labels, 5)
     same, different = affinity[pairs.background | pairs.foreground].sort().values, affinity[pairs.different]
     below = torch.searchsorted(same, different).float() / len(same)
     assert 1 - below.mean() > 0.88  # how often a pair of one class has the higher affinity; chance is 0.5
@@ -192,7 +198,7 @@ def test_look_is_the_affinity_of_the_features(device):
     assert matrix[0, 1] == pytest.approx(float(planes[0, 0, 0]), rel=1e-6)
     # (1, 1) and (1, 4): three steps to the right
     assert matrix[6, 1 * 5 + 4] == pytest.approx(float(planes[2, 1, 1]), rel=1e-6)
-    assert matrix[2, 2 * 5 + 2] == pytest.approx(float(planes[half_disc(5).index((2, 0)), 0, 2]), rel=1e-6)
+    assert matrix[2, 2 * 5 + 2] == pytest.approx(float(planes[make_half_disc(5).index((2, 0)), 0, 2]), rel=1e-6)
 
 
 def test_a_grid_smaller_than_the_radius_has_all_its_pairs():

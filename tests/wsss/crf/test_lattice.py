@@ -11,7 +11,7 @@ import torch
 
 from camplug.errors import InputError
 from camplug.wsss.crf import Lattice
-from camplug.wsss.crf.distinct import distinct
+from camplug.wsss.crf.distinct import find_distinct
 from camplug.wsss.crf.tensors import TensorLattice
 
 
@@ -93,7 +93,7 @@ def test_on_a_device(d, count, device):
     """The same filter, normalised and weighted, too; what is filtered stays as it was."""
     features, values = points(d), columns(150, count)
     there = torch.from_numpy(values).to(device)
-    for lattice in (Lattice(features), Lattice(features).normalized().times(3)):
+    for lattice in (Lattice(features), Lattice(features).normalize().multiply(3)):
         got = TensorLattice(lattice, device).filter(there)
         assert got.device.type == device.type
         np.testing.assert_allclose(got.cpu().numpy(), lattice.filter(values), rtol=1e-5, atol=1e-6)
@@ -161,9 +161,9 @@ def test_far_apart_points_do_not_meet():
 
 def test_normalisation_by_hand():
     """Two points in one place: K is a constant matrix, and N K N averages."""
-    lattice = Lattice(np.full((2, 5), 0.3)).normalized()
+    lattice = Lattice(np.full((2, 5), 0.3)).normalize()
     np.testing.assert_allclose(lattice.filter(np.array([[1.0], [3.0]], np.float32)), [[2], [2]], rtol=1e-6)
-    np.testing.assert_allclose(lattice.times(4).filter(np.array([[1.0], [3.0]], np.float32)), [[8], [8]], rtol=1e-6)
+    np.testing.assert_allclose(lattice.multiply(4).filter(np.array([[1.0], [3.0]], np.float32)), [[8], [8]], rtol=1e-6)
 
 
 def test_normalisation_equals_its_formula():
@@ -171,7 +171,7 @@ def test_normalisation_equals_its_formula():
     matrix = lattice.filter(np.eye(150, dtype=np.float32)).astype(np.float64)
     n = np.diag(1 / np.sqrt(matrix.sum(1)))
     np.testing.assert_allclose(
-        lattice.normalized().filter(np.eye(150, dtype=np.float32)), n @ matrix @ n, rtol=1e-4, atol=1e-6
+        lattice.normalize().filter(np.eye(150, dtype=np.float32)), n @ matrix @ n, rtol=1e-4, atol=1e-6
     )
 
 
@@ -180,7 +180,7 @@ def test_normalisation_equals_its_formula():
 def test_distinct_values_as_numpy_finds_them(n, values):
     codes = np.random.default_rng(n).integers(0, values, (2, n))
     want, inverse = np.unique(codes, return_inverse=True)
-    found, numbers = distinct(codes)
+    found, numbers = find_distinct(codes)
     assert np.array_equal(found, want)
     assert numbers.shape == codes.shape
     assert np.array_equal(numbers, inverse.reshape(codes.shape))

@@ -339,9 +339,9 @@ def built(monkeypatch):
             super().__init__(features)
 
     monkeypatch.setattr(kernels, "Lattice", Counted)
-    kernels.forget()
+    kernels.clear_kernel_cache()
     yield dimensions
-    kernels.forget()
+    kernels.clear_kernel_cache()
 
 
 def test_lattices_are_built_once(built):
@@ -361,10 +361,10 @@ def test_lattices_are_built_once(built):
 def test_few_sizes_are_kept(built, monkeypatch):
     monkeypatch.setattr(kernels, "KEPT_PIXELS", 40)
     for width in (3, 4, 5, 4, 6):
-        kernels.gaussian_kernel(3, width, 3)
-    assert list(kernels._kept) == [(3, 4, 3.0), (3, 6, 3.0)], "3 x 5 is the one not used for longest"
-    kernels.gaussian_kernel(20, 20, 3)
-    assert not kernels._kept, "too large to keep"
+        kernels.make_gaussian_kernel(3, width, 3)
+    assert list(kernels._cache) == [(3, 4, 3.0), (3, 6, 3.0)], "3 x 5 is the one not used for longest"
+    kernels.make_gaussian_kernel(20, 20, 3)
+    assert not kernels._cache, "too large to keep"
 
 
 def test_threads_share_what_is_kept(built):
@@ -372,7 +372,7 @@ def test_threads_share_what_is_kept(built):
     unaries = {s: unary_from_labels(blocks(3, *s), 3) for s in sizes}
     want = {s: DenseCRF(scene(*s)).refine(unaries[s]) for s in sizes}
     shared = {s: DenseCRF(scene(*s)) for s in sizes}
-    kernels.forget()
+    kernels.clear_kernel_cache()
     wrong, gate = [], threading.Barrier(6)
 
     def work(start):
@@ -392,7 +392,7 @@ def test_threads_share_what_is_kept(built):
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert set(kernels._kept) == {(*s, 3.0) for s in sizes}
+    assert set(kernels._cache) == {(*s, 3.0) for s in sizes}
 
 
 # ---- bad input

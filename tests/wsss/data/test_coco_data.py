@@ -13,7 +13,7 @@ from PIL import Image
 
 from camplug.errors import InputError
 from camplug.wsss.data import COCO, open_data
-from camplug.wsss.data.coco import run_lengths
+from camplug.wsss.data.coco import decode_run_lengths
 
 H, W = 10, 12
 
@@ -140,7 +140,7 @@ def test_long_run_lengths():
         runs = coding.encode(inside)
         flat = inside.T.ravel()
         edges = np.flatnonzero(np.diff(np.concatenate([[0], flat]))).tolist()
-        assert run_lengths(runs["counts"]) == np.diff([0, *edges, flat.size]).tolist()
+        assert decode_run_lengths(runs["counts"]) == np.diff([0, *edges, flat.size]).tolist()
 
 
 def test_polygons_with_two_corners_are_empty_and_not_boxes(root):

@@ -7,7 +7,14 @@ import pytest
 
 from camplug.errors import InputError
 from camplug.wsss.data import Scenes
-from camplug.wsss.data.painting import EARTHS, HEADS, SHAPES, outline, polygon_distance, segment_distance
+from camplug.wsss.data.painting import (
+    EARTHS,
+    HEADS,
+    SHAPES,
+    compute_polygon_distance,
+    compute_segment_distance,
+    make_outline,
+)
 
 
 def all_of(data, i):
@@ -145,15 +152,15 @@ def test_light_is_how_much_brightness_changes_across():
 def test_outlines_have_area_1(shape):
     y, x = (np.mgrid[0:300, 0:300] + 0.5) / 100 - 1.5
     x, y = 0.8 * x - 0.6 * y, 0.6 * x + 0.8 * y  # no edge along the pixels
-    assert (polygon_distance(x, y, outline(shape)) < 0).sum() / 100**2 == pytest.approx(1, abs=0.01)
+    assert (compute_polygon_distance(x, y, make_outline(shape)) < 0).sum() / 100**2 == pytest.approx(1, abs=0.01)
 
 
 def test_distances_by_hand():
     corners = np.array([(0.0, 0.0), (4.0, 0.0), (4.0, 2.0), (0.0, 2.0)])
     x, y = np.array([[2.0, 7.0, 4.5]]), np.array([[1.0, 6.0, 1.0]])
-    assert polygon_distance(x, y, corners).tolist() == [[-1.0, 5.0, 0.5]]
-    assert segment_distance(x, y, (0.0, 0.0), (2.0, 0.0)).tolist() == [[1.0, np.hypot(5, 6), np.hypot(2.5, 1)]]
-    assert segment_distance(np.array([[3.0]]), np.array([[4.0]]), (0.0, 0.0), (0.0, 0.0)).tolist() == [[5.0]]
+    assert compute_polygon_distance(x, y, corners).tolist() == [[-1.0, 5.0, 0.5]]
+    assert compute_segment_distance(x, y, (0.0, 0.0), (2.0, 0.0)).tolist() == [[1.0, np.hypot(5, 6), np.hypot(2.5, 1)]]
+    assert compute_segment_distance(np.array([[3.0]]), np.array([[4.0]]), (0.0, 0.0), (0.0, 0.0)).tolist() == [[5.0]]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from camplug.errors import InputError
-from camplug.wsss.data import VOC, VOC_CLASSES, open_data, voc_palette
+from camplug.wsss.data import VOC, VOC_CLASSES, make_voc_palette, open_data
 
 DATA = os.environ.get("CAMPLUG_VOC")
 CAT, DOG, PERSON = 7, 11, 14
@@ -26,7 +26,7 @@ def photo(path, height=6, width=8, mode="RGB", **options):
 def mask_of(path, values, mode="P"):
     image = Image.fromarray(np.asarray(values, np.uint8))
     if mode == "P":
-        image.putpalette(voc_palette().tobytes())
+        image.putpalette(make_voc_palette().tobytes())
     image.save(path)
 
 
@@ -235,7 +235,7 @@ def test_grey_masks_of_few_bits_are_refused_and_palettes_of_few_bits_read(root, 
 
     def png(colour):
         rows = (b"\0" + bytes([0b00010001] * bits)) * 6  # 8 pixels a row
-        palette = chunk(b"PLTE", voc_palette()[: 2**bits].tobytes()) if colour == 3 else b""
+        palette = chunk(b"PLTE", make_voc_palette()[: 2**bits].tobytes()) if colour == 3 else b""
         head = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 6, bits, colour, 0, 0, 0))
         return b"\x89PNG\r\n\x1a\n" + head + palette + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
@@ -249,7 +249,7 @@ def test_grey_masks_of_few_bits_are_refused_and_palettes_of_few_bits_read(root, 
 
 
 def test_palette_is_vocs():
-    palette = voc_palette()
+    palette = make_voc_palette()
     assert palette.shape == (256, 3)
     assert palette.dtype == np.uint8
     assert palette[VOC_CLASSES.index("tvmonitor") + 1].tolist() == [0, 64, 128]
@@ -285,4 +285,4 @@ def test_real_masks_carry_the_palette():
     data = VOC(DATA, "val")
     with Image.open(data.root / "SegmentationClass" / f"{data.ids[0]}.png") as image:
         stored = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
-    np.testing.assert_array_equal(stored, voc_palette()[: len(stored)])
+    np.testing.assert_array_equal(stored, make_voc_palette()[: len(stored)])

@@ -8,7 +8,7 @@ import pytest
 from camplug.errors import InputError
 from camplug.wsss.crf import DenseCRF
 from camplug.wsss.irn.labels import ir_labels, merged, with_background
-from camplug.wsss.pseudo.make import in_data
+from camplug.wsss.pseudo.make import renumber_to_data
 
 MAPS = np.array([[[0.9, 0.2, 0.04, 0.30]], [[0.1, 0.25, 0.01, 0.0]]], np.float32)
 
@@ -49,8 +49,8 @@ def test_without_classes_all_is_background():
 
 
 def test_in_data():
-    assert in_data(np.array([[0, 1], [2, 255]]), (4, 11)).tolist() == [[0, 5], [12, 255]]
-    assert in_data(np.array([0, 255]), ()).tolist() == [0, 255]
+    assert renumber_to_data(np.array([[0, 1], [2, 255]]), (4, 11)).tolist() == [[0, 5], [12, 255]]
+    assert renumber_to_data(np.array([0, 255]), ()).tolist() == [0, 255]
 
 
 @pytest.mark.parametrize(("fg", "bg"), [(0.1, 0.2), (1.0, 0.1), (0.3, -0.1)])

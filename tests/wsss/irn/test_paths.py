@@ -9,15 +9,15 @@ import torch
 from operations import Operations
 
 from camplug.errors import InputError
-from camplug.wsss.affinity import half_disc
+from camplug.wsss.affinity import make_half_disc
 from camplug.wsss.irn.paths import path_affinity
 
 
 def brute_force(boundary, radius):
     """One minus the strongest boundary among all positions within distance 1 of the segment, in loops."""
     n, h, w = boundary.shape
-    out = torch.zeros(n, len(half_disc(radius)), h, w, dtype=boundary.dtype)
-    for p, (dy, dx) in enumerate(half_disc(radius)):
+    out = torch.zeros(n, len(make_half_disc(radius)), h, w, dtype=boundary.dtype)
+    for p, (dy, dx) in enumerate(make_half_disc(radius)):
         for y in range(h):
             for x in range(w):
                 if not (0 <= y + dy < h and 0 <= x + dx < w):
@@ -37,9 +37,9 @@ def gathered(boundary, radius):
     """IRN's form: a table of the indices on every path, a gather, and a maximum over the path."""
     n, h, w = boundary.shape
     flat = boundary.flatten(1)
-    out = torch.zeros(n, len(half_disc(radius)), h, w, dtype=boundary.dtype)
+    out = torch.zeros(n, len(make_half_disc(radius)), h, w, dtype=boundary.dtype)
     planes = []
-    for p, (dy, dx) in enumerate(half_disc(radius)):
+    for p, (dy, dx) in enumerate(make_half_disc(radius)):
         points = [
             (a, b)
             for a in range(min(0, dy), max(0, dy) + 1)
@@ -79,7 +79,7 @@ def test_equals_brute_force(size, radius, dtype, device):
 def test_value_and_gradient_equal_the_gather_form(radius, size, device):
     """Whatever gradient there is where a pair leaves the grid."""
     boundary = torch.rand(2, *size, dtype=torch.float64)
-    weights = torch.randn(2, len(half_disc(radius)), *size, dtype=torch.float64)
+    weights = torch.randn(2, len(make_half_disc(radius)), *size, dtype=torch.float64)
     results = []
     for form, where in ((path_affinity, device), (gathered, torch.device("cpu"))):
         leaf = boundary.to(where).requires_grad_()
@@ -133,7 +133,7 @@ def test_a_wall_separates():
     boundary = torch.zeros(1, 8, 8)
     boundary[:, :, 4] = 1
     affinity = path_affinity(boundary, 5)[0]
-    for p, (dy, dx) in enumerate(half_disc(5)):
+    for p, (dy, dx) in enumerate(make_half_disc(5)):
         for y in range(8 - dy):
             for x in range(max(0, -dx), min(8, 8 - dx)):
                 crosses = min(x, x + dx) <= 4 <= max(x, x + dx)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from camplug.errors import CamplugError, InputError
 from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
-from camplug.wsss.data import voc_palette
+from camplug.wsss.data import make_voc_palette
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.pseudo import (
@@ -22,9 +22,9 @@ from camplug.wsss.pseudo import (
     LabelFolder,
     PseudoLabels,
     Threshold,
-    in_data,
     make_labels,
     make_walked_seeds,
+    renumber_to_data,
 )
 from camplug.wsss.seeds import Seed, SeedFolder
 from camplug.wsss.store.seed_folder import pack_maps
@@ -77,12 +77,12 @@ def test_pictures_have_the_colours_of_voc(made):
     picture = Image.open(folder.get_path("d"))
     assert (picture.mode, picture.size) == ("P", (20, 14))
     indices = np.asarray(picture)
-    assert_array_equal(np.asarray(picture.convert("RGB")), voc_palette()[indices])
+    assert_array_equal(np.asarray(picture.convert("RGB")), make_voc_palette()[indices])
 
 
 def test_ignored_pixels_stay_ignored():
-    assert_array_equal(in_data(np.array([[0, 1, 255, 2]]), (3, 19)), [[0, 4, 255, 20]])
-    assert_array_equal(in_data(np.zeros((2, 1), np.uint8), ()), [[0], [0]])
+    assert_array_equal(renumber_to_data(np.array([[0, 1, 255, 2]]), (3, 19)), [[0, 4, 255, 20]])
+    assert_array_equal(renumber_to_data(np.zeros((2, 1), np.uint8), ()), [[0], [0]])
 
 
 def test_going_on_and_shares(made):
@@ -206,7 +206,7 @@ def test_large_photographs_at_a_long_side(made):
         seed = seeds.load(name)
         small = seed.resize((7, 10))
         photo = np.asarray(data.photo(i).resize((10, 7), Image.Resampling.BICUBIC))
-        expected = in_data(PseudoLabels(Threshold(0.5))(photo, small), seed.classes)
+        expected = renumber_to_data(PseudoLabels(Threshold(0.5))(photo, small), seed.classes)
         assert_array_equal(read_mask(folder.get_path(name), 3), expected.repeat(2, 0).repeat(2, 1))
     same = labels_folder(place / "same")
     make_labels(PseudoLabels(Threshold(0.5)), data, seeds, same, long_side=20)

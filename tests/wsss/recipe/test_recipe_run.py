@@ -23,7 +23,7 @@ from camplug.wsss.data.masks import read_mask
 from camplug.wsss.recipe import run_recipe
 from camplug.wsss.recipe.report_pictures import coloured
 from camplug.wsss.recipe.run_stages import StageContext
-from camplug.wsss.seeds import SeedFolder, otsu_thresholds, strongest_values
+from camplug.wsss.seeds import SeedFolder, compute_otsu_thresholds, count_strongest_values
 
 IDS = Scenes(8).ids
 TESTS = Path(__file__).parents[2] / "support"
@@ -179,7 +179,7 @@ def test_the_report_says_what_was_found(whole):
     assert scores["evaluate predictions val"]["crf"] is None
     for name in ("evaluate seeds train", "evaluate seeds val"):
         assert scores[name]["threshold_chosen"] == "Otsu's method on data.train (8 images), no mask used"
-        assert scores[name]["threshold"] == otsu_thresholds(strongest_values(seeds_of_train(out), IDS))[0]
+        assert scores[name]["threshold"] == compute_otsu_thresholds(count_strongest_values(seeds_of_train(out), IDS))[0]
     assert {"camplug", "torch", "lightning", "python"} <= set(report["versions"])
     assert all(row["seconds"] > 0 and row["finished"] for row in report["stages"])
     assert report["data"]["val"]["images"] == 4
@@ -188,7 +188,7 @@ def test_the_report_says_what_was_found(whole):
 def test_the_report_says_what_the_walk_learned_from(whole):
     out, report, _ = whole
     row = {row["stage"]: row for row in report["stages"]}["affinities"]
-    high = otsu_thresholds(strongest_values(seeds_of_train(out), IDS), 3)[1]
+    high = compute_otsu_thresholds(count_strongest_values(seeds_of_train(out), IDS), 3)[1]
     assert row["learned_from"] == {"method": "irn", "background": 0.05, "foreground": high}
     said = f"objects above {high:.3g}: Otsu's method on the seeds; background up to 0.05: fixed, given by the recipe"
     assert said in (out / "report.md").read_text()

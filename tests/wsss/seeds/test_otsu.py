@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from camplug.errors import InputError
-from camplug.wsss.seeds import Seed, SeedFolder, otsu_thresholds, strongest_values
+from camplug.wsss.seeds import Seed, SeedFolder, compute_otsu_thresholds, count_strongest_values
 
 
 def variance_between(counts, cuts):
@@ -28,7 +28,7 @@ def test_by_hand():
     counts[[0, 1, 4]] = 1
     assert variance_between(counts, [1]) == pytest.approx(2.7222, abs=1e-4)
     assert variance_between(counts, [0]) == pytest.approx(1.3889, abs=1e-4)
-    assert otsu_thresholds(counts) == (1 / 255,)
+    assert compute_otsu_thresholds(counts) == (1 / 255,)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -38,17 +38,17 @@ def test_against_all_pairs(seed):
     counts = np.bincount(np.clip(values, 0, 255).astype(int) // 4 * 4, minlength=256)
     used = np.flatnonzero(counts)
     best = max(itertools.combinations(used[:-1], 2), key=lambda cuts: variance_between(counts, cuts))
-    assert otsu_thresholds(counts, 3) == tuple(cut / 255 for cut in best)
+    assert compute_otsu_thresholds(counts, 3) == tuple(cut / 255 for cut in best)
     best = max(used[:-1], key=lambda cut: variance_between(counts, [cut]))
-    assert otsu_thresholds(counts) == (best / 255,)
+    assert compute_otsu_thresholds(counts) == (best / 255,)
 
 
 def test_too_few_values():
     counts = np.zeros(256, int)
     counts[[0, 255]] = 9
-    assert otsu_thresholds(counts) == (0.0,)
+    assert compute_otsu_thresholds(counts) == (0.0,)
     with pytest.raises(InputError, match="hold 2 different values, and Otsu's method needs 3; give the thresholds"):
-        otsu_thresholds(counts, 3)
+        compute_otsu_thresholds(counts, 3)
 
 
 def test_values_of_a_folder(tmp_path):
@@ -60,6 +60,6 @@ def test_values_of_a_folder(tmp_path):
     folder.save("half", Seed(np.array([[[0.5], [1.0]]], np.float16), (1,), (2, 1), none))
     folder.save("empty", Seed(np.zeros((0, 1, 2), np.uint8), (), (1, 2), none))
     told = []
-    counts = strongest_values(folder, ["two", "half", "empty", "missing"], lambda: told.append(1))
+    counts = count_strongest_values(folder, ["two", "half", "empty", "missing"], lambda: told.append(1))
     assert {int(v): int(counts[v]) for v in np.flatnonzero(counts)} == {7: 1, 9: 1, 128: 1, 255: 1}
     assert (len(told), counts.shape) == (4, (256,))

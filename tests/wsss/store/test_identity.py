@@ -187,7 +187,7 @@ def test_scenes_are_known_by_their_numbers(monkeypatch):
     other = Relabelled(4, (32, 32))
     assert other.photo_digest(2) == plain
     assert other.label_digest(2) == other.label_digest(1) == make_digest([other.classes[0]])
-    monkeypatch.setattr(Scenes, "_scene", drawn)
+    monkeypatch.setattr(Scenes, "_get_scene", drawn)
     assert Scenes(9, (32, 32)).photo_digest(2) == plain  # count does not matter
     for changed in (Scenes(4, (32, 32), seed=1), Scenes(4, (32, 48)), Scenes(4, (32, 32), light=0.1)):
         assert changed.photo_digest(2) != plain
