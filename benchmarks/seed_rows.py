@@ -124,7 +124,8 @@ TABLES: dict[str, list[tuple[str, str]]] = {
             "Propagate(MultiView(CAM, scales=(2,), flip=False), layers=['blocks.2', 'blocks.4'])",
         ),
     ],
-    "relative": [*relative("CAM"), *relative(R)],
+    "relative": relative("CAM"),
+    "relative_fully": relative(R),
     "conditional": [*conditional("CAM"), *conditional(F)],
     "settings": [*settings("CAM"), *settings(R)],
 }
