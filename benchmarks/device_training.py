@@ -28,7 +28,7 @@ from lightning.pytorch import Callback, Trainer
 from camplug.explain import create
 from camplug.wsss.affinitynet import AffinityNetSettings, train_affinitynet
 from camplug.wsss.atm import ATM
-from camplug.wsss.classifier import Method, preset, train_classifier
+from camplug.wsss.classifier import Method, get_preset, train_classifier
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab import DeepLabNetworkSettings, DeepLabSettings, train_deeplab
 from camplug.wsss.fpr import FPR
@@ -107,7 +107,7 @@ def trainings(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[boo
     """By name, calls (amp, out) that train."""
     data = Part(opened(args.data, "train_aug"), args.count)
     masked = Part(opened(args.data, "train"), args.count)
-    learning, span = preset("modern")
+    learning, span = get_preset("modern")
     span = replace(span, epochs=args.epochs, batch=args.batch, crop=args.crop, sides=(args.crop, args.crop * 3 // 2))
     heads = TrainSettings(args.epochs, args.batch, args.crop, (0.8, 1.2))
     common = {"workers": args.workers, "preprocess": READS}

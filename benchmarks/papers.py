@@ -33,7 +33,7 @@ from camplug.explain import create
 from camplug.explain.photographs import compute_maps_on_photo
 from camplug.metrics import ThresholdSweep, false_discovery_rate, miou, precision, recall
 from camplug.wsss.atm import ATM
-from camplug.wsss.classifier import Method, preset, train_classifier
+from camplug.wsss.classifier import Method, get_preset, train_classifier
 from camplug.wsss.classifier.checkpoint import load_classifier
 from camplug.wsss.fpr import FPR
 from camplug.wsss.rpnet import RPNet
@@ -99,7 +99,7 @@ def row_of(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     if args.device == "cpu":
         torch.set_num_threads(1)
     data = Part(opened(args.data, "train_aug"), args.count, keep=True)
-    learning, span = preset("modern")
+    learning, span = get_preset("modern")
     sides = (args.crop, args.crop * 3 // 2)
     span = replace(span, epochs=args.epochs, batch=args.batch, crop=args.crop, sides=sides, seed=seed)
     start = args.cache / f"{START}_{seed}" / "classifier.pt"
@@ -116,7 +116,7 @@ def row_of(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
         learning=learning,
         span=span,
         preprocess=READS,
-        keep_head=False if ROWS[name][1].neck() else None,  # what stands behind a new neck begins anew, too
+        keep_head=False if ROWS[name][1].get_neck_settings() else None,  # a new neck needs a new head
         workers=args.workers,
         amp=args.amp,
     )

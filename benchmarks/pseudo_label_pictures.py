@@ -22,7 +22,7 @@ from camplug.models import load_model
 from camplug.show import colorize
 from camplug.wsss.data import VOC, make_voc_palette
 from camplug.wsss.data.masks import read_mask
-from camplug.wsss.irn import with_background
+from camplug.wsss.irn import label_with_background
 from camplug.wsss.irn.checkpoint import load_irn
 from camplug.wsss.pseudo.make import renumber_to_data
 from camplug.wsss.seeds import SeedFolder
@@ -68,7 +68,9 @@ def main(argv: list[str]) -> None:
         i = n * args.every
         name, photo, truth = data.ids[i], np.asarray(data.photo(i)), data.mask(i)
         seed, after = seeds.load(name), walked.load(name)
-        labels = renumber_to_data(with_background(after.to_full_size(), columns["irn"]["threshold"]), after.classes)
+        labels = renumber_to_data(
+            label_with_background(after.to_full_size(), columns["irn"]["threshold"]), after.classes
+        )
         boundary = irn.boundaries(photo).numpy()
         pictures = (
             colorize(seed.to_full_size().max(0)),

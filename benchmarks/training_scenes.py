@@ -178,7 +178,7 @@ def run_problem(seed: int, problem: Problem, count: int) -> dict[str, Any]:
                 learning=learning,
                 span=SpanSettings(epochs, 16, SIZE[0], (56, 84), seed),
                 preprocess=reads,
-                keep_head=False if method.neck() else None,
+                keep_head=False if method.get_neck_settings() else None,
             ).network
 
         torch.manual_seed(seed)

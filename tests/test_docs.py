@@ -35,7 +35,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(timm, "create_model", standing_in)
-    monkeypatch.setattr(classifier, "preset", short_preset)
+    monkeypatch.setattr(classifier, "get_preset", short_preset)
     monkeypatch.setattr(registry, "_methods", dict(registry._methods))  # a page registers one of its own
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CAMPLUG_DEBUG"):
         monkeypatch.delenv(name, raising=False)

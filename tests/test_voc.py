@@ -20,7 +20,7 @@ from PIL import Image
 
 import camplug
 from camplug.wsss.crf import refine_labels
-from camplug.wsss.irn import with_background
+from camplug.wsss.irn import label_with_background
 
 DATA, WEIGHTS = os.environ.get("CAMPLUG_VOC"), os.environ.get("CAMPLUG_VOC_WEIGHTS")
 pytestmark = [
@@ -97,7 +97,7 @@ def test_a_dense_crf_gains_three_points(name, options, threshold):
     explainer = camplug.create(name, camplug.load_model("demo", checkpoint=WEIGHTS, num_classes=20), **options)
     confusion = np.zeros((2, 21, 21), np.int64)
     for photo, truth, classes in list(images())[::4]:
-        labels = with_background(maps_of(explainer, photo, classes, truth.shape), threshold)
+        labels = label_with_background(maps_of(explainer, photo, classes, truth.shape), threshold)
         own = np.array([0, *(c + 1 for c in classes)])
         for k, one in enumerate((labels, refine_labels(photo, labels, len(own)))):
             confusion[k] += confused(truth, own[one])

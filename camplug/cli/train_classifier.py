@@ -20,7 +20,7 @@ from camplug.cli.walk import need_lightning
 from camplug.errors import InputError
 from camplug.wsss.atm.method import ATM
 from camplug.wsss.classifier.method import Method
-from camplug.wsss.classifier.settings import LearningSettings, SpanSettings, preset
+from camplug.wsss.classifier.settings import LearningSettings, SpanSettings, get_preset
 from camplug.wsss.fpr.method import FPR
 from camplug.wsss.rpnet.method import RPNet
 from camplug.wsss.store.jobs import share
@@ -144,12 +144,12 @@ def _train(kind: type[Method], given: dict[str, Any]) -> None:
     chosen = DEFAULTS | {"out": f"runs/{kind.name}"} | read_config(given["config"], options)
     chosen |= {k: v for k, v in given.items() if k in options and v is not None}
     chosen["overwrite"] = given["overwrite"]
-    learning, span = preset(str(chosen["preset"]))
+    learning, span = get_preset(str(chosen["preset"]))
     method, learning, span = changed(kind(), chosen), changed(learning, chosen), changed(span, chosen)
     check(chosen)
     if chosen.get("head") not in (None, "keep", "new"):
         raise InputError(f"--head {chosen['head']}; allowed are keep and new.")
-    from camplug.wsss.classifier.checkpoint import made_with
+    from camplug.wsss.classifier.checkpoint import read_made_with
     from camplug.wsss.classifier.train import train_classifier
     from camplug.wsss.data import open_data
 
@@ -177,7 +177,7 @@ def _train(kind: type[Method], given: dict[str, Any]) -> None:
         allow_missing=chosen["allow_missing"],
         overwrite=chosen["overwrite"],
         log=chosen["log"],
-        made_with=made_with(str(chosen["model"]), chosen.get("num_classes")),
+        made_with=read_made_with(str(chosen["model"]), chosen.get("num_classes")),
         watch=Shown(given["as_json"] or rank > 0),
     )
     tell_training(done, chosen["out"], given["as_json"])

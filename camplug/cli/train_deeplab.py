@@ -17,7 +17,7 @@ from camplug.cli.shown import Shown, stoppable
 from camplug.cli.train_classifier import Log, check, network_of, tell_training
 from camplug.cli.walk import need_lightning
 from camplug.errors import InputError
-from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, usual_schedule
+from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, make_default_schedule
 from camplug.wsss.store.jobs import share
 from camplug.wsss.train.schedule import ScheduleSettings
 
@@ -46,7 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "allow_missing": False,
     "log": "csv",
 }
-_USUAL = usual_schedule()
+_USUAL = make_default_schedule()
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def deeplab(
 
 def _train(chosen: dict[str, Any], as_json: bool) -> Any:
     from camplug.cli.evaluate import check_classes
-    from camplug.wsss.classifier.checkpoint import made_with
+    from camplug.wsss.classifier.checkpoint import read_made_with
     from camplug.wsss.data import open_images
     from camplug.wsss.deeplab import DeepLabSettings, train_deeplab
     from camplug.wsss.pseudo import LabelFolder
@@ -175,6 +175,6 @@ def _train(chosen: dict[str, Any], as_json: bool) -> Any:
         allow_missing=chosen["allow_missing"],
         overwrite=chosen["overwrite"],
         log=chosen["log"],
-        made_with=made_with(str(chosen["model"]), chosen.get("num_classes")),
+        made_with=read_made_with(str(chosen["model"]), chosen.get("num_classes")),
         watch=Shown(as_json or share()[0] > 0),
     )

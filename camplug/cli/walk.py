@@ -185,7 +185,7 @@ def network_of(chosen: dict[str, Any], device: str) -> Any:
     Raises:
         InputError: lightning is missing; no classifier is known, or it is another one than that of the weights.
     """
-    from camplug.wsss.train.heads import FILE_KEYS, find_file, load_heads, names_file
+    from camplug.wsss.train.heads import FILE_KEYS, find_file, is_file_path, load_heads
 
     need_lightning()
     heads = load_heads(chosen["weights"])
@@ -194,7 +194,7 @@ def network_of(chosen: dict[str, Any], device: str) -> Any:
     if known.get("model") is None:
         raise InputError(f"{str(chosen['weights'])!r} does not name its classifier; give it with --model.")
     for key in FILE_KEYS:
-        if key not in given and names_file(key, known.get(key)):
+        if key not in given and is_file_path(key, known.get(key)):
             known[key] = find_file(heads.made_with, key, chosen["weights"])
     checkpoint = None if known.get("checkpoint") is None else Path(str(known["checkpoint"]))
     model = common.load(str(known["model"]), checkpoint, known.get("num_classes"), device)

@@ -15,7 +15,7 @@ from contents import contents
 from edited import CLASSES, MODEL, NET, relabel, write_data, write_labels
 from PIL import Image
 
-from camplug.wsss.deeplab import DeepLabNetworkSettings, deeplab_over, save_deeplab
+from camplug.wsss.deeplab import DeepLabNetworkSettings, build_deeplab, save_deeplab
 
 SEEDS = ("seeds", "--data", "own", "-m", MODEL, "--explainer", "CAM('features.2')")
 LABELS = ("pseudo-labels", "seeds", "--data", "own", "--threshold", "0.4", "--crf", "none")
@@ -139,7 +139,7 @@ def test_predictions_of_another_network(place):
     def save(name, seed):
         body = stale_net.Net()
         torch.manual_seed(seed)
-        network = deeplab_over(body, list(CLASSES), DeepLabNetworkSettings(head="aspp", width=8, output_stride=None))
+        network = build_deeplab(body, list(CLASSES), DeepLabNetworkSettings(head="aspp", width=8, output_stride=None))
         save_deeplab(name, network, {"model": MODEL, "num_classes": 3})
 
     save("a.pt", 0)

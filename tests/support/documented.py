@@ -209,7 +209,7 @@ class MyBody(nn.Sequential):
 
 
 def short_preset(name: str) -> tuple[LearningSettings, SpanSettings]:
-    """In place of `camplug.wsss.classifier.preset`."""
+    """In place of `camplug.wsss.classifier.get_preset`."""
     return LearningSettings(ScheduleSettings("adamw", 1e-3), cut=None, batch_norm="trained"), SpanSettings(
         1, 2, 32, (32, 48)
     )

@@ -9,10 +9,10 @@ import torch
 import trainable
 
 from camplug.wsss.atm import ATM
-from camplug.wsss.classifier import ClassifierCrops, over
-from camplug.wsss.classifier.crops import Picture
+from camplug.wsss.classifier import ClassifierCrops, build_classifier
+from camplug.wsss.classifier.crops import ClassifierCrop
 from camplug.wsss.classifier.method import Method
-from camplug.wsss.deeplab import DeepLabTraining, deeplab_over
+from camplug.wsss.deeplab import DeepLabTraining, build_deeplab
 from camplug.wsss.deeplab.crops import SegmentationCrop
 from camplug.wsss.fpr import FPR
 from camplug.wsss.rpnet import RPNet
@@ -31,14 +31,16 @@ def of_method(name):
     """A module in training, with prototypes where it needs some, and a batch."""
     method, data = METHODS[name], trainable.scenes()
     torch.manual_seed(1)
-    network = over(over(trainable.net(), data.classes), data.classes, neck=method.neck())
+    network = build_classifier(
+        build_classifier(trainable.net(), data.classes), data.classes, neck=method.get_neck_settings()
+    )
     torch.nn.init.normal_(network.head.weight, std=0.3)
     pictures = ClassifierCrops(data, crop=48, sides=(48, 48))
-    module = method.module(network, replace(trainable.LEARNING, focal=2.0), pictures).train()
-    items = method.items(pictures)
-    batch = Picture(*map(torch.stack, zip(*(items[0, i] for i in range(4)), strict=True)))
+    module = method.make_module(network, replace(trainable.LEARNING, focal=2.0), pictures).train()
+    items = method.make_items(pictures)
+    batch = ClassifierCrop(*map(torch.stack, zip(*(items[0, i] for i in range(4)), strict=True)))
     if isinstance(method, FPR):
-        module.prototypes = module.gather(module.network, module.normalized)
+        module.prototypes = module.gather(module.network, module.normalize)
     return quiet(module), batch
 
 
@@ -48,7 +50,7 @@ def of_deeplab(head):
         labelled.NETWORK, head=head, width=8, loss_scales=(1, 0.5), loss="balanced", refinement=0.08, cut=2
     )
     torch.manual_seed(1)
-    module = DeepLabTraining(deeplab_over(trainable.net(), "abc", settings), settings, ids=labelled.scenes().ids)
+    module = DeepLabTraining(build_deeplab(trainable.net(), "abc", settings), settings, ids=labelled.scenes().ids)
     for each in module.modules():
         if isinstance(each, torch.nn.Dropout):
             each.p = 0.0  # devices draw different numbers

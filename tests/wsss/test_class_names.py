@@ -15,9 +15,9 @@ import camplug
 from camplug.errors import InputError
 from camplug.metrics import miou
 from camplug.wsss.class_names import RenumberedData, find_class_names, match_classes
-from camplug.wsss.classifier import over
+from camplug.wsss.classifier import build_classifier
 from camplug.wsss.data import Scenes
-from camplug.wsss.deeplab import Segmenter, deeplab_over, make_predictions
+from camplug.wsss.deeplab import Segmenter, build_deeplab, make_predictions
 from camplug.wsss.pseudo import LabelFolder, PseudoLabels, Threshold, make_labels, make_walked_seeds
 from camplug.wsss.recipe.run import checked
 from camplug.wsss.seeds import SeedFolder, make_seeds, score_labels, score_seeds
@@ -31,7 +31,7 @@ MORE = RenumberedData(DATA, ["ghost", NAMES[1], NAMES[0], NAMES[2]])
 
 def classifier(classes=NAMES):
     """A classifier with a head of random weights, each class's its own whatever the order."""
-    network = over(trainable.net(), list(classes)).eval()
+    network = build_classifier(trainable.net(), list(classes)).eval()
     with torch.no_grad():
         for row, name in enumerate(classes):
             generator = torch.Generator().manual_seed(sum(name.encode()))
@@ -146,21 +146,21 @@ def test_what_the_data_has_not_is_told(tmp_path):
 
 def test_a_head_is_kept_in_the_order_of_the_data():
     model = classifier(MORE.classes)
-    kept, x = over(model, NAMES, keep_head=True), torch.rand(2, 3, 48, 48)
+    kept, x = build_classifier(model, NAMES, keep_head=True), torch.rand(2, 3, 48, 48)
     order = match_classes(MORE.classes, NAMES)
     torch.testing.assert_close(kept(x), model(x)[:, order])
     assert kept.classes == NAMES
     with pytest.raises(InputError, match="the trained model, whose other classes are"):
-        over(model, [NAMES[0], "fly"], keep_head=True)
+        build_classifier(model, [NAMES[0], "fly"], keep_head=True)
     with pytest.warns(UserWarning, match="the head is trained anew: the trained model"):
-        new = over(model, [NAMES[0], "fly"])
+        new = build_classifier(model, [NAMES[0], "fly"])
     assert new.head.out_channels == 2
 
 
 @pytest.mark.parametrize("labelled", [False, True])
 def test_predictions_are_in_the_order_of_the_data(tmp_path, labelled):
     torch.manual_seed(0)
-    segmenter = Segmenter(deeplab_over(trainable.net(), NAMES, trainable_settings()))
+    segmenter = Segmenter(build_deeplab(trainable.net(), NAMES, trainable_settings()))
     made = {}
     for key, data in {"one": DATA, "two": OTHER}.items():
         made[key] = LabelFolder(tmp_path / key)

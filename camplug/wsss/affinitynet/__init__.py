@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from camplug.lazy import attach_lazy
 from camplug.wsss.affinitynet.affinities import feature_affinity
-from camplug.wsss.affinitynet.labels import alpha_labels, scores_with_background
+from camplug.wsss.affinitynet.labels import add_background_scores, make_alpha_labels
 from camplug.wsss.affinitynet.network import STRIDE, FeatureHead, grid_size
-from camplug.wsss.affinitynet.planes import labels_of_planes, refined_labels, walk_planes
+from camplug.wsss.affinitynet.planes import label_planes, make_walk_planes, walk_to_labels
 
 if TYPE_CHECKING:
     from camplug.wsss.affinitynet.checkpoint import load_affinitynet, save_affinitynet
@@ -24,16 +24,16 @@ __all__ = [
     "FeatureHead",
     "AffinityNetHeadSettings",
     "AffinityNetSettings",
-    "alpha_labels",
+    "make_alpha_labels",
     "feature_affinity",
     "grid_size",
-    "labels_of_planes",
+    "label_planes",
     "load_affinitynet",
-    "refined_labels",
+    "walk_to_labels",
     "save_affinitynet",
-    "scores_with_background",
+    "add_background_scores",
     "train_affinitynet",
-    "walk_planes",
+    "make_walk_planes",
 ]
 
 __getattr__, __dir__ = attach_lazy(

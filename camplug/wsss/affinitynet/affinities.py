@@ -22,7 +22,7 @@ def feature_affinity(features: Tensor, radius: int) -> Tensor:
 
     Args:
         features: [N,C,h,w].
-        radius: as in `make_half_disc`.
+        radius: bound of the distance of pairs, exclusive; see `make_half_disc`.
 
     Returns:
         [N,P,h,w] in (0, 1]: at [n, p, y, x] the affinity of (y, x) and (y + dy, x + dx) for the p-th offset of

@@ -21,7 +21,7 @@ def save_affinitynet(
     """Write the head of an AffinityNet and what tells its classifier; see `save_heads`.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the path cannot be written.
     """
     save_heads(
         path, "affinitynet", asdict(net.settings), net.state_dict(), backbone=net.backbone, made_with=made_with or {}

@@ -16,7 +16,7 @@ from camplug.wsss.data.dataset import IGNORE
 SLACK = 1e-6  # what rounding may add to maps in [0, 1]
 
 
-def scores_with_background(maps: NDArray[np.floating], alpha: float) -> NDArray[np.floating]:
+def add_background_scores(maps: NDArray[np.floating], alpha: float) -> NDArray[np.floating]:
     r"""The maps behind a plane of background scores, [K+1,H,W].
 
     .. math:: M_{bg} = (1 - \max_c M_c)^\alpha
@@ -33,7 +33,7 @@ def scores_with_background(maps: NDArray[np.floating], alpha: float) -> NDArray[
     Raises:
         InputError: maps of another shape or type, with values outside [0, 1] or nan; an alpha that is not above 0.
 
-    >>> scores_with_background(np.array([[[0.5, 0.0]], [[0.25, 0.75]]]), alpha=2)
+    >>> add_background_scores(np.array([[[0.5, 0.0]], [[0.25, 0.75]]]), alpha=2)
     array([[[0.25  , 0.0625]],
     <BLANKLINE>
            [[0.5   , 0.    ]],
@@ -54,7 +54,7 @@ def scores_with_background(maps: NDArray[np.floating], alpha: float) -> NDArray[
     return scores
 
 
-def alpha_labels(
+def make_alpha_labels(
     maps: NDArray[np.floating],
     crf: DenseCRF | None,
     *,
@@ -86,7 +86,7 @@ def alpha_labels(
         stride: pixels of a cell's side.
 
     Raises:
-        InputError: alphas in the wrong order or out of range; a stride below 1; maps as in `scores_with_background`, or
+        InputError: alphas in the wrong order or out of range; a stride below 1; maps as in `add_background_scores`, or
             more of them than labels can name.
     """
     if not 0 < low <= high < np.inf:
@@ -100,7 +100,7 @@ def alpha_labels(
         raise InputError(f"{len(maps)} maps are more than labels can name; give at most {IGNORE - 1}.")
 
     def strongest(alpha: float) -> NDArray[np.intp]:
-        unary = unary_from_scores(scores_with_background(maps, alpha))
+        unary = unary_from_scores(add_background_scores(maps, alpha))
         probabilities = softmax(-unary, axis=0) if crf is None else crf.refine(unary)
         # sums instead of averages: all planes of a cell have as many pixels inside the photograph
         sums = np.asarray(probabilities, np.float64)

@@ -15,7 +15,7 @@ from camplug.wsss.affinity import SparseAffinity, affinity_loss, find_pairs, mak
 from camplug.wsss.affinitynet.affinities import feature_affinity
 from camplug.wsss.affinitynet.network import FeatureHead, grid_size
 from camplug.wsss.affinitynet.settings import AffinityNetHeadSettings
-from camplug.wsss.train import Backbone, Crop, FiniteLosses, filled
+from camplug.wsss.train import Backbone, Crop, FiniteLosses, pad_to_multiple
 from camplug.wsss.train.processes import mean_over_processes
 
 
@@ -40,12 +40,12 @@ class AffinityNet(LightningModule):
 
     @override
     def configure_optimizers(self) -> Any:
-        return self.settings.schedule.optimizers([(self.head, 1.0)], int(self.trainer.estimated_stepping_batches))
+        return self.settings.schedule.make_optimizers([(self.head, 1.0)], int(self.trainer.estimated_stepping_batches))
 
     @override
     def forward(self, image: Tensor) -> Tensor:
         """Features [N,C,h,w] at stride 8, float32, of normalised images [N,3,H,W] of any size."""
-        x = filled(image)
+        x = pad_to_multiple(image)
         features: Tensor = self.head(self.backbone(x), grid_size(*x.shape[-2:]))
         h, w = grid_size(*image.shape[-2:])
         return features[..., :h, :w].float()  # half precision has too few digits for the loss near 0 and 1

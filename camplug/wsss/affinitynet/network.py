@@ -61,10 +61,10 @@ class FeatureHead(nn.Module):
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Features [N,width,h,w] of the grid's `size` (h, w) from the maps of all stages [N,C,h',w'], finest first."""
         planes = [
-            F.elu(_resized(stage(x), size)) for stage, x in zip(self.stages, features[-len(self.stages) :], strict=True)
+            F.elu(_resize(stage(x), size)) for stage, x in zip(self.stages, features[-len(self.stages) :], strict=True)
         ]
         return F.elu(self.join(torch.cat(planes, 1)))
 
 
-def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)

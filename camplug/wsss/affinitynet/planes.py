@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity, propagate
 from camplug.wsss.affinity.grid import count_cells, enlarge_planes
-from camplug.wsss.affinitynet.labels import scores_with_background
+from camplug.wsss.affinitynet.labels import add_background_scores
 from camplug.wsss.affinitynet.network import STRIDE
 
 
-def walk_planes(maps: NDArray[np.floating], alpha: float = 16.0, stride: int = STRIDE) -> NDArray[np.floating]:
+def make_walk_planes(maps: NDArray[np.floating], alpha: float = 16.0, stride: int = STRIDE) -> NDArray[np.floating]:
     """The background and the maps on the grid, as they enter the walk: [K+1,h,w], h = ceil(H / stride).
 
     Averages over cells of stride x stride pixels, the last ones over the pixels that are there (the published code
@@ -23,20 +23,20 @@ def walk_planes(maps: NDArray[np.floating], alpha: float = 16.0, stride: int = S
 
     Args:
         maps: [K,H,W] in [0, 1] at the photograph's size; K may be 0.
-        alpha: of `scores_with_background`; 16 in the published code, 6 in SEAM.
+        alpha: of `add_background_scores`; 16 in the published code, 6 in SEAM.
         stride: pixels of a cell's side.
 
     Raises:
-        InputError: a stride below 1; otherwise as `scores_with_background`.
+        InputError: a stride below 1; otherwise as `add_background_scores`.
 
-    >>> walk_planes(np.array([[[1.0, 0.0, 0.5]]]), alpha=1, stride=2)
+    >>> make_walk_planes(np.array([[[1.0, 0.0, 0.5]]]), alpha=1, stride=2)
     array([[[0.5, 0.5]],
     <BLANKLINE>
            [[0.5, 0.5]]])
     """
     if stride < 1:
         raise InputError(f"stride={stride}; give a whole number of pixels, at least 1.")
-    planes = scores_with_background(maps, alpha)
+    planes = add_background_scores(maps, alpha)
     for axis in (1, 2):
         side = planes.shape[axis]
         starts = np.arange(0, side, stride)
@@ -45,7 +45,7 @@ def walk_planes(maps: NDArray[np.floating], alpha: float = 16.0, stride: int = S
     return planes
 
 
-def labels_of_planes(planes: NDArray[np.floating], size: tuple[int, int], stride: int = STRIDE) -> NDArray[np.uint8]:
+def label_planes(planes: NDArray[np.floating], size: tuple[int, int], stride: int = STRIDE) -> NDArray[np.uint8]:
     """The strongest plane at every pixel, uint8 [H,W]: planes are enlarged bilinearly and cut to the photograph's size.
 
     Args:
@@ -56,7 +56,7 @@ def labels_of_planes(planes: NDArray[np.floating], size: tuple[int, int], stride
     Raises:
         InputError: the grid is not that of such a photograph.
 
-    >>> labels_of_planes(np.array([[[1.0, 0.0]], [[0.0, 1.0]]]), size=(1, 4), stride=2)
+    >>> label_planes(np.array([[[1.0, 0.0]], [[0.0, 1.0]]]), size=(1, 4), stride=2)
     array([[0, 0, 1, 1]], dtype=uint8)
     """
     height, width = size
@@ -71,7 +71,7 @@ def labels_of_planes(planes: NDArray[np.floating], size: tuple[int, int], stride
     return labels
 
 
-def refined_labels(
+def walk_to_labels(
     maps: NDArray[np.floating],
     affinity: SparseAffinity,
     *,
@@ -85,7 +85,7 @@ def refined_labels(
     Args:
         maps: [K,H,W] in [0, 1] at the photograph's size; K may be 0.
         affinity: of the photograph, as `AffinityNet.affinities` gives it.
-        alpha: of the background; see `walk_planes`.
+        alpha: of the background; see `make_walk_planes`.
         steps: of the walk; 64 in SEAM.
         beta: the power of affinities.
         options: more of `propagate`'s.
@@ -93,5 +93,5 @@ def refined_labels(
     Raises:
         InputError: the affinity is of another size; options out of range.
     """
-    walked = propagate(walk_planes(maps, alpha), affinity, steps, beta, **options)
-    return labels_of_planes(walked, (maps.shape[1], maps.shape[2]))
+    walked = propagate(make_walk_planes(maps, alpha), affinity, steps, beta, **options)
+    return label_planes(walked, (maps.shape[1], maps.shape[2]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from camplug.wsss.affinitynet.labels import alpha_labels
+from camplug.wsss.affinitynet.labels import make_alpha_labels
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.train.schedule import ScheduleSettings
@@ -34,7 +34,7 @@ class AffinityNetSettings:
     """Settings of `train_affinitynet`; the defaults are those of the published code.
 
     Args:
-        low: alpha of the labels' confident objects; see `alpha_labels`.
+        low: alpha of the labels' confident objects; see `make_alpha_labels`.
         high: alpha of the labels' confident background.
         crf: dense CRF of the labels; None for none.
         network: head, optimizer and learning rate.
@@ -55,4 +55,4 @@ class AffinityNetSettings:
     def __post_init__(self) -> None:
         crf_settings(self.crf)
         # fail here, not at the first image
-        alpha_labels(np.zeros((0, 1, 1)), None, low=self.low, high=self.high)
+        make_alpha_labels(np.zeros((0, 1, 1)), None, low=self.low, high=self.high)

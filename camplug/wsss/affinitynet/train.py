@@ -12,7 +12,7 @@ from torch import nn
 from camplug.explain.preprocess import Preprocess
 from camplug.plug.layers import Selector
 from camplug.wsss.affinitynet.checkpoint import load_affinitynet
-from camplug.wsss.affinitynet.labels import alpha_labels
+from camplug.wsss.affinitynet.labels import make_alpha_labels
 from camplug.wsss.affinitynet.lightning_module import AffinityNet
 from camplug.wsss.affinitynet.network import STRIDE
 from camplug.wsss.affinitynet.settings import AffinityNetSettings
@@ -21,7 +21,7 @@ from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.progress import ProgressCallback
-from camplug.wsss.train.train_heads import Stages, Trained, run_stages
+from camplug.wsss.train.train_heads import HeadsTask, Trained, train_heads
 
 
 def train_affinitynet(
@@ -48,33 +48,33 @@ def train_affinitynet(
 
     Args:
         model: a classifier.
-        data: the photographs; labels and masks are not read.
+        data: photographs; labels and masks are not read.
         labels_from: the seeds that labels are made of, or a folder of ready-made label pictures.
         out: folder for labels, checkpoints, losses and the head.
         settings: of labels, network and training.
         layers: of the model, that the head reads; see `Backbone`.
-        preprocess: how photographs are normalised, if the model does not say it itself.
-        workers: processes that load images beside the one that trains.
+        preprocess: normalisation of photographs; None uses the model's own.
+        workers: processes that load images.
         amp: half precision where it is safe; on CUDA only.
         allow_missing: see `train_classifier`; seeds and label pictures may be missing in any number.
-        overwrite: a training of other settings or images in `out` is replaced; by default it is refused.
-        made_with: how the command line builds the model, to be kept with the head; see `save_heads`.
-        watch: is told how it goes.
+        overwrite: replace a training of other settings or images in `out`; by default it raises.
+        made_with: specification of the model, stored with the head; see `save_heads`.
+        watch: progress callback.
 
     Raises:
         InputError: `out` holds a training of other settings; no image has labels; an option out of range.
-        ModelError: a model without such layers; the loss is no number any more.
-        KeyboardInterrupt: it was stopped by Ctrl-C.
+        ModelError: a model without such layers; the loss became NaN or infinite.
+        KeyboardInterrupt: stopped by Ctrl-C.
     """
     settings = AffinityNetSettings() if settings is None else settings
     alphas: dict[str, Any] = {"low": settings.low, "high": settings.high}
 
-    stages = Stages(
+    stages = HeadsTask(
         kind="affinitynet",
         file="affinitynet.pt",
         network=asdict(settings.network),
         label_settings={"method": "affinitynet", **alphas},
-        labels=lambda maps, crf: alpha_labels(maps, crf, **alphas),
+        labels=lambda maps, crf: make_alpha_labels(maps, crf, **alphas),
         crf=crf_settings(settings.crf),
         build=lambda backbone: AffinityNet(backbone, settings.network),
         stride=STRIDE,
@@ -83,7 +83,7 @@ def train_affinitynet(
         thresholds="alphas (low, high)",
         steady=settings.network.schedule.is_steady,
     )
-    return run_stages(
+    return train_heads(
         stages,
         Backbone(model, layers, preprocess),
         data,

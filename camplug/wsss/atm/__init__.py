@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from camplug.lazy import attach_lazy
 from camplug.wsss.atm.attention import Atrous, ChannelAttention, SpatialAttention
 from camplug.wsss.atm.fum import FUM, context_relation
-from camplug.wsss.atm.losses import background_planes, background_similarity_loss, similarity_loss
-from camplug.wsss.atm.merge import belongs, merged_maps
+from camplug.wsss.atm.losses import background_similarity_loss, make_background_planes, similarity_loss
+from camplug.wsss.atm.merge import assign_classes, merge_maps
 from camplug.wsss.atm.method import ATM
-from camplug.wsss.atm.views import DECREASED, ENHANCED, GreyChange, adjusted, saturated, warn_if_saturated
+from camplug.wsss.atm.views import DECREASED, ENHANCED, GreyChange, adjust_grey, compute_saturation, warn_if_saturated
 
 if TYPE_CHECKING:
     from camplug.wsss.atm.lightning_module import ATMTraining
@@ -28,13 +28,13 @@ __all__ = [
     "ChannelAttention",
     "GreyChange",
     "SpatialAttention",
-    "adjusted",
-    "background_planes",
+    "adjust_grey",
+    "make_background_planes",
     "background_similarity_loss",
-    "belongs",
+    "assign_classes",
     "context_relation",
-    "merged_maps",
-    "saturated",
+    "merge_maps",
+    "compute_saturation",
     "similarity_loss",
     "warn_if_saturated",
 ]

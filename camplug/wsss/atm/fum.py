@@ -130,8 +130,8 @@ class FUM(nn.Module):
         self.channels, self.context, self.residual, self.most_positions = channels, context, residual, most_positions
         options = {"channel_attention": channel_attention, "spatial_attention": spatial_attention}
         self._injected = [name for name, option in options.items() if isinstance(option, nn.Module)]
-        self.channel_attention = _chosen(channel_attention, lambda: ChannelAttention(channels, reduction))
-        self.spatial_attention = _chosen(spatial_attention, SpatialAttention)
+        self.channel_attention = _make_attention(channel_attention, lambda: ChannelAttention(channels, reduction))
+        self.spatial_attention = _make_attention(spatial_attention, SpatialAttention)
         self.atrous = Atrous(channels, width, dilations) if atrous else None
         self.project = None
         if atrous and not context:
@@ -190,7 +190,7 @@ class FUM(nn.Module):
             )
 
 
-def _chosen(option: bool | nn.Module, fresh: Callable[[], nn.Module]) -> nn.Module | None:
+def _make_attention(option: bool | nn.Module, fresh: Callable[[], nn.Module]) -> nn.Module | None:
     if isinstance(option, nn.Module):
         return option
     return fresh() if option else None

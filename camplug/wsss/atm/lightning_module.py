@@ -9,12 +9,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from camplug.wsss.atm.losses import background_similarity_loss, similarity_loss
-from camplug.wsss.atm.merge import merged_maps
+from camplug.wsss.atm.merge import merge_maps
 from camplug.wsss.atm.method import ATM
-from camplug.wsss.atm.views import adjusted, warn_if_saturated
+from camplug.wsss.atm.views import adjust_grey, warn_if_saturated
 from camplug.wsss.classifier.agreement import AgreementTraining
-from camplug.wsss.classifier.crops import Picture
-from camplug.wsss.classifier.maps import normalized_maps
+from camplug.wsss.classifier.crops import ClassifierCrop
+from camplug.wsss.classifier.maps import normalize_maps
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.settings import LearningSettings
 
@@ -36,11 +36,11 @@ class ATMTraining(AgreementTraining):
     log is the share of positions where a merged map is above 0.
 
     Args:
-        network: what is trained.
-        learning: how.
+        network: classifier to train.
+        learning: optimizer, schedule and freezing options.
         method: the options.
-        ids: the images' names, to be told where a loss is no number.
-        seed: of everything random in a step.
+        ids: image names, for error messages.
+        seed: seed of the random numbers of every step.
     """
 
     def __init__(
@@ -50,27 +50,27 @@ class ATMTraining(AgreementTraining):
         self.method = method
 
     @override
-    def losses(self, x: Tensor, batch: Picture, step: int) -> Mapping[str, tuple[float, Tensor]]:
+    def compute_losses(self, x: Tensor, batch: ClassifierCrop, step: int) -> Mapping[str, tuple[float, Tensor]]:
         """The weight and the value of every loss; see `ClassifierTraining`."""
         method, changes = self.method, self.method.changes
         if not changes:
-            return super().losses(x, batch, step)
+            return super().compute_losses(x, batch, step)
         if step == self.current_epoch == self.global_rank == 0:
             for change in changes:
                 warn_if_saturated(batch.pixels, change)
-        views = torch.cat([x, *(self.normalized(adjusted(batch.pixels, change)) for change in changes)])
+        views = torch.cat([x, *(self.normalize(adjust_grey(batch.pixels, change)) for change in changes)])
         maps = self.network.class_maps(self.network.features(views))
         every = batch.present.repeat(1 + len(changes), 1)
-        losses = {"classification": (1.0, self.classification(self.network.logits(maps), every))}
-        original, *others = normalized_maps(maps, every).chunk(1 + len(changes))
-        self.seen(original)
+        losses = {"classification": (1.0, self.compute_classification_loss(self.network.logits(maps), every))}
+        original, *others = normalize_maps(maps, every).chunk(1 + len(changes))
+        self.record_maps(original)
         first, last = others[0], others[-1]  # one and the same if only one is on: so is a merger with itself
         if method.similarity:
             value = similarity_loss(original, first, last, batch.present)
-            losses["similarity"] = (self.risen * method.similarity, value)
+            losses["similarity"] = (self.ramp_factor * method.similarity, value)
         if method.background_similarity:
-            merged = merged_maps(first, last, batch.present, background=method.background, sure=method.sure)
+            merged = merge_maps(first, last, batch.present, background=method.background, sure=method.sure)
             value = background_similarity_loss(original, merged, batch.present, foreground=method.planes == "all")
-            losses["background_similarity"] = (self.risen * method.background_similarity, value)
+            losses["background_similarity"] = (self.ramp_factor * method.background_similarity, value)
             self.log("merged", (merged.amax(1) > 0).float().mean(), batch_size=len(batch.image))
         return losses

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.wsss.atm.merge import shown_classes
+from camplug.wsss.atm.merge import broadcast_labels
 
 
 def similarity_loss(original: Tensor, enhanced: Tensor | None, decreased: Tensor | None, present: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def similarity_loss(original: Tensor, enhanced: Tensor | None, decreased: Tensor
         original: M_o, max-normalised, [N,C,h,w].
         enhanced: M_e likewise; None leaves its term out, and the other term is not halved.
         decreased: M_d likewise, or None; not both.
-        present: which classes each image shows, [N,C].
+        present: 1 where image n shows class c, [N,C].
 
     Raises:
         InputError: no adjusted view, or shapes that do not fit together.
@@ -34,11 +34,11 @@ def similarity_loss(original: Tensor, enhanced: Tensor | None, decreased: Tensor
     views = [view for view in (enhanced, decreased) if view is not None]
     if not views:
         raise InputError("there is no adjusted view; give the maps of the enhanced or the decreased view, or of both.")
-    shown = shown_classes(present, original, *views)
+    shown = broadcast_labels(present, original, *views)
     return torch.stack([_mean_difference(original, view, shown) for view in views]).mean()
 
 
-def background_planes(maps: Tensor, present: Tensor, *, foreground: bool = True) -> Tensor:
+def make_background_planes(maps: Tensor, present: Tensor, *, foreground: bool = True) -> Tensor:
     r"""Class maps with a background plane, of which only the strongest class is left at each position.
 
     .. math:: B_0 = 1 - \max_c M_c, \qquad B_c = M_c \, [M_c = \max_k M_k]
@@ -54,14 +54,14 @@ def background_planes(maps: Tensor, present: Tensor, *, foreground: bool = True)
         [N,C+1,h,w], or the background plane alone, [N,1,h,w].
 
     Raises:
-        InputError: shapes that do not fit together.
+        InputError: the shapes do not fit together.
 
-    >>> background_planes(torch.tensor([[[[0.8, 0.1]], [[0.6, 0.4]]]]), torch.tensor([[1, 1]]))[0, :, 0]
+    >>> make_background_planes(torch.tensor([[[[0.8, 0.1]], [[0.6, 0.4]]]]), torch.tensor([[1, 1]]))[0, :, 0]
     tensor([[0.2000, 0.6000],
             [0.8000, 0.0000],
             [0.0000, 0.4000]])
     """
-    maps = torch.where(shown_classes(present, maps), _exact(maps), 0)
+    maps = torch.where(broadcast_labels(present, maps), _widen(maps), 0)
     strongest = maps.amax(1, keepdim=True)
     if not foreground:
         return 1 - strongest
@@ -79,30 +79,30 @@ def background_similarity_loss(original: Tensor, merged: Tensor, present: Tensor
     Args:
         original: M_o, max-normalised, [N,C,h,w].
         merged: of the adjusted views, from `merged_maps`, of the same shape.
-        present: which classes each image shows, [N,C].
+        present: 1 where image n shows class c, [N,C].
         foreground: whether the planes of the classes count, too, or the background plane alone.
 
     Raises:
-        InputError: shapes that do not fit together.
+        InputError: the shapes do not fit together.
 
     >>> original, merged = torch.tensor([[[[0.5, 1.0]]]]), torch.tensor([[[[0.7, 1.0]]]])
     >>> background_similarity_loss(original, merged, torch.tensor([[1]]))
     tensor(0.1000)
     """
-    shown = shown_classes(present, original, merged)
-    planes = background_planes(original, present, foreground=foreground)
-    wanted = background_planes(merged.detach(), present, foreground=foreground)
+    shown = broadcast_labels(present, original, merged)
+    planes = make_background_planes(original, present, foreground=foreground)
+    wanted = make_background_planes(merged.detach(), present, foreground=foreground)
     background = torch.ones_like(shown[:, :1])
     return _mean_difference(planes, wanted, torch.cat([background, shown], 1) if foreground else background)
 
 
 def _mean_difference(one: Tensor, other: Tensor, shown: Tensor) -> Tensor:
     """Mean absolute difference over the shown planes; 0 if there are none. shown: bool [N,C,1,1]."""
-    difference = torch.where(shown, (_exact(one) - _exact(other)).abs(), 0)
+    difference = torch.where(shown, (_widen(one) - _widen(other)).abs(), 0)
     positions = one.shape[2] * one.shape[3]
     return difference.sum() / (shown.sum() * positions).clamp_min(1)
 
 
-def _exact(x: Tensor) -> Tensor:
+def _widen(x: Tensor) -> Tensor:
     """Half precision would lose the small differences, and overflow in the sum."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.wsss.classifier.maps import checked_present
+from camplug.wsss.classifier.maps import prepare_labels
 
 BACKGROUND = 0.3  # IRN's constant plane
 SURE = 0.5
 
 
-def belongs(maps: Tensor, present: Tensor, background: float = BACKGROUND) -> Tensor:
+def assign_classes(maps: Tensor, present: Tensor, background: float = BACKGROUND) -> Tensor:
     """Which class each position belongs to: the strongest present class, where it is above the background.
 
     The paper leaves the test open; this is how a class map becomes labels elsewhere: an argmax over the present classes
@@ -20,7 +20,7 @@ def belongs(maps: Tensor, present: Tensor, background: float = BACKGROUND) -> Te
 
     Args:
         maps: max-normalised, [N,C,h,w] in [0, 1].
-        present: which classes each image shows, [N,C].
+        present: 1 where image n shows class c, [N,C].
         background: value of the background plane, in [0, 1]; it wins ties. Of equal classes the first one wins.
 
     Returns:
@@ -30,18 +30,18 @@ def belongs(maps: Tensor, present: Tensor, background: float = BACKGROUND) -> Te
         InputError: shapes that do not fit together, or a background outside [0, 1].
 
     >>> maps = torch.tensor([[[[0.9, 0.2, 0.3]], [[0.4, 0.6, 0.1]]]])
-    >>> belongs(maps, torch.tensor([[1, 1]]), 0.3).int()[0, :, 0]
+    >>> assign_classes(maps, torch.tensor([[1, 1]]), 0.3).int()[0, :, 0]
     tensor([[1, 0, 0],
             [0, 1, 0]], dtype=torch.int32)
     """
-    shown = checked_present(maps, present) != 0
+    shown = prepare_labels(maps, present) != 0
     if not 0 <= background <= 1:
         raise InputError(f"background={background}; give a value from 0 to 1, as the maps have.")
     strongest, label = maps.detach().masked_fill(~shown[..., None, None], -1).max(1, keepdim=True)
     return torch.zeros_like(maps, dtype=torch.bool).scatter_(1, label, strongest > background)
 
 
-def merged_maps(
+def merge_maps(
     enhanced: Tensor, decreased: Tensor, present: Tensor, *, background: float = BACKGROUND, sure: float = SURE
 ) -> Tensor:
     r"""Merge the class maps of the enhanced and the decreased view (Qin et al., TCSVT 2024, section III-B).
@@ -59,7 +59,7 @@ def merged_maps(
         enhanced: P_e, max-normalised, [N,C,h,w] in [0, 1].
         decreased: P_d, likewise.
         present: which classes each image shows, [N,C]; others get 0.
-        background: of `belongs`.
+        background: of `assign_classes`.
         sure: the 0.5 of cases two and three, in [0, 1].
 
     Returns:
@@ -70,20 +70,20 @@ def merged_maps(
 
     >>> enhanced = torch.tensor([[[[0.4, 0.7, 0.5, 0.1]]]])
     >>> decreased = torch.tensor([[[[0.35, 0.2, 0.2, 0.3]]]])
-    >>> merged_maps(enhanced, decreased, torch.tensor([[1]]))
+    >>> merge_maps(enhanced, decreased, torch.tensor([[1]]))
     tensor([[[[0.4000, 0.7000, 0.0000, 0.0000]]]])
     """
-    shown_classes(present, enhanced, decreased)
+    broadcast_labels(present, enhanced, decreased)
     if not 0 <= sure <= 1:
         raise InputError(f"sure={sure}; give a value from 0 to 1, as the maps have.")
     enhanced, decreased = enhanced.detach(), decreased.detach()
-    one, other = belongs(enhanced, present, background), belongs(decreased, present, background)
+    one, other = assign_classes(enhanced, present, background), assign_classes(decreased, present, background)
     confidence = torch.maximum(enhanced, decreased)
     kept = (one & other) | ((one | other) & (confidence > sure))
     return torch.where(kept, confidence, 0)
 
 
-def shown_classes(present: Tensor, *maps: Tensor) -> Tensor:
+def broadcast_labels(present: Tensor, *maps: Tensor) -> Tensor:
     """Labels that fit class maps of one shape [N,C,h,w], as bool [N,C,1,1] on their device.
 
     Raises:
@@ -92,4 +92,4 @@ def shown_classes(present: Tensor, *maps: Tensor) -> Tensor:
     if len({m.shape for m in maps}) > 1:
         shapes = ", ".join(str(list(m.shape)) for m in maps)
         raise InputError(f"class maps of different shapes {shapes}; give maps of one shape [N,C,h,w].")
-    return (checked_present(maps[0], present) != 0)[..., None, None]
+    return (prepare_labels(maps[0], present) != 0)[..., None, None]

@@ -56,7 +56,7 @@ class ATM(Method):
         most_positions: largest map, height times width, whose positions are related.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option is out of range.
 
     >>> ATM(decrease=False).changes
     (GreyChange(alpha=1.5, beta=30.0),)
@@ -120,7 +120,7 @@ class ATM(Method):
         return (*enhanced, GreyChange(*self.decreased)) if self.decrease else enhanced
 
     @override
-    def neck(self) -> dict[str, Any] | None:
+    def get_neck_settings(self) -> dict[str, Any] | None:
         """The settings of a FUM; a width that is not asked for is left open, so that a trained FUM goes on as it is."""
         parts = {name: getattr(self, name) for name in FUM_PARTS}
         if not self.fum or not any(parts.values()):
@@ -130,8 +130,8 @@ class ATM(Method):
         return {"kind": "fum", **parts, "dilations": list(self.dilations), **width, **others}
 
     @override
-    def module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> ATMTraining:
-        """What trains the network."""
+    def make_module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> ATMTraining:
+        """Make the Lightning module that trains a network."""
         from camplug.wsss.atm.lightning_module import ATMTraining
 
         return ATMTraining(network, learning, self, ids=pictures.data.ids, seed=pictures.seed)

@@ -40,7 +40,7 @@ ENHANCED = GreyChange(1.5, 30)
 DECREASED = GreyChange(0.8, 15)
 
 
-def adjusted(pixels: Tensor, change: GreyChange) -> Tensor:
+def adjust_grey(pixels: Tensor, change: GreyChange) -> Tensor:
     """Change the grey levels of images (eq. 2), clipped and rounded like an image of 8 bits.
 
     Without the clipping, a convolution followed by batch normalisation would undo the change.
@@ -55,27 +55,28 @@ def adjusted(pixels: Tensor, change: GreyChange) -> Tensor:
     Raises:
         InputError: pixels of another shape, kind or range.
 
-    >>> adjusted(torch.tensor([[[0, 100, 200]]] * 3, dtype=torch.uint8), ENHANCED)[0]
+    >>> adjust_grey(torch.tensor([[[0, 100, 200]]] * 3, dtype=torch.uint8), ENHANCED)[0]
     tensor([[ 30., 180., 255.]])
     """
-    return _changed(pixels, change).clamp(0, WHITE)
+    return _change_levels(pixels, change).clamp(0, WHITE)
 
 
-def saturated(pixels: Tensor, change: GreyChange) -> float:
-    """Share, in [0, 1], of the values that a change takes out of 0..255 and that `adjusted` therefore clips.
+def compute_saturation(pixels: Tensor, change: GreyChange) -> float:
+    """Share, in [0, 1], of the values that a change takes out of 0..255 and that `adjust_grey` therefore clips.
 
     Args:
-        pixels: as for `adjusted`.
+        pixels: as for `adjust_grey`.
         change: alpha and beta.
 
     Raises:
         InputError: pixels of another shape, kind or range.
 
     >>> grey = torch.arange(256.0).view(1, 1, 256).expand(3, 1, 256)
-    >>> [round(saturated(grey, c), 2) for c in (ENHANCED, DECREASED, GreyChange(1.5, 300), GreyChange(0.8, 150))]
+    >>> changes = ENHANCED, DECREASED, GreyChange(1.5, 300), GreyChange(0.8, 150)
+    >>> [round(compute_saturation(grey, change), 2) for change in changes]
     [0.41, 0.0, 1.0, 0.48]
     """
-    levels = _changed(pixels, change)
+    levels = _change_levels(pixels, change)
     return float(((levels < 0) | (levels > WHITE)).double().mean())
 
 
@@ -83,13 +84,13 @@ def warn_if_saturated(pixels: Tensor, change: GreyChange) -> None:
     """Warn where more than half of the values saturate under a change: such a view shows little of the image.
 
     Args:
-        pixels: as for `adjusted`.
+        pixels: as for `adjust_grey`.
         change: alpha and beta.
 
     Raises:
         InputError: pixels of another shape, kind or range.
     """
-    share = saturated(pixels, change)
+    share = compute_saturation(pixels, change)
     if share > 0.5:
         warnings.warn(
             f"{share:.0%} of the pixel values saturate under {change}; give an alpha and a beta that keep most of "
@@ -98,13 +99,13 @@ def warn_if_saturated(pixels: Tensor, change: GreyChange) -> None:
         )
 
 
-def _changed(pixels: Tensor, change: GreyChange) -> Tensor:
-    pixels = _checked(pixels)
+def _change_levels(pixels: Tensor, change: GreyChange) -> Tensor:
+    pixels = _check_pixels(pixels)
     levels = change.alpha * pixels.to(torch.promote_types(pixels.dtype, torch.float32)) + change.beta
     return levels.round()
 
 
-def _checked(pixels: Tensor) -> Tensor:
+def _check_pixels(pixels: Tensor) -> Tensor:
     if pixels.ndim < 3 or pixels.shape[-3] != 3 or pixels.numel() == 0:
         raise InputError(f"pixels {list(pixels.shape)}; give colour images [...,3,H,W].")
     if pixels.dtype == torch.uint8:

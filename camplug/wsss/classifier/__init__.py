@@ -1,18 +1,18 @@
-"""An ordinary multi-label classifier over any network: how it is built, trained, written and read.
+"""Multi-label classifiers on any network: building, training, saving and loading.
 
-What trains (`ClassifierTraining`, `train_classifier`) needs lightning; the rest does not import it.
+`ClassifierTraining` and `train_classifier` need lightning; nothing else imports it.
 """
 
 from typing import TYPE_CHECKING
 
 from camplug.lazy import attach_lazy
 from camplug.wsss.classifier.checkpoint import load_classifier, save_classifier
-from camplug.wsss.classifier.crops import ClassifierCrops, Picture
+from camplug.wsss.classifier.crops import ClassifierCrop, ClassifierCrops
 from camplug.wsss.classifier.losses import classification_loss
-from camplug.wsss.classifier.maps import normalized_maps
+from camplug.wsss.classifier.maps import normalize_maps
 from camplug.wsss.classifier.method import Method
-from camplug.wsss.classifier.network import Classifier, over
-from camplug.wsss.classifier.settings import PRESETS, LearningSettings, SpanSettings, preset
+from camplug.wsss.classifier.network import Classifier, build_classifier
+from camplug.wsss.classifier.settings import PRESETS, LearningSettings, SpanSettings, get_preset
 
 if TYPE_CHECKING:
     from camplug.wsss.classifier.lightning_module import ClassifierTraining
@@ -24,15 +24,15 @@ __all__ = [
     "ClassifierTraining",
     "LearningSettings",
     "Method",
-    "Picture",
+    "ClassifierCrop",
     "ClassifierCrops",
     "SpanSettings",
     "TrainedClassifier",
     "classification_loss",
     "load_classifier",
-    "normalized_maps",
-    "over",
-    "preset",
+    "normalize_maps",
+    "build_classifier",
+    "get_preset",
     "save_classifier",
     "train_classifier",
 ]

@@ -1,4 +1,4 @@
-"""A network without its head: up to the feature map that the head pools."""
+"""Networks without their head, up to the feature map that the head pools."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SIDE = 224
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a network is cut, and how it is run up to there; plain data, kept in files.
+    """Last layer of a body and the way to run the network up to it; plain data, stored in files.
 
     Args:
-        layer: the last one that runs; "" is the whole network.
-        way: "forward_features" or "features" (a method or a part of the network that ends there), "children" (its
-            parts one after another) or "itself" (it puts out the map).
-        relu: the head reads the positive part of the map (DenseNet, whose last ReLU is no layer).
+        layer: name of the last layer; "" is the whole network.
+        way: "forward_features" or "features" (a method or submodule that ends there), "children" (its children in
+            sequence) or "itself" (the network returns the map).
+        relu: apply a ReLU to the map (DenseNet, whose last ReLU is not a module).
     """
 
     layer: str = ""
@@ -33,11 +33,11 @@ class Cut:
 
 
 class Body(nn.Module):
-    """Turns images [N,3,H,W] into feature maps [N,K,h,w].
+    """Feature extractor: images [N,3,H,W] to feature maps [N,K,h,w].
 
     Args:
-        model: a network; it is kept, and what comes behind the cut and holds parameters is taken out of it.
-        cut: where its features end; see `find_cut`.
+        model: network, changed in place: submodules with parameters behind the cut are removed.
+        cut: last layer; see `find_cut`.
     """
 
     def __init__(self, model: nn.Module, cut: Cut) -> None:
@@ -45,48 +45,48 @@ class Body(nn.Module):
         self.model = model
         self.cut = cut
         if cut.layer:
-            _take_out_the_rest(model, cut.layer)
+            _remove_unused(model, cut.layer)
         elif cut.way == "forward_features":
             reset: Any = model.reset_classifier
             reset(0)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        output = _ways(self.model, self.cut.layer)[self.cut.way](x)
+        output = _list_ways(self.model, self.cut.layer)[self.cut.way](x)
         size = (x.shape[-2], x.shape[-1])
         grid = to_grid(output, size, get_patch_size(self.model), self.cut.layer or "the whole network")
         return grid.relu() if self.cut.relu else grid
 
 
 def find_cut(model: nn.Module, layer: str | None = None, *, relu: bool = False) -> Cut:
-    """How to run a network up to a layer.
+    """Find a way to run a network up to a layer.
 
     Args:
-        model: in evaluation mode.
-        layer: that puts out the last feature map; None finds it, and takes a network that puts out a map as it is.
+        model: network in evaluation mode.
+        layer: layer with the last feature map; None finds it, and takes a network that returns a map as it is.
         relu: see `Cut`.
 
     Raises:
-        ModelError: it has no feature map, or cannot be run up to it in any of the known ways.
+        ModelError: the network has no feature map, or none of the known ways leads to it.
     """
-    x = torch.rand(example(model).shape, generator=torch.Generator().manual_seed(0)).to(example(model))
+    x = torch.rand(make_example(model).shape, generator=torch.Generator().manual_seed(0)).to(make_example(model))
     with torch.no_grad():
         if layer is None:
             output = model(x)
             if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
                 return Cut()
-            layer = _last(model, x)
+            layer = _find_last_layer(model, x)
         with Tape(model, [layer], forward_only=True) as tape:
             model(x)
             wanted = tape[layer]
-        for way, forward in _ways(model, layer).items():
+        for way, forward in _list_ways(model, layer).items():
             try:
                 found = forward(x)
-            except Exception:  # somebody's own code may raise anything; then this is not the way
+            except Exception:  # the code of a model may raise anything
                 continue
             if isinstance(found, Tensor) and torch.equal(found, wanted):
                 return Cut(layer, way, relu)
-        tokens = _tokens(model, x)
+        tokens = _find_token_cut(model, x)
         if tokens:
             return tokens
     raise ModelError(
@@ -95,8 +95,8 @@ def find_cut(model: nn.Module, layer: str | None = None, *, relu: bool = False) 
     )
 
 
-def example(model: nn.Module) -> Tensor:
-    """An image that a network takes, [1,3,S,S], all black."""
+def make_example(model: nn.Module) -> Tensor:
+    """Make a black image of a size that a network takes, [1,3,S,S]."""
     config: Any = getattr(model, "pretrained_cfg", None)
     size = config.get("input_size") if isinstance(config, dict) else None
     fixed = getattr(getattr(model, "patch_embed", None), "img_size", None)  # timm's transformers
@@ -106,7 +106,7 @@ def example(model: nn.Module) -> Tensor:
     return x if weight is None else x.to(weight)
 
 
-def _last(model: nn.Module, x: Tensor) -> str:
+def _find_last_layer(model: nn.Module, x: Tensor) -> str:
     layers = named_layers(model)
     try:
         return next(iter(select(model, layers, "last", trace_model(model, layers, (x,)))))
@@ -114,8 +114,8 @@ def _last(model: nn.Module, x: Tensor) -> str:
         raise ModelError(str(error)) from None
 
 
-def _tokens(model: nn.Module, x: Tensor) -> Cut | None:
-    """A timm transformer's patch tokens, whose last layer is more than the parts of the network one after another."""
+def _find_token_cut(model: nn.Module, x: Tensor) -> Cut | None:
+    """Return the cut of a timm transformer at its patch tokens; None for other networks."""
     if not (callable(getattr(model, "forward_features", None)) and hasattr(model, "reset_classifier")):
         return None
     try:
@@ -126,46 +126,46 @@ def _tokens(model: nn.Module, x: Tensor) -> Cut | None:
     return Cut(way="forward_features")
 
 
-def _ways(model: nn.Module, layer: str) -> dict[str, Callable[[Tensor], Any]]:
-    """How a network may be run up to a layer, the most natural way first."""
+def _list_ways(model: nn.Module, layer: str) -> dict[str, Callable[[Tensor], Any]]:
+    """Return the ways to run a network up to a layer, in order of preference."""
     methods = {name: getattr(model, name, None) for name in ("forward_features", "features")}
     if not layer:
         return {"itself": model, "forward_features": methods["forward_features"] or model}
 
     def children(x: Tensor) -> Any:
-        for module in _up_to(model, layer):
+        for module in _list_modules_until(model, layer):
             x = module(x)
         return x
 
     return {**{name: m for name, m in methods.items() if callable(m)}, "children": children}
 
 
-def _up_to(model: nn.Module, layer: str) -> Iterator[nn.Module]:
-    """The parts of a network up to a layer; of the part that holds it, again the parts."""
+def _list_modules_until(model: nn.Module, layer: str) -> Iterator[nn.Module]:
+    """List the modules of a network up to a layer, descending into the one that contains it."""
     first, _, rest = layer.partition(".")
     for name, module in model.named_children():
         if name == first:
             if rest:
-                yield from _up_to(module, rest)
+                yield from _list_modules_until(module, rest)
             else:
                 yield module
             return
         yield module
 
 
-def _take_out_the_rest(model: nn.Module, layer: str) -> None:
-    """Put nothing in place of every part with parameters that does not run up to the layer."""
+def _remove_unused(model: nn.Module, layer: str) -> None:
+    """Replace every module with parameters that does not run before the end of a layer by an identity."""
     layers = named_layers(model)
     ran: set[str] = set()
-    for call in trace_model(model, layers, (example(model),)).calls:
+    for call in trace_model(model, layers, (make_example(model),)).calls:
         ran.add(call.name)
         if call.name == layer:
             break
-    alive = {"", *(n[:i] for n in ran for i in range(1, len(n) + 1) if i == len(n) or n[i] == ".")}
+    used = {"", *(n[:i] for n in ran for i in range(1, len(n) + 1) if i == len(n) or n[i] == ".")}
     for name, module in layers.items():
         parent, _, last = name.rpartition(".")
-        if name not in alive and parent in alive and any(True for _ in module.parameters()):
-            # parts of a part that ran are its own business, even those that did not run as modules
+        if name not in used and parent in used and any(True for _ in module.parameters()):
+            # children of a module that ran may be used by it without being called
             if parent and parent in ran:
                 continue
             setattr(model.get_submodule(parent), last, nn.Identity())

@@ -1,4 +1,4 @@
-"""A file of a trained classifier: how it is built, what its classes are called, and its weights."""
+"""Files of trained classifiers."""
 
 from __future__ import annotations
 
@@ -10,73 +10,73 @@ from torch import nn
 
 from camplug.models import FILES, MADE_WITH
 from camplug.plug import unwrap
-from camplug.wsss.classifier.network import Classifier, rebuilt, settings_of
+from camplug.wsss.classifier.network import Classifier, get_classifier_settings, rebuild_classifier
 from camplug.wsss.store.network_file import NetworkFile
 
-OF_CLASSIFIERS = NetworkFile(
+CLASSIFIER_FILE = NetworkFile(
     "camplug classifier 1",
     "train classifier",
     "is no classifier that camplug has trained (give weights of others as a checkpoint of a model)",
     "was trained on a module of one's own; give it: load_classifier(path, model)",
-    settings_of,
-    rebuilt,
+    get_classifier_settings,
+    rebuild_classifier,
 )
 
 
 def save_classifier(path: str | os.PathLike[str], network: Classifier, made_with: Mapping[str, Any]) -> None:
-    """Write a classifier, whole or not at all; the file holds plain data and tensors only.
+    """Write a classifier atomically, as plain data and tensors.
 
     Args:
-        path: of the file.
-        network: to be written.
-        made_with: "model", the text that `camplug.load_model` builds the network under it with (None: a module of
-            one's own), and "num_classes" of that network's own head.
+        path: path of the file.
+        network: network to write.
+        made_with: "model", the specification of the base network for `camplug.load_model` (None for a module of your
+            own), and "num_classes" of its own head.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the path cannot be written.
     """
-    OF_CLASSIFIERS.save(path, network, made_with)
+    CLASSIFIER_FILE.save(path, network, made_with)
 
 
 def load_classifier(path: str | os.PathLike[str], model: nn.Module | None = None) -> Classifier:
-    """The classifier of a file that `save_classifier` wrote, in evaluation mode.
+    """Load a classifier that `save_classifier` wrote, in evaluation mode.
 
     Args:
-        path: of the file.
-        model: the untrained network under it, where that was a module of one's own; it is kept and changed.
+        path: path of the file.
+        model: untrained base network, required where it is a module of your own; it is changed in place.
 
     Raises:
-        InputError: no such file, or one of another kind.
-        ModelError: the network under it cannot be built, or is another one.
+        InputError: the file is missing or of another kind.
+        ModelError: the base network cannot be built or does not fit.
     """
-    return OF_CLASSIFIERS.load(path, model)
+    return CLASSIFIER_FILE.load(path, model)
 
 
-def read(name: str) -> dict[str, Any] | None:
-    """What a classifier's file holds; None for any other file.
+def read_classifier(name: str) -> dict[str, Any] | None:
+    """Read the document of a classifier's file; None for any other file.
 
     Raises:
-        InputError: there is no such file.
+        InputError: the file is missing.
     """
-    return OF_CLASSIFIERS.read(name)
+    return CLASSIFIER_FILE.read(name)
 
 
-def made_with(model: str, num_classes: int | None) -> dict[str, Any]:
-    """How the network under a training on `model` is built; a trained classifier's file knows it already.
+def read_made_with(model: str, num_classes: int | None) -> dict[str, Any]:
+    """Return the specification of a training's base network; the file of a trained classifier contains it.
 
     Args:
-        model: as for `camplug.load_model`.
-        num_classes: of its own head.
+        model: specification for `camplug.load_model`.
+        num_classes: number of classes of its own head.
 
     Raises:
-        InputError: there is no such file.
+        InputError: the file is missing.
     """
     if not model.endswith(FILES):
         return {"model": model, "num_classes": num_classes}
-    document = read(model)
+    document = read_classifier(model)
     return dict(document["made_with"]) if document else {}
 
 
-def made_with_of(model: nn.Module) -> dict[str, Any]:
-    """Return how a model that `camplug.load_model` built is built again; empty for a module of one's own."""
+def get_made_with(model: nn.Module) -> dict[str, Any]:
+    """Return the specification of a model that `camplug.load_model` built; empty for a module of your own."""
     return dict(getattr(unwrap(model), MADE_WITH, {}))

@@ -1,4 +1,4 @@
-"""Random crops of photographs with the classes that they show, the same ones in every run of a seed."""
+"""Reproducible random crops of photographs with image-level labels."""
 
 from __future__ import annotations
 
@@ -14,45 +14,50 @@ from torch.utils.data import Dataset
 
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.train.crops import drawn_place
+from camplug.wsss.train.crops import draw_place
 from camplug.wsss.train.unreadable import Substitutes
 
 
-class Picture(NamedTuple):
-    """A crop as pixels [3,S,S], uint8; its classes [C], 1 or 0, float; the image's number in the data set."""
+class ClassifierCrop(NamedTuple):
+    """Crop of a photograph, or a batch of crops.
+
+    Attributes:
+        pixels: uint8 [3,S,S].
+        present: float [C], 1 for classes of the image, else 0.
+        image: number of the image in the data set.
+    """
 
     pixels: Tensor
     present: Tensor
     image: Tensor
 
 
-class ClassifierCrops(Dataset[Picture]):
-    """Rescaled, mirrored and cropped photographs beside their image-level labels, as IRN's classifier is trained on.
+class ClassifierCrops(Dataset[ClassifierCrop]):
+    """Rescaled, mirrored and cropped photographs with their image-level labels, as in the training of IRN's classifier.
 
-    The longer side becomes a random number of pixels (bicubic), the photograph is mirrored every other time, and a
-    square is cut at a random place; where the photograph is smaller, it lies at a random place in a square of the mean
-    colour. The labels are the whole image's, whatever part is cut out. Masks are never read.
+    The longer side becomes a random number of pixels (bicubic), the photograph is mirrored with probability 1/2, and a
+    square is cut at a random position; a smaller photograph is put at a random position in a square of the mean colour.
+    The labels are those of the whole image. Masks are never read.
 
-    An item is asked for by (epoch, number) and depends on them and the seed alone, not on the order or the process.
-    Where a photograph cannot be read, another one takes its place, with its own labels and number: one that shares a
-    class with it, if there is one.
+    Items are indexed by (epoch, number) and depend on these and the seed only. An unreadable photograph is replaced by
+    another one with its own labels and number, if possible one that shares a class with it.
 
     Args:
-        data: the photographs and their labels.
+        data: photographs with labels.
         crop: side of the square in pixels.
-        sides: the smallest and the largest longer side in pixels.
-        mean: the colour around photographs, each in 0 to 1.
-        seed: of everything random.
-        indices: which images; all by default.
-        still: nothing is random: the longer side is `crop`, the photograph lies in the middle. One that cannot be read
-            has the number -1, and `collate` leaves it out.
+        sides: smallest and largest longer side in pixels.
+        mean: padding colour, three values in [0, 1].
+        seed: seed of all random numbers.
+        indices: numbers of the images to use; None uses all.
+        still: disable randomness: the longer side is `crop`, the photograph is centred. An unreadable one gets the
+            number -1, and `collate` leaves it out.
         allow_missing: see `camplug.wsss.train.unreadable.Substitutes`.
 
     Attributes:
-        substitutes: what could not be read.
+        substitutes: record of unreadable photographs.
 
     Raises:
-        InputError: options out of range, or no image.
+        InputError: an option is out of range, or there is no image.
     """
 
     def __init__(
@@ -82,52 +87,52 @@ class ClassifierCrops(Dataset[Picture]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, which: tuple[int, int]) -> Picture:
+    def __getitem__(self, which: tuple[int, int]) -> ClassifierCrop:
         epoch, number = which
-        return self.picture(epoch, self.indices[number])
+        return self.load_crop(epoch, self.indices[number])
 
-    def picture(self, epoch: int, i: int, slot: int = 0, classes: Sequence[int] = ()) -> Picture:
-        """The crop of image i in an epoch.
+    def load_crop(self, epoch: int, i: int, slot: int = 0, classes: Sequence[int] = ()) -> ClassifierCrop:
+        """Load the crop of image i in an epoch.
 
         Args:
             epoch: number of the epoch.
             i: number of the image in the data set.
-            slot: another one draws another crop.
-            classes: those that a substitute had best show; by default the image's own.
+            slot: position in a group; each has a crop of its own.
+            classes: preferred classes of a substitute; by default the image's own.
         """
         key = (self.seed, epoch, i, slot) if slot else (self.seed, epoch, i)
         if self.still:
-            return self._still(i)
-        wanted = set(classes) & set(self.classes_of(i)) or set(self.classes_of(i))
+            return self._load_centred(i)
+        wanted = set(classes) & set(self.get_classes(i)) or set(self.get_classes(i))
         j, photo = self.substitutes.read(
-            i, self.indices, (self.seed, epoch, i, slot), lambda other: bool(wanted & set(self.classes_of(other)))
+            i, self.indices, (self.seed, epoch, i, slot), lambda other: bool(wanted & set(self.get_classes(other)))
         )
-        return self._picture(j, photo, np.random.default_rng(key))
+        return self._make_crop(j, photo, np.random.default_rng(key))
 
-    def classes_of(self, i: int) -> tuple[int, ...]:
-        """The classes of image i, read once."""
+    def get_classes(self, i: int) -> tuple[int, ...]:
+        """Return the classes of image i, read once."""
         if i not in self._classes:
             self._classes[i] = self.data.labels(i)
         return self._classes[i]
 
-    def _still(self, i: int) -> Picture:
+    def _load_centred(self, i: int) -> ClassifierCrop:
         rng = np.random.default_rng(self.seed)
         try:
-            return self._picture(i, self.data.photo(i), rng)
+            return self._make_crop(i, self.data.photo(i), rng)
         except InputError as error:
             self.substitutes.note(i, error)
-        return self._picture(i, Image.new("RGB", (1, 1)), rng)._replace(image=torch.tensor(-1))
+        return self._make_crop(i, Image.new("RGB", (1, 1)), rng)._replace(image=torch.tensor(-1))
 
-    def _picture(self, i: int, photo: Image.Image, rng: np.random.Generator) -> Picture:
+    def _make_crop(self, i: int, photo: Image.Image, rng: np.random.Generator) -> ClassifierCrop:
         present = torch.zeros(len(self.data.classes))
-        present[list(self.classes_of(i))] = 1
-        return Picture(torch.from_numpy(self._cut(photo, rng)), present, torch.tensor(i))
+        present[list(self.get_classes(i))] = 1
+        return ClassifierCrop(torch.from_numpy(self._cut(photo, rng)), present, torch.tensor(i))
 
     @staticmethod
-    def collate(items: list[Picture]) -> Picture:
-        """A batch of those pictures that could be read; it may be empty."""
+    def collate(items: list[ClassifierCrop]) -> ClassifierCrop:
+        """Stack the readable crops into a batch, which may be empty."""
         kept = torch.tensor([int(item.image) >= 0 for item in items])
-        return Picture(*(torch.stack(parts)[kept] for parts in zip(*items, strict=True)))
+        return ClassifierCrop(*(torch.stack(parts)[kept] for parts in zip(*items, strict=True)))
 
     def _cut(self, photo: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
         longer = self.crop if self.still else int(rng.integers(self.sides[0], self.sides[1] + 1))
@@ -139,7 +144,7 @@ class ClassifierCrops(Dataset[Picture]):
         if self.still:
             top, left, rows, cols, y, x = (self.crop - height) // 2, (self.crop - width) // 2, height, width, 0, 0
         else:
-            top, left, rows, cols, y, x = drawn_place(height, width, self.crop, rng)
+            top, left, rows, cols, y, x = draw_place(height, width, self.crop, rng)
         square = np.empty((3, self.crop, self.crop), np.uint8)
         square[:] = np.array(self.fill, np.uint8)[:, None, None]
         square[:, top : top + rows, left : left + cols] = pixels[y : y + rows, x : x + cols].transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""The loss of a multi-label classifier."""
+"""Loss of multi-label classifiers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from camplug.errors import InputError
 
 
 def classification_loss(logits: Tensor, present: Tensor, *, focal: float = 0.0) -> Tensor:
-    r"""Binary cross-entropy of every class's sigmoid, the mean over classes and images.
+    r"""Compute the binary cross-entropy of sigmoids, averaged over classes and images.
 
     .. math:: L = -\frac1{NC} \sum_{n,c} \big[ y_{nc} \log \sigma(z_{nc})
               + \sigma(z_{nc})^\gamma (1 - y_{nc}) \log(1 - \sigma(z_{nc})) \big]
 
-    With gamma = 0 this is torch's `multilabel_soft_margin_loss`. A gamma of 2 is the focal loss that the FPR paper
-    (Chen et al., ICCV 2023, eq. 10) compares with: it weighs hard absent classes more.
+    gamma = 0 gives torch's `multilabel_soft_margin_loss`, gamma = 2 the focal loss of the FPR paper (Chen et al., ICCV
+    2023, eq. 10), which gives hard absent classes more weight.
 
     Args:
         logits: z, [N,C].
@@ -24,7 +24,7 @@ def classification_loss(logits: Tensor, present: Tensor, *, focal: float = 0.0) 
         focal: gamma.
 
     Raises:
-        InputError: shapes that do not fit together.
+        InputError: the shapes do not fit together.
 
     >>> classification_loss(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])).round(decimals=4)
     tensor(0.6931)

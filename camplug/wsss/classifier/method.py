@@ -1,4 +1,4 @@
-"""What one way of training a classifier brings along; the ordinary one brings nothing."""
+"""Strategy interface of classifier training: neck, items and Lightning module."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """Train a multi-label classifier in the ordinary way: binary cross-entropy on single images.
+    """Ordinary training of a multi-label classifier: binary cross-entropy on single images.
 
     Attributes:
-        name: of the method, and of its folder.
-        needs_trained: it starts from a classifier that is trained on the classes already.
+        name: name of the method and its folder.
+        needs_trained: requires a classifier that is already trained on the classes.
     """
 
     name: ClassVar[str] = "classifier"
@@ -29,29 +29,31 @@ class Method:
 
     @property
     def group(self) -> int:
-        """Images that an item holds; several share a class."""
+        """Number of images per item; several share a class."""
         return 1
 
-    def neck(self) -> dict[str, Any] | None:
-        """What stands between body and head: its kind and settings."""
+    def get_neck_settings(self) -> dict[str, Any] | None:
+        """Return kind and settings of the module between body and head; None for no module."""
         return None
 
-    def items(self, pictures: ClassifierCrops) -> Items:
-        """What a training runs through."""
+    def make_items(self, pictures: ClassifierCrops) -> Items:
+        """Make the training items."""
         return pictures
 
-    def module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> ClassifierTraining:
-        """What trains the network."""
+    def make_module(
+        self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops
+    ) -> ClassifierTraining:
+        """Make the Lightning module that trains a network."""
         from camplug.wsss.classifier.lightning_module import ClassifierTraining
 
         return ClassifierTraining(network, learning, ids=pictures.data.ids, seed=pictures.seed)
 
 
 def check_ramp(ramp: float) -> None:
-    """Refuse a part of the training, over which weights rise, that is none.
+    """Check the part of the training in which weights rise.
 
     Raises:
-        InputError: it is not from 0 to 1.
+        InputError: `ramp` is not in [0, 1].
     """
     if not 0 <= ramp <= 1:
         raise InputError(f"ramp={ramp}; give a part of the training, 0 to 1.")

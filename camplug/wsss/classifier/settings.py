@@ -1,4 +1,4 @@
-"""How a classifier learns: optimizer, what is frozen, which loss; and the published recipes by name."""
+"""Settings of classifier training and presets of published recipes."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from torch import nn
 
 from camplug.errors import InputError
 from camplug.plug import named_layers, trace_model
-from camplug.wsss.classifier.body import Body, example
-from camplug.wsss.classifier.stages import stage_layers
+from camplug.wsss.classifier.body import Body, make_example
+from camplug.wsss.classifier.stages import find_stage_layers
 from camplug.wsss.train.schedule import ScheduleSettings
 
 
 @dataclass(frozen=True)
 class LearningSettings:
-    """How a classifier learns.
+    """Settings of the optimizer, the frozen layers and the loss of classifier training.
 
     Args:
-        schedule: of the body.
-        head_lr: learning rate of what is new (head and neck), relative to it.
-        cut: no gradient before this: layers up to the last map of this stride (8, say), or up to the layer of this
-            name, stay as they are; None trains all.
-        batch_norm: "fixed" uses the running statistics as they are, also in training (its scales and shifts learn, as
-            in the code of IRN); "trained" is the usual one, for networks that begin at random. A neck's is always
-            trained.
+        schedule: learning-rate schedule of the backbone.
+        head_lr: learning rate of head and neck relative to the backbone's.
+        cut: end of the frozen part: layers up to the last map of this stride (8, say), or up to the layer of this name,
+            are not trained; None trains all.
+        batch_norm: "fixed" uses the running statistics also in training (scales and shifts learn, as in the code of
+            IRN); "trained" updates them, for networks that start from random weights. A neck's is always trained.
         focal: power of the probability that weighs absent classes in the loss (see `classification_loss`); 0 for none.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option is out of range.
     """
 
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
@@ -50,17 +49,17 @@ class LearningSettings:
 
 @dataclass(frozen=True)
 class SpanSettings:
-    """How long a classifier is trained, and on which crops.
+    """Settings of the length of a classifier training and its crops.
 
     Args:
-        epochs: how often through as many images as there are.
+        epochs: passes over all images.
         batch: images per step.
         crop: side of the crops in pixels.
-        sides: the smallest and the largest longer side of the photographs in pixels.
-        seed: of everything random.
+        sides: smallest and largest longer side of the photographs in pixels.
+        seed: seed of all random numbers.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option is out of range.
     """
 
     epochs: int = 5
@@ -80,7 +79,7 @@ class SpanSettings:
 
 
 PRESETS: dict[str, tuple[LearningSettings, SpanSettings]] = {
-    # Ahn, Cho & Kwak, CVPR 2019, whose "momentum" of 0.9 is the decay's power
+    # Ahn, Cho & Kwak, CVPR 2019; their "momentum" of 0.9 is the power of the decay
     "irn": (LearningSettings(), SpanSettings()),
     "modern": (
         LearningSettings(
@@ -93,31 +92,31 @@ PRESETS: dict[str, tuple[LearningSettings, SpanSettings]] = {
 }
 
 
-def preset(name: str) -> tuple[LearningSettings, SpanSettings]:
-    """A recipe by its name.
+def get_preset(name: str) -> tuple[LearningSettings, SpanSettings]:
+    """Return the settings of a published recipe.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: the name is unknown.
     """
     if name not in PRESETS:
         raise InputError(f"preset={name!r}; allowed are {', '.join(PRESETS)}.")
     return PRESETS[name]
 
 
-def freeze(body: Body, cut: int | str | None) -> list[nn.Module]:
-    """Bar gradients from the layers of a body up to a cut; see `LearningSettings`.
+def freeze_until(body: Body, cut: int | str | None) -> list[nn.Module]:
+    """Freeze the layers of a body up to a cut; see `LearningSettings`.
 
     Returns:
-        The layers that have own parameters or statistics and stay as they are.
+        The frozen layers that have parameters or statistics of their own.
 
     Raises:
-        InputError: no map of that stride, or no such layer.
+        InputError: no map has that stride, or the layer does not exist.
     """
     if cut is None:
         return []
     layers = named_layers(body)
-    (stage,) = stage_layers(body, [str(cut)], "cut")
-    calls = trace_model(body, layers, (example(body.model),)).calls
+    (stage,) = find_stage_layers(body, [str(cut)], "cut")
+    calls = trace_model(body, layers, (make_example(body.model),)).calls
     last = [i for i, call in enumerate(calls) if call.name == stage.layer][stage.call]
     names = {c.name for c in calls[: last + 1]} - {c.name for c in calls[last + 1 :] if _has_own(layers[c.name])}
     frozen = [layers[name] for name in layers if name in names and _has_own(layers[name])]

@@ -1,4 +1,4 @@
-"""Train a classifier in one call, by any method: from image-level labels to a file that explainers take."""
+"""Training of a classifier by any method, from image-level labels to a file."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from camplug.explain.preprocess import Preprocess
 from camplug.models import MADE_WITH
 from camplug.plug import find_first_weight, unwrap
 from camplug.wsss.class_names import order_like_folder, renumber_data
-from camplug.wsss.classifier.checkpoint import OF_CLASSIFIERS, load_classifier, made_with_of, save_classifier
+from camplug.wsss.classifier.checkpoint import CLASSIFIER_FILE, get_made_with, load_classifier, save_classifier
 from camplug.wsss.classifier.crops import ClassifierCrops
+from camplug.wsss.classifier.label_checks import choose_keep, warn_about_constant_classes
 from camplug.wsss.classifier.lightning_module import VALIDATION
 from camplug.wsss.classifier.method import Method
-from camplug.wsss.classifier.network import Classifier, over, settings_of
+from camplug.wsss.classifier.network import Classifier, build_classifier, get_classifier_settings
 from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
-from camplug.wsss.classifier.usable import usable_keep, warn_of_one_sided_classes
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.store.identity import Inputs, hash_weights
 from camplug.wsss.store.jobs import hash_names, share
-from camplug.wsss.train.device import kept_generators
+from camplug.wsss.train.device_state import keep_generators
 from camplug.wsss.train.fit import check_batch, fit
-from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, learned_tables
+from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, compute_tables
 from camplug.wsss.train.progress import ProgressCallback
 from camplug.wsss.train.unreadable import find_readable, join_broken
 
@@ -37,15 +37,15 @@ FILE = "classifier.pt"
 
 @dataclass
 class TrainedClassifier:
-    """What a training brought.
+    """Result of a training.
 
     Attributes:
-        network: on the model's device, in evaluation mode.
-        file: of it.
-        images: how many it was trained on.
-        losses: logged last, and the mean average precision on the validation images ("val_map"); empty where nothing
-            was left to train.
-        broken: images that it was not trained or validated on, with the reasons.
+        network: trained network, on the model's device and in evaluation mode.
+        file: path of its file.
+        images: number of training images.
+        losses: losses logged last, and the mean average precision on the validation images ("val_map"); empty where
+            the training was finished already.
+        broken: names of the images left out of training or validation, with the reasons.
     """
 
     network: Classifier
@@ -76,47 +76,47 @@ def train_classifier(
     made_with: Mapping[str, Any] | None = None,
     watch: ProgressCallback | None = None,
 ) -> TrainedClassifier:
-    """Train a multi-label classifier on image-level labels; writes `out`/classifier.pt. No mask is ever read.
+    """Train a multi-label classifier on image-level labels and write `out`/classifier.pt. Masks are never read.
 
-    Stopped at any moment, the same call goes on after the last full epoch, and ends with the same classifier. Trains
-    on the model's device; the model is copied and left as it is. Under torchrun every process makes the same call.
+    After an interruption, the same call resumes after the last full epoch and gives the same classifier. Training runs
+    on the model's device, on a copy of the model. Under torchrun every process makes the same call.
 
     Args:
-        model: what the classifier is built on; see `over`.
-        data: the photographs and their labels.
+        model: base network of the classifier; see `build_classifier`.
+        data: photographs with labels.
         out: folder for checkpoints, losses and the classifier.
-        method: `Method()`, ordinary training, or `ATM`, `RPNet` or `FPR` with their options.
-        learning: optimizer, what is frozen, which loss; by default as in IRN's code.
+        method: `Method()` for ordinary training, or `ATM`, `RPNet` or `FPR` with their options.
+        learning: optimizer, frozen layers and loss; by default as in IRN's code.
         span: epochs, batch and crops; by default as in IRN's code.
-        validation: images whose labels tell the mean average precision after every epoch.
-        keep: "last" keeps the weights of the last epoch, "best" those of the epoch with the best mean average precision
-            on the validation images; the last ones, with a warning, where these images cannot tell epochs apart. Both
-            rules use image-level labels only.
+        validation: labelled images for the mean average precision after every epoch.
+        keep: "last" keeps the weights of the last epoch, "best" those with the best mean average precision on the
+            validation images; if these images cannot rank epochs, the last ones with a warning. Both rules use
+            image-level labels only.
         output_stride: see `Classifier`.
-        keep_head: go on with the model's trained head; by default where it has the data's classes, in any order; see
-            `over`.
-        preprocess: how photographs are normalised, if the model does not say it itself.
-        workers: processes that load images beside the one that trains.
-        amp: half precision on CUDA where it is safe.
+        keep_head: keep the model's trained head; by default where it has the data's classes, in any order; see
+            `build_classifier`.
+        preprocess: normalisation of photographs; None uses the model's own.
+        workers: processes that load images.
+        amp: mixed precision on CUDA.
         log: "csv" or "tensorboard".
         allow_missing: train although more than 5 % of the photographs or their labels are missing or damaged. Such
-            images are left out and told; they are looked up before the training, and met in the middle of it.
-        overwrite: a training of other settings or images in `out` is replaced; by default it is refused.
-        made_with: how the model is built; see `save_classifier`. A model of `camplug.load_model` knows it.
-        watch: is told how it goes.
+            images are left out and reported, whether found before or during the training.
+        overwrite: replace a training of other settings or images in `out`; by default it raises.
+        made_with: specification of the model; see `save_classifier`. Models of `camplug.load_model` carry it.
+        watch: progress callback.
 
     Raises:
-        InputError: `out` holds a training of other settings; no image, or too many that cannot be read; an option out
-            of range.
-        ModelError: a model that cannot be cut at its last map, or has no trained head where the method needs one; the
-            loss is no number any more.
-        KeyboardInterrupt: it was stopped by Ctrl-C.
+        InputError: `out` holds a training of other settings, no image or too few are readable, or an option is out of
+            range.
+        ModelError: the model cannot be cut at its last map, or has no trained head where the method needs one, or the
+            loss became NaN or infinite.
+        KeyboardInterrupt: stopped by Ctrl-C.
     """
     method = Method() if method is None else method
     learning = LearningSettings() if learning is None else learning
     span = SpanSettings() if span is None else span
     watch = ProgressCallback() if watch is None else watch
-    made_with = made_with_of(model) if made_with is None else made_with
+    made_with = get_made_with(model) if made_with is None else made_with
     _check_keep(keep, validation)
     folder, file = TrainingFolder(out), Path(out) / FILE
     data = order_like_folder(folder, data)
@@ -128,10 +128,10 @@ def train_classifier(
     keep_head = True if method.needs_trained else keep_head
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(span.seed)
-        network = over(
+        network = build_classifier(
             model,
             data.classes,
-            neck=method.neck(),
+            neck=method.get_neck_settings(),
             output_stride=output_stride,
             keep_head=keep_head,
             preprocess=preprocess,
@@ -141,7 +141,7 @@ def train_classifier(
     )
     pictures = crops(data, seed=span.seed, indices=indices)
     pictures.substitutes.leave_out(indices)
-    items = method.items(pictures)
+    items = method.make_items(pictures)
     check_batch(items, span.batch // method.group)
     folder.prepare_training(
         {
@@ -152,16 +152,16 @@ def train_classifier(
             else {
                 "list_sha256": hash_names(validation),
                 "keep": keep,
-                **Inputs(learned_tables(validation)).make_digests(),
+                **Inputs(compute_tables(validation)).make_digests(),
             },
             "model": dict(made_with),
             "start": hash_weights(unwrap(model)),
-            "network": settings_of(network),
+            "network": get_classifier_settings(network),
             "learning": asdict(learning),
             "span": asdict(span),
         },
         data,
-        learned_tables(data),
+        compute_tables(data),
         file=file,
         span="span",
         steady=learning.schedule.is_steady and not getattr(method, "ramp", 0),
@@ -171,16 +171,18 @@ def train_classifier(
     device = torch.device("cpu") if weight is None else weight.device
     if folder.is_finished(file):
         watch.done(f"{file} was there")
-        return TrainedClassifier(load_classifier(file, None if _built_by_text(made_with) else model).to(device), file)
-    warn_of_one_sided_classes(data, indices)
+        return TrainedClassifier(
+            load_classifier(file, None if _is_built_from_spec(made_with) else model).to(device), file
+        )
+    warn_about_constant_classes(data, indices)
     held_out, missing_there = None, list[tuple[str, str]]()
     if validation is not None:
         shown, missing_there = find_readable(validation, labels=True, allow_missing=allow_missing)
         held_out = crops(validation, indices=shown, still=True)
-        keep = usable_keep(keep, validation, shown)
-    with kept_generators(device):
+        keep = choose_keep(keep, validation, shown)
+    with keep_generators(device):
         torch.manual_seed(span.seed)  # parts of the method's own
-        module = method.module(network, learning, pictures)
+        module = method.make_module(network, learning, pictures)
         folder.write_settings()
         losses = fit(
             module,
@@ -195,7 +197,7 @@ def train_classifier(
             best=VALIDATION if keep == "best" else None,
             amp=amp,
             log=log,
-            header=OF_CLASSIFIERS.make_header(network, made_with),
+            header=CLASSIFIER_FILE.make_header(network, made_with),
         )
     last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
     watch.done(f"training: {span.epochs} epochs of {len(pictures)} images; {last or 'made before'}")
@@ -204,19 +206,19 @@ def train_classifier(
     if share()[0] == 0:
         save_classifier(file, network, made_with)
         watch.done(f"{file}: a classifier of {len(network.classes)} classes")
-    broken = join_broken(data, pictures.substitutes.broken(), missing)
+    broken = join_broken(data, pictures.substitutes.list_broken(), missing)
     if held_out is not None:
-        broken += join_broken(held_out.data, held_out.substitutes.broken(), missing_there)
+        broken += join_broken(held_out.data, held_out.substitutes.list_broken(), missing_there)
     return TrainedClassifier(network, file, len(pictures), losses, broken)
 
 
 def _check_keep(keep: str, validation: SegmentationData | None) -> None:
-    """Raise InputError unless the weights to keep can be told."""
+    """Raise InputError unless `keep` is known and has the validation images that it needs."""
     if keep not in ("last", "best"):
         raise InputError(f"keep={keep!r}; allowed are last and best.")
     if keep == "best" and validation is None:
         raise InputError("keep='best' chooses by validation images; give some, or keep the last weights.")
 
 
-def _built_by_text(made_with: Mapping[str, Any] | None) -> bool:
+def _is_built_from_spec(made_with: Mapping[str, Any] | None) -> bool:
     return bool(made_with and made_with.get("model"))

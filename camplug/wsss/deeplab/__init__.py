@@ -10,10 +10,10 @@ from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, DeepLabSetting
 
 if TYPE_CHECKING:
     from camplug.wsss.deeplab.checkpoint import load_deeplab, save_deeplab
-    from camplug.wsss.deeplab.heads import ASPP, LargeFOV, V3Plus, rates
+    from camplug.wsss.deeplab.heads import ASPP, LargeFOV, V3Plus, get_dilations
     from camplug.wsss.deeplab.lightning_module import DeepLabTraining
-    from camplug.wsss.deeplab.losses import multiscale_loss, segmentation_loss, shrunk_labels
-    from camplug.wsss.deeplab.network import DeepLab, deeplab_over
+    from camplug.wsss.deeplab.losses import multiscale_loss, segmentation_loss, shrink_labels
+    from camplug.wsss.deeplab.network import DeepLab, build_deeplab
     from camplug.wsss.deeplab.refinement import Refinement, activation_aware_loss
     from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
     from camplug.wsss.deeplab.train import TrainedDeepLab, train_deeplab
@@ -31,14 +31,14 @@ __all__ = [
     "TrainedDeepLab",
     "V3Plus",
     "activation_aware_loss",
-    "deeplab_over",
+    "build_deeplab",
     "load_deeplab",
     "make_predictions",
     "multiscale_loss",
-    "rates",
+    "get_dilations",
     "save_deeplab",
     "segmentation_loss",
-    "shrunk_labels",
+    "shrink_labels",
     "train_deeplab",
 ]
 
@@ -46,10 +46,10 @@ __getattr__, __dir__ = attach_lazy(
     __name__,
     {
         ".checkpoint": ("load_deeplab", "save_deeplab"),
-        ".heads": ("ASPP", "LargeFOV", "V3Plus", "rates"),
-        ".losses": ("multiscale_loss", "segmentation_loss", "shrunk_labels"),
+        ".heads": ("ASPP", "LargeFOV", "V3Plus", "get_dilations"),
+        ".losses": ("multiscale_loss", "segmentation_loss", "shrink_labels"),
         ".lightning_module": ("DeepLabTraining",),
-        ".network": ("DeepLab", "deeplab_over"),
+        ".network": ("DeepLab", "build_deeplab"),
         ".refinement": ("Refinement", "activation_aware_loss"),
         ".train": ("TrainedDeepLab", "train_deeplab"),
         ".segmenter": ("Segmenter", "make_predictions"),

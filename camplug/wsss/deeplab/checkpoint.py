@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import nn
 
-from camplug.wsss.deeplab.network import DeepLab, rebuilt, settings_of
+from camplug.wsss.deeplab.network import DeepLab, get_deeplab_settings, rebuild_deeplab
 from camplug.wsss.store.network_file import NetworkFile
 
-OF_DEEPLABS = NetworkFile(
+DEEPLAB_FILE = NetworkFile(
     "camplug deeplab 1",
     "train deeplab",
     "is no DeepLab network that camplug has trained",
     "was trained on a module of one's own; give it: load_deeplab(path, model)",
-    settings_of,
-    rebuilt,
+    get_deeplab_settings,
+    rebuild_deeplab,
 )
 
 
@@ -25,26 +25,26 @@ def save_deeplab(path: str | os.PathLike[str], network: DeepLab, made_with: Mapp
     """Write a DeepLab network, whole or not at all; the file holds plain data and tensors only.
 
     Args:
-        path: of the file.
-        network: to be written.
-        made_with: "model", the text that `camplug.load_model` builds the network under it with (None: a module of
-            one's own), and "num_classes" of that network's own head.
+        path: path of the file.
+        network: network to write.
+        made_with: "model", the specification of the base network for `camplug.load_model` (None for a module of your
+            own), and "num_classes" of its own head.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the path cannot be written.
     """
-    OF_DEEPLABS.save(path, network, made_with)
+    DEEPLAB_FILE.save(path, network, made_with)
 
 
 def load_deeplab(path: str | os.PathLike[str], model: nn.Module | None = None) -> DeepLab:
     """The network of a file that `save_deeplab` wrote, in evaluation mode.
 
     Args:
-        path: of the file.
-        model: the untrained network under it, where that was a module of one's own; it is kept and changed.
+        path: path of the file.
+        model: untrained base network, required where it is a module of your own; it is changed in place.
 
     Raises:
-        InputError: no such file, or one of another kind.
-        ModelError: the network under it cannot be built, or is another one.
+        InputError: the file is missing or of another kind.
+        ModelError: the base network cannot be built or does not fit.
     """
-    return OF_DEEPLABS.load(path, model)
+    return DEEPLAB_FILE.load(path, model)

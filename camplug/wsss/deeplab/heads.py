@@ -18,14 +18,14 @@ AT_STRIDE_8: dict[Head, tuple[int, ...]] = {"large-fov": (12,), "aspp": (6, 12, 
 LOW_CHANNELS = 48
 
 
-def rates(head: Head, stride: int) -> tuple[int, ...]:
+def get_dilations(head: Head, stride: int) -> tuple[int, ...]:
     """The usual dilations of a head behind maps of a stride: the papers' at 8, halved at 16, never below 1.
 
     Args:
         head: which one.
         stride: pixels of the image per position of the map.
 
-    >>> rates("aspp", 8), rates("aspp", 16), rates("v3+", 16)
+    >>> get_dilations("aspp", 8), get_dilations("aspp", 16), get_dilations("v3+", 16)
     ((6, 12, 18, 24), (3, 6, 9, 12), (6, 12, 18))
     """
     return tuple(max(1, round(rate * 8 / stride)) for rate in AT_STRIDE_8[head])
@@ -46,9 +46,9 @@ class LargeFOV(nn.Module):
     def __init__(self, channels: int, classes: int, width: int, dilations: Sequence[int]) -> None:
         super().__init__()
         (rate,) = dilations
-        self.wide = _atrous(channels, width, rate)
+        self.wide = _make_atrous(channels, width, rate)
         self.deep = nn.Conv2d(width, width, 1)
-        self.classifier = _classifier(width, classes)
+        self.classifier = _make_classifier(width, classes)
         self.dropout = nn.Dropout(0.5)
 
     @override
@@ -75,7 +75,7 @@ class ASPP(nn.Module):
 
     def __init__(self, channels: int, classes: int, dilations: Sequence[int]) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(_begun(_atrous(channels, classes, rate)) for rate in dilations)
+        self.branches = nn.ModuleList(_init_near_zero(_make_atrous(channels, classes, rate)) for rate in dilations)
 
     @override
     def forward(self, x: Tensor, low: Tensor | None = None) -> Tensor:
@@ -110,16 +110,17 @@ class V3Plus(nn.Module):
 
     def __init__(self, channels: int, low: int, classes: int, width: int, dilations: Sequence[int]) -> None:
         super().__init__()
-        self.branches = nn.ModuleList([_normed(nn.Conv2d(channels, width, 1, bias=False))])
-        self.branches += [_normed(_atrous(channels, width, rate, bias=False)) for rate in dilations]
-        self.pooled = _normed(nn.Conv2d(channels, width, 1, bias=False))
-        self.project = _normed(nn.Conv2d((len(dilations) + 2) * width, width, 1, bias=False))
+        self.branches = nn.ModuleList([_add_norm(nn.Conv2d(channels, width, 1, bias=False))])
+        self.branches += [_add_norm(_make_atrous(channels, width, rate, bias=False)) for rate in dilations]
+        self.pooled = _add_norm(nn.Conv2d(channels, width, 1, bias=False))
+        self.project = _add_norm(nn.Conv2d((len(dilations) + 2) * width, width, 1, bias=False))
         self.dropout = nn.Dropout(0.1)
-        self.low = _normed(nn.Conv2d(low, LOW_CHANNELS, 1, bias=False))
+        self.low = _add_norm(nn.Conv2d(low, LOW_CHANNELS, 1, bias=False))
         self.decoder = nn.Sequential(
-            _normed(_atrous(width + LOW_CHANNELS, width, 1, bias=False)), _normed(_atrous(width, width, 1, bias=False))
+            _add_norm(_make_atrous(width + LOW_CHANNELS, width, 1, bias=False)),
+            _add_norm(_make_atrous(width, width, 1, bias=False)),
         )
-        self.classifier = _classifier(width, classes)
+        self.classifier = _make_classifier(width, classes)
 
     @override
     def forward(self, x: Tensor, low: Tensor) -> Tensor:
@@ -143,20 +144,20 @@ class _Norm(nn.BatchNorm2d):
         return super().forward(input)
 
 
-def _atrous(inside: int, outside: int, rate: int, *, bias: bool = True) -> nn.Conv2d:
+def _make_atrous(inside: int, outside: int, rate: int, *, bias: bool = True) -> nn.Conv2d:
     return nn.Conv2d(inside, outside, 3, padding=rate, dilation=rate, bias=bias)
 
 
-def _normed(conv: nn.Conv2d) -> nn.Sequential:
+def _add_norm(conv: nn.Conv2d) -> nn.Sequential:
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(conv, _Norm(conv.out_channels), nn.ReLU())
 
 
-def _classifier(inside: int, classes: int) -> nn.Conv2d:
-    return _begun(nn.Conv2d(inside, classes, 1))
+def _make_classifier(inside: int, classes: int) -> nn.Conv2d:
+    return _init_near_zero(nn.Conv2d(inside, classes, 1))
 
 
-def _begun(conv: nn.Conv2d) -> nn.Conv2d:
+def _init_near_zero(conv: nn.Conv2d) -> nn.Conv2d:
     """Begins near 0, as in the published code: no class is preferred."""
     nn.init.normal_(conv.weight, std=0.01)
     if conv.bias is not None:

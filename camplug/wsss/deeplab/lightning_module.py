@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import override
 
-from camplug.wsss.classifier.settings import freeze
+from camplug.wsss.classifier.settings import freeze_until
 from camplug.wsss.deeplab.crops import SegmentationCrop
-from camplug.wsss.deeplab.losses import fused, multiscale_loss, pixel_counts, shrunk_labels
+from camplug.wsss.deeplab.losses import count_pixels, fuse_logits, multiscale_loss, shrink_labels
 from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings
 from camplug.wsss.train.finite import FiniteLosses
@@ -28,8 +28,8 @@ class DeepLabTraining(LightningModule):
     Args:
         network: what is trained.
         settings: how it learns.
-        ids: the images' names, to be told where a loss is no number.
-        seed: of everything random in a step.
+        ids: image names, for error messages.
+        seed: seed of the random numbers of every step.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class DeepLabTraining(LightningModule):
         # faster on a CPU; before several processes agree on how gradients lie in memory
         self.network = network.to(memory_format=torch.channels_last)
         self.settings, self.finite, self.seed = settings, FiniteLosses(ids), seed
-        self.kept = freeze(network.body, settings.cut)
+        self.kept = freeze_until(network.body, settings.cut)
         if settings.batch_norm == "fixed":
             norms = [m for m in network.body.modules() if isinstance(m, _BatchNorm)]
             for norm in norms:
@@ -60,25 +60,25 @@ class DeepLabTraining(LightningModule):
         logits = self.logits(batch.image)
         count = len(batch.image)
         loss = multiscale_loss(
-            logits, batch.labels, balanced=self.settings.loss == "balanced", counts=self._counts(logits, batch.labels)
+            logits, batch.labels, balanced=self.settings.loss == "balanced", counts=self._count(logits, batch.labels)
         )
         if self.settings.refinement > 0:
             self.log("cross_entropy", loss.detach(), batch_size=count)
-            loss = loss + self._refinement(logits, batch)
+            loss = loss + self._compute_refinement(logits, batch)
         self.finite.add(loss, self.global_step, batch.number)
         self.log("loss", loss.detach(), prog_bar=True, batch_size=count)
         return loss
 
-    def _refinement(self, logits: Sequence[Tensor], batch: SegmentationCrop) -> Tensor:
+    def _compute_refinement(self, logits: Sequence[Tensor], batch: SegmentationCrop) -> Tensor:
         """The activation-aware term, of the fused logits."""
         from camplug.wsss.deeplab.refinement import activation_aware_loss
 
-        final = fused(logits)
+        final = fuse_logits(logits)
         size = (final.shape[2], final.shape[3])
         saliency = F.interpolate(batch.saliency[:, None], size, mode="bilinear", antialias=True)[:, 0].clamp(0, 1)
         found = activation_aware_loss(
             final,
-            shrunk_labels(batch.labels, size),
+            shrink_labels(batch.labels, size),
             saliency,
             alpha=self.settings.refinement,
             threshold=self.settings.saliency_threshold,
@@ -88,10 +88,10 @@ class DeepLabTraining(LightningModule):
         self.log_dict({name: value.detach() for name, value in means.items()}, batch_size=len(batch.image))
         return found.loss
 
-    def _counts(self, logits: Sequence[Tensor], labels: Tensor) -> list[Tensor]:
+    def _count(self, logits: Sequence[Tensor], labels: Tensor) -> list[Tensor]:
         """The pixels of each map, on average over the processes that share the batch."""
         maps = [*logits, logits[0]] if len(logits) > 1 else logits
-        own = torch.stack([pixel_counts(shrunk_labels(labels, (m.shape[2], m.shape[3]))) for m in maps])
+        own = torch.stack([count_pixels(shrink_labels(labels, (m.shape[2], m.shape[3]))) for m in maps])
         return list(mean_over_processes(own))
 
     @override
@@ -118,6 +118,6 @@ class DeepLabTraining(LightningModule):
             (nn.ParameterList(biases), 2 * settings.head_lr),
         ]
         groups = [(m, f) for m, f in groups if any(p.requires_grad for p in m.parameters())]
-        found = settings.schedule.optimizers(groups, int(self.trainer.estimated_stepping_batches))
+        found = settings.schedule.make_optimizers(groups, int(self.trainer.estimated_stepping_batches))
         found["optimizer"].param_groups[-1]["weight_decay"] = 0.0
         return found

@@ -14,7 +14,7 @@ from torch import Tensor
 from camplug.wsss.data.dataset import IGNORE
 
 
-def shrunk_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+def shrink_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels on another grid by Pillow's nearest rule, which others (torch, OpenCV) do not share.
 
     Args:
@@ -24,7 +24,7 @@ def shrunk_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         [N,h,w] of the same type: row y is row floor((y + 1/2) H / h), as `PIL.Image.resize` takes it.
 
-    >>> shrunk_labels(torch.arange(10)[None, None], (1, 4))
+    >>> shrink_labels(torch.arange(10)[None, None], (1, 4))
     tensor([[[1, 3, 6, 8]]])
     """
     if labels.shape[1:] == size:
@@ -43,7 +43,7 @@ def _nearest(length: int, target: int, device: torch.device) -> Tensor:
         return torch.tensor(chosen, dtype=torch.int64).to(device)
 
 
-def pixel_counts(labels: Tensor) -> Tensor:
+def count_pixels(labels: Tensor) -> Tensor:
     """How many pixels are background and how many an object, [2]; 255 is neither."""
     background = labels == 0
     return torch.stack([background.sum(), (labels != IGNORE).sum() - background.sum()])
@@ -65,14 +65,14 @@ def segmentation_loss(
         logits: [N,K+1,h,w].
         labels: [N,h,w] integers, 0 background, c + 1 for class c, 255 ignored.
         balanced: half of the loss for background, half for objects.
-        counts: the numbers of pixels to divide by instead of the batch's own (`pixel_counts`); processes that share a
+        counts: the numbers of pixels to divide by instead of the batch's own (`count_pixels`); processes that share a
             batch give the mean of theirs, so that the mean of their losses is that of the batch.
 
     Returns:
         A number; 0, with a graph, if all pixels are ignored.
     """
     each = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
-    counts = (pixel_counts(labels) if counts is None else counts).to(each)
+    counts = (count_pixels(labels) if counts is None else counts).to(each)
     background = labels == 0
     # chosen by `where`, not by index, which waits for the device; ignored pixels have 0
     sums = torch.stack([torch.where(background, each, 0).sum(), torch.where(background, 0, each).sum()])
@@ -83,7 +83,7 @@ def segmentation_loss(
     return means.sum() / there.sum().clamp(min=1) + 0 * sums.sum()
 
 
-def fused(logits: Sequence[Tensor]) -> Tensor:
+def fuse_logits(logits: Sequence[Tensor]) -> Tensor:
     """The largest logit of several scales at each position, [N,K+1,h,w], on the first one's grid (bilinear)."""
     first, *others = logits
     resized = [F.interpolate(o, first.shape[2:], mode="bilinear") for o in others]
@@ -100,12 +100,12 @@ def multiscale_loss(
     Args:
         logits: of the same images at several scales, each [N,K+1,h,w], the one to fuse on first. One alone is not
             fused.
-        labels: [N,H,W] of the images; they are shrunk to each grid (`shrunk_labels`).
+        labels: [N,H,W] of the images; they are shrunk to each grid (`shrink_labels`).
         balanced, counts: see `segmentation_loss`; counts of each scale, then of the fused one.
     """
-    maps = [*logits, fused(logits)] if len(logits) > 1 else list(logits)
+    maps = [*logits, fuse_logits(logits)] if len(logits) > 1 else list(logits)
     total = torch.zeros((), device=labels.device)
     for i, one in enumerate(maps):
-        small = shrunk_labels(labels, (one.shape[2], one.shape[3]))
+        small = shrink_labels(labels, (one.shape[2], one.shape[3]))
         total = total + segmentation_loss(one, small, balanced=balanced, counts=None if counts is None else counts[i])
     return total

@@ -15,10 +15,10 @@ from typing_extensions import override
 from camplug.errors import InputError, ModelError
 from camplug.explain.preprocess import Preprocess
 from camplug.plug import Tape, dense, find_first_weight, get_patch_size, to_grid, unwrap
-from camplug.wsss.classifier.body import Body, Cut, example
-from camplug.wsss.classifier.network import Classifier, over, reading
-from camplug.wsss.classifier.stages import Stage, stage_layers
-from camplug.wsss.deeplab.heads import ASPP, LargeFOV, V3Plus, rates
+from camplug.wsss.classifier.body import Body, Cut, make_example
+from camplug.wsss.classifier.network import Classifier, build_classifier, get_preprocess
+from camplug.wsss.classifier.stages import Stage, find_stage_layers
+from camplug.wsss.deeplab.heads import ASPP, LargeFOV, V3Plus, get_dilations
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, Head
 
 LOW_STRIDE = "4"
@@ -33,15 +33,15 @@ class DeepLab(nn.Module):
         classes: names of the K foreground classes.
         head: "large-fov", "aspp" or "v3+".
         width: channels inside of large-fov and v3+.
-        dilations: of the head; None for `rates`.
+        dilations: of the head; None for `get_dilations`.
         output_stride: pixels per position of the body's map, finer than as built by dilated convolutions (see
             `camplug.dense`); None leaves the body as it is.
-        preprocess: how photographs are normalised.
+        preprocess: normalisation of photographs.
         low: the layer of the body that gives v3+ its finer map; None for the last one of stride 4.
 
     Attributes:
         classes: names of the foreground classes; logit 0 is background, logit c + 1 class c.
-        preprocess: how photographs are normalised.
+        preprocess: normalisation of photographs.
         output_stride: as given.
         stride: pixels per position of the body's map, as it is.
 
@@ -68,17 +68,17 @@ class DeepLab(nn.Module):
         self.body = body
         self.output_stride = output_stride
         self.classes = [str(name) for name in classes]
-        self.preprocess = reading(body.model) if preprocess is None else preprocess
+        self.preprocess = get_preprocess(body.model) if preprocess is None else preprocess
         if head == "v3+" and low is None:
-            (low,) = stage_layers(body, [LOW_STRIDE], "the decoder's stride")
+            (low,) = find_stage_layers(body, [LOW_STRIDE], "the decoder's stride")
         self.low = low if head == "v3+" else None
-        x = example(body.model)
+        x = make_example(body.model)
         with torch.no_grad():
             body.eval()
             features, finer = self.features(x)
         self.stride = 2 ** round(math.log2(x.shape[-1] / features.shape[-1]))
         self.kind, self.width = head, width
-        self.dilations = tuple(rates(head, self.stride) if dilations is None else dilations)
+        self.dilations = tuple(get_dilations(head, self.stride) if dilations is None else dilations)
         channels, count = features.shape[1], len(self.classes) + 1
         self.head: nn.Module
         if head == "large-fov":
@@ -110,7 +110,7 @@ class DeepLab(nn.Module):
         return logits
 
 
-def deeplab_over(
+def build_deeplab(
     model: nn.Module,
     classes: Sequence[str],
     settings: DeepLabNetworkSettings | None = None,
@@ -124,7 +124,7 @@ def deeplab_over(
             not), or a module that puts out its last feature map.
         classes: names of the foreground classes.
         settings: how it is built.
-        preprocess: how photographs are normalised, if the model does not say it itself.
+        preprocess: normalisation of photographs; None uses the model's own.
 
     Raises:
         InputError: no class; no map of stride 4 for v3+.
@@ -137,7 +137,7 @@ def deeplab_over(
         base = copy.deepcopy(model)
     else:
         with torch.random.fork_rng(devices=[]):  # for a head that is not used
-            base = over(model, classes, keep_head=False, preprocess=preprocess)
+            base = build_classifier(model, classes, keep_head=False, preprocess=preprocess)
     stride = settings.output_stride
     if stride is None and isinstance(model, (Classifier, DeepLab)):
         stride = model.output_stride
@@ -158,7 +158,7 @@ def deeplab_over(
         raise ModelError(f"{str(error).rstrip('.')}; {hint}.") from None
 
 
-def settings_of(network: DeepLab) -> dict[str, Any]:
+def get_deeplab_settings(network: DeepLab) -> dict[str, Any]:
     """How a DeepLab network is built over its network, as plain data."""
     cut = network.body.cut
     return {
@@ -171,8 +171,10 @@ def settings_of(network: DeepLab) -> dict[str, Any]:
     }
 
 
-def rebuilt(model: nn.Module, settings: Mapping[str, Any], classes: Sequence[str], preprocess: Preprocess) -> DeepLab:
-    """The untrained network of `settings_of`, over a network that is kept and changed."""
+def rebuild_deeplab(
+    model: nn.Module, settings: Mapping[str, Any], classes: Sequence[str], preprocess: Preprocess
+) -> DeepLab:
+    """The untrained network of `get_deeplab_settings`, over a network that is kept and changed."""
     model = unwrap(model).eval()
     cut = Cut(**settings["cut"])
     if isinstance(model, (Classifier, DeepLab)):

@@ -74,14 +74,14 @@ def activation_aware_loss(
         raise InputError("the saliency is not in [0, 1] everywhere; divide 8-bit values by 255.")
     logits, saliency = widen(logits), widen(saliency.detach())
     counted = labels != IGNORE
-    tau, conflicts = agreement(labels == 0, saliency < threshold, counted)
+    tau, conflicts = compute_agreement(labels == 0, saliency < threshold, counted)
     odds = logits[:, 0] - logits[:, 1:].logsumexp(1)  # log p_0 / (1 - p_0)
     entropy = F.binary_cross_entropy_with_logits(odds, (1 - saliency).to(odds), reduction="none")
     per_image = torch.where(counted, entropy, 0).sum((1, 2)) / counted.sum((1, 2)).clamp_min(1)
     return Refinement((alpha * torch.expm1(tau) * per_image).mean(), tau, conflicts)
 
 
-def agreement(one: Tensor, other: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+def compute_agreement(one: Tensor, other: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """How far two binary maps agree: mean of the IoUs of true and of false, and the share of pixels where they differ.
 
     Args:
@@ -93,7 +93,7 @@ def agreement(one: Tensor, other: Tensor, counted: Tensor) -> tuple[Tensor, Tens
         [N] each, float32; both 0 for an image without counted pixels.
 
     >>> one, other = torch.tensor([[[True, True, True, False]]]), torch.tensor([[[True, True, False, False]]])
-    >>> agreement(one, other, torch.ones(1, 1, 4, dtype=torch.bool))  # (2/3 + 1/2) / 2, and 1 of 4
+    >>> compute_agreement(one, other, torch.ones(1, 1, 4, dtype=torch.bool))  # (2/3 + 1/2) / 2, and 1 of 4
     (tensor([0.5833]), tensor([0.2500]))
     """
 

@@ -18,7 +18,7 @@ from camplug.plug import find_first_weight, send_to
 from camplug.wsss.class_names import match_classes, renumber_labels
 from camplug.wsss.crf import CRFSettings, DenseCRF, unary_from_scores
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.deeplab.crops import normalizer
+from camplug.wsss.deeplab.crops import make_normalizer
 from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.store.jobs import Report, make_results
@@ -46,7 +46,7 @@ class Segmenter:
         long_side: photographs are first brought to this size of the longer side, as in training; None keeps their own.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option is out of range.
     """
 
     def __init__(  # noqa: PLR0917
@@ -67,7 +67,7 @@ class Segmenter:
         self.network = network.eval().to(memory_format=torch.channels_last)
         self.scales, self.flip, self.fuse = tuple(map(float, scales)), flip, fuse
         self.crf, self.long_side = crf_settings(crf), long_side
-        self._normalized = normalizer(network.preprocess)
+        self._normalized = make_normalizer(network.preprocess)
 
     @property
     def classes(self) -> list[str]:
@@ -85,24 +85,24 @@ class Segmenter:
         Raises:
             InputError: no such photograph; a class that the network does not have.
         """
-        probabilities: NDArray[np.float32] = self._fused(photo, classes).cpu().numpy()
-        return probabilities if self.crf is None else _refined(photo, probabilities, self.crf)
+        probabilities: NDArray[np.float32] = self._fuse(photo, classes).cpu().numpy()
+        return probabilities if self.crf is None else _refine(photo, probabilities, self.crf)
 
     def __call__(self, photo: NDArray[np.uint8], classes: Collection[int] | None = None) -> NDArray[np.uint8]:
         """The labels [H,W] of a photograph, uint8: 0 background, c + 1 for class c; see `scores`."""
         if self.crf is None:  # labels alone leave the device
-            found: NDArray[np.uint8] = self._fused(photo, classes).argmax(0).byte().cpu().numpy()
+            found: NDArray[np.uint8] = self._fuse(photo, classes).argmax(0).byte().cpu().numpy()
             return found
         return np.asarray(self.scores(photo, classes).argmax(0), np.uint8)
 
-    def _fused(self, photo: NDArray[np.uint8], classes: Collection[int] | None) -> Tensor:
+    def _fuse(self, photo: NDArray[np.uint8], classes: Collection[int] | None) -> Tensor:
         """The probabilities [K+1,H,W] before any CRF, float32, on the network's device; see `scores`."""
         known = len(self.network.classes)
         if classes is not None and not all(0 <= c < known for c in classes):
             raise InputError(f"classes={sorted(classes)}; the network has {known}, counted from 0.")
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
             raise InputError(f"the photograph is {photo.dtype} {list(photo.shape)}; give RGB uint8 [H,W,3].")
-        views = (logits for scale in self.scales for logits in self._views(photo, scale))
+        views = (logits for scale in self.scales for logits in self._compute_views(photo, scale))
         fused: Tensor
         if self.fuse == "mean":  # one view in memory at a time
             fused = reduce(torch.add, (logits.softmax(0) for logits in views))
@@ -116,7 +116,7 @@ class Segmenter:
         return fused
 
     @torch.no_grad()
-    def _views(self, photo: NDArray[np.uint8], scale: float) -> list[Tensor]:
+    def _compute_views(self, photo: NDArray[np.uint8], scale: float) -> list[Tensor]:
         """The logits [K+1,H,W] of one scale, without and with mirroring."""
         height, width = photo.shape[:2]
         factor = scale * (1.0 if self.long_side is None else self.long_side / max(height, width))
@@ -133,11 +133,11 @@ class Segmenter:
         filled = F.pad(x, (0, -size[1] % stride, 0, -size[0] % stride), mode="replicate")
         filled = filled if weight is None else filled.to(weight.dtype)
         logits = self.network(filled.contiguous(memory_format=torch.channels_last)).float()
-        full = read_off(logits, size, (filled.shape[2], filled.shape[3]), (height, width))
+        full = sample_grid(logits, size, (filled.shape[2], filled.shape[3]), (height, width))
         return [full[0], full[1].flip(-1)] if self.flip else [full[0]]
 
 
-def _refined(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: CRFSettings) -> NDArray[np.float32]:
+def _refine(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: CRFSettings) -> NDArray[np.float32]:
     """The probabilities that a dense CRF ends with; its time grows with the classes, and those that are unlikely at
     every pixel stay so, so they are left out and end with 0."""
     peaks = probabilities.max((1, 2))
@@ -147,7 +147,7 @@ def _refined(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: 
     return refined
 
 
-def read_off(grid: Tensor, shown: tuple[int, int], covered: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def sample_grid(grid: Tensor, shown: tuple[int, int], covered: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Maps on a grid, read off at the centres of a picture's pixels (bilinear, the edge repeated).
 
     Args:
@@ -159,7 +159,7 @@ def read_off(grid: Tensor, shown: tuple[int, int], covered: tuple[int, int], siz
     Returns:
         [N,C,height,width].
 
-    >>> read_off(torch.tensor([[[[0.0, 1.0]]]]), (4, 6), (4, 8), (2, 3))
+    >>> sample_grid(torch.tensor([[[[0.0, 1.0]]]]), (4, 6), (4, 8), (2, 3))
     tensor([[[[0.0000, 0.2500, 0.7500],
               [0.0000, 0.2500, 0.7500]]]])
     """

@@ -14,7 +14,7 @@ Head = Literal["large-fov", "aspp", "v3+"]
 HEADS = get_args(Head)
 
 
-def usual_schedule() -> ScheduleSettings:
+def make_default_schedule() -> ScheduleSettings:
     """SGD as the second DeepLab is trained with: here 0.9 is the momentum and the power of the decay, both."""
     return ScheduleSettings("sgd", lr=2.5e-4, momentum=0.9, weight_decay=5e-4, power=0.9)
 
@@ -43,7 +43,7 @@ class DeepLabNetworkSettings:
         saliency_threshold: a pixel of less saliency than this is background.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option is out of range.
     """
 
     head: Head = "aspp"
@@ -55,7 +55,7 @@ class DeepLabNetworkSettings:
     batch_norm: Literal["train", "fixed"] = "fixed"
     cut: int | str | None = None
     head_lr: float = 10.0
-    schedule: ScheduleSettings = field(default_factory=usual_schedule)
+    schedule: ScheduleSettings = field(default_factory=make_default_schedule)
     refinement: float = 0.0
     saliency_threshold: float = 0.5
 

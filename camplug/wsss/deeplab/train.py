@@ -16,21 +16,21 @@ from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.plug import find_first_weight
 from camplug.wsss.class_names import order_like_folder
-from camplug.wsss.classifier.checkpoint import made_with_of
+from camplug.wsss.classifier.checkpoint import get_made_with
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.deeplab.checkpoint import OF_DEEPLABS, load_deeplab, save_deeplab
-from camplug.wsss.deeplab.crops import Saliency, SegmentationCrops, normalizer
+from camplug.wsss.deeplab.checkpoint import DEEPLAB_FILE, load_deeplab, save_deeplab
+from camplug.wsss.deeplab.crops import Saliency, SegmentationCrops, make_normalizer
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
-from camplug.wsss.deeplab.network import DeepLab, deeplab_over, settings_of
+from camplug.wsss.deeplab.network import DeepLab, build_deeplab, get_deeplab_settings
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, DeepLabSettings
 from camplug.wsss.saliency import KINDS, make_saliency_table
 from camplug.wsss.store.identity import hash_weights, make_file_table, make_photograph_table
 from camplug.wsss.store.jobs import share, wait_for_processes
 from camplug.wsss.store.label_folder import LabelFolder
-from camplug.wsss.train.crops import LabelCrops, check_labels_teach, read_picture
-from camplug.wsss.train.device import kept_generators
+from camplug.wsss.train.crops import LabelCrops, check_label_content, load_label_picture
+from camplug.wsss.train.device_state import keep_generators
 from camplug.wsss.train.fit import check_batch, fit
-from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, classes_told, find_labelled
+from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, describe_classes, find_labelled
 from camplug.wsss.train.progress import ProgressCallback
 from camplug.wsss.train.unreadable import find_readable, join_broken
 
@@ -39,14 +39,14 @@ FILE = "deeplab.pt"
 
 @dataclass
 class TrainedDeepLab:
-    """What a training brought.
+    """Result of a training.
 
     Attributes:
-        network: on the model's device, in evaluation mode.
-        file: of it.
-        images: how many it was trained on.
-        losses: logged last; empty where nothing was left to train.
-        broken: images that it was not trained on, with the reasons.
+        network: trained network, on the model's device and in evaluation mode.
+        file: path of its file.
+        images: number of training images.
+        losses: losses logged last; empty where the training was finished already.
+        broken: names of the images left out, with the reasons.
     """
 
     network: DeepLab
@@ -80,52 +80,52 @@ def train_deeplab(
     every batch. The model is left as it is.
 
     Args:
-        model: a network to begin with: see `deeplab_over`.
-        data: the photographs; labels and masks are not read.
+        model: a network to begin with: see `build_deeplab`.
+        data: photographs; labels and masks are not read.
         labels: folder of label pictures, NAME.png of the photograph's size: 0 background, c + 1 for class c, 255
             ignored.
         out: folder for checkpoints, losses and the network.
         settings: of network and training.
         saliency: what `settings.network.refinement` needs: a folder of grey pictures, or "contrast" or "spectral",
             which need no model.
-        preprocess: how photographs are normalised, if the model does not say it itself.
-        workers: processes that load images beside the one that trains.
+        preprocess: normalisation of photographs; None uses the model's own.
+        workers: processes that load images.
         amp: half precision where it is safe; on CUDA only.
         log: "csv", or "tensorboard", which needs that package.
         allow_missing: see `train_classifier`; label pictures may be missing in any number.
-        overwrite: a training of other settings or images in `out` is replaced; by default it is refused.
+        overwrite: replace a training of other settings or images in `out`; by default it raises.
         made_with: how the model is built, to be kept with the network; see `save_deeplab`. A model of
             `camplug.load_model` knows it.
-        watch: is told how it goes.
+        watch: progress callback.
 
     Raises:
         InputError: `out` holds a training of other settings; no image has labels; an option out of range; saliency
             without its term, or the other way round.
-        ModelError: a model without feature maps, or that cannot have the output stride; the loss is no number any more.
-        KeyboardInterrupt: it was stopped by Ctrl-C.
+        ModelError: the model has no feature maps or cannot have the output stride, or the loss became NaN or infinite.
+        KeyboardInterrupt: stopped by Ctrl-C.
     """
     settings = DeepLabSettings() if settings is None else settings
     watch = ProgressCallback() if watch is None else watch
-    made_with = made_with_of(model) if made_with is None else made_with
+    made_with = get_made_with(model) if made_with is None else made_with
     span, source = settings.training, Path(labels)
-    salient = _saliency(saliency, settings.network, data)
+    salient = _find_saliency(saliency, settings.network, data)
     if not source.is_dir():
         raise InputError(f"there is no folder of labels {str(source)!r}.")
     folder, file = TrainingFolder(out), Path(out) / FILE
     data = order_like_folder(folder, data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(span.seed)
-        network = deeplab_over(model, data.classes, settings.network, preprocess=preprocess)
+        network = build_deeplab(model, data.classes, settings.network, preprocess=preprocess)
     tables = {
         "photographs": make_photograph_table(data),
         "pictures": make_file_table(data.ids, LabelFolder(source).get_path),
     }
     folder.prepare_training(
         {
-            "network": settings_of(network) | {"start": hash_weights(network.body)},
+            "network": get_deeplab_settings(network) | {"start": hash_weights(network.body)},
             "classes": list(data.classes),
             "model": dict(made_with),
-            "labels": classes_told(source),
+            "labels": describe_classes(source),
             "saliency": saliency if saliency is None or saliency in KINDS else "a folder",
             "learning": asdict(settings.network),
             "training": asdict(span) | {"accumulate": settings.accumulate},
@@ -151,8 +151,8 @@ def train_deeplab(
         raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {first}")
     crops = LabelCrops(
         data,
-        partial(read_picture, LabelFolder(source).renumber(data.classes), data),
-        normalizer(network.preprocess),
+        partial(load_label_picture, LabelFolder(source).renumber(data.classes), data),
+        make_normalizer(network.preprocess),
         crop=span.crop,
         scales=span.scales,
         stride=1,
@@ -164,10 +164,10 @@ def train_deeplab(
     items = SegmentationCrops(crops, salient)
     items.substitutes.leave_out(readable)
     check_batch(items, span.batch * settings.accumulate)
-    check_labels_teach(crops.labels, indices, "give labels that show classes")
+    check_label_content(crops.labels, indices, "give labels that show classes")
     module = DeepLabTraining(network, settings.network, ids=data.ids, seed=span.seed)
     folder.write_settings()
-    with kept_generators(device):
+    with keep_generators(device):
         losses = fit(
             module,
             items,
@@ -180,7 +180,7 @@ def train_deeplab(
             amp=amp,
             log=log,
             accumulate=settings.accumulate,
-            header=OF_DEEPLABS.make_header(network, made_with),
+            header=DEEPLAB_FILE.make_header(network, made_with),
         )
     last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
     watch.done(f"training: {span.epochs} epochs of {len(items)} images; {last or 'made before'}")
@@ -189,11 +189,13 @@ def train_deeplab(
         save_deeplab(file, network, made_with)
         watch.done(f"{file}: DeepLab with the head {network.kind} for {len(network.classes)} classes")
     wait_for_processes("deeplab")  # whoever comes back finds the file
-    broken = join_broken(data, items.substitutes.broken(), broken, unreadable)
+    broken = join_broken(data, items.substitutes.list_broken(), broken, unreadable)
     return TrainedDeepLab(network, file, len(items), losses, broken)
 
 
-def _saliency(given: str | Path | None, settings: DeepLabNetworkSettings, data: SegmentationData) -> Saliency | None:
+def _find_saliency(
+    given: str | Path | None, settings: DeepLabNetworkSettings, data: SegmentationData
+) -> Saliency | None:
     """The saliency of an image, where the loss has a term for it."""
     if (given is not None) != (settings.refinement > 0):
         given_what = "saliency without refinement" if given is not None else "refinement without saliency"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from camplug.lazy import attach_lazy
 from camplug.wsss.fpr.collector import Collector
 from camplug.wsss.fpr.gather import PrototypePass
-from camplug.wsss.fpr.groups import COCO_GROUPS, VOC_GROUPS, group_of, known_groups, usable
+from camplug.wsss.fpr.groups import COCO_GROUPS, VOC_GROUPS, find_known_groups, get_group_numbers, is_usable
 from camplug.wsss.fpr.losses import RegionContrast, distances, region_contrast_loss
 from camplug.wsss.fpr.method import FPR
 from camplug.wsss.fpr.pixels import PixelRectification, false_positive_pixels, pixel_rectification_loss
-from camplug.wsss.fpr.prototypes import Prototypes, centroids
-from camplug.wsss.fpr.regions import class_masks, masked_mean
+from camplug.wsss.fpr.prototypes import Prototypes, compute_centroids
+from camplug.wsss.fpr.regions import make_class_masks, masked_mean
 
 if TYPE_CHECKING:
     from camplug.wsss.fpr.lightning_module import FPRTraining
@@ -29,16 +29,16 @@ __all__ = [
     "Prototypes",
     "RegionContrast",
     "VOC_GROUPS",
-    "centroids",
-    "class_masks",
+    "compute_centroids",
+    "make_class_masks",
     "distances",
     "false_positive_pixels",
-    "group_of",
-    "known_groups",
+    "get_group_numbers",
+    "find_known_groups",
     "masked_mean",
     "pixel_rectification_loss",
     "region_contrast_loss",
-    "usable",
+    "is_usable",
 ]
 
 __getattr__, __dir__ = attach_lazy(

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.wsss.fpr.groups import UNGROUPED, usable
-from camplug.wsss.fpr.prototypes import Prototypes, centroids, needed_sklearn
-from camplug.wsss.fpr.regions import class_masks, masked_mean
+from camplug.wsss.fpr.groups import UNGROUPED, is_usable
+from camplug.wsss.fpr.prototypes import Prototypes, compute_centroids, import_sklearn
+from camplug.wsss.fpr.regions import make_class_masks, masked_mean
 
 AT_ONCE = 16  # images whose values come from a GPU together
 
@@ -53,8 +53,8 @@ class Collector:
         for name, value, least in (("classes", classes, 1), ("clusters", clusters, 1), ("negatives", negatives, 0)):
             if value < least:
                 raise InputError(f"{name}={value}; give at least {least}.")
-        class_masks(torch.zeros(1, 1, 1, 1), theta)  # refuses a theta out of range
-        needed_sklearn()  # better missing now than after the pass
+        make_class_masks(torch.zeros(1, 1, 1, 1), theta)  # refuses a theta out of range
+        import_sklearn()  # better missing now than after the pass
         self.settings = {"classes": classes, "clusters": clusters, "negatives": negatives, "theta": theta, "seed": seed}
         self.classes, self.clusters, self.negatives, self.theta, self.seed = classes, clusters, negatives, theta, seed
         self._positive: list[dict[int, Tensor]] = [{} for _ in range(classes)]
@@ -65,7 +65,7 @@ class Collector:
     @property
     def bytes(self) -> int:
         """What the kept tensors take in memory now."""
-        self._take_in()
+        self._process_waiting()
         kept = [x for images in self._positive for x in images.values()]
         kept += [x for images in self._negative for entry in images.values() for x in (entry.feature, entry.present)]
         return sum(x.nbytes for x in kept)
@@ -99,19 +99,19 @@ class Collector:
         labels = present.detach().cpu() > 0
         for i, image in enumerate(images):
             # One image at a time, in memory of its own: how a sum is rounded must not depend on the batch.
-            found = self._measured(features[i : i + 1].clone(), class_maps[i : i + 1].float().clone())
+            found = self._measure(features[i : i + 1].clone(), class_maps[i : i + 1].float().clone())
             self._waiting.append((found, labels[i], int(image)))
             if found.device.type == "cpu" or len(self._waiting) >= AT_ONCE:
-                self._take_in()
+                self._process_waiting()
 
-    def _measured(self, features: Tensor, class_maps: Tensor) -> Tensor:
+    def _measure(self, features: Tensor, class_maps: Tensor) -> Tensor:
         """Return the mean feature of every class's region, its score, and whether it has a region; float32 [C,D+2]."""
-        masks = class_masks(class_maps, self.theta)
+        masks = make_class_masks(class_maps, self.theta)
         means = masked_mean(features, masks)[0].float()
         scores, filled = class_maps.mean((2, 3))[0], masks.flatten(2).any(2)[0]
         return torch.cat([means, scores[:, None], filled[:, None].float()], 1)
 
-    def _take_in(self) -> None:
+    def _process_waiting(self) -> None:
         """Keep what is to be kept of the images that wait; the host waits for the device once for all of them."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
@@ -137,9 +137,9 @@ class Collector:
         kept = self._negative[c]
         kept[image] = entry
         if len(kept) > self.negatives:
-            del kept[self._ranked(c)[-1]]
+            del kept[self._rank(c)[-1]]
 
-    def _ranked(self, c: int) -> list[int]:
+    def _rank(self, c: int) -> list[int]:
         """Images of a class's negatives, highest score first; of equal ones the lowest number."""
         kept = self._negative[c]
         return sorted(kept, key=lambda image: (-kept[image].score, image))
@@ -151,22 +151,22 @@ class Collector:
 
     def state(self) -> dict[str, Any]:
         """Everything gathered so far, as plain numbers and tensors, to send to another process or to save."""
-        self._take_in()
+        self._process_waiting()
         positive = [(c, i, x) for c, images in enumerate(self._positive) for i, x in sorted(images.items())]
-        negative = [(c, i, self._negative[c][i]) for c in range(self.classes) for i in self._ranked(c)]
+        negative = [(c, i, self._negative[c][i]) for c in range(self.classes) for i in self._rank(c)]
         d = self._channels or 0
         return {
             "settings": dict(self.settings),
             "positive_place": torch.tensor([entry[:2] for entry in positive], dtype=torch.int64).view(-1, 2),
-            "positive": _stacked([x for *_, x in positive], d),
+            "positive": _stack([x for *_, x in positive], d),
             "negative_place": torch.tensor([entry[:2] for entry in negative], dtype=torch.int64).view(-1, 2),
             "negative_score": torch.tensor([x.score for *_, x in negative], dtype=torch.float64),
-            "negative": _stacked([x.feature for *_, x in negative], d),
-            "negative_present": _stacked([x.present for *_, x in negative], self.classes).bool(),
+            "negative": _stack([x.feature for *_, x in negative], d),
+            "negative_present": _stack([x.present for *_, x in negative], self.classes).bool(),
         }
 
     @classmethod
-    def merged(cls, states: Sequence[dict[str, Any]]) -> Collector:
+    def merge(cls, states: Sequence[dict[str, Any]]) -> Collector:
         """One collector of what several ones gathered, whatever their order.
 
         Args:
@@ -194,15 +194,15 @@ class Collector:
     def prototypes(self, groups: Sequence[int] | None = None) -> Prototypes:
         """Centroids of the positive regions of every class, and its strongest false positives.
 
-        The regions of a class are clustered in the order of their image numbers (`centroids`).
+        The regions of a class are clustered in the order of their image numbers (`compute_centroids`).
 
         Args:
-            groups: super-class of every class, from `group_of`; None keeps every negative usable.
+            groups: super-class of every class, from `get_group_numbers`; None keeps every negative usable.
 
         Raises:
             InputError: not one group for every class.
         """
-        self._take_in()
+        self._process_waiting()
         groups = [UNGROUPED] * self.classes if groups is None else list(groups)
         if len(groups) != self.classes:
             raise InputError(f"{len(groups)} groups for {self.classes} classes; give one number for every class.")
@@ -210,13 +210,13 @@ class Collector:
         positive, negative, kept = [], [], []
         for c in range(self.classes):
             images = self._positive[c]
-            positive.append(centroids(_stacked([images[i] for i in sorted(images)], d), self.clusters, self.seed))
-            entries = [self._negative[c][i] for i in self._ranked(c)]
-            negative.append(_stacked([entry.feature for entry in entries], d))
-            fits = [usable(c, entry.present.nonzero().flatten().tolist(), groups) for entry in entries]
+            positive.append(compute_centroids(_stack([images[i] for i in sorted(images)], d), self.clusters, self.seed))
+            entries = [self._negative[c][i] for i in self._rank(c)]
+            negative.append(_stack([entry.feature for entry in entries], d))
+            fits = [is_usable(c, entry.present.nonzero().flatten().tolist(), groups) for entry in entries]
             kept.append(torch.tensor(fits, dtype=torch.bool))
         return Prototypes(positive, negative, kept)
 
 
-def _stacked(rows: Sequence[Tensor], width: int) -> Tensor:
+def _stack(rows: Sequence[Tensor], width: int) -> Tensor:
     return torch.stack(list(rows)) if rows else torch.zeros(0, width)

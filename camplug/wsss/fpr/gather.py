@@ -22,10 +22,10 @@ from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.fpr.collector import Collector
 from camplug.wsss.fpr.prototypes import Prototypes
-from camplug.wsss.train.processes import processes
+from camplug.wsss.train.processes import get_rank_and_world
 
 
-class Whole(NamedTuple):
+class WholePhotograph(NamedTuple):
     """Image number `image` at several sizes, uint8 [3,h,w]; its classes [C], 1 or 0; why it cannot be read, if so."""
 
     image: int
@@ -34,7 +34,7 @@ class Whole(NamedTuple):
     broken: str = ""
 
 
-class Photographs(Dataset[Whole]):
+class Photographs(Dataset[WholePhotograph]):
     """The whole photographs of a training, neither cut nor mirrored; asked for by their numbers in the data set.
 
     Args:
@@ -46,14 +46,14 @@ class Photographs(Dataset[Whole]):
     def __init__(self, pictures: ClassifierCrops, scales: Sequence[float], square: bool = False) -> None:
         self.data, self.sides, self.square = pictures.data, [max(1, round(pictures.crop * s)) for s in scales], square
 
-    def __getitem__(self, image: int) -> Whole:
+    def __getitem__(self, image: int) -> WholePhotograph:
         present = torch.zeros(len(self.data.classes))
         try:
             photo, shown = self.data.photo(image), self.data.labels(image)
         except InputError as error:  # one broken image does not end a long training
-            return Whole(image, [], present, f"{self.data.ids[image]}: {error}")
+            return WholePhotograph(image, [], present, f"{self.data.ids[image]}: {error}")
         present[list(shown)] = 1
-        return Whole(image, [self._view(photo, side) for side in self.sides], present)
+        return WholePhotograph(image, [self._view(photo, side) for side in self.sides], present)
 
     def _view(self, photo: Image.Image, side: int) -> Tensor:
         width, height = (side if self.square else max(1, round(x * side / max(photo.size))) for x in photo.size)
@@ -105,12 +105,12 @@ class PrototypePass:
         self.passes = 0
 
     @torch.no_grad()
-    def __call__(self, network: Classifier, normalized: Callable[[Tensor], Tensor], *, workers: int = 0) -> Prototypes:
+    def __call__(self, network: Classifier, normalize: Callable[[Tensor], Tensor], *, workers: int = 0) -> Prototypes:
         """The prototypes of a network as it is now.
 
         Args:
             network: the classifier.
-            normalized: from pixels [N,3,h,w] in 0 to 255 to what the network reads, on its device.
+            normalize: from pixels [N,3,h,w] in 0 to 255 to what the network reads, on its device.
             workers: processes that read photographs beside this one.
 
         Returns:
@@ -121,7 +121,7 @@ class PrototypePass:
         """
         self.passes += 1
         collector = self.collector()
-        rank, world = processes()
+        rank, world = get_rank_and_world()
         weight = find_first_weight(network)
         photographs = Photographs(self.pictures, self.scales, not network.preprocess.keep_aspect)
         loader = DataLoader(
@@ -130,30 +130,30 @@ class PrototypePass:
             sampler=self.pictures.indices[rank::world],
             num_workers=workers,
             pin_memory=weight is not None and weight.is_cuda,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             generator=torch.Generator(),  # the global one stays as it is
         )
-        with evaluating(network):
+        with set_eval_mode(network):
             for whole in loader:
                 if whole.broken:
                     warnings.warn(whole.broken, stacklevel=2)
                 else:
-                    self._take(collector, network, normalized, whole)
+                    self._take(collector, network, normalize, whole)
         if world > 1:
             states: list[dict[str, object]] = [{}] * world
             dist.all_gather_object(states, collector.state())
-            collector = Collector.merged(states)
+            collector = Collector.merge(states)
         return collector.prototypes(self.groups)
 
     def _take(
-        self, collector: Collector, network: Classifier, normalized: Callable[[Tensor], Tensor], whole: Whole
+        self, collector: Collector, network: Classifier, normalize: Callable[[Tensor], Tensor], whole: WholePhotograph
     ) -> None:
         """One image; its maps are gone when this ends."""
-        features = averaged_features(network, (normalized(view[None]) for view in whole.views), flip=self.flip)
+        features = average_features(network, (normalize(view[None]) for view in whole.views), flip=self.flip)
         collector.add(features, network.class_maps(features), whole.present[None], [whole.image])
 
 
-def averaged_features(network: Classifier, views: Iterator[Tensor], *, flip: bool = True) -> Tensor:
+def average_features(network: Classifier, views: Iterator[Tensor], *, flip: bool = True) -> Tensor:
     """Features of an image, averaged over its scales and mirror images, on the grid of the first scale.
 
     Head and averaging are linear: `Classifier.class_maps` of these are the averaged class maps.
@@ -178,7 +178,7 @@ def averaged_features(network: Classifier, views: Iterator[Tensor], *, flip: boo
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
+def set_eval_mode(network: nn.Module) -> Iterator[None]:
     """A network in evaluation mode; afterwards each of its parts is in the mode that it had."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -189,5 +189,5 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _as_it_is(item: Any) -> Any:
+def _identity(item: Any) -> Any:
     return item

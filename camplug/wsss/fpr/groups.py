@@ -39,7 +39,7 @@ COCO_GROUPS: dict[str, tuple[str, ...]] = {
 _NAMED = {"voc": VOC_GROUPS, "coco": COCO_GROUPS}
 
 
-def group_of(classes: Sequence[str], groups: Mapping[str, Sequence[str]] | str | None) -> list[int]:
+def get_group_numbers(classes: Sequence[str], groups: Mapping[str, Sequence[str]] | str | None) -> list[int]:
     """The number of every class's super-class.
 
     Args:
@@ -48,12 +48,12 @@ def group_of(classes: Sequence[str], groups: Mapping[str, Sequence[str]] | str |
             that are not among `classes`.
 
     Returns:
-        Numbers from 0 in the order of `groups`; -1 everywhere for None, so that `usable` keeps every negative.
+        Numbers from 0 in the order of `groups`; -1 everywhere for None, so that `is_usable` keeps every negative.
 
     Raises:
         InputError: groups that do not exist; a class in no group or in two.
 
-    >>> group_of(["cat", "dog", "train"], "voc")
+    >>> get_group_numbers(["cat", "dog", "train"], "voc")
     [1, 1, 2]
     """
     if groups is None:
@@ -78,10 +78,10 @@ def group_of(classes: Sequence[str], groups: Mapping[str, Sequence[str]] | str |
     return [numbers[name] for name in classes]
 
 
-def known_groups(classes: Collection[str]) -> str | None:
+def find_known_groups(classes: Collection[str]) -> str | None:
     """ "voc" for the 20 classes of VOC, "coco" for the 80 of COCO, None for others.
 
-    >>> known_groups(["cat", "dog"])
+    >>> find_known_groups(["cat", "dog"])
     """
     for name, groups in _NAMED.items():
         if sorted(classes) == sorted(member for members in groups.values() for member in members):
@@ -89,7 +89,7 @@ def known_groups(classes: Collection[str]) -> str | None:
     return None
 
 
-def usable(negative_class: int, present_classes: Iterable[int], groups: Sequence[int]) -> bool:
+def is_usable(negative_class: int, present_classes: Iterable[int], groups: Sequence[int]) -> bool:
     """Whether a false positive of a class may tell pixels of this class from its background.
 
     It may if no class present in its image is of the same super-class (the wheels of a bus are no background of cars;
@@ -99,10 +99,10 @@ def usable(negative_class: int, present_classes: Iterable[int], groups: Sequence
     Args:
         negative_class: the absent class whose map lit up.
         present_classes: of the image in which it did.
-        groups: of every class, from `group_of`; -1 stands for no super-class, and there everything is usable.
+        groups: of every class, from `get_group_numbers`; -1 stands for no super-class, and there everything is usable.
 
-    >>> numbers = group_of(["bus", "car", "cat", "dog", "person"], "voc")
-    >>> usable(1, [0], numbers), usable(1, [2, 4], numbers), usable(4, [2], numbers)
+    >>> numbers = get_group_numbers(["bus", "car", "cat", "dog", "person"], "voc")
+    >>> is_usable(1, [0], numbers), is_usable(1, [2, 4], numbers), is_usable(4, [2], numbers)
     (False, True, False)
     """
     group = groups[negative_class]

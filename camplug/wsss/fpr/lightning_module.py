@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.wsss.classifier.crops import ClassifierCrops, Picture
+from camplug.wsss.classifier.crops import ClassifierCrop, ClassifierCrops
 from camplug.wsss.classifier.lightning_module import ClassifierTraining
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.settings import LearningSettings
@@ -19,7 +19,7 @@ from camplug.wsss.fpr.gather import PrototypePass
 from camplug.wsss.fpr.losses import region_contrast_loss
 from camplug.wsss.fpr.pixels import pixel_rectification_loss
 from camplug.wsss.fpr.prototypes import Prototypes
-from camplug.wsss.train.processes import processes
+from camplug.wsss.train.processes import get_rank_and_world
 
 if TYPE_CHECKING:
     from camplug.wsss.fpr.method import FPR
@@ -70,9 +70,11 @@ class FPRTraining(ClassifierTraining):
             )
 
     @override
-    def transfer_batch_to_device(self, batch: Picture, device: torch.device, dataloader_idx: int) -> Picture:
+    def transfer_batch_to_device(
+        self, batch: ClassifierCrop, device: torch.device, dataloader_idx: int
+    ) -> ClassifierCrop:
         """Keep the host's labels, too: the losses go by them, and reading them back would wait for the device."""
-        moved: Picture = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        moved: ClassifierCrop = super().transfer_batch_to_device(batch, device, dataloader_idx)
         self._labels = moved.present, batch.present
         return moved
 
@@ -93,11 +95,11 @@ class FPRTraining(ClassifierTraining):
             return
         workers = getattr(self.trainer.train_dataloader, "num_workers", 0)
         with self.trainer.precision_plugin.forward_context():
-            self.prototypes = self.gather(self.network, self.normalized, workers=workers).to(self.device)
+            self.prototypes = self.gather(self.network, self.normalize, workers=workers).to(self.device)
         if self.passes == 1 and self.fpr.pixel_rectification and self.global_rank == 0:
-            self._tell_of_unusable(self.prototypes)
+            self._warn_about_unusable(self.prototypes)
 
-    def _tell_of_unusable(self, prototypes: Prototypes) -> None:
+    def _warn_about_unusable(self, prototypes: Prototypes) -> None:
         names = [n for n, kept in zip(self.network.classes, prototypes.usable, strict=True) if not kept.any()]
         if names:
             warnings.warn(
@@ -108,13 +110,13 @@ class FPRTraining(ClassifierTraining):
             )
 
     @override
-    def losses(self, x: Tensor, batch: Picture, step: int) -> Mapping[str, tuple[float, Tensor]]:
+    def compute_losses(self, x: Tensor, batch: ClassifierCrop, step: int) -> Mapping[str, tuple[float, Tensor]]:
         if self.gather is None:
-            return super().losses(x, batch, step)
+            return super().compute_losses(x, batch, step)
         assert self.prototypes is not None  # gathered before the first step
         features = self.network.features(x)
         maps = self.network.class_maps(features)
-        parts = {"classification": (1.0, self.classification(self.network.logits(maps), batch.present))}
+        parts = {"classification": (1.0, self.compute_classification_loss(self.network.logits(maps), batch.present))}
         theta, present = self.fpr.theta, self._on_host(batch.present)
         if self.fpr.region_contrast:
             contrast = region_contrast_loss(
@@ -127,19 +129,19 @@ class FPRTraining(ClassifierTraining):
                 offset=self.fpr.offset,
                 distance=self.fpr.distance,
             )
-            parts["region_contrast"] = self.fpr.region_contrast, contrast.loss * share_of(contrast.pairs)
+            parts["region_contrast"] = self.fpr.region_contrast, contrast.loss * compute_share(contrast.pairs)
             parts["pairs"] = 0.0, contrast.pairs.float()  # to be logged
         if self.fpr.pixel_rectification:
             pixels = pixel_rectification_loss(features, maps, present, self.prototypes, theta=theta)
-            parts["pixel_rectification"] = self.fpr.pixel_rectification, pixels.loss * share_of(pixels.pixels)
+            parts["pixel_rectification"] = self.fpr.pixel_rectification, pixels.loss * compute_share(pixels.pixels)
             parts["false_positives"] = 0.0, pixels.pixels.float()
         return parts
 
 
-def share_of(count: Tensor) -> Tensor:
+def compute_share(count: Tensor) -> Tensor:
     """The factor of a mean over `count` things, with which the mean over processes is that over all their things."""
-    if processes()[1] == 1:
+    if get_rank_and_world()[1] == 1:
         return torch.ones((), device=count.device)
     total = count.clone()
     dist.all_reduce(total)
-    return count * processes()[1] / total.clamp_min(1)
+    return count * get_rank_and_world()[1] / total.clamp_min(1)

@@ -11,7 +11,7 @@ from camplug.errors import InputError
 from camplug.plug import send_to
 from camplug.wsss.classifier.maps import check_labels
 from camplug.wsss.fpr.prototypes import Prototypes
-from camplug.wsss.fpr.regions import class_masks, masked_mean
+from camplug.wsss.fpr.regions import make_class_masks, masked_mean
 
 EPS = 1e-4  # of normalised maps, and under the root of distances, as in the authors' code
 LEAST = 1e-5  # of 1 - S
@@ -103,8 +103,8 @@ def region_contrast_loss(
         raise InputError(f"temperature={temperature} and offset={offset}; give one above 0 and one of at least 0.")
     if reduction not in ("mean", "sum"):
         raise InputError(f'reduction={reduction!r}; give "mean" or "sum".')
-    shown = checked(features, class_maps, present, prototypes)
-    masks = class_masks(class_maps, theta, EPS)
+    shown = check_inputs(features, class_maps, present, prototypes)
+    masks = make_class_masks(class_maps, theta, EPS)
     pairs = [(n, c) for n, c in shown.nonzero().tolist() if len(prototypes.positive[c])]
     if not pairs:
         nothing = masked_mean(features, masks[:, :0]).sum()  # with a graph
@@ -137,7 +137,7 @@ def _numbers(pairs: list[tuple[int, int]], device: torch.device) -> list[Tensor]
     return list(torch.split(send_to(torch.tensor(numbers), device), [len(pairs)] * 3 + [len(used)]))
 
 
-def checked(features: Tensor, class_maps: Tensor, present: Tensor, prototypes: Prototypes) -> Tensor:
+def check_inputs(features: Tensor, class_maps: Tensor, present: Tensor, prototypes: Prototypes) -> Tensor:
     """Labels as bool [N,C], on the CPU, of features [N,D,h,w] and class maps [N,C,h,w] that prototypes fit.
 
     Raises:

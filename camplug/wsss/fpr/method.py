@@ -14,7 +14,7 @@ from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.settings import LearningSettings
-from camplug.wsss.fpr.groups import group_of, known_groups
+from camplug.wsss.fpr.groups import find_known_groups, get_group_numbers
 
 if TYPE_CHECKING:
     from camplug.wsss.fpr.lightning_module import FPRTraining
@@ -45,7 +45,7 @@ class FPR(Method):
         pass_flip: the pass sees every photograph mirrored, too, as published.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option is out of range.
     """
 
     name: ClassVar[str] = "fpr"
@@ -100,12 +100,12 @@ class FPR(Method):
         Raises:
             InputError: a class in no group or in two.
         """
-        chosen = known_groups(classes) if self.groups == "auto" else self.groups
-        return group_of(classes, None if chosen == "none" else chosen)
+        chosen = find_known_groups(classes) if self.groups == "auto" else self.groups
+        return get_group_numbers(classes, None if chosen == "none" else chosen)
 
     @override
-    def module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> FPRTraining:
-        """What trains the network."""
+    def make_module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> FPRTraining:
+        """Make the Lightning module that trains a network."""
         from camplug.wsss.fpr.lightning_module import FPRTraining
 
         return FPRTraining(network, learning, self, pictures)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from camplug.wsss.fpr.losses import EPS, checked
+from camplug.wsss.fpr.losses import EPS, check_inputs
 from camplug.wsss.fpr.prototypes import Prototypes
-from camplug.wsss.fpr.regions import class_masks
+from camplug.wsss.fpr.regions import make_class_masks
 
 
 class PixelRectification(NamedTuple):
@@ -42,15 +42,15 @@ def false_positive_pixels(
     Raises:
         InputError: shapes that do not fit together, or theta out of range.
     """
-    shown = checked(features, class_maps, present, prototypes)
-    masks = class_masks(class_maps, theta, EPS)
+    shown = check_inputs(features, class_maps, present, prototypes)
+    masks = make_class_masks(class_maps, theta, EPS)
     found = torch.zeros_like(masks)
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
         for n, c in shown.nonzero().tolist():
-            positive, negative = prototypes.positive[c], prototypes.rivals[c]
+            positive, negative = prototypes.positive[c], prototypes.usable_negatives[c]
             if len(positive) and negative is not None:
-                both = torch.cat([positive, negative]).to(features.device, _float(features))
-                gaps = _gaps(features[n].flatten(1).to(both), both)
+                both = torch.cat([positive, negative]).to(features.device, _get_dtype(features))
+                gaps = _compute_gaps(features[n].flatten(1).to(both), both)
                 own, other = gaps[: len(positive)], gaps[len(positive) :]
                 found[n, c] = masks[n, c] & (other.amin(0) < own.amin(0)).view_as(masks[n, c])
     return found
@@ -81,11 +81,11 @@ def pixel_rectification_loss(
     """
     found = false_positive_pixels(features, class_maps, present, prototypes, theta=theta)
     pixels = found.sum()
-    values = torch.where(found, class_maps.to(_float(class_maps)), 0)  # by index it would wait for the device
+    values = torch.where(found, class_maps.to(_get_dtype(class_maps)), 0)  # by index it would wait for the device
     return PixelRectification(values.sum() / pixels.clamp_min(1), pixels)
 
 
-def _gaps(pixels: Tensor, points: Tensor) -> Tensor:
+def _compute_gaps(pixels: Tensor, points: Tensor) -> Tensor:
     """Squared distances of pixels [D,P] to points [k,D], less what all distances of a pixel share: [k,P].
 
     |x - p|^2 = |x - m|^2 + |p - m|^2 - 2 (x - m) (p - m). Without the first term, and with m amid the points, little is
@@ -96,5 +96,5 @@ def _gaps(pixels: Tensor, points: Tensor) -> Tensor:
     return arms.square().sum(1, keepdim=True) - 2 * arms @ (pixels - middle[:, None])
 
 
-def _float(x: Tensor) -> torch.dtype:
+def _get_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32

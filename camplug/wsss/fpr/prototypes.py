@@ -81,7 +81,7 @@ class Prototypes:
         return Padded(centre, negative, send_to(there.view(len(self.negative), most), centre.device))
 
     @cached_property
-    def rivals(self) -> list[Tensor | None]:
+    def usable_negatives(self) -> list[Tensor | None]:
         """For every class its usable negatives, None where it has none; kept, since choosing them waits once."""
         kept = torch.cat(self.usable).tolist() if self.usable else []
         found: list[Tensor | None] = []
@@ -94,9 +94,9 @@ class Prototypes:
     def state_dict(self) -> dict[str, Tensor]:
         """Plain tensors for a checkpoint."""
         return {
-            "positive": _joined(self.positive),
+            "positive": _join(self.positive),
             "positives": torch.tensor([len(x) for x in self.positive]),
-            "negative": _joined(self.negative),
+            "negative": _join(self.negative),
             "negatives": torch.tensor([len(x) for x in self.negative]),
             "usable": torch.cat([torch.zeros(0, dtype=torch.bool), *(x.cpu() for x in self.usable)]),
         }
@@ -119,7 +119,7 @@ class Prototypes:
             raise InputError("this is not a state of Prototypes; give what state_dict() returned.") from None
 
 
-def centroids(points: Tensor, clusters: int = 10, seed: int = 0) -> Tensor:
+def compute_centroids(points: Tensor, clusters: int = 10, seed: int = 0) -> Tensor:
     """Centroids of points by k-means, each only once.
 
     scikit-learn's KMeans with 10 starts (its default when the paper was written; the best is kept), 10 rounds, in one
@@ -137,22 +137,22 @@ def centroids(points: Tensor, clusters: int = 10, seed: int = 0) -> Tensor:
     Raises:
         InputError: scikit-learn is not installed.
 
-    >>> centroids(torch.tensor([[0.0], [5.0], [5.0]]))
+    >>> compute_centroids(torch.tensor([[0.0], [5.0], [5.0]]))
     tensor([[0.],
             [5.]])
     """
     rows = points.detach().cpu().numpy()
-    different = _distinct(rows, clusters + 1)
+    different = _find_distinct(rows, clusters + 1)
     if len(different) > clusters:
-        sklearn, threads = needed_sklearn(), import_module("threadpoolctl")
+        sklearn, threads = import_sklearn(), import_module("threadpoolctl")
         kmeans = sklearn.KMeans(clusters, n_init=STARTS, max_iter=ROUNDS, random_state=seed)
         with warnings.catch_warnings(), threads.threadpool_limits(1):
             warnings.simplefilter("ignore", import_module("sklearn.exceptions").ConvergenceWarning)
-            different = _distinct(kmeans.fit(rows).cluster_centers_, clusters)
+            different = _find_distinct(kmeans.fit(rows).cluster_centers_, clusters)
     return torch.from_numpy(different).to(points)
 
 
-def needed_sklearn() -> Any:
+def import_sklearn() -> Any:
     """scikit-learn's clustering.
 
     Raises:
@@ -166,7 +166,7 @@ def needed_sklearn() -> Any:
         ) from None
 
 
-def _distinct(rows: np.ndarray[Any, Any], most: int) -> np.ndarray[Any, Any]:
+def _find_distinct(rows: np.ndarray[Any, Any], most: int) -> np.ndarray[Any, Any]:
     """The first `most` different rows, in their order."""
     found: dict[bytes, int] = {}
     for i, row in enumerate(rows):
@@ -176,7 +176,7 @@ def _distinct(rows: np.ndarray[Any, Any], most: int) -> np.ndarray[Any, Any]:
     return rows[list(found.values())]
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
+def _join(parts: Sequence[Tensor]) -> Tensor:
     """All rows on the CPU; classes without any tell nothing of the width."""
     some = [x.detach().cpu() for x in parts if len(x)]
     return torch.cat(some) if some else torch.zeros(0, parts[0].shape[1] if parts else 0)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.wsss.classifier.maps import EPS, normalized_maps
+from camplug.wsss.classifier.maps import EPS, normalize_maps
 
 
-def class_masks(class_maps: Tensor, theta: float = 0.1, eps: float = EPS) -> Tensor:
+def make_class_masks(class_maps: Tensor, theta: float = 0.1, eps: float = EPS) -> Tensor:
     r"""Where each class map, divided by its own maximum, is above a threshold; absent classes are kept.
 
     .. math:: A_c = \mathbb{1}\left(\frac{\mathrm{relu}(M_c)}{\max \mathrm{relu}(M_c) + \epsilon} > \theta\right)
@@ -28,7 +28,7 @@ def class_masks(class_maps: Tensor, theta: float = 0.1, eps: float = EPS) -> Ten
     Raises:
         InputError: maps of another shape, or theta out of range.
 
-    >>> class_masks(torch.tensor([[[[-1.0, 0.2, 4.0]], [[-3.0, 0.0, -1.0]]]])).long()
+    >>> make_class_masks(torch.tensor([[[[-1.0, 0.2, 4.0]], [[-3.0, 0.0, -1.0]]]])).long()
     tensor([[[[0, 0, 1]],
              [[0, 0, 0]]]])
     """
@@ -36,7 +36,7 @@ def class_masks(class_maps: Tensor, theta: float = 0.1, eps: float = EPS) -> Ten
         raise InputError(f"class maps are [N,C,h,w]; got {list(class_maps.shape)}.")
     if not 0 <= theta < 1:
         raise InputError(f"theta={theta}; the threshold of class maps lies in [0, 1), 0.1 in the paper.")
-    return normalized_maps(_precise(class_maps.detach()), eps=eps) > theta
+    return normalize_maps(_widen(class_maps.detach()), eps=eps) > theta
 
 
 def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
@@ -54,30 +54,30 @@ def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
         [N,D], or [N,C,D].
 
     Raises:
-        InputError: shapes that do not fit together.
+        InputError: the shapes do not fit together.
 
     >>> masked_mean(torch.tensor([[[[1.0, 3.0, 8.0]]]]), torch.tensor([[[True, True, False]]]))
     tensor([[2.]])
     """
     if mask.ndim == 3:
         return masked_mean(features, mask[:, None])[:, 0]
-    if features.ndim != 4 or mask.ndim != 4 or _places(features) != _places(mask):
+    if features.ndim != 4 or mask.ndim != 4 or _get_positions(features) != _get_positions(mask):
         raise InputError(
             f"features {list(features.shape)} and masks {list(mask.shape)} do not fit; "
             "give [N,D,h,w], and [N,h,w] or [N,C,h,w]."
         )
     with torch.autocast(features.device.type, enabled=False):
-        values = _precise(features).flatten(2)
+        values = _widen(features).flatten(2)
         weights = mask.flatten(2).to(values)
         sums = weights @ values.transpose(1, 2)
         total = weights.sum(2, keepdim=True)
         return sums / torch.where(total > 0, total, 1)
 
 
-def _places(x: Tensor) -> tuple[int, ...]:
+def _get_positions(x: Tensor) -> tuple[int, ...]:
     return x.shape[0], *x.shape[2:]
 
 
-def _precise(x: Tensor) -> Tensor:
+def _widen(x: Tensor) -> Tensor:
     """Half precision and whole numbers as float32; float32 and float64 as they are."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()

@@ -7,8 +7,14 @@ needs lightning; the rest does not import it.
 from typing import TYPE_CHECKING
 
 from camplug.lazy import attach_lazy
-from camplug.wsss.irn.instances import Instance, centroids, cluster, instance_maps, instances
-from camplug.wsss.irn.labels import ir_labels, merged, with_background
+from camplug.wsss.irn.instances import (
+    Instance,
+    cluster_positions,
+    cut_instance_maps,
+    find_centroids,
+    find_instances,
+)
+from camplug.wsss.irn.labels import label_with_background, make_ir_labels, merge_labels
 from camplug.wsss.irn.losses import displacement_loss
 from camplug.wsss.irn.network import BoundaryHead, DisplacementHead, grid_size
 from camplug.wsss.irn.paths import path_affinity
@@ -26,19 +32,19 @@ __all__ = [
     "IRNHeadSettings",
     "IRNSettings",
     "Instance",
-    "centroids",
-    "cluster",
+    "find_centroids",
+    "cluster_positions",
     "displacement_loss",
     "grid_size",
-    "instance_maps",
-    "instances",
-    "ir_labels",
+    "cut_instance_maps",
+    "find_instances",
+    "make_ir_labels",
     "load_irn",
-    "merged",
+    "merge_labels",
     "path_affinity",
     "save_irn",
     "train_irn",
-    "with_background",
+    "label_with_background",
 ]
 
 __getattr__, __dir__ = attach_lazy(

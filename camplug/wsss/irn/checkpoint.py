@@ -19,7 +19,7 @@ def save_irn(path: str | os.PathLike[str], irn: IRN, made_with: Mapping[str, Any
     """Write the heads of an IRNet and what tells their classifier; see `save_heads`.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the path cannot be written.
     """
     save_heads(path, "irn", asdict(irn.settings), irn.state_dict(), backbone=irn.backbone, made_with=made_with or {})
 

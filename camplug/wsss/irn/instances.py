@@ -34,7 +34,7 @@ class Instance(NamedTuple):
     score: float
 
 
-def centroids(displacement: Any, steps: int = 300) -> NDArray[np.int64]:
+def find_centroids(displacement: Any, steps: int = 300) -> NDArray[np.int64]:
     """Where each position ends up that follows the displacements.
 
     It starts at its own coordinates; a step adds the displacement there, interpolated bilinearly, and clips to the
@@ -50,14 +50,14 @@ def centroids(displacement: Any, steps: int = 300) -> NDArray[np.int64]:
     Raises:
         InputError: another shape, nan or infinity, steps that are no count.
 
-    >>> centroids([[[0, 0, 0]], [[2, 1, 0]]])  # a row whose positions point to its end
+    >>> find_centroids([[[0, 0, 0]], [[2, 1, 0]]])  # a row whose positions point to its end
     array([[[0, 0, 0]],
            [[2, 2, 2]]])
     """
-    field = _field(displacement).astype(np.float64)
+    field = _read_field(displacement).astype(np.float64)
     last = np.array(field.shape[1:]).reshape(2, 1, 1) - 1
     at = np.indices(field.shape[1:]).astype(np.float64)
-    for _ in range(_count(steps)):
+    for _ in range(_read_count(steps)):
         before = at
         move = [ndimage.map_coordinates(plane, at, order=1, mode="nearest") for plane in field]
         at = np.clip(at + np.stack(move), 0, last)
@@ -66,14 +66,14 @@ def centroids(displacement: Any, steps: int = 300) -> NDArray[np.int64]:
     return np.rint(at).astype(np.int64)
 
 
-def cluster(displacement: Any, centroids: Any, threshold: float = 2.5) -> tuple[Whole, int]:
+def cluster_positions(displacement: Any, centroids: Any, threshold: float = 2.5) -> tuple[Whole, int]:
     """Positions that end up at the same centre, a centre being a 4-connected part where displacements are short.
 
     Positions that end up at no centre have the label 0. Objects whose centre is outside the photograph are among them:
     their positions run into the border.
 
     Args:
-        displacement: as for `centroids`.
+        displacement: as for `find_centroids`.
         centroids: where each position ends up, [2,h,w] integers.
         threshold: in grid positions; centres are where displacements are shorter.
 
@@ -85,10 +85,10 @@ def cluster(displacement: Any, centroids: Any, threshold: float = 2.5) -> tuple[
 
     >>> field = np.zeros((2, 1, 8))
     >>> field[1, 0] = [1, 0, 0, -1, 1, 0, 0, -1]
-    >>> cluster(field, centroids(field), threshold=1)
+    >>> cluster_positions(field, find_centroids(field), threshold=1)
     (array([[1, 1, 1, 1, 2, 2, 2, 2]], dtype=int32), 2)
     """
-    field = _field(displacement)
+    field = _read_field(displacement)
     if not (isinstance(threshold, (int, float)) and threshold > 0):
         raise InputError(f"threshold={threshold!r}; give a length above 0, in grid positions (IRN: 2.5).")
     ends = to_numpy(centroids, "centroids")
@@ -97,12 +97,12 @@ def cluster(displacement: Any, centroids: Any, threshold: float = 2.5) -> tuple[
     rows, columns = ends
     h, w = field.shape[1:]
     if rows.min() < 0 or columns.min() < 0 or rows.max() >= h or columns.max() >= w:
-        raise InputError(f"a centroid lies off the {h}x{w} grid; give rows and columns as `centroids` does.")
+        raise InputError(f"a centroid lies off the {h}x{w} grid; give rows and columns as `find_centroids` does.")
     parts, count = ndimage.label(np.hypot(*field) < threshold)
     return parts[rows, columns], int(count)
 
 
-def instance_maps(maps: Any, clusters: Whole) -> list[tuple[int, Floats]]:
+def cut_instance_maps(maps: Any, clusters: Whole) -> list[tuple[int, Floats]]:
     """Each map cut to each cluster, as (which map, [h,w]); those that are 0 everywhere are left out.
 
     The positions without a centre make one cluster more, as in IRN's code; an object that the photograph's border cuts
@@ -110,21 +110,21 @@ def instance_maps(maps: Any, clusters: Whole) -> list[tuple[int, Floats]]:
 
     Args:
         maps: [K,h,w] floats, not negative.
-        clusters: the labels of `cluster`, [h,w].
+        clusters: the labels of `cluster_positions`, [h,w].
 
     Raises:
         InputError: maps of another kind or size.
 
-    >>> instance_maps(np.array([[[0.5, 0.7, 0.0]]]), np.array([[1, 2, 3]]))
+    >>> cut_instance_maps(np.array([[[0.5, 0.7, 0.0]]]), np.array([[1, 2, 3]]))
     [(0, array([[0.5, 0. , 0. ]])), (0, array([[0. , 0.7, 0. ]]))]
     """
-    planes = _maps(maps, clusters.shape)
+    planes = _read_maps(maps, clusters.shape)
     masks = [clusters == label for label in np.unique(clusters)]
     cut = [(k, np.where(mask, plane, 0)) for k, plane in enumerate(planes) for mask in masks]
     return [(k, plane) for k, plane in cut if plane.any()]
 
 
-def instances(
+def find_instances(
     maps: Any,
     displacement: Any,
     spread: Callable[[Floats], Any],
@@ -135,13 +135,13 @@ def instances(
     steps: int = 300,
     short: float = 2.5,
 ) -> list[Instance]:
-    """The objects of a photograph: IRN's instance step.
+    """Find the objects of a photograph: IRN's instance step.
 
-    The maps are cut to the clusters of the displacements (`centroids`, `cluster`, `instance_maps`) and spread by a
-    random walk. They are resized bilinearly to 4 times the grid, cut to the photograph and divided by the one maximum
-    of them all. Each pixel goes to the strongest of them, or to the background where none is above `threshold`. Every
-    4-connected piece of what a map won is an object of its own; pieces too small are dropped, where IRN's code keeps
-    them with a score of 0.
+    The maps are split by the clusters of the displacements (`find_centroids`, `cluster_positions`,
+    `cut_instance_maps`) and spread by a random walk. They are resized bilinearly to 4 times the grid, cropped to the
+    photograph and divided by their common maximum. Each pixel is assigned to the strongest map, or to the background
+    where none is above `threshold`. Every 4-connected piece of a map's pixels is an object; pieces too small are
+    dropped, where IRN's code keeps them with a score of 0.
 
     Args:
         maps: [K,h,w] floats, not negative, on the grid of stride 4; K may be 0.
@@ -151,8 +151,8 @@ def instances(
         size: (H, W) of the photograph.
         threshold: of the background, from 0 to below 1.
         smallest: pieces below this part of the photograph are dropped.
-        steps: as for `centroids`.
-        short: the threshold of `cluster`.
+        steps: as for `find_centroids`.
+        short: the threshold of `cluster_positions`.
 
     Returns:
         The best score first; masks do not overlap.
@@ -164,31 +164,31 @@ def instances(
 
     >>> field = np.zeros((2, 4, 16))
     >>> field[1] = np.repeat([4, 12], 8) - np.arange(16)
-    >>> found = instances(np.ones((1, 4, 16)), field, spread=lambda maps: maps, size=(16, 64))
+    >>> found = find_instances(np.ones((1, 4, 16)), field, spread=lambda maps: maps, size=(16, 64))
     >>> [(one.class_index, int(one.mask.sum()), one.score) for one in found]
     [(0, 512, 1.0), (0, 512, 1.0)]
     """
-    height, width = _photo_size(size)
+    height, width = _read_size(size)
     for name, value in (("threshold", threshold), ("smallest", smallest)):
         if not (isinstance(value, (int, float)) and 0 <= value < 1):
             raise InputError(f"{name}={value!r}; give a number from 0 to below 1.")
-    field = _field(displacement)
+    field = _read_field(displacement)
     if field.shape[1:] != grid_size(height, width):
         h, w = grid_size(height, width)
         raise InputError(
             f"the displacement is {list(field.shape)} and the photograph {height}x{width}, whose grid of stride "
             f"{STRIDE} is {h}x{w}; give the displacement of this photograph."
         )
-    clusters, _ = cluster(field, centroids(field, steps), short)
-    parts = instance_maps(maps, clusters)
+    clusters, _ = cluster_positions(field, find_centroids(field, steps), short)
+    parts = cut_instance_maps(maps, clusters)
     if not parts:
         return []
     walked = _spread(spread, np.stack([plane for _, plane in parts]))
-    owner, best = _strongest(walked, height, width, threshold)
+    owner, best = _find_strongest(walked, height, width, threshold)
     found = [
         Instance(class_index, piece, float(best[piece].max()))
         for label, (class_index, _) in enumerate(parts, start=1)
-        for piece in _pieces(owner == label, smallest * height * width)
+        for piece in _split_pieces(owner == label, smallest * height * width)
     ]
     return sorted(found, key=lambda one: -one.score)
 
@@ -203,7 +203,7 @@ def _spread(spread: Callable[[Floats], Any], planes: Floats) -> Floats:
     return walked
 
 
-def _strongest(
+def _find_strongest(
     planes: Floats, height: int, width: int, threshold: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Which plane is the strongest at each pixel, from 1, or 0 for the background (also on ties); and its value.
@@ -212,30 +212,30 @@ def _strongest(
     """
     owner = np.zeros((height, width), np.int64)
     best = np.full((height, width), threshold, np.float32)
-    top = max(_enlarged(plane, height, width).max() for plane in planes)
+    top = max(_enlarge(plane, height, width).max() for plane in planes)
     if top > 0:
         for number, plane in enumerate(planes, start=1):
-            score = _enlarged(plane, height, width) / top
+            score = _enlarge(plane, height, width) / top
             wins = score > best
             owner[wins], best[wins] = number, score[wins]
     return owner, best
 
 
-def _enlarged(plane: Floats, height: int, width: int) -> NDArray[np.float32]:
+def _enlarge(plane: Floats, height: int, width: int) -> NDArray[np.float32]:
     """To stride 1, cut to the photograph."""
     planes = torch.from_numpy(plane.astype(np.float32))[None]
     pixels: NDArray[np.float32] = enlarge_planes(planes, STRIDE, (height, width))[0].numpy()
     return pixels
 
 
-def _pieces(mask: NDArray[np.bool_], smallest: float) -> list[NDArray[np.bool_]]:
+def _split_pieces(mask: NDArray[np.bool_], smallest: float) -> list[NDArray[np.bool_]]:
     """The 4-connected parts of a mask that have enough pixels."""
     parts, _ = ndimage.label(mask)
     areas = np.bincount(parts.ravel())
     return [parts == i for i in range(1, len(areas)) if areas[i] >= smallest]
 
 
-def _field(displacement: Any) -> Floats:
+def _read_field(displacement: Any) -> Floats:
     field = to_numpy(displacement, "the displacement")
     if field.ndim != 3 or len(field) != 2 or not field.size or field.dtype.kind not in "iuf":
         raise InputError(f"the displacement is {field.dtype} {list(field.shape)}; give floats [2,h,w], rows first.")
@@ -244,7 +244,7 @@ def _field(displacement: Any) -> Floats:
     return field
 
 
-def _maps(maps: Any, size: tuple[int, ...]) -> Floats:
+def _read_maps(maps: Any, size: tuple[int, ...]) -> Floats:
     planes = to_numpy(maps, "the maps")
     if planes.ndim != 3 or planes.shape[1:] != size or planes.dtype.kind != "f":
         raise InputError(f"the maps are {planes.dtype} {list(planes.shape)}; give floats [K,{size[0]},{size[1]}].")
@@ -253,7 +253,7 @@ def _maps(maps: Any, size: tuple[int, ...]) -> Floats:
     return planes
 
 
-def _photo_size(size: Sequence[int]) -> tuple[int, int]:
+def _read_size(size: Sequence[int]) -> tuple[int, int]:
     try:
         height, width = map(index, size)
     except (TypeError, ValueError):
@@ -263,7 +263,7 @@ def _photo_size(size: Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def _count(steps: Any) -> int:
+def _read_count(steps: Any) -> int:
     try:
         number = index(steps)
     except TypeError:

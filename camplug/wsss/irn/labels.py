@@ -10,10 +10,10 @@ from camplug.wsss.crf import DenseCRF, refine_labels
 from camplug.wsss.data.dataset import IGNORE
 
 
-def with_background(maps: NDArray[np.floating], threshold: float) -> NDArray[np.int64]:
+def label_with_background(maps: NDArray[np.floating], threshold: float) -> NDArray[np.int64]:
     """The strongest of a constant background plane and the maps [K,H,W], as 0 (also on ties) to K, [H,W].
 
-    >>> with_background(np.array([[[0.1, 0.3, 0.4]], [[0.0, 0.2, 0.9]]]), 0.3)
+    >>> label_with_background(np.array([[[0.1, 0.3, 0.4]], [[0.0, 0.2, 0.9]]]), 0.3)
     array([[0, 0, 2]])
     """
     if not len(maps):
@@ -22,16 +22,16 @@ def with_background(maps: NDArray[np.floating], threshold: float) -> NDArray[np.
     return np.where(np.take_along_axis(maps, strongest[None], 0)[0] > threshold, strongest + 1, 0)
 
 
-def merged(confident: NDArray[np.integer], generous: NDArray[np.integer]) -> NDArray[np.uint8]:
+def merge_labels(confident: NDArray[np.integer], generous: NDArray[np.integer]) -> NDArray[np.uint8]:
     """Objects where the confident labels say so, background where both do, else ignored (255).
 
-    >>> merged(np.array([1, 0, 0]), np.array([1, 1, 0]))
+    >>> merge_labels(np.array([1, 0, 0]), np.array([1, 1, 0]))
     array([  1, 255,   0], dtype=uint8)
     """
     return np.where(confident > 0, confident, np.where(generous > 0, IGNORE, 0)).astype(np.uint8)
 
 
-def ir_labels(
+def make_ir_labels(
     maps: NDArray[np.floating],
     crf: DenseCRF | None,
     *,
@@ -42,7 +42,7 @@ def ir_labels(
     """The training labels of IRN from the maps of one image, 0 to K and 255 ignored, [H,W].
 
     The maps are cut at a high threshold (what is above it is object) and at a low one (what is below it is background).
-    Each of the two label maps goes through a dense CRF; they are merged by `merged`.
+    Each of the two label maps goes through a dense CRF; they are merged by `merge_labels`.
 
     Args:
         maps: [K,H,W] in [0, 1] at the photograph's size.
@@ -62,9 +62,9 @@ def ir_labels(
         return np.zeros(maps.shape[1:], np.uint8)
 
     def cut(threshold: float) -> NDArray[np.int64]:
-        labels = with_background(maps, threshold)
+        labels = label_with_background(maps, threshold)
         if crf is None:
             return labels
         return refine_labels(crf, labels, len(maps) + 1, certainty)
 
-    return merged(cut(foreground), cut(background))
+    return merge_labels(cut(foreground), cut(background))

@@ -16,7 +16,7 @@ from camplug.wsss.irn.losses import displacement_loss
 from camplug.wsss.irn.network import BoundaryHead, DisplacementHead, grid_size
 from camplug.wsss.irn.paths import path_affinity
 from camplug.wsss.irn.settings import IRNHeadSettings
-from camplug.wsss.train import Backbone, Crop, FiniteLosses, filled
+from camplug.wsss.train import Backbone, Crop, FiniteLosses, pad_to_multiple
 from camplug.wsss.train.processes import mean_over_processes
 
 
@@ -44,7 +44,7 @@ class IRN(LightningModule):
         groups: list[tuple[torch.nn.Module, float]] = [(self.boundary, 1.0)]
         if self.displacement is not None:
             groups.append((self.displacement, self._displacement_lr()))
-        return self.settings.schedule.optimizers(groups, int(self.trainer.estimated_stepping_batches))
+        return self.settings.schedule.make_optimizers(groups, int(self.trainer.estimated_stepping_batches))
 
     def _displacement_lr(self) -> float:
         if self.settings.displacement_lr is not None:
@@ -81,7 +81,7 @@ class IRN(LightningModule):
         Args:
             photo: RGB uint8 [H,W,3].
         """
-        x, (h, w) = self._filled(photo)
+        x, (h, w) = self._prepare(photo)
         one, mirrored = self.boundary(self.backbone(torch.cat([x, x.flip(-1)])))
         boundary: Tensor = ((one + mirrored.flip(-1))[:h, :w] / 2).sigmoid()
         return boundary
@@ -95,11 +95,11 @@ class IRN(LightningModule):
         """
         if self.displacement is None:
             return None
-        x, (h, w) = self._filled(photo)
+        x, (h, w) = self._prepare(photo)
         displacement: Tensor = self.displacement(self.backbone(x))[0, :, :h, :w]
         return displacement
 
-    def _filled(self, photo: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
+    def _prepare(self, photo: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
         """The photograph as the backbone reads it, and its grid."""
         # filled before any mirroring, so that the grids fall on each other
-        return filled(self.backbone.read(photo, self.device)), grid_size(*photo.shape[:2])
+        return pad_to_multiple(self.backbone.read(photo, self.device)), grid_size(*photo.shape[:2])

@@ -28,7 +28,7 @@ def displacement_loss(
     Args:
         displacement: [N,2,h,w], rows before columns, in grid positions.
         pairs: what the labels say, made with the same radius.
-        radius: as in `make_half_disc`.
+        radius: bound of the distance of pairs, exclusive; see `make_half_disc`.
         counts: of pairs, as for `affinity_loss`.
 
     Returns:

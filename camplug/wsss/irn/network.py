@@ -23,7 +23,7 @@ def grid_size(height: int, width: int) -> tuple[int, int]:
     return count_cells(height, width, STRIDE)
 
 
-def _to(x: Tensor, stride: float, wanted: float) -> Tensor:
+def _resize(x: Tensor, stride: float, wanted: float) -> Tensor:
     """Resize a map of one stride to another one; sides stay multiples of whole positions."""
     if stride == wanted:
         return x
@@ -31,7 +31,7 @@ def _to(x: Tensor, stride: float, wanted: float) -> Tensor:
     return F.interpolate(x, (h, w), mode="bilinear", align_corners=False)
 
 
-def _reduced(channels: int, width: int, groups: int) -> nn.Sequential:
+def _make_reduction(channels: int, width: int, groups: int) -> nn.Sequential:
     """A 1x1 convolution and group normalisation; the ReLU comes after resizing."""
     return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.GroupNorm(groups, width))
 
@@ -50,13 +50,13 @@ class BoundaryHead(nn.Module):
     def __init__(self, channels: Sequence[int], strides: Sequence[float]) -> None:
         super().__init__()
         self.strides = list(strides)
-        self.stages = nn.ModuleList(_reduced(c, 32, 4) for c in channels)
+        self.stages = nn.ModuleList(_make_reduction(c, 32, 4) for c in channels)
         self.out = nn.Conv2d(32 * len(channels), 1, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Logits [N,h,w] at stride 4."""
         planes = [
-            _to(stage(x), stride, STRIDE).relu()
+            _resize(stage(x), stride, STRIDE).relu()
             for stage, x, stride in zip(self.stages, features, self.strides, strict=True)
         ]
         logits: Tensor = self.out(torch.cat(planes, 1))
@@ -86,11 +86,11 @@ class DisplacementHead(nn.Module):
             width if stride > STRIDE else (width // 4 if i == 0 else width // 2) for i, stride in enumerate(strides)
         ]
         groups = [max(1, w // 16) if s > STRIDE else max(1, w // 8) for w, s in zip(self.widths, strides, strict=True)]
-        self.stages = nn.ModuleList(_reduced(*cwg) for cwg in zip(channels, self.widths, groups, strict=True))
+        self.stages = nn.ModuleList(_make_reduction(*cwg) for cwg in zip(channels, self.widths, groups, strict=True))
         coarse = sum(w for w, s in zip(self.widths, strides, strict=True) if s > STRIDE)
         fine = sum(self.widths) - coarse
-        self.join_coarse = _reduced(coarse, width, 16) if coarse else None
-        self.join = _reduced(fine + (width if coarse else 0), width, 16)
+        self.join_coarse = _make_reduction(coarse, width, 16) if coarse else None
+        self.join = _make_reduction(fine + (width if coarse else 0), width, 16)
         self.out = nn.Conv2d(width, 2, 1, bias=False)
         self.register_buffer("mean", torch.zeros(2))
 
@@ -99,10 +99,10 @@ class DisplacementHead(nn.Module):
         fine, coarse = [], []
         for stage, x, stride in zip(self.stages, features, self.strides, strict=True):
             if stride > STRIDE:
-                coarse.append(_to(stage(x), stride, 2 * STRIDE).relu())
+                coarse.append(_resize(stage(x), stride, 2 * STRIDE).relu())
             else:
-                fine.append(_to(stage(x), stride, STRIDE).relu())
+                fine.append(_resize(stage(x), stride, STRIDE).relu())
         if self.join_coarse is not None:
-            fine.append(_to(self.join_coarse(torch.cat(coarse, 1)), 2 * STRIDE, STRIDE).relu())
+            fine.append(_resize(self.join_coarse(torch.cat(coarse, 1)), 2 * STRIDE, STRIDE).relu())
         displacement: Tensor = self.out(self.join(torch.cat(fine, 1)).relu())
         return displacement if self.training else displacement - self.mean.view(1, 2, 1, 1)

@@ -24,7 +24,7 @@ def path_affinity(boundary: Tensor, radius: int) -> Tensor:
 
     Args:
         boundary: [N,h,w] in [0, 1].
-        radius: as in `make_half_disc`.
+        radius: bound of the distance of pairs, exclusive; see `make_half_disc`.
 
     Returns:
         [N,P,h,w]: at [n, p, y, x] the affinity of (y, x) and (y + dy, x + dx) for the p-th offset of
@@ -54,7 +54,7 @@ class _PathAffinity(torch.autograd.Function):
         learning = ctx.needs_input_grad[0]
         # which position of the path holds the maximum: 1 byte per pair instead of the values along the path
         place = torch.empty(affinity.shape if learning else 0, dtype=torch.uint8, device=boundary.device)
-        for numbers, ys, xs in _of_each_length(radius, boundary.device):
+        for numbers, ys, xs in _group_by_length(radius, boundary.device):
             strongest = views[:, ys[0], xs[0]]
             at = torch.zeros_like(strongest, dtype=torch.uint8) if learning else None
             for k, (y, x) in enumerate(zip(ys[1:], xs[1:], strict=True), 1):
@@ -78,7 +78,7 @@ class _PathAffinity(torch.autograd.Function):
         total = gradient.new_zeros(n * height * width)
         image = torch.arange(n, device=device).view(-1, 1, 1, 1) * (height * width)
         own = image + torch.arange(h, device=device).view(-1, 1) * width + torch.arange(w, device=device)
-        for numbers, ys, xs in _of_each_length(ctx.radius, device):
+        for numbers, ys, xs in _group_by_length(ctx.radius, device):
             steps, offset = ys * width + xs, torch.arange(len(numbers), device=device).view(-1, 1, 1)
             target = steps[place[:, numbers].long(), offset] + own
             total.scatter_add_(0, target.flatten(), gradient[:, numbers].flatten())
@@ -86,7 +86,7 @@ class _PathAffinity(torch.autograd.Function):
 
 
 @lru_cache(maxsize=16)
-def _of_each_length(radius: int, device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:
+def _group_by_length(radius: int, device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:
     """The offsets whose paths have the same length, G of them with L positions.
 
     Returns:

@@ -9,7 +9,7 @@ import numpy as np
 
 from camplug.errors import InputError
 from camplug.wsss.crf import CRFSettings
-from camplug.wsss.irn.labels import ir_labels
+from camplug.wsss.irn.labels import make_ir_labels
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.train.schedule import ScheduleSettings
 from camplug.wsss.train.settings import TrainSettings
@@ -40,8 +40,8 @@ class IRNSettings:
     """Settings of `train_irn`; the defaults are those of the published code.
 
     Args:
-        foreground: threshold of the labels above which a pixel is an object (see `ir_labels`); "otsu" computes it from
-            the seeds (`compute_otsu_thresholds`), as the published numbers fit the maps of one method.
+        foreground: threshold of the labels above which a pixel is an object (see `make_ir_labels`); "otsu" computes it
+            from the seeds (`compute_otsu_thresholds`), as the published numbers fit the maps of one method.
         background: threshold of the labels up to which a pixel is background; a number or "otsu".
         crf: dense CRF of the labels; None for none.
         network: heads, optimizer and learning rate.
@@ -67,4 +67,4 @@ class IRNSettings:
             raise InputError(f"{wrong[0]}; give a number, or 'otsu'.")
         numbers = [v for v in given.values() if not isinstance(v, str)]
         one = {k: numbers[0] if isinstance(v, str) else v for k, v in given.items() if numbers}
-        ir_labels(np.zeros((0, 1, 1)), None, **one)
+        make_ir_labels(np.zeros((0, 1, 1)), None, **one)

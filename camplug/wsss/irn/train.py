@@ -15,7 +15,7 @@ from camplug.explain.preprocess import Preprocess
 from camplug.plug.layers import Selector
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.irn.checkpoint import load_irn
-from camplug.wsss.irn.labels import ir_labels
+from camplug.wsss.irn.labels import make_ir_labels
 from camplug.wsss.irn.lightning_module import IRN
 from camplug.wsss.irn.network import STRIDE
 from camplug.wsss.irn.settings import IRNSettings
@@ -24,7 +24,7 @@ from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.seeds import SeedFolder, compute_otsu_of_seeds
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.progress import ProgressCallback
-from camplug.wsss.train.train_heads import Stages, Trained, run_stages
+from camplug.wsss.train.train_heads import HeadsTask, Trained, train_heads
 
 
 def train_irn(
@@ -51,27 +51,27 @@ def train_irn(
 
     Args:
         model: a classifier.
-        data: the photographs; labels and masks are not read.
+        data: photographs; labels and masks are not read.
         labels_from: the seeds that labels are made of, or a folder of ready-made label pictures.
         out: folder for labels, checkpoints, losses and the heads.
         settings: of labels, network and training.
         layers: of the model, that the heads read; see `Backbone`.
-        preprocess: how photographs are normalised, if the model does not say it itself.
-        workers: processes that load images beside the one that trains.
+        preprocess: normalisation of photographs; None uses the model's own.
+        workers: processes that load images.
         amp: half precision where it is safe; on CUDA only.
         allow_missing: see `train_classifier`; seeds and label pictures may be missing in any number.
-        overwrite: a training of other settings or images in `out` is replaced; by default it is refused.
-        made_with: how the command line builds the model, to be kept with the heads; see `save_heads`.
-        watch: is told how it goes.
+        overwrite: replace a training of other settings or images in `out`; by default it raises.
+        made_with: specification of the model, stored with the heads; see `save_heads`.
+        watch: progress callback.
 
     Raises:
         InputError: `out` holds a training of other settings; no image has labels; an option out of range.
-        ModelError: a model without such layers; the loss is no number any more.
-        KeyboardInterrupt: it was stopped by Ctrl-C.
+        ModelError: a model without such layers; the loss became NaN or infinite.
+        KeyboardInterrupt: stopped by Ctrl-C.
     """
     settings = IRNSettings() if settings is None else settings
     watch = ProgressCallback() if watch is None else watch
-    thresholds = thresholds_of(settings, labels_from, data, watch)
+    thresholds = find_thresholds(settings, labels_from, data, watch)
 
     def finish(irn: IRN, watch: ProgressCallback) -> None:
         if irn.displacement is not None:
@@ -80,12 +80,12 @@ def train_irn(
             rows, columns = irn.displacement.mean.tolist()
             watch.done(f"mean displacement: {rows:.3f} rows, {columns:.3f} columns of the grid")
 
-    stages = Stages(
+    stages = HeadsTask(
         kind="irn",
         file="irn.pt",
         network=asdict(settings.network),
         label_settings={"method": "irn", **thresholds},
-        labels=lambda maps, crf: ir_labels(maps, crf, **thresholds),
+        labels=lambda maps, crf: make_ir_labels(maps, crf, **thresholds),
         crf=crf_settings(settings.crf),
         build=lambda backbone: IRN(backbone, settings.network),
         stride=STRIDE,
@@ -94,7 +94,7 @@ def train_irn(
         thresholds="thresholds (foreground, background)",
         steady=settings.network.schedule.is_steady,
     )
-    return run_stages(
+    return train_heads(
         stages,
         Backbone(model, layers, preprocess),
         data,
@@ -110,7 +110,7 @@ def train_irn(
     )
 
 
-def thresholds_of(
+def find_thresholds(
     settings: IRNSettings, labels_from: SeedFolder | Path, data: SegmentationData, watch: ProgressCallback
 ) -> dict[str, float]:
     """The two thresholds of the labels; those that are to come from the seeds are read off them.
@@ -127,7 +127,7 @@ def thresholds_of(
     cuts, _ = compute_otsu_of_seeds(labels_from, data.ids, 3, lambda images: watch.steps("values of the seeds", images))
     found = dict(zip(given, cuts, strict=True))
     thresholds = {k: found[k] if v == "otsu" else float(v) for k, v in given.items()}
-    ir_labels(np.zeros((0, 1, 1)), None, **thresholds)  # refuses an order that a given one may break
+    make_ir_labels(np.zeros((0, 1, 1)), None, **thresholds)  # refuses an order that a given one may break
     low, high = thresholds.values()
     watch.done(f"labels: background up to {low:.3f}, objects above {high:.3f}, by the seeds' values (Otsu)")
     return thresholds

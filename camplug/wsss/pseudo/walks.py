@@ -13,7 +13,7 @@ from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity, compute_chebyshev_terms, make_half_disc, propagate
 from camplug.wsss.affinity.grid import enlarge_planes
 from camplug.wsss.affinity.walk import TOLERANCE
-from camplug.wsss.irn.instances import Instance, instances
+from camplug.wsss.irn.instances import Instance, find_instances
 from camplug.wsss.irn.network import STRIDE, grid_size
 from camplug.wsss.irn.paths import path_affinity
 from camplug.wsss.pseudo.refine import Floats, Photo, Threshold, check_maps
@@ -113,8 +113,8 @@ class IRNWalk:
         """Scores [K+1,H,W]: the walked maps behind a plane of the threshold."""
         return self.with_background(photo, self.maps(photo, maps))
 
-    def instances(self, photo: Photo, maps: Floats, *, smallest: float = 0.01) -> list[Instance]:
-        """The objects of a photograph, told apart by the centres that their positions point to; see `instances`.
+    def find_instances(self, photo: Photo, maps: Floats, *, smallest: float = 0.01) -> list[Instance]:
+        """The objects of a photograph, told apart by the centres that their positions point to; see `find_instances`.
 
         Args:
             photo: RGB uint8 [H,W,3].
@@ -132,7 +132,7 @@ class IRNWalk:
         if displacement is None:
             raise InputError("this IRN has no displacements, which tell objects apart; train one with a width above 0.")
         boundary = self.irn.boundaries(photo)
-        return instances(
+        return find_instances(
             _shrink_to_grid(maps, boundary.device),
             displacement,
             lambda planes: self._spread(boundary, torch.as_tensor(planes, device=boundary.device)),
@@ -209,12 +209,12 @@ class AffinityNetWalk:
     def __call__(self, photo: Photo, maps: Floats) -> Floats:
         """Scores [K+1,H,W]: the walked background and the walked maps."""
         from camplug.wsss.affinitynet import STRIDE as CELL
-        from camplug.wsss.affinitynet import walk_planes
+        from camplug.wsss.affinitynet import make_walk_planes
 
         check_maps(photo, maps)
         if not len(maps):
             return np.ones((1, *maps.shape[1:]), np.float32)
-        planes = np.asarray(walk_planes(maps, self.alpha), np.float32)
+        planes = np.asarray(make_walk_planes(maps, self.alpha), np.float32)
         walked = propagate(planes, self.net.affinities(photo), self.steps, self.beta, tolerance=self.tolerance)
         scores: Floats = (
             _enlarge_to_photo(torch.from_numpy(walked), CELL, (maps.shape[1], maps.shape[2])).contiguous().numpy()

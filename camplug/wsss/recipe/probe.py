@@ -20,18 +20,18 @@ import camplug
 from camplug.metrics import ConfusionMatrix, ThresholdSweep
 from camplug.models import load_model
 from camplug.settings import restore_settings
-from camplug.wsss.affinitynet import AffinityNet, alpha_labels
+from camplug.wsss.affinitynet import AffinityNet, make_alpha_labels
 from camplug.wsss.affinitynet.settings import AffinityNetSettings
 from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.method import Method
-from camplug.wsss.classifier.network import over, reading
+from camplug.wsss.classifier.network import build_classifier, get_preprocess
 from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
 from camplug.wsss.crf import CRFSettings, DenseCRF
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.deeplab import DeepLabSettings, Segmenter, deeplab_over, multiscale_loss
+from camplug.wsss.deeplab import DeepLabSettings, Segmenter, build_deeplab, multiscale_loss
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.fpr.method import FPR
-from camplug.wsss.irn import IRN, ir_labels
+from camplug.wsss.irn import IRN, make_ir_labels
 from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk, LabelFolder, PseudoLabels, Threshold
 from camplug.wsss.pseudo.refine import crf_settings
@@ -110,10 +110,10 @@ class Probe:
         """The untrained classifier of a stage that trains one."""
         s = stage.settings
         method = self.method_of(stage)
-        return over(
+        return build_classifier(
             self.network(stage),
             self.data.classes,
-            neck=method.neck(),
+            neck=method.get_neck_settings(),
             output_stride=s["output_stride"],
             keep_head=False,
         )
@@ -133,8 +133,8 @@ class Probe:
         def step(crop: int, count: int) -> Callable[[], None]:
             network: Any = self.classifier_of(stage).to(self.device)
             pictures = ClassifierCrops(self.data, crop=crop, sides=span.sides, mean=network.preprocess.mean)
-            items = one.items(pictures)
-            module = one.module(network, learning, pictures).to(self.device).train()
+            items = one.make_items(pictures)
+            module = one.make_module(network, learning, pictures).to(self.device).train()
             batch = default_collate([items[0, i % len(items)] for i in range(max(1, count // one.group))])
             return lambda: _backward(module.training_step(_to(batch, self.device), 0))
 
@@ -182,7 +182,7 @@ class Probe:
     def seeds(self, stage: Stage) -> Cost:
         """One image explained."""
         s, model = stage.settings, self.network(stage)
-        base = reading(model)
+        base = get_preprocess(model)
         classes = getattr(model, "classes", None)
         outputs = len(classes) if classes is not None else _outputs(model, base.size, self.device)
         data = self.data
@@ -229,10 +229,10 @@ class Probe:
         start = time.perf_counter()
         crf = None if settings is None else DenseCRF(photo, settings)
         if irn:
-            ir_labels(maps, crf)  # whatever its thresholds
+            make_ir_labels(maps, crf)  # whatever its thresholds
             network.eval().displacements(photo)
         else:
-            alpha_labels(maps, crf, low=training.low, high=training.high)
+            make_alpha_labels(maps, crf, low=training.low, high=training.high)
         once = time.perf_counter() - start
         stride = 4 if irn else 8
 
@@ -283,7 +283,7 @@ class Probe:
         training = restore_settings(DeepLabSettings, stage.settings["training"])
 
         def step(crop: int, count: int) -> Callable[[], None]:
-            network = deeplab_over(self.network(stage), self.data.classes, training.network)
+            network = build_deeplab(self.network(stage), self.data.classes, training.network)
             module = DeepLabTraining(network, training.network).to(self.device).train()
             labels = torch.from_numpy((clouds((crop, crop), 1) * (self.shown + 1)).astype(np.uint8))
             x, y = torch.rand(count, 3, crop, crop, device=self.device), labels[None].repeat(count, 1, 1)
@@ -297,7 +297,7 @@ class Probe:
         s, photo = stage.settings, self.photos[0]
         source = stage.inputs["deeplab"]
         training = restore_settings(DeepLabSettings, source.settings["training"])
-        network = deeplab_over(self.network(source), self.data.classes, training.network).to(self.device)
+        network = build_deeplab(self.network(source), self.data.classes, training.network).to(self.device)
         crf = None if s["crf"] is None else restore_settings(CRFSettings, s["crf"])
 
         def segment(whole: bool) -> Callable[[], object]:

@@ -14,7 +14,7 @@ from camplug.errors import InputError
 from camplug.settings import check_names, list_settings, prefix_errors, restore_settings, to_plain, update_settings
 from camplug.wsss.affinitynet.settings import AffinityNetSettings
 from camplug.wsss.classifier.method import Method
-from camplug.wsss.classifier.settings import preset
+from camplug.wsss.classifier.settings import get_preset
 from camplug.wsss.deeplab import DeepLabSettings
 from camplug.wsss.fpr.method import FPR
 from camplug.wsss.irn.settings import IRNSettings
@@ -206,7 +206,7 @@ def _training(section: dict[str, Any], where: str) -> ClassifierSettings:
     if name not in METHODS:
         raise InputError(f"{where}.method = {name!r}; allowed are {', '.join(METHODS)}.")
     with prefix_errors(where):
-        learning, span = preset(str(section.get("preset", "irn")))
+        learning, span = get_preset(str(section.get("preset", "irn")))
     method: Method = METHODS[name]()
     groups: list[Any] = [method, learning, span]
     network = list_settings(NetworkSettings())

@@ -16,8 +16,8 @@ from camplug.models import load_model
 from camplug.settings import restore_settings
 from camplug.wsss.affinitynet import AffinityNetSettings, train_affinitynet
 from camplug.wsss.affinitynet.checkpoint import load_affinitynet
-from camplug.wsss.classifier.checkpoint import made_with
-from camplug.wsss.classifier.network import reading
+from camplug.wsss.classifier.checkpoint import read_made_with
+from camplug.wsss.classifier.network import get_preprocess
 from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
 from camplug.wsss.classifier.train import FILE as CLASSIFIER
 from camplug.wsss.classifier.train import train_classifier
@@ -104,13 +104,13 @@ class StageContext:
         """How that network is built, for the files of networks on it."""
         named = restore_settings(NetworkSettings, stage.settings["network"]) if "network" in stage.settings else None
         if named is None:
-            return made_with(str(self.of(stage, "network") / CLASSIFIER), None)
-        return made_with(named.model, named.num_classes)
+            return read_made_with(str(self.of(stage, "network") / CLASSIFIER), None)
+        return read_made_with(named.model, named.num_classes)
 
     def reads(self, stage: Stage, model: nn.Module, long_side: int | None = None) -> Preprocess:
         """How photographs are read for a stage's network."""
         named = restore_settings(NetworkSettings, stage.settings.get("network", {}))
-        base = reading(model)
+        base = get_preprocess(model)
         return replace(
             base,
             mean=base.mean if named.mean is None else _per_colour(named.mean),

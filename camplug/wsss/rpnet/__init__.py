@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from camplug.lazy import attach_lazy
 from camplug.wsss.rpnet.comparison import foreground_probability, region_similarity
 from camplug.wsss.rpnet.groups import Groups
-from camplug.wsss.rpnet.losses import averaged_maps, self_supervised_loss
+from camplug.wsss.rpnet.losses import average_maps, self_supervised_loss
 from camplug.wsss.rpnet.method import RPNet
 from camplug.wsss.rpnet.neck import RegionNeck
 from camplug.wsss.rpnet.nonlocal_block import NonLocal, nonlocal_mean
 from camplug.wsss.rpnet.pairs import Partners
-from camplug.wsss.rpnet.regions import confident_regions, dropped, prototypes
-from camplug.wsss.rpnet.smoothing import smoothed
-from camplug.wsss.rpnet.stages import Stage, stage_layers, stage_maps
+from camplug.wsss.rpnet.regions import compute_prototypes, drop_positions, find_confident_regions
+from camplug.wsss.rpnet.smoothing import smooth_maps
+from camplug.wsss.rpnet.stages import Stage, compute_stage_maps, find_stage_layers
 
 if TYPE_CHECKING:
     from camplug.wsss.rpnet.lightning_module import RPNetTraining
@@ -31,17 +31,17 @@ __all__ = [
     "RPNetTraining",
     "RegionNeck",
     "Stage",
-    "averaged_maps",
-    "confident_regions",
-    "dropped",
+    "average_maps",
+    "find_confident_regions",
+    "drop_positions",
     "foreground_probability",
     "nonlocal_mean",
-    "prototypes",
+    "compute_prototypes",
     "region_similarity",
     "self_supervised_loss",
-    "smoothed",
-    "stage_layers",
-    "stage_maps",
+    "smooth_maps",
+    "find_stage_layers",
+    "compute_stage_maps",
 ]
 
 __getattr__, __dir__ = attach_lazy(

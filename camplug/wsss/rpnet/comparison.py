@@ -11,12 +11,12 @@ from camplug.errors import InputError
 from camplug.explain.tensor_ops import widen
 from camplug.wsss.rpnet.regions import (
     PEAK_EPS,
-    checked_features,
-    confident_regions,
-    dropped,
-    prototypes,
+    check_features,
+    compute_prototypes,
+    drop_positions,
+    find_confident_regions,
 )
-from camplug.wsss.rpnet.smoothing import Border, smoothed
+from camplug.wsss.rpnet.smoothing import Border, smooth_maps
 
 NORM_EPS = 1e-8
 LARGEST_GROUP = 4
@@ -38,12 +38,12 @@ def region_similarity(features: Tensor, prototypes: Tensor) -> Tensor:
         [N,P,h,w] in [-1, 1] up to rounding, at least float32, also in autocast.
 
     Raises:
-        InputError: shapes that do not fit.
+        InputError: the shapes do not fit together.
 
     >>> region_similarity(torch.tensor([3.0, 4.0]).view(1, 2, 1, 1), torch.tensor([[[2.0, 0.0]]]))
     tensor([[[[0.6000]]]])
     """
-    checked_features(features)
+    check_features(features)
     if prototypes.ndim != 3 or prototypes.shape[::2] != features.shape[:2]:
         raise InputError(
             f"features {list(features.shape)} and prototypes {list(prototypes.shape)} do not fit; "
@@ -93,10 +93,10 @@ def foreground_probability(
             confident regions serve all blocks, unless `region` is given.
         group: k, images that share a class; N is a multiple of it, and images g*k .. g*k + k-1 are one group. 1
             compares within one image only.
-        threshold: of `confident_regions`.
-        keep: of `dropped`.
+        threshold: of `find_confident_regions`.
+        keep: of `drop_positions`.
         scale: factor of the normalised map, so that it exceeds 1 where the resemblance is best.
-        sigma, window, border: of `smoothed`.
+        sigma, window, border: of `smooth_maps`.
         generator: of the dropping; on the CPU.
         smooth: False leaves the Gaussian out.
         drop: False leaves the prototypes of random parts out.
@@ -113,23 +113,23 @@ def foreground_probability(
     tensor([[[1.3000, 1.3000]]])
     """
     _check(blocks, group, scale)
-    region = confident_regions(blocks[0], threshold) if region is None else region
+    region = find_confident_regions(blocks[0], threshold) if region is None else region
     best = []
     for features in blocks:
-        masks = [region, dropped(region, keep, generator)] if drop else [region]
-        own = torch.stack([prototypes(features, mask) for mask in masks], 1)  # [N,1 or 2,D]
+        masks = [region, drop_positions(region, keep, generator)] if drop else [region]
+        own = torch.stack([compute_prototypes(features, mask) for mask in masks], 1)  # [N,1 or 2,D]
         shared = own.reshape(-1, group * own.shape[1], own.shape[2])  # [groups,group or 2*group,D]
         best.append(region_similarity(features, shared.repeat_interleave(group, 0)).amax(1, keepdim=True))
     positive = torch.cat(best, 1).amax(1, keepdim=True).relu()
     probability = scale * positive / (positive.amax((2, 3), keepdim=True) + PEAK_EPS)
-    return smoothed(probability, sigma, window, border) if smooth else probability
+    return smooth_maps(probability, sigma, window, border) if smooth else probability
 
 
 def _check(blocks: Sequence[Tensor], group: int, scale: float) -> None:
     if not blocks:
         raise InputError("no block given; give at least the feature maps of the last stage.")
     for features in blocks:
-        checked_features(features)
+        check_features(features)
     shapes = [list(features.shape) for features in blocks]
     if any([n, h, w] != [shapes[0][0], *shapes[0][2:]] for n, _, h, w in shapes):
         raise InputError(f"blocks are {shapes}; give the same images on the same grid, resized to the last stage's.")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from camplug.wsss.classifier.crops import ClassifierCrops, Picture
+from camplug.wsss.classifier.crops import ClassifierCrop, ClassifierCrops
 from camplug.wsss.rpnet.comparison import LARGEST_GROUP
 from camplug.wsss.rpnet.pairs import Partners
 from camplug.wsss.train.unreadable import Substitutes
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PARTNERS, ORDER = LARGEST_GROUP, LARGEST_GROUP + 1  # places in the random numbers that no crop takes
 
 
-class Groups(Dataset[Picture]):
+class Groups(Dataset[ClassifierCrop]):
     """Groups of an image and partners that share one of its classes, each image with a crop of its own.
 
     An epoch has as many images as the data set, so a group of k is one of N // k items. A new order of all images in
@@ -43,7 +43,7 @@ class Groups(Dataset[Picture]):
         self._partners = None
         if group == 1:
             return
-        self._partners = Partners([pictures.classes_of(i) for i in pictures.indices], group)
+        self._partners = Partners([pictures.get_classes(i) for i in pictures.indices], group)
         alone = len(self._partners.alone)
         if alone:
             warnings.warn(
@@ -56,20 +56,20 @@ class Groups(Dataset[Picture]):
         return len(self.pictures) // self.group
 
     @override
-    def __getitem__(self, which: tuple[int, int]) -> Picture:
+    def __getitem__(self, which: tuple[int, int]) -> ClassifierCrop:
         """Tensors of a group: pixels [k,3,S,S], present [k,C], image [k]."""
         epoch, number = which
-        members = [self.pictures.indices[n] for n in self.members(epoch, number)]
-        classes = self.pictures.classes_of(members[0])
-        found = [self.pictures.picture(epoch, i, slot, classes) for slot, i in enumerate(members)]
-        return Picture(*(torch.stack(parts) for parts in zip(*found, strict=True)))
+        members = [self.pictures.indices[n] for n in self.list_members(epoch, number)]
+        classes = self.pictures.get_classes(members[0])
+        found = [self.pictures.load_crop(epoch, i, slot, classes) for slot, i in enumerate(members)]
+        return ClassifierCrop(*(torch.stack(parts) for parts in zip(*found, strict=True)))
 
     @property
     def substitutes(self) -> Substitutes[Image]:
         """What could not be read."""
         return self.pictures.substitutes
 
-    def members(self, epoch: int, number: int) -> list[int]:
+    def list_members(self, epoch: int, number: int) -> list[int]:
         """The images of an item, the one first that its partners are drawn for, as numbers in `pictures.indices`."""
         if self._partners is None:
             return [number]
@@ -78,4 +78,4 @@ class Groups(Dataset[Picture]):
             self._order = (epoch, rng.permutation(len(self.pictures)))
         first = int(self._order[1][number])
         rng = np.random.default_rng((self.seed, epoch, first, PARTNERS))
-        return [first, *self._partners.partners(first, rng)[0]]
+        return [first, *self._partners.draw(first, rng)[0]]

@@ -14,16 +14,16 @@ from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
 from camplug.wsss.classifier.agreement import AgreementTraining
-from camplug.wsss.classifier.crops import Picture
-from camplug.wsss.classifier.maps import normalized_maps
+from camplug.wsss.classifier.crops import ClassifierCrop
+from camplug.wsss.classifier.maps import normalize_maps
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.settings import LearningSettings
 from camplug.wsss.rpnet.comparison import foreground_probability
-from camplug.wsss.rpnet.losses import averaged_maps, self_supervised_loss
+from camplug.wsss.rpnet.losses import average_maps, self_supervised_loss
 from camplug.wsss.rpnet.method import LAST, RPNet
 from camplug.wsss.rpnet.neck import RegionNeck
-from camplug.wsss.rpnet.regions import confident_regions
-from camplug.wsss.rpnet.stages import stage_layers, stage_maps
+from camplug.wsss.rpnet.regions import find_confident_regions
+from camplug.wsss.rpnet.stages import compute_stage_maps, find_stage_layers
 
 MULTIPLE = 32  # of which the sides of rescaled images are, so that any network has maps of them
 
@@ -47,8 +47,8 @@ class RPNetTraining(AgreementTraining):
         network: what is trained, with a `RegionNeck`.
         learning: how.
         method: the options.
-        ids: the images' names, to be told where a loss is no number.
-        seed: of everything random in a step.
+        ids: image names, for error messages.
+        seed: seed of the random numbers of every step.
 
     Raises:
         InputError: a stage that the network has not.
@@ -62,11 +62,11 @@ class RPNetTraining(AgreementTraining):
         if not isinstance(network.neck, RegionNeck):
             raise ModelError(
                 f"RPNet trains a classifier with a RegionNeck, this one has {type(network.neck).__name__}; build it "
-                "with over(model, classes, neck=method.neck())."
+                "with over(model, classes, neck=method.get_neck_settings())."
             )
         self.method = method
-        earlier = [stage for stage in method.places if stage != LAST]
-        self.stages = stage_layers(network.body, earlier) if method.weight else []
+        earlier = [stage for stage in method.stage_names if stage != LAST]
+        self.stages = find_stage_layers(network.body, earlier) if method.weight else []
 
     @property
     def neck(self) -> RegionNeck:
@@ -74,41 +74,41 @@ class RPNetTraining(AgreementTraining):
         return cast(RegionNeck, self.network.neck)
 
     @override
-    def training_step(self, batch: Picture, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ClassifierCrop, batch_idx: int) -> Tensor:
         """A step on groups, pixels [B,k,3,S,S], taken as a batch of B*k images, group by group."""
-        return super().training_step(Picture(*(part.flatten(0, 1) for part in batch)), batch_idx)
+        return super().training_step(ClassifierCrop(*(part.flatten(0, 1) for part in batch)), batch_idx)
 
     @override
-    def losses(self, x: Tensor, batch: Picture, step: int) -> Mapping[str, tuple[float, Tensor]]:
+    def compute_losses(self, x: Tensor, batch: ClassifierCrop, step: int) -> Mapping[str, tuple[float, Tensor]]:
         """The weight and the value of every loss; see `ClassifierTraining`. Images g*k .. g*k + k-1 are one group."""
         method = self.method
         reduced, earlier = self._features(x)
         plain = self.network.class_maps(self.neck.context(reduced))
-        losses = {"classification": (1.0, self.classification(self.network.logits(plain), batch.present))}
+        losses = {"classification": (1.0, self.compute_classification_loss(self.network.logits(plain), batch.present))}
         if not method.weight:
             return losses
-        generator = self.generator(step)
-        with _kept_statistics(self.network):
+        generator = self.make_generator(step)
+        with _keep_statistics(self.network):
             # scale 1 first: autocast remembers half-precision weights of this step, which must have a gradient
             maps = [self._enhanced(reduced, earlier, batch.present, generator, log=True)]
             with torch.no_grad():
                 for scale in method.scales:
                     if scale != 1:
-                        maps.append(self._enhanced(*self._features(_rescaled(x, scale)), batch.present, generator))
-        target = averaged_maps(maps, (plain.shape[-2], plain.shape[-1]))
+                        maps.append(self._enhanced(*self._features(_rescale(x, scale)), batch.present, generator))
+        target = average_maps(maps, (plain.shape[-2], plain.shape[-1]))
         value = self_supervised_loss(target, plain, batch.present)
-        self.seen(normalized_maps(plain, batch.present))
-        return losses | {"self_supervised": (self.risen * method.weight, value)}
+        self.record_maps(normalize_maps(plain, batch.present))
+        return losses | {"self_supervised": (self.ramp_factor * method.weight, value)}
 
     def _features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Reduced features [N,width,h,w], and maps of the earlier stages [N,D,h,w], of images."""
-        last, earlier = stage_maps(self.network, x, self.stages)
+        last, earlier = compute_stage_maps(self.network, x, self.stages)
         if last.shape[0] * last.shape[2] * last.shape[3] < 2:
             raise InputError(
                 f"one image of {x.shape[-1]} pixels has a map of one position, which a batch normalisation cannot "
                 "learn from; give a larger batch, crop or scale."
             )
-        return self.neck.reduced(last), earlier
+        return self.neck.reduce_channels(last), earlier
 
     def _enhanced(
         self,
@@ -122,7 +122,7 @@ class RPNetTraining(AgreementTraining):
         method = self.method
         region = self._region(reduced, present)
         probability = foreground_probability(
-            [*([reduced] if LAST in method.places else []), *earlier],
+            [*([reduced] if LAST in method.stage_names else []), *earlier],
             region=region,
             group=method.images,
             keep=method.random_part,
@@ -141,20 +141,20 @@ class RPNetTraining(AgreementTraining):
     def _region(self, reduced: Tensor, present: Tensor) -> Tensor:
         """Confident positions, [N,h,w]."""
         if self.method.regions == "channels":
-            return confident_regions(reduced, self.method.threshold)
+            return find_confident_regions(reduced, self.method.threshold)
         maps = self.network.class_maps(self.neck.context(reduced))
-        region: Tensor = normalized_maps(maps, present).amax(1) >= self.method.threshold
+        region: Tensor = normalize_maps(maps, present).amax(1) >= self.method.threshold
         return region
 
 
-def _rescaled(x: Tensor, scale: float) -> Tensor:
+def _rescale(x: Tensor, scale: float) -> Tensor:
     """Images resized by a factor, their sides to the nearest multiples of 32, at least 32."""
     h, w = (max(MULTIPLE, MULTIPLE * round(side * scale / MULTIPLE)) for side in x.shape[-2:])
     return F.interpolate(x, (h, w), mode="bilinear", align_corners=False)
 
 
 @contextmanager
-def _kept_statistics(network: nn.Module) -> Iterator[None]:
+def _keep_statistics(network: nn.Module) -> Iterator[None]:
     """Normalise by the batch where that is trained, and leave the running statistics as they are."""
     tracking = [m for m in network.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
     for module in tracking:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.explain.tensor_ops import widen
-from camplug.wsss.classifier.maps import check_labels, normalized_maps
+from camplug.wsss.classifier.maps import check_labels, normalize_maps
 
 
 def self_supervised_loss(target: Tensor, plain: Tensor, present: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def self_supervised_loss(target: Tensor, plain: Tensor, present: Tensor) -> Tens
     instead of exp(-v) / (1 + exp(-v)).
 
     Args:
-        target: class maps of the enhanced branch before normalisation, [N,C,h,w], such as `averaged_maps`. The gradient
+        target: class maps of the enhanced branch before normalisation, [N,C,h,w], such as `average_maps`. The gradient
             goes to them, too; detach what must not learn.
         plain: class maps of the plain branch, [N,C,h,w].
         present: 1 where image n shows class c, [N,C].
@@ -34,7 +34,7 @@ def self_supervised_loss(target: Tensor, plain: Tensor, present: Tensor) -> Tens
         A scalar of at least float32; 0 where no class is present.
 
     Raises:
-        InputError: shapes that do not fit.
+        InputError: the shapes do not fit together.
 
     >>> maps = torch.tensor([[[[4.0, 2.0]], [[1.0, 3.0]]]])
     >>> self_supervised_loss(maps.flip(3), maps, torch.tensor([[1, 0]])).round(decimals=3)
@@ -45,11 +45,11 @@ def self_supervised_loss(target: Tensor, plain: Tensor, present: Tensor) -> Tens
             f"class maps {list(target.shape)} and {list(plain.shape)} differ; resize them to one size [N,C,h,w]."
         )
     check_labels(plain, present)
-    wanted, found = (normalized_maps(widen(maps), present) for maps in (target, plain))
+    wanted, found = (normalize_maps(widen(maps), present) for maps in (target, plain))
     return (wanted - found).square().mean()
 
 
-def averaged_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+def average_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     r"""Mean over scales of the positive part of class maps, at one size: the target of eq. 13.
 
     .. math:: S = \frac{1}{|K|} \sum_{k \in K} \mathrm{resize}(\mathrm{relu}(M_k))
@@ -67,7 +67,7 @@ def averaged_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     Raises:
         InputError: no maps, maps of different images or classes, or a size without positions.
 
-    >>> averaged_maps([torch.tensor([[[[1.0, -1.0]]]]), torch.tensor([[[[3.0]]]])], (1, 2))
+    >>> average_maps([torch.tensor([[[[1.0, -1.0]]]]), torch.tensor([[[[3.0]]]])], (1, 2))
     tensor([[[[2.0000, 1.5000]]]])
     """
     if not maps:

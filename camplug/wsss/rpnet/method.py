@@ -53,9 +53,9 @@ class RPNet(Method):
         scales: of the images whose enhanced class maps are averaged, 1 among them, which alone has a gradient.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option is out of range.
 
-    >>> RPNet(images=3, stages="last, layer2, layer3").places
+    >>> RPNet(images=3, stages="last, layer2, layer3").stage_names
     ('last', 'layer2', 'layer3')
     """
 
@@ -79,7 +79,7 @@ class RPNet(Method):
             raise InputError(f"images={self.images}; give 1 to {LARGEST_GROUP}.")
         if self.width < 1:
             raise InputError(f"width={self.width}; give at least 1.")
-        if not self.places or len(set(self.places)) < len(self.places):
+        if not self.stage_names or len(set(self.stage_names)) < len(self.stage_names):
             raise InputError(f"stages={self.stages!r}; give each once: last, strides such as 8, or names of layers.")
         if not 0 < self.threshold < 1:
             raise InputError(f"threshold={self.threshold}; give a number above 0 and below 1.")
@@ -102,7 +102,7 @@ class RPNet(Method):
             raise InputError(f"scales={tuple(self.scales)}; give each once, above 0, and 1 among them.")
 
     @property
-    def places(self) -> tuple[str, ...]:
+    def stage_names(self) -> tuple[str, ...]:
         """The stages one by one."""
         return tuple(re.findall(r"[^\s,]+", self.stages))
 
@@ -113,18 +113,18 @@ class RPNet(Method):
         return self.images
 
     @override
-    def neck(self) -> dict[str, Any]:
+    def get_neck_settings(self) -> dict[str, Any]:
         """The settings of a `RegionNeck`."""
         return {"kind": "regions", "width": self.width}
 
     @override
-    def items(self, pictures: ClassifierCrops) -> Items:
+    def make_items(self, pictures: ClassifierCrops) -> Items:
         """Groups of images that share a class."""
         return Groups(pictures, self.images)
 
     @override
-    def module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> RPNetTraining:
-        """What trains the network."""
+    def make_module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> RPNetTraining:
+        """Make the Lightning module that trains a network."""
         from camplug.wsss.rpnet.lightning_module import RPNetTraining
 
         return RPNetTraining(network, learning, self, ids=pictures.data.ids, seed=pictures.seed)

@@ -9,12 +9,12 @@ from camplug.wsss.rpnet.nonlocal_block import NonLocal
 
 
 class RegionNeck(nn.Module):
-    """A 1x1 convolution without bias, then a non-local block.
+    """1x1 convolution without bias, followed by a non-local block.
 
-    The plain branch is `neck(x)`: all that inference needs. The enhanced branch of training weighs the reduced features
-    by the foreground probability in between (Liu et al., RPNet, eq. 10): `neck.context(probability * neck.reduced(x))`.
-    There is no ReLU after the convolution, as in the authors' code, so the reduced features may be negative. Their code
-    keeps a block of its own for each image of a pair; here the images of a group share one.
+    Inference uses the plain branch, `neck(x)`. In training the enhanced branch weighs the reduced features by the
+    foreground probability (Liu et al., RPNet, eq. 10): `neck.context(probability * neck.reduce_channels(x))`. As in the
+    authors' code there is no ReLU after the convolution, so reduced features may be negative. Their code has one block
+    for each image of a pair; here the images of a group share one.
 
     Args:
         channels: of the last stage.
@@ -36,14 +36,14 @@ class RegionNeck(nn.Module):
         self.reduce = nn.Conv2d(channels, width, 1, bias=False)
         self.context = NonLocal(width)
 
-    def reduced(self, x: Tensor) -> Tensor:
+    def reduce_channels(self, x: Tensor) -> Tensor:
         """Features of the last stage [N,channels,h,w] with fewer channels, [N,width,h,w]; of any sign."""
         features: Tensor = self.reduce(x)
         return features
 
     def forward(self, x: Tensor) -> Tensor:
         """The plain branch: features of the last stage [N,channels,h,w] to those of the classifier [N,width,h,w]."""
-        features: Tensor = self.context(self.reduced(x))
+        features: Tensor = self.context(self.reduce_channels(x))
         return features
 
     def settings(self) -> dict[str, int]:

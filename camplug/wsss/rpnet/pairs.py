@@ -24,7 +24,7 @@ class Partners:
         InputError: a group outside of its range, no image, no image with a class, or a negative class.
 
     >>> pairs = Partners([[0], [0, 2], [1]])
-    >>> pairs.partners(0, np.random.default_rng(0)), pairs.alone
+    >>> pairs.draw(0, np.random.default_rng(0)), pairs.alone
     (([1], 0), [2])
     """
 
@@ -54,7 +54,7 @@ class Partners:
         """Numbers of the images that share no class with any other image."""
         return [i for i in range(len(self)) if not self._shared(i)]
 
-    def partners(self, i: int, rng: np.random.Generator) -> tuple[list[int], int]:
+    def draw(self, i: int, rng: np.random.Generator) -> tuple[list[int], int]:
         """Draw the other images of a group, and the class that they share with image `i`.
 
         The class is one at random of those that another image shows, too; then images of it, other than `i`, at random

@@ -13,7 +13,7 @@ PEAK_EPS = 1e-5
 AREA_EPS = 5e-4
 
 
-def confident_regions(features: Tensor, threshold: float = 0.3) -> Tensor:
+def find_confident_regions(features: Tensor, threshold: float = 0.3) -> Tensor:
     r"""Positions where at least one channel is near its own maximum.
 
     .. math:: M(x) = \Big[ \max_d \frac{\mathrm{relu}(f_d(x))}{\max_{x'} \mathrm{relu}(f_d(x')) + 10^{-5}}
@@ -33,17 +33,17 @@ def confident_regions(features: Tensor, threshold: float = 0.3) -> Tensor:
     Raises:
         InputError: features of another shape or kind, a threshold outside of its range.
 
-    >>> confident_regions(torch.tensor([[[[1.0, 4.0, 0.5]], [[-1.0, -1.0, -2.0]]]]))
+    >>> find_confident_regions(torch.tensor([[[[1.0, 4.0, 0.5]], [[-1.0, -1.0, -2.0]]]]))
     tensor([[[False,  True, False]]])
     """
     if not 0 < threshold < 1:
         raise InputError(f"threshold={threshold}; give a number above 0 and below 1.")
-    positive = widen(checked_features(features).detach()).clamp_min(0)
+    positive = widen(check_features(features).detach()).clamp_min(0)
     shares = positive / (positive.amax((2, 3), keepdim=True) + PEAK_EPS)
     return (shares >= threshold).any(1)
 
 
-def dropped(mask: Tensor, keep: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
+def drop_positions(mask: Tensor, keep: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
     """Keep each position of a mask with probability `keep`, and at least one position of a mask that has any.
 
     The Z of eq. 6. Where the draw would empty an image's mask, the position with the lowest draw is kept, which is one
@@ -60,19 +60,19 @@ def dropped(mask: Tensor, keep: float = 0.5, generator: torch.Generator | None =
     Raises:
         InputError: a mask of another shape or kind, `keep` outside of its range, a generator of another device.
 
-    >>> int(dropped(torch.ones(1, 2, 2, dtype=torch.bool), 1e-9).sum())
+    >>> int(drop_positions(torch.ones(1, 2, 2, dtype=torch.bool), 1e-9).sum())
     1
     """
     if not 0 < keep <= 1:
         raise InputError(f"keep={keep}; give a probability above 0 and at most 1.")
     if generator is not None and generator.device.type != "cpu":
         raise InputError(f"the generator is on {generator.device}; give one of the CPU: torch.Generator().")
-    draw = send_to(torch.rand(_checked_mask(mask).shape, generator=generator), mask.device)
+    draw = send_to(torch.rand(_check_mask(mask).shape, generator=generator), mask.device)
     lowest = draw.masked_fill(~mask, torch.inf).amin((1, 2), keepdim=True)
     return mask & ((draw < keep) | (draw == lowest))
 
 
-def prototypes(features: Tensor, mask: Tensor) -> Tensor:
+def compute_prototypes(features: Tensor, mask: Tensor) -> Tensor:
     r"""The mean feature vector of a region.
 
     .. math:: p = \frac{\sum_x f(x) M(x)}{\sum_x M(x) + 5 \cdot 10^{-4}}
@@ -89,11 +89,11 @@ def prototypes(features: Tensor, mask: Tensor) -> Tensor:
     Raises:
         InputError: shapes or kinds that do not fit.
 
-    >>> prototypes(torch.tensor([[[[1.0, 3.0, 9.0]]]]), torch.tensor([[[True, True, False]]])).round(decimals=2)
+    >>> compute_prototypes(torch.tensor([[[[1.0, 3.0, 9.0]]]]), torch.tensor([[[True, True, False]]])).round(decimals=2)
     tensor([[2.]])
     """
-    checked_features(features)
-    if _checked_mask(mask).shape != features.shape[:1] + features.shape[2:]:
+    check_features(features)
+    if _check_mask(mask).shape != features.shape[:1] + features.shape[2:]:
         raise InputError(
             f"features {list(features.shape)} and mask {list(mask.shape)} do not fit; give [N,D,h,w] and [N,h,w]."
         )
@@ -104,7 +104,7 @@ def prototypes(features: Tensor, mask: Tensor) -> Tensor:
         return sums / (weights.sum(1, keepdim=True) + AREA_EPS)
 
 
-def checked_features(features: Tensor) -> Tensor:
+def check_features(features: Tensor) -> Tensor:
     """Feature maps [N,D,h,w] with positions.
 
     Raises:
@@ -117,7 +117,7 @@ def checked_features(features: Tensor) -> Tensor:
     return features
 
 
-def _checked_mask(mask: Tensor) -> Tensor:
+def _check_mask(mask: Tensor) -> Tensor:
     if mask.ndim != 3 or mask.dtype != torch.bool:
         raise InputError(f"mask is {mask.dtype} {list(mask.shape)}; give bool [N,h,w].")
     return mask

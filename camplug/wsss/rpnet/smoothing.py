@@ -13,7 +13,7 @@ from camplug.errors import InputError
 Border: TypeAlias = Literal["normalized", "zero"]
 
 
-def smoothed(maps: Tensor, sigma: float = 3.0, window: int = 5, border: Border = "normalized") -> Tensor:
+def smooth_maps(maps: Tensor, sigma: float = 3.0, window: int = 5, border: Border = "normalized") -> Tensor:
     r"""Gaussian mean of the neighbours of each position.
 
     .. math:: G(x, y) \propto e^{-\frac{x^2 + y^2}{2 \sigma^2}}
@@ -34,7 +34,7 @@ def smoothed(maps: Tensor, sigma: float = 3.0, window: int = 5, border: Border =
     Raises:
         InputError: maps of another shape, or an option that is not allowed.
 
-    >>> smoothed(torch.ones(1, 1, 2, 2)).round(decimals=3)
+    >>> smooth_maps(torch.ones(1, 1, 2, 2)).round(decimals=3)
     tensor([[[[1., 1.],
               [1., 1.]]]])
     """
@@ -50,13 +50,13 @@ def smoothed(maps: Tensor, sigma: float = 3.0, window: int = 5, border: Border =
     weights = torch.exp(-(distances**2) / (2 * sigma**2))
     weights = weights / weights.sum()
     with torch.autocast(maps.device.type, enabled=False):
-        blurred = _both_ways(maps.flatten(0, 1)[:, None], weights).view(maps.shape)
+        blurred = _blur(maps.flatten(0, 1)[:, None], weights).view(maps.shape)
         if border == "zero":
             return blurred
-        return blurred / _both_ways(torch.ones_like(maps[:1, :1]), weights)
+        return blurred / _blur(torch.ones_like(maps[:1, :1]), weights)
 
 
-def _both_ways(x: Tensor, weights: Tensor) -> Tensor:
+def _blur(x: Tensor, weights: Tensor) -> Tensor:
     reach = len(weights) // 2
     return F.conv2d(
         F.conv2d(x, weights.view(1, 1, -1, 1), padding=(reach, 0)), weights.view(1, 1, 1, -1), padding=(0, reach)

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from camplug.plug import Tape, dense, get_patch_size, to_grid
 from camplug.wsss.classifier.network import Classifier
-from camplug.wsss.classifier.stages import Stage, stage_layers
+from camplug.wsss.classifier.stages import Stage, find_stage_layers
 
-__all__ = ["Stage", "stage_layers", "stage_maps"]
+__all__ = ["Stage", "find_stage_layers", "compute_stage_maps"]
 
 
-def stage_maps(network: Classifier, x: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, list[Tensor]]:
+def compute_stage_maps(network: Classifier, x: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, list[Tensor]]:
     """Feature maps of images before the neck: the last ones, and those of earlier layers.
 
     Args:
         network: runs once, at its output stride.
         x: normalised images, [N,3,H,W].
-        stages: of `stage_layers`.
+        stages: of `find_stage_layers`.
 
     Returns:
         The last maps [N,K,h,w], and those of each stage, [N,K_n,h,w]: without a gradient, resized to the last ones'

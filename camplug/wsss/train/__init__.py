@@ -1,4 +1,4 @@
-"""What all trainings share: features through the plug, crops with labels, schedules, checkpoints.
+"""Shared parts of all trainings: features through the plug, crops with labels, schedules, checkpoints.
 
 `Trained` needs the dense CRF, among others, and is imported on first use.
 """
@@ -6,9 +6,9 @@
 from typing import TYPE_CHECKING
 
 from camplug.lazy import attach_lazy
-from camplug.wsss.train.backbone import Backbone, filled
-from camplug.wsss.train.crops import Crop, LabelCrops, Shuffled, read_labels
-from camplug.wsss.train.finite import FiniteLosses, refuse_nan
+from camplug.wsss.train.backbone import Backbone, pad_to_multiple
+from camplug.wsss.train.crops import Crop, LabelCrops, ShuffledSampler, read_labels
+from camplug.wsss.train.finite import FiniteLosses, check_finite
 from camplug.wsss.train.fit import fit
 from camplug.wsss.train.progress import ProgressCallback
 from camplug.wsss.train.schedule import ScheduleSettings
@@ -23,14 +23,14 @@ __all__ = [
     "FiniteLosses",
     "LabelCrops",
     "ScheduleSettings",
-    "Shuffled",
+    "ShuffledSampler",
     "TrainSettings",
     "Trained",
     "ProgressCallback",
-    "filled",
+    "pad_to_multiple",
     "fit",
     "read_labels",
-    "refuse_nan",
+    "check_finite",
 ]
 
 __getattr__, __dir__ = attach_lazy(

@@ -13,10 +13,10 @@ from camplug.wsss.train.finite import FiniteLosses
 from camplug.wsss.train.unreadable import Substitutes
 
 
-class ChecksLosses(Callback):
-    """Looks at a module's losses at the end of every epoch, before it is validated and kept.
+class LossCheck(Callback):
+    """Callback that checks a module's losses at the end of every epoch, before validation and checkpoints.
 
-    A module has them as its attribute `finite`; one without looks at its losses itself.
+    Modules provide them as the attribute `finite`; others are not checked.
     """
 
     @override
@@ -28,11 +28,11 @@ class ChecksLosses(Callback):
             losses.check_nonzero() if trainer.current_epoch == 0 else losses.check()
 
 
-class ChecksReading(Callback):
-    """Ends a training that cannot read more than 5 % of its images.
+class ReadingCheck(Callback):
+    """Callback that stops a training with more than 5 % unreadable images.
 
     Args:
-        substitutes: of its items.
+        substitutes: record of unreadable images.
     """
 
     def __init__(self, substitutes: Substitutes[Any]) -> None:
@@ -47,11 +47,11 @@ class ChecksReading(Callback):
         self.substitutes.check()
 
 
-class KeepsHeader(Callback):
-    """Keeps how the network is built in every checkpoint, so that one can be used as a model.
+class HeaderCallback(Callback):
+    """Callback that stores the architecture in every checkpoint, so that checkpoints can be used as models.
 
     Args:
-        header: of the network's file; None keeps nothing.
+        header: header of the network's file; None stores nothing.
     """
 
     def __init__(self, header: Mapping[str, Any] | None) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: which one it goes on from, and what makes one usable as a model."""
+"""Checkpoints of a training: search for the one to resume from, and conversion to a network file."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ if TYPE_CHECKING:
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
-HEADER = "camplug"  # key of a checkpoint, under which a network's file header lies
+HEADER = "camplug"  # key of the network file's header in a checkpoint
 NETWORK = "network."  # prefix of the network's weights in a checkpoint
 
 
 def find_checkpoint(folder: Path, module: LightningModule) -> Path | None:
-    """Return the checkpoint that a training goes on from, or None where it has none.
-
-    It is the newest whole one; a warning names newer ones that are damaged.
+    """Return the newest intact checkpoint of a training, or None without any; damaged newer ones give a warning.
 
     Args:
-        folder: of the checkpoints.
-        module: that is trained.
+        folder: folder of checkpoints.
+        module: module to train.
 
     Raises:
-        InputError: all are damaged; one belongs to another training.
+        InputError: all checkpoints are damaged, or one belongs to another training.
     """
     found = sorted(folder.glob("epoch=*.ckpt"), key=_epoch, reverse=True)
     candidates = [file for file in (folder / LAST, *found) if file.exists()]
@@ -65,10 +63,10 @@ def _epoch(file: Path) -> int:
 
 
 def network_in_checkpoint(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the document of a network's file that a checkpoint of its training holds; None for any other checkpoint.
+    """Convert a checkpoint to the document of a network file; None for checkpoints without a header.
 
     Args:
-        document: what `torch.load` reads from the checkpoint.
+        document: content of the checkpoint.
     """
     header, state = document.get(HEADER), document.get("state_dict")
     if not isinstance(header, dict) or not isinstance(state, dict):

@@ -1,4 +1,4 @@
-"""Random crops of photographs with label pictures of one's own, the same ones in every run of a seed."""
+"""Reproducible random crops of photographs with label pictures."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class Crop(NamedTuple):
-    """A normalised crop [3,S,S] and its labels [s,s], uint8, where s = S / stride."""
+    """Normalised crop [3,S,S] and its labels [s,s], uint8, s = S / stride."""
 
     image: Tensor
     labels: Tensor
 
 
 class View(NamedTuple):
-    """How pictures of one image are resized to (width, height), mirrored and put into a square; see `drawn_place`."""
+    """Geometry of a crop: size (width, height) after resizing, mirroring, and place in the square; see `draw_place`."""
 
     size: tuple[int, int]
     mirrored: bool
@@ -39,16 +39,16 @@ class View(NamedTuple):
 
     @property
     def rows(self) -> slice:
-        """Where the part goes in the square."""
+        """Rows of the square that the picture covers."""
         return slice(self.place[0], self.place[0] + self.place[2])
 
     @property
     def columns(self) -> slice:
-        """Where the part goes in the square."""
+        """Columns of the square that the picture covers."""
         return slice(self.place[1], self.place[1] + self.place[3])
 
-    def part(self, picture: Image.Image, resampling: Image.Resampling) -> NDArray[Any]:
-        """What the square shows of a picture, [rows,columns] or [rows,columns,3]."""
+    def cut(self, picture: Image.Image, resampling: Image.Resampling) -> NDArray[Any]:
+        """Cut the visible part of a picture, [rows,columns] or [rows,columns,3]."""
         _, _, rows, columns, y, x = self.place
         whole = np.asarray(picture.resize(self.size, resampling))
         if self.mirrored:
@@ -57,39 +57,39 @@ class View(NamedTuple):
 
 
 class LabelCrops(Dataset[Crop]):
-    """Rescaled, flipped and cropped photographs beside their labels, as IRN and PSA train on.
+    """Rescaled, mirrored and cropped photographs with their labels, as in the trainings of IRN and AffinityNet.
 
-    The photograph is resized (bicubic; labels nearest, by Pillow's rule), mirrored every other time, and a square is
-    cut at a random place; where the photograph is smaller it lies at a random place in the square, around it the mean
-    colour, which is ignored. Labels are shrunk to the network's grid by taking the nearest.
+    The photograph is resized (bicubic; labels nearest, by Pillow's rule) and mirrored with probability 1/2, and a
+    square is cut at a random position; a smaller photograph is put at a random position in a square of the mean colour,
+    whose labels are ignored. Labels are subsampled to the network's grid (nearest).
 
-    An item is asked for by (epoch, number) and depends on them and the seed alone, not on the order or the process.
-    Where a photograph or its labels cannot be read, another image takes the place.
+    Items are indexed by (epoch, number) and depend on these and the seed only. An image with an unreadable photograph
+    or label picture is replaced by another one.
 
     Args:
-        data: the photographs; masks are not read.
-        labels: the label picture of an image, uint8 [H,W] of the photograph's size; 255 is ignored.
-        normalized: from pixels [3,S,S] in 0 to 255 to what the network reads.
+        data: photographs; masks are not read.
+        labels: loader of the label picture of image i, uint8 [H,W] of the photograph's size; 255 is ignored.
+        normalize: normalisation of pixels [3,S,S] in 0 to 255 for the network.
         crop: side of the square in pixels, a multiple of `stride`.
         scales: smallest and largest factor of the photograph's size.
-        stride: of the network's grid.
-        long_side: photographs are first brought to this size of the longer side; None keeps their own.
-        seed: of everything random.
-        indices: which images; all by default.
+        stride: stride of the network's grid.
+        long_side: length of the longer side to which photographs are resized first; None keeps their size.
+        seed: seed of all random numbers.
+        indices: numbers of the images to use; None uses all.
         allow_missing: see `camplug.wsss.train.unreadable.Substitutes`.
 
     Attributes:
-        substitutes: what could not be read.
+        substitutes: record of unreadable images.
 
     Raises:
-        InputError: options out of range, or no image to train on.
+        InputError: an option is out of range, or there is no image to train on.
     """
 
     def __init__(
         self,
         data: SegmentationData,
         labels: Callable[[int], NDArray[np.uint8]],
-        normalized: Callable[[Tensor], Tensor],
+        normalize: Callable[[Tensor], Tensor],
         *,
         crop: int = 512,
         scales: tuple[float, float] = (0.5, 1.5),
@@ -103,10 +103,10 @@ class LabelCrops(Dataset[Crop]):
             raise InputError(f"crop={crop}; give a multiple of {stride}, the network's stride.")
         if not 0 < scales[0] <= scales[1]:
             raise InputError(f"scales={scales}; give the smallest and the largest factor, above 0.")
-        self.data, self.labels, self.normalized = data, labels, normalized
+        self.data, self.labels, self.normalize = data, labels, normalize
         self.crop, self.scales, self.stride, self.long_side, self.seed = crop, scales, stride, long_side, seed
         self.indices = list(range(len(data))) if indices is None else indices
-        self.substitutes = Substitutes(data, self.opened, allow_missing)
+        self.substitutes = Substitutes(data, self.load, allow_missing)
         if not self.indices:
             raise InputError("there is no image to train on.")
 
@@ -116,21 +116,21 @@ class LabelCrops(Dataset[Crop]):
     def __getitem__(self, which: tuple[int, int]) -> Crop:
         epoch, i = which[0], self.indices[which[1]]
         _, (photo, labels) = self.substitutes.read(i, self.indices, (self.seed, epoch, i))
-        return self.cut(photo, labels, self.view(photo.size, epoch, i))
+        return self.cut(photo, labels, self.make_view(photo.size, epoch, i))
 
     def cut(self, photo: Image.Image, labels: NDArray[np.uint8], view: View) -> Crop:
-        """What a view shows of a photograph and its labels [H,W]."""
+        """Cut a crop from a photograph and its labels [H,W]."""
         image = torch.zeros(3, self.crop, self.crop)
-        pixels = view.part(photo, Image.Resampling.BICUBIC)
-        image[:, view.rows, view.columns] = self.normalized(torch.from_numpy(pixels.transpose(2, 0, 1).copy()))
+        pixels = view.cut(photo, Image.Resampling.BICUBIC)
+        image[:, view.rows, view.columns] = self.normalize(torch.from_numpy(pixels.transpose(2, 0, 1).copy()))
         whole = np.full((self.crop, self.crop), IGNORE, np.uint8)
-        whole[view.rows, view.columns] = view.part(Image.fromarray(labels), Image.Resampling.NEAREST)
+        whole[view.rows, view.columns] = view.cut(Image.fromarray(labels), Image.Resampling.NEAREST)
         side = self.crop // self.stride
         small = np.array(Image.fromarray(whole).resize((side, side), Image.Resampling.NEAREST))
         return Crop(image, torch.from_numpy(small))
 
-    def opened(self, i: int) -> tuple[Image.Image, NDArray[np.uint8]]:
-        """The photograph of image i and its labels.
+    def load(self, i: int) -> tuple[Image.Image, NDArray[np.uint8]]:
+        """Load the photograph and the labels of image i.
 
         Raises:
             InputError: one of them is missing or damaged, or their sizes differ.
@@ -139,12 +139,12 @@ class LabelCrops(Dataset[Crop]):
         check_label_size(labels, photo, self.data.ids[i])
         return photo, labels
 
-    def view(self, size: tuple[int, int], epoch: int, i: int) -> View:
-        """How pictures of image i, of this width and height, are shown in an epoch."""
+    def make_view(self, size: tuple[int, int], epoch: int, i: int) -> View:
+        """Draw the geometry of the crop of image i, given its width and height, in an epoch."""
         rng = np.random.default_rng((self.seed, epoch, i))
         width, height = self._size(size, rng)
         mirrored = bool(rng.random() < 0.5)
-        return View((width, height), mirrored, drawn_place(height, width, self.crop, rng))
+        return View((width, height), mirrored, draw_place(height, width, self.crop, rng))
 
     def _size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         scale = rng.uniform(*self.scales)
@@ -153,32 +153,32 @@ class LabelCrops(Dataset[Crop]):
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def drawn_place(height: int, width: int, crop: int, rng: np.random.Generator) -> tuple[int, int, int, int, int, int]:
-    """A random place of a picture in a square of side `crop`, or of the square in a picture that is larger.
+def draw_place(height: int, width: int, crop: int, rng: np.random.Generator) -> tuple[int, int, int, int, int, int]:
+    """Draw the position of a picture in a square of side `crop`, or of the square in a larger picture.
 
     Returns:
-        Where the part goes in the square (top, left), its size (rows, cols), where it is taken from (y, x).
+        Position in the square (top, left), size (rows, cols) and position in the picture (y, x).
     """
 
-    def along(side: int) -> tuple[int, int, int]:
+    def draw_along(side: int) -> tuple[int, int, int]:
         room = int(rng.integers(0, abs(side - crop) + 1))
         return (room, side, 0) if side < crop else (0, crop, room)
 
-    (top, rows, y), (left, cols, x) = along(height), along(width)
+    (top, rows, y), (left, cols, x) = draw_along(height), draw_along(width)
     return top, left, rows, cols, y, x
 
 
-class Shuffled(Sampler[tuple[int, int]]):
-    """Whole batches of items in an order that depends on the seed and the epoch alone, as (epoch, number).
+class ShuffledSampler(Sampler[tuple[int, int]]):
+    """Sampler of (epoch, number) in an order that depends on the seed and the epoch only.
 
-    Several processes share every batch, so that together they see what one would see, batch by batch. The last items
-    of the order are left out where they do not fill a batch.
+    Several processes share every batch, so that together they see the batches of a single process. The last items that
+    do not fill a batch are left out.
 
     Args:
-        count: of the items.
-        seed: of the order.
-        batch: items per step, all processes together; None gives all items, whole batches or not.
-        share: (r, n): this is the r-th of n processes, and n divides the batch.
+        count: number of items.
+        seed: seed of the order.
+        batch: items per step, of all processes together; None gives all items, also a partial batch.
+        share: (r, n) for the r-th of n processes; n divides the batch.
 
     Raises:
         InputError: the processes cannot share a batch evenly.
@@ -191,7 +191,7 @@ class Shuffled(Sampler[tuple[int, int]]):
         self.batch, self.share = batch, share
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every epoch, also after a resume."""
+        """Set the epoch; called by Lightning before every epoch, also after resuming."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -204,13 +204,13 @@ class Shuffled(Sampler[tuple[int, int]]):
         return ((self.epoch, int(number)) for number in order[rank : len(self) * world : world])
 
 
-def check_labels_teach(labels: Callable[[int], NDArray[np.uint8]], indices: Sequence[int], mend: str) -> None:
-    """Refuse label pictures of which all pixels are ignored, and warn where none shows an object.
+def check_label_content(labels: Callable[[int], NDArray[np.uint8]], indices: Sequence[int], mend: str) -> None:
+    """Check that label pictures have labelled pixels; warn where none shows an object.
 
     Args:
-        labels: the label picture of an image; ones that cannot be read are passed over.
-        indices: of the images.
-        mend: what to do about it, for the messages.
+        labels: loader of the label picture of image i; unreadable ones are skipped.
+        indices: numbers of the images.
+        mend: advice for the messages.
 
     Raises:
         InputError: all pixels of all pictures are ignored.
@@ -219,7 +219,7 @@ def check_labels_teach(labels: Callable[[int], NDArray[np.uint8]], indices: Sequ
     for i in indices:
         try:
             values = labels(i)
-        except InputError:  # told where it is trained on
+        except InputError:  # reported by the training
             continue
         if ((values > 0) & (values != IGNORE)).any():
             return
@@ -230,28 +230,28 @@ def check_labels_teach(labels: Callable[[int], NDArray[np.uint8]], indices: Sequ
 
 
 def read_labels(folder: Path, data: SegmentationData, i: int) -> NDArray[np.uint8]:
-    """The label picture of an image, in the class numbers of the data.
+    """Load the label picture of image i, in the class numbers of the data.
 
     Raises:
-        InputError: it is missing, damaged, or has not its photograph's size.
+        InputError: it is missing, damaged, or not of its photograph's size.
     """
     from camplug.wsss.store.label_folder import LabelFolder
 
-    labels = read_picture(LabelFolder(folder).renumber(data.classes), data, i)
+    labels = load_label_picture(LabelFolder(folder).renumber(data.classes), data, i)
     check_label_size(labels, data.photo(i), data.ids[i])
     return labels
 
 
-def read_picture(folder: LabelFolder, data: SegmentationData, i: int) -> NDArray[np.uint8]:
-    """The label picture of an image, whatever its size, so that the photograph need not be read; see `read_labels`."""
+def load_label_picture(folder: LabelFolder, data: SegmentationData, i: int) -> NDArray[np.uint8]:
+    """Load the label picture of image i without checking its size against the photograph; see `read_labels`."""
     return folder.load(data.ids[i])
 
 
 def check_label_size(labels: NDArray[np.uint8], photo: Image.Image, name: str) -> None:
-    """Refuse labels [H,W] that have not their photograph's size.
+    """Check that labels [H,W] have the size of their photograph.
 
     Raises:
-        InputError: so it is.
+        InputError: the sizes differ.
     """
     if labels.shape != (photo.height, photo.width):
         raise InputError(

@@ -1,4 +1,4 @@
-"""A word, and an end, where a training's loss is no number any more."""
+"""Detection of losses that are NaN, infinite or always zero."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 
 from camplug.errors import ModelError
 
-EVERY = 32  # steps between two looks at a device
+EVERY = 32  # steps between two transfers from a device
 
 
-def refuse_nan(loss: Any, step: int, images: Sequence[str] = ()) -> None:
-    """Stop a training whose loss is no number any more; reading the loss waits for the device (see `FiniteLosses`).
+def check_finite(loss: Any, step: int, images: Sequence[str] = ()) -> None:
+    """Check that a loss is finite; this synchronises with the device (see `FiniteLosses`).
 
     Args:
-        loss: of the step.
-        step: its number.
-        images: that it came from, by name.
+        loss: loss of a step.
+        step: number of the step.
+        images: names of the images of the step.
 
     Raises:
-        ModelError: so it is.
+        ModelError: the loss is NaN or infinite.
     """
     value = float(loss)
     if not math.isfinite(value):
@@ -32,40 +32,40 @@ def refuse_nan(loss: Any, step: int, images: Sequence[str] = ()) -> None:
 
 
 class FiniteLosses:
-    """Stops a training at the first loss that is no number, without making the host wait for the device at each step.
+    """Check of all losses for NaN and infinity without synchronising with the device at every step.
 
-    Losses of a GPU stay there, and are looked at together every 32 steps and, by `fit`, at the end of every epoch,
-    before anything is validated or kept. Losses on the CPU are looked at where they are made.
+    Losses on a GPU are checked together every 32 steps and, by `fit`, at the end of every epoch before validation and
+    checkpoints. Losses on the CPU are checked at once.
 
     Args:
-        ids: the images' names by number.
+        ids: image names by number.
     """
 
     def __init__(self, ids: Sequence[str] = ()) -> None:
         self.ids = list(ids)
-        self.nonzero = False  # whether any loss was not exactly 0
+        self.nonzero = False  # whether any loss so far differs from 0
         self._seen: list[tuple[int, Tensor, Tensor | None]] = []
 
     def add(self, loss: Tensor, step: int, images: Tensor | None = None) -> None:
-        """Take in the loss of a step.
+        """Add the loss of a step.
 
         Args:
-            loss: a scalar.
-            step: its number.
-            images: the numbers of the images that it came from.
+            loss: scalar.
+            step: number of the step.
+            images: numbers of the images of the step.
 
         Raises:
-            ModelError: this loss, or one before it, is no number.
+            ModelError: this loss or an earlier one is NaN or infinite.
         """
         self._seen.append((step, loss.detach(), images))
         if loss.device.type == "cpu" or len(self._seen) >= EVERY:
             self.check()
 
     def check(self) -> None:
-        """Look at all losses since the last look.
+        """Check all losses since the last check.
 
         Raises:
-            ModelError: one of them is no number; the first one is told.
+            ModelError: one of them is NaN or infinite; the message names the first.
         """
         seen, self._seen = self._seen, []
         if not seen:
@@ -74,13 +74,13 @@ class FiniteLosses:
             self.nonzero = self.nonzero or loss != 0
             if not math.isfinite(loss):
                 numbers = [] if images is None or not self.ids else images.flatten().tolist()
-                refuse_nan(loss, step, [self.ids[i] for i in numbers])
+                check_finite(loss, step, [self.ids[i] for i in numbers])
 
     def check_nonzero(self) -> None:
-        """Stop a training whose first epoch had nothing to learn from.
+        """Check that the losses so far are not all exactly 0.
 
         Raises:
-            ModelError: all losses so far are exactly 0.
+            ModelError: they are.
         """
         self.check()
         if not self.nonzero:

@@ -1,4 +1,4 @@
-"""The folder of a training, and what tells the images that it learns from."""
+"""Folder of a training and the digests of its inputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECKPOINTS = "checkpoints"
 
 
 class TrainingFolder(SettingsFolder):
-    """The folder of a training: its labels, checkpoints and losses, and at last the file of the network."""
+    """Folder of a training with labels, checkpoints, losses and the network file."""
 
     what = "a training"
 
@@ -38,16 +38,16 @@ class TrainingFolder(SettingsFolder):
         steady: bool = False,
         overwrite: bool = False,
     ) -> None:
-        """Make the folder for a training of these settings on these images, or go on with one that has the same.
+        """Create the folder of a training, or open it if settings and images are the same.
 
         Args:
             settings: plain data; see `SettingsFolder.prepare`.
-            data: the images.
-            tables: digests by image name of all that it learns from; see `Inputs`.
-            file: of the network.
-            span: part of the settings that holds the epochs.
+            data: images.
+            tables: digests of all inputs by image name; see `Inputs`.
+            file: path of the network file.
+            span: key of the settings that contains the epochs.
             steady: see `lengthen_training`.
-            overwrite: a training of other settings is replaced; by default it is refused.
+            overwrite: replace a training of other settings; by default it raises.
 
         Raises:
             InputError: the folder holds another training, or cannot be made.
@@ -60,28 +60,31 @@ class TrainingFolder(SettingsFolder):
         self.prepare(wanted, overwrite=overwrite, inputs=inputs)
 
     def is_finished(self, file: Path) -> bool:
-        """Whether this very training has written its file."""
+        """Return whether this training has written its file."""
         return file.exists() and not self.is_replaced
 
     @override
     def clear(self) -> None:
-        """Remove another training; label pictures stay, each of which tells what it was made of."""
+        """Remove another training; label pictures stay, since each records its inputs."""
         shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
         for file in (*self.path.glob("*.pt"), self.path / INPUTS):
             file.unlink(missing_ok=True)
 
 
-def learned_tables(data: SegmentationData) -> dict[str, dict[str, str]]:
-    """Return the digests of photographs and image labels, by image name."""
+def compute_tables(data: SegmentationData) -> dict[str, dict[str, str]]:
+    """Compute the digests of photographs and image labels by image name."""
     return {"photographs": make_photograph_table(data), "labels": make_label_table(data)}
 
 
 def find_labelled(labels: LabelFolder, data: SegmentationData) -> tuple[list[int], list[tuple[str, str]]]:
-    """Return the images with a label picture of their photograph, and the names of the others with the reasons.
+    """Find the images with a label picture of their photograph.
 
     Args:
-        labels: the label pictures.
-        data: the images.
+        labels: folder of label pictures.
+        data: images.
+
+    Returns:
+        Numbers of these images, and the names of the others with the reasons.
     """
     found, broken = [], []
     for i, name in enumerate(data.ids):
@@ -96,25 +99,25 @@ def find_labelled(labels: LabelFolder, data: SegmentationData) -> tuple[list[int
     return found, broken
 
 
-def labels_told(source: SeedFolder | Path, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what labels are made with: as their own folder keeps it, and as the training does.
+def describe_labels(source: SeedFolder | Path, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of labels as stored in the label folder and in the training folder.
 
     Args:
-        source: the seeds that they are made of, or their own folder.
-        settings: of making them.
+        source: seeds to make labels from, or a folder of ready-made labels.
+        settings: settings of making labels.
 
     Raises:
-        InputError: there is no folder of labels.
+        InputError: the folder of labels does not exist.
     """
     if isinstance(source, SeedFolder):
         made = {**settings, "seeds": source.read_settings() if (source.path / SETTINGS).exists() else {}}
         return made, made
     if not source.is_dir():
         raise InputError(f"there is no folder of labels {str(source)!r}.")
-    return {}, classes_told(source)
+    return {}, describe_classes(source)
 
 
-def classes_told(labels: Path) -> dict[str, Any]:
-    """Return the classes of a folder of label pictures, where it says them; their content is told image by image."""
+def describe_classes(labels: Path) -> dict[str, Any]:
+    """Return the class names of a folder of label pictures, None where it does not record them."""
     known = LabelFolder(labels).read_settings() if (labels / SETTINGS).exists() else {}
     return {"classes": known.get("classes")}

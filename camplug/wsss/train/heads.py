@@ -1,4 +1,4 @@
-"""A file of trained heads: what was learned, how the network is built, and on which classifier it stands."""
+"""Files of trained heads."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ Kind: TypeAlias = Literal["irn", "affinitynet"]
 N = TypeVar("N", bound=nn.Module)
 FORMAT = "camplug heads 1"
 FILE_KEYS = ("model", "checkpoint")
-CALLED = {"irn": "an IRNet", "affinitynet": "an AffinityNet"}
+TITLES = {"irn": "an IRNet", "affinitynet": "an AffinityNet"}
 
 
 @dataclass(frozen=True)
 class Heads:
-    """What a file of trained heads holds.
+    """Content of a file of trained heads.
 
     Attributes:
         kind: "irn" or "affinitynet".
-        settings: of the network, as plain data.
-        state: the heads' weights; those of the classifier are not in the file.
+        settings: settings of the network, as plain data.
+        state: weights of the heads, without those of the classifier.
         layers: names of the classifier's layers that the heads read, finest first.
-        fingerprint: of the classifier's weights.
-        mean, std: how photographs are normalised.
-        made_with: how the command line builds the classifier: model, checkpoint, num_classes. Files are named relative
-            to this one, see `find_file`.
+        fingerprint: digest of the classifier's weights.
+        mean, std: normalisation of photographs.
+        made_with: specification of the classifier: model, checkpoint, num_classes. Paths are relative to the file; see
+            `find_file`.
     """
 
     kind: Kind
@@ -60,18 +60,18 @@ def save_heads(
     backbone: Backbone,
     made_with: Mapping[str, Any],
 ) -> None:
-    """Write trained heads, whole or not at all; the file holds plain data and tensors only.
+    """Write trained heads atomically, as plain data and tensors.
 
     Args:
-        path: of the file.
+        path: path of the file.
         kind: "irn" or "affinitynet".
-        settings: of the network: numbers, texts, and dicts of them.
-        state_dict: of the heads.
-        backbone: on which they were trained.
-        made_with: how the command line builds the classifier: model, checkpoint, num_classes.
+        settings: settings of the network: numbers, strings, and dicts of them.
+        state_dict: weights of the heads.
+        backbone: backbone that they were trained on.
+        made_with: specification of the classifier: model, checkpoint, num_classes.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the path cannot be written.
     """
     document = {
         "format": FORMAT,
@@ -82,43 +82,46 @@ def save_heads(
         "fingerprint": backbone.fingerprint(),
         "mean": list(backbone.preprocess.mean),
         "std": list(backbone.preprocess.std),
-        "made_with": movable(made_with, Path(path).parent),
+        "made_with": make_paths_relative(made_with, Path(path).parent),
     }
     write_atomically(os.fspath(path), lambda file: torch.save(document, file))
 
 
-def movable(made_with: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return how a classifier is built, with its files named relative to a folder, so that both can move together.
+def make_paths_relative(made_with: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the paths in a specification relative to a folder, so that both can be moved together.
 
     Args:
-        made_with: "model" and "checkpoint" may be files; those that are not there stay as they are.
-        folder: of the file that keeps it; "at" keeps the files' absolute paths, for when it moves alone.
+        made_with: specification, whose "model" and "checkpoint" may be files; missing files stay as they are.
+        folder: folder of the file that stores it.
+
+    Returns:
+        The specification, with the absolute paths under "at" for a file that is moved alone.
     """
     found, at = dict(made_with), {}
     for key in FILE_KEYS:
         value = found.get(key)
-        if names_file(key, value) and Path(str(value)).is_file():
+        if is_file_path(key, value) and Path(str(value)).is_file():
             at[key] = str(Path(str(value)).resolve())
             with suppress(ValueError):  # another drive of Windows
                 found[key] = os.path.relpath(at[key], folder.resolve())
     return found | ({"at": at} if at else {})
 
 
-def names_file(key: str, value: Any) -> bool:
-    """Return whether a value of `made_with` is a path: a checkpoint, or a model that is a trained classifier's file."""
+def is_file_path(key: str, value: Any) -> bool:
+    """Return whether a value of `made_with` is a path: a checkpoint or the file of a trained classifier."""
     return value is not None and key in FILE_KEYS and (key == "checkpoint" or str(value).endswith(FILES))
 
 
 def find_file(made_with: Mapping[str, Any], key: str, heads: str | os.PathLike[str]) -> str:
-    """Return where a file that heads name lies: beside them as when they were made, where it was then, or here.
+    """Find a file named in the specification of heads, relative to them, at its absolute path, or relative to here.
 
     Args:
-        made_with: of the heads.
+        made_with: specification of the classifier.
         key: "model" or "checkpoint".
-        heads: their file.
+        heads: path of the heads' file.
 
     Raises:
-        InputError: it is at none of these places.
+        InputError: the file is at none of these places.
     """
     value = str(made_with[key])
     places = (Path(heads).parent / value, Path(str(made_with.get("at", {}).get(key, value))), Path(value))
@@ -132,16 +135,16 @@ def find_file(made_with: Mapping[str, Any], key: str, heads: str | os.PathLike[s
 
 
 def load_heads(path: str | os.PathLike[str], backbone: Backbone | None = None, kind: Kind | None = None) -> Heads:
-    """Read trained heads; no code in the file is run.
+    """Load trained heads without executing code from the file.
 
     Args:
-        path: of the file.
-        backbone: on which they are to stand; None leaves that open.
-        kind: what they must be; None allows any.
+        path: path of the file.
+        backbone: required backbone; None allows any.
+        kind: required kind; None allows any.
 
     Raises:
-        InputError: no such file, or none of trained heads; heads of another kind; heads that were trained on another
-            classifier, or on other layers of it.
+        InputError: the file is missing or holds no heads, heads of another kind, or heads trained on another classifier
+            or on other layers.
     """
     name = os.fspath(path)
     try:
@@ -153,7 +156,7 @@ def load_heads(path: str | os.PathLike[str], backbone: Backbone | None = None, k
     except Exception:  # torch.load raises nearly anything on damaged files
         found = None
     try:
-        if not isinstance(found, dict) or found["format"] != FORMAT or found["kind"] not in CALLED:
+        if not isinstance(found, dict) or found["format"] != FORMAT or found["kind"] not in TITLES:
             raise ValueError
         heads = Heads(**{key: value for key, value in found.items() if key != "format"})
     except (KeyError, TypeError, ValueError):
@@ -161,7 +164,7 @@ def load_heads(path: str | os.PathLike[str], backbone: Backbone | None = None, k
             f"{name!r} is no file of trained heads, or damaged; give one made by `camplug train`."
         ) from None
     if kind is not None and heads.kind != kind:
-        raise InputError(f"{name!r} holds {CALLED[heads.kind]}; {CALLED[kind]} is needed.")
+        raise InputError(f"{name!r} holds {TITLES[heads.kind]}; {TITLES[kind]} is needed.")
     if backbone is not None:
         _check_backbone(heads, backbone, name)
     return heads
@@ -170,22 +173,22 @@ def load_heads(path: str | os.PathLike[str], backbone: Backbone | None = None, k
 def load_network(
     path: str | os.PathLike[str], model: nn.Module, kind: Kind, build: Callable[[Backbone, dict[str, Any]], N]
 ) -> N:
-    """The network that a file of trained heads describes, on the classifier's device and in evaluation mode.
+    """Load the network of a file of trained heads, on the classifier's device and in evaluation mode.
 
     Args:
-        path: of the file.
-        model: the classifier that the heads were trained on.
-        kind: what the heads must be.
-        build: the untrained network over a backbone, from its settings.
+        path: path of the file.
+        model: classifier that the heads were trained on.
+        kind: required kind of heads.
+        build: constructor of the untrained network from a backbone and the settings.
 
     Raises:
-        InputError: as `load_heads`.
+        InputError: see `load_heads`.
     """
     heads = load_heads(path, kind=kind)
     try:
         backbone = Backbone(model, heads.layers, Preprocess(mean=tuple(heads.mean), std=tuple(heads.std)))
     except LayerError as error:
-        raise InputError(f"{_other(heads, os.fspath(path))}: {error}") from None
+        raise InputError(f"{_explain_other_classifier(heads, os.fspath(path))}: {error}") from None
     _check_backbone(heads, backbone, os.fspath(path))
     network = build(backbone, heads.settings)
     network.load_state_dict(heads.state)
@@ -194,7 +197,7 @@ def load_network(
 
 
 def _check_backbone(heads: Heads, backbone: Backbone, name: str) -> None:
-    """Raises InputError unless the heads were trained on this backbone."""
+    """Raise InputError unless the heads were trained on this backbone."""
     if heads.layers != backbone.names:
         raise InputError(
             f"the heads in {name!r} read the layers {', '.join(heads.layers)}, this backbone has "
@@ -202,11 +205,12 @@ def _check_backbone(heads: Heads, backbone: Backbone, name: str) -> None:
         )
     if heads.fingerprint != backbone.fingerprint():
         raise InputError(
-            f"{_other(heads, name)}, of other weights; give that one with --model, or train the heads again."
+            f"{_explain_other_classifier(heads, name)}, of other weights; give that one with --model, or train the "
+            "heads again."
         )
 
 
-def _other(heads: Heads, name: str) -> str:
+def _explain_other_classifier(heads: Heads, name: str) -> str:
     spec, checkpoint = heads.made_with.get("model"), heads.made_with.get("checkpoint")
     which = f" ({spec}" + (f" with {Path(checkpoint).name}" if checkpoint else "") + ")" if spec else ""
     return f"the heads in {name!r} were trained on another classifier{which}"

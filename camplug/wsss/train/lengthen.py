@@ -1,4 +1,4 @@
-"""Go on with a training for more epochs than it was started with."""
+"""Extension of a finished training by more epochs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from camplug.wsss.store.settings_folder import SETTINGS, SettingsFolder
 def lengthen_training(
     folder: SettingsFolder, settings: Mapping[str, Any], file: Path, *, span: str = "training", steady: bool = False
 ) -> None:
-    """Open the folder of a training for more epochs, if nothing else differs; it then goes on from its last checkpoint.
+    """Update the settings of a training folder where only the epochs increase, so that training resumes.
 
-    The file of the network of fewer epochs is kept under another name, "classifier_5_epochs.pt" for instance.
+    The network file of the shorter training is renamed, to "classifier_5_epochs.pt" for instance.
 
     Args:
-        folder: of the training.
-        settings: as they are wanted now.
-        file: of the network.
-        span: part of the settings that holds the epochs.
-        steady: the training begins in the same way, however many epochs follow.
+        folder: folder of the training.
+        settings: new settings.
+        file: path of the network file.
+        span: key of the settings that contains the epochs.
+        steady: the first epochs do not depend on their total number.
 
     Raises:
-        InputError: more epochs would change those that are done; several processes share the training.
+        InputError: more epochs would change the finished ones, or several processes share the training.
     """
     if not (folder.path / SETTINGS).exists():
         return

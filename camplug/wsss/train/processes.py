@@ -1,4 +1,4 @@
-"""The processes that train together, and means over a batch that they share."""
+"""Distributed training: rank, world size, and means over processes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def processes() -> tuple[int, int]:
-    """This process's rank and how many train together."""
+def get_rank_and_world() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes."""
     there = dist.is_available() and dist.is_initialized()
     return (dist.get_rank(), dist.get_world_size()) if there else (0, 1)
 
 
 @torch.no_grad()
 def mean_over_processes(counts: Tensor) -> Tensor:
-    """What each process counts in its part of a batch, averaged over the processes that train together.
+    """Average counts over all processes.
 
-    Where a loss is a sum over a count, each process divides its own sum by this: the mean of the processes' gradients,
-    which is what a step follows, is then the gradient of the whole batch's loss, however the count is spread.
+    A loss that is a sum divided by a count gets the gradient of the whole batch if each process divides its own sum by
+    this mean, since a step uses the mean of the processes' gradients.
 
     Args:
-        counts: of any shape.
+        counts: counts of this process, of any shape.
 
     Returns:
-        float64, of the same shape; the counts themselves in a training of one process.
+        float64, of the same shape; the counts themselves with a single process.
     """
-    mean, (_, world) = counts.double(), processes()
+    mean, (_, world) = counts.double(), get_rank_and_world()
     if world > 1:
         dist.all_reduce(mean)
         mean /= world

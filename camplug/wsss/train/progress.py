@@ -1,4 +1,4 @@
-"""Who is told how a training goes."""
+"""Progress callbacks of long-running jobs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 class ProgressCallback:
-    """Is told how a training goes, and keeps it to itself."""
+    """No-op progress callback; override its methods to display progress."""
 
-    bars = False  # whether Lightning shows its own
+    bars = False  # whether to show Lightning's progress bars
 
     @contextmanager
     def steps(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """A stage of so many steps; yields what is called after each."""
+        """Start a part of `total` steps; yields a function to call after each step."""
         yield lambda: None
 
     def done(self, text: str) -> None:
-        """A stage is over, in one line."""
+        """Report the end of a part in one line."""

@@ -1,4 +1,4 @@
-"""Optimizers and learning rates by name, with what is meant by momentum and by power told apart."""
+"""Settings of optimizers and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ SHAPES = ("poly", "one-cycle")
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """How a network learns.
+    """Settings of the optimizer and its learning-rate schedule.
 
-    The published codes of PSA and IRN call 0.9 "momentum" that is in truth the power of their learning rate's decay,
-    and run SGD with a momentum of next to nothing. Here both are named: `momentum` is SGD's, `power` is the decay's.
+    The published codes of AffinityNet and IRN use the value 0.9, named "momentum", as the power of the learning-rate
+    decay, and SGD with hardly any momentum. Here `momentum` is SGD's and `power` the decay's.
 
     Args:
         optimizer: "sgd" or "adamw".
-        lr: learning rate of the first step, multiplied by each group's own factor.
-        momentum: of SGD; AdamW has its own two.
-        weight_decay: of the weights.
-        power: lr (1 - step/steps)^power, updated at every step.
-        warmup: part of the steps, from the first on, in which the rate rises, linearly with "poly".
+        lr: learning rate of the first step, multiplied by the factor of each parameter group.
+        momentum: momentum of SGD; AdamW uses its own.
+        weight_decay: weight decay.
+        power: power of the decay lr (1 - step/steps)^power, updated at every step.
+        warmup: part of the steps at the start in which the rate rises, linearly with "poly".
         shape: "poly", the decay above, or "one-cycle" (Smith & Topin, 2018; `torch.optim.lr_scheduler.OneCycleLR`):
-            along cosines up from lr/25 and down to next to nothing; it has no power.
+            cosines up from lr/25 and down to nearly 0, without `power`.
 
     Raises:
-        InputError: a number out of range, or an unknown optimizer or shape.
+        InputError: a number is out of range, or the optimizer or shape is unknown.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -58,21 +58,21 @@ class ScheduleSettings:
 
     @property
     def is_steady(self) -> bool:
-        """Whether the learning rate is the same at every step, so that longer trainings begin in the same way."""
+        """Constant learning rate, independent of the number of steps."""
         return self.shape == "poly" and self.power == 0 and self.warmup == 0
 
-    def rate(self, step: int, steps: int) -> float:
-        """The factor of the learning rate at a step, counted from 0.
+    def get_factor(self, step: int, steps: int) -> float:
+        """Compute the factor of the learning rate at a step, counted from 0.
 
-        >>> [round(ScheduleSettings(power=1.0).rate(step, 4), 2) for step in range(5)]
+        >>> [round(ScheduleSettings(power=1.0).get_factor(step, 4), 2) for step in range(5)]
         [1.0, 0.75, 0.5, 0.25, 0.0]
         """
         decay: float = max(0.0, 1 - step / max(steps, 1)) ** self.power
         rising = self.warmup * steps
         return decay * min(1.0, (step + 1) / rising) if rising >= 1 else decay
 
-    def optimizers(self, groups: Sequence[tuple[nn.Module, float]], steps: int) -> Any:
-        """What `LightningModule.configure_optimizers` returns, for modules with a factor of the learning rate each."""
+    def make_optimizers(self, groups: Sequence[tuple[nn.Module, float]], steps: int) -> Any:
+        """Make the result of `LightningModule.configure_optimizers` for modules with factors of the learning rate."""
         parameters: list[dict[str, Any]] = [
             {
                 "params": [p for p in module.parameters() if p.requires_grad],
@@ -89,9 +89,9 @@ class ScheduleSettings:
         scheduler: torch.optim.lr_scheduler.LRScheduler
         if self.shape == "one-cycle":
             top = [group["lr"] for group in parameters]
-            steps = max(steps, 3)  # torch divides by the lengths of both halves, less one step
+            steps = max(steps, 3)  # torch divides by the lengths of both halves minus one
             rising = min(max(self.warmup, 2 / steps), 1 - 1 / steps)
             scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, top, steps, pct_start=rising)
         else:
-            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, steps))
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.get_factor(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

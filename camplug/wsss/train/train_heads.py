@@ -23,11 +23,11 @@ from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.store.identity import make_file_table, make_photograph_table
 from camplug.wsss.store.jobs import Report, exchange, share, wait_for_processes
 from camplug.wsss.store.label_folder import LabelFolder
-from camplug.wsss.train.backbone import Backbone, normalized
-from camplug.wsss.train.crops import LabelCrops, Shuffled, check_labels_teach, read_picture
+from camplug.wsss.train.backbone import Backbone, normalize_pixels
+from camplug.wsss.train.crops import LabelCrops, ShuffledSampler, check_label_content, load_label_picture
 from camplug.wsss.train.fit import check_batch, fit
-from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, find_labelled, labels_told
-from camplug.wsss.train.heads import CALLED, Kind, save_heads
+from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, describe_labels, find_labelled
+from camplug.wsss.train.heads import TITLES, Kind, save_heads
 from camplug.wsss.train.progress import ProgressCallback
 from camplug.wsss.train.settings import TrainSettings
 from camplug.wsss.train.unreadable import find_readable, join_broken
@@ -42,7 +42,7 @@ else:
 
 @dataclass
 class Trained(Generic[N]):
-    """What a training brought.
+    """Result of a training.
 
     Attributes:
         network: on the model's device, in evaluation mode.
@@ -50,8 +50,8 @@ class Trained(Generic[N]):
         label_settings: what its labels are made with; nothing where ready-made ones were used.
         labels: what became of the labels, by all processes; None where ready-made ones were used.
         images: how many it was trained on.
-        losses: logged last; empty where nothing was left to train.
-        broken: images that it was not trained on, with the reasons.
+        losses: losses logged last; empty where the training was finished already.
+        broken: names of the images left out, with the reasons.
     """
 
     network: N
@@ -64,7 +64,7 @@ class Trained(Generic[N]):
 
 
 @dataclass(frozen=True)
-class Stages(Generic[N]):
+class HeadsTask(Generic[N]):
     """What one kind of heads does at each stage.
 
     Attributes:
@@ -96,8 +96,8 @@ class Stages(Generic[N]):
     steady: bool
 
 
-def run_stages(
-    stages: Stages[N],
+def train_heads(
+    stages: HeadsTask[N],
     backbone: Backbone,
     data: SegmentationData,
     labels_from: SeedFolder | Path,
@@ -124,7 +124,7 @@ def run_stages(
     data = order_like_folder(folder, data)
     crf = None if stages.crf is None else asdict(stages.crf)
     used = stages.label_settings if ready is None else {}
-    made_of, told = labels_told(labels_from, {**stages.label_settings, "crf": crf})
+    made_of, told = describe_labels(labels_from, {**stages.label_settings, "crf": crf})
     file = out / stages.file
     folder.prepare_training(
         {
@@ -141,7 +141,7 @@ def run_stages(
             "training": asdict(settings),
         },
         data,
-        _tables(data, labels_from),
+        _compute_tables(data, labels_from),
         file=file,
         steady=stages.steady,
         overwrite=overwrite,
@@ -153,8 +153,8 @@ def run_stages(
     readable, unreadable = find_readable(data, allow_missing=allow_missing)
     crops = LabelCrops(  # before any label is made, so that wrong options are told at once
         data,
-        partial(read_picture, (ready or LabelFolder(out / "labels")).renumber(data.classes), data),
-        partial(normalized, mean=backbone.preprocess.mean, std=backbone.preprocess.std),  # workers need no model
+        partial(load_label_picture, (ready or LabelFolder(out / "labels")).renumber(data.classes), data),
+        partial(normalize_pixels, mean=backbone.preprocess.mean, std=backbone.preprocess.std),  # workers need no model
         crop=settings.crop,
         scales=settings.scales,
         stride=stages.stride,
@@ -162,7 +162,7 @@ def run_stages(
         seed=settings.seed,
         allow_missing=allow_missing,
     )
-    Shuffled(len(crops), batch=settings.batch, share=(rank, world))  # refuses a batch that cannot be shared
+    ShuffledSampler(len(crops), batch=settings.batch, share=(rank, world))  # refuses a batch that cannot be shared
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = stages.build(backbone)
@@ -172,20 +172,20 @@ def run_stages(
         ready.prepare(made_of, overwrite=overwrite)
         with watch.steps("labels", len(range(rank, len(data), world))) as step:
             report = make_labels(
-                partial(_training_labels, stages),
+                partial(_make_label_picture, stages),
                 data,
                 labels_from,
                 ready,
                 shard=(rank, world),
                 step=lambda _: step(),
             )
-        report = _of_all(report, data)
+        report = _merge_reports(report, data)
         watch.done(f"labels: {report.made} made, {report.found} were there")
     assert ready is not None
-    broken = _take_usable(crops, ready, readable, report)
+    broken = _select_usable(crops, ready, readable, report)
     check_batch(crops, settings.batch)
     made = isinstance(labels_from, SeedFolder)
-    check_labels_teach(
+    check_label_content(
         crops.labels, crops.indices, f"give other {stages.thresholds}" if made else "give labels that show classes"
     )
     folder.write_settings()
@@ -215,12 +215,12 @@ def run_stages(
     wait_for_processes("heads")
     if rank > 0:
         network = stages.load(file)
-    watch.done(f"{file}: {CALLED[stages.kind]} on {len(backbone.names)} layers")
-    broken = join_broken(data, crops.substitutes.broken(), broken, unreadable)
+    watch.done(f"{file}: {TITLES[stages.kind]} on {len(backbone.names)} layers")
+    broken = join_broken(data, crops.substitutes.list_broken(), broken, unreadable)
     return Trained(network, file, used, report, len(crops), losses, broken)
 
 
-def _tables(data: SegmentationData, source: SeedFolder | Path) -> dict[str, dict[str, str]]:
+def _compute_tables(data: SegmentationData, source: SeedFolder | Path) -> dict[str, dict[str, str]]:
     """The digests of what is learned from, by image name."""
     what, file = (
         ("seeds", source.get_path) if isinstance(source, SeedFolder) else ("pictures", LabelFolder(source).get_path)
@@ -228,7 +228,7 @@ def _tables(data: SegmentationData, source: SeedFolder | Path) -> dict[str, dict
     return {"photographs": make_photograph_table(data), what: make_file_table(data.ids, file)}
 
 
-def _of_all(mine: Report, data: SegmentationData) -> Report:
+def _merge_reports(mine: Report, data: SegmentationData) -> Report:
     """The report of all processes together, once all have made their share."""
     told = [Report(**json.loads(text)) for text in exchange("labels", json.dumps(asdict(mine)))]
     errors = {name: error for report in told for name, error in report.broken}
@@ -237,7 +237,7 @@ def _of_all(mine: Report, data: SegmentationData) -> Report:
     return Report(made, found, written, broken)
 
 
-def _take_usable(
+def _select_usable(
     crops: LabelCrops, ready: LabelFolder, readable: list[int], report: Report | None
 ) -> list[tuple[str, str]]:
     """Take crops of the readable images that have labels; return the names of those without, with the reasons.
@@ -258,6 +258,8 @@ def _take_usable(
     return broken
 
 
-def _training_labels(stages: Stages[Any], photo: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _make_label_picture(
+    stages: HeadsTask[Any], photo: NDArray[np.uint8], maps: NDArray[np.float32]
+) -> NDArray[np.uint8]:
     """The labels of a photograph; one without classes needs no CRF."""
     return stages.labels(maps, DenseCRF(photo, stages.crf) if stages.crf is not None and len(maps) else None)

@@ -1,4 +1,4 @@
-"""Leave out of a training what cannot be read, tell of it, and end the training where it is too much."""
+"""Handling of unreadable images in trainings."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ SUBSTITUTE = 7  # ends the random numbers that choose one; crops take others
 def find_readable(
     data: SegmentationData, *, labels: bool = False, allow_missing: bool = False
 ) -> tuple[list[int], list[tuple[str, str]]]:
-    """Return the images whose files are there, and the names of the others with the reasons.
+    """Find the images whose files exist.
 
-    Photographs are looked up and not decoded: 10,000 take about a second on a local disk.
+    Photographs are not decoded: 10,000 take about a second on a local disk.
 
     Args:
-        data: the images.
-        labels: whether image-level labels are needed, too.
-        allow_missing: whether any share of the images may be missing.
+        data: images.
+        labels: require image-level labels.
+        allow_missing: allow any share of missing images.
+
+    Returns:
+        Numbers of these images, and the names of the others with the reasons.
 
     Raises:
-        InputError: more than 5 % are missing and that is not allowed, or none is left; no labels where they are needed.
+        InputError: more than 5 % are missing and that is not allowed, none is left, or the data has no labels.
     """
     if labels and not data.has_labels:
         raise InputError("the data has no image labels, which this training learns from; give data with labels.")
@@ -56,15 +59,15 @@ def find_readable(
 
 
 def check_share(missing: Sequence[tuple[str, str]], count: int, allow_missing: bool) -> None:
-    """Refuse to train where more than 5 % of the images are missing.
+    """Check that at most 5 % of the images are missing.
 
     Args:
         missing: names and reasons.
         count: number of all images.
-        allow_missing: whether any share of them may be missing.
+        allow_missing: allow any share.
 
     Raises:
-        InputError: it is more, with the first ones.
+        InputError: more are missing; the message names the first ones.
     """
     if allow_missing or len(missing) <= MOST * count:
         return
@@ -77,15 +80,15 @@ def check_share(missing: Sequence[tuple[str, str]], count: int, allow_missing: b
 
 
 class Substitutes(Generic[T]):
-    """Lets another image take the place of one that cannot be read in the middle of a training.
+    """Replacement of images that become unreadable during a training.
 
-    Which one depends on the seed, the epoch and the image alone. What could not be read is kept in shared memory, so
-    that the process that trains learns what the processes that load have met.
+    The choice depends on the seed, the epoch and the image only. Unreadable images are recorded in shared memory, so
+    that the training process knows those of its loader processes.
 
     Args:
-        data: the images.
-        load: reader of an image, by its number.
-        allow_missing: whether any share of the images may be unreadable.
+        data: images.
+        load: loader of image i.
+        allow_missing: allow any share of unreadable images.
     """
 
     def __init__(self, data: SegmentationData, load: Callable[[int], T], allow_missing: bool = False) -> None:
@@ -93,10 +96,10 @@ class Substitutes(Generic[T]):
         self.failed: Tensor = torch.zeros(len(data), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
 
     def leave_out(self, kept: Sequence[int]) -> None:
-        """Count all images but some as unreadable, so that the share of 5 % is of these, too.
+        """Record all other images as unreadable, so that they count for the limit of 5 %.
 
         Args:
-            kept: numbers of the images that were found before the training.
+            kept: numbers of the images found before the training.
         """
         self.failed[:] = 1
         self.failed[list(kept)] = 0
@@ -104,16 +107,19 @@ class Substitutes(Generic[T]):
     def read(
         self, i: int, others: Sequence[int], key: Sequence[int], is_alike: Callable[[int], bool] = lambda j: True
     ) -> tuple[int, T]:
-        """Return the number of the image that was read, and what was read of it.
+        """Load image i or, if it is unreadable, a substitute.
 
         Args:
-            i: number of the image that is wanted.
+            i: number of the image.
             others: numbers of all images of the training.
-            key: numbers that the draw of a substitute depends on.
-            is_alike: whether an image is a better substitute than others.
+            key: seed of the choice of a substitute.
+            is_alike: predicate of preferred substitutes.
+
+        Returns:
+            Number of the loaded image and its content.
 
         Raises:
-            InputError: none of them can be read.
+            InputError: no image is readable.
         """
         try:
             return i, self.load(i)
@@ -129,25 +135,25 @@ class Substitutes(Generic[T]):
                     return j, self.load(j)
                 except InputError as error:
                     self.note(j, error)
-        raise InputError(f"none of the {len(others)} images can be read; the first one: {self.broken()[0][1]}")
+        raise InputError(f"none of the {len(others)} images can be read; the first one: {self.list_broken()[0][1]}")
 
     def note(self, i: int, error: InputError) -> None:
-        """Keep, and tell once in every process, that image i cannot be read."""
+        """Record that image i is unreadable; warn once per process."""
         if not self.failed[i]:
             warnings.warn(f"{self.data.ids[i]}: {error}", stacklevel=3)
         self.failed[i] = 1
 
     def check(self) -> None:
-        """End a training where more than 5 % of the images could not be read.
+        """Check that at most 5 % of the images are unreadable.
 
         Raises:
-            InputError: it is more and that is not allowed.
+            InputError: more are unreadable and that is not allowed.
         """
         if not self.allow_missing and int(self.failed.sum()) > MOST * len(self.data):
-            check_share(self.broken(), len(self.data), allow_missing=False)
+            check_share(self.list_broken(), len(self.data), allow_missing=False)
 
-    def broken(self) -> list[tuple[str, str]]:
-        """Return the names of the images that this process and its loaders could not read, with the reasons."""
+    def list_broken(self) -> list[tuple[str, str]]:
+        """List the names of the images that this process and its loaders could not read, with the reasons."""
         found = []
         for i in self.failed.nonzero().flatten().tolist():
             reason = "it could not be read in the middle of the training; by now it can."
@@ -160,11 +166,11 @@ class Substitutes(Generic[T]):
 
 
 def join_broken(data: SegmentationData, *lists: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return what all processes left out of a training, each image once, in the order of the data.
+    """Merge the lists of images left out by all processes, each image once, in the order of the data.
 
     Args:
-        data: the images.
-        lists: names and reasons; every process brings its own.
+        data: images.
+        lists: names and reasons, of this process.
     """
     mine = {name: error for part in lists for name, error in part}
     errors: dict[str, str] = {}

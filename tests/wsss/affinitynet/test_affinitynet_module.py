@@ -18,7 +18,7 @@ from camplug.wsss.affinitynet import (
     AffinityNetHeadSettings,
     feature_affinity,
     grid_size,
-    refined_labels,
+    walk_to_labels,
 )
 from camplug.wsss.data import Scenes
 from camplug.wsss.train import Backbone, Crop, LabelCrops, ScheduleSettings, fit
@@ -55,7 +55,7 @@ def scenes_batch(net, count=2, size=(96, 96)):
     data = Scenes(count, size, classes=3)
     photos = [torch.from_numpy(np.array(data.photo(i))).permute(2, 0, 1) for i in range(count)]
     labels = [torch.from_numpy(data.mask(i)[4::8, 4::8].copy()) for i in range(count)]
-    return Crop(net.backbone.normalized(torch.stack(photos)).to(net.device), torch.stack(labels).to(net.device))
+    return Crop(net.backbone.normalize(torch.stack(photos)).to(net.device), torch.stack(labels).to(net.device))
 
 
 def photo(h, w):
@@ -125,7 +125,7 @@ def test_fit_trains_the_head_and_leaves_the_backbone(tmp_path):
     net = network(AffinityNetHeadSettings(radius=3, width=56, schedule=ScheduleSettings(lr=0.5)), model)
     before, head = state(model), state(net)
     data = Scenes(2, (48, 48), classes=3)
-    crops = LabelCrops(data, data.mask, net.backbone.normalized, crop=64, stride=8)
+    crops = LabelCrops(data, data.mask, net.backbone.normalize, crop=64, stride=8)
     fit(net, crops, tmp_path, epochs=2, batch=2, device="cpu", progress=False)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert model.training
@@ -184,12 +184,12 @@ def test_photographs_of_any_size(size, device):
     assert planes.min() - 1e-3 <= walked.min()
     assert walked.max() <= planes.max() + 1e-3
     maps = np.random.default_rng(2).random((2, *size)).astype(np.float32)
-    assert refined_labels(maps, affinity).shape == size
+    assert walk_to_labels(maps, affinity).shape == size
 
 
 def test_look_is_the_affinity_of_the_features(device):
     net, picture = network(device=device), photo(24, 40)
-    image = net.backbone.normalized(torch.from_numpy(picture).permute(2, 0, 1))[None].to(device)
+    image = net.backbone.normalize(torch.from_numpy(picture).permute(2, 0, 1))[None].to(device)
     planes = feature_affinity(net(image), 5)[0].detach().cpu()
     matrix = net.affinities(picture).matrix
     here = network().affinities(picture).matrix

@@ -7,11 +7,11 @@ import torch
 from moved import everywhere
 
 from camplug.errors import InputError
-from camplug.wsss.atm import background_planes, background_similarity_loss, merged_maps, similarity_loss
-from camplug.wsss.classifier.maps import normalized_maps
+from camplug.wsss.atm import background_similarity_loss, make_background_planes, merge_maps, similarity_loss
+from camplug.wsss.classifier.maps import normalize_maps
 
 _on_the_device = everywhere(
-    "background_planes", "background_similarity_loss", "merged_maps", "normalized_maps", "similarity_loss"
+    "make_background_planes", "background_similarity_loss", "merge_maps", "normalize_maps", "similarity_loss"
 )
 
 PRESENT = torch.tensor([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]])
@@ -80,22 +80,22 @@ def test_similarity_of_one_view_equals_a_loop(enhanced):
 
 def test_planes_golden_numbers():
     maps = torch.tensor([[[[0.8, 0.1, 0.0]], [[0.6, 0.4, 0.0]], [[1.0, 1.0, 1.0]]]])
-    planes = background_planes(maps, torch.tensor([[1, 1, 0]]))
+    planes = make_background_planes(maps, torch.tensor([[1, 1, 0]]))
     expected = torch.tensor([[[[0.2, 0.6, 1.0]], [[0.8, 0, 0]], [[0, 0.4, 0]], [[0, 0, 0]]]])
     torch.testing.assert_close(planes, expected)
-    assert torch.equal(background_planes(maps, torch.tensor([[1, 1, 0]]), foreground=False), planes[:, :1])
+    assert torch.equal(make_background_planes(maps, torch.tensor([[1, 1, 0]]), foreground=False), planes[:, :1])
 
 
 def test_equally_strong_classes_stay():
-    planes = background_planes(torch.full((1, 2, 1, 1), 0.7), torch.ones(1, 2))
+    planes = make_background_planes(torch.full((1, 2, 1, 1), 0.7), torch.ones(1, 2))
     torch.testing.assert_close(planes.flatten(), torch.tensor([0.3, 0.7, 0.7]))
 
 
 def test_planes_equal_a_loop():
     (maps,) = maps_of(1)
-    torch.testing.assert_close(background_planes(maps, PRESENT), planes_by_loop(maps, PRESENT))
+    torch.testing.assert_close(make_background_planes(maps, PRESENT), planes_by_loop(maps, PRESENT))
     weights = torch.rand(3, 5, 2, 3, dtype=torch.float64)
-    found, expected = ((planes(maps, PRESENT) * weights).sum() for planes in (background_planes, planes_by_loop))
+    found, expected = ((planes(maps, PRESENT) * weights).sum() for planes in (make_background_planes, planes_by_loop))
     assert_same(found, expected, [maps])
 
 
@@ -113,7 +113,7 @@ def test_background_similarity_golden_number():
 @pytest.mark.parametrize("foreground", [True, False])
 def test_background_similarity_equals_a_loop(foreground):
     original, enhanced, decreased = maps_of(3)
-    merged = merged_maps(enhanced, decreased, PRESENT)
+    merged = merge_maps(enhanced, decreased, PRESENT)
     shown = torch.cat([torch.ones(3, 1), PRESENT if foreground else torch.zeros(3, 4)], 1)
     expected = mean_difference(planes_by_loop(original, PRESENT), planes_by_loop(merged, PRESENT), shown)
     assert_same(background_similarity_loss(original, merged, PRESENT, foreground=foreground), expected, [original])
@@ -129,7 +129,7 @@ def test_merged_maps_are_detached():
 def test_without_a_present_class_the_losses_are_0_with_a_graph():
     original, enhanced, decreased = maps_of(3)
     none = torch.zeros(3, 4)
-    merged = merged_maps(enhanced, decreased, none)
+    merged = merge_maps(enhanced, decreased, none)
     similarity = similarity_loss(original, enhanced, decreased, none)
     background = background_similarity_loss(original, merged, none)
     (similarity + background).backward()
@@ -141,9 +141,9 @@ def test_without_a_present_class_the_losses_are_0_with_a_graph():
 def test_maps_of_zeros_give_finite_gradients(size):
     raw = [torch.zeros(size, requires_grad=True) for _ in range(3)]
     present = torch.ones(size[:2])
-    original, enhanced, decreased = (normalized_maps(r, present) for r in raw)
+    original, enhanced, decreased = (normalize_maps(r, present) for r in raw)
     loss = similarity_loss(original, enhanced, decreased, present)
-    loss = loss + background_similarity_loss(original, merged_maps(enhanced, decreased, present), present)
+    loss = loss + background_similarity_loss(original, merge_maps(enhanced, decreased, present), present)
     loss.backward()
     assert loss.item() == 0
     assert all(r.grad.isfinite().all() for r in raw)
@@ -175,6 +175,6 @@ def test_refused():
     with pytest.raises(InputError, match=r"different shapes \[1, 2, 3, 3\], \[1, 2, 2, 3\]"):
         similarity_loss(maps, maps[:, :, :2], None, present)
     with pytest.raises(InputError, match=r"labels \[1, 3\] do not fit"):
-        background_planes(maps, torch.ones(1, 3))
+        make_background_planes(maps, torch.ones(1, 3))
     with pytest.raises(InputError, match=r"different shapes \[1, 2, 3, 3\], \[1, 1, 3, 3\]"):
         background_similarity_loss(maps, maps[:, :1], present)

@@ -19,21 +19,21 @@ from camplug.wsss.atm import (
     FUM,
     ATMTraining,
     GreyChange,
-    adjusted,
+    adjust_grey,
     background_similarity_loss,
-    merged_maps,
+    merge_maps,
     similarity_loss,
 )
 from camplug.wsss.atm import (
     lightning_module as module,
 )
 from camplug.wsss.classifier import (
+    ClassifierCrop,
     LearningSettings,
-    Picture,
     SpanSettings,
+    build_classifier,
     load_classifier,
-    normalized_maps,
-    over,
+    normalize_maps,
     train_classifier,
 )
 from camplug.wsss.data import Scenes
@@ -64,7 +64,7 @@ def convs(seed=3):
 
 def training(method, learning=FIXED, bias=None):
     torch.manual_seed(1)
-    network = over(convs(), SCENES.classes, neck=method.neck())
+    network = build_classifier(convs(), SCENES.classes, neck=method.get_neck_settings())
     if bias is not None:
         network.head.bias = nn.Parameter(torch.tensor(bias))
     return ATMTraining(network, learning, method, ids=SCENES.ids).double().train()
@@ -74,11 +74,11 @@ def batch_of(n, present=None):
     rng = torch.Generator().manual_seed(n)
     pixels = torch.randint(0, 256, (n, 3, 48, 48), dtype=torch.uint8, generator=rng)
     present = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]])[:n] if present is None else present
-    return Picture(pixels, present.double(), torch.arange(n))
+    return ClassifierCrop(pixels, present.double(), torch.arange(n))
 
 
 def losses(module, batch, step=0):
-    return module.losses(module.normalized(batch.pixels), batch, step)
+    return module.compute_losses(module.normalize(batch.pixels), batch, step)
 
 
 def by_hand(module, batch, method):
@@ -87,18 +87,18 @@ def by_hand(module, batch, method):
     changes = {"enhanced": method.enhanced, "decreased": method.decreased}
     kept = {"enhanced": method.enhance, "decreased": method.decrease}
     views = {"original": batch.pixels.double()}
-    views |= {k: adjusted(batch.pixels, GreyChange(*v)).double() for k, v in changes.items() if kept[k]}
+    views |= {k: adjust_grey(batch.pixels, GreyChange(*v)).double() for k, v in changes.items() if kept[k]}
     bces, maps = [], {}
     for name, pixels in views.items():
         features = network.features((pixels - mean) / std)
         bces.append(binary_cross_entropy_with_logits(network.head(features).mean((2, 3)), batch.present))
-        maps[name] = normalized_maps(conv2d(features, network.head.weight), batch.present)
+        maps[name] = normalize_maps(conv2d(features, network.head.weight), batch.present)
     expected = {"classification": (1.0, sum(bces) / len(bces))}
     if len(views) == 1:
         return expected, None
     enhanced, decreased = maps.get("enhanced"), maps.get("decreased")
     one, other = enhanced if kept["enhanced"] else decreased, decreased if kept["decreased"] else enhanced
-    merged = merged_maps(one, other, batch.present, background=method.background, sure=method.sure)
+    merged = merge_maps(one, other, batch.present, background=method.background, sure=method.sure)
     if method.similarity:
         value = similarity_loss(maps["original"], enhanced, decreased, batch.present)
         expected["similarity"] = (method.similarity, value)
@@ -157,8 +157,8 @@ def test_batch_normalisation_that_is_trained_sees_all_views_together():
     first, seen = atm.network.body.model[1], []
     first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     losses(atm, batch)
-    pixels = [batch.pixels, *(adjusted(batch.pixels, change) for change in method.changes)]
-    x = torch.cat([atm.normalized(p) for p in pixels])
+    pixels = [batch.pixels, *(adjust_grey(batch.pixels, change) for change in method.changes)]
+    x = torch.cat([atm.normalize(p) for p in pixels])
     (values,) = seen
     torch.testing.assert_close(values, conv2d(x, atm.network.body.model[0].weight, stride=2, padding=1))
     torch.testing.assert_close(first.running_mean, 0.1 * values.mean((0, 2, 3)))
@@ -181,10 +181,10 @@ def test_what_is_switched_off_is_not_computed(monkeypatch):
         raise AssertionError
 
     off = {"similarity": 0, "background_similarity": 0}
-    for name in ("merged_maps", "background_similarity_loss", "similarity_loss"):
+    for name in ("merge_maps", "background_similarity_loss", "similarity_loss"):
         monkeypatch.setattr(module, name, never)
     assert losses(training(ATM(**off)), batch_of(2)).keys() == {"classification"}
-    monkeypatch.setattr(module, "adjusted", never)
+    monkeypatch.setattr(module, "adjust_grey", never)
     both_off = ATM(enhance=False, decrease=False)
     assert losses(training(both_off), batch_of(2)).keys() == {"classification"}
     assert isinstance(training(both_off).network.neck, FUM)
@@ -290,15 +290,15 @@ def test_a_trained_classifier_is_read_and_explained(tmp_path, method):
 
 def test_a_trained_fum_goes_on():
     method = ATM(width=5)
-    network = over(convs(), SCENES.classes, neck=method.neck())
+    network = build_classifier(convs(), SCENES.classes, neck=method.get_neck_settings())
     nn.init.ones_(network.neck.atrous[0].weight)
     for again in (method, ATM()):  # ATM() leaves the width open
-        assert same(over(network, SCENES.classes, neck=again.neck()), network)
-    assert not same(over(network, SCENES.classes, neck=ATM(residual=True).neck()), network)
+        assert same(build_classifier(network, SCENES.classes, neck=again.get_neck_settings()), network)
+    assert not same(build_classifier(network, SCENES.classes, neck=ATM(residual=True).get_neck_settings()), network)
 
 
 def test_the_neck_of_the_options():
-    assert ATM(width=7, dilations=(1, 2)).neck() == {
+    assert ATM(width=7, dilations=(1, 2)).get_neck_settings() == {
         "kind": "fum",
         "channel_attention": True,
         "spatial_attention": True,
@@ -312,7 +312,7 @@ def test_the_neck_of_the_options():
         "most_positions": 4096,
     }
     parts = dict.fromkeys(("channel_attention", "spatial_attention", "atrous", "context"), False)
-    assert ATM(fum=False).neck() is ATM(**parts).neck() is None
+    assert ATM(fum=False).get_neck_settings() is ATM(**parts).get_neck_settings() is None
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from trainable import net, scenes
 
 from camplug.errors import InputError
 from camplug.wsss.atm import ATM
-from camplug.wsss.classifier import ClassifierCrops, LearningSettings, SpanSettings, over, train_classifier
-from camplug.wsss.classifier.crops import Picture
+from camplug.wsss.classifier import ClassifierCrops, LearningSettings, SpanSettings, build_classifier, train_classifier
+from camplug.wsss.classifier.crops import ClassifierCrop
 from camplug.wsss.rpnet import RPNet
 
 METHODS = {"atm": ATM(fum=False), "rpnet": RPNet(width=8, stages="last", scales=(1.0,))}
@@ -26,8 +26,8 @@ each_method = pytest.mark.parametrize("name", list(METHODS))
 def training(name, **options):
     data = scenes()
     method = replace(METHODS[name], **options)
-    network = over(net(), data.classes, neck=method.neck())
-    return method.module(network, LearningSettings(cut=None), ClassifierCrops(data, crop=48, sides=(48, 48)))
+    network = build_classifier(net(), data.classes, neck=method.get_neck_settings())
+    return method.make_module(network, LearningSettings(cut=None), ClassifierCrops(data, crop=48, sides=(48, 48)))
 
 
 def at(module, step=0, epoch=0):
@@ -42,7 +42,7 @@ def test_golden_share_of_the_weights(name):
     """A quarter of 40 steps: 0, 0.1, 0.2, ... 1 from the tenth on."""
     module = training(name, ramp=0.25)
     module.steps = 40
-    found = [at(module, step).risen for step in (0, 1, 5, 9, 10, 39)]
+    found = [at(module, step).ramp_factor for step in (0, 1, 5, 9, 10, 39)]
     assert found == pytest.approx([0, 0.1, 0.5, 0.9, 1, 1])
 
 
@@ -53,14 +53,14 @@ def test_golden_share_of_the_weights(name):
 def test_no_ramp_is_the_full_weight_from_the_first_step_on(name, ramp, steps):
     module = training(name, ramp=ramp)
     module.steps = steps
-    assert module.risen == 1
+    assert module.ramp_factor == 1
 
 
 def losses_of(module, step, device="cpu"):
     pictures = ClassifierCrops(scenes(), crop=48, sides=(48, 48))
-    batch = Picture(*map(torch.stack, zip(*(pictures[0, i] for i in range(4)), strict=True)))
+    batch = ClassifierCrop(*map(torch.stack, zip(*(pictures[0, i] for i in range(4)), strict=True)))
     batch = moved(batch, device)
-    return at(module.to(device), step).losses(module.normalized(batch.pixels), batch, step)
+    return at(module.to(device), step).compute_losses(module.normalize(batch.pixels), batch, step)
 
 
 @each_method

@@ -9,8 +9,15 @@ import torchvision
 from trainable import Net, net
 
 from camplug.errors import InputError
-from camplug.wsss.classifier import PRESETS, ClassifierTraining, LearningSettings, SpanSettings, over, preset
-from camplug.wsss.classifier.settings import freeze
+from camplug.wsss.classifier import (
+    PRESETS,
+    ClassifierTraining,
+    LearningSettings,
+    SpanSettings,
+    build_classifier,
+    get_preset,
+)
+from camplug.wsss.classifier.settings import freeze_until
 
 
 def free(network):
@@ -20,39 +27,39 @@ def free(network):
 def test_cut_at_a_stride_or_a_layer_is_irns():
     """IRN cuts a ResNet's gradient behind layer2: layer3, layer4 and the head learn."""
     for cut in (8, "layer2"):
-        network = over(torchvision.models.resnet18(num_classes=3), "abc")
-        freeze(network.body, cut)
+        network = build_classifier(torchvision.models.resnet18(num_classes=3), "abc")
+        freeze_until(network.body, cut)
         assert {n.split(".")[1] for n in free(network)} == {"layer3", "layer4"}
 
 
 def test_cut_of_a_timm_network():
-    network = over(timm.create_model("tf_efficientnet_lite0", num_classes=3), "abc")
-    freeze(network.body, 8)
+    network = build_classifier(timm.create_model("tf_efficientnet_lite0", num_classes=3), "abc")
+    freeze_until(network.body, 8)
     assert "model.blocks.3.0.conv_pw.weight" in free(network)  # of stride 8 still, in a block that ends at 16
     parts = {".".join(n.split(".")[1:3]) for n in free(network)}
     assert parts == {"blocks.3", "blocks.4", "blocks.5", "blocks.6", "conv_head.weight", "bn2.weight", "bn2.bias"}
 
 
 def test_a_bottleneck_that_starts_at_the_stride_learns():
-    network = over(torchvision.models.resnet50(num_classes=3), "abc")
-    freeze(network.body, 8)
+    network = build_classifier(torchvision.models.resnet50(num_classes=3), "abc")
+    freeze_until(network.body, 8)
     assert {"model.layer3.0.conv1.weight", "model.layer3.0.bn1.weight"} <= free(network)
     assert {n.split(".")[1] for n in free(network)} == {"layer3", "layer4"}
 
 
 def test_no_cut_trains_all_and_another_stride_is_refused():
-    network = over(net(), "abc")
-    assert freeze(network.body, None) == []
+    network = build_classifier(net(), "abc")
+    assert freeze_until(network.body, None) == []
     assert len(free(network)) == 12
     with pytest.raises(InputError, match="cut '64': the network has no map of that stride"):
-        freeze(network.body, 64)
+        freeze_until(network.body, 64)
     with pytest.raises(InputError, match="cut 'layerX': this Net has no layer named 'layerX'"):
-        freeze(network.body, "layerX")
+        freeze_until(network.body, "layerX")
 
 
 def test_fixed_statistics_do_not_move_and_scales_learn():
     learning = LearningSettings(cut=4, batch_norm="fixed")
-    module = ClassifierTraining(over(net(), "abc"), learning)
+    module = ClassifierTraining(build_classifier(net(), "abc"), learning)
     module.train()
     before = {k: v.clone() for k, v in module.network.body.state_dict().items()}
     module.network(torch.rand(4, 3, 48, 48)).square().sum().backward()
@@ -63,7 +70,7 @@ def test_fixed_statistics_do_not_move_and_scales_learn():
     assert body.two[0].weight.grad is None
     assert not body.two[1].training
     # with trained statistics only what is frozen stays
-    module = ClassifierTraining(over(net(), "abc"), LearningSettings(cut=4, batch_norm="trained"))
+    module = ClassifierTraining(build_classifier(net(), "abc"), LearningSettings(cut=4, batch_norm="trained"))
     module.train()
     module.network(torch.rand(4, 3, 48, 48))
     body = module.network.body.model
@@ -74,24 +81,24 @@ def test_fixed_statistics_do_not_move_and_scales_learn():
 
 
 def test_groups_have_their_rates():
-    module = ClassifierTraining(over(net(), "abc"), LearningSettings(head_lr=7.0, cut=4))
-    assert [factor for _, factor in module.parts()] == [1.0, 7.0, 7.0]
+    module = ClassifierTraining(build_classifier(net(), "abc"), LearningSettings(head_lr=7.0, cut=4))
+    assert [factor for _, factor in module.list_learning_parts()] == [1.0, 7.0, 7.0]
 
 
 def test_presets():
-    learning, span = preset("irn")
+    learning, span = get_preset("irn")
     # Ahn et al., 2019: SGD without momentum, poly power .9, lr .1 and 1 for the head, 5 epochs of 16 crops of 512
     assert (learning.schedule.lr, learning.schedule.momentum, learning.schedule.power) == (0.1, 0.0, 0.9)
     assert (learning.head_lr, learning.cut, learning.batch_norm) == (10.0, 8, "fixed")
     assert (span.epochs, span.batch, span.crop, span.sides) == (5, 16, 512, (320, 640))
-    assert preset("modern")[0].schedule.shape == "one-cycle"
+    assert get_preset("modern")[0].schedule.shape == "one-cycle"
     assert set(PRESETS) == {"irn", "modern"}
 
 
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: preset("paper"), "preset='paper'; allowed are irn, modern"),
+        (lambda: get_preset("paper"), "preset='paper'; allowed are irn, modern"),
         (lambda: LearningSettings(cut=0), "cut=0; give a stride in pixels such as 8"),
         (lambda: LearningSettings(focal=-1), "focal=-1; give 0 or more"),
         (lambda: LearningSettings(batch_norm="frozen"), "batch_norm='frozen'; allowed are fixed and trained"),

@@ -10,23 +10,23 @@ import torch.nn.functional as F
 from moved import everywhere
 
 from camplug.errors import InputError
-from camplug.wsss.classifier import classification_loss, normalized_maps
+from camplug.wsss.classifier import classification_loss, normalize_maps
 
-_on_the_device = everywhere("classification_loss", "normalized_maps")
+_on_the_device = everywhere("classification_loss", "normalize_maps")
 
 
 def test_maps_by_hand():
     maps = torch.tensor([[[[2.0, -3.0], [4.0, 1.0]], [[5.0, 0.0], [0.0, 0.0]]]])
-    found = normalized_maps(maps, torch.tensor([[1, 0]]), eps=0.0)
+    found = normalize_maps(maps, torch.tensor([[1, 0]]), eps=0.0)
     assert found[0, 0].tolist() == [[0.5, 0.0], [1.0, 0.25]]
     assert not found[0, 1].any()
-    assert normalized_maps(maps, eps=0.0)[0, 1].tolist() == [[1, 0], [0, 0]]
+    assert normalize_maps(maps, eps=0.0)[0, 1].tolist() == [[1, 0], [0, 0]]
 
 
 def test_maps_without_a_positive_value_are_zero_and_have_a_gradient():
     maps = -torch.rand(2, 3, 4, 4)
     maps.requires_grad_()
-    found = normalized_maps(maps, torch.ones(2, 3))
+    found = normalize_maps(maps, torch.ones(2, 3))
     assert not found.any()
     found.sum().backward()
     assert maps.grad.isfinite().all()
@@ -35,7 +35,7 @@ def test_maps_without_a_positive_value_are_zero_and_have_a_gradient():
 @pytest.mark.parametrize("present", [torch.ones(2, 2), torch.ones(3)])
 def test_maps_refuse_labels_that_do_not_fit(present):
     with pytest.raises(InputError, match=r"class maps \[1, 2, 4, 4\] and labels"):
-        normalized_maps(torch.zeros(1, 2, 4, 4), present)
+        normalize_maps(torch.zeros(1, 2, 4, 4), present)
 
 
 @pytest.mark.parametrize("focal", [0.0, 2.0, 1.5])

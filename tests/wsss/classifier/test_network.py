@@ -11,7 +11,7 @@ from trainable import Net
 
 import camplug
 from camplug.errors import InputError, ModelError
-from camplug.wsss.classifier import Classifier, normalized_maps, over
+from camplug.wsss.classifier import Classifier, build_classifier, normalize_maps
 
 NAMES = ["a", "b", "c"]
 
@@ -54,7 +54,7 @@ def alive(model):
 def test_a_head_that_pools_is_kept_with_its_logits(name, device):
     model = alive(POOLING[name]())
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    network = over(model.to(device), NAMES)  # built where the model is
+    network = build_classifier(model.to(device), NAMES)  # built where the model is
     assert network.head.weight.device.type == device.type
     x = images(96).to(device)
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_a_head_that_pools_is_kept_with_its_logits(name, device):
 @pytest.mark.parametrize("name", [*POOLING, *OTHERS])
 def test_any_network_takes_a_new_head(name, device):
     model = alive({**POOLING, **OTHERS}[name]())
-    network = over(model, [*NAMES, "d"]).to(device)
+    network = build_classifier(model, [*NAMES, "d"]).to(device)
     x = images(96).to(device)
     maps = network.head(network.features(x))
     torch.testing.assert_close(network(x), maps.mean((2, 3)))
@@ -87,15 +87,15 @@ def test_any_network_takes_a_new_head(name, device):
 
 def test_a_transformers_patch_tokens_are_its_map():
     model = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=2, img_size=64)
-    network = over(model, NAMES)
+    network = build_classifier(model, NAMES)
     x = images(64)
     assert network.features(x).shape == (2, 192, 4, 4)
     assert camplug.GradCAM(network).maps(x, [0, 1]).shape == (2, 64, 64)
 
 
 def test_output_stride(device):
-    coarse = over(alive(resnet()), NAMES).to(device)
-    fine = over(alive(resnet()), NAMES, output_stride=8).to(device)
+    coarse = build_classifier(alive(resnet()), NAMES).to(device)
+    fine = build_classifier(alive(resnet()), NAMES, output_stride=8).to(device)
     fine.load_state_dict(coarse.state_dict())
     x = images(64).to(device)
     assert coarse.features(x).shape[-1] == 2
@@ -108,27 +108,27 @@ def test_output_stride(device):
 
 
 def test_a_classifier_as_the_start_of_the_next():
-    first = over(resnet(), NAMES)
+    first = build_classifier(resnet(), NAMES)
     x = images()
-    again = over(first, NAMES[::-1])
+    again = build_classifier(first, NAMES[::-1])
     torch.testing.assert_close(again(x), first(x).flip(1))
     assert (again.classes, first.classes) == (NAMES[::-1], NAMES)
     with pytest.warns(UserWarning, match="the head is trained anew: the trained model, whose other classes are 'a'"):
-        assert not torch.equal(over(first, ["x", "y", "z"]).head.weight, first.head.weight)
-    wider = over(first, [*NAMES, "d"])
+        assert not torch.equal(build_classifier(first, ["x", "y", "z"]).head.weight, first.head.weight)
+    wider = build_classifier(first, [*NAMES, "d"])
     assert wider(x).shape == (2, 4)
     torch.testing.assert_close(wider.features(x), first.features(x))
-    with_neck = over(first, NAMES, neck={"kind": "fum"})
+    with_neck = build_classifier(first, NAMES, neck={"kind": "fum"})
     assert type(with_neck.neck).__name__ == "FUM"
-    kept = over(with_neck, NAMES, neck={"kind": "fum"})
+    kept = build_classifier(with_neck, NAMES, neck={"kind": "fum"})
     torch.testing.assert_close(kept(x), with_neck(x))
 
 
 def test_a_neck_that_learns_nothing_keeps_the_head():
     alone = {"kind": "fum", "channel_attention": False, "spatial_attention": False, "atrous": False}
     x = images()
-    for start in (resnet(), over(resnet(), NAMES)):
-        plain, network = over(start, NAMES), over(start, NAMES, neck=alone, keep_head=True)
+    for start in (resnet(), build_classifier(resnet(), NAMES)):
+        plain, network = build_classifier(start, NAMES), build_classifier(start, NAMES, neck=alone, keep_head=True)
         assert torch.equal(network.head.weight, plain.head.weight)
         torch.testing.assert_close(network(x), network.pooled(network.head(network.neck(plain.features(x)))))
         assert not torch.allclose(network(x), plain(x))
@@ -137,7 +137,7 @@ def test_a_neck_that_learns_nothing_keeps_the_head():
 def test_explainers_know_its_classes_and_its_photographs():
     model = resnet()
     model.pretrained_cfg = {"input_size": (3, 48, 48), "mean": (0.5,) * 3, "std": (0.25,) * 3}
-    network = over(model, NAMES)
+    network = build_classifier(model, NAMES)
     from PIL import Image
 
     found = camplug.CAM(network).explain(Image.new("RGB", (96, 64), "red"), "b")
@@ -164,23 +164,23 @@ def test_what_cannot_be_cut_is_told():
             return self.out(self.conv(x + 1).amax((2, 3)))
 
     with pytest.raises(ModelError, match="cannot be run up to its layer 'conv' alone; give a module that puts out"):
-        over(Behind(), NAMES)
+        build_classifier(Behind(), NAMES)
     with pytest.raises(ModelError, match="no head that averages a map and weighs it, and the data set 3 classes"):
-        over(Losing(), NAMES, keep_head=True)
+        build_classifier(Losing(), NAMES, keep_head=True)
     with pytest.raises(ModelError, match="the model has a head of 5 classes, and the data set 3 classes"):
-        over(resnet(5), NAMES, keep_head=True)
+        build_classifier(resnet(5), NAMES, keep_head=True)
     with pytest.raises(ModelError, match="behind a new neck"):
-        over(resnet(), NAMES, neck={"kind": "fum"}, keep_head=True)
+        build_classifier(resnet(), NAMES, neck={"kind": "fum"}, keep_head=True)
     with pytest.raises(InputError, match="neck='nothing'; allowed are fum, regions"):
-        over(resnet(), NAMES, neck={"kind": "nothing"})
+        build_classifier(resnet(), NAMES, neck={"kind": "nothing"})
     with pytest.raises(InputError, match="no class to tell apart"):
-        over(resnet(), [])
+        build_classifier(resnet(), [])
 
 
 def test_deep_copies_stand_alone():
     import copy
 
-    network = over(resnet(), NAMES, output_stride=16)
+    network = build_classifier(resnet(), NAMES, output_stride=16)
     other = copy.deepcopy(network)
     with torch.no_grad():
         other.head.weight.zero_()
@@ -190,7 +190,7 @@ def test_deep_copies_stand_alone():
 
 
 def test_class_maps_have_no_bias_and_logits_have(device):
-    network = over(Net(), NAMES)
+    network = build_classifier(Net(), NAMES)
     network.head.bias = nn.Parameter(torch.tensor([5.0, -2.0, 0.5]))
     network.to(device)
     features = torch.randn(2, network.head.in_channels, 3, 3).to(device)
@@ -201,10 +201,10 @@ def test_class_maps_have_no_bias_and_logits_have(device):
 
 def test_class_maps_of_half_precision_can_be_divided_by_a_small_number(device):
     """1 / eps overflows in half precision, and 0 times infinity is no number."""
-    network = over(Net(), NAMES).to(device)
+    network = build_classifier(Net(), NAMES).to(device)
     features = torch.zeros(1, network.head.in_channels, 3, 3, device=device, requires_grad=True)
     with torch.autocast(device.type, torch.float16):
         maps = network.class_maps(features)
     assert maps.dtype == torch.float32
-    normalized_maps(maps, torch.ones(1, 3, device=device)).sum().backward()
+    normalize_maps(maps, torch.ones(1, 3, device=device)).sum().backward()
     assert not features.grad.isnan().any()

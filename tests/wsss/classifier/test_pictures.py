@@ -9,7 +9,7 @@ from trainable import scenes
 
 from camplug.errors import InputError
 from camplug.wsss.classifier import ClassifierCrops
-from camplug.wsss.train import Shuffled
+from camplug.wsss.train import ShuffledSampler
 
 
 class Blind(type(scenes(1))):
@@ -30,7 +30,7 @@ def test_crops_depend_on_seed_epoch_and_number_alone():
         assert torch.equal(one[which].pixels, other[which].pixels)
     assert not torch.equal(one[0, 0].pixels, one[1, 0].pixels)
     assert not torch.equal(one[0, 0].pixels, ClassifierCrops(data(), crop=48, sides=(40, 70), seed=6)[0, 0].pixels)
-    assert not torch.equal(one.picture(0, 0).pixels, one.picture(0, 0, slot=1).pixels)
+    assert not torch.equal(one.load_crop(0, 0).pixels, one.load_crop(0, 0, slot=1).pixels)
 
 
 def test_labels_and_numbers():
@@ -97,7 +97,7 @@ def test_another_image_takes_the_place_of_one_that_cannot_be_read():
     with pytest.warns(UserWarning, match="photograph 1"):
         again = [lacking()[epoch, 1] for epoch in range(12)]
     assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(items, again, strict=True))
-    assert whole.substitutes.broken() == [("scene0_000001", "photograph 1 is damaged.")]
+    assert whole.substitutes.list_broken() == [("scene0_000001", "photograph 1 is damaged.")]
     healthy = ClassifierCrops(data(), crop=32, sides=(30, 50), seed=3)
     assert torch.equal(whole[4, 2].pixels, healthy[4, 2].pixels)  # the others are as without it
 
@@ -132,16 +132,16 @@ def test_refusals():
 
 
 def test_processes_share_every_batch():
-    whole = Shuffled(11, seed=3, batch=4)
+    whole = ShuffledSampler(11, seed=3, batch=4)
     assert len(whole) == 8
-    shares = [Shuffled(11, seed=3, batch=4, share=(r, 2)) for r in range(2)]
+    shares = [ShuffledSampler(11, seed=3, batch=4, share=(r, 2)) for r in range(2)]
     for sampler in (whole, *shares):
         sampler.set_epoch(2)
     order = list(whole)
-    assert order == list(Shuffled(11, seed=3))[:0] + order
+    assert order == list(ShuffledSampler(11, seed=3))[:0] + order
     assert len(order) == 8
     for t in range(2):
         together = [item for s in shares for item in list(s)[2 * t : 2 * t + 2]]
         assert sorted(together) == sorted(order[4 * t : 4 * t + 4])
     with pytest.raises(InputError, match="3 processes cannot share a batch of 4; give a multiple of 3"):
-        Shuffled(11, batch=4, share=(0, 3))
+        ShuffledSampler(11, batch=4, share=(0, 3))

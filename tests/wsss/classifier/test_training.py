@@ -13,9 +13,9 @@ from trainable import LEARNING, SPAN, Net, net, same, scenes, trained
 
 import camplug
 from camplug.errors import InputError, ModelError
-from camplug.wsss.classifier import ClassifierCrops, ClassifierTraining, Method, load_classifier, over
-from camplug.wsss.classifier.checkpoint import made_with, save_classifier
-from camplug.wsss.classifier.crops import Picture
+from camplug.wsss.classifier import ClassifierCrops, ClassifierTraining, Method, build_classifier, load_classifier
+from camplug.wsss.classifier.checkpoint import read_made_with, save_classifier
+from camplug.wsss.classifier.crops import ClassifierCrop
 from camplug.wsss.train import fit
 
 
@@ -39,7 +39,7 @@ def test_it_learns_what_is_to_be_learned(tmp_path):
     assert done.losses["classification"] < 0.5
     x = torch.stack([ClassifierCrops(data, crop=48, sides=(48, 48), still=True)[0, i].pixels for i in range(2)])
     module = ClassifierTraining(done.network, LEARNING)
-    assert done.network(module.normalized(x)).argmax(1).tolist() == [0, 1]
+    assert done.network(module.normalize(x)).argmax(1).tolist() == [0, 1]
 
 
 class Killed(Callback):
@@ -58,7 +58,7 @@ class Dropping(Net):
 
 
 def parts():
-    network = over(net(), scenes().classes)
+    network = build_classifier(net(), scenes().classes)
     pictures = ClassifierCrops(scenes(), crop=48, sides=(40, 60))
     torch.manual_seed(0)
     return ClassifierTraining(network, LEARNING, ids=pictures.data.ids), pictures
@@ -68,7 +68,7 @@ def test_killed_and_going_on_is_the_same_as_not_stopped(tmp_path):
     def run(out, callbacks=(), epochs=3):
         with torch.random.fork_rng():
             torch.manual_seed(1)
-            network = over(Dropping(), scenes().classes)
+            network = build_classifier(Dropping(), scenes().classes)
         pictures = ClassifierCrops(scenes(), crop=48, sides=(40, 60))
         module = ClassifierTraining(network, LEARNING)
         fit(module, pictures, out, epochs=epochs, batch=4, device="cpu", progress=False, callbacks=callbacks)
@@ -146,8 +146,8 @@ def test_a_batch_of_small_logits_is_ranked_among_the_others(device, monkeypatch)
     module.to(device).all_gather = lambda x: x
     module.log = lambda name, value, **_: logged.__setitem__(name, float(value))
     found = iter([b.to(device) for b in batches])
-    monkeypatch.setattr(module, "_logits", lambda x: next(found))
-    shown = [Picture(pixels, y.to(device), torch.zeros(1, dtype=torch.int64)) for y in present]
+    monkeypatch.setattr(module, "_compute_logits", lambda x: next(found))
+    shown = [ClassifierCrop(pixels, y.to(device), torch.zeros(1, dtype=torch.int64)) for y in present]
     with without_waits(device):
         for i, batch in enumerate(shown):
             module.validation_step(batch, i)
@@ -157,7 +157,7 @@ def test_a_batch_of_small_logits_is_ranked_among_the_others(device, monkeypatch)
 
 
 def test_files(tmp_path):
-    network = over(net(), ["a", "b", "c"], neck={"kind": "fum", "width": 4})
+    network = build_classifier(net(), ["a", "b", "c"], neck={"kind": "fum", "width": 4})
     file = tmp_path / "classifier.pt"
     save_classifier(file, network, {"model": None})
     x = torch.rand(2, 3, 48, 48)
@@ -265,7 +265,7 @@ def test_a_checkpoint_of_a_running_training_is_a_model(tmp_path):
     assert same(found, done.network)
     assert found.classes == list(data.classes)
     assert same(camplug.load_model(str(tmp_path / "checkpoints" / "last.ckpt")), done.network)
-    assert made_with(str(tmp_path / "checkpoints" / "last.ckpt"), None) == {
+    assert read_made_with(str(tmp_path / "checkpoints" / "last.ckpt"), None) == {
         "model": "timm:test_resnet",
         "num_classes": None,
     }

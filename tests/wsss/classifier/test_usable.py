@@ -9,7 +9,7 @@ import pytest
 import torch
 from trainable import SPAN, Scenes, same, scenes, trained
 
-from camplug.wsss.classifier.usable import count_images, usable_keep, warn_of_one_sided_classes
+from camplug.wsss.classifier.label_checks import choose_keep, count_images, warn_about_constant_classes
 
 
 class Labelled(Scenes):
@@ -35,14 +35,14 @@ def test_counts():
 
 def test_one_sided_classes_are_told():
     with pytest.warns(UserWarning, match=r"every image shows striped disc \(1 of 1 classes\): .* only learn to affirm"):
-        warn_of_one_sided_classes(ALL)
+        warn_about_constant_classes(ALL)
     with pytest.warns(
         UserWarning, match=r"no image shows striped disc, dotted square \(2 of 2 classes\): .* deny them"
     ):
-        warn_of_one_sided_classes(NONE)
+        warn_about_constant_classes(NONE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_one_sided_classes(MIXED)
+        warn_about_constant_classes(MIXED)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_one_sided_classes_are_told():
 )
 def test_a_validation_that_cannot_tell_epochs_apart(data, says):
     with pytest.warns(UserWarning, match=says + r".*, and the last epoch is kept\."):
-        assert usable_keep("best", data) == "last"
+        assert choose_keep("best", data) == "last"
     with pytest.warns(UserWarning, match=says):
-        assert usable_keep("last", data) == "last"
-    assert usable_keep("best", MIXED) == "best"
-    assert usable_keep("best", None) == "best"
+        assert choose_keep("last", data) == "last"
+    assert choose_keep("best", MIXED) == "best"
+    assert choose_keep("best", None) == "best"
 
 
 def test_the_last_epoch_is_kept_where_no_precision_is_known(tmp_path):

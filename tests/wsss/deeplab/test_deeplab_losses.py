@@ -12,9 +12,9 @@ from moved import everywhere
 from PIL import Image
 
 from camplug.wsss.deeplab import losses
-from camplug.wsss.deeplab.losses import fused, multiscale_loss, pixel_counts, segmentation_loss, shrunk_labels
+from camplug.wsss.deeplab.losses import count_pixels, fuse_logits, multiscale_loss, segmentation_loss, shrink_labels
 
-_on_the_device = everywhere("fused", "multiscale_loss", "pixel_counts", "segmentation_loss", "shrunk_labels")
+_on_the_device = everywhere("fuse_logits", "multiscale_loss", "count_pixels", "segmentation_loss", "shrink_labels")
 
 
 @pytest.mark.parametrize("size", [(7, 5), (8, 8), (20, 3), (21, 41), (1, 1), (13, 29), (320, 321), (33, 16)])
@@ -23,19 +23,19 @@ def test_labels_are_shrunk_as_pillow_does(size):
     for height, width in ((20, 41), (321, 33), (97, 320)):
         labels = rng.integers(0, 256, (2, height, width), dtype=np.uint8)
         wanted = [np.asarray(Image.fromarray(one).resize(size[::-1], Image.Resampling.NEAREST)) for one in labels]
-        assert np.array_equal(shrunk_labels(torch.from_numpy(labels), size).numpy(), np.stack(wanted))
+        assert np.array_equal(shrink_labels(torch.from_numpy(labels), size).numpy(), np.stack(wanted))
 
 
 def test_shrinking_differs_from_torch_nearest():
     row = torch.arange(4)[None, None]
-    assert shrunk_labels(row, (1, 2)).tolist() == [[[1, 3]]]
+    assert shrink_labels(row, (1, 2)).tolist() == [[[1, 3]]]
     assert F.interpolate(row[None].float(), (1, 2), mode="nearest").flatten().tolist() == [0, 2]
 
 
 def test_labels_of_the_same_size_stay(device):
     labels = torch.tensor([[[0, 255]]], dtype=torch.uint8)
-    assert losses.shrunk_labels(there := labels.to(device), (1, 2)) is there
-    assert shrunk_labels(labels, (1, 4)).dtype == torch.uint8
+    assert losses.shrink_labels(there := labels.to(device), (1, 2)) is there
+    assert shrink_labels(labels, (1, 4)).dtype == torch.uint8
 
 
 def test_cross_entropy_by_hand():
@@ -80,7 +80,7 @@ def test_processes_with_the_mean_of_their_counts_have_the_batch_on_average(balan
     labels = torch.randint(0, 3, (4, 5, 6))
     labels[0, :3] = 255
     labels[1] = 0
-    counts = torch.stack([pixel_counts(labels[:2]), pixel_counts(labels[2:])]).double().mean(0)
+    counts = torch.stack([count_pixels(labels[:2]), count_pixels(labels[2:])]).double().mean(0)
     parts = [segmentation_loss(logits[s], labels[s], balanced=balanced, counts=counts) for s in (slice(2), slice(2, 4))]
     assert torch.allclose(sum(parts) / 2, segmentation_loss(logits, labels, balanced=balanced))
 
@@ -110,7 +110,7 @@ def test_multiscale_is_the_sum_over_scales_and_their_maximum(balanced):
     maximum = torch.empty_like(logits[0])
     for place in np.ndindex(tuple(maximum.shape)):
         maximum[place] = max(logits[0][place], *(one[place] for one in larger))
-    torch.testing.assert_close(fused(logits), maximum, rtol=0, atol=1e-12)
+    torch.testing.assert_close(fuse_logits(logits), maximum, rtol=0, atol=1e-12)
     wanted = 0.0
     for one in (*logits, maximum):
         size = one.shape[2:]
@@ -122,4 +122,4 @@ def test_multiscale_is_the_sum_over_scales_and_their_maximum(balanced):
 def test_one_scale_is_not_counted_twice():
     torch.manual_seed(3)
     logits, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 16, 16))
-    assert torch.equal(multiscale_loss([logits], labels), segmentation_loss(logits, shrunk_labels(labels, (4, 4))))
+    assert torch.equal(multiscale_loss([logits], labels), segmentation_loss(logits, shrink_labels(labels, (4, 4))))

@@ -12,8 +12,8 @@ from torch import nn
 
 from camplug.errors import InputError, ModelError
 from camplug.plug import dense
-from camplug.wsss.classifier import over
-from camplug.wsss.deeplab import ASPP, DeepLabNetworkSettings, LargeFOV, V3Plus, deeplab_over, rates
+from camplug.wsss.classifier import build_classifier
+from camplug.wsss.deeplab import ASPP, DeepLabNetworkSettings, LargeFOV, V3Plus, build_deeplab, get_dilations
 
 
 def slow_conv(x, conv):
@@ -40,14 +40,14 @@ def randomised(module):
 
 
 def test_the_usual_rates():
-    assert rates("large-fov", 8) == (12,)
-    assert rates("large-fov", 16) == (6,)
-    assert rates("aspp", 8) == (6, 12, 18, 24)
-    assert rates("aspp", 16) == (3, 6, 9, 12)
-    assert rates("v3+", 16) == (6, 12, 18)
-    assert rates("v3+", 8) == (12, 24, 36)
-    assert rates("aspp", 32) == (2, 3, 4, 6)
-    assert rates("large-fov", 256) == (1,)
+    assert get_dilations("large-fov", 8) == (12,)
+    assert get_dilations("large-fov", 16) == (6,)
+    assert get_dilations("aspp", 8) == (6, 12, 18, 24)
+    assert get_dilations("aspp", 16) == (3, 6, 9, 12)
+    assert get_dilations("v3+", 16) == (6, 12, 18)
+    assert get_dilations("v3+", 8) == (12, 24, 36)
+    assert get_dilations("aspp", 32) == (2, 3, 4, 6)
+    assert get_dilations("large-fov", 256) == (1,)
 
 
 def test_aspp_is_the_sum_of_its_branches(device):
@@ -131,18 +131,18 @@ def resnet():
 
 @pytest.mark.parametrize("stride, side", [(8, 8), (16, 4), (None, 2)])
 def test_logits_have_the_output_stride(resnet, stride, side):
-    network = deeplab_over(resnet, "ab", DeepLabNetworkSettings(output_stride=stride))
+    network = build_deeplab(resnet, "ab", DeepLabNetworkSettings(output_stride=stride))
     x = torch.randn(2, 3, 64, 64)
     assert network(x).shape == (2, 3, side, side)
     assert (network.stride, network.output_stride) == (64 // side, stride)
-    assert network.dilations == rates("aspp", 64 // side)
+    assert network.dilations == get_dilations("aspp", 64 // side)
     with dense(resnet, 64 // side):
         wanted = resnet.forward_features(x)
     assert torch.allclose(network.features(x)[0], wanted, atol=1e-5)
 
 
 def test_v3_plus_reads_the_last_map_of_stride_4_with_its_gradient(resnet):
-    network = deeplab_over(resnet, "abc", DeepLabNetworkSettings(head="v3+", width=8))
+    network = build_deeplab(resnet, "abc", DeepLabNetworkSettings(head="v3+", width=8))
     x = torch.randn(1, 3, 64, 64)
     assert network(x).shape == (1, 4, 16, 16)
     features, low = network.features(x)
@@ -156,44 +156,44 @@ def test_v3_plus_reads_the_last_map_of_stride_4_with_its_gradient(resnet):
 def test_the_model_is_left_and_the_start_does_not_depend_on_its_head(resnet):
     before = {k: v.clone() for k, v in resnet.state_dict().items()}
     torch.manual_seed(7)
-    one = deeplab_over(resnet, "ab")
-    classifier = over(resnet, "abcd")
+    one = build_deeplab(resnet, "ab")
+    classifier = build_classifier(resnet, "abcd")
     torch.manual_seed(7)
-    other = deeplab_over(classifier, "ab")  # a classifier on it: neck and head are dropped
+    other = build_deeplab(classifier, "ab")  # a classifier on it: neck and head are dropped
     assert trainable.same(one, other)
     assert all(torch.equal(v, before[k]) for k, v in resnet.state_dict().items())
-    again = deeplab_over(one, "xyz")
+    again = build_deeplab(one, "xyz")
     assert again.classes == ["x", "y", "z"]
     assert trainable.same(again.body, one.body)
 
 
 def test_a_classifier_s_output_stride_is_kept_where_none_is_given(resnet):
-    classifier = over(resnet, "ab", output_stride=16)
-    assert deeplab_over(classifier, "ab", DeepLabNetworkSettings(output_stride=None)).stride == 16
-    assert deeplab_over(classifier, "ab", DeepLabNetworkSettings(output_stride=8)).stride == 8
+    classifier = build_classifier(resnet, "ab", output_stride=16)
+    assert build_deeplab(classifier, "ab", DeepLabNetworkSettings(output_stride=None)).stride == 16
+    assert build_deeplab(classifier, "ab", DeepLabNetworkSettings(output_stride=8)).stride == 8
 
 
 def test_torchvision_and_transformers():
     import torchvision
 
-    network = deeplab_over(
+    network = build_deeplab(
         torchvision.models.mobilenet_v3_small(weights=None), "ab", DeepLabNetworkSettings(head="v3+")
     )
     assert network(torch.randn(1, 3, 64, 96)).shape == (1, 3, 16, 24)
     vit = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=3)
-    network = deeplab_over(vit, "ab", DeepLabNetworkSettings(output_stride=None))
+    network = build_deeplab(vit, "ab", DeepLabNetworkSettings(output_stride=None))
     assert network(torch.randn(1, 3, 64, 64)).shape == (1, 3, 4, 4)
     with pytest.raises(ModelError, match=r"transformer.*; for its own output stride, give output_stride=None"):
-        deeplab_over(vit, "ab")
+        build_deeplab(vit, "ab")
     with pytest.raises(InputError, match="the decoder's stride '4': the network has no map of that stride"):
-        deeplab_over(vit, "ab", DeepLabNetworkSettings(head="v3+", output_stride=None))
+        build_deeplab(vit, "ab", DeepLabNetworkSettings(head="v3+", output_stride=None))
 
 
 def test_what_cannot_be_built():
     with pytest.raises(InputError, match="no class to tell apart"):
-        deeplab_over(trainable.net(), [])
+        build_deeplab(trainable.net(), [])
     with pytest.raises(InputError, match="there are 255 classes; label pictures can name 1 to 254"):
-        deeplab_over(trainable.net(), [str(i) for i in range(255)])
+        build_deeplab(trainable.net(), [str(i) for i in range(255)])
 
 
 @pytest.mark.parametrize(

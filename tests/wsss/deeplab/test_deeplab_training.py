@@ -19,23 +19,23 @@ from torch import nn
 
 import camplug
 from camplug.errors import InputError, ModelError
-from camplug.wsss.classifier import over
+from camplug.wsss.classifier import build_classifier
 from camplug.wsss.deeplab import (
     DeepLabNetworkSettings,
     DeepLabSettings,
     DeepLabTraining,
     activation_aware_loss,
-    deeplab_over,
+    build_deeplab,
     load_deeplab,
     multiscale_loss,
     save_deeplab,
-    shrunk_labels,
+    shrink_labels,
 )
-from camplug.wsss.deeplab.crops import SegmentationCrop, SegmentationCrops, normalizer
+from camplug.wsss.deeplab.crops import SegmentationCrop, SegmentationCrops, make_normalizer
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.train import LabelCrops, ScheduleSettings
 from camplug.wsss.train import fit as fitting
-from camplug.wsss.train.crops import read_picture
+from camplug.wsss.train.crops import load_label_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(self.log|does not say).*")
 
@@ -46,7 +46,7 @@ class Trainer:
 
 def module(settings, seed=0):
     torch.manual_seed(seed)
-    found = DeepLabTraining(deeplab_over(trainable.net(), "abc", settings), settings, ids=labelled.scenes().ids)
+    found = DeepLabTraining(build_deeplab(trainable.net(), "abc", settings), settings, ids=labelled.scenes().ids)
     found._trainer = Trainer()
     found.log = found.log_dict = lambda *args, **kwargs: None
     return found.train()
@@ -126,7 +126,7 @@ def test_the_refinement_term_comes_to_the_loss_at_the_fused_logits():
     logits = found.network(given.image)
     plain = multiscale_loss([logits], given.labels)
     saliency = nn.functional.interpolate(given.saliency[:, None], (6, 6), mode="bilinear", antialias=True)[:, 0]
-    labels = shrunk_labels(given.labels, (6, 6))
+    labels = shrink_labels(given.labels, (6, 6))
     term = activation_aware_loss(logits, labels, saliency, alpha=0.08, threshold=0.4)
     assert term.loss > 0
     assert torch.allclose(found.training_step(given, 0), plain + term.loss)
@@ -206,7 +206,7 @@ def test_accumulated_batches_step_like_one(tmp_path):
     one = DeepLabSettings(network, replace(labelled.SPAN, epochs=1, batch=4, scales=(1, 1)))
     two = DeepLabSettings(network, replace(labelled.SPAN, epochs=1, batch=2, scales=(1, 1)), accumulate=2)
     a, b = (labelled.trained(tmp_path, out, s, data=data).network for out, s in (("a", one), ("b", two)))
-    start = deeplab_over(trainable.net(), data.classes, network)
+    start = build_deeplab(trainable.net(), data.classes, network)
     for name, before in start.body.state_dict().items():
         mine, theirs = a.body.state_dict()[name], b.body.state_dict()[name]
         if name.endswith("0.weight"):  # scenes are labelled throughout, so that both halves weigh the same
@@ -249,12 +249,12 @@ def test_files_rebuild_any_network(tmp_path, head, scales):
 
 def test_files_of_built_models_and_of_classifiers(tmp_path):
     model = camplug.load_model("timm:resnet10t", pretrained=False, num_classes=3)
-    one = deeplab_over(over(model, "ab"), "xyz", DeepLabNetworkSettings(head="v3+", width=8))
+    one = build_deeplab(build_classifier(model, "ab"), "xyz", DeepLabNetworkSettings(head="v3+", width=8))
     save_deeplab(tmp_path / "net.pt", one, {"model": "timm:resnet10t", "num_classes": 3})
     read = load_deeplab(tmp_path / "net.pt")
     assert trainable.same(read, one)
     assert read.output_stride == 16
-    assert trainable.same(load_deeplab(tmp_path / "net.pt", over(model, "ab")), one)
+    assert trainable.same(load_deeplab(tmp_path / "net.pt", build_classifier(model, "ab")), one)
     with pytest.raises(ModelError, match="does not fit timm:resnet10t: "):
         load_deeplab(tmp_path / "net.pt", trainable.net())
 
@@ -267,7 +267,7 @@ def test_files_that_are_none(tmp_path):
     for name in ("text.pt", "other.pt"):
         with pytest.raises(InputError, match=r"is no DeepLab network that camplug has trained; see `camplug train dee"):
             load_deeplab(tmp_path / name)
-    save_deeplab(tmp_path / "own.pt", deeplab_over(trainable.net(), "ab", labelled.NETWORK), {})
+    save_deeplab(tmp_path / "own.pt", build_deeplab(trainable.net(), "ab", labelled.NETWORK), {})
     with pytest.raises(ModelError, match=r"was trained on a module of one's own; give it: load_deeplab\(path, model\)"):
         load_deeplab(tmp_path / "own.pt")
 
@@ -334,8 +334,8 @@ def test_saliency_is_cut_out_like_the_photograph(tmp_path):
     grey = replace(camplug.Preprocess(), mean=(0.0,) * 3, std=(1.0,) * 3)
     crops = LabelCrops(
         data,
-        partial(read_picture, LabelFolder(labelled.labels(tmp_path)).renumber(data.classes), data),
-        normalizer(grey),
+        partial(load_label_picture, LabelFolder(labelled.labels(tmp_path)).renumber(data.classes), data),
+        make_normalizer(grey),
         crop=64,
         scales=(0.6, 1.6),
         stride=1,
@@ -363,7 +363,7 @@ def test_saliency_is_cut_out_like_the_photograph(tmp_path):
 def test_another_image_takes_the_place_of_one_without_saliency(tmp_path):
     data = labelled.scenes(2)
     labels = LabelFolder(labelled.labels(tmp_path)).renumber(data.classes)
-    crops = LabelCrops(data, partial(read_picture, labels, data), lambda p: p.float(), crop=32)
+    crops = LabelCrops(data, partial(load_label_picture, labels, data), lambda p: p.float(), crop=32)
 
     def only_one(data, i):
         if i == 0:
@@ -377,14 +377,14 @@ def test_another_image_takes_the_place_of_one_without_saliency(tmp_path):
     assert int(item.number) == 1
     assert set(item.saliency.unique().tolist()) <= {0.0, 0.25}
     assert (item.saliency[item.labels != 255] == 0.25).all()
-    assert items.substitutes.broken() == [("scene0_000000", "it is gone.")]
+    assert items.substitutes.list_broken() == [("scene0_000000", "it is gone.")]
 
 
 def test_pixels_are_normalised():
     reads = camplug.Preprocess(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
     pixels = torch.tensor([0, 255], dtype=torch.uint8).expand(3, 1, 2)
     wanted = torch.tensor([[[-1.0, 1.0]], [[-1.0, 3.0]], [[0.0, 1.0]]])
-    assert torch.allclose(normalizer(reads)(pixels), wanted)
+    assert torch.allclose(make_normalizer(reads)(pixels), wanted)
 
 
 @pytest.mark.parametrize("source", ["contrast", "folder"])

@@ -10,9 +10,9 @@ from moved import everywhere
 from torch import tensor
 
 from camplug.errors import InputError
-from camplug.wsss.deeplab.refinement import activation_aware_loss, agreement
+from camplug.wsss.deeplab.refinement import activation_aware_loss, compute_agreement
 
-_on_the_device = everywhere("activation_aware_loss", "agreement")
+_on_the_device = everywhere("activation_aware_loss", "compute_agreement")
 
 
 def scene(n=4, planes=4, size=(5, 6)):
@@ -185,7 +185,7 @@ def test_the_same_under_autocast(device):
 def test_agreement_leaves_masks_as_they_are():
     one, other = torch.rand(2, 3, 3) < 0.5, torch.rand(2, 3, 3) < 0.5
     before = one.clone(), other.clone()
-    agreement(one, other, torch.ones_like(one))
+    compute_agreement(one, other, torch.ones_like(one))
     assert all(map(torch.equal, before, (one, other)))
 
 

@@ -15,16 +15,16 @@ from torch import nn
 import camplug
 from camplug.errors import InputError
 from camplug.wsss.crf import PRESETS, DenseCRF, unary_from_scores
-from camplug.wsss.deeplab import DeepLabNetworkSettings, Segmenter, deeplab_over, make_predictions
-from camplug.wsss.deeplab.segmenter import read_off
+from camplug.wsss.deeplab import DeepLabNetworkSettings, Segmenter, build_deeplab, make_predictions
+from camplug.wsss.deeplab.segmenter import sample_grid
 from camplug.wsss.pseudo import LabelFolder
 
-_on_the_device = everywhere("read_off")
+_on_the_device = everywhere("sample_grid")
 
 
 def network(stride=None, seed=0, classes="abc"):
     torch.manual_seed(seed)
-    found = deeplab_over(trainable.net(seed), classes, DeepLabNetworkSettings(output_stride=stride, dilations=(1, 2)))
+    found = build_deeplab(trainable.net(seed), classes, DeepLabNetworkSettings(output_stride=stride, dilations=(1, 2)))
     for branch in found.head.branches:
         nn.init.normal_(branch.weight, std=0.3)
         nn.init.normal_(branch.bias)
@@ -55,14 +55,14 @@ def slow_read(grid, shown, covered, size):
 @pytest.mark.parametrize("size", [(5, 9), (1, 1), (30, 7)])
 def test_the_grid_is_read_off_at_the_pixels_centres(size):
     grid = torch.randn(1, 2, 4, 3, dtype=torch.float64)
-    found = read_off(grid, (27, 20), (32, 24), size)
+    found = sample_grid(grid, (27, 20), (32, 24), size)
     assert np.allclose(found[0].numpy(), slow_read(grid[0].numpy(), (27, 20), (32, 24), size))
 
 
 def test_a_whole_view_is_read_off_as_torch_interpolates():
     grid = torch.randn(1, 2, 4, 3)
     wanted = nn.functional.interpolate(grid, (32, 24), mode="bilinear", align_corners=False)
-    assert torch.allclose(read_off(grid, (32, 24), (32, 24), (32, 24)), wanted, atol=1e-6)
+    assert torch.allclose(sample_grid(grid, (32, 24), (32, 24), (32, 24)), wanted, atol=1e-6)
 
 
 def by_hand(net, image, scale, mirrored=False, long_side=None):

@@ -10,7 +10,7 @@ import torch
 from moved import moved, without_waits
 
 from camplug.errors import InputError
-from camplug.wsss.fpr import Collector, centroids, class_masks, group_of
+from camplug.wsss.fpr import Collector, compute_centroids, get_group_numbers, make_class_masks
 
 C, D = 4, 6
 
@@ -69,7 +69,7 @@ def test_golden_numbers():
 def test_pass_equals_a_loop():
     features, maps, present = parts = data()
     found = collected(parts, list(range(60)), clusters=3, negatives=4).prototypes([0, 0, 1, 1])
-    masks = class_masks(maps)
+    masks = make_class_masks(maps)
     for c in range(C):
         own, strange = [], []
         for n in range(60):
@@ -79,7 +79,7 @@ def test_pass_equals_a_loop():
             elif inside:
                 strange.append((float(maps[n, c].sum() / 15), sum(inside) / len(inside), n))
         strange.sort(key=lambda entry: -entry[0])
-        assert torch.allclose(found.positive[c], centroids(torch.stack(own), 3), atol=1e-5)
+        assert torch.allclose(found.positive[c], compute_centroids(torch.stack(own), 3), atol=1e-5)
         assert torch.allclose(found.negative[c], torch.stack([f for _, f, _ in strange[:4]]), atol=1e-6)
         other = c ^ 1  # the class beside it in its group
         assert found.usable[c].tolist() == [not present[n, other] for _, _, n in strange[:4]]
@@ -95,9 +95,9 @@ def test_order_and_shares_change_no_bit():
     torch.save(states, file)
     file.seek(0)
     states = torch.load(file, weights_only=True)
-    merged = Collector.merged(states)
+    merged = Collector.merge(states)
     assert same(one, merged.prototypes([0, 0, 1, 1]))
-    assert same(one, Collector.merged([states[2], states[0], states[1]]).prototypes([0, 0, 1, 1]))
+    assert same(one, Collector.merge([states[2], states[0], states[1]]).prototypes([0, 0, 1, 1]))
     assert merged.bytes == collected(parts, images).bytes
 
 
@@ -116,7 +116,7 @@ def test_an_image_given_twice_counts_once():
     one = collected(parts, images).prototypes()
     assert same(one, collected(parts, [*images, 0, 3]).prototypes())
     assert same(
-        one, Collector.merged([collected(parts, images).state(), collected(parts, images[:5]).state()]).prototypes()
+        one, Collector.merge([collected(parts, images).state(), collected(parts, images[:5]).state()]).prototypes()
     )
 
 
@@ -127,7 +127,7 @@ def test_nothing_seen_and_nothing_lit():
     dark = Collector(C)
     dark.add(torch.randn(2, D, 3, 3), torch.zeros(2, C, 3, 3), torch.ones(2, C), [0, 1])
     assert [tuple(x.shape) for x in dark.prototypes().negative] == [(0, D)] * C
-    whole = Collector.merged([empty.state(), collected(data(), [1, 2]).state(), dark.state()])
+    whole = Collector.merge([empty.state(), collected(data(), [1, 2]).state(), dark.state()])
     assert whole.bytes > 0
 
 
@@ -155,7 +155,7 @@ def test_graphs_are_not_kept():
 
 def test_person_has_no_usable_negatives():
     parts = data()
-    found = collected(parts, list(range(60))).prototypes(group_of(["person", "cat", "dog", "cow"], "voc"))
+    found = collected(parts, list(range(60))).prototypes(get_group_numbers(["person", "cat", "dog", "cow"], "voc"))
     assert len(found.usable[0]) == 10
     assert not found.usable[0].any()
 
@@ -204,8 +204,8 @@ def test_batches_refused():
 
 def test_merges_and_groups_refused():
     with pytest.raises(InputError, match="no state to merge"):
-        Collector.merged([])
+        Collector.merge([])
     with pytest.raises(InputError, match=r"different settings.*; use the same"):
-        Collector.merged([Collector(2).state(), Collector(3).state()])
+        Collector.merge([Collector(2).state(), Collector(3).state()])
     with pytest.raises(InputError, match="1 groups for 2 classes"):
         Collector(2).prototypes([0])

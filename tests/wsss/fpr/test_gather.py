@@ -19,10 +19,10 @@ from torch import nn
 from trainable import net, scenes
 
 from camplug.errors import InputError
-from camplug.wsss.classifier import ClassifierCrops, over
+from camplug.wsss.classifier import ClassifierCrops, build_classifier
 from camplug.wsss.data import Scenes
 from camplug.wsss.fpr import Collector, PrototypePass
-from camplug.wsss.fpr.gather import averaged_features
+from camplug.wsss.fpr.gather import average_features
 
 pytestmark = pytest.mark.filterwarnings("ignore:the model does not say")
 MEAN, STD = (torch.tensor(x)[:, None, None] for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -43,7 +43,7 @@ def normalized(pixels):
 @pytest.fixture
 def network():
     """Three classes, running statistics that differ from a batch's, a frozen part."""
-    network = balanced(over(net(), ["a", "b", "c"]))
+    network = balanced(build_classifier(net(), ["a", "b", "c"]))
     network.train()
     network.body.model.one.eval()
     return network.to(HERE)
@@ -184,7 +184,7 @@ def test_no_map_outlives_its_image(network, monkeypatch):
 def test_one_view_is_what_the_network_sees(network):
     x = torch.randn(1, 3, 40, 48).to(HERE)
     network.eval()
-    assert torch.equal(averaged_features(network, iter([x]), flip=False), network.features(x))
+    assert torch.equal(average_features(network, iter([x]), flip=False), network.features(x))
 
 
 def test_a_network_that_diverged(network):
@@ -207,7 +207,7 @@ def settings(count=7):
 
     from camplug.wsss.fpr import FPR, FPRTraining
 
-    network = balanced(over(net(), ["a", "b", "c"]))
+    network = balanced(build_classifier(net(), ["a", "b", "c"]))
     data = ClassifierCrops(Scenes(count, (48, 48), classes=3), crop=48, sides=(48, 48))
     fpr = FPR(clusters=2, negatives=3, pixel_rectification=0.1)
     return FPRTraining(network, LEARNING, fpr, data).eval()
@@ -216,11 +216,11 @@ def settings(count=7):
 def gradients(module, rank, world):
     """Of a batch of four, of which this process has its share, by the prototypes of a pass."""
     assert module.gather is not None
-    module.prototypes = module.gather(module.network, module.normalized)
+    module.prototypes = module.gather(module.network, module.normalize)
     pixels, present, image = (torch.stack(x) for x in zip(*(module.gather.pictures[0, i] for i in range(4))))
     present[0] = 0  # the processes have different numbers of regions
     mine = [x[rank * 4 // world : (rank + 1) * 4 // world] for x in (pixels, present, image)]
-    parts = module.losses(module.normalized(mine[0]), type(module.gather.pictures[0, 0])(*mine), 0)
+    parts = module.compute_losses(module.normalize(mine[0]), type(module.gather.pictures[0, 0])(*mine), 0)
     sum(weight * value for weight, value in parts.values()).backward()
     counts = {name: float(parts[name][1]) for name in ("pairs", "false_positives")}
     return module.prototypes.state_dict(), [p.grad for p in module.network.parameters()], counts

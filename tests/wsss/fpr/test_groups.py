@@ -6,12 +6,12 @@ import pytest
 
 from camplug.errors import InputError
 from camplug.wsss.data import VOC_CLASSES
-from camplug.wsss.fpr import COCO_GROUPS, VOC_GROUPS, group_of, usable
+from camplug.wsss.fpr import COCO_GROUPS, VOC_GROUPS, get_group_numbers, is_usable
 
 
 def test_voc_groups_hold_every_class_once():
     assert sorted(name for names in VOC_GROUPS.values() for name in names) == sorted(VOC_CLASSES)
-    numbers = group_of(VOC_CLASSES, "voc")
+    numbers = get_group_numbers(VOC_CLASSES, "voc")
     assert [numbers.count(g) for g in range(4)] == [1, 6, 7, 6]
 
 
@@ -23,27 +23,27 @@ def test_coco_groups_hold_80_classes_once():
 
 
 def test_usable_in_voc():
-    numbers = group_of(VOC_CLASSES, "voc")
+    numbers = get_group_numbers(VOC_CLASSES, "voc")
     at = VOC_CLASSES.index
-    assert not usable(at("car"), [at("bus")], numbers)
-    assert not usable(at("car"), [at("cat"), at("bus")], numbers)
-    assert usable(at("car"), [at("cat"), at("person")], numbers)
-    assert usable(at("car"), [], numbers)
-    assert not any(usable(at("person"), [c], numbers) for c in range(20))
+    assert not is_usable(at("car"), [at("bus")], numbers)
+    assert not is_usable(at("car"), [at("cat"), at("bus")], numbers)
+    assert is_usable(at("car"), [at("cat"), at("person")], numbers)
+    assert is_usable(at("car"), [], numbers)
+    assert not any(is_usable(at("person"), [c], numbers) for c in range(20))
 
 
 def test_no_groups_keep_every_negative():
-    numbers = group_of(["a", "b"], None)
+    numbers = get_group_numbers(["a", "b"], None)
     assert numbers == [-1, -1]
-    assert usable(0, [1], numbers)
+    assert is_usable(0, [1], numbers)
 
 
 def test_a_group_with_one_of_its_classes_in_the_data_has_no_usable_negatives():
-    assert not usable(0, [1], group_of(["car", "cat"], "voc"))
+    assert not is_usable(0, [1], get_group_numbers(["car", "cat"], "voc"))
 
 
 def test_own_groups():
-    assert group_of(["b", "c", "a"], {"one": ["a", "b"], "two": ["c", "d"]}) == [0, 1, 0]
+    assert get_group_numbers(["b", "c", "a"], {"one": ["a", "b"], "two": ["c", "d"]}) == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -57,4 +57,4 @@ def test_own_groups():
 )
 def test_refused(classes, groups, sentence):
     with pytest.raises(InputError, match=sentence):
-        group_of(classes, groups)
+        get_group_numbers(classes, groups)

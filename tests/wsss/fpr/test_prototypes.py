@@ -11,9 +11,9 @@ import torch
 from moved import everywhere
 
 from camplug.errors import InputError
-from camplug.wsss.fpr import Prototypes, centroids
+from camplug.wsss.fpr import Prototypes, compute_centroids
 
-_on_the_device = everywhere("centroids")
+_on_the_device = everywhere("compute_centroids")
 
 
 def some():
@@ -28,23 +28,23 @@ def test_centroids_of_three_heaps():
     """Heaps of 4 points around (0, 0), (10, 0) and (0, 10): their centroids are the heaps' means."""
     corners = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
     cross = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    found = centroids((corners[:, None] + cross).flatten(0, 1), clusters=3)
+    found = compute_centroids((corners[:, None] + cross).flatten(0, 1), clusters=3)
     assert torch.allclose(found[found[:, 0].argsort()].sort(0)[0], corners.sort(0)[0], atol=1e-5)
     assert {tuple(row) for row in found.round().add(0.0).tolist()} == {(0, 0), (10, 0), (0, 10)}
 
 
 def test_centroids_of_few_points_are_the_points():
     points = torch.tensor([[2.0], [1.0], [2.0]])
-    assert centroids(points).tolist() == [[2.0], [1.0]]
-    assert centroids(torch.ones(50, 4)).tolist() == [[1.0] * 4]
-    assert centroids(torch.zeros(0, 4)).shape == (0, 4)
+    assert compute_centroids(points).tolist() == [[2.0], [1.0]]
+    assert compute_centroids(torch.ones(50, 4)).tolist() == [[1.0] * 4]
+    assert compute_centroids(torch.zeros(0, 4)).shape == (0, 4)
 
 
 def test_nearly_identical_points_give_distinct_centroids_without_a_warning():
     points = 1 + torch.arange(12)[:, None] * 2.0**-23
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = centroids(points.repeat(3, 1))
+        found = compute_centroids(points.repeat(3, 1))
     assert len(found) == len(found.unique(dim=0)) <= 10
 
 
@@ -53,8 +53,8 @@ def test_centroids_equal_a_fit_with_the_authors_settings():
 
     points = torch.randn(40, 3)
     expected = KMeans(n_clusters=10, n_init=10, max_iter=10, random_state=0).fit(points.numpy()).cluster_centers_
-    assert torch.equal(centroids(points), torch.from_numpy(expected))
-    assert not torch.equal(centroids(points), centroids(points, seed=1))
+    assert torch.equal(compute_centroids(points), torch.from_numpy(expected))
+    assert not torch.equal(compute_centroids(points), compute_centroids(points, seed=1))
 
 
 def test_prototypes_survive_a_checkpoint(device):
@@ -82,10 +82,10 @@ def test_prototypes_side_by_side(device):
     torch.testing.assert_close(centre, torch.stack([one.positive[0].mean(0), torch.zeros(2)]))
     assert torch.equal(negative, torch.stack([torch.cat([one.negative[0], torch.zeros(1, 2)]), one.negative[1]]))
     assert which.tolist() == [[True, False], [True, True]]
-    assert [x.tolist() for x in there.rivals] == [one.negative[0].tolist(), one.negative[1][1:].tolist()]
+    assert [x.tolist() for x in there.usable_negatives] == [one.negative[0].tolist(), one.negative[1][1:].tolist()]
     nothing = Prototypes([torch.zeros(0, 5)] * 2, [torch.zeros(0, 3)] * 2, [torch.zeros(0).bool()] * 2)
     assert [tuple(x.shape) for x in nothing.padded] == [(2, 0), (2, 0, 0), (2, 0)]
-    assert nothing.rivals == [None, None]
+    assert nothing.usable_negatives == [None, None]
 
 
 def test_scikit_learn_is_asked_for(monkeypatch):
@@ -93,7 +93,7 @@ def test_scikit_learn_is_asked_for(monkeypatch):
     with pytest.raises(
         InputError, match=r'need the package scikit-learn; install it with: pip install "camplug\[train\]"'
     ):
-        centroids(torch.randn(20, 2))
+        compute_centroids(torch.randn(20, 2))
 
 
 @pytest.mark.parametrize(

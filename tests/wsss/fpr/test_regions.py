@@ -7,21 +7,21 @@ import torch
 from moved import everywhere
 
 from camplug.errors import InputError
-from camplug.wsss.fpr import class_masks, masked_mean
+from camplug.wsss.fpr import make_class_masks, masked_mean
 
-_on_the_device = everywhere("class_masks", "masked_mean")
+_on_the_device = everywhere("make_class_masks", "masked_mean")
 
 
 def test_mask_golden_numbers():
     """2 / (20 + eps) is just below 0.1, 3 / 20 is above; -5 counts as 0."""
     maps = torch.tensor([[[[20.0, 2.0], [3.0, -5.0]], [[-1.0, -2.0], [0.0, -3.0]]]])
-    assert class_masks(maps).tolist() == [[[[True, False], [True, False]], [[False, False], [False, False]]]]
-    assert class_masks(maps, theta=0.0)[0, 0].tolist() == [[True, True], [True, False]]
+    assert make_class_masks(maps).tolist() == [[[[True, False], [True, False]], [[False, False], [False, False]]]]
+    assert make_class_masks(maps, theta=0.0)[0, 0].tolist() == [[True, True], [True, False]]
 
 
 def test_a_map_as_small_as_eps_lights_nothing():
     """1e-6 / (1e-6 + 1e-5) = 0.0909."""
-    assert not class_masks(torch.full((1, 1, 2, 2), 1e-6)).any()
+    assert not make_class_masks(torch.full((1, 1, 2, 2), 1e-6)).any()
 
 
 def test_masked_mean_golden_numbers():
@@ -61,9 +61,9 @@ def test_masked_mean_is_precise_in_autocast_and_from_half_precision(device):
 @pytest.mark.parametrize(
     "call, sentence",
     [
-        (lambda: class_masks(torch.zeros(2, 2)), r"class maps are \[N,C,h,w\]; got \[2, 2\]"),
+        (lambda: make_class_masks(torch.zeros(2, 2)), r"class maps are \[N,C,h,w\]; got \[2, 2\]"),
         (
-            lambda: class_masks(torch.zeros(1, 1, 2, 2), 1.0),
+            lambda: make_class_masks(torch.zeros(1, 1, 2, 2), 1.0),
             r"theta=1\.0; the threshold of class maps lies in \[0, 1\)",
         ),
         (lambda: masked_mean(torch.zeros(1, 1, 2, 2), torch.zeros(1, 3, 2)), r"features \[1, 1, 2, 2\] and masks"),

@@ -17,7 +17,7 @@ from trainable import LEARNING, SPAN, net, same, scenes, trained
 
 import camplug
 from camplug.errors import InputError, ModelError
-from camplug.wsss.classifier import ClassifierCrops, Method, Picture, load_classifier, train_classifier
+from camplug.wsss.classifier import ClassifierCrop, ClassifierCrops, Method, load_classifier, train_classifier
 from camplug.wsss.data import VOC_CLASSES, Scenes
 from camplug.wsss.fpr import (
     FPR,
@@ -54,27 +54,27 @@ def training(start, fpr=STRONG, learning=LEARNING, data=None):
     """Apart from Lightning's Trainer, with prototypes gathered."""
     torch.manual_seed(0)
     network = load(start)
-    module = fpr.module(network, learning, pictures(data))
+    module = fpr.make_module(network, learning, pictures(data))
     if module.gather is not None:
-        module.prototypes = module.gather(module.network, module.normalized)
+        module.prototypes = module.gather(module.network, module.normalize)
     return module.train()
 
 
 def load(start):
-    from camplug.wsss.classifier import over
+    from camplug.wsss.classifier import build_classifier
 
-    return over(start, start.classes, keep_head=True)
+    return build_classifier(start, start.classes, keep_head=True)
 
 
 def batch_of(module_or_pictures, count=8):
     items = [module_or_pictures[0, i] for i in range(count)]
-    return Picture(*(torch.stack(x) for x in zip(*items, strict=True)))
+    return ClassifierCrop(*(torch.stack(x) for x in zip(*items, strict=True)))
 
 
 def by_hand(module, batch):
     """Every loss, its weight included, image by image and pixel by pixel."""
     fpr, prototypes = module.fpr, module.prototypes
-    x = module.normalized(batch.pixels)
+    x = module.normalize(batch.pixels)
     weight, bias = module.network.head.weight[:, :, 0, 0], module.network.head.bias
     features = module.network.features(x)
     maps = torch.einsum("cd,ndhw->nchw", weight, features)
@@ -109,7 +109,7 @@ def test_a_step_equals_a_loop(start):
     batch = batch_of(module.gather.pictures)
     wanted, pairs, pixels = by_hand(module, batch)
     grads = torch.autograd.grad(wanted, list(module.network.parameters()))
-    parts = module.losses(module.normalized(batch.pixels), batch, 0)
+    parts = module.compute_losses(module.normalize(batch.pixels), batch, 0)
     assert list(parts) == ["classification", "region_contrast", "pairs", "pixel_rectification", "false_positives"]
     assert [weight for weight, _ in parts.values()] == [1, 0.5, 0, 0.1, 0]
     assert (float(parts["pairs"][1]), float(parts["false_positives"][1])) == (pairs, pixels)
@@ -132,19 +132,19 @@ def test_options_reach_the_losses(start):
     collector = Collector(3, clusters=2, negatives=3, theta=0.3)
     assert module.gather.collector().settings == collector.settings
     batch = batch_of(module.gather.pictures)
-    x = module.normalized(batch.pixels)
+    x = module.normalize(batch.pixels)
     features = module.network.features(x)
     maps = module.network.class_maps(features)
-    parts = module.losses(x, batch, 0)
+    parts = module.compute_losses(x, batch, 0)
     options = {"theta": 0.3, "temperature": 40.0, "offset": 0.0, "distance": "l2"}
     contrast = region_contrast_loss(features, maps, batch.present, module.prototypes, **options)
     pixels = pixel_rectification_loss(features, maps, batch.present, module.prototypes, theta=0.3)
     torch.testing.assert_close(parts["region_contrast"][1], contrast.loss)
     torch.testing.assert_close(parts["pixel_rectification"][1], pixels.loss)
     focal = training(start, replace(fpr, region_contrast=0), replace(LEARNING, focal=2.0), data=data)
-    parts = focal.losses(x, batch, 0)
+    parts = focal.compute_losses(x, batch, 0)
     assert "region_contrast" not in parts
-    wanted = focal.classification(maps.mean((2, 3)) + module.network.head.bias, batch.present)
+    wanted = focal.compute_classification_loss(maps.mean((2, 3)) + module.network.head.bias, batch.present)
     torch.testing.assert_close(parts["classification"][1], wanted)
 
 
@@ -153,7 +153,7 @@ def test_what_a_loss_reaches(start, part, head):
     """Region contrast teaches the body alone; both leave the bias, what is frozen, and prototypes as they are."""
     module = training(start, learning=replace(LEARNING, cut="one"))
     batch = batch_of(module.gather.pictures)
-    module.losses(module.normalized(batch.pixels), batch, 0)[part][1].backward()
+    module.compute_losses(module.normalize(batch.pixels), batch, 0)[part][1].backward()
     body = module.network.body.model
     assert all(float(p.grad.abs().sum()) > 0 for p in [*body.two.parameters(), *body.three.parameters()])
     assert all(p.grad is None for p in body.one.parameters())
@@ -287,7 +287,7 @@ def test_awkward_batches(start, present):
         for dark in (False, True):
             module.zero_grad()
             pixels = batch.pixels * 0 if dark else batch.pixels
-            parts = module.losses(module.normalized(pixels), batch, 0)
+            parts = module.compute_losses(module.normalize(pixels), batch, 0)
             sum(weight * value for weight, value in parts.values()).backward()
             assert all(bool(value.isfinite()) for _, value in parts.values())
             assert all(bool(p.grad.isfinite().all()) for p in module.parameters() if p.grad is not None)
@@ -300,10 +300,10 @@ def test_no_prototypes_at_all(start):
     module = training(start)
     with torch.no_grad():
         module.network.head.weight.copy_(-module.network.head.weight.abs())
-    module.prototypes = module.gather(module.network, module.normalized)
+    module.prototypes = module.gather(module.network, module.normalize)
     assert [len(x) for x in module.prototypes.positive] == [0, 0, 0]
     batch = batch_of(module.gather.pictures)
-    parts = module.losses(module.normalized(batch.pixels), batch, 0)
+    parts = module.compute_losses(module.normalize(batch.pixels), batch, 0)
     assert [float(value.detach()) for name, (_, value) in parts.items() if name != "classification"] == [0.0] * 4
 
 
@@ -358,7 +358,7 @@ def test_groups():
 def test_needs_a_trained_classifier(tmp_path):
     with pytest.raises(ModelError, match=r"a head of 6 classes.*; give a classifier trained on these classes"):
         train_classifier(tiny(), scenes(), tmp_path, method=FPR(), learning=LEARNING, span=SPAN)
-    assert FPR().neck() is None
+    assert FPR().get_neck_settings() is None
     assert FPR().group == 1
 
 

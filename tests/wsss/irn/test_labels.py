@@ -7,29 +7,29 @@ import pytest
 
 from camplug.errors import InputError
 from camplug.wsss.crf import DenseCRF
-from camplug.wsss.irn.labels import ir_labels, merged, with_background
+from camplug.wsss.irn.labels import label_with_background, make_ir_labels, merge_labels
 from camplug.wsss.pseudo.make import renumber_to_data
 
 MAPS = np.array([[[0.9, 0.2, 0.04, 0.30]], [[0.1, 0.25, 0.01, 0.0]]], np.float32)
 
 
 def test_with_background_golden_numbers():
-    assert with_background(MAPS, 0.3).tolist() == [[1, 0, 0, 0]]  # .30 is not above .30
-    assert with_background(MAPS, 0.05).tolist() == [[1, 2, 0, 1]]
-    assert with_background(np.zeros((0, 2, 3)), 0.5).tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert label_with_background(MAPS, 0.3).tolist() == [[1, 0, 0, 0]]  # .30 is not above .30
+    assert label_with_background(MAPS, 0.05).tolist() == [[1, 2, 0, 1]]
+    assert label_with_background(np.zeros((0, 2, 3)), 0.5).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_merged_equals_the_rule():
     for confident in range(3):
         for generous in range(3):
             expected = confident if confident else (255 if generous else 0)
-            assert merged(np.array([confident]), np.array([generous])).tolist() == [expected]
+            assert merge_labels(np.array([confident]), np.array([generous])).tolist() == [expected]
 
 
 def test_labels_without_crf():
-    assert ir_labels(MAPS, None).tolist() == [[1, 255, 0, 255]]
-    assert ir_labels(MAPS, None, foreground=0.2, background=0.2).tolist() == [[1, 2, 0, 1]]
-    assert ir_labels(MAPS, None).dtype == np.uint8
+    assert make_ir_labels(MAPS, None).tolist() == [[1, 255, 0, 255]]
+    assert make_ir_labels(MAPS, None, foreground=0.2, background=0.2).tolist() == [[1, 2, 0, 1]]
+    assert make_ir_labels(MAPS, None).dtype == np.uint8
 
 
 def test_labels_follow_the_photograph_with_crf():
@@ -38,14 +38,14 @@ def test_labels_follow_the_photograph_with_crf():
     photo[:, 30:] = 220
     maps = np.zeros((1, 40, 60), np.float32)
     maps[:, :, 27:] = 0.9
-    assert (ir_labels(maps, None)[:, 27:30] == 1).all()
-    labels = ir_labels(maps, DenseCRF(photo, "irn"))
+    assert (make_ir_labels(maps, None)[:, 27:30] == 1).all()
+    labels = make_ir_labels(maps, DenseCRF(photo, "irn"))
     assert (labels[:, 30:] == 1).all()
     assert (labels[:, :30] == 0).all()
 
 
 def test_without_classes_all_is_background():
-    assert ir_labels(np.zeros((0, 3, 4), np.float32), None).tolist() == [[0] * 4] * 3
+    assert make_ir_labels(np.zeros((0, 3, 4), np.float32), None).tolist() == [[0] * 4] * 3
 
 
 def test_in_data():
@@ -56,4 +56,4 @@ def test_in_data():
 @pytest.mark.parametrize(("fg", "bg"), [(0.1, 0.2), (1.0, 0.1), (0.3, -0.1)])
 def test_thresholds_refused(fg, bg):
     with pytest.raises(InputError, match=f"thresholds {fg:g} for objects and {bg:g}"):
-        ir_labels(MAPS, None, foreground=fg, background=bg)
+        make_ir_labels(MAPS, None, foreground=fg, background=bg)

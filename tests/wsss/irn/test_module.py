@@ -53,7 +53,7 @@ def a_batch(device, count=2, side=64):
     data = Scenes(count, (side, side), classes=3)
     photos = torch.from_numpy(np.stack([np.array(data.photo(i)) for i in range(count)])).permute(0, 3, 1, 2)
     labels = torch.from_numpy(np.stack([data.mask(i)[2::4, 2::4] for i in range(count)]))
-    return Crop(Backbone(Tiny().eval()).normalized(photos).to(device), labels.to(device))
+    return Crop(Backbone(Tiny().eval()).normalize(photos).to(device), labels.to(device))
 
 
 def photo(height, width):
@@ -230,7 +230,7 @@ def test_a_model_without_maps_is_refused():
 
 def test_the_optimizer_has_no_momentum_by_default(irn):
     """The published code's 0.9 is the decay's power."""
-    made = ScheduleSettings().optimizers([(irn.boundary, 1.0), (irn.displacement, 10.0)], 100)
+    made = ScheduleSettings().make_optimizers([(irn.boundary, 1.0), (irn.displacement, 10.0)], 100)
     assert [g["lr"] for g in made["optimizer"].param_groups] == pytest.approx([0.1, 1.0])
     assert {g["momentum"] for g in made["optimizer"].param_groups} == {0.0}
     for _ in range(50):

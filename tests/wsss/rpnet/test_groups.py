@@ -39,7 +39,7 @@ def test_a_group_shares_a_class_and_each_has_its_crop(group):
         first = found.present[0].bool()
         for slot in range(group):
             assert (found.present[slot].bool() & first).any()  # of the one that they were drawn for
-            alone = items.pictures.picture(1, int(found.image[slot]), slot)
+            alone = items.pictures.load_crop(1, int(found.image[slot]), slot)
             assert torch.equal(found.pixels[slot], alone.pixels)
             assert torch.equal(found.present[slot], alone.present)
 
@@ -47,11 +47,11 @@ def test_a_group_shares_a_class_and_each_has_its_crop(group):
 def test_all_images_come_first_alike():
     """80 epochs of 8 groups have 640 first images: each of 16 images about 40 times, 5 sigma of a fair draw."""
     items = groups()
-    first = Counter(items.members(epoch, number)[0] for epoch in range(80) for number in range(8))
+    first = Counter(items.list_members(epoch, number)[0] for epoch in range(80) for number in range(8))
     assert sorted(first) == list(range(16))
     assert all(abs(count - 40) < 5 * np.sqrt(80 * 0.25) for count in first.values())
     for epoch in range(3):
-        order = [items.members(epoch, number)[0] for number in range(8)]
+        order = [items.list_members(epoch, number)[0] for number in range(8)]
         assert len(set(order)) == 8
 
 

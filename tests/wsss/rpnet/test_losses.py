@@ -9,9 +9,9 @@ import torch
 from moved import everywhere
 
 from camplug.errors import InputError
-from camplug.wsss.rpnet import averaged_maps, self_supervised_loss
+from camplug.wsss.rpnet import average_maps, self_supervised_loss
 
-_on_the_device = everywhere("averaged_maps", "self_supervised_loss")
+_on_the_device = everywhere("average_maps", "self_supervised_loss")
 
 
 def slow_shares(maps, present):
@@ -93,14 +93,14 @@ def test_average_golden():
     """relu(1, -1) is (1, 0) and not resized; (0, 4) -> 4 columns: 0, 1, 3, 4; of one position everywhere 6."""
     maps = [torch.tensor([[[row]]]) for row in ([1.0, -1.0, 2.0, 3.0], [0.0, 4.0], [6.0])]
     expected = [(1 + 0 + 6) / 3, (0 + 1 + 6) / 3, (2 + 3 + 6) / 3, (3 + 4 + 6) / 3]
-    assert averaged_maps(maps, (1, 4)).flatten().tolist() == pytest.approx(expected)
+    assert average_maps(maps, (1, 4)).flatten().tolist() == pytest.approx(expected)
 
 
 def test_average_equals_a_loop_in_value_and_gradient():
     sizes = ((3, 4), (2, 2), (5, 6), (6, 8))
     maps = [torch.randn(2, 2, *size, dtype=torch.float64, requires_grad=True) for size in sizes]
     planes = [sum(slow_resized(m[i, k] * (m[i, k] > 0), 3, 4) for m in maps) / 4 for i in range(2) for k in range(2)]
-    fast, slow = averaged_maps(maps, (3, 4)), torch.stack(planes).view(2, 2, 3, 4)
+    fast, slow = average_maps(maps, (3, 4)), torch.stack(planes).view(2, 2, 3, 4)
     torch.testing.assert_close(fast, slow)
     weights = torch.randn_like(slow)
     found, expected = (torch.autograd.grad((p * weights).sum(), maps) for p in (fast, slow))
@@ -112,7 +112,7 @@ def test_only_scales_with_a_graph_learn():
     one = torch.rand(1, 2, 3, 3, requires_grad=True)
     with torch.no_grad():
         double = torch.rand(1, 2, 6, 6)
-    averaged_maps([one, double], (3, 3)).sum().backward()
+    average_maps([one, double], (3, 3)).sum().backward()
     torch.testing.assert_close(one.grad, torch.full_like(one, 0.5))
 
 
@@ -127,9 +127,9 @@ MAPS = torch.rand(2, 3, 4, 4)
             r"class maps \[2, 3, 4, 4\] and \[2, 3, 4, 3\] differ; resize them to one size",
         ),
         (lambda: self_supervised_loss(MAPS, MAPS, torch.ones(2, 4)), r"labels \[2, 4\] do not fit"),
-        (lambda: averaged_maps([], (2, 2)), "no class maps given; give those of at least one scale"),
-        (lambda: averaged_maps([MAPS, MAPS[:1]], (2, 2)), r"give \[N,C,h,w\], the same images and classes"),
-        (lambda: averaged_maps([MAPS], (0, 2)), r"size=\(0, 2\); give \(height, width\) of 1 or more"),
+        (lambda: average_maps([], (2, 2)), "no class maps given; give those of at least one scale"),
+        (lambda: average_maps([MAPS, MAPS[:1]], (2, 2)), r"give \[N,C,h,w\], the same images and classes"),
+        (lambda: average_maps([MAPS], (0, 2)), r"size=\(0, 2\); give \(height, width\) of 1 or more"),
     ],
 )
 def test_refused(call, sentence):

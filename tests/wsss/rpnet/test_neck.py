@@ -81,11 +81,11 @@ def test_neck_is_reduction_then_context(device):
     neck = RegionNeck(5, 4)
     x = torch.randn(2, 5, 3, 3)
     slow = torch.einsum("oc,ncyx->noyx", neck.reduce.weight[:, :, 0, 0], x)
-    torch.testing.assert_close(neck.reduced(x), slow)
-    assert neck.reduced(x).min() < 0
+    torch.testing.assert_close(neck.reduce_channels(x), slow)
+    assert neck.reduce_channels(x).min() < 0
     torch.testing.assert_close(on(device, neck)(x), slow)  # the context is the identity yet
     trained(neck).eval()
-    y = neck.reduced(x.double())
+    y = neck.reduce_channels(x.double())
     torch.testing.assert_close(neck(x.double()), neck.context(y))
     assert not torch.allclose(neck.context(y), y)
 

@@ -20,7 +20,7 @@ def test_partners_share_the_class_and_are_others(group):
     for i, classes in enumerate(LABELS):
         others = {c: {j for j, shown in enumerate(LABELS) if j != i and c in shown} for c in set(classes)}
         for _ in range(40):
-            images, chosen = partners.partners(i, rng)
+            images, chosen = partners.draw(i, rng)
             assert len(images) == group - 1
             if any(others.values()):
                 assert others[chosen]
@@ -41,7 +41,7 @@ def test_alone():
 def test_classes_and_images_are_drawn_evenly():
     """Image 0 shows class 0 (with 1, 3, 6) and class 1 (with 2, 7): 1/6 each of the first, 1/4 each of the second."""
     partners, rng, draws = Partners(LABELS), np.random.default_rng(4), 4000
-    found = Counter((partners.partners(0, rng)[0][0]) for _ in range(draws))
+    found = Counter((partners.draw(0, rng)[0][0]) for _ in range(draws))
     expected = {1: 1 / 6, 3: 1 / 6, 6: 1 / 6, 2: 1 / 4, 7: 1 / 4}
     assert set(found) == set(expected)
     for image, share in expected.items():
@@ -50,22 +50,22 @@ def test_classes_and_images_are_drawn_evenly():
 
 def test_a_class_that_only_the_image_shows_is_never_drawn():
     partners, rng = Partners(LABELS), np.random.default_rng(1)
-    assert {partners.partners(6, rng)[1] for _ in range(50)} == {0}
+    assert {partners.draw(6, rng)[1] for _ in range(50)} == {0}
 
 
 def test_a_small_class_repeats_its_images():
     partners = Partners([[2], [2], [2]], 4)
     for seed in range(10):
-        images, chosen = partners.partners(1, np.random.default_rng(seed))
+        images, chosen = partners.draw(1, np.random.default_rng(seed))
         assert chosen == 2
         assert sorted(set(images)) == [0, 2]
         assert images[2] == images[0]
-    assert Partners([[2], [2]], 4).partners(0, np.random.default_rng(0)) == ([1, 1, 1], 2)
+    assert Partners([[2], [2]], 4).draw(0, np.random.default_rng(0)) == ([1, 1, 1], 2)
 
 
 def test_the_generator_decides():
     partners = Partners([[0]] * 50, 4)
-    one, same, other = (partners.partners(7, np.random.default_rng(seed)) for seed in (3, 3, 5))
+    one, same, other = (partners.draw(7, np.random.default_rng(seed)) for seed in (3, 3, 5))
     assert one == same != other
     assert all(type(j) is int for j in one[0])
 
@@ -78,8 +78,8 @@ def test_the_generator_decides():
         (lambda: Partners([]), "no image given; give the classes of at least one"),
         (lambda: Partners([[], []]), "none of the 2 images shows a class; give image-level labels"),
         (lambda: Partners([[0], [-1]]), "image 1 shows class -1; classes are whole numbers from 0"),
-        (lambda: Partners(LABELS).partners(8, np.random.default_rng()), "image 8 does not exist; give 0 to 7"),
-        (lambda: Partners(LABELS).partners(-1, np.random.default_rng()), "image -1 does not exist; give 0 to 7"),
+        (lambda: Partners(LABELS).draw(8, np.random.default_rng()), "image 8 does not exist; give 0 to 7"),
+        (lambda: Partners(LABELS).draw(-1, np.random.default_rng()), "image -1 does not exist; give 0 to 7"),
     ],
 )
 def test_refused(call, sentence):

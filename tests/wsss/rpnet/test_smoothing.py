@@ -9,9 +9,9 @@ import torch
 from moved import everywhere
 
 from camplug.errors import InputError
-from camplug.wsss.rpnet import smoothed
+from camplug.wsss.rpnet import smooth_maps
 
-_on_the_device = everywhere("smoothed")
+_on_the_device = everywhere("smooth_maps")
 
 
 def slow_smoothed(maps, sigma, window, border):
@@ -40,10 +40,10 @@ def test_golden():
     side = math.exp(-0.5)
     share = 1 / (1 + 2 * side)
     rows = share  # a row is one high: only the centre weight of the other direction meets it
-    zero = smoothed(row, 1, 3, "zero")
+    zero = smooth_maps(row, 1, 3, "zero")
     assert zero.flatten().tolist() == pytest.approx([share * rows, side * share * rows, 0])
     assert zero.flatten().tolist() == pytest.approx([0.45186**2, 0.27407 * 0.45186, 0], rel=1e-4)
-    normalized = smoothed(row, 1, 3)
+    normalized = smooth_maps(row, 1, 3)
     assert normalized.flatten().tolist() == pytest.approx([1 / (1 + side), side / (1 + 2 * side), 0])
 
 
@@ -51,7 +51,7 @@ def test_golden():
 @pytest.mark.parametrize("size", [(4, 6), (2, 1), (7, 3)])
 def test_equals_a_loop_in_value_and_gradient(border, size):
     maps = torch.rand(2, 2, *size, dtype=torch.float64, requires_grad=True)
-    fast, slow = smoothed(maps, 3, 5, border), slow_smoothed(maps, 3, 5, border)
+    fast, slow = smooth_maps(maps, 3, 5, border), slow_smoothed(maps, 3, 5, border)
     torch.testing.assert_close(fast, slow)
     weights = torch.randn_like(slow)
     found, expected = (torch.autograd.grad((p * weights).sum(), maps)[0] for p in (fast, slow))
@@ -60,11 +60,11 @@ def test_equals_a_loop_in_value_and_gradient(border, size):
 
 def test_borders_of_a_constant_map():
     ones = torch.ones(1, 1, 9, 9)
-    torch.testing.assert_close(smoothed(ones), ones)
-    dark = smoothed(ones, border="zero")[0, 0]
+    torch.testing.assert_close(smooth_maps(ones), ones)
+    dark = smooth_maps(ones, border="zero")[0, 0]
     assert float(dark[4, 4]) == pytest.approx(1)
     assert float(dark[0, 0]) < 0.5
-    assert smoothed(torch.full((1, 1, 1, 1), 0.7)).item() == pytest.approx(0.7)
+    assert smooth_maps(torch.full((1, 1, 1, 1), 0.7)).item() == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize(
@@ -80,4 +80,4 @@ def test_borders_of_a_constant_map():
 )
 def test_refused(options, sentence):
     with pytest.raises(InputError, match=sentence):
-        smoothed(**({"maps": torch.rand(1, 1, 3, 3)} | options))
+        smooth_maps(**({"maps": torch.rand(1, 1, 3, 3)} | options))

@@ -11,9 +11,9 @@ from torch import nn
 from trainable import LEARNING, Net
 
 from camplug.errors import InputError
-from camplug.wsss.classifier import ClassifierCrops, over
+from camplug.wsss.classifier import ClassifierCrops, build_classifier
 from camplug.wsss.data import Scenes
-from camplug.wsss.rpnet import RPNet, Stage, stage_layers, stage_maps
+from camplug.wsss.rpnet import RPNet, Stage, compute_stage_maps, find_stage_layers
 
 CLASSES = ["cat", "dog"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not say how it wants its images")
@@ -61,13 +61,13 @@ def known(request):
     build, wanted = WANTED[request.param]
     torch.manual_seed(0)
     wanted = {stage: Stage(*([layer] if isinstance(layer, str) else layer)) for stage, layer in wanted.items()}
-    return over(build(), CLASSES, neck={"kind": "regions", "width": 4}), wanted
+    return build_classifier(build(), CLASSES, neck={"kind": "regions", "width": 4}), wanted
 
 
 def test_layers(known):
     network, wanted = known
-    assert stage_layers(network.body, list(wanted)) == list(wanted.values())
-    assert stage_layers(network.body, []) == []
+    assert find_stage_layers(network.body, list(wanted)) == list(wanted.values())
+    assert find_stage_layers(network.body, []) == []
 
 
 def test_maps_are_those_of_the_layers(known):
@@ -78,7 +78,7 @@ def test_maps_are_those_of_the_layers(known):
             lambda m, a, out, layer=layer: kept.setdefault(layer, []).append(out.clone())
         )
     x = torch.randn(2, 3, 64, 96, requires_grad=True)
-    last, found = stage_maps(network, x, list(wanted.values()))
+    last, found = compute_stage_maps(network, x, list(wanted.values()))
     assert last.requires_grad
     assert torch.equal(last, network.body(x))
     for (layer, call), each in zip(wanted.values(), found, strict=True):
@@ -89,14 +89,14 @@ def test_maps_are_those_of_the_layers(known):
 def test_at_a_finer_output_stride():
     """Stages stay those of the network as built, their maps get finer, and every old value is among the new ones."""
     torch.manual_seed(0)
-    network = over(resnet(), CLASSES, output_stride=8, neck={"kind": "regions", "width": 4})
-    layers = stage_layers(network.body, ["8", "16"])
+    network = build_classifier(resnet(), CLASSES, output_stride=8, neck={"kind": "regions", "width": 4})
+    layers = find_stage_layers(network.body, ["8", "16"])
     assert layers == [("model.layer2", 0), ("model.layer3", 0)]
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        last, (two, three) = stage_maps(network, x, layers)
+        last, (two, three) = compute_stage_maps(network, x, layers)
         network.output_stride = None
-        coarse, _ = stage_maps(network, x, [])
+        coarse, _ = compute_stage_maps(network, x, [])
         kept = {}
         network.body.model.layer2.register_forward_hook(lambda m, a, out: kept.update(two=out))
         network.body.model.layer3.register_forward_hook(lambda m, a, out: kept.update(three=out))
@@ -111,11 +111,11 @@ def test_at_a_finer_output_stride():
 @pytest.mark.parametrize("build", [lite, resnet])
 def test_a_step_learns(build, stride, device):
     method = RPNet(width=4, stages="last,8,16", scales=(1.0, 0.5))
-    network = over(build(), CLASSES, neck=method.neck(), output_stride=stride)
+    network = build_classifier(build(), CLASSES, neck=method.get_neck_settings(), output_stride=stride)
     pictures = ClassifierCrops(Scenes(4, (64, 64), classes=2), crop=64, sides=(64, 64))
-    module = method.module(network, LEARNING, pictures).train()
+    module = method.make_module(network, LEARNING, pictures).train()
     module.log = module.log_dict = lambda *args, **options: None
-    items = [method.items(pictures)[0, n] for n in range(2)]
+    items = [method.make_items(pictures)[0, n] for n in range(2)]
     module.to(device)
     batch = type(items[0])(*(torch.stack(p).to(device) for p in zip(*items, strict=True)))
     module.training_step(batch, 0).backward()
@@ -127,23 +127,23 @@ def test_a_step_learns(build, stride, device):
 
 def test_transformers_have_one_stride_and_named_layers():
     model = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=2, depth=3)
-    network = over(model, CLASSES, neck={"kind": "regions", "width": 4})
-    layers = stage_layers(network.body, ["blocks.0"])
+    network = build_classifier(model, CLASSES, neck={"kind": "regions", "width": 4})
+    layers = find_stage_layers(network.body, ["blocks.0"])
     assert layers == [("model.blocks.0", 0)]
-    last, (first,) = stage_maps(network, torch.randn(1, 3, 224, 224), layers)
+    last, (first,) = compute_stage_maps(network, torch.randn(1, 3, 224, 224), layers)
     assert first.shape == last.shape == (1, 192, 14, 14)
     with pytest.raises(InputError, match=r"stage '8': the network has no map of that stride \(it has 16\); give one"):
-        stage_layers(network.body, ["8"])
+        find_stage_layers(network.body, ["8"])
 
 
 def test_what_is_refused():
-    body = over(Net(), CLASSES).body
+    body = build_classifier(Net(), CLASSES).body
     with pytest.raises(InputError, match=r"stage '0': the network has no map of that stride \(it has 2, 4, 8\)"):
-        stage_layers(body, ["0"])
+        find_stage_layers(body, ["0"])
     with pytest.raises(InputError, match="stage 'thre': this Net has no layer named 'thre'; did you mean 'three'"):
-        stage_layers(body, ["thre"])
+        find_stage_layers(body, ["thre"])
     with pytest.raises(InputError, match=r"stage 'two\.\*' is 3 layers; give the name of one"):
-        stage_layers(body, ["two.*"])
-    resnets = over(resnet(), CLASSES).body
+        find_stage_layers(body, ["two.*"])
+    resnets = build_classifier(resnet(), CLASSES).body
     with pytest.raises(InputError, match="stage 'avgpool': the layer puts out no map on the way to the last one"):
-        stage_layers(resnets, ["avgpool"])
+        find_stage_layers(resnets, ["avgpool"])

@@ -19,9 +19,9 @@ from trainable import LEARNING, SPAN, Net, net, same, scenes, trained
 
 import camplug
 from camplug.errors import InputError, ModelError
-from camplug.wsss.classifier import ClassifierCrops, ClassifierTraining, Method, load_classifier, over
-from camplug.wsss.classifier.crops import Picture
-from camplug.wsss.rpnet import RPNet, RPNetTraining, confident_regions, foreground_probability
+from camplug.wsss.classifier import ClassifierCrops, ClassifierTraining, Method, build_classifier, load_classifier
+from camplug.wsss.classifier.crops import ClassifierCrop
+from camplug.wsss.rpnet import RPNet, RPNetTraining, find_confident_regions, foreground_probability
 
 RPNET = RPNet(width=8, stages="last,4")
 pytestmark = pytest.mark.filterwarnings("ignore:.*self.trainer. reference")
@@ -31,21 +31,23 @@ def plainly(method=RPNET, seed=0, model=None, learning=LEARNING, **options):
     """The module of a training without a trainer, its head and non-local block far from their first values."""
     torch.manual_seed(seed)
     data = scenes()
-    network = over(net(seed) if model is None else model, data.classes, neck=method.neck(), **options)
+    network = build_classifier(
+        net(seed) if model is None else model, data.classes, neck=method.get_neck_settings(), **options
+    )
     nn.init.normal_(network.neck.context.norm.weight, std=0.3)
     network.head.weight.data.mul_(3)
-    return method.module(network, learning, ClassifierCrops(data, crop=48, sides=(48, 48))).train()
+    return method.make_module(network, learning, ClassifierCrops(data, crop=48, sides=(48, 48))).train()
 
 
 def batch(n=4, method=RPNET, present=None):
     pictures = ClassifierCrops(scenes(), crop=48, sides=(48, 48))
-    items = [method.items(pictures)[0, i] for i in range(n // method.images)]
-    found = Picture(*(torch.cat(parts) for parts in zip(*items, strict=True)))
+    items = [method.make_items(pictures)[0, i] for i in range(n // method.images)]
+    found = ClassifierCrop(*(torch.cat(parts) for parts in zip(*items, strict=True)))
     return found if present is None else found._replace(present=present)
 
 
 def values(module, pictures, step=3):
-    return module.losses(module.normalized(pictures.pixels), pictures, step)
+    return module.compute_losses(module.normalize(pictures.pixels), pictures, step)
 
 
 # ---- a step by hand
@@ -54,9 +56,9 @@ def values(module, pictures, step=3):
 def by_hand(module, pictures, step=3):
     """With the parts of the network called one by one, nothing shared, and the losses as loops."""
     method, network = module.method, module.network
-    x = module.normalized(pictures.pixels)
+    x = module.normalize(pictures.pixels)
     neck, body = network.neck, network.body.model
-    generator = module.generator(step)
+    generator = module.make_generator(step)
 
     def normalized(y):  # of the neck, by the batch
         norm, mean = neck.context.norm, y.mean((0, 2, 3), keepdim=True)
@@ -72,7 +74,7 @@ def by_hand(module, pictures, step=3):
 
     def region_of(reduced):
         if method.regions == "channels":
-            return confident_regions(reduced, method.threshold)
+            return find_confident_regions(reduced, method.threshold)
         maps = F.conv2d(context(reduced), network.head.weight).detach()
         region = torch.zeros(len(maps), *maps.shape[2:], dtype=torch.bool)
         for i, labels in enumerate(pictures.present):
@@ -88,7 +90,7 @@ def by_hand(module, pictures, step=3):
         earlier = F.interpolate(two.detach(), reduced.shape[2:], mode="bilinear", align_corners=False)
         blocks = {"last": reduced, "4": earlier}
         foreground = foreground_probability(
-            [blocks[place] for place in method.places],
+            [blocks[place] for place in method.stage_names],
             region=region_of(reduced),
             group=method.images,
             keep=method.random_part,
@@ -158,7 +160,7 @@ def test_a_step_is_that_by_hand(name):
 def test_a_step_on_groups_is_one_on_their_images():
     module = plainly()
     pictures = batch(4)
-    groups = Picture(*(part.view(2, 2, *part.shape[1:]) for part in pictures))
+    groups = ClassifierCrop(*(part.view(2, 2, *part.shape[1:]) for part in pictures))
     module.log = module.log_dict = lambda *args, **options: None
     total = module.training_step(groups, 3)
     found = values(plainly(), pictures)
@@ -189,7 +191,7 @@ def test_what_is_left_out_is_not_computed():
         found = values(off, pictures)
     ordinary = ClassifierTraining(deepcopy(off.network), LEARNING).train()
     with FlopCounterMode(display=False) as theirs:
-        wanted = ordinary.losses(ordinary.normalized(pictures.pixels), pictures, 3)
+        wanted = ordinary.compute_losses(ordinary.normalize(pictures.pixels), pictures, 3)
     assert mine.get_total_flops() == theirs.get_total_flops()
     assert found.keys() == wanted.keys()
     assert torch.equal(found["classification"][1], wanted["classification"][1])
@@ -249,7 +251,7 @@ def test_running_statistics_are_the_plain_branchs():
     ordinary = ClassifierTraining(deepcopy(module.network), LEARNING).train()
     before = {name: b.clone() for name, b in module.network.named_buffers()}
     values(module, pictures)
-    ordinary.losses(ordinary.normalized(pictures.pixels), pictures, 3)
+    ordinary.compute_losses(ordinary.normalize(pictures.pixels), pictures, 3)
     after = dict(module.network.named_buffers())
     for name, buffer in ordinary.network.named_buffers():
         assert torch.equal(after[name], buffer), name
@@ -321,8 +323,8 @@ def test_without_self_supervision_one_image_is_ordinary_training(tmp_path):
     ours = trained(tmp_path / "a", method=replace(RPNET, images=1, weight=0.0))
 
     class Ordinary(Method):
-        def neck(self):
-            return RPNET.neck()
+        def get_neck_settings(self):
+            return RPNET.get_neck_settings()
 
     theirs = trained(tmp_path / "b", method=Ordinary())
     assert same(ours.network, theirs.network)
@@ -380,7 +382,7 @@ def test_one_image():
 
 def test_another_neck():
     with pytest.raises(ModelError, match="with a RegionNeck, this one has Identity; build it with over"):
-        RPNetTraining(over(Net(), ["a", "b"]), LEARNING, RPNET)
+        RPNetTraining(build_classifier(Net(), ["a", "b"]), LEARNING, RPNET)
 
 
 @pytest.mark.parametrize(
@@ -416,8 +418,8 @@ def test_a_batch_holds_whole_groups(tmp_path):
 def test_images_without_a_partner_are_told_of(tmp_path):
     data = scenes(1)
     with pytest.warns(UserWarning, match="1 of 1 images share no class with another image, so each of them is its own"):
-        RPNET.items(ClassifierCrops(data, crop=48, sides=(48, 48)))
+        RPNET.make_items(ClassifierCrops(data, crop=48, sides=(48, 48)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        RPNET.items(ClassifierCrops(scenes(), crop=48, sides=(48, 48)))
-        replace(RPNET, images=1).items(ClassifierCrops(data, crop=48, sides=(48, 48)))
+        RPNET.make_items(ClassifierCrops(scenes(), crop=48, sides=(48, 48)))
+        replace(RPNET, images=1).make_items(ClassifierCrops(data, crop=48, sides=(48, 48)))

@@ -11,20 +11,20 @@ from torch import nn
 
 from camplug.errors import LayerError, ModelError
 from camplug.explain.preprocess import Preprocess
-from camplug.wsss.train import Backbone, filled
+from camplug.wsss.train import Backbone, pad_to_multiple
 
 
 def test_what_is_filled_up_repeats_the_edge():
     x = torch.arange(12.0).view(1, 1, 3, 4)
-    y = filled(x)
+    y = pad_to_multiple(x)
     assert y.shape == (1, 1, 32, 32)
     assert torch.equal(y[..., :3, :4], x)
     assert (y[0, 0, 3:, :4] == x[0, 0, -1]).all()
     assert (y[0, 0, :3, 4:] == x[0, 0, :, -1:]).all()
     assert (y[0, 0, 3:, 4:] == 11).all()
-    assert filled(torch.zeros(2, 3, 64, 33)).shape == (2, 3, 64, 64)
+    assert pad_to_multiple(torch.zeros(2, 3, 64, 33)).shape == (2, 3, 64, 64)
     whole = torch.zeros(1, 3, 64, 32)
-    assert torch.equal(filled(whole), whole)
+    assert torch.equal(pad_to_multiple(whole), whole)
 
 
 def test_maps_are_those_of_the_layers(device):
@@ -53,7 +53,7 @@ def test_any_size(size, device):
     backbone = Backbone(tiny())
     x = torch.randn(1, 3, *size).to(device)  # the model follows
     maps = backbone(x)
-    whole = backbone(filled(x))
+    whole = backbone(pad_to_multiple(x))
     for made, wanted, stride in zip(maps, whole, backbone.strides, strict=True):
         assert torch.equal(made, wanted)
         assert [side * stride for side in made.shape[-2:]] == [-(-side // 32) * 32 for side in size]
@@ -88,11 +88,11 @@ def test_it_is_no_part_of_a_network():
 
 def test_normalised(device):
     pixels = torch.tensor([0, 128, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 5).to(device)
-    made = Backbone(tiny()).normalized(pixels)
+    made = Backbone(tiny()).normalize(pixels)
     assert made.shape == (2, 3, 4, 5)
     np.testing.assert_allclose(made[0, :, 0, 0].cpu(), [-2, (128 / 255 - 0.5) / 0.25, 2], atol=1e-6)
     own = Backbone(tiny(), preprocess=Preprocess(mean=(0, 0, 0), std=(1, 0.5, 2)))
-    np.testing.assert_allclose(own.normalized(pixels)[0, :, 0, 0].cpu(), [0, 256 / 255, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(own.normalize(pixels)[0, :, 0, 0].cpu(), [0, 256 / 255, 0.5], rtol=1e-6)
 
 
 def test_half_precision(device):

@@ -15,8 +15,8 @@ from camplug.errors import InputError
 from camplug.wsss.data import Scenes
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.pseudo import LabelFolder
-from camplug.wsss.train import LabelCrops, Shuffled, read_labels
-from camplug.wsss.train.crops import check_labels_teach
+from camplug.wsss.train import LabelCrops, ShuffledSampler, read_labels
+from camplug.wsss.train.crops import check_label_content
 from camplug.wsss.train.folder import find_labelled
 
 GRID = np.mgrid[0:256, 0:256].astype(np.uint8)
@@ -188,11 +188,11 @@ def test_another_image_takes_the_place_of_one_that_cannot_be_read(tmp_path):
     assert first.startswith("a: ")
     assert first.endswith("is not an image that Pillow can read (JPEG, PNG, WebP, TIFF, ...).")
     assert second.startswith("c: the labels of 'c' are 20x13, its photograph is 20x14")
-    assert [name for name, _ in crops.substitutes.broken()] == ["a", "c"]
+    assert [name for name, _ in crops.substitutes.list_broken()] == ["a", "c"]
 
 
 def test_the_order_of_an_epoch():
-    sampler = Shuffled(50, seed=4)
+    sampler = ShuffledSampler(50, seed=4)
     orders = []
     for epoch in (0, 1, 0):
         sampler.set_epoch(epoch)
@@ -201,7 +201,7 @@ def test_the_order_of_an_epoch():
         assert sorted(n for _, n in items) == list(range(50))
         orders.append([n for _, n in items])
     assert orders[0] == orders[2] != orders[1]
-    assert list(Shuffled(50, seed=5)) != list(Shuffled(50, seed=4))
+    assert list(ShuffledSampler(50, seed=5)) != list(ShuffledSampler(50, seed=4))
     assert len(sampler) == 50
 
 
@@ -250,9 +250,9 @@ def test_label_pictures_that_teach_nothing():
         return pictures[i].astype(np.uint8)
 
     with pytest.raises(InputError, match=r"all pixels of all 2 label pictures are ignored \(255\); give others\."):
-        check_labels_teach(labels, [0, 3], "give others")
+        check_label_content(labels, [0, 3], "give others")
     with pytest.warns(UserWarning, match="none of the 2 label pictures shows an object, background alone; give others"):
-        check_labels_teach(labels, [0, 1], "give others")
+        check_label_content(labels, [0, 1], "give others")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_labels_teach(labels, [0, 3, 1, 2], "give others")
+        check_label_content(labels, [0, 3, 1, 2], "give others")

@@ -19,7 +19,7 @@ from camplug.errors import InputError, ModelError
 from camplug.wsss.data import Scenes
 from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.train import Backbone, LabelCrops, ScheduleSettings, fit
-from camplug.wsss.train.backbone import normalized
+from camplug.wsss.train.backbone import normalize_pixels
 
 SCENES = Scenes(6, (48, 48))
 SETTINGS = IRNHeadSettings(radius=3, width=16, schedule=ScheduleSettings(lr=0.02, momentum=0.9))
@@ -27,7 +27,7 @@ SETTINGS = IRNHeadSettings(radius=3, width=16, schedule=ScheduleSettings(lr=0.02
 
 def parts(settings=SETTINGS, indices=None):
     backbone = Backbone(tiny())
-    crops = LabelCrops(SCENES, SCENES.mask, backbone.normalized, crop=32, indices=indices)
+    crops = LabelCrops(SCENES, SCENES.mask, backbone.normalize, crop=32, indices=indices)
     torch.manual_seed(0)
     return IRN(backbone, settings), crops
 
@@ -250,9 +250,9 @@ def test_what_a_gpu_would_be_given(tmp_path, monkeypatch, device, number, bf16):
 def test_workers_are_given_no_model(tmp_path):
     """A crop is normalised by plain numbers: what is sent to a worker holds no weight, wherever the model lies."""
     data = SCENES
-    crops = LabelCrops(data, data.mask, partial(normalized, mean=(0.5,) * 3, std=(0.25,) * 3), crop=32)
-    assert len(pickle.dumps(crops.normalized)) < 500
-    assert torch.equal(crops[0, 1].image, LabelCrops(data, data.mask, Backbone(tiny()).normalized, crop=32)[0, 1].image)
+    crops = LabelCrops(data, data.mask, partial(normalize_pixels, mean=(0.5,) * 3, std=(0.25,) * 3), crop=32)
+    assert len(pickle.dumps(crops.normalize)) < 500
+    assert torch.equal(crops[0, 1].image, LabelCrops(data, data.mask, Backbone(tiny()).normalize, crop=32)[0, 1].image)
 
 
 def test_the_last_images_are_left_out(tmp_path):

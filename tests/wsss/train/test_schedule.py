@@ -11,7 +11,7 @@ from camplug.wsss.train import ScheduleSettings
 
 
 def rates(schedule, steps):
-    return [schedule.rate(step, steps) for step in range(steps)]
+    return [schedule.get_factor(step, steps) for step in range(steps)]
 
 
 def test_rates():
@@ -25,7 +25,7 @@ def test_rates():
     assert rates(ScheduleSettings(power=1.0, warmup=0.1), 4) == rates(
         ScheduleSettings(power=1.0), 4
     )  # less than one step
-    assert ScheduleSettings().rate(9, 5) == 0  # beyond the end
+    assert ScheduleSettings().get_factor(9, 5) == 0  # beyond the end
 
 
 def trained(schedule, factor=1.0, steps=3, device="cpu"):
@@ -33,7 +33,7 @@ def trained(schedule, factor=1.0, steps=3, device="cpu"):
     module = nn.Linear(1, 1, bias=False, device=device)
     with torch.no_grad():
         module.weight.fill_(1.0)
-    made = schedule.optimizers([(module, factor)], steps)
+    made = schedule.make_optimizers([(module, factor)], steps)
     assert made["lr_scheduler"]["interval"] == "step"
     weights = []
     for _ in range(steps):
@@ -57,7 +57,7 @@ def test_sgd_by_hand(momentum, decay, factor, device):
 
 
 def test_momentum_is_zero_unless_asked_for_and_decay_is_no_momentum():
-    optimizer = ScheduleSettings(weight_decay=5e-4).optimizers([(nn.Linear(1, 1), 2.0)], 9)["optimizer"]
+    optimizer = ScheduleSettings(weight_decay=5e-4).make_optimizers([(nn.Linear(1, 1), 2.0)], 9)["optimizer"]
     assert type(optimizer) is torch.optim.SGD
     (group,) = optimizer.param_groups
     assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0, 5e-4, False)
@@ -66,7 +66,9 @@ def test_momentum_is_zero_unless_asked_for_and_decay_is_no_momentum():
 
 def test_adamw():
     modules = nn.Linear(1, 1), nn.Linear(2, 1)
-    made = ScheduleSettings("adamw", lr=1e-3, weight_decay=0.02).optimizers([(modules[0], 1.0), (modules[1], 10.0)], 9)
+    made = ScheduleSettings("adamw", lr=1e-3, weight_decay=0.02).make_optimizers(
+        [(modules[0], 1.0), (modules[1], 10.0)], 9
+    )
     assert type(made["optimizer"]) is torch.optim.AdamW
     assert [g["initial_lr"] for g in made["optimizer"].param_groups] == pytest.approx([1e-3, 1e-2])
     assert {g["weight_decay"] for g in made["optimizer"].param_groups} == {0.02}
@@ -93,7 +95,7 @@ def test_numbers_out_of_range(options, says):
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.2), (2, 0.2), (3, 0.0), (4, 0.2), (10, 0.3), (10, 0.99)])
 def test_one_cycle_rises_and_falls(steps, warmup):
     layer = nn.Linear(1, 1)
-    made = ScheduleSettings(lr=0.5, shape="one-cycle", warmup=warmup).optimizers(
+    made = ScheduleSettings(lr=0.5, shape="one-cycle", warmup=warmup).make_optimizers(
         [(layer, 1.0), (nn.Linear(1, 1), 4.0)], steps
     )
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]

@@ -12,10 +12,10 @@ from moved import moved, without_waits
 
 from camplug.errors import ModelError
 from camplug.plug import send_to
-from camplug.wsss.train import FiniteLosses, refuse_nan
+from camplug.wsss.train import FiniteLosses, check_finite
 from camplug.wsss.train import finite as looks
-from camplug.wsss.train.callbacks import ChecksLosses
-from camplug.wsss.train.device import per_channel
+from camplug.wsss.train.callbacks import LossCheck
+from camplug.wsss.train.device_state import make_channel_tensor
 
 ALL = [*stepped.METHODS, *stepped.HEADS]
 
@@ -95,7 +95,7 @@ def test_a_loss_that_is_no_number_is_told_by_step_and_images(name, device):
                 global_step=step, current_epoch=0, global_rank=0, world_size=1, is_last_batch=step == 4
             )
             stepped_once(module, batch if step == 3 else moved(batch, device), device)
-            ChecksLosses().on_train_batch_end(module._trainer, module, None, batch, step)
+            LossCheck().on_train_batch_end(module._trainer, module, None, batch, step)
 
     with pytest.raises(ModelError, match=f"the loss at step 3 is nan on the images {names}; a lower learning rate"):
         two_steps()
@@ -123,7 +123,7 @@ def test_losses_are_looked_at_every_32_steps_and_at_the_end_of_an_epoch(device):
     with pytest.raises(ModelError, match=f"the loss at step {71 if on_cpu else 70} is inf on the images c, a;"):
         module.finite.add(bad, 71, images)
     module.finite.check()  # it is told once
-    callback = ChecksLosses()
+    callback = LossCheck()
     if not on_cpu:
         module.finite.add(bad, 5)
         callback.on_train_batch_end(SimpleNamespace(is_last_batch=False), module, None, None, 0)
@@ -133,9 +133,9 @@ def test_losses_are_looked_at_every_32_steps_and_at_the_end_of_an_epoch(device):
 
 
 def test_a_number_is_no_fault(device):
-    refuse_nan(torch.tensor(3.0).to(device), 0, ["a"])
+    check_finite(torch.tensor(3.0).to(device), 0, ["a"])
     with pytest.raises(ModelError, match="the loss at step 2 is nan on the images a; a lower"):
-        refuse_nan(torch.tensor(float("nan")).to(device), 2, ["a"])
+        check_finite(torch.tensor(float("nan")).to(device), 2, ["a"])
 
 
 def test_sending_waits_for_nothing(device):
@@ -149,8 +149,8 @@ def test_sending_waits_for_nothing(device):
 
 def test_constants_are_made_once_and_good_for_gradients(device):
     with torch.inference_mode():
-        first = per_channel((0.25, 0.5), device)
-    assert per_channel((0.25, 0.5), device) is first
+        first = make_channel_tensor((0.25, 0.5), device)
+    assert make_channel_tensor((0.25, 0.5), device) is first
     x = torch.ones(2, 1, 1).to(device).requires_grad_()
     (x * first).sum().backward()
     assert x.grad.flatten().tolist() == [0.25, 0.5]

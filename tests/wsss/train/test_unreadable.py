@@ -123,4 +123,4 @@ def test_what_came_back_is_said(data):
     with pytest.warns(UserWarning, match="a3: it is gone"):
         substitutes.note(3, InputError("it is gone."))
     substitutes.note(3, InputError("told once"))
-    assert substitutes.broken() == [("a3", "it could not be read in the middle of the training; by now it can.")]
+    assert substitutes.list_broken() == [("a3", "it could not be read in the middle of the training; by now it can.")]

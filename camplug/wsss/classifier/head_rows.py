@@ -1,4 +1,4 @@
-"""Which rows of a trained head stand for the classes of a data set, by name."""
+"""Matching of the rows of a trained head with the classes of a data set, by name."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from camplug.wsss.class_names import find_class_names, match_classes
 
 
 def find_rows(model: nn.Module, has: int, classes: Sequence[str], keep: bool | None) -> list[int] | None:
-    """Return which rows of a trained head stand for the classes, or None where it does not have them.
+    """Return the rows of a trained head for the given classes, or None where it does not have them.
 
     Args:
-        model: is asked for class names.
-        has: the number of its classes; 0 for no head.
-        classes: names that the rows are wanted for.
-        keep: the head must be kept (True), is not (False), or is where it has these classes.
+        model: model with class names.
+        has: number of its classes; 0 for no head.
+        classes: names of the wanted classes.
+        keep: True requires the head, False discards it, None keeps it where it has these classes.
 
     Raises:
-        InputError: it must be kept, and its model names other classes.
+        InputError: `keep` is True and the model has other class names.
     """
     names = find_class_names(model)
     if keep is False or not has:
@@ -40,7 +40,7 @@ def find_rows(model: nn.Module, has: int, classes: Sequence[str], keep: bool | N
 
 
 def take_rows(head: nn.Conv2d, rows: Sequence[int]) -> nn.Conv2d:
-    """Return a 1x1 head with some rows of another one."""
+    """Return a 1x1 head with the given rows of another one."""
     if list(rows) == list(range(head.out_channels)):
         return head
     chosen = nn.Conv2d(head.in_channels, len(rows), 1, bias=head.bias is not None).to(head.weight)
