@@ -36,7 +36,7 @@ MAPS = np.full((1, 32, 64), 0.8, np.float32)
 
 
 def test_two_objects_of_one_class(device):
-    found = IRNWalk(Two(device=device), threshold=0.2, clear=0.0).instances(PHOTO, MAPS)
+    found = IRNWalk(Two(device=device), threshold=0.2, clear=0.0).find_instances(PHOTO, MAPS)
     assert [one.class_index for one in found] == [0, 0]
     left, right = sorted((one.mask for one in found), key=lambda mask: mask.nonzero()[1].mean())
     assert left[:, :28].all()
@@ -53,14 +53,14 @@ def test_the_walk_of_each_object_is_that_of_maps(device):
     maps = MAPS.copy()
     maps[0, :, 40:] = 0.1
     walk = IRNWalk(one, threshold=0.5, power=2.0, clear=0.5, steps=40)
-    (found,) = walk.instances(PHOTO, maps)
+    (found,) = walk.find_instances(PHOTO, maps)
     assert np.array_equal(found.mask, walk.maps(PHOTO, maps)[0] > 0.5)
 
 
 def test_without_classes_there_is_nothing(device):
-    assert IRNWalk(Two(device=device)).instances(PHOTO, MAPS[:0]) == []
+    assert IRNWalk(Two(device=device)).find_instances(PHOTO, MAPS[:0]) == []
 
 
 def test_without_displacements_refused():
     with pytest.raises(InputError, match="no displacements"):
-        IRNWalk(Two(displacements=False)).instances(PHOTO, MAPS)
+        IRNWalk(Two(displacements=False)).find_instances(PHOTO, MAPS)

@@ -226,7 +226,7 @@ def test_networks_of_a_device_give_the_same_labels(kind, size, device):
     assert len(np.unique(labels)) == 3
     assert_array_equal(labels[sure], want.argmax(0)[sure])
     if kind == "irn":
-        one, other = (walk.instances(photo, maps) for walk in (here, there))
+        one, other = (walk.find_instances(photo, maps) for walk in (here, there))
         assert [i.class_index for i in one] == [i.class_index for i in other]
         assert all((a.mask != b.mask).mean() < 0.01 for a, b in zip(one, other, strict=True))
 
