@@ -5,7 +5,7 @@ import tempfile
 from camplug.wsss.recipe import read_recipe, run_recipe
 
 # on VOC 2012 with the paper's settings: camplug wsss run fpr_irn --data-root VOCdevkit/VOC2012
-NETWORK = "model: 'import:camplug.wsss.recipe.small:SmallNetwork'"
+NETWORK = "model: 'import:camplug.wsss.recipe.small_network:SmallNetwork'"
 SPAN = "preset: modern, batch: 8, crop: 96, sides: [96, 128], batch_norm: trained"
 START = f"{{train: {{{NETWORK}, {SPAN}, epochs: 4}}}}"  # FPR goes on with a trained classifier
 PAPER = [f"classifier.train={{method: fpr, {SPAN}, epochs: 1, start: {START}}}", "seeds.explainer=MultiView(CAM)"]

@@ -110,9 +110,9 @@ def recipes(as_json: common.AsJson = False) -> None:
     with common.plain_errors():
         need_lightning()
         import camplug.wsss.recipe as of
-        from camplug.wsss.recipe import shipped
+        from camplug.wsss.recipe import list_recipes
 
-        found = shipped()
+        found = list_recipes()
         folder = Path(str(of.__file__)).parent / "recipes"
         if as_json:
             common.print_json({"folder": str(folder), "recipes": found})
@@ -179,7 +179,7 @@ def _plan(recipe: Recipe, out: Path, probe: bool, device: str | None, as_json: b
     """Tell what a run would do."""
     from dataclasses import asdict
 
-    from camplug.wsss.recipe import plan_of
+    from camplug.wsss.recipe import plan_recipe
 
     where = device_of(device, 0)
 
@@ -187,7 +187,7 @@ def _plan(recipe: Recipe, out: Path, probe: bool, device: str | None, as_json: b
         if common.err.is_terminal and not as_json:
             common.err.print(common.escaped(f"probing {stage} ..."))
 
-    rows = plan_of(recipe, out, probe=probe, device=where, told=told)
+    rows = plan_recipe(recipe, out, probe=probe, device=where, told=told)
     free = shutil.disk_usage(next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())).free
     total = {key: sum(getattr(row, key) or 0 for row in rows) for key in ("seconds", "bytes")}
     if as_json:

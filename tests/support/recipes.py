@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from camplug.wsss.data import VOC_CLASSES, Scenes, make_voc_palette
-from camplug.wsss.recipe import recipe_of
+from camplug.wsss.recipe import make_recipe
 from camplug.wsss.train.progress import ProgressCallback
 
 SCENES = {"size": [48, 64], "classes": 3, "plain": 0.25}
@@ -81,7 +81,7 @@ def tiny(**changes):
             sections.pop(name)
         else:
             sections[name] = {**sections.get(name, {}), **section}
-    return recipe_of(sections)
+    return make_recipe(sections)
 
 
 class Heard(ProgressCallback):

@@ -1,24 +1,29 @@
-"""Recipes: the whole road from image-level labels to a segmentation network, resumable, with one report.
+"""Recipes: runs from image-level labels to a segmentation network from one file, resumable, with one report.
 
-What is here needs lightning.
+This package needs lightning.
 """
 
-from camplug.wsss.recipe.plan import Row, plan_of
-from camplug.wsss.recipe.read import read_recipe, recipe_of, shipped
-from camplug.wsss.recipe.recipe_settings import Recipe
+from camplug.wsss.recipe.graph import list_stages
+from camplug.wsss.recipe.plan import Row, plan_recipe
+from camplug.wsss.recipe.read import list_recipes, make_recipe, read_recipe
+from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.report import write_report
 from camplug.wsss.recipe.run import run_recipe
-from camplug.wsss.recipe.stages import Stage, stages_of
+from camplug.wsss.recipe.stage import Stage, StageKind
+from camplug.wsss.recipe.stages import get_stage, register_stage
 
 __all__ = [
     "Recipe",
     "Row",
     "Stage",
-    "plan_of",
+    "StageKind",
+    "get_stage",
+    "list_recipes",
+    "list_stages",
+    "make_recipe",
+    "plan_recipe",
     "read_recipe",
-    "recipe_of",
+    "register_stage",
     "run_recipe",
-    "shipped",
-    "stages_of",
     "write_report",
 ]

@@ -12,7 +12,7 @@ from camplug.errors import InputError
 from camplug.explain.explanation import write_atomically
 from camplug.settings import to_plain
 from camplug.wsss.recipe.data import identity
-from camplug.wsss.recipe.stages import READS, VERSIONS, Data, Stage
+from camplug.wsss.recipe.stage import Data, Stage, get_stage
 from camplug.wsss.saliency import KINDS, make_saliency_table
 from camplug.wsss.store.identity import hash_file, make_digest
 
@@ -49,12 +49,13 @@ class Cache:
         lists = [name for name in (stage.part, stage.settings.get("validation")) if name is not None]
         if None in inputs.values() or None in files.values() or any(name not in self.data for name in lists):
             return None
+        kind = get_stage(stage.kind)
         document = {
             "stage": stage.name,
-            "version": VERSIONS[stage.kind],
+            "version": kind.version,
             "settings": without_paths(stage.settings),
             "inputs": inputs,
-            "data": [self.identity(name, READS[stage.kind]) for name in lists],
+            "data": [self.identity(name, kind.reads) for name in lists],
             "saliency": self._saliency(stage),
             "files": sorted(str(value) for value in files.values()),
         }

@@ -1,6 +1,8 @@
-"""Pictures that stand for a data set which is not on disk, and parts of one."""
+"""Images that stand for a data set in estimates: synthetic ones where it is not on disk, or one of its own."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +12,16 @@ from typing_extensions import override
 
 from camplug.wsss.data import SegmentationData
 
-COUNT = 4  # pictures that stand for all
+COUNT = 4  # synthetic images of a list
 
 
-class Blank(SegmentationData):
-    """Pictures of clouds of a usual size, where a data set is not on disk.
+class SyntheticImages(SegmentationData):
+    """Synthetic images of one size, for a data set that is not on disk.
 
     Args:
         size: height and width.
-        classes: how many.
-        shown: how many an image shows.
+        classes: number of classes.
+        shown: number of classes in an image.
     """
 
     has_masks = False
@@ -27,7 +29,8 @@ class Blank(SegmentationData):
     def __init__(self, size: tuple[int, int], classes: int, shown: float) -> None:
         self.size, self.shown = size, max(1, min(classes, round(shown)))
         self.classes = tuple(f"class {c}" for c in range(classes))
-        self.ids = tuple(f"blank{i}" for i in range(COUNT))
+        self.ids = tuple(f"synthetic{i}" for i in range(COUNT))
+        self._photos: dict[int, Image.Image] = {}
 
     @override
     def labels(self, i: int) -> tuple[int, ...]:
@@ -35,38 +38,60 @@ class Blank(SegmentationData):
 
     @override
     def photo(self, i: int) -> Image.Image:
-        planes = [clouds(self.size, 3 * i + c) for c in range(3)]
-        return Image.fromarray((255 * np.stack(planes, -1)).astype(np.uint8))
+        if i not in self._photos:
+            planes = [draw_clouds(self.size, 3 * i + c) for c in range(3)]
+            self._photos[i] = Image.fromarray((255 * np.stack(planes, -1)).astype(np.uint8))
+        return self._photos[i]
 
     @override
     def mask(self, i: int) -> NDArray[np.uint8]:
         return np.zeros(self.size, np.uint8)
 
 
-def clouds(size: tuple[int, int], seed: int) -> NDArray[np.float32]:
-    """A smooth plane from 0 to 1."""
+class SampleImages(SegmentationData):
+    """First image of a data set at another size, with a synthetic mask.
+
+    Args:
+        data: the data set.
+        size: height and width.
+        shown: number of classes that the image is labelled with.
+        classes: number of classes; None keeps the data's.
+    """
+
+    has_masks = True
+
+    def __init__(self, data: SegmentationData, size: tuple[int, int], shown: int, classes: int | None = None) -> None:
+        own = classes in (None, len(data.classes))
+        self.classes = data.classes if own else tuple(f"class {c}" for c in range(classes or 0))
+        self.data, self.size, self.ids = data, size, data.ids[:1]
+        self._resized = None if _get_size(data.photo(0)) == size else data.photo(0).resize(size[::-1])
+        self._labels = tuple(range(min(shown, len(self.classes))))
+
+    @override
+    def labels(self, i: int) -> tuple[int, ...]:
+        return self._labels
+
+    @override
+    def photo(self, i: int) -> Image.Image:
+        return self.data.photo(0) if self._resized is None else self._resized
+
+    @override
+    def photo_file(self, i: int) -> Path | None:
+        return self.data.photo_file(0) if self._resized is None else None
+
+    @override
+    def mask(self, i: int) -> NDArray[np.uint8]:
+        shown = draw_clouds(self.size, 3) > 0.6
+        return np.asarray(shown * (self._labels[0] + 1), np.uint8)
+
+
+def _get_size(photo: Image.Image) -> tuple[int, int]:
+    return photo.height, photo.width
+
+
+def draw_clouds(size: tuple[int, int], seed: int) -> NDArray[np.float32]:
+    """Return a smooth random plane with values from 0 to 1."""
     small = np.random.default_rng(seed).random((max(2, size[0] // 16), max(2, size[1] // 16)))
     plane = ndimage.zoom(small, (size[0] / small.shape[0], size[1] / small.shape[1]), order=1)
     plane = np.clip(plane[: size[0], : size[1]], 0, 1)
     return np.asarray(np.pad(plane, [(0, size[0] - plane.shape[0]), (0, size[1] - plane.shape[1])], "edge"), np.float32)
-
-
-class First(SegmentationData):
-    """The first images of a data set, without masks."""
-
-    has_masks = False
-
-    def __init__(self, data: SegmentationData, count: int) -> None:
-        self.data, self.classes, self.ids = data, data.classes, data.ids[:count]
-
-    @override
-    def labels(self, i: int) -> tuple[int, ...]:
-        return self.data.labels(i)
-
-    @override
-    def photo(self, i: int) -> Image.Image:
-        return self.data.photo(i)
-
-    @override
-    def mask(self, i: int) -> NDArray[np.uint8]:
-        raise NotImplementedError

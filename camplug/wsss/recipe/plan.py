@@ -7,20 +7,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from camplug.errors import CamplugError, InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import USUAL, VARIABLE
-from camplug.wsss.recipe.recipe_settings import Recipe
-from camplug.wsss.recipe.stages import Stage, stages_of
-from camplug.wsss.seeds.otsu import MOST
-
-if TYPE_CHECKING:
-    from camplug.wsss.recipe.probe import Cost, Probe
-
-EPOCHS = {"classifier": ("span",), "affinities": ("training", "training"), "deeplab": ("training", "training")}
+from camplug.wsss.recipe.estimate import Cost, Sample
+from camplug.wsss.recipe.graph import list_stages
+from camplug.wsss.recipe.placeholder_data import SyntheticImages
+from camplug.wsss.recipe.recipe import Recipe
+from camplug.wsss.recipe.stage import Stage, get_stage
 
 
 @dataclass
@@ -46,7 +42,7 @@ class Row:
     notes: list[str] = field(default_factory=list)
 
 
-def plan_of(
+def plan_recipe(
     recipe: Recipe,
     out: str | Path,
     *,
@@ -80,12 +76,13 @@ def plan_of(
             data[name] = part.open()
         except InputError as error:
             missing[name] = str(error)
-    stages = stages_of(recipe, data)
+    stages = list_stages(recipe, data)
     cache = Cache(Path(out), data)
-    costs = _Costs(recipe, data, device) if probe else None
+    costs = CostEstimator(recipe, data, device) if probe else None
     rows = []
     for stage in stages:
-        row = Row(stage.name, _state(stage, cache), _images(stage, recipe, data), _epochs(stage))
+        epochs = get_stage(stage.kind).count_epochs(stage)
+        row = Row(stage.name, _get_state(stage, cache), _count_images(stage, recipe, data), epochs)
         rows.append(row)
         if stage.part in missing:
             row.notes.append(f"data.{stage.part} is not on disk")
@@ -95,71 +92,61 @@ def plan_of(
     return rows
 
 
-def _state(stage: Stage, cache: Cache) -> str:
+def _get_state(stage: Stage, cache: Cache) -> str:
     if cache.done(stage) is not None:
         return "made before"
     return "begun" if cache.key(stage) is not None and cache.folder(stage).is_dir() else "to run"
 
 
-def _images(stage: Stage, recipe: Recipe, data: dict[str, SegmentationData]) -> int | None:
+def _count_images(stage: Stage, recipe: Recipe, data: dict[str, SegmentationData]) -> int | None:
     assert stage.part is not None
     count = len(data[stage.part]) if stage.part in data else recipe.data[stage.part].images
-    only = MOST if stage.kind == "cut" else stage.settings.get("only")
+    only = get_stage(stage.kind).limit_images(stage)
     return count if only is None or count is None else min(only, count)
 
 
-def _epochs(stage: Stage) -> int | None:
-    found = stage.settings
-    for name in EPOCHS.get(stage.kind, ()):
-        found = found[name]
-    return int(found["epochs"]) if stage.kind in EPOCHS else None
-
-
-class _Costs:
-    """Probes stages, and scales what they cost to all images."""
+class CostEstimator:
+    """Estimates of stages on samples, scaled to all images."""
 
     def __init__(self, recipe: Recipe, data: dict[str, SegmentationData], device: str) -> None:
-        from camplug.wsss.recipe.placeholder_data import Blank
-        from camplug.wsss.recipe.probe import Probe
-
-        self.probes: dict[str, Probe] = {}
+        self.samples: dict[str, Sample] = {}
         self.known: dict[str, Cost] = {}
-        self.blank: set[str] = set()
+        self.synthetic: set[str] = set()
         for name, part in recipe.data.items():
             size, shown, classes = USUAL[part.kind]
             if name in data:
-                one = data[name]
+                images = data[name]
             else:
                 count = len(next(iter(data.values())).classes) if data else classes
-                one = Blank(part.size or size, count, shown)
-                self.blank.add(name)
-            self.probes[name] = Probe(one, device)
+                images = SyntheticImages(part.size or size, count, shown)
+                self.synthetic.add(name)
+            self.samples[name] = Sample(images, device)
 
-    def cost(self, stage: Stage, probe: Probe) -> Cost:
-        """What a stage costs; the same work on images of the same size is done once."""
+    def estimate(self, stage: Stage, sample: Sample) -> Cost:
+        """Return the cost of a stage; the same work on images of the same size is measured once."""
         own = {k: v for k, v in stage.settings.items() if k not in ("only", "truth", "threshold")}
         inputs = {role: other.kind for role, other in stage.inputs.items()}
-        key = json.dumps([stage.kind, own, inputs, probe.photos[0].shape, probe.shown])
+        key = json.dumps([stage.kind, own, inputs, sample.size, sample.shown])
         if key not in self.known:
-            self.known[key] = probe.cost(stage)
+            self.known[key] = get_stage(stage.kind).estimate(stage, sample)
         return replace(self.known[key], scaled=list(self.known[key].scaled))
 
     def add(self, stage: Stage, row: Row) -> None:
         """Put a stage's costs into its row."""
         assert stage.part is not None
+        sample = self.samples[stage.part]
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of trainings without a trainer
-                cost = self.cost(stage, self.probes[stage.part])
+                warnings.simplefilter("ignore")  # of training steps without a trainer
+                cost = self.estimate(stage, sample)
         except (CamplugError, RuntimeError, MemoryError, OSError) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             row.notes.append(f"not measured ({first})")
             return
         row.memory = cost.memory
         row.notes += cost.scaled
-        if stage.part in self.blank:
-            height, width = self.probes[stage.part].photos[0].shape[:2]
-            row.notes.append(f"measured on pictures of {width}x{height}")
+        if stage.part in self.synthetic:
+            row.notes.append(f"measured on pictures of {sample.size[1]}x{sample.size[0]}")
         if row.images is not None:
             row.seconds = row.images * (cost.seconds * (row.epochs or 1) + cost.fixed)
             row.bytes = row.images * cost.bytes + cost.files

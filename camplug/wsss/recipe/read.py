@@ -1,50 +1,28 @@
-"""Read a recipe from YAML or TOML, with values set on the command line, and check all of it before anything runs."""
+"""Read a recipe from YAML or TOML, with values set on the command line, and check it before anything runs."""
 
 from __future__ import annotations
 
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from camplug.errors import InputError
-from camplug.settings import check_names, list_settings, prefix_errors, restore_settings, to_plain, update_settings
-from camplug.wsss.affinitynet.settings import AffinityNetSettings
-from camplug.wsss.classifier.method import Method
-from camplug.wsss.classifier.settings import get_preset
-from camplug.wsss.deeplab import DeepLabSettings
-from camplug.wsss.fpr.method import FPR
-from camplug.wsss.irn.settings import IRNSettings
-from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk
-from camplug.wsss.pseudo.refine import crf_settings
-from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
+from camplug.settings import check_names, to_plain, update_settings
 from camplug.wsss.recipe.data import VARIABLE, ImageList
-from camplug.wsss.recipe.recipe_settings import (
-    HALF,
-    METHODS,
-    PAPERS,
-    ClassifierSettings,
-    EvaluationSettings,
-    NetworkSettings,
-    PredictionSettings,
-    PseudoLabelSettings,
-    Recipe,
-    RefineSettings,
-    SeedSettings,
-    SegmentationSettings,
-    chosen_on,
-)
+from camplug.wsss.recipe.recipe import Recipe
+from camplug.wsss.recipe.sections import read_section
+from camplug.wsss.recipe.stages import list_kinds
 
-SECTIONS = ("title", "data", "classifier", "seeds", "refine", "pseudo_labels", "deeplab", "segment", "evaluate")
 PARTS = ("train", "val", "threshold", "score_on")
-OF_TRAINING = ("method", "preset", "start", "head", "output_stride", "keep", "validation")
+EXAMPLE = "for instance data: {train: {data: 'voc:PATH', split: train_aug}}"
 
 
-def shipped() -> dict[str, str]:
-    """The recipes that come with camplug: their names and titles."""
+def list_recipes() -> dict[str, str]:
+    """Return the recipes that come with camplug: their names and titles."""
     import yaml
 
     folder = resources.files("camplug.wsss.recipe") / "recipes"
@@ -56,60 +34,55 @@ def shipped() -> dict[str, str]:
 def read_recipe(
     path: str | os.PathLike[str], changes: Sequence[str] = (), data_root: str | os.PathLike[str] | None = None
 ) -> Recipe:
-    """The recipe of a file, or of the name of a shipped one.
+    """Read the recipe of a file, or one that comes with camplug.
 
     Args:
-        path: a .yaml, .yml or .toml file, or a name of `shipped`.
-        changes: "section.setting=value", each in place of what the file says; values are read as YAML.
-        data_root: what stands for every ${NAME} in the section data; None takes environment variables.
+        path: .yaml, .yml or .toml file, or a name of `list_recipes`.
+        changes: "section.setting=value", each in place of the file's value; values are read as YAML.
+        data_root: replacement of every ${NAME} in the section data; None takes environment variables.
 
     Raises:
-        InputError: no such file or recipe; a section that is missing, a setting that does not exist, with the nearest
-            one that does, or a value that is out of its range.
+        InputError: no such file or recipe; a missing section; an unknown setting, with the nearest known one; a value
+            out of its range.
     """
-    name, sections = _opened(Path(path))
+    name, sections = _read_file(Path(path))
     for change in changes:
-        _set(sections, change)
+        _apply_change(sections, change)
     root = None if data_root is None else str(data_root)
-    return recipe_of(_expanded(sections, "", root), name)
+    return make_recipe(_expand_variables(sections, "", root), name)
 
 
-def recipe_of(sections: Mapping[str, Any], name: str = "recipe") -> Recipe:
-    """The recipe of sections, as YAML gives them.
+def make_recipe(sections: Mapping[str, Any], name: str = "recipe") -> Recipe:
+    """Return the recipe of sections, as YAML gives them.
 
     Raises:
         InputError: as `read_recipe`.
     """
-    check_names(sections, SECTIONS, "")
-    parts = _data(_section(sections, "data", needed="for instance data: {train: {data: 'voc:PATH', split: train_aug}}"))
-    seeds: SeedSettings = update_settings(SeedSettings(), _section(sections, "seeds"), "seeds")
-    refine = _refine(_section(sections, "refine"))
-    evaluate: EvaluationSettings = update_settings(EvaluationSettings(), _section(sections, "evaluate"), "evaluate")
-    given = sections.get("deeplab")
-    recipe = Recipe(
+    check_names(sections, list_sections(), "")
+    settings: dict[str, Any] = {"data": _read_data(read_section(sections.get("data"), "data", EXAMPLE))}
+    for kind in list_kinds():
+        if kind.section is not None:
+            settings[kind.section] = kind.read_settings(sections.get(kind.section), settings)
+    known = {entry.name for entry in fields(Recipe)}
+    return Recipe(
         name=name,
         title=str(sections.get("title", "")),
-        data=parts,
-        classifier=_classifier(
-            _section(sections, "classifier", needed="for instance classifier: {given: {model: demo}}"), "classifier"
-        ),
-        seeds=seeds,
-        refine=refine,
-        pseudo_labels=_pseudo_labels(_section(sections, "pseudo_labels"), refine.kind),
-        deeplab=None if given in (None, "none", False) else _deeplab(_section(sections, "deeplab")),
-        segment=update_settings(PredictionSettings(), _section(sections, "segment"), "segment"),
-        evaluate=evaluate,
         text=to_plain(dict(sections)),
+        others={section: value for section, value in settings.items() if section not in known},
+        **{section: value for section, value in settings.items() if section in known},
     )
-    _check(recipe)
-    return recipe
 
 
-def _opened(path: Path) -> tuple[str, dict[str, Any]]:
-    """The name of a recipe and its sections."""
+def list_sections() -> list[str]:
+    """Return the names of the sections that a recipe may have."""
+    return ["title", "data", *(kind.section for kind in list_kinds() if kind.section is not None)]
+
+
+def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return the name of a recipe and its sections."""
     import yaml
 
-    names = list(shipped())
+    names = list(list_recipes())
     suffix = path.suffix.lower()
     if path.is_file():
         try:
@@ -134,12 +107,12 @@ def _opened(path: Path) -> tuple[str, dict[str, Any]]:
     except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{str(path)!r} cannot be read ({' '.join(str(error).split())}).") from None
     if not isinstance(found, dict):
-        raise InputError(f"{str(path)!r} holds no sections; a recipe has {', '.join(SECTIONS)}.")
+        raise InputError(f"{str(path)!r} holds no sections; a recipe has {', '.join(list_sections())}.")
     return path.name.removesuffix(suffix), found
 
 
-def _set(sections: dict[str, Any], change: str) -> None:
-    """Put "a.b=value" in place."""
+def _apply_change(sections: dict[str, Any], change: str) -> None:
+    """Set the value of a change "a.b=value"."""
     import yaml
 
     path, equals, text = change.partition("=")
@@ -158,177 +131,26 @@ def _set(sections: dict[str, Any], change: str) -> None:
     place[names[-1]] = value
 
 
-def _expanded(value: Any, where: str, root: str | None) -> Any:
-    """Values with ${NAME} replaced; what is not set stays, to be told when it is needed."""
+def _expand_variables(value: Any, where: str, root: str | None) -> Any:
+    """Return values with ${NAME} replaced; a variable that is not set stays, since it may not be needed."""
     if isinstance(value, dict):
-        return {k: _expanded(v, f"{where}.{k}".lstrip("."), root) for k, v in value.items()}
+        return {k: _expand_variables(v, f"{where}.{k}".lstrip("."), root) for k, v in value.items()}
     if isinstance(value, list):
-        return [_expanded(v, where, root) for v in value]
+        return [_expand_variables(v, where, root) for v in value]
     if not isinstance(value, str):
         return value
-    of_data = root if where.startswith("data.") else None
-    return VARIABLE.sub(lambda m: of_data if of_data is not None else os.environ.get(m[1], m[0]), value)
+    replacement = root if where.startswith("data.") else None
+    return VARIABLE.sub(lambda m: replacement if replacement is not None else os.environ.get(m[1], m[0]), value)
 
 
-def _section(sections: Mapping[str, Any], name: str, needed: str | None = None) -> dict[str, Any]:
-    found = sections.get(name)
-    if found is None and needed is not None:
-        raise InputError(f"the section {name} is missing; write {needed}.")
-    if found is not None and not isinstance(found, Mapping):
-        raise InputError(f"{name} = {found!r} is no section; write its settings below it, indented.")
-    return dict(found or {})
-
-
-def _data(section: dict[str, Any]) -> dict[str, ImageList]:
+def _read_data(section: dict[str, Any]) -> dict[str, ImageList]:
     check_names(section, PARTS, "data")
     if "train" not in section:
         raise InputError("data.train is missing; write for instance train: {data: 'voc:PATH', split: train_aug}.")
     parts = {}
-    for name in section:
-        part = _section(section, name)
+    for name, value in section.items():
+        part = read_section(value, f"data.{name}")
         if "data" not in part:
             raise InputError(f"data.{name}.data is missing; write for instance 'voc:VOCdevkit/VOC2012'.")
         parts[name] = update_settings(ImageList(""), part, f"data.{name}")
     return parts
-
-
-def _classifier(section: dict[str, Any], where: str) -> NetworkSettings | ClassifierSettings:
-    check_names(section, ("given", "train"), where)
-    if len(section) != 1:
-        raise InputError(f"{where}: give either given (a trained one) or train (how to train it).")
-    if "given" in section:
-        return update_settings(NetworkSettings(), _section(section, "given"), f"{where}.given")
-    return _training(_section(section, "train"), f"{where}.train")
-
-
-def _training(section: dict[str, Any], where: str) -> ClassifierSettings:
-    name = section.get("method", "classifier")
-    if name not in METHODS:
-        raise InputError(f"{where}.method = {name!r}; allowed are {', '.join(METHODS)}.")
-    with prefix_errors(where):
-        learning, span = get_preset(str(section.get("preset", "irn")))
-    method: Method = METHODS[name]()
-    groups: list[Any] = [method, learning, span]
-    network = list_settings(NetworkSettings())
-    of_groups = [n for group in groups for n in list_settings(group)]
-    check_names(section, [*OF_TRAINING, *network, *of_groups], where)
-    start: NetworkSettings | ClassifierSettings
-    if "start" in section:
-        idle = [n for n in network if n in section]
-        if idle:
-            raise InputError(f"{where}.{idle[0]} has no effect beside start, which names the network; leave it out.")
-        start = _classifier(_section(section, "start"), f"{where}.start")
-    else:
-        start = update_settings(NetworkSettings(), {k: v for k, v in section.items() if k in network}, where)
-    if isinstance(method, FPR) and "start" not in section:
-        raise InputError(f"{where}: fpr goes on with a trained classifier; describe it in {where}.start.")
-    made = [update_settings(g, {k: v for k, v in section.items() if k in list_settings(g)}, where) for g in groups]
-    own = {k: v for k, v in section.items() if k in ("head", "output_stride", "keep", "validation")}
-    base = ClassifierSettings(made[0], made[1], made[2], start)
-    hints = {"head": ("keep", "new"), "keep": ("last", "best")}
-    for key, allowed in hints.items():
-        if own.get(key) is not None and own[key] not in allowed:
-            raise InputError(f"{where}.{key} = {own[key]!r}; allowed are {', '.join(allowed)}.")
-    return replace(base, **own)
-
-
-def _refine(section: dict[str, Any]) -> RefineSettings:
-    kind = section.get("kind") or "none"
-    allowed = {"irn": IRNWalkSettings, "affinitynet": AffinityNetWalkSettings}
-    if kind not in (*allowed, "none", "crf"):
-        raise InputError(f"refine.kind = {kind!r}; allowed are none, crf, affinitynet, irn.")
-    if kind not in allowed:
-        idle = [name for name in section if name != "kind"]
-        if idle:
-            raise InputError(f"refine.{idle[0]} has no effect with kind: {kind}; leave it out.")
-        return restore_settings(RefineSettings, {"kind": kind})
-    check_names(section, ("kind", "backbone", "layers", "training", "walk", "dtype", "scale"), "refine")
-    training: Any = IRNSettings() if kind == "irn" else AffinityNetSettings()
-    walk = update_settings(allowed[kind](), _section(section, "walk"), "refine.walk")
-    tried: Any = IRNWalk if kind == "irn" else AffinityNetWalk
-    with prefix_errors("refine.walk"):
-        tried(None, **to_plain(walk))  # refuses what is out of range
-    own: dict[str, Any] = {k: section[k] for k in ("layers", "dtype", "scale") if k in section}
-    base = update_settings(RefineSettings("irn" if kind == "irn" else "affinitynet"), own, "refine")
-    return RefineSettings(
-        base.kind,
-        _backbone(section, "refine"),
-        base.layers,
-        update_settings(training, _section(section, "training"), "refine.training"),
-        walk,
-        base.dtype,
-        base.scale,
-    )
-
-
-def _backbone(section: dict[str, Any], where: str) -> NetworkSettings | None:
-    found = section.get("backbone", "classifier")
-    if found == "classifier":
-        return None
-    if isinstance(found, str):
-        found = {"model": found}
-    if not isinstance(found, Mapping):
-        raise InputError(f"{where}.backbone = {found!r}; give classifier, or a network: {{model: timm:resnet50}}.")
-    return update_settings(NetworkSettings(), found, f"{where}.backbone")
-
-
-def _pseudo_labels(section: dict[str, Any], kind: str) -> PseudoLabelSettings:
-    usual: dict[str, Any] = {"crf": {"none": None, "affinitynet": "affinitynet"}.get(kind, "irn")}
-    usual["threshold"] = {"irn": PAPERS, "affinitynet": HALF}.get(kind)
-    found: PseudoLabelSettings = update_settings(PseudoLabelSettings(), usual | section, "pseudo_labels")
-    if found.threshold is None:
-        raise InputError(
-            "pseudo_labels.threshold is missing: up to which value a map is background; give a number, or "
-            '"best on threshold" and the list data.threshold.'
-        )
-    if kind == "crf" and crf_settings(found.crf) is None:
-        raise InputError("pseudo_labels.crf = none leaves refine.kind: crf without one; set refine.kind: none.")
-    return found
-
-
-def _deeplab(section: dict[str, Any]) -> SegmentationSettings:
-    training = DeepLabSettings()
-    own = {k: v for k, v in section.items() if k not in ("backbone", "saliency")}
-    check_names(section, ["backbone", "saliency", *list_settings(training)], "deeplab")
-    saliency = section.get("saliency")
-    saliency = None if saliency in (None, "none") else str(saliency)
-    made = SegmentationSettings(update_settings(training, own, "deeplab"), _backbone(section, "deeplab"), saliency)
-    if (made.training.network.refinement > 0) != (saliency is not None):
-        raise InputError(
-            "deeplab.refinement and deeplab.saliency go together: give both (saliency: contrast, spectral or a folder) "
-            "or none."
-        )
-    return made
-
-
-def _check(recipe: Recipe) -> None:
-    """What concerns several sections."""
-    import camplug
-
-    with prefix_errors("seeds.explainer"):
-        camplug.create(recipe.seeds.explainer, _example())
-    for where, value in (("seeds", recipe.seeds.threshold), ("pseudo_labels", recipe.pseudo_labels.threshold)):
-        part = chosen_on(value)
-        if part is not None and part not in recipe.data:
-            raise InputError(
-                f"{where}.threshold = {value!r}: there is no list data.{part}; there are {', '.join(recipe.data)}."
-            )
-    if "val" in recipe.evaluate.products_on and "val" not in recipe.data:
-        raise InputError("evaluate.products_on names val, and there is no data.val; give it, or leave val out.")
-    classifier: NetworkSettings | ClassifierSettings = recipe.classifier
-    while isinstance(classifier, ClassifierSettings):
-        if classifier.validation is not None and classifier.validation not in recipe.data:
-            raise InputError(
-                f"classifier.train.validation = {classifier.validation!r}: the section data has "
-                f"{', '.join(recipe.data)}."
-            )
-        if classifier.keep == "best" and classifier.validation is None:
-            raise InputError("classifier.train.keep = best needs validation, a list of the section data.")
-        classifier = classifier.start
-
-
-def _example() -> Any:
-    """The smallest classifier, to try an explainer's options on."""
-    from torch import nn
-
-    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)).eval()

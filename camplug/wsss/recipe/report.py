@@ -13,10 +13,10 @@ import camplug
 from camplug.explain.explanation import write_atomically
 from camplug.settings import to_plain
 from camplug.wsss.recipe.cache import Cache, write_json
-from camplug.wsss.recipe.recipe_settings import Recipe
+from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.report_html import as_html, as_markdown
 from camplug.wsss.recipe.report_pictures import pictured
-from camplug.wsss.recipe.stages import Stage
+from camplug.wsss.recipe.stage import Stage, get_stage
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "pillow")
 FIGURES = ("miou", "per_class", "averaged_over", "convention", "images_scored", "images_listed", "list_sha256")
@@ -54,6 +54,7 @@ def report_of(recipe: Recipe, stages: Sequence[Stage], cache: Cache) -> dict[str
         rows.append(
             {
                 "stage": stage.name,
+                "kind": stage.kind,
                 "finished": found is not None,
                 "folder": None if cache.key(stage) is None else f"cache/{cache.folder(stage).name}",
                 "seconds": None if found is None else found["seconds"],
@@ -86,13 +87,10 @@ def score_of(stage: Stage, found: dict[str, Any], cache: Cache) -> dict[str, Any
     product, figures = stage.inputs["product"], found["figures"]
     row = {"stage": stage.name, "product": product.name, "kind": product.kind, "list": stage.part}
     row |= {key: figures[key] for key in FIGURES}
-    row |= {"labels": figures["labels"], "crf": product.settings.get("crf")}
+    row |= {"labels": figures["labels"], **get_stage(product.kind).describe_result(product, cache.done(product))}
     for key in ("threshold", "threshold_chosen", "best_threshold_here", "best_miou_here", "sweep"):
         if key in figures:
             row[key] = figures[key]
-    if product.kind == "labels":
-        made = cache.done(product)
-        row |= {"certainty": product.settings["certainty"], **(made["figures"] if made else {})}
     return row
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from camplug.wsss.recipe.report_pictures import Panel
+from camplug.wsss.recipe.stage import get_stage
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
@@ -133,24 +134,12 @@ def _how(report: dict[str, Any]) -> Table | None:
             [score["stage"].removeprefix("evaluate "), score["labels"], chosen, best, crf, score["list_sha256"]]
         )
     for row in report["stages"]:
-        if row["learned_from"]:
-            crf = json.dumps(row["settings"]["training"]["crf"])
-            rows.append([row["stage"], "image labels given", _cuts(row), "", crf, ""])
+        training = get_stage(row["kind"]).describe_training(row)
+        if training is not None:
+            rows.append([row["stage"], "image labels given", training[0], "", training[1], ""])
     head = ["product", "labels", "threshold, and how it was chosen", "best here", "dense CRF", "list hash"]
     note = "Best here is the threshold that would be best on the very images: chosen with their masks, so optimistic."
     return Table("How the figures came about", head, rows, note) if rows else None
-
-
-def _cuts(row: dict[str, Any]) -> str:
-    """What the labels of a walk's network were cut at."""
-    used, given = row["learned_from"], row["settings"]["training"]
-    if used["method"] == "affinitynet":
-        return f"alphas {used['low']:g} and {used['high']:g}: fixed, given by the recipe"
-    how = {"otsu": "Otsu's method on the seeds"}
-    parts = [("objects above", "foreground"), ("background up to", "background")]
-    return "; ".join(
-        f"{what} {used[name]:.3g}: {how.get(given[name], 'fixed, given by the recipe')}" for what, name in parts
-    )
 
 
 def _lists(report: dict[str, Any]) -> Table:

@@ -19,12 +19,11 @@ from camplug.wsss.data.masks import read_mask
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import evenly
-from camplug.wsss.recipe.scoring import TRUTH
-from camplug.wsss.recipe.stages import OF_MAPS, Stage
+from camplug.wsss.recipe.stage import Stage, get_stage
+from camplug.wsss.recipe.stages.evaluate import TRUTH
 from camplug.wsss.seeds import SeedFolder
 
 WIDTH = 220  # pixels of a picture in the report
-TITLES = {"seeds": "seeds", "maps": "refined maps", "labels": "pseudo-labels", "predictions": "prediction"}
 OPACITY = 0.6
 
 
@@ -48,16 +47,15 @@ def pictured(stages: Sequence[Stage], cache: Cache, part: str, count: int, out: 
     if part not in cache.data:
         return []
     data = cache.data[part]
-    products = [s for s in stages if s.kind in TITLES and cache.done(s) is not None and _shows(s, part)]
+    products = [s for s in stages if get_stage(s.kind).panel and cache.done(s) is not None and _shows(s, part)]
     truth = next((s for s in stages if "truth" in s.settings and cache.done(s) is not None), None)
     found = []
     for i in evenly(len(data), count):
         name = data.ids[i]
         panels = [_panel(out, f"photo {part}", name, "photo", lambda i=i: np.asarray(data.photo(i)))]
         for stage in products:
-            crf = " with CRF" if stage.kind == "predictions" and stage.settings["crf"] is not None else ""
             draw = _drawer(stage, cache, data, i)
-            panels.append(_panel(out, str(cache.key(stage)), name, TITLES[stage.kind] + crf, draw))
+            panels.append(_panel(out, str(cache.key(stage)), name, get_stage(stage.kind).title_panel(stage), draw))
         if truth is not None:
             file = cache.folder(truth) / TRUTH / f"{name}.png"
             draw = _labels_drawer(file, data, i)
@@ -68,7 +66,7 @@ def pictured(stages: Sequence[Stage], cache: Cache, part: str, count: int, out: 
 
 def _shows(stage: Stage, part: str) -> bool:
     """Whether a stage's products are of these images: train's are those of its sub-list, too."""
-    return stage.part == part or (part == "score_on" and stage.part == "train" and stage.kind != "predictions")
+    return stage.part == part or (part == "score_on" and stage.part == "train")
 
 
 def _panel(out: Path, key: str, name: str, title: str, draw: Any) -> Panel | None:
@@ -87,7 +85,7 @@ def _panel(out: Path, key: str, name: str, title: str, draw: Any) -> Panel | Non
 
 def _drawer(stage: Stage, cache: Cache, data: SegmentationData, i: int) -> Any:
     folder, name = cache.folder(stage), data.ids[i]
-    if stage.kind not in OF_MAPS:
+    if not stage.has_maps:
         return _labels_drawer(LabelFolder(folder).get_path(name), data, i)
 
     def draw() -> NDArray[np.uint8]:

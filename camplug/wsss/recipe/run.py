@@ -12,11 +12,13 @@ from camplug.errors import InputError
 from camplug.wsss.class_names import renumber_data
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.recipe.cache import Cache, bytes_in
+from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.data import VARIABLE, ImageList
-from camplug.wsss.recipe.recipe_settings import Recipe
+from camplug.wsss.recipe.graph import list_stages
+from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.report import write_report
-from camplug.wsss.recipe.run_stages import StageContext
-from camplug.wsss.recipe.stages import Stage, stages_of
+from camplug.wsss.recipe.stage import Stage
+from camplug.wsss.recipe.stages.evaluate import list_averaged
 from camplug.wsss.store.jobs import exchange, share, wait_for_processes
 from camplug.wsss.train.progress import ProgressCallback
 
@@ -47,7 +49,7 @@ def run_recipe(
     watch, out = ProgressCallback() if watch is None else watch, Path(out)
     data = {name: opened(name, part) for name, part in recipe.data.items()}
     data = checked(recipe, data)
-    stages = stages_of(recipe, data)
+    stages = list_stages(recipe, data)
     cache = Cache(out, data)
     for stage in stages:
         cache.folder(stage)  # files that are missing are told before anything runs
@@ -106,10 +108,8 @@ def checked(recipe: Recipe, data: dict[str, SegmentationData]) -> dict[str, Segm
                 f"data.{name} has other classes than data.train ({differing[0]!r} is in one of them only); give lists "
                 "with the same class names."
             )
-    from camplug.wsss.recipe.scoring import averaged
-
     how = recipe.evaluate.classes
-    averaged(None if how is None else list(how), ["background", *classes])
+    list_averaged(None if how is None else list(how), ["background", *classes])
     return {name: renumber_data(one, classes, "data.train") for name, one in data.items()}
 
 

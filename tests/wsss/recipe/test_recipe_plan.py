@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from recipes import NET, SCENES, tiny
 
-from camplug.wsss.recipe import plan_of, recipe_of, run_recipe
-from camplug.wsss.recipe.placeholder_data import Blank, clouds
-from camplug.wsss.recipe.probe import Cost, Probe
+from camplug.wsss.recipe import make_recipe, plan_recipe, run_recipe
+from camplug.wsss.recipe.estimate import Cost
+from camplug.wsss.recipe.placeholder_data import SyntheticImages, draw_clouds
+from camplug.wsss.recipe.plan import CostEstimator
 
 
 def test_without_a_probe_nothing_is_estimated(tmp_path):
-    rows = plan_of(tiny(), tmp_path, probe=False)
+    rows = plan_recipe(tiny(), tmp_path, probe=False)
     assert [row.stage for row in rows][:3] == ["classifier", "seeds train", "seeds val"]
     assert [row.images for row in rows][:5] == [8, 8, 4, 4, 8]
     assert {row.state for row in rows} == {"to run"}
@@ -23,24 +24,24 @@ def test_without_a_probe_nothing_is_estimated(tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_a_probe_estimates_every_stage_and_knows_what_is_made(tmp_path):
-    rows = plan_of(tiny(), tmp_path)
+    rows = plan_recipe(tiny(), tmp_path)
     assert all(row.seconds > 0 and row.memory > 0 for row in rows), rows
     assert all(row.bytes > 0 for row in rows if not row.stage.startswith(("evaluate", "choose", "cut")))
     assert not any("not measured" in note for row in rows for note in row.notes)
     first = tiny(deeplab=None, refine=None, pseudo_labels={"threshold": 0.3}, evaluate={"products_on": ["train"]})
     run_recipe(first, tmp_path)
-    rows = plan_of(tiny(), tmp_path, probe=False)
+    rows = plan_recipe(tiny(), tmp_path, probe=False)
     assert [row.stage for row in rows if row.state == "made before"] == ["classifier", "seeds train"]
 
 
 def test_costs_are_scaled_to_all_images(tmp_path, monkeypatch):
     cost = Cost(seconds=2.0, fixed=3.0, bytes=10.0, files=5.0, memory=7.0, scaled=["the disk"])
-    monkeypatch.setattr(Probe, "cost", lambda self, stage: cost)
+    monkeypatch.setattr(CostEstimator, "estimate", lambda self, stage, sample: cost)
     sections = dict(tiny().text)
     missing = {"data": "coco:${NOWHERE}", "split": "train2014", "images": 82783}
     sections["data"] = {"train": missing, "threshold": {**missing, "images": 100}}
     sections["evaluate"] = {}
-    rows = {row.stage: row for row in plan_of(recipe_of(sections), tmp_path)}
+    rows = {row.stage: row for row in plan_recipe(make_recipe(sections), tmp_path)}
     seeds, deeplab = rows["seeds train"], rows["deeplab"]
     assert (seeds.images, seeds.seconds, seeds.bytes, seeds.memory) == (82783, 82783 * 5.0, 827835.0, 7.0)
     assert (deeplab.seconds, deeplab.bytes) == (82783 * (2 * 2.0 + 3.0), 827835.0)  # two epochs
@@ -51,17 +52,17 @@ def test_costs_are_scaled_to_all_images(tmp_path, monkeypatch):
 def test_what_cannot_be_measured_is_told(tmp_path):
     sections = dict(tiny().text)
     sections["classifier"] = {"given": {"model": "timm:no_such_net"}}
-    rows = {row.stage: row for row in plan_of(recipe_of(sections), tmp_path)}
+    rows = {row.stage: row for row in plan_recipe(make_recipe(sections), tmp_path)}
     assert rows["seeds train"].seconds is None
     assert "timm has no model 'no_such_net'" in rows["seeds train"].notes[0]
     assert rows["labels train"].seconds > 0
 
 
-def test_blank_pictures():
-    data = Blank((30, 44), classes=5, shown=2.9)
+def test_synthetic_images():
+    data = SyntheticImages((30, 44), classes=5, shown=2.9)
     assert data.labels(0) == (0, 1, 2)
     assert data.photo(1).size == (44, 30)
-    plane = clouds((30, 44), 0)
+    plane = draw_clouds((30, 44), 0)
     assert plane.shape == (30, 44)
     assert 0 <= plane.min() < plane.max() <= 1
     assert abs(plane[:, 1:] - plane[:, :-1]).max() < 0.2  # smooth
@@ -73,5 +74,5 @@ def test_the_size_of_a_seed_is_measured(tmp_path):
     sections["refine"], sections["pseudo_labels"], sections["deeplab"] = {}, {"threshold": 0.3}, None
     sections["data"] = {"train": {"data": "scenes:8:0", "options": SCENES}}
     sections["evaluate"] = {}
-    rows = {row.stage: row for row in plan_of(recipe_of(sections), tmp_path)}
+    rows = {row.stage: row for row in plan_recipe(make_recipe(sections), tmp_path)}
     assert "not measured" in rows["seeds train"].notes[0]  # a network without a head explains nothing

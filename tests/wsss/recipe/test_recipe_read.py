@@ -12,8 +12,9 @@ from camplug.settings import restore_settings, to_plain
 from camplug.wsss.atm import ATM
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.fpr import FPR
-from camplug.wsss.recipe import read_recipe, recipe_of, shipped
-from camplug.wsss.recipe.recipe_settings import ClassifierSettings, NetworkSettings
+from camplug.wsss.recipe import list_recipes, make_recipe, read_recipe
+from camplug.wsss.recipe.sections import NetworkSettings
+from camplug.wsss.recipe.stages.classifier import ClassifierSettings
 
 YAML = """
 data:
@@ -59,7 +60,7 @@ def test_settings_survive_json():
 )
 def test_defaults_follow_the_kind_of_refinement(kind, threshold, crf):
     own = {} if kind in ("irn", "affinitynet") else {"threshold": 0.3}
-    recipe = recipe_of({**TINY, "refine": {"kind": kind}, "pseudo_labels": own})
+    recipe = make_recipe({**TINY, "refine": {"kind": kind}, "pseudo_labels": own})
     assert (recipe.pseudo_labels.threshold, recipe.pseudo_labels.crf) == (threshold, crf)
 
 
@@ -90,11 +91,11 @@ def test_toml_says_the_same(tmp_path):
 
 def test_fpr_names_the_classifier_that_it_begins_with():
     first = copy.deepcopy(TINY["classifier"])
-    recipe = recipe_of({**TINY, "classifier": {"train": {"method": "fpr", "start": first, "clusters": 3}}})
+    recipe = make_recipe({**TINY, "classifier": {"train": {"method": "fpr", "start": first, "clusters": 3}}})
     assert recipe.classifier.method == FPR(clusters=3)
     assert recipe.classifier.start.method.name == "classifier"
     with pytest.raises(InputError, match=r"describe it in classifier\.train\.start"):
-        recipe_of({**TINY, "classifier": {"train": {"method": "fpr"}}})
+        make_recipe({**TINY, "classifier": {"train": {"method": "fpr"}}})
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_mistakes_are_told(changes, says):
 
 def test_a_threshold_that_nothing_says_is_asked_for():
     with pytest.raises(InputError, match=r"pseudo_labels.threshold is missing: .*data.threshold"):
-        recipe_of({**TINY, "refine": {"kind": "none"}, "pseudo_labels": {}})
+        make_recipe({**TINY, "refine": {"kind": "none"}, "pseudo_labels": {}})
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_files_that_are_no_recipes(tmp_path, name, text, says):
 
 
 def test_a_recipe_that_does_not_exist_names_the_shipped_ones():
-    with pytest.raises(InputError, match=f"there is no recipe 'mine'; .*{', '.join(shipped())}"):
+    with pytest.raises(InputError, match=f"there is no recipe 'mine'; .*{', '.join(list_recipes())}"):
         read_recipe("mine")
     with pytest.raises(InputError, match="--set 'seeds' cannot be read"):
         read_recipe("scenes", ["seeds"])

@@ -21,8 +21,8 @@ from camplug.metrics import ConfusionMatrix, Scores
 from camplug.wsss.data import Scenes
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.recipe import run_recipe
+from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.report_pictures import coloured
-from camplug.wsss.recipe.run_stages import StageContext
 from camplug.wsss.seeds import SeedFolder, compute_otsu_thresholds, count_strongest_values
 
 IDS = Scenes(8).ids

@@ -14,11 +14,11 @@ from PIL import Image
 from recipes import SCENES, tiny, voc_tree
 
 from camplug.errors import InputError
-from camplug.wsss.recipe import recipe_of, stages_of
+from camplug.wsss.recipe import list_stages, make_recipe
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import Drawn, ImageList, View, evenly
 from camplug.wsss.recipe.run import opened
-from camplug.wsss.recipe.stages import VERSIONS
+from camplug.wsss.recipe.stages import get_stage
 from camplug.wsss.store.identity import make_digest
 
 NAMES = [
@@ -51,7 +51,7 @@ NAMES = [
 def keys(recipe):
     data = {name: part.open() for name, part in recipe.data.items()}
     cache = Cache(Path(), data)
-    return {stage.name: cache.key(stage) for stage in stages_of(recipe, data)}
+    return {stage.name: cache.key(stage) for stage in list_stages(recipe, data)}
 
 
 def test_the_road():
@@ -74,7 +74,7 @@ def test_without_refinement_deeplab_and_val_the_road_is_short():
 def test_one_threshold_without_masks_for_all_lists():
     recipe = tiny(pseudo_labels={"threshold": "otsu"})
     data = {name: part.open() for name, part in recipe.data.items()}
-    stages = {stage.name: stage for stage in stages_of(recipe, data)}
+    stages = {stage.name: stage for stage in list_stages(recipe, data)}
     cut = stages["cut maps"]
     assert (cut.part, cut.scores, dict(cut.inputs)) == ("train", False, {"maps": stages["maps train"]})
     for name in ("labels train", "labels val", "evaluate maps train", "evaluate maps val"):
@@ -109,7 +109,7 @@ FROM_DEEPLAB = NAMES[NAMES.index("deeplab") :]
 )
 def test_only_what_depends_on_a_change_is_made_again(changes, again):
     if "title" in changes:
-        assert keys(recipe_of({**dict(tiny().text), "title": "another"})) == keys(tiny())
+        assert keys(make_recipe({**dict(tiny().text), "title": "another"})) == keys(tiny())
         return
     found = changed_by(**changes)
     if again is None:  # the threshold is chosen by the mean over other classes
@@ -140,13 +140,13 @@ def test_the_hash_by_hand(tmp_path):
     recipe = tiny()
     data = {name: part.open() for name, part in recipe.data.items()}
     cache = Cache(tmp_path, data)
-    stages = {stage.name: stage for stage in stages_of(recipe, data)}
+    stages = {stage.name: stage for stage in list_stages(recipe, data)}
     names = "\n".join(f"scene0_{i:06d}" for i in range(8))
     train = data["train"]
     photographs, labels = ([digest(i) for i in range(8)] for digest in (train.photo_digest, train.label_digest))
     document = {
         "stage": "seeds train",
-        "version": VERSIONS["seeds"],
+        "version": get_stage("seeds").version,
         "settings": {"explainer": "MultiView(CAM, scales=(1,))", "long_side": 64, "dtype": "uint8", "scale": 1.0},
         "inputs": {"network": cache.key(stages["classifier"])},
         "data": [
@@ -170,7 +170,7 @@ def test_weights_are_known_by_their_content(tmp_path):
 
     def given():
         classifier = {"given": {"model": "demo", "checkpoint": str(weights)}}
-        return keys(recipe_of({**dict(tiny().text), "classifier": classifier}))
+        return keys(make_recipe({**dict(tiny().text), "classifier": classifier}))
 
     assert given()["seeds train"] is None  # not there: nothing can be said
     weights.write_bytes(b"one")
@@ -191,15 +191,15 @@ def test_products_of_a_sublist_are_those_of_train(tmp_path):
     }
     sections["pseudo_labels"] = {"threshold": "best on score_on", "optimistic": True}
     sections["evaluate"] = {"pictures": 0}
-    recipe = recipe_of(sections)
+    recipe = make_recipe(sections)
     data = {name: one.open() for name, one in recipe.data.items()}
-    stages = {stage.name: stage for stage in stages_of(recipe, data)}
+    stages = {stage.name: stage for stage in list_stages(recipe, data)}
     assert "seeds score_on" not in stages
     assert stages["choose maps score_on"].inputs["product"] is stages["maps train"]
     assert stages["choose maps score_on"].part == stages["evaluate seeds train"].part == "score_on"
     sections["pseudo_labels"] = {"threshold": "best on score_on"}
     with pytest.raises(InputError, match=r"8 of these images are reported in data\.score_on.*optimistic: true"):
-        stages_of(recipe_of(sections), data)
+        list_stages(make_recipe(sections), data)
 
 
 def test_a_threshold_needs_masks(tmp_path):
@@ -213,10 +213,10 @@ def test_a_threshold_needs_masks(tmp_path):
         "threshold": {"data": f"voc:{root}", "split": "val"},
     }
     sections["evaluate"] = {}
-    recipe = recipe_of(sections)
+    recipe = make_recipe(sections)
     data = {name: one.open() for name, one in recipe.data.items()}
     with pytest.raises(InputError, match=r"data\.threshold has no masks to choose on"):
-        stages_of(recipe, data)
+        list_stages(recipe, data)
 
 
 def test_a_view_keeps_its_masks_to_itself():

@@ -10,21 +10,21 @@ import yaml
 from commands import good, refused
 from recipes import SMALL, voc_tree
 
-from camplug.wsss.recipe import plan_of, read_recipe, shipped
+from camplug.wsss.recipe import list_recipes, plan_recipe, read_recipe
 
 PAPERS = ("fully_cam_irn", "class_conditional_affinitynet", "atm_fum", "rpnet_irn", "fpr_irn")
 
 
 def test_all_are_there():
-    assert set(shipped()) == {*PAPERS, "coco14_fully_cam_irn", "voc12_animals", "scenes"}
-    assert all(shipped().values())
+    assert set(list_recipes()) == {*PAPERS, "coco14_fully_cam_irn", "voc12_animals", "scenes"}
+    assert all(list_recipes().values())
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+@pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_it_is_planned_without_its_data(name, tmp_path, monkeypatch):
     for variable in ("CAMPLUG_VOC", "CAMPLUG_COCO"):
         monkeypatch.delenv(variable, raising=False)
-    rows = {row.stage: row for row in plan_of(read_recipe(name), tmp_path, probe=False)}
+    rows = {row.stage: row for row in plan_recipe(read_recipe(name), tmp_path, probe=False)}
     assert all(row.images for row in rows.values())
     counts = {"coco14_fully_cam_irn": (82783, 40137), "voc12_animals": (3131, 222), "scenes": (600, 60)}
     train, val = counts.get(name, (10582, 1449))
@@ -56,7 +56,7 @@ def test_the_papers_settings():
         assert recipe.pseudo_labels.crf is None
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+@pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_settings_say_where_they_come_from(name):
     text = (resources.files("camplug.wsss.recipe") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     assert text.count("#") >= 4
@@ -123,7 +123,7 @@ def test_a_papers_recipe_on_twenty_images(name, tmp_path):
 
 def test_the_command_lists_them():
     found = json.loads(good("wsss", "recipes", "--json").stdout)
-    assert set(found["recipes"]) == set(shipped())
+    assert set(found["recipes"]) == set(list_recipes())
     assert "fully_cam_irn" in good("wsss", "recipes").stdout
 
 

@@ -1,0 +1,198 @@
+"""Stage that trains the network of a random walk, and the section `refine` of a recipe."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from torch import nn
+from typing_extensions import override
+
+from camplug.errors import InputError
+from camplug.settings import check_names, prefix_errors, restore_settings, to_plain, update_settings
+from camplug.wsss.affinitynet.settings import AffinityNetSettings
+from camplug.wsss.crf import DenseCRF
+from camplug.wsss.irn.settings import IRNSettings
+from camplug.wsss.pseudo import LabelFolder
+from camplug.wsss.pseudo.make import check_long_side
+from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
+from camplug.wsss.recipe.cache import bytes_in
+from camplug.wsss.recipe.context import StageContext
+from camplug.wsss.recipe.estimate import (
+    Cost,
+    Sample,
+    SampleContext,
+    count_file_bytes,
+    draw_crops,
+    estimate_training,
+    move_batch,
+    save_labels,
+)
+from camplug.wsss.recipe.graph import RecipeGraph
+from camplug.wsss.recipe.sections import NetworkSettings, read_backbone, read_section
+from camplug.wsss.recipe.stage import Inputs, Outcome, Stage
+from camplug.wsss.recipe.stages.base import TrainingStage, list_training_options
+from camplug.wsss.recipe.walks import WALKS, Walk
+from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.store.seed_folder import check_storage
+from camplug.wsss.train import Backbone, Crop
+
+OWN = ("layers", "dtype", "scale", "long_side")  # settings that are read as they are
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """Settings of the refinement of seeds before they are cut.
+
+    Attributes:
+        kind: "none"; "crf", a dense CRF after the cut; "affinitynet" or "irn", a walk over learned affinities.
+        backbone: network under the heads; None is the classifier.
+        layers: layers that the heads read.
+        training: settings of the heads' training.
+        walk: settings of the walk.
+        dtype: type of the stored walked maps, "uint8" or "float16".
+        scale: size of the stored walked maps relative to the photographs.
+        long_side: longer side to which larger photographs are brought for the walk; None keeps their size.
+    """
+
+    kind: Literal["none", "crf", "affinitynet", "irn"] = "none"
+    backbone: NetworkSettings | None = None
+    layers: str | tuple[str, ...] = "stages"
+    training: IRNSettings | AffinityNetSettings | None = None
+    walk: IRNWalkSettings | AffinityNetWalkSettings | None = None
+    dtype: str = "uint8"
+    scale: float = 1.0
+    long_side: int | None = None
+
+    def __post_init__(self) -> None:
+        check_storage(self.dtype, self.scale)
+        check_long_side(self.long_side)
+
+
+class AffinitiesStage(TrainingStage):
+    """Training of the affinity or boundary network that a random walk uses."""
+
+    name = "affinities"
+    inputs: ClassVar[Inputs] = {"seeds": ("maps",), "network": ("network",)}
+    output = "network"
+    section = "refine"
+    settings_type = RefineSettings
+
+    @override
+    def read_settings(self, value: Any, sections: Mapping[str, Any]) -> RefineSettings:
+        section = read_section(value, "refine")
+        kind: Any = section.get("kind") or "none"
+        if kind not in (*WALKS, "none", "crf"):
+            raise InputError(f"refine.kind = {kind!r}; allowed are {', '.join(['none', 'crf', *sorted(WALKS)])}.")
+        if kind not in WALKS:
+            unused = [name for name in section if name != "kind"]
+            if unused:
+                raise InputError(f"refine.{unused[0]} has no effect with kind: {kind}; leave it out.")
+            return restore_settings(RefineSettings, {"kind": kind})
+        check_names(section, ("kind", "backbone", "training", "walk", *OWN), "refine")
+        walk = WALKS[kind]
+        settings = update_settings(walk.settings(), read_section(section.get("walk"), "refine.walk"), "refine.walk")
+        with prefix_errors("refine.walk"):
+            walk.make(None, **to_plain(settings))  # checks their ranges
+        training = update_settings(
+            walk.training(), read_section(section.get("training"), "refine.training"), "refine.training"
+        )
+        own = {name: section[name] for name in OWN if name in section}
+        base = update_settings(RefineSettings(kind), own, "refine")
+        return replace(base, backbone=read_backbone(section, "refine"), training=training, walk=settings)
+
+    @override
+    def add_stages(self, graph: RecipeGraph) -> None:
+        refine = graph.recipe.refine
+        if refine.walk is None:
+            return
+        network = graph.name_network(graph.network if refine.backbone is None else refine.backbone)
+        settings = {"kind": refine.kind, "layers": to_plain(refine.layers), "training": to_plain(refine.training)}
+        inputs = {"seeds": graph.maps["train"], **network.inputs}
+        graph.heads = graph.add(
+            Stage("affinities", self.name, settings | network.settings, inputs, "train", network.files)
+        )
+
+    @override
+    def get_file(self, stage: Stage) -> str:
+        return _get_walk(stage).file
+
+    @override
+    def run(self, stage: Stage, context: StageContext) -> Outcome:
+        settings, model, walk = stage.settings, context.load_network(stage), _get_walk(stage)
+        data = context.view(stage)
+        options = list_training_options(stage, context, model)
+        done = walk.train(
+            model,
+            data,
+            SeedFolder(context.get_input(stage, "seeds")),
+            context.cache.folder(stage),
+            restore_settings(walk.training, settings["training"]),
+            layers=_restore_layers(stage),
+            **options | {"preprocess": context.make_preprocess(stage, model)},
+        )
+        figures = {"losses": done.losses, "learned_from": done.label_settings}
+        return {"images": len(data), "broken": done.broken, "figures": figures}
+
+    @override
+    def count_epochs(self, stage: Stage) -> int:
+        return int(stage.settings["training"]["training"]["epochs"])
+
+    @override
+    def load_network(self, stage: Stage, context: StageContext) -> nn.Module:
+        walk = _get_walk(stage)
+        return walk.load(context.cache.folder(stage) / walk.file, context.load_network(stage))
+
+    @override
+    def build_network(self, stage: Stage, context: StageContext) -> nn.Module:
+        walk = _get_walk(stage)
+        backbone = Backbone(context.load_network(stage), _restore_layers(stage))
+        training = restore_settings(walk.training, stage.settings["training"])
+        return walk.build(backbone, training.network).to(context.device).eval()
+
+    @override
+    def estimate(self, stage: Stage, sample: Sample) -> Cost:
+        walk = _get_walk(stage)
+        training: Any = restore_settings(walk.training, stage.settings["training"])
+        with sample.open_context() as context:
+            network: Any = self.build_network(stage, context)
+            seeds = SeedFolder(context.get_input(stage, "seeds"))
+            images = context.view(stage)
+            photo, maps = np.asarray(images.photo(0)), seeds.load(images.ids[0]).to_full_size()
+            crf = crf_settings(training.crf)
+            start = time.perf_counter()
+            walk.prepare(network, photo, maps, None if crf is None else DenseCRF(photo, crf))
+            once = time.perf_counter() - start
+            labels = LabelFolder(context.cache.root / "labels")
+            save_labels(context.images, labels)
+            size = bytes_in(labels.path)
+
+        def prepare(context: SampleContext, crop: int, count: int) -> Any:
+            batch = move_batch(Crop(*draw_crops(count, crop, sample.shown, walk.stride)), sample.device)
+            network.train()
+            return lambda: network.training_step(batch, 0)
+
+        cost = estimate_training(sample, prepare, crop=training.training.crop, batch=training.training.batch)
+        cost.fixed, cost.bytes, cost.files = once, size, count_file_bytes(network)
+        return cost
+
+    @override
+    def describe_training(self, row: Mapping[str, Any]) -> tuple[str, str] | None:
+        if not row["learned_from"]:
+            return None
+        used, given = row["learned_from"], row["settings"]["training"]
+        return WALKS[used["method"]].describe_labels(used, given), json.dumps(given["crf"])
+
+
+def _get_walk(stage: Stage) -> Walk:
+    return WALKS[stage.settings["kind"]]
+
+
+def _restore_layers(stage: Stage) -> str | list[str]:
+    layers = stage.settings["layers"]
+    return layers if isinstance(layers, str) else list(layers)

@@ -1,0 +1,66 @@
+"""Stage that spreads maps by a random walk over learned affinities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from typing_extensions import override
+
+from camplug.settings import to_plain
+from camplug.wsss.pseudo import make_walked_seeds
+from camplug.wsss.recipe.context import StageContext
+from camplug.wsss.recipe.graph import RecipeGraph
+from camplug.wsss.recipe.stage import Inputs, Stage
+from camplug.wsss.recipe.stages.base import ImageStage
+from camplug.wsss.recipe.stages.cut import evaluate_maps
+from camplug.wsss.recipe.walks import WALKS
+from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.store.jobs import Report
+
+
+class MapsStage(ImageStage):
+    """Maps after a random walk over learned affinities."""
+
+    name = "maps"
+    inputs: ClassVar[Inputs] = {"seeds": ("maps",), "heads": ("network",), "network": ("network",)}
+    output = "maps"
+    panel = "refined maps"
+    cost_note = "disk: maps of no training"
+
+    @override
+    def add_stages(self, graph: RecipeGraph) -> None:
+        refine = graph.recipe.refine
+        if refine.walk is None or graph.heads is None:
+            return
+        network = graph.name_network(graph.network if refine.backbone is None else refine.backbone)
+        settings = {"kind": refine.kind, "walk": to_plain(refine.walk), "dtype": refine.dtype, "scale": refine.scale}
+        if refine.long_side is not None:
+            settings["long_side"] = refine.long_side
+        for part, seeds in graph.maps.items():
+            inputs = {"seeds": seeds, "heads": graph.heads, **network.inputs}
+            stage = Stage(f"maps {part}", self.name, settings | network.settings, inputs, part, network.files)
+            graph.maps[part] = graph.add(stage)
+        evaluate_maps(graph, graph.recipe.pseudo_labels.threshold)
+
+    @override
+    def prepare(self, stage: Stage, context: StageContext) -> Callable[..., Report]:
+        settings = stage.settings
+        heads = context.load_input(stage, "heads")
+        walk = WALKS[settings["kind"]].make(heads, **settings["walk"])
+        made_with = {
+            **settings,
+            "heads": context.digest_input(stage, "heads"),
+            "network": context.describe_network(stage, heads.backbone.model),
+        }
+        return partial(
+            make_walked_seeds,
+            walk,
+            context.view(stage),
+            SeedFolder(context.get_input(stage, "seeds")),
+            context.prepare_folder(stage, SeedFolder, made_with),
+            dtype=settings["dtype"],
+            scale=settings["scale"],
+            long_side=settings.get("long_side"),
+        )

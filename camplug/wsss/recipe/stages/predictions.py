@@ -1,0 +1,91 @@
+"""Stage that segments images with the trained network, and the section `segment` of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import override
+
+from camplug.errors import InputError
+from camplug.settings import to_plain
+from camplug.wsss.crf import CRFSettings
+from camplug.wsss.deeplab import Segmenter, make_predictions
+from camplug.wsss.pseudo import LabelFolder
+from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.recipe.context import StageContext
+from camplug.wsss.recipe.graph import RecipeGraph
+from camplug.wsss.recipe.stage import Inputs, Stage
+from camplug.wsss.recipe.stages.base import ImageStage, restore_crf
+from camplug.wsss.recipe.stages.evaluate import add_evaluation
+from camplug.wsss.store.jobs import Report
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """Settings of predictions; with a CRF they are made and scored without it, too.
+
+    Args:
+        scales: factors of the photographs' size.
+        flip: whether to segment the mirrored photographs, too.
+        fuse: "mean" or "max" over all views.
+        crf: name or settings of a dense CRF; None for none.
+        long_side: longer side to which photographs are brought first; None keeps their size.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    fuse: Literal["mean", "max"] = "mean"
+    crf: CRFSettings | str | None = None
+    long_side: int | None = None
+
+    def __post_init__(self) -> None:
+        crf_settings(self.crf)
+        if not self.scales or not all(scale > 0 for scale in self.scales):
+            raise InputError(f"scales={self.scales}; give at least one number, each above 0.")
+
+
+class PredictionsStage(ImageStage):
+    """Predictions of the segmentation network, without image labels."""
+
+    name = "predictions"
+    inputs: ClassVar[Inputs] = {"deeplab": ("network",)}
+    output = "labels"
+    section = "segment"
+    settings_type = PredictionSettings
+    panel = "prediction"
+    labels_used = "predicted by the network"
+
+    @override
+    def add_stages(self, graph: RecipeGraph) -> None:
+        recipe = graph.recipe
+        if graph.segmenter is None:
+            return
+        pictures = recipe.evaluate.pictures
+        if graph.pictured != "val" and pictures:
+            self._add(graph, graph.segmenter, graph.pictured, "pictures", only=pictures)
+        if "val" not in recipe.data:
+            return
+        add_evaluation(graph, self._add(graph, graph.segmenter, "val", "val"), "val")
+        crf = to_plain(crf_settings(recipe.segment.crf))
+        if crf is not None:
+            add_evaluation(graph, self._add(graph, graph.segmenter, "val", "crf val", crf=crf), "val")
+
+    def _add(self, graph: RecipeGraph, segmenter: Stage, part: str, name: str, **settings: Any) -> Stage:
+        settings = to_plain(graph.recipe.segment) | {"crf": None} | settings
+        return graph.add(Stage(f"predictions {name}", self.name, settings, {"deeplab": segmenter}, part))
+
+    @override
+    def prepare(self, stage: Stage, context: StageContext) -> Callable[..., Report]:
+        s, network = stage.settings, context.load_input(stage, "deeplab").to(context.device)
+        crf = restore_crf(s["crf"])
+        segmenter = Segmenter(network, tuple(s["scales"]), s["flip"], s["fuse"], crf, s["long_side"])
+        made_with = {k: v for k, v in s.items() if k != "only"} | {"network": context.digest_input(stage, "deeplab")}
+        folder = context.prepare_folder(stage, LabelFolder, made_with)
+        return partial(make_predictions, segmenter, context.view(stage), folder)
+
+    @override
+    def title_panel(self, stage: Stage) -> str:
+        return f"{self.panel} with CRF" if stage.settings["crf"] is not None else str(self.panel)

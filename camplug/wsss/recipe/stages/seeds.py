@@ -1,0 +1,113 @@
+"""Stage that makes activation maps, and the section `seeds` of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from typing_extensions import override
+
+import camplug
+from camplug.settings import prefix_errors, to_plain
+from camplug.wsss.classifier.network import get_preprocess
+from camplug.wsss.recipe.context import StageContext
+from camplug.wsss.recipe.estimate import Cost, Sample, estimate_images
+from camplug.wsss.recipe.graph import RecipeGraph
+from camplug.wsss.recipe.sections import check_threshold, check_threshold_part
+from camplug.wsss.recipe.stage import Inputs, Stage
+from camplug.wsss.recipe.stages.base import ImageStage
+from camplug.wsss.recipe.stages.cut import evaluate_maps
+from camplug.wsss.seeds import SeedFolder, make_seeds
+from camplug.wsss.store.jobs import Report
+from camplug.wsss.store.seed_folder import check_storage
+
+
+@dataclass(frozen=True)
+class SeedSettings:
+    """Settings of the maps.
+
+    Args:
+        explainer: method, as for `camplug.create`.
+        long_side: longer side of the photographs as the model sees them.
+        scale: size of the stored maps relative to the photographs.
+        dtype: "uint8" or "float16".
+        threshold: threshold at which maps are scored: a number, "best on" a list, or "otsu" (see
+            `PseudoLabelSettings`); None takes the best on the scored images, which the report calls optimistic.
+    """
+
+    explainer: str = "MultiView(CAM)"
+    long_side: int | None = None
+    scale: float = 1.0
+    dtype: str = "uint8"
+    threshold: float | str | None = None
+
+    def __post_init__(self) -> None:
+        check_threshold(self.threshold)
+        check_storage(self.dtype, self.scale)
+
+
+class SeedsStage(ImageStage):
+    """Activation maps of every image for the classes that it is labelled with."""
+
+    name = "seeds"
+    reads = ("photographs", "labels")
+    inputs: ClassVar[Inputs] = {"network": ("network",)}
+    output = "maps"
+    section = "seeds"
+    settings_type = SeedSettings
+    panel = "seeds"
+    cost_note = "disk: maps of no training"
+
+    @override
+    def read_settings(self, value: Any, sections: Mapping[str, Any]) -> SeedSettings:
+        found: SeedSettings = super().read_settings(value, sections)
+        with prefix_errors("seeds.explainer"):
+            camplug.create(found.explainer, _build_example())
+        check_threshold_part(found.threshold, sections["data"], "seeds")
+        return found
+
+    @override
+    def add_stages(self, graph: RecipeGraph) -> None:
+        recipe, network = graph.recipe, graph.name_network(graph.network)
+        settings = {k: v for k, v in to_plain(recipe.seeds).items() if k != "threshold"} | network.settings
+        for part in graph.list_parts():
+            stage = Stage(f"seeds {part}", self.name, settings, network.inputs, part, network.files)
+            graph.maps[part] = graph.add(stage)
+        is_walked = recipe.refine.walk is not None
+        evaluate_maps(graph, recipe.seeds.threshold if is_walked else recipe.pseudo_labels.threshold)
+
+    @override
+    def prepare(self, stage: Stage, context: StageContext) -> Callable[..., Report]:
+        settings, model = stage.settings, context.load_network(stage)
+        preprocess = context.make_preprocess(stage, model, settings["long_side"])
+        explainer = camplug.create(settings["explainer"], model, preprocess=preprocess)
+        made_with = {**settings, "labels": "given", "network": context.describe_network(stage, model)}
+        folder = context.prepare_folder(stage, SeedFolder, made_with)
+        return partial(
+            make_seeds, explainer, context.view(stage), folder, dtype=settings["dtype"], scale=settings["scale"]
+        )
+
+    @override
+    def estimate(self, stage: Stage, sample: Sample) -> Cost:
+        with sample.open_context() as context:
+            classes = _count_classes(context.load_network(stage), sample.device)
+        resizes = stage.settings["long_side"] is None
+        return self.add_note(estimate_images(stage, sample, self.prepare, classes=classes, resizes=resizes))
+
+
+def _count_classes(model: nn.Module, device: str) -> int:
+    """Return the number of classes of a classifier."""
+    classes = getattr(model, "classes", None)
+    if classes is not None:
+        return len(classes)
+    with torch.no_grad():
+        return int(model(torch.zeros(1, 3, *get_preprocess(model).size, device=device)).shape[-1])
+
+
+def _build_example() -> nn.Module:
+    """Return the smallest classifier, to check the options of an explainer on."""
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)).eval()
