@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def match_classes(names: Sequence[str], data_names: Sequence[str], what: str = "the model") -> list[int]:
-    """Return for each class of the data its number among other names, whatever their order.
+    """Return the index of each class of the data among other names.
 
     Args:
-        names: of the model's (or seeds', or labels') classes; there may be more of them than the data has.
-        data_names: names of the data's classes.
-        what: has `names`, in messages.
+        names: class names of a model, of seeds or of labels; they may be more than those of the data.
+        data_names: class names of the data.
+        what: owner of `names` in messages.
 
     Raises:
         InputError: a class of the data is not among `names`.
@@ -60,13 +60,13 @@ def quote_names(names: Sequence[str], most: int = 4) -> str:
 
 
 def find_class_names(model: nn.Module, labels: Sequence[str] | Mapping[int, str] | None = None) -> list[str] | None:
-    """Return the class names that a model brings along, in the order of its outputs; None where it has none.
+    """Find the class names of a model, in the order of its outputs; None if it has none.
 
-    Placeholders such as "LABEL_0" are no names.
+    Placeholders such as "LABEL_0" are not names.
 
     Args:
-        model: a classifier.
-        labels: names given beside it, which come first.
+        model: classifier.
+        labels: names that take precedence over the model's.
     """
     for given in list_candidates(model, labels):
         names = [given.get(i) for i in range(len(given))] if isinstance(given, Mapping) else given
@@ -76,10 +76,10 @@ def find_class_names(model: nn.Module, labels: Sequence[str] | Mapping[int, str]
 
 
 def make_value_table(order: Sequence[int]) -> NDArray[np.int16]:
-    """Return what each value of a label picture becomes in the data's numbers; -1 for a class that it has not.
+    """Make the table from values of a label picture to those of the data; -1 for classes that the data lacks.
 
     Args:
-        order: for each class of the data its number in the labels, of `match_classes`.
+        order: index in the labels of each class of the data; see `match_classes`.
 
     >>> make_value_table([2, 0])[[0, 1, 2, 3, 255]]
     array([  0,   2,  -1,   1, 255], dtype=int16)
@@ -96,11 +96,11 @@ def renumber_labels(labels: NDArray[np.uint8], names: Sequence[str], order: Sequ
 
     Args:
         labels: 0 background, c + 1 for class c of `names`, 255 ignored.
-        names: classes of the labels.
+        names: class names of the labels.
         order: see `make_value_table`.
 
     Raises:
-        InputError: the picture shows a class that the data has not.
+        InputError: the picture shows a class that the data lacks.
     """
     found = make_value_table(order)[labels]
     if (found < 0).any():
@@ -111,12 +111,12 @@ def renumber_labels(labels: NDArray[np.uint8], names: Sequence[str], order: Sequ
 
 
 class RenumberedData(SegmentationData):
-    """A data set with its classes in the order of other names.
+    """Data set with its classes numbered by other names.
 
     Args:
-        data: the data set.
-        classes: the names to number by; all those of the data are among them.
-        what: has these names, in messages.
+        data: data set.
+        classes: names that include all classes of the data.
+        what: owner of these names in messages.
 
     Raises:
         InputError: a class of the data is not among them.
@@ -160,7 +160,7 @@ class RenumberedData(SegmentationData):
 
 
 def renumber_data(data: SegmentationData, classes: Sequence[str], what: str) -> SegmentationData:
-    """Return a data set with its classes numbered by other names; the data set itself where they are the same.
+    """Return a data set with its classes numbered by other names; the data set itself if they are equal.
 
     Raises:
         InputError: a class of the data is not among them.
@@ -169,11 +169,11 @@ def renumber_data(data: SegmentationData, classes: Sequence[str], what: str) -> 
 
 
 def order_like_folder(folder: SettingsFolder, data: SegmentationData) -> SegmentationData:
-    """Return a data set with its classes in the order in which a folder has them, if it has the same ones.
+    """Return a data set with its classes in the order of a folder's, if the names are the same.
 
     Args:
-        folder: that the data are to be used for again; nothing is made twice for another order.
-        data: the data set.
+        folder: folder whose results are reused, whatever the order of the data's classes.
+        data: data set.
     """
     made = folder.read_settings().get("classes") if (folder.path / SETTINGS).exists() else None
     same = isinstance(made, list) and sorted(map(str, made)) == sorted(data.classes)
@@ -181,12 +181,12 @@ def order_like_folder(folder: SettingsFolder, data: SegmentationData) -> Segment
 
 
 def match_folder_classes(settings: Mapping[str, Any], classes: Sequence[str], what: str) -> list[int] | None:
-    """Return the numbers of the data's classes in a folder that says which classes it has; None where it does not.
+    """Return the indices of the data's classes in a folder; None if the folder has no class names.
 
     Args:
-        settings: of the folder.
-        classes: of the data.
-        what: the folder holds, in messages: "the seeds" or "the labels".
+        settings: settings of the folder.
+        classes: class names of the data.
+        what: name of the folder in messages, such as "the folder of seeds".
 
     Raises:
         InputError: a class of the data is not among the folder's.

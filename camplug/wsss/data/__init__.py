@@ -1,4 +1,4 @@
-"""Data sets with image-level labels and masks: VOC, COCO, a folder, scenes drawn on the spot; and photographs alone."""
+"""Data sets with image-level labels and masks: VOC, COCO, folders, synthetic scenes, unlabelled photographs."""
 
 from camplug.wsss.data.coco import COCO
 from camplug.wsss.data.dataset import SegmentationData

@@ -1,4 +1,4 @@
-"""What every data set offers: photographs, their image-level labels and, where they exist, their masks."""
+"""Abstract base class of data sets: photographs, image-level labels and masks."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-IGNORE = 255  # labels of pixels that count neither way
+IGNORE = 255  # label of ignored pixels
 
 
 class SegmentationData(ABC):
-    """Images with image-level labels and, where they exist, masks, counted from 0.
+    """Images with image-level labels and masks, indexed from 0.
 
-    A split that does not exist or is empty, or a missing folder, is told when the data set is made; one broken image is
-    told (as `InputError`) when it is asked for, so that a long run can list it and go on.
+    The constructor raises errors about missing folders and missing or empty splits. An error about one image
+    (`InputError`) is raised when the image is read, so that long jobs can report it and continue.
 
     Attributes:
         classes: names of the C foreground classes; class c is the value c + 1 in masks, 0 is background.
-        ids: one name per image, without folder and ending, all different; fit for the names of result files ("/" in
-            it, where `Folder` has subfolders, means a subfolder there too).
-        has_labels: whether image-level labels exist at all; one image's may still be missing.
-        has_masks: whether masks exist at all; one image's mask may still be missing.
-        ignore: the value of mask pixels that count neither way.
+        ids: unique image names without folder and ending; result files are named by them ("/" means a subfolder).
+        has_labels: True if image-level labels exist; those of single images may be missing.
+        has_masks: True if masks exist; those of single images may be missing.
+        ignore: value of ignored pixels in masks.
     """
 
     classes: tuple[str, ...]
@@ -46,25 +45,25 @@ class SegmentationData(ABC):
 
     @abstractmethod
     def labels(self, i: int) -> tuple[int, ...]:
-        """The foreground classes in image i, as indices into `classes`, sorted; () where there are none.
+        """Return the foreground classes in image i, as sorted indices into `classes`.
 
         Raises:
-            InputError: no image i, or its labels are missing or cannot be read.
+            InputError: image i does not exist, or its labels are missing or unreadable.
         """
 
     @abstractmethod
     def photo(self, i: int) -> Image:
-        """Image i, upright RGB.
+        """Load image i, upright RGB.
 
         Raises:
-            InputError: no image i, or the file is missing or damaged.
+            InputError: image i does not exist, or the file is missing or damaged.
         """
 
     def check_photo(self, i: int) -> None:
-        """Refuse a photograph whose file is missing, empty or no image, without decoding it.
+        """Check that a photograph's file exists and is an image, without decoding it.
 
         Raises:
-            InputError: no image i, or so it is.
+            InputError: image i does not exist, or the file is missing, empty or not an image.
         """
         self._check_index(i)
         file = self.photo_file(i)
@@ -73,25 +72,25 @@ class SegmentationData(ABC):
 
     @abstractmethod
     def mask(self, i: int) -> NDArray[np.uint8]:
-        """The classes of image i's pixels, uint8 [H,W]: 0 background, c + 1 for class c, 255 ignored.
+        """Load the mask of image i, uint8 [H,W]: 0 background, c + 1 for class c, 255 ignored.
 
-        H and W are the upright photograph's; a mask of another size is refused, never stretched.
+        H and W are those of the upright photograph; a mask of another size is an error.
 
         Raises:
-            InputError: no image i, no mask of it, or one that is damaged, of another size, or holds other values.
+            InputError: image i does not exist, or its mask is missing, damaged, of another size, or has other values.
         """
 
     def photo_file(self, i: int) -> Path | None:
-        """Return the file of image i's photograph; None where it lies in no file."""
+        """Return the file of image i's photograph; None if it is not in a file."""
         return None
 
     def photo_digest(self, i: int) -> str:
-        """Return a digest of image i's photograph: of its file's bytes, or of its pixels where there is no file.
+        """Return a digest of image i's photograph: of its file's bytes, or of its pixels if it is not in a file.
 
-        Digests of another kind begin with its name: "pixels:". Those of two kinds cannot be compared.
+        Digests of pixels begin with "pixels:"; those of different kinds cannot be compared.
 
         Raises:
-            InputError: no image i, or the file is missing.
+            InputError: image i does not exist, or the file is missing.
         """
         file = self.photo_file(i)
         if file is not None:
@@ -100,10 +99,10 @@ class SegmentationData(ABC):
         return "pixels:" + make_digest([photo.size, hashlib.sha256(photo.tobytes()).hexdigest()])
 
     def label_digest(self, i: int) -> str:
-        """Return a digest of the names of image i's classes, whatever the order of the data set's classes.
+        """Return a digest of the names of image i's classes, independent of the order of `classes`.
 
         Raises:
-            InputError: as `labels`.
+            InputError: see `labels`.
         """
         return make_digest(sorted(self.classes[c] for c in self.labels(i)))
 
@@ -111,7 +110,7 @@ class SegmentationData(ABC):
         """Return a digest of image i's mask.
 
         Raises:
-            InputError: as `mask`.
+            InputError: see `mask`.
         """
         mask = self.mask(i)
         return "pixels:" + make_digest([mask.shape, hashlib.sha256(mask.tobytes()).hexdigest()])
@@ -124,7 +123,7 @@ class SegmentationData(ABC):
         return f"<{type(self).__name__}: {len(self)} images of {len(self.classes)} classes, {masks} masks>"
 
     def _check_index(self, i: int) -> int:
-        """The index, if there is such an image."""
+        """Return the index as an int; raise InputError if there is no such image."""
         try:
             index = operator.index(i)
         except TypeError:

@@ -1,4 +1,4 @@
-"""Read masks: what their values or colours mean, and whether that fits the image labels."""
+"""Mask files: decoding of values or colours, and a check against the image labels."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from camplug.wsss.data.dataset import IGNORE
 from camplug.wsss.data.read_files import read_text
 from camplug.wsss.store.identity import make_digest, make_file_digest
 
-MOST_COMPARED = 8  # masks that are compared with image labels before the first one is used
-IGNORED_NAMES = (*IGNORED, "ignore", "ignored", "void")  # names that values and colours may have
+MOST_COMPARED = 8  # masks compared with image labels before the first one is used
+IGNORED_NAMES = (*IGNORED, "ignore", "ignored", "void")  # names for ignored values and colours
 
 
 class MaskCode:
-    """What the values or the colours of mask files mean.
+    """Meaning of the values or colours of mask files.
 
     Args:
         classes: names of the foreground classes.
-        values: class names by value, or a text "255=crack,0=background"; others keep their meaning, which is 0 for the
-            background, c + 1 for class c, 255 for ignored pixels.
-        palette: a file of the class names' colours, one "name:red,green,blue" per line (CVAT's labelmap.txt is such a
-            one), for RGB masks and in place of the palette's indices.
+        values: class names by value, or a text such as "255=crack,0=background"; other values keep their meaning: 0
+            background, c + 1 for class c, 255 ignored.
+        palette: file with the colours of classes, one "name:red,green,blue" per line (CVAT's labelmap.txt, for
+            example); used for RGB masks and instead of palette indices.
 
     Attributes:
-        is_given: whether somebody said what values or colours mean.
+        is_given: True if `values` or `palette` define the meaning.
 
     Raises:
-        InputError: a name that is no class; a value, a line or a file that cannot be read.
+        InputError: a name is not a class, or a value, a line or a file cannot be read.
     """
 
     def __init__(
@@ -91,16 +91,16 @@ class MaskCode:
         return found
 
     def to_plain(self) -> list[Any]:
-        """Return plain data that tells this code from others."""
+        """Return the given values and colours as plain data, for digests."""
         return [sorted(self.values.items()), sorted(self.colours.items())]
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Read a mask PNG as class numbers, uint8 [H,W]: 0 background, c + 1 for class c, 255 ignored.
 
-        Palette PNGs give their indices, not their colours, unless colours are given.
+        Palette PNGs are read by index, or by colour if a palette is given.
 
         Raises:
-            InputError: the file is missing, damaged, no PNG of such numbers or colours, or holds others.
+            InputError: the file is missing, damaged, not a suitable PNG, or has unknown values or colours.
         """
         values, colours = open_mask(path, with_colours=bool(self.colours))
         if colours is not None:
@@ -131,25 +131,25 @@ def read_mask(path: Path, classes: int) -> NDArray[np.uint8]:
     """Read a mask PNG's class numbers, uint8 [H,W]: 0 background, 1 to `classes`, 255 ignored; see `MaskCode.read`.
 
     Raises:
-        InputError: the file is missing, damaged, not a palette or 8-bit grey PNG, or holds other numbers.
+        InputError: the file is missing, damaged, not a palette or 8-bit grey PNG, or has other values.
     """
     return MaskCode([str(c) for c in range(classes)]).read(path)
 
 
 def open_mask(path: Path, with_colours: bool) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
-    """Return the values [H,W] of a mask PNG, or its colours [H,W,3].
+    """Read a mask PNG; return either its values [H,W] or its colours [H,W,3].
 
     Args:
-        path: the file.
-        with_colours: colours are wanted, unless it is a grey PNG.
+        path: file.
+        with_colours: return colours, except of grey PNGs.
 
     Raises:
-        InputError: the file is missing, damaged, or no such PNG.
+        InputError: the file is missing, damaged, or of another format.
     """
     try:
         with Image.open(path) as image:
             kind = f"{image.mode} {image.format}"
-            # Pillow stretches grey of 1, 2 or 4 bits to 0..255, which would make other classes of it
+            # Pillow stretches grey of 1, 2 or 4 bits to 0..255, which would change the classes
             stretched = image.mode == "L" and any(tile[3] != "L" for tile in image.tile)
             if with_colours and kind in ("RGB PNG", "RGBA PNG", "P PNG"):
                 return None, np.array(image.convert("RGB"))
@@ -157,7 +157,7 @@ def open_mask(path: Path, with_colours: bool) -> tuple[NDArray[np.uint8] | None,
                 return np.array(image), None
     except FileNotFoundError:
         raise InputError(f"there is no mask {str(path)!r}.") from None
-    except Exception as error:  # what decoders raise on damaged files is anybody's guess
+    except Exception as error:  # decoders raise many kinds of errors on damaged files
         raise InputError(f"the mask {str(path)!r} is damaged or cannot be read ({error}).") from None
     depth = " of fewer than 8 bits" if stretched else ""
     colours = "; a file of the classes' colours (palette) makes RGB masks readable" if "RGB" in kind else ""
@@ -170,7 +170,7 @@ def read_palette(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
     """Read class names and their colours, one "name:red,green,blue" per line; "#" begins a comment.
 
     Raises:
-        InputError: a line cannot be read, with its number, or there is none; a colour or a name that comes twice.
+        InputError: a line cannot be read, there are no lines, or a colour or name occurs twice.
     """
     found: list[tuple[str, tuple[int, int, int]]] = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
@@ -196,14 +196,14 @@ def pack_colour(colour: tuple[int, int, int]) -> int:
 
 
 class MaskFiles:
-    """The masks of a data set, in files, which are compared with the image labels before the first one is used.
+    """Mask files of a data set, compared with the image labels before the first one is used.
 
     Args:
-        code: what their values or colours mean.
-        file: the file of image i's mask.
-        ids: names of the images.
-        labels: the classes of image i; None where they come from the masks, or are not known.
-        source: what the data set is on the command line, such as "folder:PATH", for messages.
+        code: meaning of values or colours.
+        file: function from an image's index to its mask file.
+        ids: image names.
+        labels: function from an image's index to its classes; None if they are unknown or come from the masks.
+        source: data set on the command line, such as "folder:PATH", for messages.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class MaskFiles:
         """Read image i's mask; see `MaskCode.read`.
 
         Raises:
-            InputError: it cannot be read; the masks contradict the image labels.
+            InputError: the mask cannot be read, or the masks contradict the image labels.
         """
         mask = self.code.read(self.file(i))
         if self._refusal is None:
@@ -240,7 +240,7 @@ class MaskFiles:
         return make_digest([of_file, self.code.to_plain()]) if self.code.is_given else of_file
 
     def _find_contradiction(self) -> str:
-        """Return a refusal where none of a few masks shows a class that its image is labelled with, else nothing."""
+        """Return an error message if none of a few masks shows a class of its image, else an empty text."""
         if self.code.is_given or self.labels is None:
             return ""
         first, compared = "", 0

@@ -1,4 +1,4 @@
-"""Open a data set by what a command line says."""
+"""Open a data set by its description on the command line."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "photos": (),
     "scenes": (),
 }
-MASK_FOLDERS = ("SegmentationClass", "SegmentationClassPNG")  # the latter is labelme2voc's
+MASK_FOLDERS = ("SegmentationClass", "SegmentationClassPNG")  # the latter: labelme2voc
 
 
 def open_data(text: str | os.PathLike[str], split: str | None = None, **options: Any) -> SegmentationData:
-    """The data set that a text names.
+    """Open the data set that a text names.
 
     Args:
         text: "voc:PATH", "coco:PATH", "folder:PATH", "photos:PATH" (without labels), "scenes:COUNT" or
-            "scenes:COUNT:SEED", or a bare path, which is recognised by what is in it. Options of the data set's class
-            follow behind "?", separated by "&" (quote the text in a shell), with %XX for special characters, "none" for
-            None: "voc:PATH?masks=SegmentationClassAug&classes=names.txt", "folder:PATH?mask_values=255=crack". They are
+            "scenes:COUNT:SEED", or a bare path, whose kind is recognised by its content. Options follow after "?",
+            separated by "&" (quote the text in a shell), with %XX for special characters and "none" for None:
+            "voc:PATH?masks=SegmentationClassAug&classes=names.txt", "folder:PATH?mask_values=255=crack". They are
 
             - voc: masks (a folder, or none), labels (xml, masks, none, or a file), classes (a file of names),
-              mask_values, palette. Without them VOC is opened without masks where it has no SegmentationClass, and
-              without labels where it has neither Annotations nor labels.csv or labels.json;
-            - coco: masks (none goes without), annotations (a file), photos (a folder);
+              mask_values, palette. By default there are no masks without SegmentationClass, and no labels without
+              Annotations, labels.csv or labels.json;
+            - coco: masks (none: no masks), annotations (a file), photos (a folder);
             - folder: mask_values, palette.
-        split: of VOC and COCO; "train" and "train2014", or the only one there is, if None. The others have none.
-        options: the same ones, in place of those of the text.
+        split: split of VOC and COCO; None: "train", "train2014", or the only one. Other kinds have no splits.
+        options: the same options; they take precedence over those of the text.
 
     Raises:
-        InputError: nothing is recognised, an option that the kind does not have, or the data set cannot be opened.
+        InputError: the kind is not recognised or lacks an option, or the data set cannot be opened.
 
     >>> open_data("scenes:8")
     <Scenes: 8 images of 6 classes, with masks>
@@ -65,15 +65,15 @@ def open_data(text: str | os.PathLike[str], split: str | None = None, **options:
 def open_images(
     text: str | os.PathLike[str], split: str | None = None, classes: Sequence[str] = ()
 ) -> SegmentationData:
-    """The data set that a text names, where image labels are not needed: photographs alone do as well.
+    """Open the data set that a text names; image labels are not needed.
 
     Args:
-        text: as for `open_data`; also a folder of photographs, with subfolders or without.
-        split: likewise.
-        classes: names for what photographs alone may show.
+        text: see `open_data`; also a folder of photographs, with or without subfolders.
+        split: see `open_data`.
+        classes: class names for unlabelled photographs.
 
     Raises:
-        InputError: as `open_data`.
+        InputError: see `open_data`.
     """
     path = Path(text).expanduser()
     if path.is_dir() and not _list_kinds(path):
@@ -83,13 +83,13 @@ def open_images(
 
 
 def parse_source(text: str) -> tuple[str, str, dict[str, Any]]:
-    """Return the kind of data set that a text names, its place, and its options.
+    """Return the kind of the data set that a text names, its path, and its options.
 
     Args:
-        text: as for `open_data`.
+        text: see `open_data`.
 
     Raises:
-        InputError: nothing is recognised; options that cannot be read.
+        InputError: the kind is not recognised, or the options cannot be read.
 
     >>> parse_source("voc:PATH?masks=none&labels=xml")
     ('voc', 'PATH', {'masks': None, 'labels': 'xml'})
@@ -113,10 +113,10 @@ def parse_source(text: str) -> tuple[str, str, dict[str, Any]]:
 
 
 def recognise_kind(path: str) -> str:
-    """Which kind of data set lies in a folder: "voc", "coco" or "folder"; a photograph is "photos".
+    """Recognise the kind of a data set: "voc", "coco" or "folder", or "photos" for a photograph.
 
     Raises:
-        InputError: none, or more than one.
+        InputError: there is no kind that fits, or more than one.
     """
     if Path(path).expanduser().is_file() and Path(path).suffix.lower() in SUFFIXES:
         return "photos"
@@ -137,7 +137,7 @@ def recognise_kind(path: str) -> str:
 
 
 def _list_kinds(root: Path) -> list[str]:
-    """The kinds of data sets that a folder may hold, by its files."""
+    """List the kinds of data sets that the files of a folder fit."""
     kinds = []
     if any((root / below / "JPEGImages").is_dir() for below in ("", "VOC2012", "VOCdevkit/VOC2012")):
         kinds.append("voc")

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Photographs(SegmentationData):
-    """Photographs that nothing else is known of: files, and all photographs in folders and their subfolders.
+    """Photographs without labels: files, and all photographs in folders and their subfolders.
 
     Args:
-        paths: files and folders. Photographs of a folder are named by their path in it, files by their name.
-        classes: names that a network has for what they may show.
+        paths: files and folders. Photographs in folders are named by their path in the folder, files by their name.
+        classes: class names of the network that predicts them.
 
     Raises:
-        InputError: a path that is not there; a folder without photographs; two photographs of one name.
+        InputError: a path does not exist, a folder has no photographs, or two photographs have the same name.
     """
 
     has_labels = False
@@ -51,20 +51,20 @@ class Photographs(SegmentationData):
         check_unique(self.ids, "the list of photographs, endings aside,")
 
     def with_classes(self, classes: Sequence[str]) -> Photographs:
-        """Return the same photographs with names for what they may show."""
+        """Return the same photographs with class names."""
         return Photographs(self.paths, classes)
 
     def labels(self, i: int) -> tuple[int, ...]:
-        """Refuse: there are none."""
+        """Raise InputError: there are no labels."""
         self._check_index(i)
         raise InputError("these are photographs without image labels; give a data set with labels.")
 
     def photo(self, i: int) -> Image:
-        """Image i, upright RGB; see `SegmentationData.photo`."""
+        """Load image i, upright RGB; see `SegmentationData.photo`."""
         return read_photo(self.photo_file(i))
 
     def mask(self, i: int) -> NDArray[np.uint8]:
-        """Refuse: there are none."""
+        """Raise InputError: there are no masks."""
         self._check_index(i)
         raise InputError("these are photographs without masks.")
 

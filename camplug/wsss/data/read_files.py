@@ -1,4 +1,4 @@
-"""Find and read files, the same way for every data set that lies in files."""
+"""Find and read files of data sets."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from PIL import Image
 from camplug.errors import InputError
 from camplug.explain.photo import SUFFIXES, read_photo
 
-MOST_CLASSES = 254  # 0 is background, 255 is ignored
+MOST_CLASSES = 254  # masks use 0 for background, 255 for ignored
 ORIENTATION = 0x0112  # the EXIF tag
 
 
 def resolve_folder(path: str | os.PathLike[str]) -> Path:
-    """The path, with ~ expanded, if it is a folder.
+    """Return the path of a folder, with ~ expanded.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not a folder.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -28,7 +28,7 @@ def resolve_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, without the byte-order mark that spreadsheets put first.
+    """Read a UTF-8 file, with or without a byte-order mark.
 
     Raises:
         InputError: the file cannot be read, or is not text.
@@ -42,10 +42,10 @@ def read_text(path: Path) -> str:
 
 
 def check_unique(names: Iterable[str], called: str) -> None:
-    """Refuse a list that names something twice.
+    """Check that names are unique.
 
     Raises:
-        InputError: with the first name that comes again.
+        InputError: a name occurs twice.
     """
     seen: set[str] = set()
     for name in names:
@@ -55,7 +55,7 @@ def check_unique(names: Iterable[str], called: str) -> None:
 
 
 def strip_ending(name: str) -> str:
-    """Return the name of an image file without its ending; dots that begin no such ending stay.
+    """Return the name of an image file without its ending; other dots stay.
 
     >>> strip_ending("x/frame.0001.JPG"), strip_ending("v1.0.cam0")
     ('x/frame.0001', 'v1.0.cam0')
@@ -65,10 +65,10 @@ def strip_ending(name: str) -> str:
 
 
 class ImageFiles:
-    """Image files of a folder, found by name whatever their ending.
+    """Image files of a folder, found by name with any ending.
 
     Args:
-        folder: the folder; names may lie in subfolders.
+        folder: folder; names may contain subfolders.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,9 +76,9 @@ class ImageFiles:
         self._found: dict[Path, dict[str, str]] = {}
 
     def find(self, name: str) -> Path:
-        """Return the file of a name: the very one if it is there, else one that differs in its ending only.
+        """Return the file of a name, or one that differs in its ending only.
 
-        The path of a file that is not there is returned, too, to be told when it is opened.
+        If neither exists, the path is returned nevertheless, and opening it raises the error.
         """
         path = self.folder / name
         if path.is_file():
@@ -88,23 +88,23 @@ class ImageFiles:
         return path if found is None else path.parent / found
 
     def _list_files(self, folder: Path) -> dict[str, str]:
-        """Names of a folder's image files by the names without endings."""
+        """Return the names of a folder's image files by their names without endings."""
         if folder not in self._found:
             names = sorted(os.listdir(folder), reverse=True) if folder.is_dir() else []
             images = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
-            images.sort(key=lambda name: -SUFFIXES.index(PurePosixPath(name).suffix.lower()))  # the first ending wins
+            images.sort(key=lambda name: -SUFFIXES.index(PurePosixPath(name).suffix.lower()))  # the first of `SUFFIXES` takes precedence
             self._found[folder] = {strip_ending(name): name for name in images}
         return self._found[folder]
 
 
 def check_size(photo: Path, size: tuple[int, int], called: str) -> None:
-    """Refuse a mask that has not its upright photograph's size (width, height).
+    """Check that a mask has the (width, height) of its upright photograph.
 
     Raises:
-        InputError: the sizes differ, with both; or the photograph cannot be read.
+        InputError: the sizes differ, or the photograph cannot be read.
     """
     try:
-        with Image.open(photo) as image:  # the header alone, where it settles the question
+        with Image.open(photo) as image:  # reading the header is often enough
             if image.size == size and image.getexif().get(ORIENTATION, 1) == 1:
                 return
     except Exception:

@@ -13,15 +13,15 @@ from camplug.wsss.data.class_list import is_no_class
 from camplug.wsss.data.read_files import check_unique, read_text
 
 LABEL_FILES = ("labels.csv", "labels.json")
-IMAGE_HEADERS = ("image", "images", "filename", "file", "file_name", "name", "id")  # headers of columns
+IMAGE_HEADERS = ("image", "images", "filename", "file", "file_name", "name", "id")  # headers of the first column
 LABEL_HEADERS = ("labels", "label", "classes", "class")
 
 
 def read_labels(path: Path) -> dict[str, list[str]]:
-    """Read class names by image from a .csv or a .json file; the background is no class and is dropped.
+    """Read class names by image from a .csv or .json file, without the background.
 
     Raises:
-        InputError: the file cannot be read, is of another form, or lists no images.
+        InputError: the file cannot be read, has another format, or lists no images.
     """
     if path.suffix.lower() in (".npy", ".npz"):
         raise InputError(
@@ -37,10 +37,10 @@ def read_labels(path: Path) -> dict[str, list[str]]:
 
 
 def read_csv(path: Path) -> dict[str, list[str]]:
-    """Labels by image, from a table with the columns image and labels, or image and one 0/1 column per class.
+    """Read labels by image from a table with the columns image and labels, or image and one 0/1 column per class.
 
     Raises:
-        InputError: with the line, where one cannot be read.
+        InputError: a line cannot be read.
     """
     rows = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
     labels: dict[str, list[str]] = {}
@@ -84,10 +84,10 @@ def _parse_labels(header: list[str], row: list[str], where: str) -> list[str]:
 
 
 def read_json(path: Path) -> dict[str, list[str]]:
-    """Labels by image, from {"a.jpg": ["cat", "dog"]}.
+    """Read labels by image from {"a.jpg": ["cat", "dog"]}.
 
     Raises:
-        InputError: it is not JSON, or not of this form.
+        InputError: the file is not JSON, or has another format.
     """
 
     def refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

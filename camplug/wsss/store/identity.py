@@ -1,4 +1,4 @@
-"""What a result was made from, told by content: digests of files, weights, plain data, and the images of a data set."""
+"""Digests of files, weights, plain data and images, which identify the inputs of results by content."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from camplug.wsss.data import SegmentationData
 
-DIGITS = 16  # of a digest
-CACHE = "CAMPLUG_CACHE"  # the variable that names the cache folder
+DIGITS = 16  # length of a digest
+CACHE = "CAMPLUG_CACHE"  # environment variable with the cache folder
 HASHES = "hashes.sqlite"
-RACY = 2 * 10**9  # ns; a younger file may change again without another time stamp
+RACY = 2 * 10**9  # ns; a file changed less long ago may change again within its time stamp
 MISSING = "missing"
-PHRASES = {  # one and several of what an image has
+PHRASES = {  # singular and plural by kind of input
     "photographs": ("another photograph", "other photographs"),
     "labels": ("other labels", "other labels"),
     "seeds": ("another seed", "other seeds"),
@@ -37,7 +37,7 @@ PHRASES = {  # one and several of what an image has
 
 
 def make_digest(document: Any) -> str:
-    """Return the first 16 digits of the SHA-256 of plain data, whatever the order of its keys.
+    """Compute the first 16 digits of the SHA-256 of plain data; the order of keys does not matter.
 
     >>> make_digest({"a": 1, "b": (2, 3)}) == make_digest({"b": [2, 3], "a": 1})
     True
@@ -46,7 +46,7 @@ def make_digest(document: Any) -> str:
 
 
 def hash_weights(model: nn.Module) -> str:
-    """Return the first 16 digits of the SHA-256 of a network's weights and buffers, on any device."""
+    """Compute the first 16 digits of the SHA-256 of a network's weights and buffers, on any device."""
     import torch
 
     digest = hashlib.sha256()
@@ -57,13 +57,13 @@ def hash_weights(model: nn.Module) -> str:
 
 
 def hash_file(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's content; a file that has not changed since is not read again.
+    """Compute the SHA-256 of a file's content; unchanged files are not read again.
 
-    Hashes are kept in one file in the folder that the variable CAMPLUG_CACHE names, by default the user's cache folder,
-    and found by path, size, inode and time stamps. Several processes may share it.
+    Hashes are cached by path, size, inode and time stamps in one database in the folder CAMPLUG_CACHE, by default the
+    user's cache folder. Several processes may share it.
 
     Args:
-        path: the file.
+        path: file.
 
     Raises:
         OSError: the file cannot be read.
@@ -72,14 +72,14 @@ def hash_file(path: str | os.PathLike[str]) -> str:
 
 
 def make_file_digest(path: str | os.PathLike[str], called: str) -> str:
-    """Return the first 16 digits of the SHA-256 of a file's content; see `hash_file`.
+    """Compute the first 16 digits of the SHA-256 of a file's content; see `hash_file`.
 
     Args:
-        path: the file.
-        called: what it is, in messages.
+        path: file.
+        called: name of the file's kind in messages.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         return hash_file(path)[:DIGITS]
@@ -88,12 +88,12 @@ def make_file_digest(path: str | os.PathLike[str], called: str) -> str:
 
 
 def make_network_settings(network: nn.Module, model: str, num_classes: int | None = None) -> dict[str, Any]:
-    """Return what tells a loaded network from others, for the settings of what is made with it.
+    """Return the settings that identify a loaded network.
 
     Args:
-        network: with its weights.
-        model: the text that it was loaded by; the path of a file does not matter, its content does.
-        num_classes: of its head, as it was asked for.
+        network: network with its weights.
+        model: text that `load_model` loaded it by; files count by content, not by path.
+        num_classes: number of classes that was given to `load_model`.
     """
     if not model.endswith((".pt", ".pth")):
         return {"model": model, "num_classes": num_classes, "weights": hash_weights(network)}
@@ -102,7 +102,7 @@ def make_network_settings(network: nn.Module, model: str, num_classes: int | Non
 
 
 def is_other(one: str, other: str) -> bool:
-    """Return whether two digests of the same kind differ; the kind is what stands before a colon.
+    """Return whether two digests of the same kind differ; the kind is the text before the colon.
 
     >>> is_other("scene:1", "scene:2"), is_other("scene:1", "2")
     (True, False)
@@ -111,7 +111,7 @@ def is_other(one: str, other: str) -> bool:
 
 
 def get_cache_folder() -> Path:
-    """Return the folder that CAMPLUG_CACHE names, or the platform's cache folder of this user."""
+    """Return the folder CAMPLUG_CACHE, by default the user's cache folder on this platform."""
     if os.environ.get(CACHE):
         return Path(os.environ[CACHE]).expanduser()
     home = Path.home()
@@ -125,7 +125,7 @@ def get_cache_folder() -> Path:
 
 
 class _Hashes:
-    """Hashes of files in a database; where that cannot be had, every file is read."""
+    """Database of file hashes; without access to it every file is read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -149,7 +149,7 @@ class _Hashes:
         try:
             database = self._connect()
             return [] if database is None else database.execute(sql, values).fetchall()
-        except sqlite3.Error:  # locked for long, damaged, a full disk: the file is read instead
+        except sqlite3.Error:  # locked, damaged or a full disk: the file is read instead
             return []
 
     def _connect(self) -> sqlite3.Connection | None:
@@ -165,7 +165,7 @@ class _Hashes:
         return self._database
 
     def forget(self) -> None:
-        """Begin anew in a forked process, where another thread's lock would never be released."""
+        """Reset the state in a forked process, where a lock of another thread would never be released."""
         self._lock, self._opened, self._database = threading.Lock(), None, None
 
 
@@ -186,20 +186,20 @@ def _get_change_time(path: str) -> int:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a training learns from, image by image.
+    """Digests of a training's inputs.
 
     Attributes:
-        tables: digests by image name, by what they are of; see `PHRASES`.
+        tables: digests by image name for each kind of input in `PHRASES`.
     """
 
     tables: Mapping[str, Mapping[str, str]]
 
     def make_digests(self) -> dict[str, str]:
-        """Return one digest of each table."""
+        """Compute one digest per table."""
         return {what: make_digest(list(table.items())) for what, table in self.tables.items()}
 
     def describe_differences(self, before: Inputs) -> list[str]:
-        """Return in words what is other than before.
+        """Describe the differences from earlier inputs.
 
         >>> one = Inputs({"labels": {"a": "1", "b": "2"}})
         >>> one.describe_differences(Inputs({"labels": {"a": "1", "b": "3"}}))
@@ -208,42 +208,42 @@ class Inputs:
         ['1 image is new', '1 image is gone']
         """
         here, there = (next(iter(one.tables.values()), {}) for one in (self, before))
-        said = []
+        lines = []
         for names, word in ((here.keys() - there.keys(), "new"), (there.keys() - here.keys(), "gone")):
             if names:
-                said.append(f"{len(names)} image{' is' if len(names) == 1 else 's are'} {word}")
-        if not said and list(here) != list(there):
-            said.append("the images are in another order")
+                lines.append(f"{len(names)} image{' is' if len(names) == 1 else 's are'} {word}")
+        if not lines and list(here) != list(there):
+            lines.append("the images are in another order")
         for what, table in self.tables.items():
             old = before.tables.get(what, {})
             count = sum(name in old and old[name] != digest for name, digest in table.items())
             if count:
                 one, several = PHRASES[what]
-                said.append(f"{count} of {len(here)} images {'has ' + one if count == 1 else 'have ' + several}")
-        return said
+                lines.append(f"{count} of {len(here)} images {'has ' + one if count == 1 else 'have ' + several}")
+        return lines
 
 
 def make_photograph_table(data: SegmentationData) -> dict[str, str]:
-    """Return the digests of a data set's photographs by name; see `make_digest_table`."""
+    """Compute the digests of a data set's photographs by name; see `make_digest_table`."""
     return make_digest_table(data.ids, data.photo_digest)
 
 
 def make_label_table(data: SegmentationData) -> dict[str, str]:
-    """Return the digests of the images' labels by name; see `make_digest_table`."""
+    """Compute the digests of the images' labels by name; see `make_digest_table`."""
     return make_digest_table(data.ids, data.label_digest)
 
 
 def make_file_table(ids: Sequence[str], file: Callable[[str], Path]) -> dict[str, str]:
-    """Return the digests of images' result files by name; see `make_digest_table`."""
+    """Compute the digests of the images' files by name; see `make_digest_table`."""
     return make_digest_table(ids, lambda i: hash_file(file(ids[i]))[:DIGITS])
 
 
 def make_digest_table(ids: Sequence[str], digest: Callable[[int], str]) -> dict[str, str]:
-    """Return the digests of all images by name, "missing" for one that cannot be read.
+    """Compute the digests of all images by name; "missing" for images that cannot be read.
 
     Args:
-        ids: names of the images.
-        digest: of image i.
+        ids: image names.
+        digest: function from an image's index to its digest.
     """
     table = {}
     for i, name in enumerate(ids):
@@ -255,10 +255,10 @@ def make_digest_table(ids: Sequence[str], digest: Callable[[int], str]) -> dict[
 
 
 def hash_photographs(data: SegmentationData) -> str:
-    """Return a digest of a data set's photographs, whatever their names and their order."""
+    """Compute a digest of a data set's photographs, independent of their names and order."""
     return make_set_digest(make_photograph_table(data).values())
 
 
 def make_set_digest(digests: Iterable[str]) -> str:
-    """Return a digest of digests, whatever their order."""
+    """Compute a digest of digests, independent of their order."""
     return make_digest(sorted(digests))

@@ -1,4 +1,4 @@
-"""One result per image of a data set: resumable, in shares over processes, past broken images."""
+"""Resumable jobs that make one result per image, and synchronisation between processes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from camplug.wsss.store.result_folder import ResultFolder
 T = TypeVar("T")
 R = TypeVar("R")
 
-AHEAD = 2  # images that are read before, and written behind, the one that is made
-TIMEOUT = timedelta(days=30)  # that one process may take longer than another
-CALLS: Counter[str] = Counter()  # how often this process met the others, by name
+AHEAD = 2  # images read ahead of, and results written behind, the current one
+TIMEOUT = timedelta(days=30)  # barrier timeout between processes
+CALLS: Counter[str] = Counter()  # number of exchanges by name, for unique keys
 
 
 @dataclass
 class Report:
-    """What a run did: the numbers of results made and found, bytes written, and the broken images with their errors."""
+    """Summary of a job: numbers of results made and found, bytes written, broken images with their errors."""
 
     made: int = 0
     found: int = 0
@@ -36,7 +36,7 @@ class Report:
 
 
 class Mismatch(CamplugError):
-    """Things that do not fit together for any image; the run ends."""
+    """Inputs that do not fit together for any image; ends the job."""
 
 
 def make_results(
@@ -51,25 +51,27 @@ def make_results(
 ) -> Report:
     """Make and save the result of every image that has none yet.
 
-    What is there already is left alone, so a run that was stopped goes on where it was; what it left half written is
-    removed. Images go through one by one: a result does not depend on which others are made in the same run. A broken
-    image is noted, and the run goes on.
+    Existing results are kept, so a stopped job can be resumed; its partly written files are removed. Images are
+    processed one at a time: a result does not depend on the others. Broken images are reported and skipped.
 
     Args:
-        data: the images.
-        folder: where results go; see `ResultFolder.prepare`.
-        make: the result of image i; where `read` is given, of what that returns.
-        shard: (r, n): every n-th image, starting from the r-th.
-        step: told after every image.
-        read: what `make` needs of image i. It runs in a thread of its own, up to two images ahead, and results are
-            written in another one, so that a device that `make` works on waits for neither.
-        get_digests: function from an image's number to the digests of its result's inputs; a result of other inputs is
+        data: images.
+        folder: prepared folder of the results; see `ResultFolder.prepare`.
+        make: function from an image's index, or from what `read` returns, to its result.
+        shard: (r, n) selects every n-th image, starting from the r-th.
+        step: callback after every image.
+        read: function from an image's index to the input of `make`. It runs in a separate thread, up to two images
+            ahead; results are written in another thread.
+        get_digests: function from an image's index to the digests of its result's inputs; a result of other inputs is
             made again. None accepts any result.
 
+    Returns:
+        Summary of the job.
+
     Raises:
-        InputError: a shard that is none; a place that cannot be written.
-        Mismatch: whenever `make` raises it.
-        Exception: whatever else stops the first image; nothing says that it is the image's fault.
+        InputError: the shard is invalid, or the folder cannot be written.
+        Mismatch: raised by `make`.
+        Exception: any other error at the first image, as it may not be the image's fault.
     """
     rank, world = shard
     if not 0 <= rank < world:
@@ -86,7 +88,7 @@ def make_results(
 
 
 class _PendingImage(NamedTuple):
-    """An image whose turn comes: its number, what is read of it (None: its result is there), what it is made of."""
+    """Image in the queue: its index, its input (None: the result exists), digests of its inputs."""
 
     i: int
     source: Future[Any] | None
@@ -94,7 +96,7 @@ class _PendingImage(NamedTuple):
 
 
 class _Run(Generic[T]):
-    """A run of `make_results`: images that are being read, made, and written, each told of in its turn."""
+    """State of `make_results`: queues of images being read and results being written, in order."""
 
     def __init__(  # noqa: PLR0917
         self,
@@ -111,29 +113,29 @@ class _Run(Generic[T]):
         self.read: Callable[[int], Any] = (lambda i: i) if read is None else read
         self.reader, self.writer = (_Worker(bool(self.ahead)) for _ in range(2))
         self.pending: deque[_PendingImage] = deque()
-        self.writing: deque[tuple[str, Future[None] | str | None]] = deque()  # names, and what is written, or the error
-        self.has_succeeded = False  # an image was made, or was there: what fails now is the image's fault
+        self.writing: deque[tuple[str, Future[None] | str | None]] = deque()  # name and the write, the error, or None
+        self.has_succeeded = False  # later errors are taken for the image's fault
 
     def next_image(self, numbers: Iterator[int]) -> _PendingImage | None:
-        """The next image, while those behind it are being read."""
+        """Return the next image and start reading those after it."""
         while len(self.pending) <= self.ahead and (i := next(numbers, None)) is not None:
             there, inputs = self._find_result(i)
             self.pending.append(_PendingImage(i, None if there else self.reader.submit(self.read, i), inputs))
         return self.pending.popleft() if self.pending else None
 
     def _find_result(self, i: int) -> tuple[bool, Mapping[str, str] | None]:
-        """Whether the result of image i is there, and what it is made of, where that can be read."""
+        """Return whether the result of image i exists, and the digests of its inputs if they can be read."""
         name = self.data.ids[i]
         if self.get_digests is None:
             return self.folder.has_result(name), None
         try:
             inputs = self.get_digests(i)
-        except InputError:  # making it tells what is wrong
+        except InputError:  # `make` raises the same error
             return False, None
         return self.folder.has_result(name, inputs) or self.folder.take_over(name, inputs), inputs
 
     def make_result(self, i: int, source: Future[Any] | None, inputs: Mapping[str, str] | None) -> None:
-        """Make an image's result, and have it written."""
+        """Make an image's result and start writing it."""
         name = self.data.ids[i]
         state: Future[None] | str | None = None
         try:
@@ -141,7 +143,7 @@ class _Run(Generic[T]):
                 result = self.make(source.result())
         except Mismatch:
             raise
-        except Exception as error:  # somebody's own model may raise anything
+        except Exception as error:  # custom models may raise anything
             if not isinstance(error, InputError) and not self.has_succeeded:
                 raise
             state = _get_first_line(error)
@@ -153,7 +155,7 @@ class _Run(Generic[T]):
         self.finish_writes(self.ahead)
 
     def finish_writes(self, most: int) -> None:
-        """Wait until no more than so many images are being written, and tell of the others."""
+        """Wait until at most `most` results are being written, and report the others."""
         while len(self.writing) > most:
             name, state = self.writing.popleft()
             if state is None:
@@ -162,26 +164,26 @@ class _Run(Generic[T]):
                 self.report.broken.append((name, state))
             else:
                 state.result()
-                for part in self.leftovers.get(name, ()):  # older than this result, so nobody is writing it any more
+                for part in self.leftovers.get(name, ()):  # older than the result: no longer being written
                     part.unlink(missing_ok=True)
                 self.report.made += 1
                 self.report.bytes += self.folder.get_path(name).stat().st_size
             self.step(self.report)
 
     def close(self) -> None:
-        """Let results that are made be written; nothing more is read."""
+        """Finish all writes and stop reading."""
         self.reader.close()
         self.writer.close()
 
 
 class _Worker:
-    """Runs functions one after another in a thread of its own, or, without, at once."""
+    """Executor with one thread, or without: then functions run at once."""
 
-    def __init__(self, own: bool) -> None:
-        self.pool = ThreadPoolExecutor(1) if own else None
+    def __init__(self, threaded: bool) -> None:
+        self.pool = ThreadPoolExecutor(1) if threaded else None
 
     def submit(self, function: Callable[..., R], *arguments: Any) -> Future[R]:
-        """Start a function; the future gives what it returns or raises."""
+        """Start a function and return its future."""
         if self.pool is not None:
             return self.pool.submit(function, *arguments)
         done: Future[R] = Future()
@@ -192,28 +194,28 @@ class _Worker:
         return done
 
     def close(self) -> None:
-        """Wait for what is running; what is written is submitted in time, and what is read is not needed any more."""
+        """Wait for submitted functions."""
         if self.pool is not None:
             self.pool.shutdown(wait=True)
 
 
 def _get_first_line(error: Exception) -> str:
-    """The first line of an error, with its kind if it is not one of ours."""
+    """Return the first line of an error, with its type unless it is a `CamplugError`."""
     lines = str(error).strip().splitlines()
     kind = [] if isinstance(error, CamplugError) else [type(error).__name__]
     return ": ".join([*kind, *lines[:1]]) or type(error).__name__
 
 
 def hash_names(data: SegmentationData) -> str:
-    """The first 16 digits of a SHA-256 of the images' names, which tells two lists of images apart."""
+    """Compute the first 16 digits of the SHA-256 of the image names, which identifies a list of images."""
     return hashlib.sha256("\n".join(data.ids).encode()).hexdigest()[:16]
 
 
 def share() -> tuple[int, int]:
-    """This process's rank and the number of processes, as torchrun tells them; (0, 1) without it.
+    """Return this process's rank and the number of processes, as set by torchrun; (0, 1) without it.
 
     Raises:
-        InputError: RANK and WORLD_SIZE that do not fit together.
+        InputError: RANK and WORLD_SIZE do not fit together.
     """
     try:
         rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -228,18 +230,18 @@ def share() -> tuple[int, int]:
 
 
 def exchange(name: str, text: str = "") -> list[str]:
-    """Wait until all processes of torchrun have come here, and learn what each of them brings, in the order of ranks.
+    """Wait for all processes of torchrun and gather one text from each, in the order of ranks.
 
-    Works before, within and after a training on several processes, as often as wanted; all processes make the same
-    calls. Without torchrun there is nobody to wait for.
+    Works before, during and after distributed training; all processes must make the same calls. Returns at once
+    without torchrun.
 
     Args:
-        name: of the occasion.
-        text: what this process brings.
+        name: barrier key.
+        text: text of this process.
 
     Raises:
-        InputError: RANK and WORLD_SIZE are set, but not by torchrun, so that processes cannot find each other.
-        CamplugError: the others are gone.
+        InputError: RANK and WORLD_SIZE are set, but not by torchrun.
+        CamplugError: other processes have ended.
     """
     rank, world = share()
     if world == 1:
@@ -264,7 +266,7 @@ def exchange(name: str, text: str = "") -> list[str]:
         store.wait(keys, TIMEOUT)
         texts = [store.get(key).decode() for key in keys]
         store.set(gone[rank], "")
-        if rank == 0:  # the store may live in this process: it stays until nobody asks any more
+        if rank == 0:  # rank 0 may host the store: keep it until all have read
             store.wait(gone, TIMEOUT)
     except RuntimeError as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -275,15 +277,15 @@ def exchange(name: str, text: str = "") -> list[str]:
 
 
 def wait_for_processes(name: str, *, needed: bool = True) -> None:
-    """Wait until every process of torchrun has come here; see `exchange`.
+    """Wait for all processes of torchrun; see `exchange`.
 
     Args:
-        name: of the occasion.
-        needed: False for a process that is done, and waits only because torchrun ends all others when one ends with an
-            exit code: then nothing that goes wrong here is told.
+        name: barrier key.
+        needed: raise errors. False suits a finished process that waits only because torchrun stops all processes when
+            one exits with an error code.
 
     Raises:
-        CamplugError: as `exchange` does, where it is needed.
+        CamplugError: see `exchange`; only if `needed`.
     """
     with suppress(*(() if needed else (CamplugError,))):
         exchange(name)
@@ -291,7 +293,7 @@ def wait_for_processes(name: str, *, needed: bool = True) -> None:
 
 @cache
 def _connect_store() -> Any:
-    """Where the processes of torchrun leave each other words; kept, since it may live in this process."""
+    """Connect to torchrun's key-value store; cached, since this process may host it."""
     from torch.distributed.rendezvous import rendezvous
 
     store, *_ = next(rendezvous("env://", timeout=TIMEOUT))

@@ -1,4 +1,4 @@
-"""A folder of label pictures: palette PNGs that any viewer shows in VOC's colours."""
+"""Folders of label pictures: palette PNGs in VOC's colours."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from camplug.wsss.store.identity import Inputs
 from camplug.wsss.store.result_folder import ResultFolder
 from camplug.wsss.store.settings_folder import SETTINGS
 
-MADE_OF = "made_of"  # the key of a text
-END = b"IEND\xaeB`\x82"  # what every whole PNG ends with
+MADE_OF = "made_of"  # key of the text with the digests
+END = b"IEND\xaeB`\x82"  # last bytes of a complete PNG
 
 
 class LabelFolder(ResultFolder[NDArray[np.uint8]]):
-    """A folder of labels, uint8 [H,W]: 0 background, c + 1 for class c, 255 ignored; read by `read_mask`.
+    """Folder of labels, uint8 [H,W]: 0 background, c + 1 for class c, 255 ignored.
 
     Args:
-        path: the folder.
+        path: folder; `prepare` creates it.
     """
 
     what = "labels"
     suffix = ".png"
-    names: tuple[str, ...] = ()  # of the classes in the files
-    order: list[int] | None = None  # for each class of the data its number in the files; None where they are the same
-    count = MOST_CLASSES  # of the classes that may be in a file
+    names: tuple[str, ...] = ()  # class names of the files
+    order: list[int] | None = None  # number in the files of each class of the data; None if they are equal
+    count = MOST_CLASSES  # number of classes that files may have
 
     def renumber(self, classes: Sequence[str]) -> LabelFolder:
         """Return the folder with labels in the class numbers of a data set, matched by name.
 
         Args:
-            classes: names of the data's classes; also those of a folder that does not say its own.
+            classes: class names of the data; a folder without names is taken to have these.
 
         Raises:
-            InputError: the folder says which classes it has, and one of the data is not among them.
+            InputError: the folder has class names, and one of the data is not among them.
         """
         found = LabelFolder(self.path)
         settings = self.read_settings() if (self.path / SETTINGS).exists() else {}
@@ -59,7 +59,7 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
         """Read the labels of an image, [H,W].
 
         Raises:
-            InputError: they are missing or damaged, or show a class that the data has not.
+            InputError: the file is missing or damaged, or shows a class that the data lacks.
         """
         labels = read_mask(self.get_path(name), self.count)
         if self.order is None:
@@ -71,7 +71,7 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
 
     @override
     def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False, inputs: Inputs | None = None) -> None:
-        settings = {"holds": self.what, **settings}  # tells it from a folder of seeds
+        settings = {"holds": self.what, **settings}  # unlike a folder of seeds
         super().prepare(settings, overwrite=overwrite, inputs=inputs)
 
     @override
@@ -85,13 +85,13 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
 
     @override
     def read_digest_text(self, name: str) -> str | None:
-        with Image.open(self.get_path(name)) as picture:  # the header alone
+        with Image.open(self.get_path(name)) as picture:  # reads the header only
             found = picture.info.get(MADE_OF)
         return found if isinstance(found, str) else None
 
     @override
     def write(self, result: NDArray[np.uint8], file: IO[bytes], digest_text: str) -> None:
-        picture, told = Image.fromarray(result), PngInfo()
+        picture, text = Image.fromarray(result), PngInfo()
         picture.putpalette(make_voc_palette().tobytes())
-        told.add_text(MADE_OF, digest_text)
-        picture.save(file, "PNG", pnginfo=told)
+        text.add_text(MADE_OF, digest_text)
+        picture.save(file, "PNG", pnginfo=text)

@@ -1,4 +1,4 @@
-"""Files of trained networks: how one is built, what its classes are called, how it reads photographs, its weights."""
+"""Files of trained networks: settings, class names, preprocessing and weights."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ N = TypeVar("N", bound=nn.Module)
 
 @dataclass(frozen=True)
 class NetworkFile(Generic[N]):
-    """One kind of file, with plain data and tensors only.
+    """Format of a network file; files hold plain data and tensors only.
 
     Attributes:
-        format: that it calls itself.
-        command: of `camplug` that makes it.
-        wrong_file: what is said of another file, behind its name.
-        missing_model: what is said of one whose network nobody but its owner can build.
-        get_settings: how a network is built over the one under it, as plain data.
-        rebuild: the untrained network again, of the one under it, these data, its classes and how it reads photographs.
+        format: identifier in the file.
+        command: subcommand of `camplug` that writes such files.
+        wrong_file: message about a file of another kind, following its name.
+        missing_model: message about a file that needs the argument `model`, following its name.
+        get_settings: function from a network to its settings as plain data.
+        rebuild: function from the model, settings, class names and preprocessing to the untrained network.
     """
 
     format: str
@@ -39,17 +39,17 @@ class NetworkFile(Generic[N]):
     rebuild: Callable[[nn.Module, Mapping[str, Any], Sequence[str], Preprocess], N]
 
     def save(self, path: str | os.PathLike[str], network: N, made_with: Mapping[str, Any]) -> None:
-        """Write a network, whole or not at all; see `load`.
+        """Write a network atomically; see `load`.
 
         Raises:
-            InputError: the place cannot be written.
+            InputError: the file cannot be written.
         """
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
         document = self.make_header(network, made_with) | {"state": state}
         write_atomically(os.fspath(path), lambda f: torch.save(document, f))
 
     def make_header(self, network: N, made_with: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a file holds beside the weights, as plain data."""
+        """Make the plain data that a file holds beside the weights."""
         named: Any = network
         return {
             "format": self.format,
@@ -60,15 +60,15 @@ class NetworkFile(Generic[N]):
         }
 
     def load(self, path: str | os.PathLike[str], model: nn.Module | None = None) -> N:
-        """The network of a file, in evaluation mode.
+        """Load the network of a file, in evaluation mode.
 
         Args:
-            path: of the file.
-            model: the untrained network under it, where that was a module of one's own; it is kept and changed.
+            path: file.
+            model: untrained model that the network extends, if `load_model` cannot build it; it is modified.
 
         Raises:
-            InputError: no such file, or one of another kind.
-            ModelError: the network under it cannot be built, or is another one.
+            InputError: the file is missing or of another kind.
+            ModelError: the model cannot be built, or does not fit the weights.
         """
         from camplug.models import MADE_WITH, load_model
 
@@ -92,10 +92,10 @@ class NetworkFile(Generic[N]):
         return network.eval()
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Return what a file of this kind holds, or a checkpoint of a training of one; None for any other file.
+        """Read a file of this kind, or a training's checkpoint with one; None for any other file.
 
         Raises:
-            InputError: there is no such file.
+            InputError: the file is missing.
         """
         try:
             found = torch.load(name, map_location="cpu", weights_only=True)

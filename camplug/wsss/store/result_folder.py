@@ -1,4 +1,4 @@
-"""A folder with one result per image of a data set, each with what it was made of."""
+"""Folders with one result file per image, each with the digests of its inputs."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ T = TypeVar("T")
 
 
 class ResultFolder(SettingsFolder, ABC, Generic[T]):
-    """Reads and writes results by image name; each file appears whole or not at all.
+    """Folder of results by image name; files are written atomically.
 
-    The first result that is saved writes the settings down.
+    The first result that is saved writes the settings.
 
     Args:
-        path: the folder.
+        path: folder; `prepare` creates it.
     """
 
     suffix: ClassVar[str]
-    others: Sequence[ResultFolder[T]] = ()  # folders that may hold the same results already
+    others: Sequence[ResultFolder[T]] = ()  # folders that may hold the same results
 
     @abstractmethod
     def is_whole(self, name: str) -> bool:
-        """Whether the result of an image is there and whole."""
+        """Return whether the result of an image exists and is complete."""
 
     @abstractmethod
     def write(self, result: T, file: IO[bytes], digest_text: str) -> None:
-        """Write a result into an open file, with a text that tells what it was made of."""
+        """Write a result and the text with the digests of its inputs into an open file."""
 
     @abstractmethod
     def read_digest_text(self, name: str) -> str | None:
-        """Return the text that a result was written with; None for one without.
+        """Read the text with the digests of a result's inputs; None if the file has none.
 
         Raises:
-            Exception: there is no such file, or it is damaged.
+            Exception: the file is missing or damaged.
         """
 
     def read_digests(self, name: str) -> dict[str, str]:
-        """Return the digests of what an image's result was made of; nothing where that is not known."""
+        """Read the digests of a result's inputs; empty if they are unknown."""
         try:
             found = json.loads(self.read_digest_text(name) or "{}")
         except Exception:  # zipfile, Pillow and numpy raise nearly anything on damaged files
@@ -61,21 +61,21 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
         return found if isinstance(found, dict) else {}
 
     def has_result(self, name: str, digests: Mapping[str, str] | None = None) -> bool:
-        """Whether the result of an image is there, whole, and made with these settings of these inputs.
+        """Return whether the result of an image exists, is complete, and has these settings and inputs.
 
         Args:
-            name: of the image.
-            digests: digests of what it is to be made of; None accepts any.
+            name: image name.
+            digests: digests of the inputs; None accepts any.
         """
         return self.is_whole(name) and (
             digests is None or self.read_digests(name) == self._add_settings_digest(digests)
         )
 
     def take_over(self, name: str, digests: Mapping[str, str]) -> bool:
-        """Take an image's result from one of `others`, if it was made with these settings of these inputs.
+        """Link a result from one of `others` that has these settings and inputs; return whether there was one.
 
         Raises:
-            InputError: the place cannot be written.
+            InputError: the folder cannot be written.
         """
         signed = self._add_settings_digest(digests)
         for other in self.others:
@@ -87,10 +87,10 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
         return False
 
     def compute_digest(self, name: str) -> str:
-        """Return a digest of the bytes of an image's result.
+        """Compute a digest of the bytes of a result file.
 
         Raises:
-            InputError: there is none.
+            InputError: the file is missing.
         """
         return make_file_digest(self.get_path(name), "file")
 
@@ -98,18 +98,18 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
         return {"settings": self.get_settings_digest(), **digests}
 
     def get_settings_digest(self) -> str:
-        """Return the digest of the settings that results are made with here."""
+        """Return the digest of the folder's settings."""
         if self._digest is None:
             unprepared = not self._settings and (self.path / SETTINGS).exists()
             self._digest = make_digest(self.read_settings() if unprepared else self._settings)
         return self._digest
 
     def get_path(self, name: str) -> Path:
-        """Where the result of an image lies."""
+        """Return the path of an image's result."""
         return self.path / f"{name}{self.suffix}"
 
     def find_leftovers(self) -> dict[str, list[Path]]:
-        """By image name, the files that were half written when a run was killed, or are being written right now."""
+        """Find partly written files by image name: those of killed runs and those being written now."""
         found: dict[str, list[Path]] = {}
         for part in self.path.rglob(f"*{self.suffix}.*.part"):
             name = part.relative_to(self.path).as_posix().rpartition(f"{self.suffix}.")[0]
@@ -120,12 +120,12 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
         """Write one result.
 
         Args:
-            name: of the image.
-            result: to be written.
-            digests: digests of what it was made of, for `has_result`.
+            name: image name.
+            result: result to write.
+            digests: digests of its inputs; see `has_result`.
 
         Raises:
-            InputError: the place cannot be written, or the folder has got results of other settings meanwhile.
+            InputError: the folder cannot be written, or another process has written other settings.
         """
         self.write_settings()
         self._make_parent(name)
@@ -141,7 +141,7 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
 
     @override
     def clear(self) -> None:
-        """Remove the results of other settings; another process may have made some of these by now."""
+        """Remove the results of other settings; other processes may have saved results of these."""
         mine = self.get_settings_digest()
         for file in self.path.rglob(f"*{self.suffix}"):
             name = file.relative_to(self.path).as_posix().removesuffix(self.suffix)
@@ -150,16 +150,16 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
 
 
 def check_digests(folder: ResultFolder[Any], data: SegmentationData, i: int, labels: bool = False) -> None:
-    """Refuse the result of an image that was made of another photograph, or of other labels.
+    """Check that a result was made from an image's photograph, and labels.
 
     Args:
-        folder: with the result; one that does not say what it was made of is accepted.
-        data: the images.
-        i: the image's number.
-        labels: compare labels, too, where the image has any.
+        folder: folder of the result; results without digests are accepted.
+        data: images.
+        i: image index.
+        labels: compare the labels, too, if the image has any.
 
     Raises:
-        InputError: it was made of something else.
+        InputError: the photograph or the labels differ.
     """
     before = folder.read_digests(data.ids[i])
     now = {"photograph": data.photo_digest(i)} if "photograph" in before else {}
@@ -175,10 +175,10 @@ def check_digests(folder: ResultFolder[Any], data: SegmentationData, i: int, lab
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Put a file that is never changed in place under another name as well, whole or not at all.
+    """Give a file that is never changed in place a second name, atomically.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the target cannot be written.
     """
     beside = Path(f"{target}.{os.getpid()}.part")
     try:

@@ -1,4 +1,4 @@
-"""A folder of seeds: one `.npz` without pickle per image, and what they were made with."""
+"""Folders of seeds: one `.npz` without pickle per image."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ DTYPES: tuple[Dtype, ...] = ("uint8", "float16")
 
 @dataclass(frozen=True)
 class Seed:
-    """The maps of one image.
+    """Activation maps of one image.
 
     Attributes:
         maps: [K,h,w], uint8 (255 means 1) or float16; h and w may be smaller than the photograph's.
-        classes: the K foreground classes, counted from 0.
-        size: height and width of the photograph.
-        logits: the model's C raw outputs, or none if it was not asked.
+        classes: K foreground classes, counted from 0.
+        size: (height, width) of the photograph.
+        logits: the model's C raw outputs; empty without classes.
     """
 
     maps: NDArray[Any]
@@ -41,7 +41,7 @@ class Seed:
     logits: NDArray[np.float32]
 
     def to_full_size(self) -> NDArray[np.float32]:
-        """The maps in [0, 1] at the photograph's size, float32 [K,H,W], resized bilinearly."""
+        """Return the maps in [0, 1] at the photograph's size, float32 [K,H,W], resized bilinearly."""
         maps = torch.from_numpy(self.maps.astype(np.float32))
         if self.maps.dtype == np.uint8:
             maps /= 255
@@ -51,7 +51,7 @@ class Seed:
         """Return the maps in [0, 1] at a smaller size, float32 [K,h,w], without holding all maps at the full size.
 
         Args:
-            size: height and width, at most the photograph's.
+            size: (height, width), at most the photograph's.
         """
         maps = np.zeros((len(self.maps), *size), np.float32)
         for k, stored in enumerate(self.maps):
@@ -74,9 +74,9 @@ def check_storage(dtype: str, scale: float) -> None:
 
 
 def pack_maps(maps: torch.Tensor, dtype: Dtype, scale: float) -> NDArray[Any]:
-    """Maps [K,H,W] in [0, 1] as they are stored: resized by `scale` (with antialiasing), as uint8 or float16.
+    """Convert maps [K,H,W] in [0, 1] to their stored form: resized by `scale` with antialiasing, uint8 or float16.
 
-    Sides are rounded up, as IRN does.
+    Sides are rounded up, as in IRN.
 
     >>> pack_maps(torch.tensor([[[0.0, 0.5, 1.0]]]), "uint8", 1.0)
     array([[[  0, 128, 255]]], dtype=uint8)
@@ -91,38 +91,38 @@ def pack_maps(maps: torch.Tensor, dtype: Dtype, scale: float) -> NDArray[Any]:
 
 
 def shrink_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Maps [K,H,W] at a smaller size, bilinearly with antialiasing; K may be 0.
+    """Resize maps [K,H,W] to a smaller size, bilinearly with antialiasing; K may be 0.
 
     >>> shrink_maps(torch.tensor([[[0.0], [0.0], [1.0], [1.0]]]), (2, 1)).flatten()
     tensor([0.1429, 0.8571])
     """
     if not len(maps):
         return maps.new_zeros((0, *size))
-    upright = size[1] > 1  # to a width of 1, torch (2.15) gives all rows the value of the first
+    upright = size[1] > 1  # for a width of 1, torch (2.15) repeats the first row
     x = maps[None] if upright else maps[None].transpose(2, 3)
     x = F.interpolate(x, size if upright else size[::-1], mode="bilinear", align_corners=False, antialias=True)[0]
     return x if upright else x.transpose(1, 2).contiguous()
 
 
 class SeedFolder(ResultFolder[Seed]):
-    """A folder of seeds.
+    """Folder of seeds.
 
     Args:
-        path: the folder.
+        path: folder; `prepare` creates it.
     """
 
     what = "seeds"
     suffix = ".npz"
-    order: list[int] | None = None  # for each class of the data its number in the files; None where they are the same
+    order: list[int] | None = None  # number in the files of each class of the data; None if they are equal
 
     def renumber(self, classes: Sequence[str]) -> SeedFolder:
         """Return the folder with seeds in the class numbers of a data set, matched by name.
 
         Args:
-            classes: names of the data's classes.
+            classes: class names of the data.
 
         Raises:
-            InputError: the folder says which classes it has, and one of the data is not among them.
+            InputError: the folder has class names, and one of the data is not among them.
         """
         found = SeedFolder(self.path)
         settings = self.read_settings() if (self.path / SETTINGS).exists() else {}
@@ -152,10 +152,10 @@ class SeedFolder(ResultFolder[Seed]):
         np.savez_compressed(file, **arrays)
 
     def load(self, name: str) -> Seed:
-        """Read one seed.
+        """Read the seed of an image.
 
         Raises:
-            InputError: there is none, or the file is damaged.
+            InputError: the file is missing or damaged, or has a class that the data lacks.
         """
         file = self.get_path(name)
         try:
@@ -173,10 +173,10 @@ class SeedFolder(ResultFolder[Seed]):
 
 
 def _renumber_seed(seed: Seed, order: Sequence[int], name: str) -> Seed:
-    """Return a seed in the data's class numbers, in ascending order as those that were made for it.
+    """Return a seed in the data's class numbers, in ascending order.
 
     Raises:
-        InputError: it has the map of a class that the data has not.
+        InputError: the seed has a class that the data lacks.
     """
     numbers = {number: c for c, number in enumerate(order)}
     unknown = [c for c in seed.classes if c not in numbers]

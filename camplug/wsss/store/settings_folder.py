@@ -1,4 +1,4 @@
-"""A folder that knows what its content was made with."""
+"""Output folders that record the settings of their content and refuse to mix settings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from camplug.explain.explanation import write_atomically
 from camplug.wsss.store.identity import Inputs
 
 SETTINGS = "settings.json"
-INPUTS = "images.json"  # what a training learned from, image by image
-NAMES = {  # of settings that hold digests
+INPUTS = "images.json"  # digests of a training's inputs by image
+NAMES = {  # phrases for settings that hold digests
     "weights": "the weights of --model",
     "start": "the weights of --model",
     "network.start": "the weights of --model",
@@ -31,34 +31,34 @@ NAMES = {  # of settings that hold digests
 
 
 class SettingsFolder:
-    """A folder that knows what its content was made with, and refuses to mix in anything made otherwise.
+    """Folder that records its settings and refuses content of other settings.
 
     Args:
-        path: the folder.
+        path: folder; `prepare` creates it.
     """
 
-    what: ClassVar[str]  # what it holds, in messages
+    what: ClassVar[str]  # name of the content in messages
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._settings: dict[str, Any] = {}
         self._inputs: Inputs | None = None
-        self._digest: str | None = None  # of the settings
-        self._open = False  # settings are to be written down
+        self._digest: str | None = None  # digest of the settings
+        self._open = False  # settings are not written yet
         self._overwrite = False
 
     def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False, inputs: Inputs | None = None) -> None:
-        """Make the folder for content of these settings, or go on with one that has the same.
+        """Create the folder for content of these settings, or continue one that has the same settings.
 
-        They are written down by `write_settings`: a run that makes nothing leaves the folder open for others.
+        `write_settings` writes them: a run that makes nothing leaves the folder free for other settings.
 
         Args:
             settings: plain data; weights and files by their digests, never by their paths.
-            overwrite: content of other settings is replaced; by default it is refused.
-            inputs: what the content is made from, image by image; their digests belong to the settings.
+            overwrite: replace content of other settings instead of raising an error.
+            inputs: digests of the inputs by image, for messages; their digests belong to the settings, too.
 
         Raises:
-            InputError: the folder holds what was made with other settings, or cannot be made.
+            InputError: the folder holds content of other settings, or cannot be created.
         """
         self._settings, self._inputs = json.loads(json.dumps(dict(settings))), inputs
         self._open, self._overwrite, self._digest = True, overwrite, None
@@ -70,11 +70,15 @@ class SettingsFolder:
 
     @property
     def is_replaced(self) -> bool:
-        """Whether the folder holds content of other settings, which `write_settings` is going to remove."""
+        """True if the folder holds content of other settings, which `write_settings` will remove."""
         return self._open and self._overwrite and (self.path / SETTINGS).exists() and not self._has_same_settings()
 
     def _has_same_settings(self) -> bool:
-        """Whether these very settings are written down already."""
+        """Return whether the folder's settings are these ones; False also where it has none.
+
+        Raises:
+            InputError: they differ and are not to be overwritten.
+        """
         if not (self.path / SETTINGS).exists():
             return False
         here, before = _flatten(self._settings), _flatten(self.read_settings())
@@ -88,7 +92,7 @@ class SettingsFolder:
         return not differing
 
     def _describe_difference(self, differing: list[str], before: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-        """Return in words which settings differ, with the values of the first one that is no digest."""
+        """Describe which settings differ, with both values of the first one that is not a digest."""
         of_images = [key for key in differing if key.startswith("images.")]
         differences = (
             self._inputs.describe_differences(read_inputs(self.path)) if of_images and self._inputs is not None else []
@@ -104,10 +108,10 @@ class SettingsFolder:
         return "; ".join([text, *differences])
 
     def read_settings(self) -> dict[str, Any]:
-        """What the results were made with.
+        """Read the settings of the content.
 
         Raises:
-            InputError: this is no such folder.
+            InputError: the folder has no readable settings.
         """
         try:
             found = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
@@ -120,10 +124,10 @@ class SettingsFolder:
         return found
 
     def write_settings(self) -> None:
-        """Write the settings down, once there is something that was made with them.
+        """Write the settings, when the first result is about to be saved; remove content of other settings.
 
         Raises:
-            InputError: the place cannot be written, or the folder has got other settings meanwhile.
+            InputError: the folder cannot be written, or another process has written other settings.
         """
         if self._open:
             if not self._has_same_settings():
@@ -136,11 +140,11 @@ class SettingsFolder:
             self._open = False
 
     def clear(self) -> None:
-        """Remove what was made with other settings."""
+        """Remove content of other settings."""
 
 
 def read_inputs(folder: Path) -> Inputs:
-    """Return what a folder's content was made from; nothing where it does not say it."""
+    """Read the digests of a folder's inputs; empty if it records none."""
     try:
         found = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -149,17 +153,17 @@ def read_inputs(folder: Path) -> Inputs:
 
 
 def write_inputs(folder: Path, inputs: Inputs) -> None:
-    """Write down what a folder's content is made from.
+    """Write the digests of a folder's inputs.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the folder cannot be written.
     """
     text = json.dumps(inputs.tables) + "\n"
     write_atomically(str(folder / INPUTS), lambda f: f.write(text.encode()))
 
 
 def get_setting_name(key: str) -> str:
-    """Return what the setting of a digest is called in messages; any other one is called by its key.
+    """Return the phrase for a setting in messages; settings that are no digests keep their key.
 
     >>> get_setting_name("weights"), get_setting_name("seeds.weights"), get_setting_name("walk.beta")
     ('the weights of --model', "the weights of the seeds' model", 'walk.beta')
@@ -170,7 +174,7 @@ def get_setting_name(key: str) -> str:
 
 
 def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings within settings by their dotted names, so that a message can say which one differs."""
+    """Return nested settings by dotted names."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         flat |= {f"{name}.{k}": v for k, v in _flatten(value).items()} if isinstance(value, dict) else {name: value}
