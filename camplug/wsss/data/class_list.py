@@ -1,4 +1,4 @@
-"""Read lists of class names, and check them."""
+"""Read and check lists of class names."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from camplug.wsss.data.read_files import MOST_CLASSES, check_unique, read_text
 
 BACKGROUND = ("background", "_background_", "__background__")
 IGNORED = ("__ignore__", "_ignore_")
-SEPARATORS = re.compile(r"[\s,|/&+]+")  # what people put between two labels
+SEPARATORS = re.compile(r"[\s,|/&+]+")  # separators that may stand between two labels
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Read class names, one per line, the class of mask value 1 first.
 
-    `__ignore__` and `background` (also `_background_`) may come first, as labelme2voc and others write them; they stand
-    for the values 255 and 0, and are no classes.
+    `__ignore__` and `background` (also `_background_`) may come first, as written by labelme2voc and others; they mean
+    the values 255 and 0, and are not classes.
 
     Args:
-        path: the file.
+        path: file.
 
     Raises:
-        InputError: the file cannot be read, names a class twice or the background behind a class, or has too many.
+        InputError: the file cannot be read, names a class twice, names the background after a class, or has too many.
     """
     lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     while lines and is_no_class(lines[0]):
@@ -44,14 +44,14 @@ def is_no_class(name: str) -> bool:
 
 
 def check_class_names(names: Sequence[str], where: str) -> None:
-    """Refuse class names that cannot be, and warn of those that differ by case only.
+    """Check class names, and warn of names that differ by case only.
 
     Args:
-        names: of the foreground classes.
-        where: they are listed, in messages.
+        names: names of the foreground classes.
+        where: source of the names in messages.
 
     Raises:
-        InputError: one comes twice or is the background's; none, or too many.
+        InputError: a name occurs twice or means the background, or there are none or too many.
     """
     check_unique(names, where)
     wrong = next((name for name in names if is_no_class(name)), None)
@@ -70,14 +70,14 @@ def check_class_names(names: Sequence[str], where: str) -> None:
 
 
 def check_separated(names: Iterable[str], where: str) -> None:
-    """Refuse a label that is several labels with the wrong thing between them, as "cat dog" beside "cat" and "dog".
+    """Check that no label is several labels with a wrong separator, like "cat dog" beside "cat" and "dog".
 
     Args:
-        names: all labels that are used.
-        where: they are, in messages.
+        names: all labels in use.
+        where: source of the labels in messages.
 
     Raises:
-        InputError: so it is.
+        InputError: a label consists of several labels.
     """
     used = set(names)
     for name in sorted(used):

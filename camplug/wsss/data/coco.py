@@ -1,4 +1,4 @@
-"""COCO 2014, and what is exported in its format."""
+"""COCO 2014, and data sets exported in its format."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from camplug.wsss.store.identity import make_digest
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FARTHEST = 1e5  # pixels; a polygon's corner beyond is damage, and walking there would take for ever
+FARTHEST = 1e5  # pixels; farther polygon corners are damage and would take very long to fill
 
 
 class Shape(NamedTuple):
-    """One annotated object: its annotation's and its category's id, and its polygons or run lengths."""
+    """Annotated object: the ids of its annotation and category, and its polygons or run lengths."""
 
     annotation: Any
     category: Any
@@ -35,25 +35,25 @@ class Shape(NamedTuple):
 class COCO(SegmentationData):
     """COCO 2014: 80 classes, labels and masks from the instance annotations.
 
-    The categories' ids (1 to 90, with gaps) become classes 0 to 79 in the order of the ids. Images without annotations
-    stay in the list, with labels (). Labels are the categories of all annotations that are not crowds, in view or not.
-    Masks are *painted in file order, crowds left out*: the annotations of an image are painted one over the other in
-    the order of the file, those with iscrowd=1 are not painted, and no pixel is 255. Other masks of COCO circulate;
-    name this variant beside every figure.
+    The category ids (1 to 90, with gaps) become classes 0 to 79 in the order of the ids. Images without annotations
+    have the labels (). Labels are the categories of all annotations that are not crowds, visible or not. Masks are
+    *painted in file order, without crowds*: annotations of an image are painted one over the other in the order of the
+    file, those with iscrowd=1 are left out, and no pixel is 255. Other masks of COCO exist; report this variant with
+    every figure.
 
     The layouts of COCO, CVAT (annotations/instances_default.json, images/), Roboflow (SPLIT/_annotations.coco.json
-    beside the photographs) and labelme2coco (annotations.json) are known; see `camplug.wsss.data.coco_layout`.
+    beside the photographs) and labelme2coco (annotations.json) are supported; see `camplug.wsss.data.coco_layout`.
 
     Args:
-        root: the folder with annotations and photographs.
-        split: "train2014" or "val2014"; any instances_{split}.json will do. None takes train2014, train2017 or train,
-            or the only one there is.
-        annotations: another file of annotations, in `root` or by its own path.
-        masks: False goes without masks, and without pycocotools.
-        photos: another folder of the photographs, likewise.
+        root: folder with annotations and photographs.
+        split: split such as "train2014", from instances_{split}.json. None: train2014, train2017 or train, or the only
+            one.
+        annotations: another file of annotations, relative to `root` or to the working folder.
+        masks: load masks, which needs pycocotools.
+        photos: another folder of photographs, relative to `root` or to the working folder.
 
     Raises:
-        InputError: pycocotools, a folder or the file of annotations is missing, or the file is not such a one.
+        InputError: pycocotools, a folder or the annotations are missing, or the annotations have another format.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class COCO(SegmentationData):
         photos: str | os.PathLike[str] | None = None,
     ) -> None:
         if masks:
-            _import_pycocotools()  # better missing now than at every image
+            _import_pycocotools()  # raises at once where it is missing
         self.has_masks = masks
         self.root = resolve_folder(root)
         if annotations is None:
@@ -102,15 +102,15 @@ class COCO(SegmentationData):
         check_unique(self.ids, f"the list of images in {str(path)!r}")
 
     def labels(self, i: int) -> tuple[int, ...]:
-        """The classes of image i's annotations that are not crowds, sorted; see `SegmentationData.labels`."""
+        """Return the classes of image i's annotations that are not crowds, sorted; see `SegmentationData.labels`."""
         return tuple(sorted({self._get_class(i, shape) for shape in self._shapes[self._check_index(i)]}))
 
     def photo(self, i: int) -> Image:
-        """Image i, upright RGB; see `SegmentationData.photo`."""
+        """Load image i, upright RGB; see `SegmentationData.photo`."""
         return read_photo(self._get_photo_path(i))
 
     def mask(self, i: int) -> NDArray[np.uint8]:
-        """Image i's mask, painted in file order, crowds left out, uint8 [H,W]; see `SegmentationData.mask`."""
+        """Paint the mask of image i in file order, without crowds, uint8 [H,W]; see `SegmentationData.mask`."""
         if not self.has_masks:
             raise InputError("this data set was opened with masks=False and has no masks.")
         width, height = self._files[self._check_index(i)][1]
@@ -121,7 +121,7 @@ class COCO(SegmentationData):
                 mask[fill_outline(shape.outline, height, width)] = self._get_class(i, shape) + 1
             except InputError:
                 raise
-            except Exception as error:  # whatever pycocotools raises
+            except Exception as error:  # pycocotools raises many kinds
                 raise InputError(
                     f"image {self.ids[i]!r}: the segmentation of annotation {shape.annotation} cannot be painted "
                     f"({error})."
@@ -133,7 +133,7 @@ class COCO(SegmentationData):
         return self._get_photo_path(i)
 
     def mask_digest(self, i: int) -> str:
-        """Return a digest of what image i's mask is painted from."""
+        """Return a digest of the annotations that image i's mask is painted from."""
         if not self.has_masks:
             raise InputError("this data set was opened with masks=False and has no masks.")
         size, shapes = self._files[self._check_index(i)][1], self._shapes[i]
@@ -153,16 +153,16 @@ class COCO(SegmentationData):
 
 
 def resolve_path(root: Path, name: str | os.PathLike[str]) -> Path:
-    """Return the path of a file or folder that is named within a folder, or from where the program runs."""
+    """Return the path of a file or folder, relative to `root` if it exists there, else to the working folder."""
     path = Path(name).expanduser()
     return root / path if (root / path).exists() else path
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
-    """The content of a file of instance annotations.
+    """Read a file of instance annotations.
 
     Raises:
-        InputError: the file is missing, damaged, or holds something else.
+        InputError: the file is missing, damaged, or has another format.
     """
     try:
         content = json.loads(read_text(path))
@@ -177,10 +177,10 @@ def read_annotations(path: Path) -> dict[str, Any]:
 
 
 def group_by_image(annotations: list[Any], images: list[Any]) -> list[list[Shape]]:
-    """The objects in each image, in file order, crowds left out; empties `annotations`, which take gigabytes.
+    """Group the objects by image, in file order, without crowds; empties `annotations` to save memory.
 
     Raises:
-        KeyError, TypeError, ValueError: an entry lacks something, or is of an image that is not listed.
+        KeyError, TypeError, ValueError: an entry is incomplete, or its image is not listed.
     """
     shapes: dict[Any, list[Shape]] = {image: [] for image in images}
     while annotations:
@@ -189,20 +189,20 @@ def group_by_image(annotations: list[Any], images: list[Any]) -> list[list[Shape
             raise ValueError(f"annotation {one.get('id')} is of image {one['image_id']!r}, which is not listed")
         if not one.get("iscrowd", 0):
             shapes[one["image_id"]].append(Shape(one["id"], one["category_id"], _pack_outline(one.get("segmentation"))))
-    return [shapes[image][::-1] for image in images]  # they were taken from the end
+    return [shapes[image][::-1] for image in images]  # popped from the end
 
 
 def fill_outline(outline: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels inside polygons or run lengths, bool [H,W], as pycocotools counts them.
+    """Compute the pixels inside polygons or run lengths, bool [H,W], as pycocotools does.
 
     Args:
-        outline: a list of polygons [x0, y0, x1, y1, ...] in pixels, or run lengths {"size": [H, W], "counts": ...},
-            compressed or not. A polygon of fewer than three corners has nothing inside.
+        outline: polygons [x0, y0, x1, y1, ...] in pixels, or run lengths {"size": [H, W], "counts": ...}, compressed or
+            not. A polygon with fewer than three corners is empty.
         height: H.
         width: W.
 
     Raises:
-        ValueError: something else, or of another size.
+        ValueError: the outline has another format or size.
     """
     if isinstance(outline, dict):
         if list(outline.get("size", ())) != [height, width]:
@@ -216,7 +216,7 @@ def fill_outline(outline: Any, height: int, width: int) -> NDArray[np.bool_]:
         for p in polygons:
             if p.ndim != 1 or p.size % 2 or not (np.abs(p) < FARTHEST).all():
                 raise ValueError("a polygon is not a list of pairs of coordinates near the image")
-        polygons = [p for p in polygons if p.size >= 6]  # pycocotools would take two corners for a box
+        polygons = [p for p in polygons if p.size >= 6]  # pycocotools would read two corners as a box
         if not polygons:
             return np.zeros((height, width), bool)
         coding = _import_pycocotools()
@@ -228,10 +228,10 @@ def fill_outline(outline: Any, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def decode_run_lengths(counts: str | bytes) -> list[int]:
-    """The run lengths, outside and inside in turn and column by column, that COCO packs into text.
+    """Decode COCO's compressed run lengths: outside and inside in turn, column by column.
 
-    Five bits a character, the lowest first, and one bit that says whether more follow; from the fourth on, a run is
-    given as the difference to the one before last.
+    A character has five bits, the lowest first, and one bit that is set if more follow; from the fourth on, a run is
+    the difference to the one before last.
 
     >>> decode_run_lengths("52203")
     [5, 2, 2, 2, 5]
@@ -252,15 +252,15 @@ def decode_run_lengths(counts: str | bytes) -> list[int]:
 
 
 def _pack_outline(outline: Any) -> Any:
-    """Polygons as arrays, which take a quarter of the memory of lists; anything else as it is."""
+    """Convert polygons to arrays, which take a quarter of the memory of lists; return anything else unchanged."""
     try:
         return [np.array(p, np.float64) for p in outline] if isinstance(outline, list) else outline
     except (TypeError, ValueError):
-        return outline  # refused when it is painted
+        return outline  # raises when it is painted
 
 
 def _make_plain(outline: Any) -> Any:
-    """Polygons or run lengths as plain data, for a digest."""
+    """Convert polygons or run lengths to plain data, for a digest."""
     if isinstance(outline, list):
         return [p.tolist() if isinstance(p, np.ndarray) else p for p in outline]
     return outline

@@ -1,4 +1,4 @@
-"""Where annotations and photographs lie in folders of COCO's kind, and what categories stand for classes."""
+"""Layouts of data sets in COCO's format: files of annotations, folders of photographs, categories."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from camplug.wsss.data.class_list import check_class_names, is_no_class
 from camplug.wsss.data.read_files import strip_ending
 
 ROBOFLOW = "_annotations.coco.json"
-ONE_FILE = ("annotations.json", "dataset.json")  # of labelme2coco
-USUAL = ("train2014", "train2017", "train")  # splits that are taken where none is named
+ONE_FILE = ("annotations.json", "dataset.json")  # labelme2coco
+USUAL = ("train2014", "train2017", "train")  # default splits, in order
 
 
 def find_annotation_files(root: Path) -> dict[str, Path]:
-    """Return the files of annotations that lie in a folder, by split.
+    """Find the files of annotations in a folder, by split.
 
-    Known are COCO's and CVAT's annotations/instances_SPLIT.json, Roboflow's SPLIT/_annotations.coco.json (or beside the
-    photographs of a single split), and labelme2coco's annotations.json.
+    Supported are COCO's and CVAT's annotations/instances_SPLIT.json, Roboflow's SPLIT/_annotations.coco.json (or beside
+    the photographs of a single split), and labelme2coco's annotations.json.
     """
     found = {}
     for path in sorted((root / "annotations").glob("instances_*.json")):
@@ -30,19 +30,19 @@ def find_annotation_files(root: Path) -> dict[str, Path]:
         found.setdefault(path.parent.name, path)
     for path in (root / name for name in (ROBOFLOW, *ONE_FILE)):
         if path.is_file():
-            found.setdefault("default", path)  # as CVAT calls it
+            found.setdefault("default", path)  # CVAT's name
     return found
 
 
 def find_annotations(root: Path, split: str | None) -> tuple[str, Path]:
-    """Return a split's name and its file of annotations.
+    """Find a split's name and its file of annotations.
 
     Args:
-        root: the folder.
-        split: None takes train2014, train2017 or train, or the only one there is.
+        root: folder of the data set.
+        split: name of the split; None: train2014, train2017 or train, or the only one.
 
     Raises:
-        InputError: there is none, with those that there are.
+        InputError: there is no such split; the message lists the existing ones.
     """
     known = find_annotation_files(root)
     if split is None:
@@ -57,7 +57,7 @@ def find_annotations(root: Path, split: str | None) -> tuple[str, Path]:
 
 
 def get_only_split(names: Sequence[str]) -> str | None:
-    """Return the only one of a data set's splits, unless it is one to validate or test on; else None.
+    """Return the only split of a data set, unless it is for validation or testing; else None.
 
     >>> get_only_split(["default"]), get_only_split(["val2014"]), get_only_split(["a", "b"])
     ('default', None, None)
@@ -66,16 +66,16 @@ def get_only_split(names: Sequence[str]) -> str | None:
 
 
 def find_photos(root: Path, split: str, annotations: Path, names: Sequence[str]) -> Path:
-    """Return the folder that the photographs of a split are named within.
+    """Find the folder of a split's photographs.
 
     Args:
-        root: the folder of the data set.
-        split: its part.
-        annotations: the file of annotations.
-        names: of photographs, as that file gives them.
+        root: folder of the data set.
+        split: name of the split.
+        annotations: file of annotations.
+        names: file names of photographs in the annotations.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such folder.
     """
     beside = annotations.parent
     places = [root / split, root / "images" / split, root / "images", beside, root, root / "JPEGImages"]
@@ -83,7 +83,7 @@ def find_photos(root: Path, split: str, annotations: Path, names: Sequence[str])
     for place in places:
         if place.is_dir() and any((place / name).is_file() for name in few):
             return place
-    for place in places[: 2 if split else 0]:  # photographs that are missing are told when they are asked for
+    for place in places[: 2 if split else 0]:  # missing photographs raise when they are read
         if place.is_dir():
             return place
     raise InputError(
@@ -93,18 +93,17 @@ def find_photos(root: Path, split: str, annotations: Path, names: Sequence[str])
 
 
 def select_classes(categories: Sequence[Any], used: set[Any], where: str) -> dict[Any, str]:
-    """Return the names of the categories that stand for classes, by id in the order of ids.
+    """Select the categories that are classes; return their names by id, in the order of ids.
 
-    A category that no annotation names, and that is the background's or the group of others (as Roboflow's first one),
-    is no class.
+    Unused categories are dropped if they are the background or a group of other categories, like Roboflow's first one.
 
     Args:
-        categories: of the file.
-        used: ids that annotations name.
-        where: the file, in messages.
+        categories: categories of the file.
+        used: ids of annotated categories.
+        where: file in messages.
 
     Raises:
-        InputError: two categories of one name; the background is annotated.
+        InputError: two categories have the same name, or the background is annotated.
     """
     groups = {one.get("supercategory") for one in categories if one.get("supercategory") != one["name"]}
     idle = [c for c in categories if c["id"] not in used and (c["name"] in groups or is_no_class(str(c["name"])))]

@@ -1,4 +1,4 @@
-"""A folder of one's own photographs with a file of labels, or with one subfolder per class."""
+"""Custom data set: a folder of photographs with a file of labels, or with one subfolder per class."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CLASS_FILES = ("classes.txt", "class_names.txt")
-NO_CLASSES = ("images", "masks", "annotations")  # subfolders that stand for no class
+NO_CLASSES = ("images", "masks", "annotations")  # subfolders that are not classes
 
 
 class Folder(SegmentationData):
-    """Photographs in images/ (or the folder itself), labels in labels.csv or labels.json, masks, if any, in masks/.
+    """Photographs in images/ or the folder itself, labels in labels.csv or labels.json, optional masks in masks/.
 
-    The images are those that the labels name, in that order, with or without their endings; photographs that it does
-    not name are left out. An image may have no labels. A folder without such a file has one subfolder of photographs
-    per class, as torchvision's ImageFolder, in the order of names ("background" holds images without a class).
+    The images are those in the file of labels, in its order, with or without endings; other photographs are left out.
+    An image may have no labels. Without such a file there is one subfolder of photographs per class, like
+    torchvision's ImageFolder, in alphabetical order ("background" holds images without a class).
 
-    - labels.csv, one row per image: either a header `image,labels`, with names separated by ";" (names may contain
-      spaces), or a header `image,cat,dog,...`, with 0 or 1 below every class.
+    - labels.csv, one row per image: with the header `image,labels` and names separated by ";" (they may contain
+      spaces), or the header `image,cat,dog,...` and 0 or 1 for every class.
     - labels.json: `{"a.jpg": ["cat", "dog"], "b.jpg": []}`.
-    - classes.txt (or class_names.txt), one name per line, gives the classes their order; without it they are sorted by
-      name. Lines `__ignore__` and `background` at its beginning are no classes.
-    - masks/: PNGs (palette or 8-bit grey) named as the photographs. As they hold classes by number, classes.txt must
-      say which is which: the first class is number 1.
+    - classes.txt (or class_names.txt), one name per line, defines the order of classes; without it they are sorted by
+      name. Lines `__ignore__` and `background` at its beginning are not classes.
+    - masks/: PNGs (palette or 8-bit grey) named like the photographs. They need classes.txt: its first class is the
+      value 1.
 
     Args:
-        root: the folder.
-        mask_values: what values of masks mean, "255=crack,0=background"; see `MaskCode`.
-        palette: a file of the classes' colours, for RGB masks; see `MaskCode`.
+        root: folder of the data set.
+        mask_values: meaning of mask values, such as "255=crack,0=background"; see `MaskCode`.
+        palette: file with the colours of classes, for RGB masks; see `MaskCode`.
 
     Raises:
-        InputError: a file is missing or damaged, names a class that classes.txt does not, or an image twice; none of
-            the photographs is there; mask values or colours that are no classes.
+        InputError: a file is missing or damaged, names a class that classes.txt lacks, or an image twice; none of the
+            photographs exists; mask values or colours are not classes.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Folder(SegmentationData):
         self._masks = MaskFiles(code, self._get_mask_path, self.ids, self.labels, f"folder:{root}")
 
     def _read_labels(self, photos: Path) -> tuple[dict[str, list[str]], Path]:
-        """The names of the images' classes, and where they come from."""
+        """Read the class names of the images; return them with the file or folder they come from."""
         found = [self.root / name for name in LABEL_FILES if (self.root / name).is_file()]
         if len(found) == 2:
             raise InputError(f"{str(self.root)!r} has both labels.csv and labels.json; keep one of them.")
@@ -111,15 +111,15 @@ class Folder(SegmentationData):
         return tuple(used)
 
     def labels(self, i: int) -> tuple[int, ...]:
-        """The classes of image i, sorted; see `SegmentationData.labels`."""
+        """Return the classes of image i, sorted; see `SegmentationData.labels`."""
         return self._labels[self._check_index(i)]
 
     def photo(self, i: int) -> Image:
-        """Image i, upright RGB; see `SegmentationData.photo`."""
+        """Load image i, upright RGB; see `SegmentationData.photo`."""
         return read_photo(self.photo_file(i))
 
     def mask(self, i: int) -> NDArray[np.uint8]:
-        """Image i's mask, uint8 [H,W]; see `SegmentationData.mask`."""
+        """Load the mask of image i, uint8 [H,W]; see `SegmentationData.mask`."""
         mask = self._masks.read(self._check_index(i))
         check_size(self.photo_file(i), (mask.shape[1], mask.shape[0]), f"the mask {str(self._get_mask_path(i))!r}")
         return mask
@@ -129,7 +129,7 @@ class Folder(SegmentationData):
         return self._photos.find(self._names[self._check_index(i)])
 
     def mask_digest(self, i: int) -> str:
-        """Return a digest of image i's mask and of what its values mean."""
+        """Return a digest of image i's mask and of the meaning of its values."""
         return self._masks.compute_digest(self._check_index(i))
 
     def _get_mask_path(self, i: int) -> Path:
@@ -139,11 +139,11 @@ class Folder(SegmentationData):
 
 
 def read_folder_labels(folder: Path, below: Path) -> dict[str, list[str]]:
-    """Return the labels of photographs that lie in one subfolder per class; nothing where there are no such subfolders.
+    """Read the labels of photographs in one subfolder per class; empty if there are no such subfolders.
 
     Args:
-        folder: the folder of the subfolders.
-        below: the folder that images are named within.
+        folder: folder with the subfolders.
+        below: folder that image names are relative to.
     """
     found: dict[str, list[str]] = {}
     for place in sorted(folder.iterdir()):
@@ -156,7 +156,7 @@ def read_folder_labels(folder: Path, below: Path) -> dict[str, list[str]]:
 
 
 def _make_id(name: str, path: Path) -> str:
-    """A photograph's path without its ending; no way out of the folder, as results are named by it."""
+    """Return a photograph's path without its ending; it must stay in the folder, as results are named by it."""
     place = PurePosixPath(name)
     if place.is_absolute() or ".." in place.parts or not place.name:
         raise InputError(f"{str(path)!r} names {name!r}; images are named within their folder.")

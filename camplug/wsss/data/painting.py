@@ -1,4 +1,4 @@
-"""How scenes are drawn: distances to shapes, textures of heads, and textures of grounds, on plain arrays.
+"""Drawing of synthetic scenes on arrays: distances to shapes, textures of heads and of grounds.
 
 Lengths are in units of the image's shorter side, x to the right and y down; colours are in [0, 1].
 """
@@ -38,7 +38,7 @@ EARTHS = np.array(
     ],
     np.float64,
 ) / 255  # fmt: skip
-# bodies: what any class may wear
+# bodies: colours for any class
 COATS = np.array(
     [(150, 132, 112), (112, 108, 106), (186, 170, 148), (122, 98, 84), (140, 146, 150), (160, 120, 104),
      (118, 124, 100), (172, 158, 162)],
@@ -47,7 +47,7 @@ COATS = np.array(
 
 
 def make_outline(shape: str) -> Array:
-    """The corners of a shape of area 1 around the origin, [P,2]; a disc has 40."""
+    """Return the corners of a shape of area 1 around the origin, [P,2]; a disc has 40."""
     if shape == "star":
         angles, radii = np.arange(10) * np.pi / 5, np.where(np.arange(10) % 2, 0.5, 1.0)
     elif shape == "cross":
@@ -65,7 +65,7 @@ def make_outline(shape: str) -> Array:
 
 
 def compute_polygon_distance(x: Array, y: Array, corners: Array) -> Array:
-    """Signed distance of points to a polygon's edge, negative inside; x and y [H,W], corners [P,2]."""
+    """Compute the signed distance of points x, y [H,W] to a polygon with corners [P,2]; negative inside."""
     nearest = np.full(x.shape, np.inf)
     inside = np.zeros(x.shape, bool)
     for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
@@ -76,7 +76,7 @@ def compute_polygon_distance(x: Array, y: Array, corners: Array) -> Array:
 
 
 def compute_segment_distance(x: Array, y: Array, start: tuple[float, float], end: tuple[float, float]) -> Array:
-    """Distance of points [H,W] to a line segment."""
+    """Compute the distance of points [H,W] to a line segment."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     along = ((x - start[0]) * dx + (y - start[1]) * dy) / max(dx * dx + dy * dy, 1e-12)
     along = np.clip(along, 0, 1)
@@ -84,7 +84,7 @@ def compute_segment_distance(x: Array, y: Array, start: tuple[float, float], end
 
 
 def make_texture(kind: str, u: Array, v: Array, phase: float) -> Array:
-    """A head's texture in [0, 1] at u, v [H,W], which are in units of the head's radius."""
+    """Compute a head's texture in [0, 1] at u, v [H,W], in units of the head's radius."""
     radius, angle = np.hypot(u, v), np.arctan2(v, u)
     k = 5.2
     waves: dict[str, Callable[[], Array]] = {
@@ -99,7 +99,7 @@ def make_texture(kind: str, u: Array, v: Array, phase: float) -> Array:
 
 
 def make_ground(kind: str, x: Array, y: Array, rng: np.random.Generator) -> Array:
-    """A ground's texture in [0, 1] at x, y [H,W]; turned and scaled a little at random."""
+    """Compute a ground's texture in [0, 1] at x, y [H,W], randomly rotated and scaled a little."""
     scale, tilt = rng.uniform(0.85, 1.2), rng.uniform(-0.15, 0.15)
     shift = rng.uniform(0, 1, 2)
     x, y = scale * (x + tilt * y) + shift[0], scale * (y - tilt * x) + shift[1]
@@ -135,17 +135,17 @@ def make_ground(kind: str, x: Array, y: Array, rng: np.random.Generator) -> Arra
 
 
 def make_noise(rng: np.random.Generator, shape: tuple[int, ...], cells: tuple[int, int]) -> Array:
-    """Smooth noise [H,W] of mean about 0 and deviation below 1: a random grid of (rows, columns), drawn out."""
+    """Draw smooth noise [H,W] with mean about 0 and deviation below 1: a random grid, enlarged bicubically."""
     grid = rng.normal(size=cells).astype(np.float32)
     drawn = Image.fromarray(grid).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
     return np.asarray(drawn, np.float64)
 
 
 def _measure_to_whole(t: Array) -> Array:
-    """Distance to the next whole number."""
+    """Compute the distance to the nearest whole number."""
     return np.abs(t - np.round(t))
 
 
 def _hash_cells(a: Array, b: Array) -> Array:
-    """A number in [-.5, .5) that looks random, the same for the same a and b."""
+    """Compute a pseudo-random number in [-.5, .5) that depends on a and b only."""
     return np.asarray((np.sin(a * 12.9898 + b * 78.233) * 43758.5453) % 1 - 0.5)

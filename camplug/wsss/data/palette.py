@@ -1,4 +1,4 @@
-"""The colours in which VOC shows its classes."""
+"""Colour palette of VOC."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 
 def make_voc_palette() -> NDArray[np.uint8]:
-    """VOC's 256 colours, uint8 [256,3], by its rule: the bits of the index are dealt to red, green and blue in turn.
+    """Make VOC's 256 colours, uint8 [256,3].
 
-    Bits 0, 1, 2 become the highest bits of red, green, blue, bits 3, 4, 5 the next, and so on.
+    Bits 0, 1, 2 of the index become the highest bits of red, green, blue, bits 3, 4, 5 the next, and so on.
 
     >>> make_voc_palette()[[0, 1, 8, 15, 255]].tolist()  # background, aeroplane, cat, person, ignored
     [[0, 0, 0], [128, 0, 0], [64, 0, 0], [192, 128, 128], [224, 224, 192]]

@@ -92,7 +92,8 @@ class ImageFiles:
         if folder not in self._found:
             names = sorted(os.listdir(folder), reverse=True) if folder.is_dir() else []
             images = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
-            images.sort(key=lambda name: -SUFFIXES.index(PurePosixPath(name).suffix.lower()))  # the first of `SUFFIXES` takes precedence
+            # the first of `SUFFIXES` takes precedence
+            images.sort(key=lambda name: -SUFFIXES.index(PurePosixPath(name).suffix.lower()))
             self._found[folder] = {strip_ending(name): name for name in images}
         return self._found[folder]
 

@@ -1,4 +1,4 @@
-"""Scenes drawn on the spot: many-label photographs with exact masks, and a known reason why CAM misses half of them."""
+"""Synthetic scenes: multi-label images with exact masks whose classes show in a part of each object only."""
 
 from __future__ import annotations
 
@@ -11,38 +11,22 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.wsss.data import painting
+from camplug.wsss.data.creatures import Creature, compute_distances, place_creature, rotate
 from camplug.wsss.data.dataset import SegmentationData
-from camplug.wsss.data.painting import COATS, EARTHS, GROUNDS, HEADS, SHAPES, TEXTURES, Array
+from camplug.wsss.data.painting import EARTHS, GROUNDS, HEADS, SHAPES, TEXTURES, Array
 from camplug.wsss.store.identity import make_digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VERSION = 1  # raised when the same numbers draw something else
+VERSION = 1  # increased when the same seed gives other images
 MOST = len(HEADS)
-STEEPEST = 1.4  # light that leaves a square scene's darkest corner just above black
-TRIES = 30  # at a place for one more object, before the scene goes without it
-
-
-@dataclass(frozen=True)
-class Creature:
-    """One object of a scene; lengths in units of the image's shorter side."""
-
-    kind: int  # its class
-    centre: Array  # of the head, [2] (x, y)
-    angle: float  # of the head's direction
-    area: float  # of head and body
-    bones: list[tuple[Array, Array, float]]  # the body's segments in the image, and how much thinner each is
-    width: float  # of the body, about
-    radius: float  # of the head
-    coat: Array  # the body's colour, [3]
-    colours: Array  # the head's two, [2,3]
-    phase: float  # of the head's texture
+STEEPEST = 1.4  # the darkest corner of a square scene stays just above black
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One drawn scene: photo uint8 [H,W,3], mask and part uint8 [H,W], and which class's ground it has."""
+    """Drawn scene: photo uint8 [H,W,3], mask and part uint8 [H,W], and the class of the ground."""
 
     photo: NDArray[np.uint8]
     mask: NDArray[np.uint8]
@@ -51,29 +35,27 @@ class Scene:
 
 
 class Scenes(SegmentationData):
-    """Scenes with 1 to 3 creatures, drawn from random numbers: no files, exact masks, any number of images.
+    """Random scenes with 1 to 3 creatures: no files, exact masks, any number of images.
 
-    A creature is a head, whose outline, texture and colours tell its class, and a plain body of a colour and a build
-    that any class may have. The ground has a texture too, and class k stands mostly on ground k. So a classifier needs
-    no more than the head, and may go by the ground: its maps miss the bodies and leak into the background, which is
-    what weakly supervised segmentation has to cope with.
+    A creature has a head, whose outline, texture and colours depend on its class, and a plain body that does not. The
+    ground has a texture, too, and class k stands mostly on ground k. A classifier can rely on the head and on the
+    ground: its maps miss the bodies and include background, as in weakly supervised segmentation of photographs.
 
-    Image i depends on the seed, i and the options alone: not on `count`, nor on the order of access.
+    Image i depends on the seed, i and the options only, not on `count` or the order of access.
 
     Args:
-        count: how many images.
+        count: number of images.
         size: (height, width) in pixels, 16 or more each.
-        seed: another seed gives other images (a validation set, say).
+        seed: random seed; another one gives other images, for validation for example.
         classes: C, 1 to 12.
-        cooccurrence: the probability that the ground is the one of the first creature's class; otherwise it is drawn
-            from all C grounds.
-        plain: the share of a creature's area that is body; 0 leaves heads only, 1 bodies only, which nothing tells
-            apart but the ground.
-        objects: the least and the most creatures in an image; where there is no room for one more, there are fewer.
-        noise: standard deviation of the pixel noise, of a full scale of 1.
-        likeness: how far a body's colour is on the way from any coat, 0, to its head's main colour, 1.
-        light: how unevenly scenes may be lit: the most that brightness changes over the length of the shorter side, of
-            that in the middle; 0 to 1.4.
+        cooccurrence: probability that the ground belongs to the first creature's class; otherwise it is drawn from all
+            C grounds.
+        plain: share of the body in a creature's area; 0 gives heads only, 1 bodies only, whose classes only the ground
+            shows.
+        objects: minimum and maximum number of creatures in an image; fewer if there is no room.
+        noise: standard deviation of the pixel noise, relative to a full scale of 1.
+        likeness: mixture of the body's colour, from a random coat (0) to the head's main colour (1).
+        light: maximum change of brightness over the length of the shorter side, relative to the centre; 0 to 1.4.
 
     Raises:
         InputError: an option is out of its range.
@@ -110,32 +92,32 @@ class Scenes(SegmentationData):
         self.light = _check_share("light", light, STEEPEST)
         self.classes = tuple(f"{TEXTURES[k % 6]} {SHAPES[(k + k // 6) % 6]}" for k in range(classes))
         self.ids = tuple(f"scene{seed}_{i:06d}" for i in range(count))
-        self._last: tuple[int, Scene] | None = None  # photo, mask and labels of one image are asked for in a row
+        self._last: tuple[int, Scene] | None = None  # photo, mask and labels of an image are often read together
 
     def labels(self, i: int) -> tuple[int, ...]:
-        """The classes that image i shows, sorted."""
+        """Return the classes visible in image i, sorted."""
         return tuple(int(c) - 1 for c in np.unique(self._get_scene(i).mask) if c)
 
     def photo(self, i: int) -> Image:
-        """Image i, RGB."""
+        """Draw image i, RGB."""
         from PIL import Image as pil
 
         return pil.fromarray(self._get_scene(i).photo)
 
     def mask(self, i: int) -> NDArray[np.uint8]:
-        """Image i's mask, uint8 [H,W]; a pixel is the uppermost creature's at its centre, and none is ignored."""
+        """Draw the mask of image i, uint8 [H,W]: the uppermost creature at each pixel's centre; no pixel is ignored."""
         return self._get_scene(i).mask.copy()
 
     def photo_digest(self, i: int) -> str:
-        """Return a digest of what image i is drawn from; nothing is drawn."""
+        """Return a digest of the parameters of image i, without drawing it."""
         return self._make_digest(i) if type(self).photo is Scenes.photo else super().photo_digest(i)
 
     def label_digest(self, i: int) -> str:
-        """Return a digest of what image i is drawn from; nothing is drawn."""
+        """Return a digest of the parameters of image i, without drawing it."""
         return self._make_digest(i) if type(self).labels is Scenes.labels else super().label_digest(i)
 
     def mask_digest(self, i: int) -> str:
-        """Return a digest of what image i is drawn from; nothing is drawn."""
+        """Return a digest of the parameters of image i, without drawing it."""
         return self._make_digest(i) if type(self).mask is Scenes.mask else super().mask_digest(i)
 
     def _make_digest(self, i: int) -> str:
@@ -143,11 +125,11 @@ class Scenes(SegmentationData):
         return "scene:" + make_digest([VERSION, self.seed, self._check_index(i), self.size, len(self.classes), numbers])
 
     def part(self, i: int) -> NDArray[np.uint8]:
-        """What image i's pixels tell, uint8 [H,W]: 0 ground, 1 head (tells the class), 2 body (does not)."""
+        """Draw the parts of image i, uint8 [H,W]: 0 ground, 1 head (shows the class), 2 body (does not)."""
         return self._get_scene(i).part.copy()
 
     def ground(self, i: int) -> int:
-        """The class on whose ground image i stands, shown in it or not."""
+        """Return the class of image i's ground; the class need not be visible."""
         return self._get_scene(i).ground
 
     def _get_scene(self, i: int) -> Scene:
@@ -165,8 +147,8 @@ class Scenes(SegmentationData):
         usual, drawn = rng.random() < self.cooccurrence, int(rng.integers(len(self.classes)))
         creatures: list[Creature] = []
         for kind in kinds.tolist():
-            _place_creature(creatures, kind, self.plain, np.array([width, height]) / min(self.size), rng)
-        if rng.random() < 0.5:  # the first creature, whose ground it is, stands behind or in front
+            place_creature(creatures, kind, self.plain, np.array([width, height]) / min(self.size), rng)
+        if rng.random() < 0.5:  # the first creature is behind or in front
             creatures.reverse()
         creatures = [replace(c, coat=c.coat + self.likeness * (c.colours[0] - c.coat)) for c in creatures]
         ground = int(kinds[0]) if usual else drawn
@@ -183,7 +165,7 @@ def draw_scene(
     light: float,
     rng: np.random.Generator,
 ) -> Scene:
-    """Paint the ground and the creatures on it, each over those before it, and light the whole."""
+    """Paint the ground and then the creatures in order, and apply the light."""
     height, width = size
     unit = min(size)
     y, x = np.mgrid[0:height, 0:width]
@@ -193,13 +175,13 @@ def draw_scene(
     picture = _mix_colours(colours[0], colours[1], painting.make_ground(GROUNDS[ground % 6], x, y, rng))
     mask, part = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
     for one in creatures:
-        head, body = _compute_distances(one, x, y, plain, unit)
+        head, body = compute_distances(one, x, y, plain, unit)
         near = np.minimum(head, body)
-        picture *= 1 - 0.35 * np.clip(1 - near / 0.05, 0, 1)[..., None] ** 2  # a shadow round the feet
+        picture *= 1 - 0.35 * np.clip(1 - near / 0.05, 0, 1)[..., None] ** 2  # shadow
         round_ = np.clip(-body / max(one.width / 2, 1e-6), 0, 1)
         coat = one.coat * (0.72 + 0.36 * round_)[..., None]
         picture = _paint(picture, coat, body * unit)
-        u, v = _rotate(x - one.centre[0], y - one.centre[1], -one.angle)
+        u, v = rotate(x - one.centre[0], y - one.centre[1], -one.angle)
         values = painting.make_texture(
             TEXTURES[one.kind % 6], u / max(one.radius, 1e-6), v / max(one.radius, 1e-6), one.phase
         )
@@ -216,90 +198,13 @@ def draw_scene(
     return Scene((picture.clip(0, 1) * 255).round().astype(np.uint8), mask, part, ground)
 
 
-def _place_creature(placed: list[Creature], kind: int, plain: float, extent: Array, rng: np.random.Generator) -> None:
-    """Add a creature of the class where it hides no other and is hidden by none, if such a place is found."""
-    for attempt in range(TRIES):
-        one = _make_creature(kind, plain, extent, 1 - 0.5 * attempt / TRIES, rng)
-        if all(_is_visible(one, other) and _is_visible(other, one) for other in placed):
-            placed.append(one)
-            return
-
-
-def _make_creature(kind: int, plain: float, extent: Array, shrink: float, rng: np.random.Generator) -> Creature:
-    """A creature of the class, wholly inside an image of the extent [2] (width, height)."""
-    area = float(rng.uniform(0.26, 0.46) * shrink) ** 2
-    head, body = np.sqrt((1 - plain) * area / np.pi), plain * area
-    stretch = rng.uniform(1.6, 3.2)
-    width, length = np.sqrt(body / stretch), np.sqrt(body * stretch)
-    start, bend = 0.6 * head, rng.uniform(-0.5, 0.5)
-    spine = [np.array([-start, 0.0]), np.array([-start - 0.5 * length, 0.0])]
-    spine.append(spine[1] + 0.5 * length * np.array([-np.cos(bend), np.sin(bend)]))
-    bones = [(spine[0], spine[1], 0.0), (spine[1], spine[2], 0.0)]
-    if rng.random() < 0.6:  # legs
-        side = rng.choice([-1.0, 1.0])
-        for at in (0.75 * spine[0] + 0.25 * spine[1], 0.3 * spine[1] + 0.7 * spine[2]):
-            bones.append((at, at + np.array([0.1 * width, side * 1.1 * width]), 0.26 * width))
-    angle = rng.uniform(-0.6, 0.6) + np.pi * rng.integers(2)
-    points = np.array([p for a, b, _ in bones for p in (a, b)])
-    points = np.stack(_rotate(points[:, 0], points[:, 1], angle), 1)
-    # room for the head's outermost corner and the body's thickness
-    low = np.minimum(points.min(0) - 0.6 * width, -1.75 * head)
-    high = np.maximum(points.max(0) + 0.6 * width, 1.75 * head)
-    room = np.maximum(extent - (high - low), 0)
-    centre = rng.uniform(0, 1, 2) * room - low
-    coat = COATS[rng.integers(len(COATS))] + rng.normal(0, 0.03, 3)
-    colours = HEADS[kind] + rng.normal(0, 0.1, 3)
-    turned = [(points[2 * n] + centre, points[2 * n + 1] + centre, thin) for n, (_, _, thin) in enumerate(bones)]
-    return Creature(
-        kind, centre, float(angle), area, turned, float(width), float(head), coat, colours, float(rng.uniform(0, 6.28))
-    )
-
-
-def _is_visible(lower: Creature, upper: Creature) -> bool:
-    """Whether the upper one leaves most of the lower one's head, and of its body's middle, in sight."""
-    spots = [(lower.centre, 1.2 * lower.radius)] if lower.radius else []
-    spots.append((lower.bones[0][1], 0.3 * lower.width))
-    for spot, around in spots:
-        x, y = np.array(spot[0]), np.array(spot[1])
-        away = [np.hypot(*(upper.centre - spot)) - 1.2 * upper.radius]
-        away += [
-            painting.compute_segment_distance(x, y, tuple(a), tuple(b)) - 0.5 * upper.width for a, b, _ in upper.bones
-        ]
-        if min(float(d) for d in away) < around:
-            return False
-    return True
-
-
-def _compute_distances(one: Creature, x: Array, y: Array, plain: float, unit: int) -> tuple[Array, Array]:
-    """Signed distances to the head and to the body [H,W], the body as thick as gives it its share of the area."""
-    none = np.full(x.shape, np.inf)
-    head = none
-    if plain < 1:
-        u, v = _rotate(x - one.centre[0], y - one.centre[1], -one.angle)
-        shape = SHAPES[(one.kind + one.kind // 6) % 6]
-        head = painting.compute_polygon_distance(u, v, painting.make_outline(shape) * np.sqrt((1 - plain) * one.area))
-    if plain == 0:
-        return head, none
-    body = np.min(
-        [painting.compute_segment_distance(x, y, tuple(a), tuple(b)) + thin for a, b, thin in one.bones], axis=0
-    )
-    free = np.sort(body[head > 0])
-    pixels = min(max(round(plain * one.area * unit**2), 1), len(free))
-    return head, body - free[pixels - 1]
-
-
-def _rotate(x: Array, y: Array, angle: float) -> tuple[Array, Array]:
-    cos, sin = np.cos(angle), np.sin(angle)
-    return cos * x - sin * y, sin * x + cos * y
-
-
 def _mix_colours(first: Array, second: Array, share: Array) -> Array:
-    """Two colours [3] mixed by a share [H,W] of the second, [H,W,3]."""
+    """Mix two colours [3] by the share [H,W] of the second, [H,W,3]."""
     return np.asarray(first + (second - first) * share[..., None])
 
 
 def _paint(picture: Array, colour: Array, distance: Array) -> Array:
-    """Lay a colour over the picture inside an edge that is soft over one pixel; the distance is in pixels."""
+    """Paint a colour where the distance in pixels is negative, with an edge that is soft over one pixel."""
     return np.asarray(picture + (colour - picture) * np.clip(0.5 - distance, 0, 1)[..., None])
 
 

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012, and trees of its layout."""
+"""PASCAL VOC 2012, and data sets with its layout."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ VOC_CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 LISTS = Path("ImageSets", "Segmentation")
-LABELMAP = "labelmap.txt"  # of CVAT: names and colours
-SOURCES = ("xml", "masks", "none")  # of labels
+LABELMAP = "labelmap.txt"  # CVAT: names and colours
+SOURCES = ("xml", "masks", "none")  # sources of labels other than files
 
 
 class VOC(SegmentationData):
-    """PASCAL VOC 2012 and trees of its layout: photographs in JPEGImages/, masks as PNGs.
+    """PASCAL VOC 2012 and data sets with its layout: photographs in JPEGImages/, masks as PNGs.
 
-    The classes are VOC's 20, unless others are given or named by a labelmap.txt (as CVAT writes it, with the colours of
-    masks), class_names.txt (labelme2voc) or classes.txt in the tree.
+    The classes are VOC's 20, unless they are given or named by labelmap.txt (CVAT, with the colours of masks),
+    class_names.txt (labelme2voc) or classes.txt in the folder.
 
     Args:
         root: VOCdevkit/VOC2012, or one of the folders above it.
-        split: a list in ImageSets/Segmentation ("train", "val", "trainval"), or the path of a text file with one id
-            per line (the common "/JPEGImages/ID.jpg /SegmentationClassAug/ID.png" is read too). None takes "train", or
-            the only list, or without any list all photographs.
-        masks: the folder of the masks, "SegmentationClass" (the official ones) or "SegmentationClassAug" (those of
-            SBD), or None to go without. It need not hold a mask for every image.
-        labels: where image-level labels come from: "xml" takes every object that Annotations/ names, the difficult
-            ones too, and opens no mask; "masks" takes the classes that have pixels in the mask, and the two may differ;
-            "none" goes without; anything else is a file like `Folder`'s labels.csv or labels.json.
-        classes: names of the classes, or a file with one per line.
-        mask_values: what values of masks mean, "255=crack,0=background"; see `MaskCode`.
-        palette: a file of the classes' colours, for RGB masks; see `MaskCode`.
+        split: list in ImageSets/Segmentation ("train", "val", "trainval"), or path of a text file with one id per line
+            ("/JPEGImages/ID.jpg /SegmentationClassAug/ID.png" is allowed, too). None: "train", or the only list, or all
+            photographs if there are no lists.
+        masks: folder of the masks, "SegmentationClass" (official) or "SegmentationClassAug" (SBD), or None for no
+            masks. Masks of single images may be missing.
+        labels: source of image-level labels: "xml" (all objects in Annotations/, difficult ones included), "masks" (the
+            classes with pixels in the mask; they may differ from "xml"), "none", or a file like `Folder`'s labels.csv
+            or labels.json.
+        classes: class names, or a file with one per line.
+        mask_values: meaning of mask values, such as "255=crack,0=background"; see `MaskCode`.
+        palette: file with the colours of classes, for RGB masks; see `MaskCode`.
 
     Raises:
-        InputError: a folder is missing; no such split, or an empty one, or one that names an image twice; class names,
-            mask values or colours that cannot be.
+        InputError: a folder or the split is missing, the split is empty or names an image twice, or class names, mask
+            values or colours are invalid.
     """
 
     classes: tuple[str, ...] = VOC_CLASSES
@@ -82,9 +82,9 @@ class VOC(SegmentationData):
         self._photos, self._mask_names = ImageFiles(self.root / "JPEGImages"), ImageFiles(self.root / (masks or ""))
         if palette is None and classes is None and colours.is_file():
             palette = colours
-        told = self.labels if labels not in ("masks", "none") else None
+        known = self.labels if labels not in ("masks", "none") else None
         code = MaskCode(self.classes, mask_values, palette)
-        self._masks = MaskFiles(code, self._get_mask_path, self.ids, told, f"voc:{root}")
+        self._masks = MaskFiles(code, self._get_mask_path, self.ids, known, f"voc:{root}")
 
     def _check_sources(self, labels: str, masks: str | None) -> None:
         if labels == "xml" and not (self.root / "Annotations").is_dir():
@@ -98,7 +98,7 @@ class VOC(SegmentationData):
             raise InputError(f"{str(self.root)!r} has no folder {masks}; masks=None goes without masks.")
 
     def _read_table(self, labels: str) -> dict[str, tuple[int, ...]]:
-        """Classes by image id, of a file."""
+        """Read the classes by image id from a file."""
         places = [place for place in (self.root / labels, Path(labels).expanduser()) if place.is_file()]
         if not places:
             raise InputError(f'labels={labels!r}: labels come from "xml", "masks", "none", or a .csv or .json file.')
@@ -112,7 +112,7 @@ class VOC(SegmentationData):
         return found
 
     def labels(self, i: int) -> tuple[int, ...]:
-        """The classes of image i, sorted, from its XML, its mask or a file; see `SegmentationData.labels`."""
+        """Return the classes of image i, sorted, from its XML, its mask or a file; see `SegmentationData.labels`."""
         name = self.ids[self._check_index(i)]
         if self._labels_from == "xml":
             return read_objects(self.root / "Annotations" / f"{name}.xml", self.classes)
@@ -128,11 +128,11 @@ class VOC(SegmentationData):
         return self._table[name]
 
     def photo(self, i: int) -> Image:
-        """Image i, upright RGB; see `SegmentationData.photo`."""
+        """Load image i, upright RGB; see `SegmentationData.photo`."""
         return read_photo(self.photo_file(i))
 
     def mask(self, i: int) -> NDArray[np.uint8]:
-        """Image i's mask, uint8 [H,W]; see `SegmentationData.mask`."""
+        """Load the mask of image i, uint8 [H,W]; see `SegmentationData.mask`."""
         mask = self._masks.read(self._check_index(i))
         check_size(self.photo_file(i), (mask.shape[1], mask.shape[0]), f"the mask {str(self._get_mask_path(i))!r}")
         return mask
@@ -142,7 +142,7 @@ class VOC(SegmentationData):
         return self._photos.find(f"{self.ids[self._check_index(i)]}.jpg")
 
     def mask_digest(self, i: int) -> str:
-        """Return a digest of image i's mask and of what its values mean."""
+        """Return a digest of image i's mask and of the meaning of its values."""
         return self._masks.compute_digest(self._check_index(i))
 
     def _get_mask_path(self, i: int) -> Path:
@@ -152,10 +152,10 @@ class VOC(SegmentationData):
 
 
 def find_voc(root: str | os.PathLike[str]) -> Path:
-    """The folder that holds JPEGImages: root itself, VOC2012 in it, or VOCdevkit/VOC2012 in it.
+    """Find the folder that contains JPEGImages: root, VOC2012 in it, or VOCdevkit/VOC2012 in it.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such folder.
     """
     folder = resolve_folder(root)
     for place in (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012"):
@@ -168,14 +168,14 @@ def find_voc(root: str | os.PathLike[str]) -> Path:
 
 
 def find_classes(root: Path, given: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of a tree's classes: those that are given, those that it names, or VOC's 20.
+    """Return the class names: the given ones, those of a file in the folder, or VOC's 20.
 
     Args:
-        root: the tree.
-        given: names, or a file of them.
+        root: folder of the data set.
+        given: class names, or a file with one per line.
 
     Raises:
-        InputError: a file that cannot be read; names that cannot be.
+        InputError: a file cannot be read, or names are invalid.
     """
     if isinstance(given, (str, os.PathLike)):
         return read_class_names(Path(given).expanduser())
@@ -191,14 +191,15 @@ def find_classes(root: Path, given: str | os.PathLike[str] | Sequence[str] | Non
 
 
 def read_split(root: Path, split: str | None) -> tuple[str, ...]:
-    """The ids of a split: a list's name in ImageSets/Segmentation, or the path of a text file.
+    """Read the ids of a split.
 
     Args:
-        root: of the tree.
-        split: None takes "train", or the only list there is, or without lists the names of all photographs.
+        root: folder of the data set.
+        split: name of a list in ImageSets/Segmentation, or path of a text file. None: "train", or the only list, or
+            the names of all photographs if there are no lists.
 
     Raises:
-        InputError: no such list; an empty one; a line that is no id; an id that comes twice.
+        InputError: the list is missing or empty, a line is not an id, or an id occurs twice.
     """
     known = sorted(p.stem for p in (root / LISTS).glob("*.txt"))
     if split is None and not known:
@@ -221,7 +222,7 @@ def read_split(root: Path, split: str | None) -> tuple[str, ...]:
         words = [strip_ending(PurePosixPath(word).name) for word in line.split()]
         if not words:
             continue
-        # "/JPEGImages/ID.jpg /SegmentationClass/ID.png" is fine; "ID -1" of ImageSets/Main is not a list of images
+        # "/JPEGImages/ID.jpg /SegmentationClass/ID.png" is allowed; "ID -1" of ImageSets/Main is not a list of images
         if len(words) > 2 or words[0] != words[-1] or not words[0]:
             raise InputError(f"{str(path)!r}, line {number}: {line.strip()!r} is not one image's id.")
         ids.append(words[0])
@@ -232,10 +233,10 @@ def read_split(root: Path, split: str | None) -> tuple[str, ...]:
 
 
 def read_objects(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
-    """The class indices of all objects that a VOC annotation names, sorted.
+    """Read the class indices of all objects in a VOC annotation, sorted.
 
     Raises:
-        InputError: the file is missing, damaged, or names something that is not among the classes.
+        InputError: the file is missing, damaged, or names an unknown class.
     """
     try:
         objects = ET.parse(path).getroot().findall("object")
