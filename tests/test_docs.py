@@ -14,6 +14,7 @@ from documented import PAGES, ROOT, arguments, check_options, run_page, short_pr
 
 from camplug.explain import registry
 from camplug.wsss import classifier
+from camplug.wsss.recipe import stage
 
 DOCS = ROOT / "docs"
 SOURCES = sorted((ROOT / "camplug").rglob("*.py"))
@@ -37,6 +38,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(timm, "create_model", standing_in)
     monkeypatch.setattr(classifier, "get_preset", short_preset)
     monkeypatch.setattr(registry, "_methods", dict(registry._methods))  # a page registers one of its own
+    monkeypatch.setattr(stage, "_KINDS", dict(stage._KINDS))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CAMPLUG_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
