@@ -1,4 +1,4 @@
-"""Read dataclass settings from the command line, from TOML and YAML files and from `--set`, by one set of rules.
+"""Read dataclass settings from the command line, from files and from `--set`, by one set of rules.
 
 The settings are plain dataclasses, so the library needs no reader. pydantic coerces by other rules and reports by JSON
 path; jsonargparse replaces typer and brings its own help. Both are larger than the rules below.
@@ -11,9 +11,10 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from camplug.errors import InputError
 
@@ -44,14 +45,75 @@ def update_settings(settings: S, values: Mapping[str, Any], where: str = "") -> 
     return _update(settings, values, where)
 
 
+def apply_values(settings: S, values: Mapping[str, Any]) -> S:
+    """Return settings with those of the values that they have a field for; see `update_settings`."""
+    return update_settings(settings, {name: values[name] for name in list_settings(settings) if name in values})
+
+
 def list_settings(settings: Any) -> list[str]:
     """Return the names that `update_settings` takes: the fields of the settings and of nested settings."""
-    names: list[str] = []
+    return list(find_fields(settings))
+
+
+@dataclass(frozen=True)
+class SettingsField:
+    """A field of settings.
+
+    Attributes:
+        kind: the type.
+        default: the value in the settings.
+        help: the entry below "Args:" of the class's docstring, or "".
+        extras: what `Annotated` adds to the type.
+    """
+
+    kind: Any
+    default: Any
+    help: str = ""
+    extras: tuple[Any, ...] = ()
+
+
+def find_fields(settings: Any) -> dict[str, SettingsField]:
+    """Return the fields of settings and of nested settings by name.
+
+    Args:
+        settings: a dataclass instance.
+    """
+    found: dict[str, SettingsField] = {}
+    hints = get_type_hints(type(settings), include_extras=True)
+    texts = find_help(type(settings))
     for entry in fields(settings):
-        if entry.init:
-            value = getattr(settings, entry.name, None)
-            names += list_settings(value) if _is_settings(value) else [entry.name]
-    return names
+        value = getattr(settings, entry.name, None)
+        if not entry.init:
+            continue
+        if _is_settings(value):
+            found |= find_fields(value)
+        else:
+            hint = hints[entry.name]
+            kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+            found[entry.name] = SettingsField(kind, value, texts.get(entry.name, ""), tuple(extras))
+    return found
+
+
+def find_help(cls: type) -> dict[str, str]:
+    """Return the entries below "Args:" of a docstring by name, each in one line without the markup of code.
+
+    >>> class Settings:
+    ...     '''Some.
+    ...
+    ...     Args:
+    ...         crop: side of the
+    ...             square.
+    ...         low, high: its bounds.
+    ...     '''
+    >>> find_help(Settings)
+    {'crop': 'side of the square.', 'low': 'its bounds.', 'high': 'its bounds.'}
+    """
+    doc = (cls.__doc__ or "").partition("Args:")[2]
+    found: dict[str, str] = {}
+    for match in re.finditer(r"^ {8}([\w, ]+): (.*(?:\n {12}.*)*)", doc, re.MULTILINE):
+        text = " ".join(match[2].split()).replace("`", "")
+        found |= {name.strip(): text for name in match[1].split(",")}
+    return found
 
 
 def check_names(section: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
@@ -105,16 +167,24 @@ def read_value(kind: Any, value: Any, where: str) -> Any:
     Traceback (most recent call last):
     ...
     camplug.errors.InputError: epochs = 2.5 cannot be read; give a whole number.
+    >>> read_value(Literal["sgd", "adamw"], "adam", "optimizer")
+    Traceback (most recent call last):
+    ...
+    camplug.errors.InputError: optimizer='adam'; allowed are sgd, adamw.
     """
     choices = list(get_args(kind)) if get_origin(kind) in (Union, UnionType) else [kind]
-    nothing = value is None or (isinstance(value, str) and value.lower() == "none")
+    nothing = value is None or (isinstance(value, (str, Path)) and str(value).lower() == "none")
     if nothing and (NoneType in choices or kind is Any):
         return None
     for choice in choices:
         try:
             return _convert(choice, value, where)
+        except InputError:  # a section of the right type with a wrong value
+            raise
         except (TypeError, ValueError, OverflowError):
             continue
+    if all(choice is NoneType or get_origin(choice) is Literal for choice in choices):
+        raise InputError(f"{where}={value!r}; allowed are {describe_type(kind)}.")
     raise InputError(f"{where} = {value!r} cannot be read; give {describe_type(kind)}.")
 
 
@@ -129,7 +199,8 @@ def describe_type(kind: Any) -> str:
     if float in choices and any(re.match(r"\d+ numbers", word) for word in words):
         words.remove("a number")
         words = [f"1 or {word}" for word in words]
-    return " or ".join([*words, "none"] if NoneType in choices else words)
+    words += ["none"] if NoneType in choices else []
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _update(settings: S, section: Mapping[str, Any], where: str) -> S:
@@ -162,10 +233,14 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value in get_args(kind):
             return value
+    elif isinstance(kind, type) and isinstance(value, kind) and is_dataclass(kind):
+        return value
     elif isinstance(kind, type) and is_dataclass(kind) and isinstance(value, Mapping):
         hints = get_type_hints(kind)
         check_names(value, hints, where)
-        return kind(**{k: read_value(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+        values = {k: read_value(hints[k], v, f"{where}.{k}") for k, v in value.items()}
+        with prefix_errors(where):
+            return kind(**values)
     elif origin is tuple and not isinstance(value, Mapping):
         return _convert_tuple(get_args(kind), value, where)
     elif isinstance(origin, type) and issubclass(origin, Mapping):
@@ -176,8 +251,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             return value
     elif kind in (int, float):
         return _convert_number(kind, value)
-    elif kind is str and isinstance(value, str):
-        return value
+    elif kind in (str, Path) and isinstance(value, (str, kind)):
+        return kind(value)
     raise TypeError
 
 
@@ -207,5 +282,11 @@ def _describe(kind: Any) -> str:
     if origin is tuple:
         count = "" if Ellipsis in get_args(kind) else f"{len(get_args(kind))} "
         return f"{count}{'names' if get_args(kind)[0] is str else 'numbers'} separated by commas"
-    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    names: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        Path: "a path",
+    }
     return names.get(kind, "a section of settings")

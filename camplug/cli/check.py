@@ -8,14 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from camplug.cli import common
-from camplug.cli.explain import file_name
+from camplug.cli.explain import make_file_name
+from camplug.cli.explanations import ExplainerOptions, find_demo_photo, refuse_overwriting
+from camplug.cli.options import add_options, read_options
 from camplug.explain import create
 from camplug.explain.explanation import save_picture
+from camplug.settings import apply_values
 
 
+@add_options(ExplainerOptions())
 def check(  # noqa: PLR0917
     path: Annotated[Path | None, typer.Argument(help="A photograph.", show_default="a photograph of a cat")] = None,
-    model: common.Model = "demo",
     cls: Annotated[
         str | None, typer.Option("--class", "-c", help="Class index or name.", show_default="predicted")
     ] = None,
@@ -32,33 +35,25 @@ def check(  # noqa: PLR0917
     steps: Annotated[int, typer.Option(min=1, help="Steps of the deletion and insertion curves.")] = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Changed images in one forward pass.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
-    checkpoint: common.Checkpoint = None,
-    num_classes: common.NumClasses = None,
-    class_names: common.ClassNames = None,
-    mean: common.Mean = None,
-    std: common.Std = None,
-    long_side: common.LongSide = None,
-    device: common.Device = "cpu",
-    multi_label: common.MultiLabel = False,
-    evidence: common.Evidence = "positive",
     as_json: common.AsJson = False,
+    **given: Any,
 ) -> None:
     """Check whether a map is trustworthy: one verdict with its reasons, and one picture.
 
     The map is compared with the same map at random places (deletion, insertion), with ROAD, with the maps of other
     classes, and with those of a model whose weights are random.
     """
-    with common.plain_errors():
+    with common.report_errors():
         from camplug.trust import check as check_map
 
-        net = common.load(model, checkpoint, num_classes, device)
-        options: dict[str, Any] = common.explainer_options(net, class_names, mean, std, long_side, evidence=evidence)
+        chosen = apply_values(ExplainerOptions(), read_options(given, None, ExplainerOptions()))
+        network, options = chosen.load()
         if layers:
             options["layers"] = layers[0] if len(layers) == 1 else layers
-        explainer = create(method, net, **options)
-        photo = path or common.demo_photo()
-        target = output or Path(f"{photo.stem}_{file_name(explainer.name)}_check.png")
-        common.refuse_overwriting([photo], [target])
+        explainer = create(method, network, **options)
+        photo = path or find_demo_photo()
+        target = output or Path(f"{photo.stem}_{make_file_name(explainer.name)}_check.png")
+        refuse_overwriting([photo], [target])
         report = check_map(
             explainer,
             photo,
@@ -66,17 +61,19 @@ def check(  # noqa: PLR0917
             random=random,
             steps=steps,
             batch_size=batch_size,
-            multi_label=multi_label or None,
+            multi_label=chosen.multi_label or None,
             seed=seed,
         )
         save_picture(report.picture(), str(target))
         if as_json:
             common.print_json({"image": str(photo), **report.as_dict(), "written": [str(target)]})
             return
-        title = report.explanation.title(multi_label=multi_label or None).replace("\n", ": ")
-        common.out.print(f"[bold]{report.verdict}[/]: {common.escaped(f'{explainer.name} of {title}')}", soft_wrap=True)
+        title = report.explanation.title(multi_label=chosen.multi_label or None).replace("\n", ": ")
+        common.out.print(
+            f"[bold]{report.verdict}[/]: {common.escape_markup(f'{explainer.name} of {title}')}", soft_wrap=True
+        )
         for text in report.warnings:
-            common.out.print(f"[yellow]warning:[/] {common.escaped(text)}", soft_wrap=True)
+            common.out.print(f"[yellow]warning:[/] {common.escape_markup(text)}", soft_wrap=True)
         for text in report.reasons:
-            common.out.print(f"- {common.escaped(text)}", soft_wrap=True)
+            common.out.print(f"- {common.escape_markup(text)}", soft_wrap=True)
         common.out.print(f"written: {target}", soft_wrap=True)

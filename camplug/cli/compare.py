@@ -1,4 +1,4 @@
-"""`camplug compare`: one photograph, several methods, one picture."""
+"""`camplug compare`: the maps of several methods in one picture."""
 
 from __future__ import annotations
 
@@ -9,52 +9,47 @@ import numpy as np
 import typer
 
 from camplug.cli import common
+from camplug.cli.explanations import ExplainerOptions, find_demo_photo, refuse_overwriting, show_classes, summarize
+from camplug.cli.options import add_options, read_options
 from camplug.errors import CamplugError, InputError
 from camplug.explain import create, list_methods
 from camplug.explain.explanation import Explanation, save_picture
 from camplug.explain.registry import get_method
+from camplug.settings import apply_values
 from camplug.show import grid
 
 
-def compare(  # noqa: PLR0917
+@add_options(ExplainerOptions())
+def compare(
     path: Annotated[Path | None, typer.Argument(help="A photograph.", show_default="a photograph of a cat")] = None,
-    model: common.Model = "demo",
     classes: Annotated[
         list[str] | None, typer.Option("--class", "-c", help="Class index or name.", show_default="predicted")
     ] = None,
     methods: Annotated[str, typer.Option(help="Names, wildcards or wrapped methods, separated by commas.")] = "*",
     output: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path("camplug_compare.png"),
-    checkpoint: common.Checkpoint = None,
-    num_classes: common.NumClasses = None,
-    class_names: common.ClassNames = None,
-    mean: common.Mean = None,
-    std: common.Std = None,
-    long_side: common.LongSide = None,
-    device: common.Device = "cpu",
-    multi_label: common.MultiLabel = False,
-    evidence: common.Evidence = "positive",
     as_json: common.AsJson = False,
+    **given: Any,
 ) -> None:
     """Explain one photograph with several methods side by side; a method that cannot work on the model is named."""
-    with common.plain_errors():
+    with common.report_errors():
         if classes is not None and len(classes) > 1:
             raise InputError(
                 f"--class is given {len(classes)} times, and one picture compares methods on one class; call the "
                 "command once for each."
             )
-        net = common.load(model, checkpoint, num_classes, device)
-        options = common.explainer_options(net, class_names, mean, std, long_side, evidence=evidence)
-        names = [n for p in parts(methods) for n in list_methods(p) or [p if "(" in p else get_method(p).name]]
+        chosen = apply_values(ExplainerOptions(), read_options(given, None, ExplainerOptions()))
+        network, options = chosen.load()
+        names = [n for p in split_methods(methods) for n in list_methods(p) or [p if "(" in p else get_method(p).name]]
         if not names:
             raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods())}.")
-        photo = path or common.demo_photo()
-        common.refuse_overwriting([photo], [output])
+        photo = path or find_demo_photo()
+        refuse_overwriting([photo], [output])
         wanted: Any = classes[0] if classes else None
         results: list[Explanation] = []
         refused: list[dict[str, str]] = []
         for name in dict.fromkeys(names):
             try:
-                result = create(name, net, **options).explain(photo, wanted)
+                result = create(name, network, **options).explain(photo, wanted)
                 assert isinstance(result, Explanation)
             except CamplugError as error:
                 if not results and len(names) == 1:
@@ -67,22 +62,22 @@ def compare(  # noqa: PLR0917
             raise CamplugError(refused[0]["error"])
         first = results[0]
         maps, titles = [r.maps[0].numpy() for r in results], [r.method for r in results]
-        title = first.title(multi_label=multi_label or None).replace("\n", ": ")
+        title = first.title(multi_label=chosen.multi_label or None).replace("\n", ": ")
         save_picture(grid(np.asarray(first.image), maps, titles, title=title), str(output))
-        entry = common.summary(photo, first, [str(output)], multi_label)
+        entry = summarize(photo, first, [str(output)], chosen.multi_label)
         if as_json:
             common.print_json({**entry, "methods": [r.method for r in results], "refused": refused})
             return
-        common.show_top(entry)
+        show_classes(entry)
         for r in refused:
-            common.err.print(f"[yellow]left out:[/] {r['method']}: {common.escaped(r['error'])}", soft_wrap=True)
+            common.err.print(f"[yellow]left out:[/] {r['method']}: {common.escape_markup(r['error'])}", soft_wrap=True)
         common.out.print(f"written: {output}", soft_wrap=True)
 
 
-def parts(text: str) -> list[str]:
-    """What stands between commas outside of brackets.
+def split_methods(text: str) -> list[str]:
+    """Return the parts between commas outside of brackets.
 
-    >>> parts("cam, MultiView(FullyCAM, (1, 2))")
+    >>> split_methods("cam, MultiView(FullyCAM, (1, 2))")
     ['cam', 'MultiView(FullyCAM, (1, 2))']
     """
     found, depth = [""], 0

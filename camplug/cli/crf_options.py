@@ -1,54 +1,71 @@
-"""The dense CRF that options name: a preset, and numbers of one's own in it."""
+"""Options of the dense CRF: a preset and changes of its numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camplug.cli.numbers import NUMBERS, read_numbers
 from camplug.errors import InputError
 
 if TYPE_CHECKING:
     from camplug.wsss.crf import CRFSettings
 
-Gaussian: TypeAlias = Annotated[
-    str | None, typer.Option(help="SXY,COMPAT of the CRF's smoothness kernel.", show_default="as --crf has it")
-]
-Bilateral: TypeAlias = Annotated[
-    str | None, typer.Option(help="SXY,SRGB,COMPAT of the CRF's appearance kernel.", show_default="as --crf has it")
-]
-Iterations: TypeAlias = Annotated[int | None, typer.Option(help="Updates of the CRF.", show_default="as --crf has it")]
-OPTIONS: dict[str, Any] = {"crf": str, "crf_gaussian": NUMBERS, "crf_bilateral": NUMBERS, "crf_iterations": int}
+
+@dataclass(frozen=True)
+class CRFNumbers:
+    """Changes of a preset."""
+
+    crf_gaussian: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="SXY,COMPAT of the CRF's smoothness kernel.", show_default="as --crf has it"),
+    ] = None
+    crf_bilateral: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="SXY,SRGB,COMPAT of the CRF's appearance kernel.", show_default="as --crf has it"),
+    ] = None
+    crf_iterations: Annotated[int | None, typer.Option(help="Updates of the CRF.", show_default="as --crf has it")] = (
+        None
+    )
+
+    def list_given(self) -> list[str]:
+        """Return the names of the options that are set."""
+        return [name for name, value in vars(self).items() if value is not None]
 
 
-def read_crf(chosen: Mapping[str, Any]) -> CRFSettings | None:
-    """Return the CRF of the options `crf`, `crf_gaussian`, `crf_bilateral` and `crf_iterations`.
+@dataclass(frozen=True)
+class CRFOptions(CRFNumbers):
+    """The preset and its changes."""
+
+    crf: Annotated[str, typer.Option(help="Dense CRF: irn, affinitynet, deeplab or none.")] = "irn"
+
+    def make_settings(self) -> CRFSettings | None:
+        """Return the settings of the CRF; None for "none". Raises as `make_crf_settings`."""
+        return make_crf_settings(self.crf, CRFNumbers(self.crf_gaussian, self.crf_bilateral, self.crf_iterations))
+
+
+def make_crf_settings(crf: str | CRFSettings | None, numbers: CRFNumbers) -> CRFSettings | None:
+    """Return the settings of a dense CRF.
 
     Args:
-        chosen: the options; `crf` is among them.
+        crf: name of a preset, settings, or None or "none" for no CRF.
+        numbers: changes of the preset.
 
     Raises:
-        InputError: no such preset; numbers that cannot be read or are out of range, or that change nothing.
+        InputError: no such preset; numbers out of range or without effect.
     """
     from camplug.wsss.crf import PRESETS
 
-    name = str(chosen["crf"])
-    given = [option for option in OPTIONS if option != "crf" and chosen.get(option) is not None]
-    if name == "none":
+    given = numbers.list_given()
+    if crf in (None, "none"):
         if given:
             raise InputError(f"--{given[0].replace('_', '-')} has no effect with --crf none; leave it out.")
         return None
-    if name not in PRESETS:
-        raise InputError(f"--crf {name!r}; allowed are {', '.join(PRESETS)} and none.")
-    numbers: dict[str, Any] = {}
-    for option in given:
-        if option == "crf_iterations":
-            numbers["iterations"] = chosen[option]
-        else:
-            count = 2 if option == "crf_gaussian" else 3
-            read = read_numbers(option, chosen[option], (count,))
-            numbers[option.removeprefix("crf_")] = tuple(int(n) if n.is_integer() else n for n in read)
-    return replace(PRESETS[name], **numbers)
+    if isinstance(crf, str) and crf not in PRESETS:
+        raise InputError(f"--crf {crf!r}; allowed are {', '.join(PRESETS)} and none.")
+    changes: dict[str, Any] = {name.removeprefix("crf_"): getattr(numbers, name) for name in given}
+    for name in ("gaussian", "bilateral"):
+        if name in changes:  # whole numbers as in the presets
+            changes[name] = tuple(int(n) if float(n).is_integer() else n for n in changes[name])
+    return replace(PRESETS[crf] if isinstance(crf, str) else crf, **changes)

@@ -1,4 +1,4 @@
-"""`camplug evaluate`: seeds or label pictures against masks."""
+"""`camplug evaluate`: scores of seeds or label pictures against masks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import camplug
 from camplug.cli import common
-from camplug.cli.score_report import show, write
+from camplug.cli.score_report import show_report, write_report
 from camplug.errors import InputError
 
 CONVENTIONS = ("present", "all", "truth")
@@ -58,7 +58,7 @@ def evaluate(  # noqa: PLR0917
 
     Images without a seed, label picture or mask are listed at the end, exit code 1.
     """
-    with common.plain_errors():
+    with common.report_errors():
         from camplug.metrics import Scores
         from camplug.wsss.data import open_data
         from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
@@ -71,8 +71,8 @@ def evaluate(  # noqa: PLR0917
         if not dataset.has_masks:
             raise InputError(f"{data!r} has no masks to compare with.")
         names = ["background", *dataset.classes]
-        chosen = chosen_classes(classes, names)
-        holds, made_with = kind(results)
+        chosen = find_classes(classes, names)
+        holds, made_with = find_results(results)
         seeds = SeedFolder(results) if holds == "seeds" else None
         if seeds is None and thresholds:
             raise InputError(f"{str(results)!r} holds label pictures, which have no threshold; leave it out.")
@@ -90,11 +90,11 @@ def evaluate(  # noqa: PLR0917
             "camplug": camplug.__version__,
             holds: made_with,
         }
-        value, how = given_threshold(threshold, threshold_from, report["photographs_sha256"])
+        value, how = read_threshold(threshold, threshold_from, report["photographs_sha256"])
         sweep = None
-        with common.progress("evaluating", len(dataset)) as advance:
+        with common.show_progress("evaluating", len(dataset)) as advance:
             if seeds is not None:
-                sweep, broken = score_seeds(seeds, dataset, grid_with(value), advance)
+                sweep, broken = score_seeds(seeds, dataset, make_grid(value), advance)
             else:
                 matrix, broken = score_labels(results, dataset, advance, ignore_as=ignore_as)  # type: ignore[arg-type]
         if len(broken) == len(dataset):
@@ -111,12 +111,12 @@ def evaluate(  # noqa: PLR0917
                 "best_threshold_here": best,
                 "sweep": {
                     "thresholds": sweep.thresholds.tolist(),
-                    "miou": none_for_nan(sweep.scores(convention, chosen)),  # type: ignore[arg-type]
+                    "miou": replace_nan(sweep.scores(convention, chosen)),  # type: ignore[arg-type]
                 },
                 "by_number_of_classes": {
                     str(group): {
                         "images": sweep.images[group],
-                        "miou": none_for_nan(by_group(sweep, group, value, convention, chosen)),
+                        "miou": replace_nan(compute_group_miou(sweep, group, value, convention, chosen)),
                     }
                     for group in sorted(sweep.groups)
                 },
@@ -124,22 +124,18 @@ def evaluate(  # noqa: PLR0917
         report |= {"images_scored": len(dataset) - len(broken), **scores.as_dict()}
         report["broken"] = [{"image": name, "error": error} for name, error in broken]
         if output is not None:
-            write(report, output)
+            write_report(report, output)
         if as_json:
             common.print_json(report)
         else:
-            show(report)
+            show_report(report)
         common.show_broken(broken)
         if broken:
             raise typer.Exit(1)
 
 
 def check_options(convention: str, thresholds: list[Any], ignore_as: str | None, output: Path | None) -> None:
-    """Refuse options before anything is scored.
-
-    Raises:
-        InputError: an option out of its range; two thresholds; a report that cannot be written.
-    """
+    """Raise `InputError` for an option out of its range, two thresholds or a report that cannot be written."""
     if convention not in CONVENTIONS:
         raise InputError(f"--convention {convention!r}; allowed are {', '.join(CONVENTIONS)}.")
     if len(thresholds) > 1:
@@ -147,15 +143,15 @@ def check_options(convention: str, thresholds: list[Any], ignore_as: str | None,
     if ignore_as not in (None, "background"):
         raise InputError(f"--ignore-as {ignore_as!r}; allowed is background.")
     if output is not None:
-        check_place(output)
+        check_report_path(output)
 
 
-def chosen_classes(texts: list[str] | None, names: list[str]) -> list[int]:
-    """Indices of the classes to average over; background is always among them.
+def find_classes(texts: list[str] | None, names: list[str]) -> list[int]:
+    """Return indices of the classes to average over; background is always among them.
 
     Args:
         texts: names separated by commas; a text that is a class's name stands for it, commas or not.
-        names: of the background and the classes.
+        names: the background and the classes.
 
     Raises:
         InputError: a name that the data does not have.
@@ -174,8 +170,8 @@ def chosen_classes(texts: list[str] | None, names: list[str]) -> list[int]:
     return sorted({0, *(names.index(name) for name in wanted)})
 
 
-def kind(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Whether a folder holds "seeds" or "labels", and what they were made with (label pictures may not say it).
+def find_results(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Return whether a folder holds "seeds" or "labels", and its settings (empty for label pictures without them).
 
     Raises:
         InputError: neither.
@@ -193,12 +189,8 @@ def kind(folder: Path) -> tuple[str, dict[str, Any]]:
     raise InputError(f"{str(folder)!r} holds neither seeds ({SETTINGS}, made by `camplug seeds`) nor label PNGs.")
 
 
-def check_place(report: Path) -> None:
-    """Refuse a place for the report before anything is scored.
-
-    Raises:
-        InputError: not a .json file, or in a folder that is not there.
-    """
+def check_report_path(report: Path) -> None:
+    """Raise `InputError` if the report is no .json file or its folder does not exist."""
     if report.suffix.lower() != ".json":
         raise InputError(f"{str(report)!r}: a report is a .json file.")
     if not report.parent.is_dir():
@@ -206,28 +198,25 @@ def check_place(report: Path) -> None:
 
 
 def check_classes(settings: dict[str, Any], classes: tuple[str, ...], what: str = "seeds") -> None:
-    """Refuse seeds (or labels) without a class of the data; their order does not matter.
+    """Raise `InputError` if seeds or labels lack a class of the data; the order does not matter.
 
     Args:
-        settings: of their folder, which may name its classes.
-        classes: of the data.
-        what: the folder holds.
-
-    Raises:
-        InputError: so it is.
+        settings: settings of their folder, which may name its classes.
+        classes: classes of the data.
+        what: "seeds" or "labels".
     """
     from camplug.wsss.class_names import match_folder_classes
 
     match_folder_classes(settings, classes, f"the folder of {what}")
 
 
-def given_threshold(threshold: float | None, report: Path | None, images: str) -> tuple[float | None, str]:
-    """The background threshold, if one is given or another report says it; and in words how it was chosen.
+def read_threshold(threshold: float | None, report: Path | None, images: str) -> tuple[float | None, str]:
+    """Return the background threshold, if one is given directly or by a report, and its origin in words.
 
     Args:
-        threshold: the one given.
-        report: of another split.
-        images: the digest of the photographs that are scored now.
+        threshold: a number, if given.
+        report: report of `camplug evaluate`, if given.
+        images: digest of the photographs to score.
 
     Raises:
         InputError: not a number from 0 to below 1; the report cannot be used.
@@ -251,24 +240,24 @@ def given_threshold(threshold: float | None, report: Path | None, images: str) -
     return value, how
 
 
-def grid_with(threshold: float | None) -> NDArray[np.float64]:
-    """The thresholds .01 to .99, and one more where it is not among them."""
+def make_grid(threshold: float | None) -> NDArray[np.float64]:
+    """Return the thresholds 0.01 to 0.99, and one more if it is not among them."""
     grid = np.arange(1, 100) / 100
     if threshold is None or np.abs(grid - threshold).min() <= 1e-9:
         return grid
     return np.sort(np.append(grid, threshold))
 
 
-def by_group(sweep: Any, group: int, threshold: float, convention: Any, classes: list[int]) -> float:
-    """mIoU of the images with this number of classes."""
+def compute_group_miou(sweep: Any, group: int, threshold: float, convention: Any, classes: list[int]) -> float:
+    """Return the mIoU of the images with a number of classes."""
     from camplug.metrics import miou
 
     at = int(np.abs(sweep.thresholds - threshold).argmin())
     return float(miou(sweep.matrices_of(group)[at], convention, classes))
 
 
-def none_for_nan(values: Any) -> Any:
-    """Numbers as JSON takes them."""
+def replace_nan(values: Any) -> Any:
+    """Return numbers for JSON, None in place of NaN."""
     if np.ndim(values) == 0:
         return None if np.isnan(values) else float(values)
-    return [none_for_nan(v) for v in values]
+    return [replace_nan(v) for v in values]

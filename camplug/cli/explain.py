@@ -1,4 +1,4 @@
-"""`camplug explain`: photographs in, maps out."""
+"""`camplug explain`: maps of photographs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,34 @@ import numpy as np
 import typer
 
 from camplug.cli import common
+from camplug.cli.explanations import (
+    ExplainerOptions,
+    find_demo_photo,
+    find_images,
+    refuse_overwriting,
+    show_classes,
+    summarize,
+)
+from camplug.cli.options import add_options, read_options
 from camplug.errors import CamplugError, InputError, TargetError
 from camplug.explain import create
 from camplug.explain.base import Explainer
 from camplug.explain.explanation import Explanation, save_picture
+from camplug.settings import apply_values
 from camplug.show import grid
 
 DEMO_METHODS = {"fully": "Fully-CAM", "cam": "CAM", "gradcam": "Grad-CAM"}
 
 
+@add_options(ExplainerOptions())
 def explain(  # noqa: PLR0917
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Photographs, or folders of them.", show_default="a photograph of a cat")
     ] = None,
-    model: common.Model = "demo",
-    classes: common.Classes = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", "-c", help="Class index or name; repeat for more.", show_default="predicted"),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(help='See `camplug methods`; "MultiView(FullyCAM)" with a wrapper.', show_default="fully"),
@@ -35,62 +48,56 @@ def explain(  # noqa: PLR0917
         Path | None,
         typer.Option("--out", "-o", help="Picture (.png, .jpg) or numbers (.npz); a folder for several photographs."),
     ] = None,
-    checkpoint: common.Checkpoint = None,
-    num_classes: common.NumClasses = None,
-    class_names: common.ClassNames = None,
-    mean: common.Mean = None,
-    std: common.Std = None,
-    long_side: common.LongSide = None,
-    device: common.Device = "cpu",
-    multi_label: common.MultiLabel = False,
-    evidence: common.Evidence = "positive",
     as_json: common.AsJson = False,
+    **given: Any,
 ) -> None:
     """Explain photographs: where does the model see the class?
 
     Without a photograph: a photograph of a cat, the demo model, and Fully-CAM, CAM and Grad-CAM side by side.
     A folder gives one picture and one .npz per photograph; damaged files are listed at the end, exit code 1.
     """
-    with common.plain_errors():
-        net = common.load(model, checkpoint, num_classes, device)
-        options = common.explainer_options(net, class_names, mean, std, long_side, evidence=evidence)
+    with common.report_errors():
+        chosen = apply_values(ExplainerOptions(), read_options(given, None, ExplainerOptions()))
+        network, options = chosen.load()
         wanted: Any = list(classes) if classes else None
         if layers:
             options["layers"] = layers[0] if len(layers) == 1 else layers
         if not paths and method is None:
-            entry = _demo(net, wanted, options, output or Path("camplug_explain.png"), multi_label)
-            _tell([entry], [], as_json)
+            entry = _explain_demo(network, wanted, options, output or Path("camplug_explain.png"), chosen.multi_label)
+            _show_entries([entry], [], as_json)
             return
-        explainer = create(method or "fully", net, **options)
+        explainer = create(method or "fully", network, **options)
         folder = output or Path("camplug_maps")
-        files, single = common.images_in(paths or [common.demo_photo()], folder)
+        files, single = find_images(paths or [find_demo_photo()], folder)
         if single:
-            target = output or Path(f"{files[0].stem}_{file_name(explainer.name)}.png")
-            common.refuse_overwriting(files, [target])
+            target = output or Path(f"{files[0].stem}_{make_file_name(explainer.name)}.png")
+            refuse_overwriting(files, [target])
             result = explainer.explain(files[0], wanted)
             assert isinstance(result, Explanation)
-            result.multi_label |= multi_label
+            result.multi_label |= chosen.multi_label
             result.save(target)
-            _tell([common.summary(files[0], result, [str(target)], multi_label)], [], as_json)
+            _show_entries([summarize(files[0], result, [str(target)], chosen.multi_label)], [], as_json)
             return
-        entries, broken = _folder(explainer, files, wanted, folder, multi_label)
-        _tell(entries, broken, as_json)
+        entries, broken = _explain_files(explainer, files, wanted, folder, chosen.multi_label)
+        _show_entries(entries, broken, as_json)
         if broken:
             raise typer.Exit(1)
 
 
-def file_name(text: str) -> str:
-    """An explainer's name without what file names had better not hold: "multiview(fully)" becomes multiview_fully."""
+def make_file_name(text: str) -> str:
+    """Return an explainer's name as a file name: "multiview(fully)" becomes multiview_fully."""
     return re.sub(r"[^\w.+-]+", "_", text).strip("_")
 
 
-def _demo(net: Any, wanted: Any, options: dict[str, Any], target: Path, multi_label: bool) -> dict[str, Any]:
-    photo = common.demo_photo()
+def _explain_demo(
+    network: Any, wanted: Any, options: dict[str, Any], target: Path, multi_label: bool
+) -> dict[str, Any]:
+    photo = find_demo_photo()
     results: list[Explanation] = []
     for name in DEMO_METHODS:
         shown = wanted if not results else [results[0].classes[0]]
         own = {k: v for k, v in options.items() if k != "layers" or name == "fully"}
-        result = create(name, net, **own).explain(photo, shown)
+        result = create(name, network, **own).explain(photo, shown)
         assert isinstance(result, Explanation)
         results.append(result)
     first = results[0]
@@ -101,16 +108,16 @@ def _demo(net: Any, wanted: Any, options: dict[str, Any], target: Path, multi_la
         title=first.title(multi_label=multi_label or None).replace("\n", ": "),
     )
     save_picture(picture, str(target))
-    return common.summary(photo, first, [str(target)], multi_label)
+    return summarize(photo, first, [str(target)], multi_label)
 
 
-def _folder(
+def _explain_files(
     explainer: Explainer, files: list[Path], wanted: Any, folder: Path, multi_label: bool
 ) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:
     from rich.progress import track
 
-    names = _unique_names(files)
-    common.refuse_overwriting(files, [folder / f"{name}.png" for name in names])
+    names = _make_unique_names(files)
+    refuse_overwriting(files, [folder / f"{name}.png" for name in names])
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -127,16 +134,16 @@ def _folder(
             targets = [str(folder / f"{name}.png"), str(folder / f"{name}.npz")]
             for target in targets:
                 result.save(target)
-            entries.append(common.summary(file, result, targets, multi_label))
-        except (CamplugError, RuntimeError, MemoryError) as error:  # out of memory on one image spares the others
-            if isinstance(error, TargetError) and not entries:  # a wrong class is wrong for every photograph
+            entries.append(summarize(file, result, targets, multi_label))
+        except (CamplugError, RuntimeError, MemoryError) as error:  # other images may fit into memory
+            if isinstance(error, TargetError) and not entries:  # a wrong class fails for every photograph
                 raise
             broken.append((file, str(error).strip() or type(error).__name__))
     return entries, broken
 
 
-def _unique_names(files: list[Path]) -> list[str]:
-    """File names without endings, with folders, ending and number as far as needed to tell them apart."""
+def _make_unique_names(files: list[Path]) -> list[str]:
+    """Return file names without suffix, with folders, suffix and a number where needed to be unique."""
     stems = Counter(f.stem for f in files)
     names: dict[str, None] = {}
     for file in files:
@@ -150,12 +157,12 @@ def _unique_names(files: list[Path]) -> list[str]:
     return list(names)
 
 
-def _tell(entries: list[dict[str, Any]], broken: list[tuple[Path, str]], as_json: bool) -> None:
+def _show_entries(entries: list[dict[str, Any]], broken: list[tuple[Path, str]], as_json: bool) -> None:
     if as_json:
         common.print_json({"images": entries, "broken": [{"image": str(p), "error": e} for p, e in broken]})
     else:
         for entry in entries[:10]:
-            common.show_top(entry)
+            show_classes(entry)
             common.out.print(f"written: {', '.join(entry['written'])}", soft_wrap=True)
         if len(entries) > 10:
             common.out.print(f"... and {len(entries) - 10} more")

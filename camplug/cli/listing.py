@@ -1,4 +1,4 @@
-"""`camplug methods` and `camplug models`: what there is."""
+"""`camplug methods` and `camplug models`: lists of names."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def methods(
     """
     from rich.table import Table
 
-    with common.plain_errors():
-        rows = [row(name, "method", get_method(name)) for name in list_methods(pattern)]
-        rows += [row(name, "wrapper", get_wrapper(name)) for name in list_wrappers(pattern)]
+    with common.report_errors():
+        rows = [describe_method(name, "method", get_method(name)) for name in list_methods(pattern)]
+        rows += [describe_method(name, "wrapper", get_wrapper(name)) for name in list_wrappers(pattern)]
         if not rows:
             known = ", ".join([*list_methods(), *list_wrappers()])
             raise InputError(f"no method matches {pattern!r}; available are {known}.")
@@ -34,12 +34,12 @@ def methods(
             return
         table = Table("name", "kind", "layers", "what it does")
         for entry in rows:
-            table.add_row(*map(common.escaped, entry.values()))
+            table.add_row(*map(common.escape_markup, entry.values()))
         common.out.print(table)
 
 
-def row(name: str, kind: str, cls: type[Explainer]) -> dict[str, str]:
-    """What is said about one method or wrapper."""
+def describe_method(name: str, kind: str, cls: type[Explainer]) -> dict[str, str]:
+    """Return name, kind, default layers and summary of a method or wrapper."""
     layers = str(cls.default_layers) if issubclass(cls, LayerExplainer) else ""
     about = (cls.__doc__ or "").strip().partition("\n")[0]
     return {"name": name, "kind": kind, "layers": layers, "about": about}
@@ -50,7 +50,7 @@ def models(
     as_json: common.AsJson = False,
 ) -> None:
     """List the models that `--model` understands; without a pattern, the kinds of names."""
-    with common.plain_errors():
+    with common.report_errors():
         found = list_models(pattern)
         if not found:
             raise InputError(f'no model matches {pattern!r}; try "torchvision:*" or "timm:resnet*".')

@@ -1,4 +1,4 @@
-"""What `camplug evaluate` writes and prints."""
+"""Report of `camplug evaluate`: its file, plot and table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from camplug.cli import common
 
 
-def write(report: dict[str, Any], path: Path) -> None:
+def write_report(report: dict[str, Any], path: Path) -> None:
     """Write the report, and for seeds the plot of mIoU over thresholds beside it."""
     from camplug.explain.explanation import save_picture, write_atomically
     from camplug.show import curves
@@ -32,10 +32,10 @@ def write(report: dict[str, Any], path: Path) -> None:
         save_picture(picture, str(path.with_suffix(".png")))
 
 
-def miou_line(report: dict[str, Any]) -> str:
-    """Return the mean IoU by each convention, the report's own first, with the number of classes that it averages.
+def format_miou(report: dict[str, Any]) -> str:
+    """Return the mean IoU by each convention, the report's own first, with the number of classes averaged.
 
-    >>> miou_line(
+    >>> format_miou(
     ...     {
     ...         "convention": "present",
     ...         "miou": {"present": 0.369, "all": 0.0527, "truth": None},
@@ -56,14 +56,14 @@ def miou_line(report: dict[str, Any]) -> str:
     return f"mIoU over {over[own]} classes: {miou[own]} ({own}); by the other conventions: {', '.join(others)}"
 
 
-def show(report: dict[str, Any]) -> None:
+def show_report(report: dict[str, Any]) -> None:
     """Print the report as a table."""
     from rich.table import Table
 
     head = f"{report['results']}: {report['images_scored']} of {report['images_listed']} images"
     if "threshold" in report:
         head += f"; threshold {report['threshold']:.4g}, {report['threshold_chosen']}"
-    common.out.print(common.escaped(head), soft_wrap=True)
+    common.out.print(common.escape_markup(head), soft_wrap=True)
     table = Table("class")
     for column in ("IoU", "precision", "recall", "FDR"):
         table.add_column(column, justify="right")
@@ -71,9 +71,9 @@ def show(report: dict[str, Any]) -> None:
     for name, row in report["per_class"].items():
         cells = [f"{100 * v:.1f}" if v is not None else "-" for v in row.values()]
         if name in averaged or any(v is not None for v in row.values()):
-            table.add_row(common.escaped(name), *cells, style=None if name in averaged else "dim")
+            table.add_row(common.escape_markup(name), *cells, style=None if name in averaged else "dim")
     common.out.print(table)
-    common.out.print(miou_line(report), soft_wrap=True)
+    common.out.print(format_miou(report), soft_wrap=True)
     for group, row in report.get("by_number_of_classes", {}).items():
         value = "-" if row["miou"] is None else f"{100 * row['miou']:.1f}"
         of = {"1": "1 class", "3": "3 or more classes"}.get(group, f"{group} classes")

@@ -1,98 +1,85 @@
-"""`camplug segment`: the label pictures of a data set by a trained network."""
+"""`camplug segment`: label pictures of a data set by a trained network."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from camplug.cli import common, crf_options
-from camplug.cli.config import read_config
-from camplug.cli.crf_options import read_crf
-from camplug.cli.numbers import NUMBERS, read_numbers
-from camplug.cli.seeds import device_of, tell
+from camplug.cli import common
+from camplug.cli.crf_options import CRFOptions
+from camplug.cli.jobs import run_job
+from camplug.cli.option_groups import DataOptions
+from camplug.cli.options import add_options, read_options
 from camplug.errors import InputError
-from camplug.wsss.store.jobs import share, wait_for_processes
-
-OPTIONS: dict[str, Any] = {
-    "weights": str,
-    "data": str,
-    "split": str,
-    "out": str,
-    "scales": NUMBERS,
-    "flip": bool,
-    "fuse": str,
-    "labels": str,
-    "long_side": int,
-    "device": str,
-} | crf_options.OPTIONS
-DEFAULTS: dict[str, Any] = {
-    "out": "predictions",
-    "scales": "1",
-    "flip": False,
-    "fuse": "mean",
-    "crf": "none",
-    "labels": "none",
-}
+from camplug.settings import apply_values
+from camplug.wsss.store.jobs import share
 
 
-def segment(  # noqa: PLR0917
+@dataclass(frozen=True)
+class SegmentOptions:
+    """The network, its views of a photograph, and the labels."""
+
+    weights: Annotated[
+        Path | None, typer.Option("--weights", "-w", help="Network made by `camplug train deeplab`.")
+    ] = None
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the label pictures.")] = Path("predictions")
+    scales: Annotated[
+        tuple[float, ...], typer.Option(help="Factors of the photograph's size, separated by commas.")
+    ] = (1.0,)
+    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Also use mirrored images.")] = False
+    fuse: Annotated[Literal["mean", "max"], typer.Option(help="mean of the probabilities, or max of the logits.")] = (
+        "mean"
+    )
+    labels: Annotated[
+        Literal["none", "given"],
+        typer.Option(
+            help="given: only the classes of the image labels, to make better pseudo-labels of training images; none: "
+            "all classes."
+        ),
+    ] = "none"
+    long_side: Annotated[
+        int | None,
+        typer.Option(help="Longer side that photographs are first resized to.", show_default="their own size"),
+    ] = None
+    device: common.BestDevice = None
+
+    def get_weights(self) -> Path:
+        """Return the file of the network.
+
+        Raises:
+            InputError: it is not given.
+        """
+        if self.weights is None:
+            raise InputError("--weights is missing; give the deeplab.pt that `camplug train deeplab` has written.")
+        return self.weights
+
+
+GROUPS = DataOptions(), SegmentOptions(), CRFOptions(crf="none")
+
+
+@add_options(*GROUPS)
+def segment(
     photos: Annotated[
         list[Path] | None,
         typer.Argument(help="Photographs without labels, or folders of them; or --data.", show_default=False),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", "-w", help="Network made by `camplug train deeplab`.")
-    ] = None,
-    data: common.Data = None,
-    split: common.Split = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the label pictures.", show_default="predictions")
-    ] = None,
-    scales: Annotated[
-        str | None, typer.Option(help="Factors of the photograph's size, separated by commas.", show_default="1")
-    ] = None,
-    flip: Annotated[
-        bool | None, typer.Option("--flip/--no-flip", help="Also take mirror images.", show_default="no")
-    ] = None,
-    fuse: Annotated[
-        str | None, typer.Option(help="mean of the probabilities, or max of the logits.", show_default="mean")
-    ] = None,
-    crf: Annotated[
-        str | None, typer.Option(help="Dense CRF at the end: deeplab, irn, affinitynet or none.", show_default="none")
-    ] = None,
-    crf_gaussian: crf_options.Gaussian = None,
-    crf_bilateral: crf_options.Bilateral = None,
-    crf_iterations: crf_options.Iterations = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            help="given: only the classes that an image is labelled with, to make better pseudo-labels of training "
-            "images; none: as where nothing is known.",
-            show_default="none",
-        ),
-    ] = None,
-    long_side: Annotated[
-        int | None,
-        typer.Option(min=1, help="Photographs are first brought to this longer side.", show_default="their own size"),
-    ] = None,
-    device: common.BestDevice = None,
     overwrite: common.Overwrite = False,
     config: common.Config = None,
     as_json: common.AsJson = False,
+    **given: Any,
 ) -> None:
     """Make label pictures of photographs or of a data set with a segmentation network; `camplug evaluate` scores them.
 
-    Writes palette PNGs. Stopped at any moment, the same command goes on where it was; after a change of a photograph,
-    its labels alone are made again.
-    Under torchrun each process takes its share: torchrun --nproc-per-node 2 -m camplug segment ...
+    Writes palette PNGs. Stopped at any moment, the same command continues; after a change of a photograph, its labels
+    alone are made again.
+    Under torchrun the processes share the images: torchrun --nproc-per-node 2 -m camplug segment ...
     Broken images are listed at the end, exit code 1.
     """
-    given = dict(locals())
-    with common.plain_errors():
+    with common.report_errors():
         from camplug.wsss.class_names import match_classes, order_like_folder
         from camplug.wsss.data import Photographs, SegmentationData, open_images
         from camplug.wsss.deeplab.checkpoint import load_deeplab
@@ -100,63 +87,44 @@ def segment(  # noqa: PLR0917
         from camplug.wsss.pseudo import LabelFolder
         from camplug.wsss.store.identity import make_file_digest
 
-        chosen = DEFAULTS | read_config(config, OPTIONS)
-        chosen |= {k: v for k, v in given.items() if k in OPTIONS and v is not None}
-        if chosen.get("weights") is None:
-            raise InputError("--weights is missing; give the deeplab.pt that `camplug train deeplab` has written.")
-        if bool(photos) == (chosen.get("data") is not None):
+        values = read_options(given, config, *GROUPS)
+        data, options = apply_values(DataOptions(), values), apply_values(SegmentOptions(), values)
+        file = options.get_weights()
+        if bool(photos) == (data.data is not None):
             raise InputError(
                 "give either photographs, as in camplug segment a.jpg b.jpg, or --data, as in --data "
                 "voc:VOCdevkit/VOC2012 --split val."
             )
-        if chosen["labels"] not in ("none", "given"):
-            raise InputError(f"--labels {chosen['labels']!r}; allowed are none and given.")
-        labelled = chosen["labels"] == "given"
-        file = Path(str(chosen["weights"]))
-        rank, world = share()
-        network = load_deeplab(file).to(common.device_named(device_of(chosen.get("device"), rank)))
+        labelled = options.labels == "given"
+        device = common.choose_device(options.device, share()[0])
+        network = load_deeplab(file).to(common.find_device(device))
         if photos:
             dataset: SegmentationData = Photographs(photos, network.classes)
         else:
-            dataset = open_images(str(chosen["data"]), chosen.get("split"), network.classes)
+            dataset = open_images(data.get_data(), data.split, network.classes)
         if labelled and not dataset.has_labels:
             raise InputError("--labels given needs image labels, and the data has none; leave it out.")
         match_classes(network.classes, dataset.classes, "the network")
-        dense = read_crf(chosen)
+        crf = apply_values(CRFOptions(crf="none"), values).make_settings()
         segmenter = Segmenter(
             network,
-            scales=read_numbers("scales", chosen["scales"]),
-            flip=chosen["flip"],
-            fuse=chosen["fuse"],
-            crf=dense,
-            long_side=chosen.get("long_side"),
+            scales=options.scales,
+            flip=options.flip,
+            fuse=options.fuse,
+            crf=crf,
+            long_side=options.long_side,
         )
-        folder = LabelFolder(Path(str(chosen["out"])))
+        folder = LabelFolder(options.out)
         dataset = order_like_folder(folder, dataset)
-        folder.prepare(
-            {
-                "classes": list(dataset.classes),
-                "network": {"weights": make_file_digest(file, "network")},
-                "scales": list(segmenter.scales),
-                "flip": segmenter.flip,
-                "fuse": segmenter.fuse,
-                "crf": None if dense is None else asdict(dense),
-                "long_side": segmenter.long_side,
-            }
-            | ({"labels": "given"} if labelled else {}),
-            overwrite=overwrite,
-        )
-        start = time.perf_counter()
-        with common.progress("labels", len(range(rank, len(dataset), world)), shown=rank == 0) as advance:
-            report = make_predictions(
-                segmenter,
-                dataset,
-                folder,
-                labelled=labelled,
-                shard=(rank, world),
-                step=lambda _: advance(),
-            )
-        tell("labels", folder.path, report, time.perf_counter() - start, (rank, world), as_json)
-        wait_for_processes("segment", needed=False)
-        if report.broken:
-            raise typer.Exit(1)
+        settings: dict[str, Any] = {
+            "classes": list(dataset.classes),
+            "network": {"weights": make_file_digest(file, "network")},
+            "scales": list(segmenter.scales),
+            "flip": segmenter.flip,
+            "fuse": segmenter.fuse,
+            "crf": None if crf is None else asdict(crf),
+            "long_side": segmenter.long_side,
+        }
+        folder.prepare(settings | ({"labels": "given"} if labelled else {}), overwrite=overwrite)
+        make = partial(make_predictions, segmenter, dataset, folder, labelled=labelled)
+        run_job("segment", "labels", folder.path, len(dataset), make, as_json=as_json)

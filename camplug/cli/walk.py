@@ -1,15 +1,22 @@
-"""Which random walk `camplug pseudo-labels` makes, with which numbers, and which threshold follows it."""
+"""Options of the random walk of `camplug pseudo-labels`: the walk, its hyperparameters, weights and threshold."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from camplug.cli import common, crf_options
-from camplug.cli.evaluate import given_threshold
+import typer
+
+from camplug.cli import common
+from camplug.cli.crf_options import CRFOptions
+from camplug.cli.evaluate import read_threshold
 from camplug.errors import InputError
+from camplug.settings import apply_values, list_settings
+from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
 from camplug.wsss.store.identity import hash_photographs, make_file_digest
 from camplug.wsss.store.jobs import share
 
@@ -17,90 +24,130 @@ if TYPE_CHECKING:
     from camplug.wsss.data import SegmentationData
     from camplug.wsss.seeds import SeedFolder
 
-WALKS = ("none", "irn", "affinitynet")
-OF_WALK: dict[str, dict[str, float]] = {  # what a walk is told, and its default
-    "none": {},
-    "irn": {"beta": 10.0, "steps": 256, "power": 1.0, "clear": 1.0},
-    "affinitynet": {"alpha": 16.0, "beta": 8.0, "steps": 256},
-}
-PAPERS = 0.25, "IRN's own, chosen for other seeds: choose yours with --maps and `camplug evaluate`"
+WALKS: dict[str, Any] = {"irn": IRNWalkSettings, "affinitynet": AffinityNetWalkSettings}
+IRN_THRESHOLD = 0.25, "IRN's own, chosen for other seeds: choose yours with --maps and `camplug evaluate`"
 
 
-def chosen_walk(chosen: dict[str, Any]) -> str:
-    """Which walk is meant: the one that is named, or the one that the weights are for.
+def _number(help_text: str, name: str) -> Any:
+    """Return an option of walks with their defaults."""
+    defaults = {walk: getattr(cls, name) for walk, cls in WALKS.items() if hasattr(cls, name)}
+    texts = [f"{value:g} for {walk}" for walk, value in defaults.items()]
+    first = next(iter(defaults.values()))
+    equal = all(value == first for value in defaults.values())
+    return typer.Option(help=help_text, show_default=f"{first:g}" if equal else ", ".join(texts))
+
+
+@dataclass(frozen=True)
+class WalkOptions:
+    """The walk, its weights and numbers, and the threshold that follows it.
 
     Raises:
-        InputError: no such walk; weights that are missing, of another kind, or for nothing.
+        InputError: less than one class.
     """
-    from camplug.wsss.train.heads import load_heads
 
-    walk, weights = chosen.get("walk"), chosen.get("weights")
-    if walk not in (None, *WALKS):
-        raise InputError(f"--walk {walk!r}; allowed are {', '.join(WALKS)}.")
-    if weights is None:
-        if walk in (None, "none"):
-            return "none"
-        command = "irn" if walk == "irn" else "affinitynet"
-        raise InputError(f"--walk {walk} needs --weights; `camplug train {command}` makes them.")
-    if walk == "none":
-        raise InputError("--walk none uses no --weights; leave one of the two out.")
-    found: str = load_heads(weights, kind=walk).kind
-    return found
+    walk: Annotated[
+        Literal["none", "irn", "affinitynet"] | None,
+        typer.Option(help="Random walk: none, irn or affinitynet.", show_default="by the weights, none without"),
+    ] = None
+    weights: Annotated[
+        Path | None, typer.Option(help="Heads made by `camplug train irn` or `camplug train affinitynet`.")
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="As for `camplug explain`.", show_default="the one that the weights name"),
+    ] = None
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="State dict to load into the model.", show_default="the one that the weights name"),
+    ] = None
+    num_classes: common.NumClasses = None
+    threshold: Annotated[
+        float | Literal["otsu"] | None,
+        typer.Option(
+            help="Background threshold in [0, 1), or otsu to compute it from the maps. Not for affinitynet.",
+            show_default=f"{IRN_THRESHOLD[0]:g} for irn, else none",
+        ),
+    ] = None
+    threshold_from: Annotated[
+        Path | None,
+        typer.Option(help="Take the threshold that was best in this report (.json) of `camplug evaluate`."),
+    ] = None
+    alpha: Annotated[
+        float | None, _number("Power of affinitynet's background: the lower, the more background.", "alpha")
+    ] = None
+    beta: Annotated[float | None, _number("Power of affinities.", "beta")] = None
+    steps: Annotated[int | None, _number("Steps of the walk.", "steps")] = None
+    power: Annotated[float | None, _number("Power of the maps, for irn.", "power")] = None
+    clear: Annotated[float | None, _number("Factor by which boundaries lower the maps, for irn.", "clear")] = None
+
+    def __post_init__(self) -> None:
+        common.check_num_classes(self.num_classes)
+
+    def choose_walk(self) -> str:
+        """Return the walk: the named one, or the one that the weights are for.
+
+        Raises:
+            InputError: weights that are missing, of another kind, or without effect.
+        """
+        from camplug.wsss.train.heads import load_heads
+
+        if self.weights is None:
+            if self.walk in (None, "none"):
+                return "none"
+            raise InputError(f"--walk {self.walk} needs --weights; `camplug train {self.walk}` makes them.")
+        if self.walk == "none":
+            raise InputError("--walk none uses no --weights; leave one of the two out.")
+        found: str = load_heads(self.weights, kind=self.walk).kind
+        return found
 
 
-def refuse_idle(told: dict[str, Any], walk: str, maps: bool) -> None:
-    """Refuse options that would change nothing.
+def refuse_idle_options(given: Collection[str], walk: str, maps: bool) -> None:
+    """Raise `InputError` for a given option that has no effect.
 
-    Raises:
-        InputError: there is one.
+    Args:
+        given: names of the given options.
+        walk: name of the walk.
+        maps: whether the walked maps are stored, not labels.
     """
     if maps and walk == "none":
         raise InputError("--maps stores the maps after a walk; give --weights of one.")
-    other = {name for options in OF_WALK.values() for name in options} - set(OF_WALK[walk])
+    own = set() if walk == "none" else set(list_settings(WALKS[walk]()))
+    idle = {name for cls in WALKS.values() for name in list_settings(cls())} - own
     if walk == "none":
-        other |= {"model", "checkpoint", "num_classes"}
+        idle |= {"model", "checkpoint", "num_classes"}
     if walk == "affinitynet":
-        other |= {"threshold", "threshold_from"}
-    idle = [name for name in told if name in other]
-    if idle:
-        hint = (
-            "; it has a background of its own, see --alpha" if walk == "affinitynet" and "threshold" in idle[0] else ""
-        )
-        raise InputError(f"--{idle[0].replace('_', '-')} has no effect with --walk {walk}{hint}; leave it out.")
-    of_labels = {"threshold", "threshold_from", "certainty", *crf_options.OPTIONS}
-    idle = [n for n in told if n in (of_labels if maps else {"dtype", "scale"})]
-    if idle:
-        how = "with --maps" if maps else "without --maps"
-        raise InputError(f"--{idle[0].replace('_', '-')} has no effect {how}; leave it out.")
+        idle |= {"threshold", "threshold_from"}
+    for name in given:
+        if name in idle:
+            own_background = walk == "affinitynet" and "threshold" in name
+            hint = "; it has a background of its own, see --alpha" if own_background else ""
+            raise InputError(f"--{name.replace('_', '-')} has no effect with --walk {walk}{hint}; leave it out.")
+    of_labels = {"threshold", "threshold_from", "certainty", *list_settings(CRFOptions())}
+    for name in given:
+        if name in (of_labels if maps else {"dtype", "scale"}):
+            how = "with --maps" if maps else "without --maps"
+            raise InputError(f"--{name.replace('_', '-')} has no effect {how}; leave it out.")
 
 
-def settings_of_walk(walk: str, chosen: dict[str, Any]) -> dict[str, Any] | None:
-    """What the walk is told, and the fingerprint of its weights; None without a walk."""
+def make_walk_settings(walk: str, weights: Path | None, values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return kind, hyperparameters and fingerprint of the weights of a walk; None without a walk.
+
+    Args:
+        walk: name of the walk.
+        weights: file of its network.
+        values: given options.
+    """
     if walk == "none":
         return None
-    numbers = {name: chosen.get(name, default) for name, default in OF_WALK[walk].items()}
-    return {"kind": walk, "weights": make_file_digest(str(chosen["weights"]), "file of heads"), **numbers}
+    digest = make_file_digest(str(weights), "file of heads")
+    return {"kind": walk, "weights": digest, **asdict(apply_values(WALKS[walk](), values))}
 
 
-def threshold_read(name: str, given: Any) -> Any:
-    """A threshold as it was given: a number, "otsu", or None.
-
-    Raises:
-        InputError: something else.
-    """
-    if given is None or given == "otsu":
-        return given
-    try:
-        return float(given)
-    except (TypeError, ValueError):
-        raise InputError(f"--{name} {given!r}; give a number, or otsu.") from None
-
-
-def threshold_by_otsu(seeds: SeedFolder, data: SegmentationData, walk: str) -> tuple[float, str]:
-    """The threshold that the values of the maps give, and in words where it comes from.
+def compute_threshold(seeds: SeedFolder, data: SegmentationData, walk: str) -> tuple[float, str]:
+    """Compute the threshold by Otsu's method; return it with its origin in words.
 
     Raises:
-        InputError: the maps that it would cut are not there yet; too few values.
+        InputError: the maps walk first; too few values.
     """
     from camplug.wsss.seeds import compute_otsu_of_seeds
 
@@ -111,114 +158,117 @@ def threshold_by_otsu(seeds: SeedFolder, data: SegmentationData, walk: str) -> t
         )
     shown = share()[0] == 0
     (value,), images = compute_otsu_of_seeds(
-        seeds, data.ids, 2, lambda count: common.progress("values of the maps", count, shown=shown)
+        seeds, data.ids, 2, lambda count: common.show_progress("values of the maps", count, shown=shown)
     )
     return value, f"by Otsu's method on the values of {images} images' maps"
 
 
-def threshold_of(
-    chosen: dict[str, Any],
+def choose_threshold(
+    options: WalkOptions,
     walk: dict[str, Any] | None,
     seeds: SeedFolder,
     data: SegmentationData,
     kind_of_walk: str,
 ) -> tuple[float, str]:
-    """The background threshold, and in words where it comes from.
+    """Return the background threshold, and its origin in words.
 
     Args:
-        chosen: the options.
-        walk: what the maps that it cuts have walked, if they did.
+        options: the threshold, or a report.
+        walk: settings of the walk of the maps that the threshold cuts; None without a walk.
         seeds: the maps.
         data: the images.
-        kind_of_walk: of this run.
+        kind_of_walk: walk of this run.
 
     Raises:
-        InputError: none is given and none is known; a report of other maps; not from 0 to below 1.
+        InputError: no threshold is given or known; a report of other maps; not from 0 to below 1.
     """
-    report = chosen.get("threshold_from")
-    if chosen.get("threshold") is not None and report is not None:
+    report = options.threshold_from
+    if options.threshold is not None and report is not None:
         raise InputError("--threshold and --threshold-from exclude each other; give one.")
-    path = None if report is None else Path(str(report))
-    threshold = threshold_read("threshold", chosen.get("threshold"))
-    if threshold == "otsu":
-        return threshold_by_otsu(seeds, data, kind_of_walk)
-    value, how = given_threshold(threshold, path, hash_photographs(data))
-    if path is not None:
-        before = json.loads(path.read_text(encoding="utf-8")).get("seeds", {}).get("walk")
+    if isinstance(options.threshold, str):
+        return compute_threshold(seeds, data, kind_of_walk)
+    value, how = read_threshold(options.threshold, report, hash_photographs(data))
+    if report is not None:
+        before = json.loads(report.read_text(encoding="utf-8")).get("seeds", {}).get("walk")
         if before != walk:
             has, wanted = (("walked maps" if w else "maps before any walk") for w in (before, walk))
             wanted = "maps of another walk" if before and walk else wanted
             raise InputError(
-                f"{str(path)!r} chose its threshold on {has}, and here it would cut {wanted}; make those of that "
+                f"{str(report)!r} chose its threshold on {has}, and here it would cut {wanted}; make those of that "
                 "split, with --maps where there is a walk, and give the report of `camplug evaluate` on them."
             )
     if value is not None:
         return value, how
     if kind_of_walk == "irn":
-        return PAPERS
+        return IRN_THRESHOLD
     raise InputError(
         "--threshold is missing: up to which value a map is background; choose it with `camplug evaluate` on another "
         "split, and give it, or the report with --threshold-from."
     )
 
 
-def scores_of(chosen: dict[str, Any], threshold: float | None, walk: dict[str, Any] | None, device: str) -> Any:
-    """What scores the classes of a photograph's pixels, with its network loaded.
+def make_scores(options: WalkOptions, threshold: float | None, walk: dict[str, Any] | None, device: str) -> Any:
+    """Build what computes the class scores of pixels, and load its network.
+
+    Args:
+        options: the weights, and the classifier where it is given.
+        threshold: background threshold.
+        walk: settings of the walk; None without a walk.
+        device: device of the network.
 
     Raises:
-        InputError: a number out of range; a classifier that is not known, or not the one of the weights.
+        InputError: a number out of range; a classifier that is unknown, or not the one of the weights.
     """
     from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk, Threshold
 
     if walk is None:
         assert threshold is not None
         return Threshold(threshold)
-    numbers = {name: walk[name] for name in OF_WALK[walk["kind"]]}
+    numbers = {name: walk[name] for name in list_settings(WALKS[walk["kind"]]())}
     if walk["kind"] == "affinitynet":
-        return AffinityNetWalk(network_of(chosen, device), **numbers)
-    return IRNWalk(network_of(chosen, device), PAPERS[0] if threshold is None else threshold, **numbers)
+        return AffinityNetWalk(load_walk_network(options, device), **numbers)
+    threshold = IRN_THRESHOLD[0] if threshold is None else threshold
+    return IRNWalk(load_walk_network(options, device), threshold, **numbers)
 
 
-def network_of(chosen: dict[str, Any], device: str) -> Any:
-    """The network of the weights, on the classifier that they name unless another one is given.
+def load_walk_network(options: WalkOptions, device: str) -> Any:
+    """Load the network of the weights on the classifier that they name, unless another one is given.
 
     Raises:
-        InputError: lightning is missing; no classifier is known, or it is another one than that of the weights.
+        InputError: lightning is missing; the classifier is unknown, or not the one of the weights.
     """
-    from camplug.wsss.train.heads import FILE_KEYS, find_file, is_file_path, load_heads
+    from camplug.wsss.train.heads import FILE_KEYS, find_file, load_heads, is_file_path
 
-    need_lightning()
-    heads = load_heads(chosen["weights"])
-    given = {k: v for k, v in chosen.items() if v is not None}
+    require_lightning()
+    weights = str(options.weights)
+    heads = load_heads(weights)
+    own = {"model": options.model, "checkpoint": options.checkpoint, "num_classes": options.num_classes}
+    given = {name: value for name, value in own.items() if value is not None}
     known = heads.made_with | given
     if known.get("model") is None:
-        raise InputError(f"{str(chosen['weights'])!r} does not name its classifier; give it with --model.")
+        raise InputError(f"{weights!r} does not name its classifier; give it with --model.")
     for key in FILE_KEYS:
         if key not in given and is_file_path(key, known.get(key)):
-            known[key] = find_file(heads.made_with, key, chosen["weights"])
+            known[key] = find_file(heads.made_with, key, weights)
     checkpoint = None if known.get("checkpoint") is None else Path(str(known["checkpoint"]))
-    model = common.load(str(known["model"]), checkpoint, known.get("num_classes"), device)
+    model = common.load_network(str(known["model"]), checkpoint, known.get("num_classes"), device)
     if heads.kind == "irn":
         from camplug.wsss.irn.checkpoint import load_irn
 
-        return load_irn(chosen["weights"], model)
+        return load_irn(weights, model)
     from camplug.wsss.affinitynet.checkpoint import load_affinitynet
 
-    return load_affinitynet(chosen["weights"], model)
+    return load_affinitynet(weights, model)
 
 
-def need_lightning() -> None:
-    """Refuse to go on without the package that trained networks are built with.
-
-    Raises:
-        InputError: it is not installed.
-    """
+def require_lightning() -> None:
+    """Raise `InputError` if the package lightning is not installed."""
     if find_spec("lightning") is None:
         raise InputError('this needs the package lightning; install it with: pip install "camplug[train]".')
 
 
-def facts_of(walk: dict[str, Any] | None, threshold: float | None, how: str) -> dict[str, Any]:
-    """What is told of a run beside its counts."""
+def describe_walk(walk: dict[str, Any] | None, threshold: float | None, how: str) -> dict[str, Any]:
+    """Return the walk with its error bound and the threshold with its origin, for the report."""
     from camplug.wsss.affinity import compute_chebyshev_terms
 
     facts: dict[str, Any] = {}
@@ -230,8 +280,8 @@ def facts_of(walk: dict[str, Any] | None, threshold: float | None, how: str) -> 
     return facts
 
 
-def lines_of(facts: dict[str, Any]) -> list[str]:
-    """The same in words."""
+def format_facts(facts: dict[str, Any]) -> list[str]:
+    """Return the lines to print for `describe_walk`."""
     lines = []
     if "walk" in facts:
         walk = facts["walk"]

@@ -1,4 +1,4 @@
-"""`camplug wsss`: the whole road from image labels to a segmentation network, by a recipe."""
+"""`camplug wsss`: weakly supervised segmentation by a recipe, from image labels to a segmentation network."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from camplug.cli import common
-from camplug.cli.seeds import device_of
-from camplug.cli.shown import Shown, stoppable
-from camplug.cli.walk import need_lightning
+from camplug.cli.progress_display import ProgressDisplay, handle_interrupt
+from camplug.cli.walk import require_lightning
 from camplug.errors import InputError
 from camplug.wsss.store.jobs import share
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="wsss",
-    help="Run the whole road from image labels to a segmentation network.",
+    help="Run all stages from image labels to a segmentation network.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -34,19 +33,17 @@ Out: TypeAlias = Annotated[
 Set: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="SECTION.SETTING=VALUE in place of what the recipe says; repeat for more.", show_default=False
+        "--set", help="SECTION.SETTING=VALUE in place of the recipe's value; repeat for more.", show_default=False
     ),
 ]
 DataRoot: TypeAlias = Annotated[
     Path | None,
-    typer.Option(help="What ${NAME} stands for in the recipe's data.", show_default="the variable of that name"),
+    typer.Option(help="Value of ${NAME} in the recipe's data.", show_default="the variable of that name"),
 ]
 Workers: TypeAlias = Annotated[int, typer.Option(min=0, help="Processes that load images in trainings.")]
-Dry: TypeAlias = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done and what it costs; do nothing.")
-]
+Dry: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Print the stages and their costs; do nothing.")]
 Probe: TypeAlias = Annotated[bool, typer.Option("--probe/--no-probe", help="With --dry-run: measure to estimate.")]
-Opened: TypeAlias = Annotated[bool, typer.Option("--open/--no-open", help="Show the report in a browser at the end.")]
+Open: TypeAlias = Annotated[bool, typer.Option("--open/--no-open", help="Show the report in a browser at the end.")]
 
 
 @app.command("run")
@@ -59,25 +56,25 @@ def run(  # noqa: PLR0917
     workers: Workers = 0,
     dry_run: Dry = False,
     probe: Probe = True,
-    open_: Opened = False,
+    open_: Open = False,
     as_json: common.AsJson = False,
 ) -> None:
     """Run a recipe: classifier, seeds, refinement, pseudo-labels, DeepLab, scores; writes OUT/report.html, .json, .md.
 
-    Stopped at any moment, the same command goes on where it was. After a change only what depends on it is made again.
+    Stopped at any moment, the same command continues. After a change only the stages that depend on it run again.
     Under torchrun the processes share all stages: torchrun --nproc-per-node 2 -m camplug wsss run ...
     Broken images are listed in the report, exit code 1.
     """
-    with stoppable(), common.plain_errors():
-        need_lightning()
+    with handle_interrupt(), common.report_errors():
+        require_lightning()
         from camplug.wsss.recipe import read_recipe
 
         found = read_recipe(recipe, set_ or (), data_root)
         folder = Path("runs") / found.name if out is None else out
         if dry_run:
-            _plan(found, folder, probe, device, as_json)
+            _plan_recipe(found, folder, probe, device, as_json)
         else:
-            _run(found, folder, device, workers, show=open_, as_json=as_json)
+            _run_recipe(found, folder, device, workers, show=open_, as_json=as_json)
 
 
 @app.command("demo")
@@ -86,29 +83,29 @@ def demo(  # noqa: PLR0917
     set_: Set = None,
     device: common.BestDevice = None,
     dry_run: Dry = False,
-    open_: Opened = True,
+    open_: Open = True,
     as_json: common.AsJson = False,
 ) -> None:
-    """Go the whole road on scenes drawn on the spot, in a few minutes and without a download, and show the report.
+    """Run all stages on generated scenes, in a few minutes and without a download, and show the report.
 
-    The recipe is "scenes" of `camplug wsss recipes`. Stopped at any moment, the same command goes on where it was.
+    The recipe is "scenes" of `camplug wsss recipes`. Stopped at any moment, the same command continues.
     """
-    with stoppable(), common.plain_errors():
-        need_lightning()
+    with handle_interrupt(), common.report_errors():
+        require_lightning()
         from camplug.wsss.recipe import read_recipe
 
         found = read_recipe(DEMO, set_ or ())
         if dry_run:
-            _plan(found, out, True, device, as_json)
+            _plan_recipe(found, out, True, device, as_json)
         else:
-            _run(found, out, device, 0, show=open_ and not as_json, as_json=as_json)
+            _run_recipe(found, out, device, 0, show=open_ and not as_json, as_json=as_json)
 
 
 @app.command("recipes")
 def recipes(as_json: common.AsJson = False) -> None:
-    """List the recipes that come with camplug; copy one from the folder that is named at the end to change it."""
-    with common.plain_errors():
-        need_lightning()
+    """List the recipes that come with camplug; to change one, copy it from the folder printed at the end."""
+    with common.report_errors():
+        require_lightning()
         import camplug.wsss.recipe as of
         from camplug.wsss.recipe import list_recipes
 
@@ -119,20 +116,20 @@ def recipes(as_json: common.AsJson = False) -> None:
             return
         from rich.table import Table
 
-        table = Table("recipe", "what it is")
+        table = Table("recipe", "title")
         for name, title in found.items():
-            table.add_row(common.escaped(name), common.escaped(title))
+            table.add_row(common.escape_markup(name), common.escape_markup(title))
         common.out.print(table)
-        common.out.print(common.escaped(str(folder)), soft_wrap=True)
+        common.out.print(common.escape_markup(str(folder)), soft_wrap=True)
 
 
-def _run(recipe: Recipe, out: Path, device: str | None, workers: int, *, show: bool, as_json: bool) -> None:
-    """Run, and tell what came out."""
+def _run_recipe(recipe: Recipe, out: Path, device: str | None, workers: int, *, show: bool, as_json: bool) -> None:
+    """Run a recipe and print its scores."""
     from camplug.wsss.recipe import run_recipe
 
     rank, _ = share()
-    watch = Shown(as_json or rank > 0)
-    report = run_recipe(recipe, out, device=device_of(device, rank), workers=workers, watch=watch)
+    watch = ProgressDisplay(as_json or rank > 0)
+    report = run_recipe(recipe, out, device=common.choose_device(device, rank), workers=workers, watch=watch)
     if rank:
         return
     page = (out / "report.html").resolve()
@@ -141,7 +138,7 @@ def _run(recipe: Recipe, out: Path, device: str | None, workers: int, *, show: b
         common.print_json(report)
     else:
         _show_scores(report)
-        common.out.print(common.escaped(f"report: {page}"), soft_wrap=True)
+        common.out.print(common.escape_markup(f"report: {page}"), soft_wrap=True)
     if show and _has_display():
         import webbrowser
 
@@ -169,23 +166,23 @@ def _show_scores(report: dict[str, Any]) -> None:
 
 
 def _has_display() -> bool:
-    """Whether a browser could show anything."""
+    """Return whether a browser can show a page."""
     if sys.platform in ("win32", "darwin"):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _plan(recipe: Recipe, out: Path, probe: bool, device: str | None, as_json: bool) -> None:
-    """Tell what a run would do."""
+def _plan_recipe(recipe: Recipe, out: Path, probe: bool, device: str | None, as_json: bool) -> None:
+    """Print the stages of a run and their costs."""
     from dataclasses import asdict
 
     from camplug.wsss.recipe import plan_recipe
 
-    where = device_of(device, 0)
+    where = common.choose_device(device, 0)
 
     def told(stage: str) -> None:
         if common.err.is_terminal and not as_json:
-            common.err.print(common.escaped(f"probing {stage} ..."))
+            common.err.print(common.escape_markup(f"probing {stage} ..."))
 
     rows = plan_recipe(recipe, out, probe=probe, device=where, told=told)
     free = shutil.disk_usage(next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())).free
@@ -200,14 +197,16 @@ def _plan(recipe: Recipe, out: Path, probe: bool, device: str | None, as_json: b
     _show_plan(rows, probe)
     if probe:
         common.out.print(
-            f"about {_time(total['seconds'])} on {where} in one process, {_size(total['bytes'])} of disk "
-            f"({_size(free)} free). Measured: an image, or one training step with two images at the real "
+            f"about {_format_time(total['seconds'])} on {where} in one process, {_format_size(total['bytes'])} of disk "
+            f"({_format_size(free)} free). Measured: an image, or one training step with two images at the real "
             "crop, of networks without their weights; scaled: all that follows from the numbers of images, epochs and "
             "batches, and what the notes say.",
             soft_wrap=True,
         )
         if total["bytes"] > free:
-            raise InputError(f"{str(out)!r}: the disk has {_size(free)} free, and the run needs about more than that.")
+            raise InputError(
+                f"{str(out)!r}: the disk has {_format_size(free)} free, and the run needs about more than that."
+            )
 
 
 def _show_plan(rows: list[Row], probe: bool) -> None:
@@ -222,15 +221,15 @@ def _show_plan(rows: list[Row], probe: bool) -> None:
     notes: dict[str, str] = {}  # numbers of texts
     for row in rows:
         images = ("?" if row.images is None else f"{row.images:,}") + (f" x {row.epochs}" if row.epochs else "")
-        costs = [_time(row.seconds), _size(row.bytes), _size(row.memory)] if probe else []
+        costs = [_format_time(row.seconds), _format_size(row.bytes), _format_size(row.memory)] if probe else []
         marks = " ".join(notes.setdefault(text, str(len(notes) + 1)) for text in row.notes)
         table.add_row(row.stage, row.state, images, *costs, marks)
     common.out.print(table)
     for text, mark in notes.items():
-        common.out.print(common.escaped(f"({mark}) {text}"), soft_wrap=True)
+        common.out.print(common.escape_markup(f"({mark}) {text}"), soft_wrap=True)
 
 
-def _time(seconds: float | None) -> str:
+def _format_time(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     if seconds < 60:
@@ -238,7 +237,7 @@ def _time(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def _size(count: float | None) -> str:
+def _format_size(count: float | None) -> str:
     if count is None:
         return "-"
     return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"

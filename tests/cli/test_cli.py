@@ -246,7 +246,7 @@ def test_a_mean_and_a_deviation_per_colour(place, square):
     good("explain", square, "-m", MODEL, "-c", "0", *numbers, "-o", "a.npz")
     x, _ = Preprocess((40, 40), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))(Image.open(square))
     torch.testing.assert_close(Explanation.load("a.npz").logits, camplug.load_model(MODEL)(x[None])[0].detach())
-    assert "mean = '0.4,0.5' cannot be read; give 1 or 3 numbers separated by commas." in refused(
+    assert "mean = '0.4,0.5' cannot be read; give 1 or 3 numbers separated by commas or none." in refused(
         "explain", square, "-m", MODEL, "--mean", "0.4,0.5"
     )
 

@@ -171,7 +171,7 @@ def test_what_segmenting_refuses(trained, tmp_path):
     assert "give factors above 0" in refused("segment", *weights, *on, "--scales", "0")
     assert "fuse='sum'; allowed are mean, max." in refused("segment", *weights, *on, "--fuse", "sum")
     assert "--crf 'x'; allowed are" in refused("segment", *weights, *on, "--crf", "x")
-    assert "--labels 'some'; allowed are none and given." in refused("segment", *weights, *on, "--labels", "some")
+    assert "labels='some'; allowed are none, given." in refused("segment", *weights, *on, "--labels", "some")
     other = ["--data", "scenes:1", "--device", "nowhere", "--out", tmp_path / "p"]
     assert "the device 'nowhere' is not available here" in refused("segment", *weights, *other)
 

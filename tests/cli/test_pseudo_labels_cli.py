@@ -210,7 +210,7 @@ def test_maps_a_report_and_its_threshold(place):
     good(*again, "--threshold", numbers["threshold"], "-o", "p")
     assert contents(place / "o", "png") == contents(place / "p", "png")
     assert "these have yet to walk; store them with --maps" in refused(*PLAIN, *walk, "--threshold", "otsu")
-    assert "--threshold 'high'; give a number, or otsu." in refused(*PLAIN, "--threshold", "high")
+    assert "threshold = 'high' cannot be read; give a number, otsu or none." in refused(*PLAIN, "--threshold", "high")
     numbers = json.loads(good(*again, "--threshold-from", "r.json", "-o", "d", "--json").stdout)
     assert numbers["threshold_chosen"].endswith("optimistic")
 
@@ -341,7 +341,7 @@ def test_other_settings_into_the_same_folder(place):
         (("--threshold", "0.3", "--certainty", "1"), "certainty=1; give a probability between 0 and 1"),
         (("--threshold", "0.3", "--data", "scenes:none"), "'scenes:none' is not understood"),
         (("--threshold", "0.3", "--data", "nowhere"), "'nowhere' is missing; give the data set's folder."),
-        (("--walk", "crf"), "--walk 'crf'; allowed are none, irn, affinitynet."),
+        (("--walk", "crf"), "walk='crf'; allowed are none, irn, affinitynet"),
         (("--walk", "irn"), "--walk irn needs --weights; `camplug train irn` makes them."),
         (("--walk", "affinitynet"), "--walk affinitynet needs --weights; `camplug train affinitynet` makes them."),
         (("--walk", "none", "--weights", "irn.pt"), "--walk none uses no --weights"),

@@ -250,9 +250,9 @@ def test_files_of_options_that_cannot_be_used(place):
         return refused("seeds", "--config", name)
 
     assert "'c.toml' has an unknown option 'explainers'; allowed are data, split, explainer" in says("explainers = 'a'")
-    assert "'c.toml': long_side = '320' is a str; give int." in says("long-side = '320'")
-    assert "scale = True is a bool; give int or float." in says("scale = true")
-    assert "data = 7 is a int; give str." in says("data: 7", "c.yaml")
+    assert "'c.toml': long_side = 'wide' cannot be read; give a whole number or none." in says("long-side = 'wide'")
+    assert "scale = True cannot be read; give a number." in says("scale = true")
+    assert "data = 7 cannot be read; give a text or none." in says("data: 7", "c.yaml")
     assert "is not TOML (Invalid value" in says("data = ")
     assert "is not YAML (mapping values are not allowed" in says("data: a: b", "c.yaml")
     assert "'c.yaml' holds no options" in says("- data", "c.yaml")
@@ -367,7 +367,7 @@ def test_photographs_without_labels_need_predicted_classes(place):
     assert "Photographs without labels are 'photos:shots'" in refused("seeds", "--data", "shots", "-m", MODEL)
     says = refused("seeds", "--data", "shots", "-m", MODEL, "--probability", "0.2")
     assert "--probability has no effect on given labels" in says
-    assert "allowed are given and predicted" in refused("seeds", "--data", "shots", "-m", MODEL, "--labels", "none")
+    assert "allowed are given, predicted" in refused("seeds", "--data", "shots", "-m", MODEL, "--labels", "none")
     says = refused("train", "classifier", "--data", "photos:shots", "-m", MODEL)
     assert "the data has no image labels, which this training learns from; give data with labels." in says
 

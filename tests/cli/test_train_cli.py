@@ -291,7 +291,7 @@ def test_other_settings_and_other_classifiers_into_the_same_folder(place):
         (("--crf", "dense"), "--crf 'dense'; allowed are irn, affinitynet, deeplab and none."),
         (("--foreground", "0.1", "--background", "0.2"), "thresholds 0.1 for objects and 0.2 for background"),
         (("--foreground", "otsu", "--background", "1"), "for background are not possible"),
-        (("--foreground", "high"), "--foreground 'high'; give a number, or otsu."),
+        (("--foreground", "high"), "foreground = 'high' cannot be read; give a number or otsu."),
         (("--foreground", "0.001", "--background", "otsu"), "thresholds 0.001 for objects and 0."),
         (("--epochs", "0"), "epochs=0; give at least 1."),
         (("--batch", "0"), "batch=0; give at least 1."),

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, conv2d
 
 import camplug
-from camplug.cli.config import read_config
-from camplug.cli.fields import allowed, changed, described
 from camplug.errors import InputError
+from camplug.settings import apply_values, find_help, list_settings
+from camplug.settings_files import read_settings_file
 from camplug.wsss.atm import (
     ATM,
     FUM,
@@ -340,8 +340,8 @@ def test_refused(options, words):
 
 
 def test_every_option_is_described():
-    assert described(ATM).keys() >= allowed(ATM).keys()
-    read = changed(ATM(), {"dilations": "1,1,2,3", "width": "none", "enhanced": [1.2, 5], "planes": "background"})
+    assert find_help(ATM).keys() >= set(list_settings(ATM()))
+    read = apply_values(ATM(), {"dilations": "1,1,2,3", "width": "none", "enhanced": [1.2, 5], "planes": "background"})
     assert read == ATM(dilations=(1, 1, 2, 3), enhanced=(1.2, 5.0), planes="background")
 
 
@@ -376,8 +376,8 @@ TABLES = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_settings_of_the_tables(name):
-    options = read_config(CONFIGS / f"{name}.toml", allowed(SpanSettings, LearningSettings, ScheduleSettings, ATM))
-    assert changed(ATM(), options) == TABLES[name]
+    options = read_settings_file(CONFIGS / f"{name}.toml", SpanSettings(), LearningSettings(), ATM())
+    assert apply_values(ATM(), options) == TABLES[name]
     assert all(getattr(ATM(), key) != value for key, value in options.items())
 
 

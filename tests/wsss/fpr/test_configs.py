@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from camplug.settings import apply_values
+from camplug.settings_files import read_settings_file
 from camplug.wsss.classifier import LearningSettings
 from camplug.wsss.fpr import FPR
 
@@ -35,12 +37,9 @@ def test_there_are_no_others():
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_config(name):
-    from camplug.cli.config import read_config
-    from camplug.cli.fields import allowed, changed
-
     path = CONFIGS / f"{name}.toml"
-    chosen = read_config(path, allowed(FPR, LearningSettings))
-    found = {**asdict(changed(FPR(), chosen)), **asdict(changed(LearningSettings(), chosen))}
+    chosen = read_settings_file(path, FPR(), LearningSettings())
+    found = {**asdict(apply_values(FPR(), chosen)), **asdict(apply_values(LearningSettings(), chosen))}
     wanted = {**asdict(FPR()), **asdict(LearningSettings()), **CHANGED[name]}
     assert found == {**wanted, "pixel_rectification": pytest.approx(wanted["pixel_rectification"], rel=1e-12)}
     assert set(chosen) >= set(CHANGED[name]) - {"region_contrast", "pixel_rectification"}
@@ -48,12 +47,9 @@ def test_config(name):
 
 
 def test_groups_of_ones_own(tmp_path):
-    from camplug.cli.config import read_config
-    from camplug.cli.fields import allowed, changed
-
     path = tmp_path / "own.toml"
     path.write_text('clusters = 3\n[groups]\nbeasts = ["cat", "dog"]\nthings = ["cup"]\n')
-    fpr = changed(FPR(), read_config(path, allowed(FPR)))
+    fpr = apply_values(FPR(), read_settings_file(path, FPR()))
     assert (fpr.clusters, fpr.groups) == (3, {"beasts": ["cat", "dog"], "things": ["cup"]})
-    assert changed(FPR(), {"groups": "none"}).groups == "none"
-    assert changed(FPR(), {"pass_scales": "1,0.5"}).pass_scales == (1.0, 0.5)
+    assert apply_values(FPR(), {"groups": "none"}).groups == "none"
+    assert apply_values(FPR(), {"pass_scales": "1,0.5"}).pass_scales == (1.0, 0.5)

@@ -121,7 +121,7 @@ def test_fpr_names_the_classifier_that_it_begins_with():
         ({"pseudo_labels": {"threshold": "the best"}}, 'give a number, otsu, or "best on" a list'),
         ({"pseudo_labels": {"crf": "dense"}}, "there is no CRF 'dense'"),
         ({"classifier": {"given": {}}}, "classifier: give either given"),
-        ({"evaluate": {"convention": "mine"}}, "evaluate.convention = 'mine' cannot be read; give present, all, truth"),
+        ({"evaluate": {"convention": "mine"}}, "evaluate.convention='mine'; allowed are present, all, truth"),
         ({"evaluate": {"products_on": ["val"]}}, "give [train] or [train, val]"),
         (
             {"data": {"test": {"data": "scenes:3"}}},

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from camplug.cli.config import read_config
-from camplug.cli.fields import allowed, changed
+from camplug.settings import apply_values, list_settings
+from camplug.settings_files import read_settings_file
 from camplug.wsss.classifier import LearningSettings, SpanSettings
 from camplug.wsss.rpnet import RPNet
-from camplug.wsss.train import ScheduleSettings
 
 FOLDER = Path(__file__).parents[3] / "configs" / "rpnet"
 WANTED = {
@@ -41,14 +40,14 @@ def test_all_are_known():
 
 @pytest.mark.parametrize("name", WANTED)
 def test_config(name):
-    chosen = read_config(FOLDER / f"{name}.toml", allowed(SpanSettings, LearningSettings, ScheduleSettings, RPNet))
-    method, span = changed(RPNet(), chosen), changed(SpanSettings(), chosen)
+    chosen = read_settings_file(FOLDER / f"{name}.toml", SpanSettings(), LearningSettings(), RPNet())
+    method, span = apply_values(RPNet(), chosen), apply_values(SpanSettings(), chosen)
     assert method == WANTED[name]
     assert span.batch % method.group == 0
 
 
 def test_options_have_names_of_their_own():
     """No field is called like one of another group, or like an option of the command."""
-    names = [set(allowed(settings)) for settings in (SpanSettings, LearningSettings, ScheduleSettings, RPNet)]
+    names = [set(list_settings(settings)) for settings in (SpanSettings(), LearningSettings(), RPNet())]
     assert sum(map(len, names)) == len(set().union(*names))
     assert not names[-1] & {"data", "split", "keep", "out", "model", "head", "log", "output_stride", "preset", "mean"}

@@ -1,4 +1,4 @@
-"""What trainings show on a terminal, and how they end on Ctrl-C."""
+"""Progress of trainings on a terminal, and their end on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typer
 from camplug.cli import common
 from camplug.wsss.train.progress import ProgressCallback
 
-STOPPED = 130  # what shells say of a command that Ctrl-C ended
+STOPPED = 130  # exit code of a command ended by Ctrl-C
 
 
-class Shown(ProgressCallback):
+class ProgressDisplay(ProgressCallback):
     """Progress bars on a terminal, and one line per stage.
 
     Args:
-        silent: no lines and no bars.
+        silent: print nothing.
     """
 
     def __init__(self, silent: bool) -> None:
@@ -26,19 +26,19 @@ class Shown(ProgressCallback):
 
     @contextmanager
     def steps(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """A bar."""
-        with common.progress(what, total, shown=not self.silent) as advance:
+        """Show a progress bar."""
+        with common.show_progress(what, total, shown=not self.silent) as advance:
             yield advance
 
     def done(self, text: str) -> None:
-        """A line."""
+        """Print a line."""
         if not self.silent:
-            common.out.print(common.escaped(text), soft_wrap=True)
+            common.out.print(common.escape_markup(text), soft_wrap=True)
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Ctrl-C says that the command can go on, exit code 130."""
+def handle_interrupt() -> Iterator[None]:
+    """Turn Ctrl-C into a note that the command can continue, exit code 130."""
     try:
         yield
     except KeyboardInterrupt:

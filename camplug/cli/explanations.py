@@ -1,0 +1,186 @@
+"""Options, inputs and tables shared by `camplug explain`, `compare` and `check`."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from camplug.cli import common
+from camplug.cli.common import Colour
+from camplug.errors import InputError
+from camplug.explain.explanation import Explanation
+from camplug.explain.photo import SUFFIXES
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ExplainerOptions:
+    """The network and the explainer's options.
+
+    Raises:
+        InputError: less than one class.
+    """
+
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="demo, timm:NAME, torchvision:NAME or import:PACKAGE.MODULE:CALLABLE.")
+    ] = "demo"
+    checkpoint: common.Checkpoint = None
+    num_classes: common.NumClasses = None
+    class_names: Annotated[Path | None, typer.Option(help="Text file with one class name per line.")] = None
+    mean: Annotated[Colour | None, typer.Option(help=common.MEAN_HELP)] = None
+    std: Annotated[Colour | None, typer.Option(help=common.STD_HELP)] = None
+    long_side: common.LongSide = None
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu"
+    multi_label: Annotated[bool, typer.Option("--multi-label", help="Probabilities by sigmoid, not softmax.")] = False
+    evidence: Annotated[str, typer.Option(help="Evidence for the class (positive) or against it (negative).")] = (
+        "positive"
+    )
+
+    def __post_init__(self) -> None:
+        common.check_num_classes(self.num_classes)
+
+    def load(self) -> tuple[nn.Module, dict[str, Any]]:
+        """Load the network, and return it with keyword arguments for its explainer."""
+        network = common.load_network(self.model, self.checkpoint, self.num_classes, self.device)
+        options = make_explainer_options(network, self.class_names, self.mean, self.std, self.long_side)
+        return network, options if self.evidence == "positive" else options | {"evidence": self.evidence}
+
+
+def make_explainer_options(
+    network: nn.Module,
+    class_names: Path | None,
+    mean: Colour | None,
+    std: Colour | None,
+    long_side: int | None = None,
+) -> dict[str, Any]:
+    """Return keyword arguments for an explainer.
+
+    Raises:
+        InputError: the file of class names cannot be read; `mean` or `std` do not fit the network.
+    """
+    from camplug.explain.preprocess import Preprocess, find_preprocess
+
+    options: dict[str, Any] = {}
+    if class_names is not None:
+        try:
+            options["class_names"] = class_names.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            raise InputError(f"{str(class_names)!r} cannot be read as a text file of class names.") from None
+    if mean is not None or std is not None or long_side is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the missing numbers are given here
+            base = find_preprocess(network)
+        assert isinstance(base, Preprocess)
+        options["preprocess"] = replace(
+            base,
+            mean=base.mean if mean is None else to_rgb(mean),
+            std=base.std if std is None else to_rgb(std),
+            long_side=long_side,
+        )
+    return options
+
+
+def to_rgb(colour: Colour) -> tuple[float, float, float]:
+    """Return the numbers of red, green and blue; one number stands for all."""
+    return colour if isinstance(colour, tuple) else (colour, colour, colour)
+
+
+def find_demo_photo() -> Path:
+    """Return the photograph of a cat that scikit-image ships.
+
+    Raises:
+        InputError: scikit-image is not installed.
+    """
+    found = find_spec("skimage")
+    photo = Path(str(found.origin)).parent / "data" / "chelsea.png" if found and found.origin else None
+    if photo is None or not photo.exists():
+        raise InputError(
+            "without a photograph the demo's own is explained, which comes with scikit-image; install it with: "
+            'pip install "camplug[demo]", or give a photograph.'
+        )
+    return photo
+
+
+def find_images(paths: list[Path], results: Path) -> tuple[list[Path], bool]:
+    """Return the image files of files and folders, and whether a single photograph was given.
+
+    Args:
+        paths: files and folders; in folders, files below `results` are skipped.
+        results: folder that the command writes to.
+
+    Raises:
+        InputError: a path that does not exist, or a folder without an image.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if results.resolve() != path.resolve():
+                inside = [p for p in inside if results.resolve() not in p.resolve().parents]
+            if not inside:
+                raise InputError(f"the folder {str(path)!r} holds no image ({', '.join(SUFFIXES)}).")
+            found += inside
+        elif len(paths) > 1 or path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"there is no file {str(path)!r}.")
+    return found, len(paths) == 1 and not paths[0].is_dir()
+
+
+def refuse_overwriting(photos: list[Path], targets: list[Path]) -> None:
+    """Raise `InputError` if a result would replace a photograph."""
+    kept = {photo.resolve() for photo in photos}
+    for target in targets:
+        if target.resolve() in kept:
+            raise InputError(f"{str(target)!r} is the photograph itself; write the result to another place with --out.")
+
+
+def summarize(path: Path, result: Explanation, written: list[str], multi_label: bool) -> dict[str, Any]:
+    """Return one explanation's classes, probabilities and boxes, for `--json` and tables."""
+    inclusive = multi_label or None  # None: the link of the model decides
+    return {
+        "image": str(path),
+        "size": list(result.image.size),
+        "method": result.method,
+        "evidence": result.evidence,
+        "outputs": result.link,
+        "probabilities": result.probability_kind(inclusive),
+        "explained": [
+            {
+                "index": int(index),
+                "name": name,
+                "probability": result.probability(k, multi_label=inclusive),
+                "output": score,
+                "boxes": boxes,
+            }
+            for k, (index, name, score, boxes) in enumerate(
+                zip(result.classes, result.names, result.scores, result.boxes(), strict=True)
+            )
+        ],
+        "top": [{"index": int(i), "name": n, "probability": p} for i, n, p in result.top(multi_label=inclusive)],
+        "written": written,
+    }
+
+
+def show_classes(entry: dict[str, Any]) -> None:
+    """Print the predicted classes of one image as a table."""
+    from rich.table import Table
+
+    table = Table(title=f"{Path(entry['image']).name}, {entry['size'][0]}x{entry['size'][1]}", title_justify="left")
+    table.add_column("class", justify="right")
+    table.add_column("name")
+    table.add_column(f"probability ({entry['probabilities']})", justify="right")
+    table.add_column("explained")
+    explained = {e["name"] for e in entry["explained"]}  # both sides of one output have one index
+    listed = entry["top"] + [e for e in entry["explained"] if e["name"] not in {t["name"] for t in entry["top"]}]
+    for row in listed:
+        mark = ("against" if entry["evidence"] == "negative" else "yes") if row["name"] in explained else ""
+        table.add_row(str(row["index"]), common.escape_markup(row["name"]), f"{row['probability']:.1%}", mark)
+    common.out.print(table)

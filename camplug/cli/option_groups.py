@@ -1,0 +1,112 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from camplug.cli import common
+from camplug.cli.common import Colour
+from camplug.cli.explanations import make_explainer_options
+from camplug.errors import InputError
+from camplug.wsss.store.jobs import share
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from camplug.explain.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The images that a command works on."""
+
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path; options follow as in "
+            "'voc:PATH?masks=SegmentationClassAug&classes=names.txt'.",
+            show_default="none, one must be given",
+        ),
+    ] = None
+    split: common.Split = None
+
+    def get_data(self) -> str:
+        """Return the name of the data set.
+
+        Raises:
+            InputError: it is not given.
+        """
+        if self.data is None:
+            raise InputError("--data is missing; for instance --data voc:VOCdevkit/VOC2012 --split train.")
+        return self.data
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The network that a command loads.
+
+    Raises:
+        InputError: less than one class.
+    """
+
+    model: Annotated[str, typer.Option("--model", "-m", help="As for `camplug explain`, or a classifier.pt.")] = "demo"
+    checkpoint: common.Checkpoint = None
+    num_classes: common.NumClasses = None
+    mean: Annotated[Colour | None, typer.Option(help=common.MEAN_HELP)] = None
+    std: Annotated[Colour | None, typer.Option(help=common.STD_HELP)] = None
+    device: common.BestDevice = None
+
+    def __post_init__(self) -> None:
+        common.check_num_classes(self.num_classes)
+
+    def load(self, seed: int = 0) -> nn.Module:
+        """Load the network on this process's device; weights that begin at random depend on the seed alone."""
+        device = common.choose_device(self.device, share()[0])
+        return common.load_network(self.model, self.checkpoint, self.num_classes, device, seed)
+
+    def find_preprocess(self, network: nn.Module) -> Preprocess | None:
+        """Return how the network reads photographs of any size, where `mean` or `std` is given."""
+        options = make_explainer_options(network, None, self.mean, self.std)
+        return replace(options["preprocess"], long_side=None) if options else None
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The options that load the network again, to be stored with what is trained on it."""
+        checkpoint = None if self.checkpoint is None else str(self.checkpoint.resolve())
+        return {"model": self.model, "checkpoint": checkpoint, "num_classes": self.num_classes}
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a training runs.
+
+    Raises:
+        InputError: a negative number of workers.
+    """
+
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of this training.")]
+    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0
+    amp: Annotated[bool, typer.Option(help="Mixed precision on CUDA.")] = True
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing/--refuse-missing",
+            help="Train although more than 5 % of the photographs (or their image labels) cannot be read.",
+            show_default="refuse",
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise InputError(f"--workers {self.workers}; give 0 or more.")
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """What a training writes beside its network."""
+
+    log: Annotated[Literal["csv", "tensorboard"], typer.Option(help="csv or tensorboard.")] = "csv"

@@ -1,0 +1,65 @@
+"""Settings from TOML and YAML files."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from camplug.errors import InputError
+from camplug.settings import find_fields, prefix_errors, read_value
+
+
+def read_settings_file(path: Path, *settings: Any) -> dict[str, Any]:
+    """Return the values that a file gives to fields of settings, by name ("-" and "_" are the same).
+
+    Args:
+        path: a .toml, .yaml or .yml file.
+        settings: dataclass instances.
+
+    Raises:
+        InputError: the file cannot be read, or holds a name without a field or a value of another type.
+    """
+    values = {str(key).replace("-", "_"): value for key, value in _load_file(path).items()}
+    known = {name: entry.kind for group in settings for name, entry in find_fields(group).items()}
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise InputError(f"{str(path)!r} has an unknown option {name!r}; allowed are {', '.join(known)}{hint}")
+    with prefix_errors(repr(str(path))):
+        return {name: read_value(known[name], value, name) for name, value in values.items()}
+
+
+def parse_config(text: str, suffix: str) -> Any:
+    """Return the data of a TOML or YAML text.
+
+    Args:
+        text: content of the file.
+        suffix: ".toml", ".yaml" or ".yml".
+
+    Raises:
+        InputError: another suffix, or a text of another form.
+    """
+    import yaml
+
+    if suffix not in (".toml", ".yaml", ".yml"):
+        raise InputError("a configuration is a .toml, .yaml or .yml file.")
+    try:
+        return tomllib.loads(text) if suffix == ".toml" else yaml.safe_load(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        kind = "TOML" if suffix == ".toml" else "YAML"
+        raise InputError(f"this is not {kind} ({' '.join(str(error).split())}).") from None
+
+
+def _load_file(path: Path) -> dict[Any, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"there is no configuration file {str(path)!r} that can be read.") from None
+    with prefix_errors(repr(str(path))):
+        found = parse_config(text, path.suffix.lower())
+    if not isinstance(found, dict):
+        raise InputError(f"{str(path)!r} holds no options; write for instance: data = 'voc:VOCdevkit/VOC2012'.")
+    return found
