@@ -173,7 +173,8 @@ def read_value(kind: Any, value: Any, where: str) -> Any:
     camplug.errors.InputError: optimizer='adam'; allowed are sgd, adamw.
     """
     choices = list(get_args(kind)) if get_origin(kind) in (Union, UnionType) else [kind]
-    nothing = value is None or (isinstance(value, (str, Path)) and str(value).lower() == "none")
+    listed = any(get_origin(choice) is Literal and value in get_args(choice) for choice in choices)
+    nothing = value is None or (isinstance(value, str) and value.lower() == "none" and not listed)
     if nothing and (NoneType in choices or kind is Any):
         return None
     for choice in choices:

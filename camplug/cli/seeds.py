@@ -85,7 +85,7 @@ def seeds(
     with common.report_errors():
         from camplug.wsss.class_names import order_like_folder
         from camplug.wsss.data import Photographs, open_data, open_images
-        from camplug.wsss.seeds import SeedFolder, make_seeds, find_output_names
+        from camplug.wsss.seeds import SeedFolder, find_output_names, make_seeds
         from camplug.wsss.store.identity import make_network_settings
 
         values = read_options(given, config, *GROUPS)

@@ -237,7 +237,7 @@ def load_walk_network(options: WalkOptions, device: str) -> Any:
     Raises:
         InputError: lightning is missing; the classifier is unknown, or not the one of the weights.
     """
-    from camplug.wsss.train.heads import FILE_KEYS, find_file, load_heads, is_file_path
+    from camplug.wsss.train.heads import FILE_KEYS, find_file, is_file_path, load_heads
 
     require_lightning()
     weights = str(options.weights)
