@@ -2,14 +2,17 @@
 
 from camplug.wsss.pseudo.make import make_labels, make_walked_seeds, renumber_to_data
 from camplug.wsss.pseudo.refine import PseudoLabels, Scores, Threshold
+from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
 from camplug.wsss.pseudo.walks import AffinityNetWalk, IRNWalk, MapWalk
 from camplug.wsss.store.label_folder import LabelFolder
 
 __all__ = [
     "IRNWalk",
+    "IRNWalkSettings",
     "LabelFolder",
     "MapWalk",
     "AffinityNetWalk",
+    "AffinityNetWalkSettings",
     "PseudoLabels",
     "Scores",
     "Threshold",
