@@ -12,7 +12,24 @@ import pytest
 import camplug
 
 ROOT = Path(camplug.__file__).parent
-PLACES = ("checkpoint.py", "errors.py", "explain", "metrics", "models.py", "plug", "show", "trust")
+PLACES = (
+    "checkpoint.py",
+    "errors.py",
+    "explain",
+    "metrics",
+    "models.py",
+    "plug",
+    "show",
+    "trust",
+    "wsss/affinity",
+    "wsss/class_names.py",
+    "wsss/crf",
+    "wsss/data",
+    "wsss/pseudo",
+    "wsss/saliency.py",
+    "wsss/seeds",
+    "wsss/store",
+)
 """Modules and packages that are checked."""
 
 OPENINGS = set(

@@ -1,4 +1,4 @@
-"""Saliency maps: where a photograph draws the eye, whatever its classes; without training, or from a folder."""
+"""Class-agnostic saliency maps, computed without training or read from a folder."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from camplug.wsss.store.identity import make_file_table
 Map = NDArray[np.float32]
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-SIDE = 64  # pixels, of the photograph whose spectrum is taken
+SIDE = 64  # longer side of the photograph whose spectrum is computed, in pixels
 BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16
 XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 WHITE = XYZ.sum(1)  # D65
 
 
 def compute_colour_contrast(photo: Any) -> Map:
-    r"""How far each pixel's colour is from the photograph's mean colour.
+    r"""Compute the distance of each pixel's colour from the photograph's mean colour.
 
     .. math:: S(x) = \lVert I_\mu - I_\omega(x) \rVert
 
     (Achanta, Hemami, Estrada and Suesstrunk, "Frequency-tuned Salient Region Detection", CVPR 2009, eq. 4.) I is the
-    photograph in CIELAB, I_mu its mean, I_omega the photograph blurred by the 5x5 binomial filter. It knows nothing of
-    places, so it has no bias to the centre.
+    photograph in CIELAB, I_mu its mean, I_omega the photograph blurred by the 5x5 binomial filter. There is no bias
+    towards the centre.
 
     Args:
-        photo: RGB, uint8 [H,W,3], or whatever else `camplug.explain.photo.read_photo` takes.
+        photo: RGB uint8 [H,W,3], or another input of `camplug.explain.photo.read_photo`.
 
     Returns:
-        [H,W], from 0, the least contrast, to 1, the most; all 0 for a photograph of one colour.
+        Map [H,W] from 0, the least contrast, to 1, the most; all 0 for a photograph of one colour.
 
     Raises:
-        InputError: no photograph.
+        InputError: the photograph cannot be read.
 
     >>> photo = np.full((20, 20, 3), 90, np.uint8)
     >>> photo[8:12, 8:12] = 255, 0, 0
@@ -57,23 +57,24 @@ def compute_colour_contrast(photo: Any) -> Map:
 
 
 def compute_spectral_residual(photo: Any, *, sigma: float = 2.5) -> Map:
-    r"""What in a photograph's spectrum does not follow from its smooth course, back in the photograph.
+    r"""Compute saliency from the residual of a photograph's log spectrum after smoothing.
 
     .. math:: R(f) = \log A(f) - h_3(f) * \log A(f), \qquad
               S = g_\sigma * \big| \mathcal F^{-1} [\exp(R(f) + i P(f))] \big|^2
 
     (Hou and Zhang, "Saliency Detection: A Spectral Residual Approach", CVPR 2007, eqs. 9 to 12.) A and P are amplitude
-    and phase of the grey photograph, shrunk so that its longer side has 64 pixels, h_3 the mean over 3x3, g a Gaussian.
+    and phase of the grey photograph, reduced to a longer side of 64 pixels, h_3 the mean over 3x3, g a Gaussian.
 
     Args:
-        photo: as for `compute_colour_contrast`.
-        sigma: of the Gaussian, in pixels of the shrunk photograph; as in the authors' script, while the paper has 8.
+        photo: see `compute_colour_contrast`.
+        sigma: standard deviation of the Gaussian in pixels of the reduced photograph; 2.5 is that of the authors'
+            script, the paper has 8.
 
     Returns:
-        [H,W], from 0, the least salient, to 1, the most; all 0 for a photograph of one grey.
+        Map [H,W] from 0, the least salient, to 1, the most; all 0 for a photograph of one grey.
 
     Raises:
-        InputError: no photograph; a sigma that is not above 0.
+        InputError: the photograph cannot be read, or sigma is not above 0.
     """
     if not 0 < sigma < float("inf"):
         raise InputError(f"sigma={sigma!r}; give a number of pixels above 0.")
@@ -84,7 +85,7 @@ def compute_spectral_residual(photo: Any, *, sigma: float = 2.5) -> Map:
     if pixels.min() == pixels.max():
         return np.zeros((grey.height, grey.width), np.float32)
     spectrum = np.fft.fft2(pixels)
-    course = np.log1p(np.abs(spectrum))  # plus 1, so that a drawn picture's empty frequencies have a logarithm
+    course = np.log1p(np.abs(spectrum))  # plus 1, as frequencies of drawings may be 0
     residual = course - ndimage.uniform_filter(course, 3, mode="nearest")
     back = np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))
     salient = ndimage.gaussian_filter(np.abs(back) ** 2, sigma, mode="nearest")
@@ -95,14 +96,14 @@ KINDS: dict[str, Callable[[Any], Map]] = {"contrast": compute_colour_contrast, "
 
 
 def make_saliency(source: str | Path) -> Callable[[SegmentationData, int], Map]:
-    """The saliency map of any image of a data set: from (data, i) to float32 [H,W] of the photograph's size.
+    """Make a function from (data, i) to the saliency map of image i, float32 [H,W] at the photograph's size.
 
     Args:
         source: "contrast" (`compute_colour_contrast`), "spectral" (`compute_spectral_residual`), or a folder
             (`read_saliency`).
 
     Raises:
-        InputError: neither of the two, nor a folder.
+        InputError: the source is neither of the two, nor a folder.
 
     >>> from camplug.wsss.data import Scenes
     >>> make_saliency("contrast")(Scenes(1), 0).shape
@@ -117,14 +118,14 @@ def make_saliency(source: str | Path) -> Callable[[SegmentationData, int], Map]:
 
 
 def check_saliency(source: str | Path, data: SegmentationData) -> None:
-    """Refuse a source that has no map for some image, before anything long begins; maps themselves are not read.
+    """Check that a source has the maps of all images, without reading them.
 
     Args:
         source: see `make_saliency`.
-        data: the images.
+        data: images.
 
     Raises:
-        InputError: no such source, or one that lacks maps; with their number and the first name.
+        InputError: there is no such source, or maps are missing.
     """
     make_saliency(source)
     if isinstance(source, str) and source in KINDS:
@@ -139,21 +140,21 @@ def check_saliency(source: str | Path, data: SegmentationData) -> None:
 
 
 def make_saliency_table(folder: Path, data: SegmentationData) -> dict[str, str]:
-    """Return the digests of the saliency maps in a folder, by image name."""
+    """Compute the digests of the saliency maps in a folder, by image name."""
     folder = folder.expanduser()
     return make_file_table(data.ids, lambda name: find_saliency_file(folder, name) or folder / name)
 
 
 def read_saliency(folder: Path, name: str, size: tuple[int, int]) -> Map:
-    """A saliency map that some model left in a file: NAME.png or NAME.jpg, grey, black 0 and white 1.
+    """Read a saliency map from a grey NAME.png or NAME.jpg, black 0 and white 1.
 
     Args:
-        folder: of the files.
-        name: of the image.
-        size: (H, W) of its photograph; a map of another size is resized, bilinearly.
+        folder: folder of the files.
+        name: image name.
+        size: (H, W) of the photograph; maps of another size are resized bilinearly.
 
     Returns:
-        [H,W] in [0, 1].
+        Map [H,W] in [0, 1].
 
     Raises:
         InputError: the file is missing, damaged or not grey.
@@ -165,9 +166,9 @@ def read_saliency(folder: Path, name: str, size: tuple[int, int]) -> Map:
         with Image.open(file) as image:
             mode = image.mode
             pixels = np.asarray(image.convert("L") if mode == "1" else image)
-    except Exception as error:  # what decoders raise on damaged files is anybody's guess
+    except Exception as error:  # decoders raise many kinds of errors on damaged files
         raise InputError(f"the saliency map {str(file)!r} is damaged or cannot be read ({error}).") from None
-    if mode == "RGB" and (pixels == pixels[..., :1]).all():  # grey, written as colour
+    if mode == "RGB" and (pixels == pixels[..., :1]).all():  # grey, stored as colour
         mode, pixels = "L", pixels[..., 0]
     if mode not in ("1", "L") and not mode.startswith("I;16"):
         raise InputError(f"the saliency map {str(file)!r} is not grey but {mode}; save it as an 8-bit grey PNG.")
@@ -176,7 +177,7 @@ def read_saliency(folder: Path, name: str, size: tuple[int, int]) -> Map:
 
 
 def convert_to_lab(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Colours of sRGB in CIELAB (white D65): lightness 0 to 100, red against green, yellow against blue.
+    """Convert sRGB to CIELAB (white D65): lightness 0 to 100, green to red, blue to yellow.
 
     >>> convert_to_lab(np.array([[[255, 255, 255], [255, 0, 0]]], np.uint8)).round() + 0
     array([[[100.,   0.,   0.],
@@ -199,20 +200,20 @@ def _read(folder: Path, data: SegmentationData, i: int) -> Map:
 
 
 def find_saliency_file(folder: Path, name: str) -> Path | None:
-    """Return the file of an image's saliency map; None where there is none."""
+    """Find the file of an image's saliency map; None if there is none."""
     files = (folder / f"{name}{suffix}" for suffix in SUFFIXES)
     return next((file for file in files if file.is_file()), None)
 
 
 def _resize(values: Map, size: tuple[int, int]) -> Map:
-    """The map at (H, W)."""
+    """Resize a map to (H, W)."""
     if values.shape == tuple(size):
         return values
     return np.asarray(Image.fromarray(values).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def _stretch(values: NDArray[np.floating]) -> Map:
-    """From 0 to 1; all 0 where nothing but rounding tells the values apart."""
+    """Scale values to [0, 1]; all 0 if they differ by rounding only."""
     low, high = float(values.min()), float(values.max())
     if high - low <= 1e-6 * max(1.0, high):
         return np.zeros(values.shape, np.float32)

@@ -1,7 +1,7 @@
-"""Affinities between the positions of a grid, their loss, and the random walk of maps over them.
+"""Affinities between positions of a grid, their loss, and the random walk that propagates maps.
 
 >>> import numpy as np
->>> planes = np.ones((1, 1, 4))  # one row of positions; the affinity of each and the next:
+>>> planes = np.ones((1, 1, 4))  # one row of positions; affinity of each and the next:
 >>> planes[0, 0, 1] = 0.1  # an edge in the middle
 >>> affinity = SparseAffinity.from_pairs(planes, offsets=[(0, 1)])
 >>> propagate(np.array([[[1.0, 0.0, 0.0, 0.0]]]), affinity, steps=256, beta=10).round(3)

@@ -1,6 +1,6 @@
-"""Affinities without training: from the colours of the photograph, or from the attention of a vision transformer.
+"""Affinities without training, from colours or from the attention of a vision transformer.
 
-Both are camplug's own readings, meant as baselines for the learned affinities of AffinityNet and IRN.
+Both are camplug's own definitions, intended as baselines for the learned affinities of AffinityNet and IRN.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from camplug.wsss.affinity.grid import count_cells
 from camplug.wsss.affinity.pairs import make_half_disc, slice_ends
 from camplug.wsss.affinity.sparse import SparseAffinity, check_grid_size, to_numpy
 
-ROWS = 512  # of the attention, sorted at once
+ROWS = 512  # rows of the attention sorted at once
 
 
 def compute_colour_affinity(
@@ -31,28 +31,27 @@ def compute_colour_affinity(
     radius: int = 5,
     sigma: float = 30.0,
 ) -> SparseAffinity:
-    """a_ij = exp(-|I_i - I_j|^2 / (2 sigma^2)) for positions closer than `radius`, I being the photograph's RGB.
+    """Compute a_ij = exp(-|I_i - I_j|^2 / (2 sigma^2)) of an RGB photograph I for positions closer than `radius`.
 
-    The photograph is shrunk to the grid by the mean of the pixels that a position covers. This is the colour term of
-    a bilateral filter, cut to a disc; camplug's reading of a training-free affinity. A walk with W = a^beta has the
-    colour scale sigma / sqrt(beta): 9.5 for the defaults of both.
+    The photograph is reduced to the grid by averages over cells. This is the colour term of a bilateral filter, cut to
+    a disc. A walk with W = a^beta has the colour scale sigma / sqrt(beta): 9.5 for the defaults of both.
 
     Args:
-        photo: uint8 array [H, W, 3] or [H, W], PIL image, or a path.
-        size: (h, w) of the grid; if left out, the photograph's sides over `stride`, rounded up.
+        photo: uint8 array [H, W, 3] or [H, W], PIL image, or path.
+        size: (h, w) of the grid; by default the photograph's sides over `stride`, rounded up.
         stride: pixels per position.
-        radius: in positions; see `make_half_disc`.
-        sigma: in steps of 8-bit colour, above 0.
+        radius: radius in positions; see `make_half_disc`.
+        sigma: standard deviation in steps of 8-bit colour, above 0.
 
     Raises:
-        InputError: no photograph, or an option out of its range.
+        InputError: the photograph cannot be read, or an option is out of its range.
 
     >>> edge = np.zeros((8, 16, 3), np.uint8)
     >>> edge[:, 8:] = 255
     >>> affinity = compute_colour_affinity(edge, radius=2)
     >>> affinity
     SparseAffinity(2x4, 40 values)
-    >>> affinity.matrix.toarray()[1].reshape(2, 4)  # of the second position with all
+    >>> affinity.matrix.toarray()[1].reshape(2, 4)  # second position with all others
     array([[1., 1., 0., 0.],
            [1., 1., 0., 0.]], dtype=float32)
     """
@@ -70,22 +69,21 @@ def compute_colour_affinity(
 
 
 def compute_attention_affinity(attention: Any, size: Sequence[int], *, keep: int = 32) -> SparseAffinity:
-    """The attention between the tokens of a vision transformer as an affinity, cut to each row's strongest entries.
+    """Compute a sparse affinity from the attention between the tokens of a vision transformer.
 
     The mean over heads b is made symmetric, s = (b + b^T) / 2; a_ij = s_ij / sqrt(m_i m_j), with m_i the largest s_ij
-    of row i beside the diagonal, is symmetric and in [0, 1] (s_ij is at most m_i and at most m_j), and does not let
-    one strong token dwarf all others. A pair stays if it is among the `keep` strongest of either of its rows, in s.
-    The diagonal is 1. This is camplug's reading; such an affinity is less sharp than a learned one, so walk with a beta
-    near 1.
+    of row i off the diagonal, is symmetric and in [0, 1] (s_ij is at most m_i and at most m_j), and not dominated by
+    single strong tokens. A pair is kept if it is among the `keep` strongest of either of its rows, in s. The diagonal
+    is 1. Such an affinity is less sharp than a learned one; a beta near 1 suits the walk.
 
     Args:
-        attention: [n, n] or [heads, n, n], not negative; of the n = h * w image tokens, in row-major order, without
-            the class token.
+        attention: non-negative attention [n, n] or [heads, n, n] of the n = h * w image tokens, in row-major order,
+            without the class token.
         size: (h, w).
-        keep: k, at least 1.
+        keep: number of entries per row, at least 1.
 
     Raises:
-        InputError: shapes that do not fit, negative values or nan, an option out of its range.
+        InputError: shapes do not fit, values are negative or nan, or an option is out of its range.
 
     >>> attention = [[0.2, 0.6, 0.2], [0.4, 0.2, 0.4], [0.1, 0.1, 0.8]]
     >>> compute_attention_affinity(attention, size=(1, 3), keep=1).matrix.toarray().round(2)
@@ -116,7 +114,7 @@ def compute_attention_affinity(attention: Any, size: Sequence[int], *, keep: int
 
 
 def _find_strongest(values: NDArray[Any], keep: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the `keep` largest of each row; some rows at a time, for the sake of memory."""
+    """Find rows and columns of the `keep` largest values per row, in blocks of rows to save memory."""
     if keep == 0:
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
     n = len(values)

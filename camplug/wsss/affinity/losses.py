@@ -1,4 +1,4 @@
-"""What pairs of positions say about each other, from labels, and the loss that teaches it to affinities."""
+"""Comparison of labels of pairs of positions, and the affinity loss."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ EPSILON = 1e-5
 
 
 class Pairs(NamedTuple):
-    """Which pairs are of one background, of one object class, or of different classes: bool [N,P,h,w] each.
+    """Kinds of pairs, bool [N,P,h,w] each; pairs with an end that is ignored or off the grid have no kind.
 
-    Pairs with an ignored end, or an end off the grid, are in none of them.
+    Attributes:
+        background: pairs of background positions.
+        foreground: pairs of the same object class.
+        different: pairs of different classes.
     """
 
     background: Tensor
@@ -25,7 +28,7 @@ class Pairs(NamedTuple):
     different: Tensor
 
     def count_pairs(self) -> Tensor:
-        """How many pairs there are of each kind, [3]."""
+        """Count the pairs of each kind, [3]."""
         return torch.stack([kind.sum() for kind in self])
 
 
@@ -33,11 +36,11 @@ def find_pairs(labels: Tensor, radius: int) -> Pairs:
     """Compare the labels of all pairs closer than `radius`.
 
     Args:
-        labels: [N,h,w] whole numbers: 0 background, 255 ignored, others classes.
-        radius: as in `make_half_disc`, which also gives the order of the P offsets.
+        labels: integers [N,h,w]: 0 background, 255 ignored, others classes.
+        radius: radius of `make_half_disc`, which defines the order of the P offsets.
 
     Raises:
-        InputError: labels of another kind.
+        InputError: labels have another shape or type.
 
     >>> find_pairs(torch.tensor([[[0, 0, 1]]]), 2).different[0, 0]
     tensor([[False,  True, False]])
@@ -45,7 +48,7 @@ def find_pairs(labels: Tensor, radius: int) -> Pairs:
     if labels.ndim != 3 or labels.is_floating_point():
         raise InputError(f"labels are whole numbers [N,h,w]; got {labels.dtype} {list(labels.shape)}.")
     if labels.dtype in (torch.bool, torch.int8):
-        labels = labels.short()  # that hold no 255
+        labels = labels.short()  # cannot represent 255
     n, h, w = labels.shape
     shape = (3, n, len(make_half_disc(radius)), h, w)
     background, foreground, different = torch.empty(shape, dtype=torch.bool, device=labels.device)
@@ -67,17 +70,17 @@ def affinity_loss(affinity: Tensor, pairs: Pairs, counts: Tensor | None = None) 
               - \tfrac12 \overline{\log(1 + \epsilon - a)}_{different}
 
     (Ahn & Kwak, CVPR 2018, and Ahn, Cho & Kwak, CVPR 2019; epsilon = 1e-5 as in their code.) Each bar is the mean over
-    the pairs of its kind in the batch; a kind without pairs adds nothing.
+    the pairs of its kind in the batch, 0 without pairs.
 
     Args:
-        affinity: [N,P,h,w] in [0, 1].
-        pairs: of the same shape.
-        counts: what the sums are divided by in place of the numbers of pairs, [3]; see `mean_over_processes`.
+        affinity: affinities [N,P,h,w] in [0, 1].
+        pairs: pairs [N,P,h,w].
+        counts: divisors [3] instead of the numbers of pairs; see `mean_over_processes`.
     """
     affinity = to_at_least_float32(affinity)
     shares = 1 / ((pairs.count_pairs() if counts is None else counts).double() + EPSILON)  # as in their code
     background, foreground, different = shares.to(affinity)
-    # one dense sum over all pairs: to pick out those of a kind, the host would wait for their number
+    # one dense sum over all pairs: selecting those of a kind would synchronise with the GPU
     weights = torch.where(pairs.foreground, foreground / 4, pairs.background * (background / 4))
     weights = torch.where(pairs.different, different / 2, weights)
     cost = -torch.where(pairs.different, 1 + EPSILON - affinity, affinity + EPSILON).log()
@@ -85,10 +88,10 @@ def affinity_loss(affinity: Tensor, pairs: Pairs, counts: Tensor | None = None) 
 
 
 def to_at_least_float32(x: Tensor) -> Tensor:
-    """In float32 what is in half precision, whose digits do not tell 1 + epsilon - a from 0."""
+    """Convert half precision, which cannot represent 1 + epsilon - a, to float32."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def divide_by_count(values: Tensor, count: Tensor) -> Tensor:
-    """A sum of values over their count, of any number format; no values give 0."""
+    """Divide a sum by a count of any dtype; 0 for no values."""
     return values / (count.double() + EPSILON).to(values)  # as in their code

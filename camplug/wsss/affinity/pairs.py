@@ -1,4 +1,4 @@
-"""Pairs of neighbouring positions on a grid, and the straight paths between them, as offsets and shifted slices."""
+"""Pairs of neighbouring positions on a grid and the straight paths between them, as offsets and slices."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Offset: TypeAlias = tuple[int, int]
 
 @cache
 def make_half_disc(radius: int) -> tuple[Offset, ...]:
-    """The offsets (dy, dx) closer than `radius` that lie ahead in reading order, so that every pair comes once.
+    """List the offsets (dy, dx) closer than `radius` that are ahead in reading order, so that every pair occurs once.
 
-    IRN and PSA's half plane: dy = 0 with dx = 1 to radius - 1, then dy = 1 to radius - 1, where dx^2 + dy^2 < radius^2.
+    As in IRN and PSA: dy = 0 with dx = 1 to radius - 1, then dy = 1 to radius - 1, where dx^2 + dy^2 < radius^2.
 
     >>> make_half_disc(2)
     ((0, 1), (1, -1), (1, 0), (1, 1))
@@ -27,7 +27,7 @@ def make_half_disc(radius: int) -> tuple[Offset, ...]:
     (34, 152)
 
     Raises:
-        InputError: a radius below 2, which no neighbour is closer than.
+        InputError: the radius is below 2, so there are no neighbours.
     """
     if not isinstance(radius, int) or radius < 2:
         raise InputError(f"radius={radius!r}; give a whole number of positions, at least 2.")
@@ -38,7 +38,7 @@ def make_half_disc(radius: int) -> tuple[Offset, ...]:
 
 @cache
 def make_path(dy: int, dx: int) -> tuple[Offset, ...]:
-    """The positions that the straight line from (0, 0) to (dy, dx) touches, both ends included.
+    """List the positions that the straight line from (0, 0) to (dy, dx) touches, both ends included.
 
     IRN's rule: every position of the bounding box whose squared distance to the line is below 1, the destination first.
 
@@ -58,9 +58,9 @@ def _make_range(end: int) -> range:
 
 
 def slice_ends(x: Any, dy: int, dx: int) -> tuple[Any, Any]:
-    """Views [..., h', w'] of an array [..., h, w]: the sources and the destinations of all pairs with this offset.
+    """Slice the sources and the destinations of all pairs with an offset: views [..., h', w'] of an array [..., h, w].
 
-    Both are cut to where source and destination lie on the grid; empty if the grid is too small. dy is not negative.
+    Pairs with an end off the grid are left out; views are empty if the grid is too small. dy must not be negative.
 
     >>> import torch
     >>> slice_ends(torch.arange(4).reshape(2, 2), 1, -1)
@@ -73,9 +73,9 @@ def slice_ends(x: Any, dy: int, dx: int) -> tuple[Any, Any]:
 
 
 def slice_path(x: Any, dy: int, dx: int) -> Iterator[Any]:
-    """Views [..., h', w'] of an array [..., h, w], one for each position of the path, for all pairs with this offset.
+    """Yield views [..., h', w'] of an array [..., h, w] for each position of the paths of all pairs with an offset.
 
-    Aligned with `slice_ends`: the first view is the destinations, the last the sources.
+    Views are aligned with `slice_ends`: the first contains the destinations, the last the sources.
     """
     h, w = x.shape[-2:]
     rows, cols = max(h - dy, 0), max(w - abs(dx), 0)
@@ -91,7 +91,7 @@ def slice_ahead(x: Tensor, radius: int, fill: float) -> Tensor:
     return one offset at a time; this view serves all offsets in few operations, which is faster on a GPU.
 
     >>> import torch
-    >>> slice_ahead(torch.tensor([[1, 2, 3]]), 2, fill=0)[0]  # beside each position, from its left to its right
+    >>> slice_ahead(torch.tensor([[1, 2, 3]]), 2, fill=0)[0]  # dx = -1, 0, 1
     tensor([[[0, 1, 2]],
     <BLANKLINE>
             [[1, 2, 3]],

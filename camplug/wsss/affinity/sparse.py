@@ -1,4 +1,4 @@
-"""Affinities of the positions of a grid as one sparse symmetric matrix."""
+"""Affinities of positions of a grid as a sparse symmetric matrix."""
 
 from __future__ import annotations
 
@@ -17,36 +17,35 @@ from camplug.errors import InputError
 from camplug.wsss.affinity.pairs import Offset, slice_ends
 from camplug.wsss.affinity.table import Table
 
-SLACK = 1e-6  # what rounding in float32 may add
+SLACK = 1e-6  # tolerance for rounding in float32
 
 
 class SparseAffinity:
-    """How much the positions of a grid belong together: a_ij = a_ji in [0, 1], a_ii = 1, most of them 0 and not stored.
+    """Sparse affinities of positions of a grid: a_ij = a_ji in [0, 1], a_ii = 1.
 
-    Made from a matrix that is checked, or by `from_pairs` from planes of pairs; what is made from planes on a GPU stays
-    there, for walks that are made there.
+    Constructed from a matrix, or by `from_pairs` from planes of pairs; those of planes on a GPU stay on the GPU.
 
     Args:
-        matrix: [n, n] with n = h * w, positions in row-major order: one of scipy's sparse matrices, or a small dense
+        matrix: affinities [n, n] with n = h * w, positions in row-major order: a scipy sparse matrix, or a small dense
             array or tensor. It is copied.
         size: (h, w) of the grid.
 
     Attributes:
-        matrix: scipy's `csr_array` [n, n] float32 with sorted columns; 4 bytes for a value and 4 for its place. Of
-            planes on a GPU it is made when it is asked for.
+        matrix: scipy `csr_array` [n, n] float32 with sorted columns; 8 bytes per value. For planes on a GPU it is made
+            on first access.
         size: (h, w).
-        device: of the planes that it was made of; else the CPU.
+        device: device of the planes; else the CPU.
 
     Raises:
-        InputError: a shape that does not fit the grid, a value outside [0, 1] or nan, a matrix that is not symmetric,
-            or has something other than 1 on its diagonal.
+        InputError: the shape does not fit the grid, values are nan or outside [0, 1], or the matrix is not symmetric
+            with ones on its diagonal.
 
     >>> SparseAffinity([[1, 0.5], [0.5, 1]], size=(1, 2))
     SparseAffinity(1x2, 4 values)
     """
 
     size: tuple[int, int]
-    table: Table | None = None  # where planes were not on the CPU
+    table: Table | None = None  # values of planes on a GPU
 
     def __init__(self, matrix: Any, size: Sequence[int]) -> None:
         self.size = check_grid_size(size)
@@ -54,29 +53,29 @@ class SparseAffinity:
 
     @cached_property
     def matrix(self) -> csr_array:
-        """The matrix."""
-        assert self.table is not None  # else it is set
+        """Matrix on the CPU."""
+        assert self.table is not None  # else the constructor sets it
         return self.table.to_matrix()
 
     @property
     def device(self) -> torch.device:
-        """The device of the values."""
+        """Device of the values."""
         return torch.device("cpu") if self.table is None else self.table.values.device
 
     @classmethod
     def from_pairs(cls, planes: Any, offsets: Sequence[Offset], size: Sequence[int] | None = None) -> SparseAffinity:
-        """The affinity whose pairs stand in planes: planes[p, y, x] is that of (y, x) and (y + dy, x + dx).
+        """Make an affinity from planes: planes[p, y, x] is the affinity of (y, x) and (y + dy, x + dx).
 
-        Values of pairs that leave the grid are not looked at.
+        Values of pairs with an end off the grid are ignored.
 
         Args:
-            planes: [P, h, w] array or tensor, in [0, 1].
-            offsets: the P offsets (dy, dx), each pair once: dy > 0, or dy = 0 and dx > 0; see `make_half_disc`.
-            size: (h, w); that of the planes if left out.
+            planes: affinities [P, h, w] in [0, 1], an array or a tensor.
+            offsets: P offsets (dy, dx), each pair once: dy > 0, or dy = 0 and dx > 0; see `make_half_disc`.
+            size: (h, w), by default that of the planes.
 
         Raises:
-            InputError: shapes that do not fit one another, an offset that points backwards or comes twice, a value
-                outside [0, 1] or nan.
+            InputError: shapes do not fit, an offset points backwards or occurs twice, or values are nan or outside
+                [0, 1].
 
         >>> affinity = SparseAffinity.from_pairs([[[0.5, 0.25, 9]]], offsets=[(0, 1)])
         >>> affinity.matrix.toarray()
@@ -112,10 +111,9 @@ class SparseAffinity:
 
 
 def _build_matrix(planes: NDArray[Any], ahead: list[tuple[int, int, int]]) -> csr_array:
-    """The matrix, written straight to its places.
+    """Build the matrix without sorting and with little additional memory.
 
-    A row's columns rise with (dy, dx), so all rows are filled at once, offset after offset; `free` is where each row
-    goes on. Nothing is sorted and nothing is held beside the result but a few numbers per position.
+    A row's columns increase with (dy, dx), so all rows are filled offset by offset; `free` is the next place per row.
     """
     h, w = planes.shape[1:]
     counts = np.ones((h, w), np.int64)  # the diagonal
@@ -180,13 +178,13 @@ def _check_matrix(given: Any, size: tuple[int, int]) -> csr_array:
 
 
 def _check_values(values: NDArray[np.float32]) -> None:
-    """Raises InputError for a value outside [0, 1]; moves what rounding put outside back, in place."""
+    """Raise InputError for values outside [0, 1]; clip those outside by rounding in place."""
     _check_range(float(values.min(initial=0)), float(values.max(initial=1)))
     np.clip(values, 0, 1, out=values)
 
 
 def _check_range(low: float, high: float) -> None:
-    """The least and the greatest value; nan anywhere makes both nan."""
+    """Raise InputError for a minimum or maximum outside [0, 1], or nan."""
     if np.isnan(low):
         raise InputError("the affinities hold nan; give numbers in [0, 1].")
     if low < -SLACK or high > 1 + SLACK:
@@ -194,7 +192,7 @@ def _check_range(low: float, high: float) -> None:
 
 
 def _check_offsets(ahead: list[tuple[int, int, int]]) -> None:
-    """Raises InputError unless every pair comes once; `ahead` is sorted."""
+    """Raise InputError unless every pair occurs once; `ahead` is sorted."""
     for dy, dx, _ in ahead[:1]:
         if (dy, dx) <= (0, 0):
             raise InputError(
@@ -207,7 +205,7 @@ def _check_offsets(ahead: list[tuple[int, int, int]]) -> None:
 
 
 def check_grid_size(size: Sequence[int]) -> tuple[int, int]:
-    """(h, w) as plain ints; raises InputError unless these are two whole numbers of at least 1."""
+    """Return (h, w) as ints; raise InputError unless they are two integers of at least 1."""
     try:
         h, w = map(index, size)
     except (TypeError, ValueError):
@@ -218,7 +216,7 @@ def check_grid_size(size: Sequence[int]) -> tuple[int, int]:
 
 
 def to_numpy(values: Any, what: str) -> NDArray[Any]:
-    """An array or tensor as a numpy array, half-precision floats as float32; raises InputError where it cannot be."""
+    """Convert an array or tensor to numpy, half precision to float32; raise InputError where it fails."""
     try:
         if isinstance(values, torch.Tensor):
             tensor = values.detach().cpu()

@@ -1,4 +1,4 @@
-"""The affinities of a grid's pairs on the device where they were made: a walk there needs nothing of the CPU."""
+"""Affinities of a grid's pairs as tensors on a device, for random walks without transfers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 class Table(NamedTuple):
-    """A row for each of n positions, with one place for each offset ahead, behind, and its own: [n,2P+1] each.
+    """Sparse rows of n positions with places for P offsets behind, the diagonal and P offsets ahead: [n,2P+1] each.
 
-    A row's columns rise; places off the grid are filled up.
+    Columns increase along a row.
 
     Attributes:
-        values: float32, 0 off the grid.
-        columns: int64, which position; 0 off the grid.
-        there: whether this place is on the grid.
+        values: affinities, float32; 0 off the grid.
+        columns: positions, int64; 0 off the grid.
+        there: True for places on the grid.
     """
 
     values: Tensor
@@ -29,19 +29,19 @@ class Table(NamedTuple):
 
     @classmethod
     def from_planes(cls, planes: Tensor, ahead: list[tuple[int, int, int]]) -> Table:
-        """Planes [P,h,w] of pairs; `ahead` are (dy, dx, number of the plane), sorted."""
+        """Make a table from planes [P,h,w] of pairs; `ahead` holds (dy, dx, index of the plane), sorted."""
         (h, w), device = planes.shape[1:], planes.device
         dy, dx, plane = _list_places(tuple(ahead), device)
         y, x = torch.arange(h, device=device).view(-1, 1, 1), torch.arange(w, device=device).view(-1, 1)
         rows, columns = y + dy, x + dx
         there = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
         own, other = y * w + x, torch.where(there, rows * w + columns, 0)
-        known = torch.cat([planes.float().flatten(), torch.ones(h * w, device=device)])  # the last plane: each itself
+        known = torch.cat([planes.float().flatten(), torch.ones(h * w, device=device)])  # last plane: the diagonal
         values = known[plane * (h * w) + torch.minimum(own, other)].masked_fill_(~there, 0)
         return cls(*(part.flatten(0, 1) for part in (values, other, there)))
 
     def to_matrix(self) -> csr_array:
-        """As scipy holds it, on the CPU."""
+        """Convert to a scipy matrix on the CPU."""
         values, columns, there = (part.cpu().numpy() for part in self)
         starts = np.zeros(len(there) + 1, np.int32 if there.size <= np.iinfo(np.int32).max else np.int64)
         np.cumsum(there.sum(1), out=starts[1:])
@@ -50,7 +50,7 @@ class Table(NamedTuple):
         return matrix
 
     def compute_transitions(self, beta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """P = D^-1 W, W being the values to the power of beta: where rows start, columns, values; see `Walk`."""
+        """Compute P = D^-1 W with W = values^beta, in CSR form: row starts, columns, values; see `Walk`."""
         values = self.values.to(dtype, copy=True).pow_(beta)
         values.masked_fill_(values < torch.finfo(torch.float32).tiny, 0)
         values /= values.sum(1, keepdim=True)
@@ -61,7 +61,7 @@ class Table(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _list_places(ahead: tuple[tuple[int, int, int], ...], device: torch.device) -> Tensor:
-    """(dy, dx, plane) of all places of a row, [3,2P+1]; kept, as a copy to a GPU waits for the work before it."""
+    """List (dy, dx, plane) of all places of a row, [3,2P+1]; cached, as copies to a GPU synchronise."""
     behind = [(-dy, -dx, p) for dy, dx, p in reversed(ahead)]
     with torch.inference_mode(False):
         return torch.tensor([*behind, (0, 0, len(ahead)), *ahead]).T.to(device)

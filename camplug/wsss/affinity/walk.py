@@ -1,10 +1,10 @@
-"""The random walk of activation maps over an affinity, without a dense matrix.
+"""Random walk of activation maps over affinities, with sparse matrices.
 
 AffinityNet (Ahn & Kwak, CVPR 2018) and IRN (Ahn, Cho & Kwak, CVPR 2019) spread an activation map x along affinities a:
 x* = P^t x with P = D^-1 W, W = a^beta elementwise and D_ii = sum over j of W_ij. Each row of P sums to 1, so a step
-replaces every value by an average over its neighbours: constants stay, sums do not. Their code keeps maps as rows and
-multiplies them by W D^-1 from the right, the same as W is symmetric, and squares that matrix densely, 8 times for 256
-steps. Here P stays sparse, and only maps are multiplied by it.
+replaces every value by an average over its neighbours: constants are preserved, sums are not. Their code multiplies
+maps as rows by W D^-1 from the right, which is the same as W is symmetric, and squares that dense matrix, 8 times for
+256 steps. Here P stays sparse and is only multiplied by maps.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ def propagate(
     backend: Backend | None = None,
     device: torch.device | str | None = None,
 ) -> A:
-    """Maps after `steps` steps of the random walk: P^steps x, with P = D^-1 W and W = affinity^beta elementwise.
+    """Propagate maps by a random walk: P^steps x, with P = D^-1 W and W = affinity^beta elementwise.
 
-    By default P^steps is not stepped through but summed up from Chebyshev polynomials, of which 256 steps need 78
-    products (see `compute_chebyshev_terms` for the error); `tolerance=None` makes all `steps` products.
+    By default P^steps x is a sum of Chebyshev polynomials, with 78 products for 256 steps (see
+    `compute_chebyshev_terms` for the error); `tolerance=None` computes all `steps` products.
 
-    Maps in float64 are computed in float64, others in float32, where rounding adds an error of its own: in 256 steps
-    some 1e-5 of the largest value.
+    Maps in float64 are computed in float64, others in float32, whose rounding errors amount to about 1e-5 of the
+    largest value in 256 steps.
 
     Args:
-        maps: [K, h, w] floats, an array or a tensor; K may be 0. Values may be negative: the walk is linear.
-        affinity: of a grid of the same h and w.
-        steps: 256 in IRN (its exp_times is log2 of this) and AffinityNet, 64 in SEAM.
-        beta: above 0; 10 in IRN, 8 in AffinityNet.
-        tolerance: below 1, the most that the error may be (`compute_chebyshev_terms`); None for all products.
-        backend: "scipy", one thread of the CPU; "torch", its sparse CSR product, on any device that has it. Left out:
-            torch for tensors on a GPU (CUDA, ROCm), for arrays with an affinity made of planes on one, and where
-            `device` is given, else scipy.
-        device: where torch computes; that of the maps if left out, for arrays that of the affinity.
+        maps: floats [K, h, w], an array or a tensor; K may be 0. Values may be negative: the walk is linear.
+        affinity: affinity of a grid of h x w positions.
+        steps: number of steps; 256 in IRN (its exp_times is log2 of this) and AffinityNet, 64 in SEAM.
+        beta: exponent of affinities, above 0; 10 in IRN, 8 in AffinityNet.
+        tolerance: bound of the error, below 1 (`compute_chebyshev_terms`); None for all products.
+        backend: "scipy", one thread of the CPU, or "torch", its sparse CSR product on any device that supports it. By
+            default torch for tensors on a GPU (CUDA, ROCm), for arrays with an affinity on one, and if `device` is
+            given, else scipy.
+        device: device of torch; by default that of the maps, for arrays that of the affinity.
 
     Returns:
-        [K, h, w], float32 or float64; an array for an array, a tensor on the same device for a tensor.
+        Maps [K, h, w], float32 or float64; an array for an array, a tensor on the same device for a tensor.
 
     Raises:
-        InputError: maps of another size than the affinity's, nan or infinity in the maps, an option out of its range.
+        InputError: maps have another size than the affinity or are not finite, or an option is out of its range.
 
     Two positions with affinity 1/2: P = [[2/3, 1/3], [1/3, 2/3]] for beta = 1.
 
@@ -83,19 +83,19 @@ def propagate(
 
 
 class Walk:
-    """The matrix P = D^-1 W of one affinity, made once for several calls.
+    """Matrix P = D^-1 W of an affinity, for several calls.
 
-    It holds its own values and shares the places of the affinity's: 4 bytes per value in float32.
+    It has its own values and shares the indices of the affinity: 4 bytes per value in float32.
 
     Args:
-        affinity: the a_ij.
-        beta: W = a^beta elementwise; above 0.
-        double: compute in float64, not float32.
+        affinity: affinities a_ij.
+        beta: exponent, W = a^beta elementwise; above 0.
+        double: compute in float64 instead of float32.
         backend: see `propagate`.
-        device: where the torch backend computes.
+        device: device of the torch backend.
 
     Raises:
-        InputError: beta is not above 0, or another option is none of those.
+        InputError: beta is not above 0, or another option is invalid.
 
     >>> walk = Walk(SparseAffinity([[1, 0.5], [0.5, 1]], size=(1, 2)), beta=1, double=True)
     >>> walk(np.array([[[1.0, 0.0]]]), steps=1).round(4)
@@ -131,7 +131,7 @@ class Walk:
             self._matrix = _make_torch_csr([torch.from_numpy(part) for part in (starts, places, values)], self._device)
 
     def __call__(self, maps: A, steps: int = 256, tolerance: float | None = TOLERANCE) -> A:
-        """The maps after `steps` steps: see `propagate`."""
+        """Propagate maps; see `propagate`."""
         coefficients, _ = compute_chebyshev_terms(steps, tolerance)
         columns = self._make_columns(maps if isinstance(maps, torch.Tensor) else np.asarray(maps))
         if tolerance is None:
@@ -144,7 +144,7 @@ class Walk:
         return made
 
     def _make_columns(self, maps: Any) -> Any:
-        """A copy of the maps, [n, K] contiguous, where this walk computes."""
+        """Copy maps to contiguous columns [n, K] on the device of the walk."""
         h, w = self.size
         kind = str(maps.dtype).removeprefix("torch.")
         if maps.ndim != 3 or kind not in FLOATS:
@@ -162,36 +162,36 @@ class Walk:
         return columns if self._device is not None else columns.numpy()
 
     def _make_maps(self, columns: Any, like: Any) -> Any:
-        """Columns [n, K] as maps [K, h, w], of the kind of `like`."""
+        """Convert columns [n, K] to maps [K, h, w] of the type and device of `like`."""
         h, w = self.size
         maps = torch.as_tensor(columns).T.contiguous().view(-1, h, w)
         return maps.to(like.device) if isinstance(like, torch.Tensor) else maps.cpu().numpy()
 
 
 def compute_chebyshev_terms(steps: int, tolerance: float | None = TOLERANCE) -> tuple[NDArray[np.float64], float]:
-    """The Chebyshev coefficients of t^steps, cut where the rest is small, and a bound of the error of that.
+    """Compute the Chebyshev coefficients of t^steps, truncated where the rest is small, and a bound of the error.
 
     On [-1, 1], t^s = sum over k of c_k T_k(t) with c_k = 2^(1-s) C(s, (s-k)/2) for k = s, s-2, ... (half of it at
     k = 0) and 0 between; all c_k >= 0, and their sum is 1 as T_k(1) = 1. The series is cut after the smallest K for
     which bound = c_{K+1} + ... + c_s <= tolerance; K is about sqrt(2 s ln(2 / tolerance)), and is the number of
-    products that a walk needs.
+    products of a walk.
 
-    The bound is that of the walk: let y = P^s x and y' the sum of c_k T_k(P) x up to K. Then
+    The bound holds for the walk: let y = P^s x and y' the sum of c_k T_k(P) x up to K. Then
     |y' - y|_D <= bound |x|_D in the norm |x|_D^2 = sum of D_i x_i^2. Proof: with S = D^-1/2 W D^-1/2 and z = D^1/2 x,
     D^1/2 (y' - y) = -(c_{K+1} T_{K+1}(S) + ... + c_s T_s(S)) z. S is symmetric and similar to P, a row-stochastic
     matrix, so its eigenvalues are real and in [-1, 1], where |T_k| <= 1; hence each T_k(S) has a 2-norm of at most 1,
-    and |y' - y|_D = |D^1/2 (y' - y)|_2 <= (c_{K+1} + ... + c_s) |z|_2 = bound |x|_D. Constant maps meet the bound: they
-    come out times 1 - bound.
+    and |y' - y|_D = |D^1/2 (y' - y)|_2 <= (c_{K+1} + ... + c_s) |z|_2 = bound |x|_D. Constant maps reach the bound:
+    they are multiplied by 1 - bound.
 
     Args:
         steps: s, 0 to 1,000,000.
-        tolerance: 0 or more and below 1; None for the whole series.
+        tolerance: bound of the error, 0 or more and below 1; None for the whole series.
 
     Returns:
-        The coefficients c_0 to c_K, float64, and the bound.
+        Coefficients c_0 to c_K, float64, and the bound.
 
     Raises:
-        InputError: an argument out of its range.
+        InputError: an argument is out of its range.
 
     t^3 = 3/4 T_1 + 1/4 T_3:
 
@@ -211,12 +211,12 @@ def compute_chebyshev_terms(steps: int, tolerance: float | None = TOLERANCE) -> 
         raise InputError(f"tolerance={tolerance!r}; give a number from 0 to below 1, or None for all products.")
     first = steps % 2
     k = np.arange(first, steps, 2)
-    # by c_{k+2} / c_k and the sum of 1: no factorials, so nothing overflows and nothing cancels
+    # from c_{k+2} / c_k and the sum of 1: without factorials nothing overflows or cancels
     series = np.cumprod(np.append(1.0, (steps - k) / (steps + k + 2)))
     if first == 0:
         series[0] /= 2
     series /= series.sum()
-    rest = np.append(np.cumsum(series[:0:-1])[::-1], 0.0)  # what is left over after each; falls to 0
+    rest = np.append(np.cumsum(series[:0:-1])[::-1], 0.0)  # rest after each coefficient; decreases to 0
     cut = len(series) - 1 if tolerance is None else int(np.argmax(rest <= tolerance))
     coefficients = np.zeros(first + 2 * cut + 1)
     coefficients[first::2] = series[: cut + 1]
@@ -229,7 +229,7 @@ def _check_affinity(affinity: Any) -> None:
 
 
 def _sum_series(matrix: Any, x: Any, coefficients: list[float]) -> Any:
-    """The sum of c_k T_k(P) x, by T_{k+1} = 2 P T_k - T_{k-1}; in arrays."""
+    """Compute the sum of c_k T_k(P) x with T_{k+1} = 2 P T_k - T_{k-1}, in numpy."""
     total = x * coefficients[0]
     before, now = x, x
     for k, c in enumerate(coefficients[1:], start=1):
@@ -244,7 +244,7 @@ def _sum_series(matrix: Any, x: Any, coefficients: list[float]) -> Any:
 
 
 def _sum_series_in_torch(matrix: torch.Tensor, x: torch.Tensor, coefficients: list[float]) -> torch.Tensor:
-    """The same in tensors, two operations a term and in place, as a GPU is quicker than its host is; x is used up."""
+    """Compute the sum of `_sum_series` in torch, in place with two operations per term; overwrites x."""
     total, before, now = x * coefficients[0], x, x
     for k, c in enumerate(coefficients[1:], start=1):
         after = matrix @ now if k == 1 else torch.addmm(before, matrix, now, beta=-1, alpha=2, out=before)
@@ -255,18 +255,18 @@ def _sum_series_in_torch(matrix: torch.Tensor, x: torch.Tensor, coefficients: li
 
 
 def _compute_transitions(matrix: csr_array, beta: float, dtype: DTypeLike) -> NDArray[Any]:
-    """The values of P, in the places of the affinity's."""
+    """Compute the values of P, in the order of the affinity's."""
     values: NDArray[Any] = matrix.data.astype(dtype)
     np.power(values, beta, out=values)
-    values[values < np.finfo(np.float32).tiny] = 0  # denormal numbers are slow, and nothing beside the diagonal's 1
-    starts = matrix.indptr[:-1]  # no row is empty: each has its diagonal
+    values[values < np.finfo(np.float32).tiny] = 0  # denormal numbers are slow, and negligible beside the diagonal
+    starts = matrix.indptr[:-1]  # no row is empty, as the diagonal is 1
     sums = np.add.reduceat(values, starts, dtype=np.float64)
     values /= np.repeat(sums.astype(dtype), np.diff(matrix.indptr))
     return values
 
 
 def _make_torch_csr(parts: Sequence[torch.Tensor], device: torch.device | str) -> torch.Tensor:
-    """Make one sparse matrix [n, n] on a device of row starts [n + 1], columns and values."""
+    """Make a sparse matrix [n, n] on a device from row starts [n + 1], columns and values."""
     starts, columns, values = parts
     n = len(starts) - 1
     try:
@@ -274,7 +274,7 @@ def _make_torch_csr(parts: Sequence[torch.Tensor], device: torch.device | str) -
             notes = "Sparse CSR tensor support is in beta|Sparse invariant checks are implicitly disabled"
             warnings.filterwarnings("ignore", notes, UserWarning)
             return torch.sparse_csr_tensor(starts, columns, values, (n, n), device=device, check_invariants=True)
-    except (RuntimeError, AssertionError) as error:  # what torch raises where it lacks the device or its sparse part
+    except (RuntimeError, AssertionError) as error:  # the device or its sparse operations are missing
         reason = str(error).split("\n", 1)[0].rstrip(".")
         raise InputError(
             f"torch cannot hold a sparse matrix on device {str(device)!r} ({reason}); give backend='scipy'."
@@ -282,7 +282,7 @@ def _make_torch_csr(parts: Sequence[torch.Tensor], device: torch.device | str) -
 
 
 def _resolve_device(device: torch.device | str) -> torch.device | None:
-    """A device with its number, as tensors name theirs; None where there is no such device."""
+    """Return a device with its index, as tensors have it; None if there is no such device."""
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError):

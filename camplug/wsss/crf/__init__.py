@@ -1,4 +1,4 @@
-"""Dense CRF: labels or scores drawn to the edges of the photograph, without anything to compile."""
+"""Dense CRF that refines labels or scores at the edges of a photograph, without compiled extensions."""
 
 from camplug.wsss.crf.densecrf import DenseCRF, refine_labels
 from camplug.wsss.crf.lattice import Lattice

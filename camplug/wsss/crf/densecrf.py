@@ -1,4 +1,4 @@
-"""The fully connected CRF of a photograph. Krähenbühl and Koltun, NIPS 2011."""
+"""Fully connected CRF of a photograph. Krähenbühl and Koltun, NIPS 2011."""
 
 from __future__ import annotations
 
@@ -25,28 +25,27 @@ Backend: TypeAlias = Literal["numpy", "torch"]
 class DenseCRF:
     """Mean-field inference in the fully connected CRF of one photograph (eq. 2 and 3, algorithm 1 of the paper).
 
-    From Q = softmax(-U) on, every iteration sets
+    Starting from Q = softmax(-U), every iteration sets
 
         Q = softmax(-U + sum_m w_m N_m K_m N_m Q),  K_m(i, j) = exp(-|f_i - f_j|^2 / 2),  N_m = diag(1 / sqrt(K_m 1))
 
     with f = (x / sxy, y / sxy) for the smoothness kernel and (x / sxy, y / sxy, rgb / srgb) for the appearance kernel.
-    All as in pydensecrf, for which the published settings were chosen: sums include i = j, compatibility w_m is gained
-    for the same label, and the permutohedral lattice stands for K_m.
+    Conventions are those of pydensecrf, for which the published settings were chosen: sums include i = j, the
+    compatibility w_m rewards equal labels, and the permutohedral lattice approximates K_m.
 
-    The bilateral lattice is built once, here: several label images of one photograph share it. The Gaussian lattice
-    depends on the size alone and is kept for the next photographs of that size. An object may be used by several
-    threads.
+    The bilateral lattice is built once, in the constructor, and shared by all label images of the photograph. Gaussian
+    lattices depend on the size only and are cached. Objects are thread-safe.
 
     Args:
-        photo: the raw RGB photograph, a PIL image or a uint8 array [H, W, 3]. Nothing that was normalised: cast back to
-            uint8, values below 0 wrap around, and the kernel sees edges where there are none.
-        settings: a name in `PRESETS`, or `CRFSettings`.
+        photo: raw RGB photograph, a PIL image or a uint8 array [H, W, 3]. Normalised pixels that were cast back to
+            uint8 are wrong: values below 0 wrap around and look like edges.
+        settings: name in `PRESETS`, or `CRFSettings`.
         backend: "numpy", on the CPU, or "torch", on any device.
-        device: of the torch backend; the CPU if left out.
+        device: device of the torch backend; by default the CPU.
 
     Raises:
-        InputError: a photograph of another kind, unknown settings, backend or device, or standard deviations so small
-            that the lattice cannot be numbered.
+        InputError: the photograph is of another kind, settings, backend or device are unknown, or standard deviations
+            are too small for the lattice.
 
     >>> photo = np.zeros((2, 4, 3), np.uint8)
     >>> photo[:, 2:] = 200
@@ -87,16 +86,16 @@ class DenseCRF:
             self._field = TensorField(self._lattices, device)
 
     def refine(self, unary: ArrayLike) -> Floats:
-        """The marginals Q after the last iteration.
+        """Compute the marginals Q after the last iteration.
 
         Args:
-            unary: [K, H, W] energies, -log p; a number added to all classes of a pixel changes nothing.
+            unary: energies [K, H, W], -log p; adding a number to all classes of a pixel has no effect.
 
         Returns:
-            [K, H, W] float32, 1 in total at each pixel. For K = 1 all ones, at once.
+            Marginals [K, H, W] float32 that sum to 1 at each pixel; all ones for K = 1.
 
         Raises:
-            InputError: a unary of another shape or type, or not finite.
+            InputError: the unary has another shape or type, or is not finite.
         """
         energies = self._check_unary(unary)
         if len(energies) == 1:
@@ -116,7 +115,7 @@ class DenseCRF:
                 f"the unary is {given.dtype} {list(given.shape)}; give floats [K, {self.size[0]}, {self.size[1]}], a "
                 "plane for each class, of the photo's size."
             )
-        with np.errstate(over="ignore"):  # infinite then
+        with np.errstate(over="ignore"):  # checked below
             energies = given.astype(np.float32)
         if not np.isfinite(energies).all():
             raise InputError("the unary holds nan or infinite values; clip probabilities above 0 before the logarithm.")
@@ -126,20 +125,20 @@ class DenseCRF:
 def refine_labels(
     photo: Any, labels: ArrayLike, classes: int, certainty: float = 0.7, unsure: int | None = 255
 ) -> NDArray[np.int64]:
-    """A label image drawn to the edges of its photograph: argmax of Q for `unary_from_labels`.
+    """Refine a label image: argmax of Q for `unary_from_labels`.
 
     Args:
-        photo: a `DenseCRF`, or a photograph, which means `DenseCRF(photo, "irn")`.
-        labels: [H, W] integers, 0 to K-1, or `unsure`.
+        photo: `DenseCRF`, or a photograph for `DenseCRF(photo, "irn")`.
+        labels: integers [H, W], 0 to K-1, or `unsure`.
         classes: K.
-        certainty: the probability that a label is right.
-        unsure: pixels of this value may be any class; None: there is no such value.
+        certainty: probability that a label is right.
+        unsure: value of pixels without a label; None: there is no such value.
 
     Returns:
-        [H, W] int64, 0 to K-1.
+        Labels [H, W] int64, 0 to K-1.
 
     Raises:
-        InputError: as `DenseCRF` and `unary_from_labels`.
+        InputError: see `DenseCRF` and `unary_from_labels`.
     """
     unary = unary_from_labels(labels, classes, certainty, unsure)
     crf = photo if isinstance(photo, DenseCRF) else DenseCRF(photo)

@@ -1,4 +1,4 @@
-"""Distinct values of a large integer array, by hashing in whole arrays: a fraction of the time of `np.unique`."""
+"""Distinct values of large integer arrays by vectorised hashing, faster than `np.unique`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _ODD = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: multiplicative hashing
 
 
 def find_distinct(codes: Integers) -> tuple[Integers, NDArray[np.int32]]:
-    """The distinct values of `codes`, and where each code stands among them.
+    """Find the distinct values of an array, and the index of each element among them.
 
-    All codes are written to the slots of a table at once. Where several values share a slot, one of them stays there
-    and the others go to the next round, under another hash. What is left to sort are the distinct values alone.
+    All codes are written to the slots of a table at once. Where several values share a slot, one of them is kept and
+    the others go to the next round with another hash. Only the distinct values are sorted.
 
     Args:
-        codes: any shape, contiguous, not negative.
+        codes: integers of any shape, contiguous, not negative.
 
     Returns:
-        The values, sorted, [M]; and int32 numbers in the shape of `codes`, so that values[numbers] equals codes.
+        Sorted values [M], and int32 indices in the shape of `codes`, with values[indices] equal to codes.
 
     >>> find_distinct(np.array([40, 7, 40, 9]))
     (array([ 7,  9, 40]), array([2, 0, 2, 1], dtype=int32))
@@ -34,10 +34,10 @@ def find_distinct(codes: Integers) -> tuple[Integers, NDArray[np.int32]]:
         slots = _hash_codes(rest, factor, bits)
         table = np.full(1 << bits, _EMPTY, np.int64)
         table[slots] = rest
-        stays = np.take(table, slots, mode="clip") == rest  # "clip" is take's fast path: every slot exists
+        stays = np.take(table, slots, mode="clip") == rest  # all slots exist; "clip" is the fast path of take
         occupied = np.flatnonzero(table != _EMPTY)
         found.append(table[occupied])
-        table[occupied] = np.arange(count, count + len(occupied))  # from values to places
+        table[occupied] = np.arange(count, count + len(occupied))  # index of each value
         count += len(occupied)
         here = np.take(table, slots, mode="clip")
         if where is None:
@@ -55,7 +55,7 @@ def find_distinct(codes: Integers) -> tuple[Integers, NDArray[np.int32]]:
 
 
 def _hash_codes(codes: Integers, factor: int, bits: int) -> Integers:
-    """The upper bits of a product with an odd number."""
+    """Compute the upper bits of the product with an odd number."""
     product = codes.view(np.uint64) * np.uint64(factor % 2**64)
     product >>= np.uint64(64 - bits)
     return product.view(np.int64)

@@ -1,4 +1,4 @@
-"""The two kernels of the dense CRF as normalised lattices. Krähenbühl and Koltun, NIPS 2011, eq. 3."""
+"""Normalised lattices of the dense CRF's two kernels. Krähenbühl and Koltun, NIPS 2011, eq. 3."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from camplug.wsss.crf.lattice import Floats, Lattice
 
-KEPT_PIXELS = 2**21  # of all Gaussian lattices together: about ten VOC photographs, up to 100 bytes a pixel
+KEPT_PIXELS = 2**21  # in all cached Gaussian lattices: about ten VOC photographs, up to 100 bytes per pixel
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel with symmetric normalisation, N K N.
+    """Kernel with symmetric normalisation, N K N.
 
     Attributes:
-        lattice: the filter that applies it.
-        ones: [P] what it makes of a plane of ones.
+        lattice: filter that applies the kernel.
+        ones: response [P] to a plane of ones.
     """
 
     lattice: Lattice
@@ -28,13 +28,13 @@ class Kernel:
 
     @classmethod
     def from_features(cls, features: Floats) -> Kernel:
-        """The kernel exp(-|f_i - f_j|^2 / 2) over P pixels with features [P, d]."""
+        """Make the kernel exp(-|f_i - f_j|^2 / 2) over P pixels with features [P, d]."""
         lattice = Lattice(features).normalize()
         return cls(lattice, lattice.filter(np.ones((len(features), 1), np.float32))[:, 0])
 
 
 def make_bilateral_kernel(photo: NDArray[np.uint8], sxy: float, srgb: float) -> Kernel:
-    """The appearance kernel: positions [pixels] over sxy, colours [0..255] over srgb; photo [H, W, 3]."""
+    """Make the appearance kernel: positions [pixels] over sxy, colours [0..255] over srgb; photo [H, W, 3]."""
     height, width = photo.shape[:2]
     features = np.empty((5, height * width), np.float32)
     features[:2] = _make_positions(height, width, sxy)
@@ -43,13 +43,15 @@ def make_bilateral_kernel(photo: NDArray[np.uint8], sxy: float, srgb: float) -> 
 
 
 def make_gaussian_kernel(height: int, width: int, sxy: float) -> Kernel:
-    """The smoothness kernel: positions [pixels] over sxy. Those of the last sizes are kept; safe among threads."""
+    """Make the smoothness kernel: positions [pixels] over sxy. Cached by size, thread-safe."""
     key = (height, width, float(sxy))
     with _lock:
         if key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
-    kernel = Kernel.from_features(_make_positions(height, width, sxy).T)  # unlocked: two threads may build the same one
+    kernel = Kernel.from_features(
+        _make_positions(height, width, sxy).T
+    )  # not locked: two threads may build the same kernel
     with _lock:
         _cache[key] = kernel
         _cache.move_to_end(key)
@@ -59,7 +61,7 @@ def make_gaussian_kernel(height: int, width: int, sxy: float) -> Kernel:
 
 
 def clear_kernel_cache() -> None:
-    """Drop the Gaussian lattices that are kept."""
+    """Clear the cache of Gaussian lattices."""
     with _lock:
         _cache.clear()
 
@@ -69,7 +71,7 @@ _lock = Lock()
 
 
 def _make_positions(height: int, width: int, sxy: float) -> Floats:
-    """x and y of each pixel over sxy, [2, H * W]."""
+    """Return x and y of each pixel over sxy, [2, H * W]."""
     places = np.empty((2, height, width), np.float32)
     places[0] = np.arange(width, dtype=np.float32) / np.float32(sxy)
     places[1] = (np.arange(height, dtype=np.float32) / np.float32(sxy))[:, None]

@@ -1,4 +1,4 @@
-"""The permutohedral lattice: a Gaussian filter in d dimensions in time linear in the number of points.
+"""Permutohedral lattice: Gaussian filter in d dimensions, in time linear in the number of points.
 
 Adams, Baek and Davis, Fast High-Dimensional Filtering Using the Permutohedral Lattice, Eurographics 2010.
 """
@@ -17,29 +17,29 @@ from camplug.wsss.crf.distinct import Integers, find_distinct
 
 Floats = NDArray[np.float32]
 
-NARROW = 2  # up to so many columns, one product per column beats one over rows
+NARROW = 2  # up to this number of columns, products by column are faster
 
 
 class Lattice:
-    """Approximates y_i = sum_j exp(-|f_i - f_j|^2 / 2) v_j over N points f in d dimensions, i = j included.
+    """Approximation of the filter y_i = sum_j exp(-|f_i - f_j|^2 / 2) v_j over N points f in d dimensions, with i = j.
 
     The points are embedded in the hyperplane of R^(d+1) whose coordinates add up to 0, where the lattice tiles space
     with simplices. A value is splatted on the d + 1 corners of the simplex around its point with barycentric weights,
     blurred with [1/2, 1, 1/2] along each of the d + 1 directions of the lattice, and sliced from the same corners with
-    the same weights (section 3 of the paper). Corners that no point touches do not exist: what is blurred there is
-    lost. The factor 1 / (1 + 2^-d) takes the place of the exact normalisation.
+    the same weights (section 3 of the paper). Corners without points do not exist: what is blurred there is lost. The
+    factor 1 / (1 + 2^-d) replaces the exact normalisation.
 
     Args:
-        features: [N, d], in units of the standard deviation of the Gaussian along each axis.
+        features: points [N, d], in standard deviations of the Gaussian along each axis.
 
     Raises:
-        InputError: features of another shape or not finite, or points too far apart to number the lattice.
+        InputError: features have another shape or are not finite, or points are too far apart for the lattice.
 
     Attributes:
-        slices: [N, M + 1] sparse, d + 1 weights a row; its transpose splats. Column M belongs to no corner.
-        ahead: [d + 1, M + 1] the next corner in each direction, M where there is none.
-        behind: [d + 1, M + 1] likewise the corner before.
-        scale: the factor 1 / (1 + 2^-d), and what `multiply` adds to it.
+        slices: sparse weights [N, M + 1], d + 1 per row; the transpose splats. Column M is a placeholder.
+        ahead: next corner in each direction [d + 1, M + 1]; M if there is none.
+        behind: previous corner in each direction [d + 1, M + 1]; M if there is none.
+        scale: factor 1 / (1 + 2^-d) times those of `multiply`.
 
     >>> lattice = Lattice(np.array([[0.0], [1.0], [50.0]]))
     >>> lattice.filter(np.array([[1.0], [0.0], [0.0]], np.float32)).round(3)  # exactly: 1, 0.607, 0
@@ -49,7 +49,7 @@ class Lattice:
     """
 
     def __init__(self, features: NDArray[Any]) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):  # refused then
+        with np.errstate(over="ignore", invalid="ignore"):  # raises in the checks
             planes = np.ascontiguousarray(_check_features(features).T, np.float32)
             elevated = _check_range(_elevate(planes))
         corner, rank, weights = _find_simplices(elevated)
@@ -61,21 +61,21 @@ class Lattice:
 
     @property
     def points(self) -> int:
-        """N."""
+        """Number N of points."""
         return int(self.slices.shape[0])
 
     @property
     def corners(self) -> int:
-        """M, the corners of all simplices that hold a point."""
+        """Number M of corners of all simplices with points."""
         return int(self.slices.shape[1]) - 1
 
     def filter(self, values: Floats) -> Floats:
-        """Values [N, C] filtered, [N, C] float32.
+        """Filter values [N, C], float32.
 
-        One or two columns go one by one, fastest in Fortran order; more, together, in C order.
+        Fortran order is fastest for one or two columns, C order for more.
 
         Raises:
-            InputError: values of another shape.
+            InputError: values have another shape.
         """
         if values.ndim != 2 or len(values) != self.points:
             raise InputError(f"values are {list(values.shape)}; give [{self.points}, C], a row for each point.")
@@ -87,14 +87,14 @@ class Lattice:
         return out
 
     def normalize(self) -> Lattice:
-        """The lattice of N K N, where K is this filter and N = diag(1 / sqrt(K 1)): symmetric normalisation."""
+        """Return the lattice of N K N with symmetric normalisation: K is this filter, N = diag(1 / sqrt(K 1))."""
         total = self.filter(np.ones((self.points, 1), np.float32))
         indices = self.slices.indices.reshape(self.points, -1)
         weights = self.slices.data.reshape(indices.shape) / np.sqrt(total + np.float32(1e-20))
         return self._copy_with(slices=_make_row_matrix(weights, indices, self.corners + 1))
 
     def multiply(self, factor: float) -> Lattice:
-        """The lattice whose results are `factor` times those of this one; it shares all arrays."""
+        """Return a lattice with results `factor` times as large; it shares all arrays."""
         return self._copy_with(scale=self.scale * factor)
 
     def _copy_with(self, **changes: Any) -> Lattice:
@@ -103,11 +103,11 @@ class Lattice:
         return other
 
     def _filter(self, values: Floats) -> Floats:
-        """[N] or [N, C]."""
+        """Filter values [N] or [N, C]."""
         spread: Floats = self.slices.T @ values
         sides, other = np.empty_like(spread), np.empty_like(spread)
         for ahead, behind in zip(self.ahead, self.behind, strict=True):
-            np.take(spread, ahead, axis=0, out=sides, mode="clip")  # no bounds to check, no copy
+            np.take(spread, ahead, axis=0, out=sides, mode="clip")  # skips bounds checks and a copy
             np.take(spread, behind, axis=0, out=other, mode="clip")
             sides += other
             sides *= np.float32(0.5)
@@ -127,7 +127,7 @@ def _check_features(features: NDArray[Any]) -> NDArray[Any]:
 
 
 def _make_row_matrix(weights: Floats, numbers: NDArray[np.int32], columns: int) -> sparse.csr_array:
-    """A sparse matrix with as many entries in each row: weights and their columns, both [N, d + 1]."""
+    """Make a sparse matrix with d + 1 entries per row, from weights and their columns [N, d + 1]."""
     n, width = weights.shape
     starts = np.arange(0, n * width + 1, width, dtype=np.int32 if n * width < 2**31 else np.int64)
     indices = np.ascontiguousarray(numbers).reshape(-1)
@@ -135,9 +135,9 @@ def _make_row_matrix(weights: Floats, numbers: NDArray[np.int32], columns: int) 
 
 
 def _elevate(planes: Floats) -> Floats:
-    """Points [d, N] on the hyperplane, [d + 1, N].
+    """Embed points [d, N] in the hyperplane, [d + 1, N].
 
-    Scaled so that splat, blur and slice together amount to standard deviation 1 (section 3.1).
+    They are scaled so that splat, blur and slice together amount to standard deviation 1 (section 3.1).
     """
     d, n = planes.shape
     axis = np.arange(d)
@@ -153,7 +153,7 @@ def _elevate(planes: Floats) -> Floats:
 
 
 def _check_range(elevated: Floats) -> Floats:
-    """The points, if float32 still tells their simplices apart."""
+    """Return the points; raise InputError if float32 cannot distinguish their simplices."""
     farthest = np.abs(elevated).max()
     if not farthest < 2**22:
         raise InputError(
@@ -164,10 +164,10 @@ def _check_range(elevated: Floats) -> Floats:
 
 
 def _find_simplices(elevated: Floats) -> tuple[Floats, NDArray[np.int8], Floats]:
-    """The simplex around each point: remainder-0 corner, rank of each coordinate, barycentric weights; [d + 1, N] each.
+    """Find the simplex around each point: remainder-0 corner, coordinate ranks, barycentric weights, [d + 1, N] each.
 
     The remainder-0 corner is the nearest lattice point whose coordinates are multiples of d + 1; the order of the
-    differences from it tells the simplex (section 3.2, propositions 3 and 4).
+    differences from it determines the simplex (section 3.2, propositions 3 and 4).
     """
     d = len(elevated) - 1
     corner = np.rint(elevated * np.float32(1 / (d + 1)))
@@ -180,7 +180,7 @@ def _find_simplices(elevated: Floats) -> tuple[Floats, NDArray[np.int8], Floats]
             less = offset[i] < offset[j]
             rank[i] += less
             rank[j] += ~less
-    rank += excess  # so many steps off the hyperplane: the coordinates that were rounded farthest go the other way
+    rank += excess  # steps off the hyperplane: the coordinates rounded farthest are rounded the other way
     shift = ((rank < 0).astype(np.int8) - (rank > d)) * np.int8(d + 1)
     rank += shift
     corner += shift
@@ -195,7 +195,7 @@ def _find_simplices(elevated: Floats) -> tuple[Floats, NDArray[np.int8], Floats]
 
 
 def _sort_down(planes: Floats) -> None:
-    """Sorts each column, the largest first: bubble sort, for a handful of rows and very many columns."""
+    """Sort each column in descending order: bubble sort, for few rows and very many columns."""
     for end in range(len(planes) - 1, 0, -1):
         for i in range(end):
             low = np.minimum(planes[i], planes[i + 1])
@@ -204,7 +204,7 @@ def _sort_down(planes: Floats) -> None:
 
 
 def _compute_strides(corner: Floats) -> Integers:
-    """Factors [d] that pack the first d coordinates of any corner, and of any neighbour of one, into one integer."""
+    """Compute factors [d] that encode the first d coordinates of corners and their neighbours as one integer."""
     d = len(corner) - 1
     spans = [int(c.max() - c.min()) + 6 * (d + 1) for c in corner[:d]]
     strides = [1]
@@ -219,9 +219,9 @@ def _compute_strides(corner: Floats) -> Integers:
 
 
 def _encode_corners(corner: Floats, rank: NDArray[np.int8], strides: Integers) -> Integers:
-    """The d + 1 corners of each point's simplex as integers, [d + 1, N].
+    """Encode the d + 1 corners of each point's simplex as integers, [d + 1, N].
 
-    From corner r - 1 to corner r, each coordinate grows by 1, and the one of rank d - r + 1 falls by d + 1.
+    From corner r - 1 to corner r, each coordinate increases by 1, and the one of rank d - r + 1 decreases by d + 1.
     """
     d = len(strides)
     codes = np.zeros(corner.shape, np.int64)
@@ -235,7 +235,7 @@ def _encode_corners(corner: Floats, rank: NDArray[np.int8], strides: Integers) -
 
 
 def _find_neighbours(codes: Integers, strides: Integers) -> tuple[Integers, Integers]:
-    """The corners next to each of the M corners (sorted by code) in the d + 1 directions, [d + 1, M + 1] each."""
+    """Find the next and previous corners of M corners (sorted by code) in d + 1 directions, [d + 1, M + 1] each."""
     m, d = len(codes), len(strides)
     ahead, behind = np.full((2, d + 1, m + 1), m, np.int64)
     for j in range(d + 1):

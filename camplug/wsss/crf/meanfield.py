@@ -1,4 +1,4 @@
-"""The mean-field iteration with numpy. Krähenbühl and Koltun, NIPS 2011, algorithm 1."""
+"""Mean-field iteration with numpy. Krähenbühl and Koltun, NIPS 2011, algorithm 1."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import numpy as np
 
 from camplug.wsss.crf.lattice import NARROW, Floats, Lattice
 
-_SAFE = 60.0  # the exponential of this is far from the largest float32
+_SAFE = 60.0  # exp(60) is far below the largest float32
 
 
 def run_mean_field(lattices: Sequence[Lattice], ones: Floats, unary: Floats, iterations: int) -> Floats:
-    """Q after so many updates Q = softmax(-U + sum_m A_m Q), from Q = softmax(-U).
+    """Compute Q after some updates Q = softmax(-U + sum_m A_m Q), from Q = softmax(-U).
 
-    All planes of Q add up to 1, and so the answers of the filters to them add up to the answer to a plane of ones: the
-    last plane needs no filter. Neither need softmax look for the maximum: at each pixel the least energy is 0 and
-    answers are at least 0, so that it lies between 0 and the answer to ones.
+    The planes of Q add up to 1, so their filter responses add up to the response to a plane of ones: the last plane is
+    not filtered. The softmax needs no maximum: at each pixel the smallest energy is 0 and responses are not negative,
+    so the largest logit lies between 0 and the response to ones.
 
     Args:
         lattices: A_m, each a normalised kernel times its compatibility.
-        ones: [P] sum_m A_m 1.
-        unary: [K, P], the minimum of each column 0.
-        iterations: 0 or more.
+        ones: sum_m A_m 1, [P].
+        unary: energies [K, P] with the minimum 0 in each column.
+        iterations: number of updates, 0 or more.
 
     Returns:
-        [K, P].
+        Marginals [K, P].
     """
     others, last = _make_columns(unary[:-1]), unary[-1]
     each = np.ones(others.shape[1], np.float32)
@@ -53,9 +53,10 @@ def run_mean_field(lattices: Sequence[Lattice], ones: Floats, unary: Floats, ite
 
 
 def _make_columns(planes: Floats) -> Floats:
-    """Planes [C, P] as columns [P, C], in the order that `Lattice.filter` likes best.
+    """Convert planes [C, P] to columns [P, C] in the memory order that is fastest in `Lattice.filter`.
 
-    Rows of 4, 8, ... numbers move faster than rows of 3 or 7: infinite energies, whose marginals stay 0, fill them up.
+    Rows of 4, 8, ... numbers are faster than those of 3 or 7: they are padded with infinite energies, whose marginals
+    stay 0.
     """
     count, pixels = planes.shape
     if count <= NARROW:
@@ -66,7 +67,7 @@ def _make_columns(planes: Floats) -> Floats:
 
 
 def _apply_filters(lattices: Sequence[Lattice], q: Floats) -> Floats:
-    """sum_m A_m Q."""
+    """Compute sum_m A_m Q."""
     if not lattices:
         return np.zeros_like(q)
     answers = lattices[0].filter(q)

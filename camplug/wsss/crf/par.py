@@ -1,4 +1,4 @@
-"""Pixel-adaptive refinement: maps flow between pixels of similar colour, without a CRF and without training."""
+"""Pixel-adaptive refinement (PAR): averages maps over neighbours of similar colour."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from camplug.explain.photo import read_photo
 from camplug.plug import send_to
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
-FLAT = 1e-6  # a deviation, of the largest colour value, that is rounding (a step of 8-bit colour is 0.004)
+FLAT = 1e-6  # deviations below, relative to the largest colour value, are rounding (8-bit steps are 0.004)
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -37,10 +37,10 @@ def pixel_adaptive_refinement(
     w2: float = 0.01,
     scale: float = 0.5,
 ) -> A:
-    r"""Maps after some steps of averaging over neighbours, the more alike in colour the heavier.
+    r"""Refine maps by repeated averages over neighbours, weighted by their similarity in colour.
 
-    The neighbours j of a pixel i are the 8 around it at each dilation; beyond the border the nearest pixel inside
-    counts. One step replaces every value by the sum of :math:`w_{ij} x_j`, the pixel itself not included, with
+    The neighbours j of a pixel i are the 8 around it at each dilation; the border is replicated. One step replaces
+    every value by the sum of :math:`w_{ij} x_j`, without the pixel itself, with
 
     .. math:: w_{ij} = \frac{1}{1 + w_2} \left[ \mathrm{softmax}_j \Big( -\frac{1}{C} \sum_c
               \Big( \frac{|I_{ic} - I_{jc}|}{w_1 \sigma_{ic}} \Big)^2 \Big)
@@ -48,33 +48,32 @@ def pixel_adaptive_refinement(
 
     where :math:`\sigma_{ic}` is the standard deviation (divisor n - 1) of channel c over the neighbours of i, and
     :math:`\sigma_p` that of their distances. This is PAR of Ru et al. (AFA, CVPR 2022), which refines the labels of
-    ToCo (Ru et al., CVPR 2023), but for the factor 1 / (1 + w2): there the weights of a pixel sum to 1 + w2, and maps
-    grow by it in each step. Here they sum to 1, so that constants stay and values stay in their range; which map is
-    the strongest is the same. Maps do not mix: several background planes can go through in one call.
+    ToCo (Ru et al., CVPR 2023), except for the factor 1 / (1 + w2): there the weights of a pixel sum to 1 + w2, and
+    maps grow in each step. Here they sum to 1, so constants are preserved and values stay in their range; the strongest
+    map at a pixel is the same. Maps are refined independently of each other.
 
-    The deviations set the scale of colours: 8-bit values and values in [0, 1] give the same. A channel that is equal
-    in all neighbours has no say, since the softmax cancels it. The weights take 4 bytes per neighbour and pixel
-    (float32); nothing else grows with the number of neighbours.
+    The result does not depend on the scale of colours: 8-bit values and values in [0, 1] give the same. A channel that
+    is equal in all neighbours has no influence. The weights take 4 bytes per neighbour and pixel (float32).
 
     Args:
-        photo: a path, a PIL image, uint8 [H,W,3] or [H,W] (array or tensor), or a floating-point tensor [C,H,W].
-        maps: [K,H,W] floats, an array or a tensor; K may be 0. Computed on its device, in float64 if it is float64,
+        photo: path, PIL image, uint8 [H,W,3] or [H,W] (array or tensor), or floating-point tensor [C,H,W].
+        maps: floats [K,H,W], an array or a tensor; K may be 0. Computed on its device, in float64 if it is float64,
             else in float32.
         dilations: distances of the neighbours, in pixels at `scale`.
-        iterations: steps.
-        w1: how far colours may differ, in standard deviations; above 0.
-        w2: weight of nearness beside colour; 0 or more.
-        scale: at which part of the photograph's sides all this is done, in (0, 1]; bilinear there and back. ToCo and
-            its successors use a half.
+        iterations: number of steps.
+        w1: tolerance of colour differences in standard deviations, above 0.
+        w2: weight of the distance relative to colour, 0 or more.
+        scale: scale of the photograph at which maps are refined, in (0, 1], resized bilinearly. ToCo and its successors
+            use 0.5.
 
     Returns:
-        [K,H,W], float32 or float64; an array for an array, a tensor on the same device for a tensor.
+        Maps [K,H,W], float32 or float64; an array for an array, a tensor on the same device for a tensor.
 
     Raises:
-        InputError: a photograph that cannot be read or is of another size than the maps, nan or infinity, an option
-            out of its range.
+        InputError: the photograph cannot be read or has another size than the maps, values are not finite, or an option
+            is out of its range.
 
-    What is known of two pixels fills their colour, and stops at the edge:
+    Values of two pixels spread over their colour and stop at the edge:
 
     >>> edge = np.zeros((1, 8, 3), np.uint8)
     >>> edge[:, 4:] = 255
@@ -105,7 +104,7 @@ def pixel_adaptive_refinement(
 
 
 def _list_offsets(dilations: Sequence[int]) -> list[Offset]:
-    """(dy, dx) of all neighbours, dilation after dilation."""
+    """List (dy, dx) of all neighbours, in the order of dilations."""
     try:
         distances = [index(d) for d in dilations]
     except TypeError:
@@ -116,13 +115,13 @@ def _list_offsets(dilations: Sequence[int]) -> list[Offset]:
 
 
 def _compute_weights(colours: Tensor, offsets: list[Offset], w1: float, w2: float) -> Tensor:
-    """The weights of all neighbours of every pixel, [len(offsets),H,W]; they sum to 1."""
+    """Compute the weights of all neighbours of every pixel, [len(offsets),H,W]; they sum to 1."""
     distance = torch.tensor(offsets, dtype=colours.dtype).norm(dim=1)
     nearness = torch.softmax(-((distance / (w1 * distance.std())) ** 2), 0)
     nearness = send_to(nearness * (w2 / (1 + w2)), colours.device)
     colours = colours / colours.abs().max().clamp(min=torch.finfo(colours.dtype).tiny)
     spread = _compute_deviation(colours, offsets)
-    # equal neighbours add one number to all exponents, which the softmax cancels; left in, it would drown the others
+    # equal neighbours add one number to all exponents; the softmax cancels it, but rounding would lose the others
     sharpness = torch.where(spread > FLAT, 1 / (w1 * spread), 0)
     weights = colours.new_empty((len(offsets), *colours.shape[1:]))
     for weight, neighbour in zip(weights, _shift_planes(colours, offsets), strict=True):
@@ -135,7 +134,7 @@ def _compute_weights(colours: Tensor, offsets: list[Offset], w1: float, w2: floa
 
 
 def _compute_deviation(colours: Tensor, offsets: list[Offset]) -> Tensor:
-    """The standard deviation over the neighbours, [C,H,W], by Welford's recurrence."""
+    """Compute the standard deviation over the neighbours, [C,H,W], by Welford's recurrence."""
     mean, squares = torch.zeros_like(colours), torch.zeros_like(colours)
     for count, neighbour in enumerate(_shift_planes(colours, offsets), start=1):
         change = neighbour - mean
@@ -152,7 +151,7 @@ def _average_neighbours(planes: Tensor, offsets: list[Offset], weights: Tensor) 
 
 
 def _shift_planes(planes: Tensor, offsets: list[Offset]) -> Iterator[Tensor]:
-    """Views [C,H,W] of what lies at each offset from every pixel, of one copy with its border repeated."""
+    """Yield views [C,H,W] of the neighbours at each offset, of one copy with a replicated border."""
     h, w = planes.shape[1:]
     reach = max(dy for dy, _ in offsets)
     padded = F.pad(planes[None], [reach] * 4, mode="replicate")[0]
@@ -167,20 +166,20 @@ def _resize_planes(planes: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _load_colours(photo: Any) -> Tensor:
-    """The photograph as floating-point planes [C,H,W]."""
+    """Load the photograph as floating-point planes [C,H,W]."""
     if isinstance(photo, Tensor) and photo.is_floating_point() and photo.ndim == 3:
         if not photo.isfinite().all():
             raise InputError("the photograph holds nan or infinity; give finite pixels [C,H,W].")
         return photo.detach()
     if isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.ndim == 3 and photo.shape[2] == 3:
-        pixels = photo  # as it is, since one row or column is enough here
+        pixels = photo  # not `read_photo`, which refuses single rows and columns
     else:
         pixels = np.asarray(read_photo(photo))
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float()
 
 
 def _check_maps(maps: Any) -> Tensor:
-    """The maps as float32 or float64; a tensor may be the one given."""
+    """Check the maps and return them as float32 or float64, without a copy where possible."""
     values = maps if isinstance(maps, Tensor) else np.asarray(maps)
     kind = str(values.dtype).removeprefix("torch.")
     if values.ndim != 3 or kind not in FLOATS or 0 in values.shape[1:]:

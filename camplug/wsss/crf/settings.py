@@ -1,4 +1,4 @@
-"""What a dense CRF is told: its two kernels and the number of iterations."""
+"""Settings of the dense CRF."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from typing import Any
 from camplug.errors import InputError
 from camplug.metrics.checks import check_whole
 
-_LEAST = 1e-3  # standard deviation: far below a pixel or a level
+_LEAST = 1e-3  # smallest standard deviation: far below a pixel or a level
 
 
 @dataclass(frozen=True)
 class CRFSettings:
-    """The pairwise terms of a dense CRF, and how long to iterate.
+    """Pairwise terms and number of iterations of a dense CRF.
 
-    Compat is the weight of a kernel: so much is added for neighbours of the same label (Potts model); 0 leaves the
-    kernel out.
+    Compat is the weight of a kernel, which rewards equal labels of neighbours (Potts model); 0 disables the kernel.
 
     Attributes:
-        gaussian: of the smoothness kernel, (sxy [pixels], compat).
-        bilateral: of the appearance kernel, (sxy [pixels], srgb [levels of 0..255], compat).
-        iterations: mean-field updates; 0 leaves the softmax of the unary.
+        gaussian: smoothness kernel, (sxy [pixels], compat).
+        bilateral: appearance kernel, (sxy [pixels], srgb [levels of 0..255], compat).
+        iterations: number of mean-field updates; 0 gives the softmax of the unary.
 
     Raises:
-        InputError: a standard deviation below 0.001, a compat below 0, something that is no such number.
+        InputError: a standard deviation is below 0.001, a compat is below 0, or a value is not such a number.
 
     >>> from dataclasses import replace
     >>> replace(PRESETS["irn"], iterations=1)
@@ -61,11 +60,11 @@ PRESETS = {
     "affinitynet": CRFSettings(gaussian=(3, 3), bilateral=(80, 13, 10), iterations=10),
     "deeplab": CRFSettings(gaussian=(1, 3), bilateral=(67, 3, 4), iterations=10),
 }
-"""Settings in use: those of IRN (AdvCAM, ReCAM, ...), PSA (SEAM, ...) and deeplab-pytorch (CLIP-ES)."""
+"""Published settings: IRN (AdvCAM, ReCAM, ...), PSA (SEAM, ...) and deeplab-pytorch (CLIP-ES)."""
 
 
 def settings_of(given: Any) -> CRFSettings:
-    """Settings as they are, or those of a preset; raises InputError that names the presets."""
+    """Return settings unchanged, or those of a preset; raise InputError for unknown names."""
     if isinstance(given, CRFSettings):
         return given
     if isinstance(given, str) and given in PRESETS:

@@ -1,4 +1,4 @@
-"""The lattice and the mean-field iteration with torch, on any device."""
+"""Lattice filter and mean-field iteration with torch, on any device."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from camplug.wsss.crf.lattice import Floats, Lattice
 
 
 class TensorLattice:
-    """`Lattice` on a device: the same filter, up to rounding.
+    """Filter of a `Lattice` on a device; equal up to rounding.
 
-    Splat and slice are weighted sums of rows, for which `embedding_bag` needs neither an intermediate tensor nor
-    atomic additions: results do not change from run to run.
+    Splat and slice are weighted sums of rows by `embedding_bag`, without intermediate tensors and atomic additions:
+    results are the same in every run.
 
     Args:
-        lattice: as built with numpy.
-        device: where the tensors live.
+        lattice: lattice built with numpy.
+        device: device of the tensors.
     """
 
     def __init__(self, lattice: Lattice, device: torch.device) -> None:
@@ -36,7 +36,7 @@ class TensorLattice:
         self._ahead, self._behind = _to_device(lattice.ahead, device), _to_device(lattice.behind, device)
 
     def filter(self, values: Tensor) -> Tensor:
-        """Values [N, C] float32, filtered."""
+        """Filter values [N, C], float32."""
         spread = F.embedding_bag(self._pixels, values, self._starts, mode="sum", per_sample_weights=self._shares)
         for ahead, behind in zip(self._ahead, self._behind, strict=True):
             sides = spread.index_select(0, ahead)
@@ -46,14 +46,14 @@ class TensorLattice:
 
 
 class TensorField:
-    """Mean-field inference on a device; only the unary and the result cross over.
+    """Mean-field inference on a device; only the unary and the result are transferred.
 
     Args:
         lattices: normalised kernels times their compatibilities.
-        device: None: the CPU.
+        device: device; None: the CPU.
 
     Raises:
-        InputError: a device that does not exist here.
+        InputError: the device does not exist.
     """
 
     def __init__(self, lattices: Sequence[Lattice], device: str | torch.device | None) -> None:
@@ -67,7 +67,7 @@ class TensorField:
 
     @torch.inference_mode()
     def run_mean_field(self, unary: Floats, iterations: int) -> Floats:
-        """Q [K, P] of a unary [K, P], as `meanfield.mean_field`."""
+        """Compute Q [K, P] of a unary [K, P]; see `meanfield.run_mean_field`."""
         start = send_to(torch.from_numpy(unary), self.device).T.neg().contiguous()
         q = torch.softmax(start, 1)
         for _ in range(iterations):

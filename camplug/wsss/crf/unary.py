@@ -1,4 +1,4 @@
-"""Unary potentials: what labels or scores say of each pixel, before its neighbours are heard."""
+"""Unary potentials from labels or scores."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Floats = NDArray[np.float32]
 
 
 def unary_from_labels(labels: ArrayLike, classes: int, certainty: float = 0.7, unsure: int | None = 255) -> Floats:
-    """Potentials of a label image: -log p, p being `certainty` for the label and the rest shared by the others.
+    """Compute potentials of a label image: -log(certainty) for the label, -log((1 - certainty) / (K - 1)) for others.
 
-    The others get -log((1 - certainty) / (K - 1)), as in the label CRF of IRN.
+    This is the label CRF of IRN.
 
     Args:
-        labels: [H, W] integers, 0 to K-1 or `unsure`.
+        labels: integers [H, W], 0 to K-1 or `unsure`.
         classes: K.
-        certainty: between 0 and 1.
-        unsure: pixels of this value get -log(1 / K) for every class; None: there is no such value.
+        certainty: probability of the label, between 0 and 1.
+        unsure: value of pixels with -log(1 / K) for every class; None: there is no such value.
 
     Returns:
-        [K, H, W] float32; zeros for K = 1.
+        Potentials [K, H, W] float32; zeros for K = 1.
 
     Raises:
-        InputError: labels that are not [H, W] integers, or name a class that does not exist; a certainty outside
-            (0, 1); no class.
+        InputError: labels are not integers [H, W] or contain an unknown class, certainty is outside (0, 1), or there is
+            no class.
 
     >>> unary_from_labels(np.array([[0, 255]]), classes=2, certainty=0.8)
     array([[[0.22314355, 0.6931472 ]],
@@ -56,17 +56,17 @@ def unary_from_labels(labels: ArrayLike, classes: int, certainty: float = 0.7, u
 
 
 def unary_from_scores(scores: ArrayLike, clip: float = 1e-5) -> Floats:
-    """Potentials of scores: -log of the scores, clipped to [clip, 1]. They need not add up to 1 (PSA's do not).
+    """Compute potentials of scores: -log of the scores, clipped to [clip, 1]. They need not add up to 1, as in PSA.
 
     Args:
-        scores: [K, H, W] floats.
-        clip: the smallest score that counts, above 0, up to 1.
+        scores: floats [K, H, W].
+        clip: lower bound of scores, in (0, 1].
 
     Returns:
-        [K, H, W] float32.
+        Potentials [K, H, W] float32.
 
     Raises:
-        InputError: scores of another shape or type, or not finite; a clip outside (0, 1].
+        InputError: scores have another shape or type, or are not finite, or clip is outside (0, 1].
 
     >>> unary_from_scores(np.array([[[1.0, 0.5, 0.0]]]))
     array([[[ 0.       ,  0.6931472, 11.512925 ]]], dtype=float32)

@@ -1,4 +1,4 @@
-"""Pseudo-labels: activation maps refined by random walks and dense CRFs, as label pictures for a whole data set."""
+"""Pseudo-labels: label pictures from activation maps, refined by random walks and dense CRFs."""
 
 from camplug.wsss.pseudo.make import make_labels, make_walked_seeds, renumber_to_data
 from camplug.wsss.pseudo.refine import PseudoLabels, Scores, Threshold

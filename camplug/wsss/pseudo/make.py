@@ -1,4 +1,4 @@
-"""Label pictures and walked maps for a whole data set of seeds: resumable, in shares, past broken images."""
+"""Make label pictures and propagated maps for a data set of seeds."""
 
 from __future__ import annotations
 
@@ -32,21 +32,24 @@ def make_labels(
 ) -> Report:
     """Make the label picture of every image from its seed.
 
-    Resumable, in shares, past broken images and missing seeds: see `camplug.wsss.store.jobs.make_results`.
+    Resumable; broken images and missing seeds are reported and skipped: see `camplug.wsss.store.jobs.make_results`.
 
     Args:
-        labels: from a photograph [H,W,3] and its maps [K,H,W] to its labels [H,W], 0 background, k + 1 for map k and
-            255 ignored; `PseudoLabels` for instance.
-        data: the photographs; labels and masks are not read.
-        seeds: the maps.
-        folder: where label pictures go, with the classes of the data (c + 1 for class c); see `LabelFolder.prepare`.
-        long_side: photographs with a longer side are brought to it first, and their labels back to the photograph's
-            size (nearest), which bounds memory and time; None keeps their size.
-        shard: (r, n): every n-th image, starting from the r-th.
-        step: told after every image.
+        labels: function from a photograph [H,W,3] and its maps [K,H,W] to labels [H,W], 0 background, k + 1 for map k
+            and 255 ignored; `PseudoLabels` for instance.
+        data: photographs; labels and masks are not read.
+        seeds: maps; classes are matched by name.
+        folder: prepared folder of label pictures in the classes of the data (c + 1 for class c).
+        long_side: maximum length of the longer side in pixels; larger photographs are reduced first, and their labels
+            enlarged to the photograph's size (nearest), which limits memory and time. None: no limit.
+        shard: (r, n) selects every n-th image, starting from the r-th.
+        step: callback after every image.
+
+    Returns:
+        Summary of the job.
 
     Raises:
-        InputError: the seeds lack a class of the data, which are matched by name; a place that cannot be written.
+        InputError: the seeds lack a class of the data, or the folder cannot be written.
     """
 
     check_long_side(long_side)
@@ -78,22 +81,25 @@ def make_walked_seeds(
     shard: tuple[int, int] = (0, 1),
     step: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Make seeds of the walked maps, whose background threshold can then be chosen like that of any seeds.
+    """Make seeds from propagated maps; their background threshold can be chosen like that of any seeds.
 
     Args:
-        walk: spreads the maps of a photograph.
-        data: the photographs; labels and masks are not read.
-        seeds: the maps before the walk.
-        folder: where the maps after the walk go, with the same classes, sizes and logits.
+        walk: random walk that propagates the maps of a photograph.
+        data: photographs; labels and masks are not read.
+        seeds: maps before the walk; classes are matched by name.
+        folder: prepared folder of the maps after the walk, with the same classes, sizes and logits.
         dtype: "uint8" (maps in steps of 1/255) or "float16".
-        scale: of the stored maps, relative to the photographs; .25 is the grid that IRN walks on.
-        long_side: photographs with a longer side are brought to it first, and their maps are stored at this size at
-            most; None keeps their size.
-        shard: (r, n): every n-th image, starting from the r-th.
-        step: told after every image.
+        scale: size of the stored maps relative to the photographs; .25 is the grid of IRN's walk.
+        long_side: maximum length of the longer side in pixels; larger photographs are reduced first, and their maps are
+            stored at this size at most. None: no limit.
+        shard: (r, n) selects every n-th image, starting from the r-th.
+        step: callback after every image.
+
+    Returns:
+        Summary of the job.
 
     Raises:
-        InputError: the seeds lack a class of the data, which are matched by name; a place that cannot be written.
+        InputError: the seeds lack a class of the data, or the folder cannot be written.
     """
     check_storage(dtype, scale)
     check_long_side(long_side)
@@ -115,7 +121,7 @@ def make_walked_seeds(
 
 
 def renumber_to_data(labels: NDArray[np.integer], classes: Sequence[int]) -> NDArray[np.uint8]:
-    """Labels 0 to K (255 ignored) of an image's own classes as the data's: 0, c + 1 for class c, 255.
+    """Convert labels 0 to K (255 ignored) of an image's classes to those of the data: 0, c + 1 for class c, 255.
 
     >>> renumber_to_data(np.array([0, 2, 1, 255]), (7, 14))
     array([  0,  15,   8, 255], dtype=uint8)
@@ -127,10 +133,10 @@ def renumber_to_data(labels: NDArray[np.integer], classes: Sequence[int]) -> NDA
 
 
 def check_long_side(long_side: int | None) -> None:
-    """Refuse a longer side that is none.
+    """Check the maximum length of the longer side.
 
     Raises:
-        InputError: so it is.
+        InputError: it is below 1.
     """
     if long_side is not None and long_side < 1:
         raise InputError(f"long_side={long_side}; give at least 1 pixel.")
@@ -139,7 +145,7 @@ def check_long_side(long_side: int | None) -> None:
 def _load_image(
     data: SegmentationData, seeds: SeedFolder, i: int, long_side: int | None
 ) -> tuple[Photo, NDArray[np.float32], Seed]:
-    """The photograph of image i, its maps, both at no more than a longer side, and its seed, if they fit together."""
+    """Load the photograph and the maps of image i, reduced to `long_side`, and its seed; check that they fit."""
     seed, photo = seeds.load(data.ids[i]), data.photo(i)
     check_digests(seeds, data, i, labels=True)
     unknown = [c for c in seed.classes if not 0 <= c < len(data.classes)]

@@ -1,4 +1,4 @@
-"""From the activation maps of one photograph to its pseudo-labels: scores with a background, then a dense CRF."""
+"""Pseudo-labels of one photograph from its activation maps: scores with a background, then a dense CRF."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from camplug.wsss.crf import PRESETS, CRFSettings, DenseCRF, refine_labels
 Photo: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
-MOST = 254  # maps that labels can name; 255 is ignored
+MOST = 254  # maximum number of maps; 255 is ignored
 
 
 class Scores(Protocol):
-    """What scores the classes of every pixel: `Threshold`, `IRNWalk`, `AffinityNetWalk`, or your own."""
+    """Interface of functions that score the classes of every pixel: `Threshold`, `IRNWalk`, `AffinityNetWalk`."""
 
     def __call__(self, photo: Photo, maps: Floats, /) -> Floats:
-        """Scores [K+1,H,W], background first.
+        """Compute scores [K+1,H,W], background first.
 
         Args:
-            photo: RGB uint8 [H,W,3].
-            maps: [K,H,W] in [0, 1]; K may be 0.
+            photo: RGB photograph, uint8 [H,W,3].
+            maps: maps [K,H,W] in [0, 1]; K may be 0.
         """
 
 
 class Threshold:
-    """The maps behind a plane of constant background score.
+    """Constant background score, followed by the maps.
 
     Args:
-        threshold: of the background, 0 or more and below 1.
+        threshold: score of the background, 0 or more and below 1.
 
     Raises:
-        InputError: it is out of range.
+        InputError: the threshold is out of its range.
 
     >>> photo = np.zeros((1, 3, 3), np.uint8)
     >>> Threshold(0.25)(photo, np.array([[[0.0, 0.25, 1.0]]], np.float32))
@@ -50,27 +50,27 @@ class Threshold:
         self.threshold = threshold
 
     def __call__(self, photo: Photo, maps: Floats) -> Floats:
-        """Scores [K+1,H,W]; see `Scores`."""
+        """Compute scores [K+1,H,W]; see `Scores`."""
         scores = np.empty((len(maps) + 1, *maps.shape[1:]), np.float32)
         scores[0], scores[1:] = self.threshold, maps
         return scores
 
 
 class PseudoLabels:
-    """The labels of a photograph: the class of the highest score, drawn to the edges by a dense CRF if wanted.
+    """Labels of a photograph: the class of the highest score, optionally refined by a dense CRF.
 
-    The CRF starts from the labels, as in IRN, and knows the photograph's own classes and the background only.
+    The CRF starts from the labels, as in IRN, with the photograph's classes and the background only.
 
     Args:
-        scores: of the photograph's classes and the background.
-        crf: a name in `camplug.wsss.crf.PRESETS`, settings, or None for no CRF.
-        certainty: the probability that the CRF starts a pixel's label with.
+        scores: function that scores the photograph's classes and the background.
+        crf: name in `camplug.wsss.crf.PRESETS`, settings, or None for no CRF.
+        certainty: initial probability of a pixel's label in the CRF.
 
     Raises:
-        InputError: no such CRF; a certainty outside (0, 1).
+        InputError: there is no such CRF, or certainty is outside (0, 1).
 
     >>> labels = PseudoLabels(Threshold(0.25))
-    >>> labels(np.zeros((1, 3, 3), np.uint8), np.array([[[0.0, 0.25, 1.0]]], np.float32))  # on ties, background
+    >>> labels(np.zeros((1, 3, 3), np.uint8), np.array([[[0.0, 0.25, 1.0]]], np.float32))  # ties: background
     array([[0, 0, 1]], dtype=uint8)
     """
 
@@ -80,29 +80,29 @@ class PseudoLabels:
             raise InputError(f"certainty={certainty:g}; give a probability between 0 and 1, such as 0.7.")
 
     def __call__(self, photo: Photo, maps: Floats) -> NDArray[np.uint8]:
-        """Labels [H,W]: 0 background, k + 1 for map k.
+        """Compute labels [H,W]: 0 background, k + 1 for map k.
 
         Args:
-            photo: RGB uint8 [H,W,3].
-            maps: [K,H,W] in [0, 1]; without maps everything is background.
+            photo: RGB photograph, uint8 [H,W,3].
+            maps: maps [K,H,W] in [0, 1]; all background for K = 0.
 
         Raises:
-            InputError: photograph and maps do not fit together.
+            InputError: photograph and maps do not fit.
         """
         check_maps(photo, maps)
         if not len(maps):
             return np.zeros(maps.shape[1:], np.uint8)
-        labels: NDArray[np.integer] = self.scores(photo, maps).argmax(0)  # the first of equals
+        labels: NDArray[np.integer] = self.scores(photo, maps).argmax(0)  # ties: the first
         if self.crf is not None:
             labels = refine_labels(DenseCRF(photo, self.crf), labels, len(maps) + 1, self.certainty)
         return np.asarray(labels, np.uint8)
 
 
 def crf_settings(crf: str | CRFSettings | None) -> CRFSettings | None:
-    """The settings that a name stands for.
+    """Return the settings of a preset; return settings and None unchanged.
 
     Raises:
-        InputError: there is no such name.
+        InputError: there is no such preset.
     """
     if crf is None or isinstance(crf, CRFSettings):
         return crf
@@ -112,10 +112,10 @@ def crf_settings(crf: str | CRFSettings | None) -> CRFSettings | None:
 
 
 def check_maps(photo: Photo, maps: Floats) -> None:
-    """Refuse maps that are not those of a photograph.
+    """Check that maps fit a photograph.
 
     Raises:
-        InputError: another kind or size; nan; more maps than labels can name.
+        InputError: the type or size is wrong, values are not finite, or there are more maps than labels.
     """
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
         raise InputError(f"the photograph is {photo.dtype} {list(photo.shape)}; give RGB uint8 [H,W,3].")

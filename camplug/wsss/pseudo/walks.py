@@ -1,4 +1,4 @@
-"""Maps after a random walk over learned affinities: IRN's, which boundaries stop, and PSA's."""
+"""Random walks of maps over learned affinities, of IRN and of AffinityNet."""
 
 from __future__ import annotations
 
@@ -22,48 +22,47 @@ from camplug.wsss.store.seed_folder import shrink_maps
 
 
 class MapWalk(Protocol):
-    """What spreads the maps of a photograph: `IRNWalk` or `AffinityNetWalk`."""
+    """Interface of random walks: `IRNWalk` or `AffinityNetWalk`."""
 
     def maps(self, photo: Photo, maps: Floats, /) -> Floats:
-        """The walked maps [K,H,W] in [0, 1]."""
+        """Propagate the maps of a photograph, [K,H,W] in [0, 1]."""
 
 
 class Boundaries(Protocol):
-    """What tells boundaries, and maybe displacements: an `IRN`, or anything else that looks at photographs."""
+    """Interface of networks that predict boundaries, such as `IRN`."""
 
     def boundaries(self, photo: Photo, /) -> Tensor:
-        """Boundaries [h,w] in [0, 1] on the grid of stride 4."""
+        """Predict boundaries [h,w] in [0, 1] on the grid of stride 4."""
 
     def displacements(self, photo: Photo, /) -> Tensor | None:
-        """Displacements [2,h,w] on the grid of stride 4, in its positions, if they are known."""
+        """Predict displacements [2,h,w] in positions of the grid of stride 4; None if the network has none."""
 
 
 class Affinities(Protocol):
-    """What tells affinities: an `AffinityNet`, or anything else that looks at photographs."""
+    """Interface of networks that predict affinities, such as `AffinityNet`."""
 
     def affinities(self, photo: Photo, /) -> SparseAffinity:
-        """The affinities on the grid of stride 8."""
+        """Predict affinities on the grid of stride 8."""
 
 
 class IRNWalk:
-    """Scores by IRN's random walk: maps spread until they meet a boundary (Ahn, Cho & Kwak, CVPR 2019).
+    """Scores by IRN's random walk, which stops at boundaries (Ahn, Cho & Kwak, CVPR 2019).
 
-    The maps are shrunk to the grid of stride 4, raised to `power` and cleared from boundaries,
-    x = M^power (1 - clear B); they walk over the affinities of `camplug.wsss.irn.paths`, are enlarged, and divided by
-    one maximum over all classes.
+    Maps are reduced to the grid of stride 4, raised to `power` and lowered at boundaries, x = M^power (1 - clear B),
+    propagated over the affinities of `camplug.wsss.irn.paths`, enlarged, and divided by one maximum over all classes.
 
     Args:
-        irn: tells the boundaries B.
-        threshold: the background's score. 0.25 in the paper, for its own seeds; ReCAM .28, RIB .27, FPR .20.
-        beta: the power of affinities.
-        steps: of the walk; for grids like IRN's of about 100 positions a side, others by the square of theirs.
-        power: of the maps; AdvCAM, FPR and RIB have 1.5.
-        clear: how much boundaries are cleared of the maps, 0 to 1; all in IRN, where boundaries are thin.
-        tolerance: of the walk; see `propagate`.
-        radius: pairs closer than this many grid positions have an affinity.
+        irn: network that predicts the boundaries B.
+        threshold: score of the background; 0.25 in the paper, for its own seeds; ReCAM .28, RIB .27, FPR .20.
+        beta: exponent of affinities.
+        steps: number of steps, for grids of about 100 x 100 positions; proportional to the square of the side.
+        power: exponent of the maps; AdvCAM, FPR and RIB use 1.5.
+        clear: factor by which boundaries lower the maps, 0 to 1; 1 in IRN, where boundaries are thin.
+        tolerance: bound of the walk's error; see `propagate`.
+        radius: maximum distance of pairs with an affinity, in grid positions, exclusive.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option is out of its range.
     """
 
     def __init__(
@@ -89,14 +88,14 @@ class IRNWalk:
         self.offsets, self.radius = make_half_disc(radius), radius
 
     def maps(self, photo: Photo, maps: Floats) -> Floats:
-        """The walked maps [K,H,W], their greatest value 1 (or all 0).
+        """Propagate maps [K,H,W]; the largest value becomes 1, unless all are 0.
 
         Args:
-            photo: RGB uint8 [H,W,3].
-            maps: [K,H,W] in [0, 1]; K may be 0.
+            photo: RGB photograph, uint8 [H,W,3].
+            maps: maps [K,H,W] in [0, 1]; K may be 0.
 
         Raises:
-            InputError: photograph and maps do not fit together.
+            InputError: photograph and maps do not fit.
         """
         check_maps(photo, maps)
         if not len(maps):
@@ -110,22 +109,22 @@ class IRNWalk:
         return scaled
 
     def __call__(self, photo: Photo, maps: Floats) -> Floats:
-        """Scores [K+1,H,W]: the walked maps behind a plane of the threshold."""
+        """Compute scores [K+1,H,W]: the threshold, followed by the propagated maps."""
         return self.with_background(photo, self.maps(photo, maps))
 
     def find_instances(self, photo: Photo, maps: Floats, *, smallest: float = 0.01) -> list[Instance]:
-        """The objects of a photograph, told apart by the centres that their positions point to; see `find_instances`.
+        """Find the objects of a photograph by the centres that displacements point to; see `irn.find_instances`.
 
         Args:
-            photo: RGB uint8 [H,W,3].
-            maps: [K,H,W] in [0, 1]; K may be 0.
-            smallest: pieces below this part of the photograph are dropped.
+            photo: RGB photograph, uint8 [H,W,3].
+            maps: maps [K,H,W] in [0, 1]; K may be 0.
+            smallest: minimum area of pieces, relative to the photograph.
 
         Returns:
-            The best score first; masks do not overlap.
+            Instances with disjoint masks, in descending order of scores.
 
         Raises:
-            InputError: photograph and maps do not fit together; an IRN without displacements.
+            InputError: photograph and maps do not fit, or the IRN has no displacements.
         """
         check_maps(photo, maps)
         displacement = self.irn.displacements(photo)
@@ -142,35 +141,36 @@ class IRNWalk:
         )
 
     def _spread(self, boundary: Tensor, maps: Tensor) -> Tensor:
-        """Maps [K,h,w] after the walk, on the boundary's device."""
+        """Propagate maps [K,h,w] on the device of the boundary."""
         affinity = SparseAffinity.from_pairs(path_affinity(boundary[None], self.radius)[0], self.offsets)
         start = maps.clamp(0, 1) ** self.power * (1 - self.clear * boundary)
         return propagate(start, affinity, self.steps, self.beta, tolerance=self.tolerance)
 
 
 def _shrink_to_grid(maps: Floats, device: torch.device) -> Tensor:
-    """Maps [K,H,W] shrunk to IRN's grid."""
+    """Reduce maps [K,H,W] to IRN's grid."""
     full = torch.from_numpy(np.ascontiguousarray(maps, np.float32)).to(device)
     return shrink_maps(full, grid_size(maps.shape[1], maps.shape[2]))
 
 
 def _enlarge_to_photo(planes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
-    """Walked planes [K,h,w] of a grid at the photograph's size; what the series undershoots by its tolerance is 0."""
+    """Enlarge planes [K,h,w] to the photograph's size; negative values (within the tolerance) become 0."""
     return enlarge_planes(planes, stride, size).float().clamp_(min=0)
 
 
 class AffinityNetWalk:
-    """Scores by AffinityNet's random walk, of the background as well (Ahn & Kwak, CVPR 2018).
+    """Scores by AffinityNet's random walk, which includes the background (Ahn & Kwak, CVPR 2018).
 
     Args:
-        net: tells the affinities.
-        alpha: the background is (1 - the strongest map)^alpha before the walk; 16 in the published code, 6 in SEAM.
-        beta: the power of affinities.
-        steps: of the walk; 64 in SEAM.
-        tolerance: of the walk; see `propagate`.
+        net: network that predicts affinities.
+        alpha: exponent of the background, (1 - the largest map)^alpha before the walk; 16 in the published code, 6 in
+            SEAM.
+        beta: exponent of affinities.
+        steps: number of steps; 64 in SEAM.
+        tolerance: bound of the walk's error; see `propagate`.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option is out of its range.
     """
 
     def __init__(
@@ -188,17 +188,17 @@ class AffinityNetWalk:
         self.net, self.alpha, self.beta, self.steps, self.tolerance = net, alpha, beta, steps, tolerance
 
     def maps(self, photo: Photo, maps: Floats) -> Floats:
-        """The walked maps over the sum of the strongest one and the background, s_k / (max_j s_j + s_0), [K,H,W].
+        """Propagate maps and divide by the sum of the largest one and the background, s_k / (max_j s_j + s_0), [K,H,W].
 
-        A threshold t takes for background where max_j s_j <= s_0 t / (1 - t): t = 0.5 gives the labels of the scores
-        themselves, and another one can be chosen like that of any other maps.
+        A threshold t selects the background where max_j s_j <= s_0 t / (1 - t): t = 0.5 gives the labels of the scores,
+        and other thresholds can be chosen as for any maps.
 
         Args:
-            photo: RGB uint8 [H,W,3].
-            maps: [K,H,W] in [0, 1]; K may be 0.
+            photo: RGB photograph, uint8 [H,W,3].
+            maps: maps [K,H,W] in [0, 1]; K may be 0.
 
         Raises:
-            InputError: photograph and maps do not fit together.
+            InputError: photograph and maps do not fit.
         """
         scores = self(photo, maps)
         walked = scores[1:]
@@ -207,7 +207,7 @@ class AffinityNetWalk:
         return over
 
     def __call__(self, photo: Photo, maps: Floats) -> Floats:
-        """Scores [K+1,H,W]: the walked background and the walked maps."""
+        """Compute scores [K+1,H,W]: the propagated background and maps."""
         from camplug.wsss.affinitynet import STRIDE as CELL
         from camplug.wsss.affinitynet import make_walk_planes
 
@@ -223,7 +223,7 @@ class AffinityNetWalk:
 
 
 def _check_walk(beta: float, steps: int, tolerance: float | None) -> None:
-    """Raises InputError for a number out of range here, not for every image."""
+    """Raise InputError for options out of range, before any image is processed."""
     if not 0 < beta < inf:
         raise InputError(f"beta={beta:g}; give a number above 0; IRN has 10, PSA 8.")
     compute_chebyshev_terms(steps, tolerance)

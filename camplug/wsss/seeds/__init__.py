@@ -1,4 +1,4 @@
-"""Seeds: the activation maps of a whole data set, made, kept and scored."""
+"""Seeds: activation maps of a data set, with their folders, scores and thresholds."""
 
 from camplug.wsss.seeds.make import find_output_names, make_seeds
 from camplug.wsss.seeds.otsu import compute_otsu_of_seeds, compute_otsu_thresholds, count_strongest_values

@@ -1,4 +1,4 @@
-"""Make the seeds of a data set: resumable, in shares over processes, past broken images."""
+"""Make the seeds of a data set."""
 
 from __future__ import annotations
 
@@ -29,28 +29,31 @@ def make_seeds(
     shard: tuple[int, int] = (0, 1),
     step: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Explain every image of a data set for the classes that it is labelled with, or for those that are predicted.
+    """Make the seed of every image of a data set, for its labels or for the predicted classes.
 
     Existing seeds of the same photograph, labels and settings are kept, and broken images are reported; see
     `camplug.wsss.store.jobs.make_results`. Photographs are read and seeds written in threads of their own. An image
     without labels gets a seed without maps.
 
     Args:
-        explainer: its model's classes are matched with the data's by name; a model without class names has as many
-            classes as the data, in the same order.
-        data: the images and their labels; masks are not read.
-        predicted: explain the most probable class and those of a probability above this instead, and read no labels;
-            None takes the labels.
-        folder: where seeds go; see `SeedFolder.prepare`.
+        explainer: explainer; its model's classes are matched by name. A model without class names must have the classes
+            of the data in the same order.
+        data: images and labels; masks are not read.
+        predicted: probability above which classes are explained, in addition to the most probable one, instead of the
+            labels; None: explain the labels.
+        folder: prepared folder of the seeds.
         dtype: "uint8" (maps in steps of 1/255) or "float16".
-        scale: of the stored maps, relative to the photographs; .25 is what the random walks of IRN work on.
-        shard: (r, n): every n-th image, starting from the r-th.
-        step: told after every image.
+        scale: size of the stored maps relative to the photographs; .25 is the grid of IRN's walk.
+        shard: (r, n) selects every n-th image, starting from the r-th.
+        step: callback after every image.
+
+    Returns:
+        Summary of the job.
 
     Raises:
-        InputError: the model lacks a class of the data; it has no class names and another number of classes; data
-            without labels; `predicted` is no probability; a place that cannot be written.
-        Exception: whatever else stops the first image; nothing says that it is the image's fault.
+        InputError: the model lacks a class of the data, or has no class names and another number of classes; the data
+            has no labels; `predicted` is not a probability; the folder cannot be written.
+        Exception: any other error at the first image, as it may not be the image's fault.
     """
     check_storage(dtype, scale)
     if predicted is not None and not 0 <= predicted <= 1:
@@ -76,7 +79,7 @@ def make_seeds(
         maps, logits = compute_maps_on_photo(explainer, photo, [outputs[c] for c in classes])
         _check_logits(logits, has, data)
         assert logits is not None
-        maps = normalize_map(maps, "max")  # an explainer may keep raw values; seeds are stored in [0, 1]
+        maps = normalize_map(maps, "max")  # seeds are in [0, 1], explainers may return raw values
         return Seed(pack_maps(maps, dtype, scale), classes, size, logits[outputs].numpy())
 
     def get_digests(i: int) -> dict[str, str]:
@@ -87,14 +90,14 @@ def make_seeds(
 
 
 def find_output_names(explainer: Explainer, data: SegmentationData) -> list[str]:
-    """Return names for the classes of a model: its own, or "class 0" and so on for each output.
+    """Find the class names of a model, or make "class 0" and so on for its outputs.
 
     Args:
-        explainer: of the model.
-        data: photographs, of which the first one that can be read is shown to a model without names.
+        explainer: explainer of the model.
+        data: photographs; the first readable one is the input that shows the outputs of a model without names.
 
     Raises:
-        InputError: none can be read.
+        InputError: no photograph can be read.
     """
     names = find_class_names(explainer.model, explainer.class_names)
     if names is not None:
@@ -109,12 +112,12 @@ def find_output_names(explainer: Explainer, data: SegmentationData) -> list[str]
 
 
 def find_predicted_classes(probabilities: torch.Tensor, outputs: list[int], threshold: float) -> tuple[int, ...]:
-    """Return the data's classes that a model predicts: the most probable one, and all above a threshold.
+    """Find the data's classes that a model predicts: the most probable one, and all above a threshold.
 
     Args:
-        probabilities: of the model's outputs [C].
-        outputs: the model's output of each class of the data.
-        threshold: a probability.
+        probabilities: probabilities of the model's outputs [C].
+        outputs: index of the output of each class of the data.
+        threshold: probability.
 
     >>> find_predicted_classes(torch.tensor([0.1, 0.3, 0.9, 0.6]), [3, 2, 0], 0.5)
     (0, 1)
@@ -124,7 +127,7 @@ def find_predicted_classes(probabilities: torch.Tensor, outputs: list[int], thre
 
 
 def _check_logits(logits: torch.Tensor | None, wanted: int, data: SegmentationData) -> None:
-    """Raise Mismatch unless a model has so many logits, which no other image would change."""
+    """Raise Mismatch for a wrong number of logits, which is the same for all images."""
     if logits is None or len(logits) != wanted:
         has = "no logits" if logits is None else f"{len(logits)} classes"
         raise Mismatch(

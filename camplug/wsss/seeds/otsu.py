@@ -1,4 +1,4 @@
-"""Thresholds that seeds give themselves, without a mask: Otsu's method on the values of their maps."""
+"""Thresholds of seeds without masks, by Otsu's method on the values of their maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST = 2000
 
 
 def choose_evenly(ids: Sequence[str]) -> Sequence[str]:
-    """All names, or of more than 2000 every n-th, so that no more than 2000 are left.
+    """Return all names, or every n-th of more than 2000, so that at most 2000 are left.
 
     >>> len(choose_evenly(["a"] * 2000)), len(choose_evenly(["a"] * 5000))
     (2000, 1667)
@@ -29,14 +29,14 @@ def choose_evenly(ids: Sequence[str]) -> Sequence[str]:
 def count_strongest_values(
     seeds: SeedFolder, ids: Sequence[str], step: Callable[[], None] = lambda: None
 ) -> NDArray[np.int64]:
-    """How often each value 0/255 to 255/255 is the largest of a pixel's maps, int64 [256].
+    """Count how often each value 0/255 to 255/255 is the largest of a pixel's maps, int64 [256].
 
-    Images without a seed that can be read, and without a class, are left out.
+    Images without a readable seed or without classes are left out.
 
     Args:
-        seeds: the maps.
-        ids: names of the images.
-        step: told after every image.
+        seeds: maps.
+        ids: image names.
+        step: callback after every image.
     """
     counts = np.zeros(LEVELS, np.int64)
     for name in ids:
@@ -52,20 +52,20 @@ def count_strongest_values(
 
 
 def compute_otsu_thresholds(counts: NDArray[np.integer], classes: int = 2) -> tuple[float, ...]:
-    """The thresholds that part values into classes of the smallest variance within (Otsu 1979).
+    """Compute the thresholds that minimise the variance within classes of values (Otsu 1979).
 
     With weights $w_i$ and means $m_i$ of the classes they maximise $\\sum_i w_i (m_i - m)^2$, the variance between. A
     value equal to a threshold belongs to the lower class.
 
     Args:
-        counts: of the values 0/255 to 255/255, [256].
+        counts: counts [256] of the values 0/255 to 255/255.
         classes: 2 for one threshold, 3 for two.
 
     Returns:
-        classes - 1 thresholds in [0, 1), rising.
+        classes - 1 increasing thresholds in [0, 1).
 
     Raises:
-        InputError: fewer different values than classes; scikit-image is missing.
+        InputError: there are fewer different values than classes, or scikit-image is missing.
 
     >>> values = np.repeat([10, 20, 120, 130, 250], 5)
     >>> [round(255 * t) for t in compute_otsu_thresholds(np.bincount(values, minlength=256), 3)]
@@ -91,13 +91,13 @@ def compute_otsu_thresholds(counts: NDArray[np.integer], classes: int = 2) -> tu
 def compute_otsu_of_seeds(
     seeds: SeedFolder, ids: Sequence[str], classes: int, steps: Callable[[int], Steps]
 ) -> tuple[tuple[float, ...], int]:
-    """The thresholds that part the values of a folder's maps, and how many images they were read off, at most 2000.
+    """Compute Otsu's thresholds of a folder's maps; return them with the number of images used, at most 2000.
 
     Args:
-        seeds: the maps.
-        ids: names of the images.
+        seeds: maps.
+        ids: image names.
         classes: see `compute_otsu_thresholds`.
-        steps: from the number of images to a context that yields what is called after each.
+        steps: function from the number of images to a context that yields the callback after each.
 
     Raises:
         InputError: see `compute_otsu_thresholds`.

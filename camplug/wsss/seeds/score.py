@@ -1,4 +1,4 @@
-"""Score seeds, or label pictures, against masks."""
+"""Score seeds and label pictures against masks."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def score_seeds(
     """Compare all seeds of a data set with its masks at every threshold, in one pass.
 
     Args:
-        folder: the seeds; its classes are matched with the data's by name, where it says them.
-        data: with masks.
-        thresholds: increasing, in [0, 1); default: .01 to .99.
-        step: told after every image.
+        folder: seeds; classes are matched by name if the folder has class names.
+        data: images with masks.
+        thresholds: increasing thresholds in [0, 1); by default .01 to .99.
+        step: callback after every image.
 
     Returns:
-        The sweep, and the images that could not be scored, with the reasons.
+        Sweep, and the names of images that could not be scored with the reasons.
 
     Raises:
         InputError: the folder lacks a class of the data.
@@ -58,17 +58,17 @@ def score_labels(
 ) -> tuple[ConfusionMatrix, list[tuple[str, str]]]:
     """Compare label pictures (palette or grey PNGs named like the images) with the masks of a data set.
 
-    Classes are matched by name, where the folder says them; else they are the data's, in their order.
+    Classes are matched by name if the folder has class names; else they must be the data's, in their order.
 
     Args:
-        folder: the label pictures.
-        data: with masks.
-        step: told after every image.
-        ignore_as: what pixels of 255 in label pictures count as: "background", as in IRN's code. Without it a picture
-            with such pixels where the mask counts cannot be scored.
+        folder: label pictures.
+        data: images with masks.
+        step: callback after every image.
+        ignore_as: "background" counts ignored pixels (255) of label pictures as background, as in IRN's code. None: a
+            picture cannot be scored if it ignores pixels that the mask does not ignore.
 
     Returns:
-        The confusion matrix, and the images that could not be scored, with the reasons.
+        Confusion matrix, and the names of images that could not be scored with the reasons.
 
     Raises:
         InputError: the folder lacks a class of the data.
@@ -97,7 +97,7 @@ def score_labels(
 def _add_all(
     data: SegmentationData, add: Callable[[int, str], None], step: Callable[[], None]
 ) -> list[tuple[str, str]]:
-    """Add every image by its number and name; those that could not be added, with the reasons."""
+    """Call `add` with every image's index and name; return the names of broken images with the reasons."""
     broken: list[tuple[str, str]] = []
     for i, name in enumerate(data.ids):
         try:
