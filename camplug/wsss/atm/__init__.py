@@ -1,8 +1,8 @@
 """Attention transfer (ATM) and the focused-unfocused module (FUM) of Qin et al., TCSVT 2024.
 
-A classifier sees each image three times: as it is, and with enhanced and decreased contrast and brightness. The class
-maps of the three views are drawn together, and a merged map of the two adjusted views supervises the original one.
-What trains (`ATMTraining`) needs lightning; the rest does not import it.
+A classifier gets each image as it is, and with enhanced and decreased contrast and brightness. A loss makes the class
+maps of the three views similar, and a merged map of the two adjusted views supervises the original one. `ATMTraining`
+needs lightning; nothing else imports it.
 """
 
 from typing import TYPE_CHECKING

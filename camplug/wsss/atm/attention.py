@@ -1,4 +1,4 @@
-"""The parts of the focused-unfocused module: channel attention, spatial attention, atrous convolutions in series."""
+"""Parts of the focused-unfocused module: channel attention, spatial attention, atrous convolutions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from camplug.errors import InputError
 
 
 class ChannelAttention(nn.Module):
-    r"""Squeeze-and-excitation gate of the channels (Hu, Shen & Sun, CVPR 2018).
+    r"""Squeeze-and-excitation gate of channels (Hu, Shen & Sun, CVPR 2018).
 
     .. math:: x_c \cdot \sigma(W_2\, \mathrm{relu}(W_1\, \overline{x}))_c
 
-    A fresh gate is close to 0.5, so it halves the activations.
+    An untrained gate is close to 0.5, so it halves the activations.
 
     Args:
-        channels: of the input.
-        reduction: how many times fewer channels the middle layer has; at least one stays.
+        channels: channels of the input.
+        reduction: factor by which the middle layer has fewer channels, at least 1 channel.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -30,17 +30,17 @@ class ChannelAttention(nn.Module):
         self.gate = nn.Sequential(nn.Linear(channels, middle), nn.ReLU(), nn.Linear(middle, channels), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,C,h,w] -> [N,C,h,w]."""
+        """Weigh the channels of x, [N,C,h,w]."""
         gate: Tensor = self.gate(x.mean((2, 3)))
         return x * gate[..., None, None]
 
 
 class SpatialAttention(nn.Module):
-    r"""Gate of the positions, as in CBAM (Woo et al., ECCV 2018).
+    r"""Gate of positions, as in CBAM (Woo et al., ECCV 2018).
 
     .. math:: x \cdot \sigma(f^{7 \times 7}[\mathrm{mean}_c\, x; \max_c x])
 
-    A fresh gate is around 0.5, so it about halves the activations.
+    An untrained gate is around 0.5, so it about halves the activations.
 
     Args:
         kernel: side of the convolution, odd.
@@ -53,7 +53,7 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,C,h,w] -> [N,C,h,w]."""
+        """Weigh the positions of x, [N,C,h,w]."""
         gate: Tensor = self.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
         return x * gate
 
@@ -61,12 +61,12 @@ class SpatialAttention(nn.Module):
 class Atrous(nn.Sequential):
     """3x3 atrous convolutions in series, each with batch normalisation and ReLU: [N,C,h,w] -> [N,width,h,w].
 
-    With dilations (1, 2, 3, 4) a position sees 21 x 21 others.
+    With dilations (1, 2, 3, 4) the receptive field is 21 x 21 positions.
 
     Args:
-        channels: of the input.
+        channels: channels of the input.
         width: channels of every layer.
-        dilations: of the layers; 1 is an ordinary convolution.
+        dilations: dilation of each layer; 1 is an ordinary convolution.
     """
 
     def __init__(self, channels: int, width: int, dilations: Sequence[int] = (1, 2, 3, 4)) -> None:
@@ -82,7 +82,7 @@ class Atrous(nn.Sequential):
 
 
 def check_dilations(dilations: Sequence[int]) -> None:
-    """Raises InputError unless these are dilations."""
+    """Raise InputError unless all dilations are at least 1."""
     if not dilations or min(dilations) < 1:
         raise InputError(
             f"dilations={tuple(dilations)}; give whole numbers from 1 up: the paper's 0, 1, 2, 3 count the zeros "

@@ -1,4 +1,4 @@
-"""The focused-unfocused module (FUM): attention, atrous convolutions, and the context relation of all positions."""
+"""Focused-unfocused module (FUM): attention, atrous convolutions and the context relation of positions."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ from camplug.wsss.atm.attention import Atrous, ChannelAttention, SpatialAttentio
 
 
 def context_relation(features: Tensor, eps: float = 1e-5, *, centred: bool = False) -> Tensor:
-    r"""How much each position takes from each other one: cosine similarity, ReLU, rows divided by their sums.
+    r"""Compute the relation of all positions: cosine similarity, ReLU, rows divided by their sums.
 
     .. math:: \theta(V_m, V_n) = \frac{V_m^T V_n}{|V_m| |V_n|} \quad (3), \qquad
               M_{mn} = \frac{\mathrm{relu}(\theta(V_m, V_n))}{\sum_k \mathrm{relu}(\theta(V_m, V_k)) + \epsilon}
 
-    (Qin et al., TCSVT 2024; the activation and the normalisation, which they leave open, are SEAM's: Wang et al., CVPR
-    2020.) Positions are counted row by row. A position whose features are all 0 is related to none: its row is 0.
+    (Qin et al., TCSVT 2024; activation and normalisation, which they leave open, follow SEAM, Wang et al., CVPR 2020.)
+    Positions are numbered row by row. The row of a position whose features are all 0 is 0.
 
     Args:
         features: [N,K,h,w].
-        eps: keeps features of 0 from a division by 0.
-        centred: take the image's mean feature off first (ours). Behind a ReLU all features point into one octant, no
-            cosine is negative, and each position is related to all others nearly alike; without their mean, the ReLU
-            cuts off what is unlike.
+        eps: term of the denominators, against division by 0.
+        centred: subtract the image's mean feature first (ours). After a ReLU no cosine is negative, so each position is
+            related to all others nearly equally; with the mean removed, the ReLU suppresses dissimilar positions.
 
     Returns:
         [N,h*w,h*w], at least float32, also in autocast.
 
     Raises:
-        InputError: features of another shape.
+        InputError: the features have another shape.
 
     >>> features = torch.tensor([[[[1.0, 2.0, 0.0]], [[0.0, 0.0, 1.0]]]])
     >>> context_relation(features).round(decimals=2)
@@ -55,39 +54,39 @@ def context_relation(features: Tensor, eps: float = 1e-5, *, centred: bool = Fal
 
 
 class FUM(nn.Module):
-    r"""Focused-unfocused module between a backbone and its classifier (Qin et al., TCSVT 2024, section III-C).
+    r"""Focused-unfocused module between backbone and classifier (Qin et al., TCSVT 2024, section III-C).
 
     .. math:: F = \mathrm{spatial}(\mathrm{channel}(x)), \qquad
               \mathrm{FUM}(x) = M_c(\mathrm{atrous}(F))\, F
 
-    Focused: attention of channels, then of positions. Unfocused: atrous convolutions, whose output says how the
-    positions are related (`context_relation`); each position becomes the weighted mean of the attended ones. The output
-    has as many channels as the input.
+    Focused: attention over channels, then over positions. Unfocused: atrous convolutions, from whose output the
+    relation of positions is computed (`context_relation`); each position becomes the weighted mean of the attended
+    features. The output has as many channels as the input.
 
-    Each part can be left out, as in the paper's tables. With `context` alone, the relation comes from F itself. With
-    `atrous` alone, a 1x1 convolution takes its output back to C channels and is added to F; its weights begin at 0, so
-    that a fresh module changes nothing there. Without any part the module is the identity and has no parameters.
+    Each part can be left out, as in the paper's tables. Without `atrous`, the relation is computed from F. Without
+    `context`, a 1x1 convolution projects the atrous output to C channels, which are added to F; its weights start at 0,
+    so the untrained module leaves F unchanged. Without any part the module is the identity and has no parameters.
 
-    The two fresh gates are sigmoids around 0.5, so with both of them a fresh module gives about a quarter of the
+    The two untrained gates are sigmoids around 0.5, so the untrained module with both gives about a quarter of the
     backbone's activations, and the relation keeps that mean. A classifier trained on top learns the factor.
 
-    The relation is a matrix of (h*w)^2 numbers per image, which `most_positions` bounds.
+    The relation has (h*w)^2 numbers per image, which `most_positions` bounds.
 
     Args:
-        channels: C, of the features.
+        channels: C, channels of the features.
         width: channels of the atrous layers; None is a quarter of `channels`.
         channel_attention: squeeze-and-excitation, none, or a module [N,C,h,w] -> [N,C,h,w].
         spatial_attention: CBAM's gate of positions, none, or such a module.
-        atrous: whether there are atrous layers.
-        context: whether there is a relation.
-        dilations: of the atrous layers. The paper prints 0, 1, 2, 3, the zeros between the weights.
-        reduction: of the channel attention.
+        atrous: use the atrous layers.
+        context: use the relation.
+        dilations: dilations of the atrous layers. The paper prints 0, 1, 2, 3, the zeros between the weights.
+        reduction: reduction factor of the channel attention.
         residual: add F to the related features.
         centred: see `context_relation`.
         most_positions: largest h*w with a relation; 4096 is 1024 x 1024 pixels at stride 16.
 
     Raises:
-        InputError: an option out of range; in the forward pass, features of other channels or too many positions.
+        InputError: an option is out of range; in the forward pass, features have other channels or too many positions.
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class FUM(nn.Module):
             nn.init.zeros_(self.project.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,C,h,w] -> [N,C,h,w]."""
+        """Compute features of the same shape, [N,C,h,w]."""
         self._check(x)
         attended: Tensor = x
         for attention in (self.channel_attention, self.spatial_attention):
@@ -162,10 +161,10 @@ class FUM(nn.Module):
         return attended + related if self.residual else related
 
     def settings(self) -> dict[str, Any]:
-        """Plain data from which `FUM(**settings)` builds a module of this kind.
+        """Return the arguments that build this module again, `FUM(**settings)`.
 
         Raises:
-            InputError: an attention was injected.
+            InputError: an attention module was injected.
 
         >>> FUM(64).settings()["width"]
         16

@@ -1,4 +1,4 @@
-"""Training a classifier by attention transfer: three views of each image, whose class maps are drawn together."""
+"""Lightning module of attention transfer: similar class maps for three views of each image."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ from camplug.wsss.classifier.settings import LearningSettings
 
 
 class ATMTraining(AgreementTraining):
-    r"""Attention transfer (Qin et al., TCSVT 2024, section III).
+    r"""Training by attention transfer (Qin et al., TCSVT 2024, section III).
 
     .. math:: L = L_{cls} + \lambda_s L_s + \lambda_{bs} L_{bs} \qquad (7)
 
-    Both weights may rise from 0, linearly over `ramp` of all steps. The classification loss is the mean over all views.
-    The maps are the head's before pooling, without its bias, of the classes that the image shows, each divided by its
-    maximum.
+    Both weights can rise from 0, linearly over `ramp` of all steps. The classification loss is the mean over all views.
+    The maps are those of the head before pooling, without its bias, of present classes, each divided by its maximum.
 
-    The views go through the network as one batch. That is the same as one after another, except for trained batch
-    normalisation: a neck's always, the body's with `LearningSettings(batch_norm="trained")`. Its statistics are of all
-    views together, and so are those kept for later, when only original images are seen.
+    All views form one batch. This equals separate passes, except for trained batch normalisation (always a neck's, the
+    body's with `LearningSettings(batch_norm="trained")`), whose statistics are those of all views together, also the
+    running ones used later for original images.
 
-    With one adjusted view, the merged maps are that view's own under the same rule, merged with itself. "merged" in the
-    log is the share of positions where a merged map is above 0.
+    With a single adjusted view, its maps are merged with themselves by the same rule. The log contains "merged", the
+    share of positions where a merged map is above 0.
 
     Args:
         network: classifier to train.
         learning: optimizer, schedule and freezing options.
-        method: the options.
+        method: settings of the method.
         ids: image names, for error messages.
         seed: seed of the random numbers of every step.
     """
@@ -51,7 +50,7 @@ class ATMTraining(AgreementTraining):
 
     @override
     def compute_losses(self, x: Tensor, batch: ClassifierCrop, step: int) -> Mapping[str, tuple[float, Tensor]]:
-        """The weight and the value of every loss; see `ClassifierTraining`."""
+        """Return the weight and the value of every loss; see `ClassifierTraining`."""
         method, changes = self.method, self.method.changes
         if not changes:
             return super().compute_losses(x, batch, step)
@@ -64,7 +63,7 @@ class ATMTraining(AgreementTraining):
         losses = {"classification": (1.0, self.compute_classification_loss(self.network.logits(maps), every))}
         original, *others = normalize_maps(maps, every).chunk(1 + len(changes))
         self.record_maps(original)
-        first, last = others[0], others[-1]  # one and the same if only one is on: so is a merger with itself
+        first, last = others[0], others[-1]  # the same view if only one is enabled
         if method.similarity:
             value = similarity_loss(original, first, last, batch.present)
             losses["similarity"] = (self.ramp_factor * method.similarity, value)

@@ -1,4 +1,4 @@
-"""The similarity losses of attention transfer, over the max-normalised class maps of three views."""
+"""Losses of attention transfer."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from camplug.wsss.atm.merge import broadcast_labels
 
 
 def similarity_loss(original: Tensor, enhanced: Tensor | None, decreased: Tensor | None, present: Tensor) -> Tensor:
-    r"""Distance of the original view's class maps from the adjusted views' (Qin et al., TCSVT 2024).
+    r"""Compute the distance of the original view's class maps from the adjusted views' (Qin et al., TCSVT 2024).
 
     .. math:: L_s = \tfrac12 \left( \overline{|M_o - M_d|} + \overline{|M_o - M_e|} \right) \qquad (5)
 
-    Each bar is a mean over all positions of all present classes of the batch together, in place of the printed sum, so
-    that the weight of the loss does not depend on the size of the maps. Maps of absent classes count nowhere; a batch
-    without any present class gives 0, still with a graph. The gradient goes to all views.
+    Each bar is a mean over all positions of all present classes of the batch, instead of the printed sum, so that the
+    loss does not depend on the size of the maps. Absent classes are left out; a batch without present classes gives 0
+    with a graph. All views get a gradient.
 
     Args:
         original: M_o, max-normalised, [N,C,h,w].
-        enhanced: M_e likewise; None leaves its term out, and the other term is not halved.
-        decreased: M_d likewise, or None; not both.
+        enhanced: M_e, max-normalised, [N,C,h,w]; None leaves its term out, and the other term is not halved.
+        decreased: M_d, max-normalised, [N,C,h,w]; None leaves its term out.
         present: 1 where image n shows class c, [N,C].
 
     Raises:
-        InputError: no adjusted view, or shapes that do not fit together.
+        InputError: no adjusted view is given, or the shapes do not fit together.
 
     >>> original, brighter = torch.tensor([[[[0.5, 1.0]]]]), torch.tensor([[[[0.7, 1.0]]]])
     >>> similarity_loss(original, brighter, None, torch.tensor([[1]]))
@@ -39,16 +39,16 @@ def similarity_loss(original: Tensor, enhanced: Tensor | None, decreased: Tensor
 
 
 def make_background_planes(maps: Tensor, present: Tensor, *, foreground: bool = True) -> Tensor:
-    r"""Class maps with a background plane, of which only the strongest class is left at each position.
+    r"""Add a background plane to class maps and keep only the strongest class at each position.
 
     .. math:: B_0 = 1 - \max_c M_c, \qquad B_c = M_c \, [M_c = \max_k M_k]
 
-    The planes M_b of eq. 6, built as SEAM builds them (Wang et al., CVPR 2020). Equally strong classes all stay.
+    The planes M_b of eq. 6, built as in SEAM (Wang et al., CVPR 2020). Equally strong classes all stay.
 
     Args:
         maps: M, max-normalised, [N,C,h,w] in [0, 1].
-        present: which classes each image shows, [N,C]; the maps of others are taken as 0.
-        foreground: whether the planes of the classes follow that of the background.
+        present: 1 where image n shows class c, [N,C]; maps of absent classes are set to 0.
+        foreground: return the planes of the classes, too.
 
     Returns:
         [N,C+1,h,w], or the background plane alone, [N,1,h,w].
@@ -69,18 +69,18 @@ def make_background_planes(maps: Tensor, present: Tensor, *, foreground: bool = 
 
 
 def background_similarity_loss(original: Tensor, merged: Tensor, present: Tensor, *, foreground: bool = True) -> Tensor:
-    r"""Distance of the original view's background planes from those of the merged maps (Qin et al., TCSVT 2024).
+    r"""Compute the distance of the original view's background planes from those of the merged maps (Qin et al., 2024).
 
     .. math:: L_{bs} = \overline{|M_b - \hat M_b|} \qquad (6)
 
-    The bar is a mean over all positions of all planes of the batch together: of each image, the background and its
-    present classes. The merged maps supervise, so no gradient goes to them.
+    The bar is a mean over all positions of all planes of the batch: the background and the present classes of each
+    image. The merged maps are the target and get no gradient.
 
     Args:
         original: M_o, max-normalised, [N,C,h,w].
-        merged: of the adjusted views, from `merged_maps`, of the same shape.
+        merged: merged maps of the adjusted views, from `merge_maps`, of the same shape.
         present: 1 where image n shows class c, [N,C].
-        foreground: whether the planes of the classes count, too, or the background plane alone.
+        foreground: compare the planes of the classes, too, not only the background plane.
 
     Raises:
         InputError: the shapes do not fit together.
@@ -97,12 +97,12 @@ def background_similarity_loss(original: Tensor, merged: Tensor, present: Tensor
 
 
 def _mean_difference(one: Tensor, other: Tensor, shown: Tensor) -> Tensor:
-    """Mean absolute difference over the shown planes; 0 if there are none. shown: bool [N,C,1,1]."""
+    """Compute the mean absolute difference over the planes in `shown`, bool [N,C,1,1]; 0 if there are none."""
     difference = torch.where(shown, (_widen(one) - _widen(other)).abs(), 0)
     positions = one.shape[2] * one.shape[3]
     return difference.sum() / (shown.sum() * positions).clamp_min(1)
 
 
 def _widen(x: Tensor) -> Tensor:
-    """Half precision would lose the small differences, and overflow in the sum."""
+    """Convert half precision to float32, which keeps small differences and does not overflow in the sum."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

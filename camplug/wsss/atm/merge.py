@@ -1,4 +1,4 @@
-"""The merged class maps of the two adjusted views, which supervise the maps of the original image."""
+"""Merging of the class maps of two adjusted views into the target of the original image."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ SURE = 0.5
 
 
 def assign_classes(maps: Tensor, present: Tensor, background: float = BACKGROUND) -> Tensor:
-    """Which class each position belongs to: the strongest present class, where it is above the background.
+    """Assign each position to the strongest present class, where it is above the background.
 
-    The paper leaves the test open; this is how a class map becomes labels elsewhere: an argmax over the present classes
-    and a constant background plane. (A plane of 1 - max instead of the constant is the same as the constant 0.5.)
+    The paper leaves the rule open; this is the usual argmax over the present classes and a constant background plane.
+    (A background plane of 1 - max is the same as the constant 0.5.)
 
     Args:
-        maps: max-normalised, [N,C,h,w] in [0, 1].
+        maps: max-normalised class maps, [N,C,h,w] in [0, 1].
         present: 1 where image n shows class c, [N,C].
-        background: value of the background plane, in [0, 1]; it wins ties. Of equal classes the first one wins.
+        background: value of the background plane, in [0, 1]; it wins ties. Among equal classes the first one wins.
 
     Returns:
         Bool [N,C,h,w], at most one class per position.
 
     Raises:
-        InputError: shapes that do not fit together, or a background outside [0, 1].
+        InputError: the shapes do not fit together, or the background is outside [0, 1].
 
     >>> maps = torch.tensor([[[[0.9, 0.2, 0.3]], [[0.4, 0.6, 0.1]]]])
     >>> assign_classes(maps, torch.tensor([[1, 1]]), 0.3).int()[0, :, 0]
@@ -53,20 +53,20 @@ def merge_maps(
               0 & \text{neither view does}
               \end{cases}
 
-    The result supervises, so it is detached: the target cannot follow the prediction.
+    The result is a target and therefore detached.
 
     Args:
         enhanced: P_e, max-normalised, [N,C,h,w] in [0, 1].
-        decreased: P_d, likewise.
-        present: which classes each image shows, [N,C]; others get 0.
-        background: of `assign_classes`.
+        decreased: P_d, max-normalised, [N,C,h,w] in [0, 1].
+        present: 1 where image n shows class c, [N,C]; absent classes get 0.
+        background: see `assign_classes`.
         sure: the 0.5 of cases two and three, in [0, 1].
 
     Returns:
         [N,C,h,w] in [0, 1], without a gradient.
 
     Raises:
-        InputError: shapes that do not fit together, or a number outside [0, 1].
+        InputError: the shapes do not fit together, or a number is outside [0, 1].
 
     >>> enhanced = torch.tensor([[[[0.4, 0.7, 0.5, 0.1]]]])
     >>> decreased = torch.tensor([[[[0.35, 0.2, 0.2, 0.3]]]])
@@ -84,10 +84,10 @@ def merge_maps(
 
 
 def broadcast_labels(present: Tensor, *maps: Tensor) -> Tensor:
-    """Labels that fit class maps of one shape [N,C,h,w], as bool [N,C,1,1] on their device.
+    """Convert labels to bool [N,C,1,1] on the device of class maps of one shape [N,C,h,w].
 
     Raises:
-        InputError: they do not fit, or the maps differ in shape.
+        InputError: the labels do not fit, or the maps differ in shape.
     """
     if len({m.shape for m in maps}) > 1:
         shapes = ", ".join(str(list(m.shape)) for m in maps)

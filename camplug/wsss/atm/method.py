@@ -1,4 +1,4 @@
-"""The options of attention transfer and of the focused-unfocused module."""
+"""Settings of attention transfer and of the focused-unfocused module."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ FUM_PARTS = ("channel_attention", "spatial_attention", "atrous", "context")
 
 @dataclass(frozen=True)
 class ATM(Method):
-    """Train a classifier whose maps agree on brighter and darker views, behind a focused-unfocused module (ATM + FUM).
+    """Classifier training with similar maps for brighter and darker views and a focused-unfocused module (ATM + FUM).
 
-    Of Qin et al., TCSVT 2024. Without `enhance` and `decrease` it is the classification loss with the module alone; a
+    Qin et al., TCSVT 2024. Without `enhance` and `decrease` only the classification loss and the module are used; a
     module without any part is left out. A loss of weight 0 is not computed.
 
     Args:
@@ -38,21 +38,21 @@ class ATM(Method):
         decreased: alpha and beta of the decreased view.
         similarity: weight of the distance between the views' class maps (lambda_s).
         background_similarity: weight of the distance from the merged maps (lambda_bs).
-        ramp: part of the training over which both weights rise from 0 (ours): maps of a new head that must agree from
-            the first step on vanish.
+        ramp: part of the training in which both weights rise from 0 (ours), since the maps of a new head can vanish
+            under full weights.
         background: value of the background plane when maps are merged, 0 to 1.
-        sure: where one view alone finds a class, its value must be above this, 0 to 1.
-        planes: that are compared with the merged maps, all or background alone.
+        sure: threshold for positions where only one view finds a class, 0 to 1.
+        planes: planes that are compared with the merged maps, all or background alone.
         fum: put the focused-unfocused module before the head; all options below are its own.
         channel_attention: weigh channels (squeeze and excitation).
         spatial_attention: weigh positions.
         atrous: atrous convolutions in series.
-        context: make each position the mean of those related to it.
-        dilations: of the atrous convolutions, whose paper prints 0,1,2,3 for 1,2,3,4.
+        context: replace each position by the mean of the positions related to it.
+        dilations: dilations of the atrous convolutions; the paper prints 0,1,2,3 for 1,2,3,4.
         width: channels of the atrous convolutions; none is a quarter of the network's.
-        reduction: how many times fewer channels the middle of the channel attention has.
+        reduction: factor by which the middle layer of the channel attention has fewer channels.
         residual: add the attended features to the related ones.
-        centred: relate positions by what sets them apart from the mean of the image (ours).
+        centred: relate positions by their difference from the mean of the image (ours).
         most_positions: largest map, height times width, whose positions are related.
 
     Raises:
@@ -115,13 +115,13 @@ class ATM(Method):
 
     @property
     def changes(self) -> tuple[GreyChange, ...]:
-        """What makes the adjusted views, the enhanced one first."""
+        """Grey changes of the adjusted views, the enhanced one first."""
         enhanced = (GreyChange(*self.enhanced),) if self.enhance else ()
         return (*enhanced, GreyChange(*self.decreased)) if self.decrease else enhanced
 
     @override
     def get_neck_settings(self) -> dict[str, Any] | None:
-        """The settings of a FUM; a width that is not asked for is left open, so that a trained FUM goes on as it is."""
+        """Return the settings of the FUM; a width of None is left open, so that a trained FUM is kept."""
         parts = {name: getattr(self, name) for name in FUM_PARTS}
         if not self.fum or not any(parts.values()):
             return None

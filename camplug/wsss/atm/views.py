@@ -1,4 +1,4 @@
-"""The adjusted views of an image: contrast and brightness changed together, in grey levels."""
+"""Adjusted views of an image by changes of contrast and brightness in grey levels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WHITE = 255
 
 @dataclass(frozen=True)
 class GreyChange:
-    r"""A change of contrast and brightness (Qin et al., TCSVT 2024).
+    r"""Change of contrast and brightness (Qin et al., TCSVT 2024).
 
     .. math:: g'(x, y) = \alpha g(x, y) + \beta \qquad (2)
 
@@ -33,9 +33,8 @@ class GreyChange:
             raise InputError(f"alpha={self.alpha}, beta={self.beta}; give finite numbers with alpha above 0.")
 
 
-# A tenth of the printed beta (300 and 150). In grey levels the printed ones saturate 100 % and 48 % of the range and
-# brighten the "decreased" view; a tenth does what the text says: a mean of 127 goes to 221 with more contrast, and to
-# 117 with less.
+# A tenth of the printed beta (300 and 150), which would saturate 100 % and 48 % of the range and brighten the
+# "decreased" view. A tenth has the described effect: a mean of 127 becomes 221 and 117.
 ENHANCED = GreyChange(1.5, 30)
 DECREASED = GreyChange(0.8, 15)
 
@@ -46,14 +45,14 @@ def adjust_grey(pixels: Tensor, change: GreyChange) -> Tensor:
     Without the clipping, a convolution followed by batch normalisation would undo the change.
 
     Args:
-        pixels: [...,3,H,W] in 0..255, uint8 or floating-point, before any mean and deviation are taken out.
+        pixels: images [...,3,H,W] in 0..255, uint8 or floating-point, before normalisation.
         change: alpha and beta.
 
     Returns:
         Whole numbers in 0..255 of the same shape, float32 (float64 for float64).
 
     Raises:
-        InputError: pixels of another shape, kind or range.
+        InputError: pixels have another shape, dtype or range.
 
     >>> adjust_grey(torch.tensor([[[0, 100, 200]]] * 3, dtype=torch.uint8), ENHANCED)[0]
     tensor([[ 30., 180., 255.]])
@@ -62,14 +61,14 @@ def adjust_grey(pixels: Tensor, change: GreyChange) -> Tensor:
 
 
 def compute_saturation(pixels: Tensor, change: GreyChange) -> float:
-    """Share, in [0, 1], of the values that a change takes out of 0..255 and that `adjust_grey` therefore clips.
+    """Compute the share, in [0, 1], of the values that `adjust_grey` clips to 0..255.
 
     Args:
-        pixels: as for `adjust_grey`.
+        pixels: images; see `adjust_grey`.
         change: alpha and beta.
 
     Raises:
-        InputError: pixels of another shape, kind or range.
+        InputError: pixels have another shape, dtype or range.
 
     >>> grey = torch.arange(256.0).view(1, 1, 256).expand(3, 1, 256)
     >>> changes = ENHANCED, DECREASED, GreyChange(1.5, 300), GreyChange(0.8, 150)
@@ -81,14 +80,14 @@ def compute_saturation(pixels: Tensor, change: GreyChange) -> float:
 
 
 def warn_if_saturated(pixels: Tensor, change: GreyChange) -> None:
-    """Warn where more than half of the values saturate under a change: such a view shows little of the image.
+    """Warn where a change saturates more than half of the values.
 
     Args:
-        pixels: as for `adjust_grey`.
+        pixels: images; see `adjust_grey`.
         change: alpha and beta.
 
     Raises:
-        InputError: pixels of another shape, kind or range.
+        InputError: pixels have another shape, dtype or range.
     """
     share = compute_saturation(pixels, change)
     if share > 0.5:

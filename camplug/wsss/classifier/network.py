@@ -139,7 +139,7 @@ def build_classifier(
         keep_head: keep the trained head, so that the classifier gives the logits of the model, in the order of
             `classes`; by default it is kept where it has these classes. They are matched by name; a model without
             class names has them if the number agrees. Otherwise the head is new.
-        preprocess: how photographs are read, if the model does not say it itself.
+        preprocess: preprocessing of photographs; None uses the model's own.
 
     Raises:
         InputError: no class, an unknown kind of neck, or a head of other classes that must be kept.

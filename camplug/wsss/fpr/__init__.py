@@ -1,7 +1,6 @@
-"""FPR: false positives of class maps, found over a data set, put right in training (Chen et al., ICCV 2023).
+"""FPR: training against the false positives of class maps, found over a data set (Chen et al., ICCV 2023).
 
-Importing this needs no scikit-learn; clustering prototypes with `Collector` does. What trains (`FPRTraining`) needs
-lightning; the rest does not import it.
+`Collector` needs scikit-learn and `FPRTraining` lightning; importing the package needs neither.
 """
 
 from typing import TYPE_CHECKING

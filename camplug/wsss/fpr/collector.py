@@ -1,4 +1,4 @@
-"""One pass over a data set that gathers what prototypes are made of."""
+"""Collection of the features of prototypes in one pass over a data set."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from camplug.wsss.fpr.groups import UNGROUPED, is_usable
 from camplug.wsss.fpr.prototypes import Prototypes, compute_centroids, import_sklearn
 from camplug.wsss.fpr.regions import make_class_masks, masked_mean
 
-AT_ONCE = 16  # images whose values come from a GPU together
+AT_ONCE = 16  # images per transfer from a GPU
 
 
 class _Negative(NamedTuple):
-    """A false positive: its class score, its mean feature [D], and the present classes of its image, bool [C]."""
+    """False positive: class score, mean feature [D], and present classes of its image, bool [C]."""
 
     score: float
     feature: Tensor
@@ -25,26 +25,26 @@ class _Negative(NamedTuple):
 
 
 class Collector:
-    """Regions of present classes, and the strongest false positives of absent ones (section 3.2.1 of the paper).
+    """Collector of regions of present classes and the strongest false positives of absent ones (section 3.2.1).
 
-    It keeps one float32 feature [D] on the CPU for every present class of every image with a non-empty mask, and for
-    every absent class those of the `negatives` images with the highest class score. Feature maps are never kept:
-    `bytes` is at most 4 D for each label of the data set, plus (4 D + C) `negatives` C. With 1.5 labels an image and
-    D = 1280 that is 7.7 kB an image, 77 MB for 10,000 images, and 1 MB for the negatives of 20 classes. `prototypes`
-    takes a few times what one class has besides.
+    It stores one float32 feature [D] on the CPU for every present class of every image with a non-empty mask, and for
+    every absent class those of the `negatives` images with the highest class score. Feature maps are not stored:
+    `bytes` is at most 4 D for each label of the data set, plus (4 D + C) `negatives` C. With 1.5 labels per image and
+    D = 1280 that is 7.7 kB per image, 77 MB for 10,000 images, and 1 MB for the negatives of 20 classes. `prototypes`
+    temporarily needs a few times the memory of one class.
 
-    The result does not depend on the order of the images, nor on how they were batched, nor on how they were shared
-    out over processes. An image that is given twice counts once.
+    The result does not depend on the order of the images, their batches, or their distribution over processes. An
+    image that is added twice counts once.
 
     Args:
-        classes: C.
-        clusters: K of the positive prototypes, and the most of them; 10 in the paper.
-        negatives: K of the negative ones; 10 in the paper.
+        classes: C, number of classes.
+        clusters: maximum number of positive prototypes per class, K of k-means; 10 in the paper.
+        negatives: maximum number of negative prototypes per class; 10 in the paper.
         theta: threshold of the normalised class maps; 0.1 in the paper.
-        seed: of k-means.
+        seed: seed of k-means.
 
     Raises:
-        InputError: a number out of range, or scikit-learn is not installed.
+        InputError: a number is out of range, or scikit-learn is not installed.
     """
 
     def __init__(
@@ -53,18 +53,18 @@ class Collector:
         for name, value, least in (("classes", classes, 1), ("clusters", clusters, 1), ("negatives", negatives, 0)):
             if value < least:
                 raise InputError(f"{name}={value}; give at least {least}.")
-        make_class_masks(torch.zeros(1, 1, 1, 1), theta)  # refuses a theta out of range
-        import_sklearn()  # better missing now than after the pass
+        make_class_masks(torch.zeros(1, 1, 1, 1), theta)  # checks theta
+        import_sklearn()  # raise before the pass, not after it
         self.settings = {"classes": classes, "clusters": clusters, "negatives": negatives, "theta": theta, "seed": seed}
         self.classes, self.clusters, self.negatives, self.theta, self.seed = classes, clusters, negatives, theta, seed
         self._positive: list[dict[int, Tensor]] = [{} for _ in range(classes)]
         self._negative: list[dict[int, _Negative]] = [{} for _ in range(classes)]
-        self._waiting: list[tuple[Tensor, Tensor, int]] = []  # measured on a device, not yet looked at
+        self._waiting: list[tuple[Tensor, Tensor, int]] = []  # on the device, not yet processed
         self._channels: int | None = None
 
     @property
     def bytes(self) -> int:
-        """What the kept tensors take in memory now."""
+        """Memory of the stored tensors."""
         self._process_waiting()
         kept = [x for images in self._positive for x in images.values()]
         kept += [x for images in self._negative for entry in images.values() for x in (entry.feature, entry.present)]
@@ -72,17 +72,17 @@ class Collector:
 
     @torch.no_grad()
     def add(self, features: Tensor, class_maps: Tensor, present: Tensor, images: Sequence[int]) -> None:
-        """Take in a batch of images.
+        """Add a batch of images.
 
         Args:
             features: [N,D,h,w].
-            class_maps: what the 1x1 head puts out, not rectified, [N,C,h,w]; the class score is their spatial mean.
+            class_maps: output of the 1x1 head without ReLU, [N,C,h,w]; their spatial mean is the class score.
             present: 1 where image n shows class c, [N,C].
-            images: their numbers in the data set.
+            images: numbers of the images in the data set.
 
         Raises:
-            InputError: shapes that do not fit together, or a value that is not finite; on a GPU that is told when
-                the values come to the CPU, up to 16 images later.
+            InputError: the shapes do not fit together, or a value is not finite; on a GPU the latter is found up to 16
+                images later.
         """
         n, c = len(images), self.classes
         if (
@@ -98,21 +98,21 @@ class Collector:
         self._check_channels(features.shape[1])
         labels = present.detach().cpu() > 0
         for i, image in enumerate(images):
-            # One image at a time, in memory of its own: how a sum is rounded must not depend on the batch.
+            # one image at a time, cloned, so that rounding does not depend on the batch
             found = self._measure(features[i : i + 1].clone(), class_maps[i : i + 1].float().clone())
             self._waiting.append((found, labels[i], int(image)))
             if found.device.type == "cpu" or len(self._waiting) >= AT_ONCE:
                 self._process_waiting()
 
     def _measure(self, features: Tensor, class_maps: Tensor) -> Tensor:
-        """Return the mean feature of every class's region, its score, and whether it has a region; float32 [C,D+2]."""
+        """Compute the mean feature, the score and the presence of every class's region; float32 [C,D+2]."""
         masks = make_class_masks(class_maps, self.theta)
         means = masked_mean(features, masks)[0].float()
         scores, filled = class_maps.mean((2, 3))[0], masks.flatten(2).any(2)[0]
         return torch.cat([means, scores[:, None], filled[:, None].float()], 1)
 
     def _process_waiting(self) -> None:
-        """Keep what is to be kept of the images that wait; the host waits for the device once for all of them."""
+        """Store the features of waiting images, with one transfer from the device for all of them."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -140,7 +140,7 @@ class Collector:
             del kept[self._rank(c)[-1]]
 
     def _rank(self, c: int) -> list[int]:
-        """Images of a class's negatives, highest score first; of equal ones the lowest number."""
+        """Sort the images of a class's negatives by decreasing score, then by number."""
         kept = self._negative[c]
         return sorted(kept, key=lambda image: (-kept[image].score, image))
 
@@ -150,7 +150,7 @@ class Collector:
         self._channels = channels
 
     def state(self) -> dict[str, Any]:
-        """Everything gathered so far, as plain numbers and tensors, to send to another process or to save."""
+        """Return the collected features as plain numbers and tensors, for other processes or files."""
         self._process_waiting()
         positive = [(c, i, x) for c, images in enumerate(self._positive) for i, x in sorted(images.items())]
         negative = [(c, i, self._negative[c][i]) for c in range(self.classes) for i in self._rank(c)]
@@ -167,13 +167,13 @@ class Collector:
 
     @classmethod
     def merge(cls, states: Sequence[dict[str, Any]]) -> Collector:
-        """One collector of what several ones gathered, whatever their order.
+        """Merge the states of several collectors, independent of their order.
 
         Args:
-            states: from `state` of each.
+            states: results of `state`.
 
         Raises:
-            InputError: no state, or states of collectors with different settings or channels.
+            InputError: there is no state, or the collectors differ in settings or channels.
         """
         if not states:
             raise InputError("there is no state to merge; give the state() of at least one collector.")
@@ -192,15 +192,15 @@ class Collector:
         return whole
 
     def prototypes(self, groups: Sequence[int] | None = None) -> Prototypes:
-        """Centroids of the positive regions of every class, and its strongest false positives.
+        """Compute the centroids of the positive regions of every class and its strongest false positives.
 
         The regions of a class are clustered in the order of their image numbers (`compute_centroids`).
 
         Args:
-            groups: super-class of every class, from `get_group_numbers`; None keeps every negative usable.
+            groups: super-class of every class, from `get_group_numbers`; None makes every negative usable.
 
         Raises:
-            InputError: not one group for every class.
+            InputError: there is not one group for every class.
         """
         self._process_waiting()
         groups = [UNGROUPED] * self.classes if groups is None else list(groups)

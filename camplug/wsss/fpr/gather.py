@@ -1,4 +1,4 @@
-"""The pass over a data set before every epoch, from which its prototypes come."""
+"""Pass over a data set before every epoch that computes its prototypes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ from camplug.wsss.train.processes import get_rank_and_world
 
 
 class WholePhotograph(NamedTuple):
-    """Image number `image` at several sizes, uint8 [3,h,w]; its classes [C], 1 or 0; why it cannot be read, if so."""
+    """Photograph at several sizes.
+
+    Attributes:
+        image: number of the image in the data set.
+        views: pixels at several sizes, uint8 [3,h,w]; empty for an unreadable image.
+        present: classes, 1 or 0, [C].
+        broken: reason why the image is unreadable, or "".
+    """
 
     image: int
     views: list[Tensor]
@@ -35,12 +42,12 @@ class WholePhotograph(NamedTuple):
 
 
 class Photographs(Dataset[WholePhotograph]):
-    """The whole photographs of a training, neither cut nor mirrored; asked for by their numbers in the data set.
+    """Whole photographs of a training, indexed by their numbers in the data set.
 
     Args:
-        pictures: what the training runs through.
-        scales: the longer side of every view, in crops of the training.
-        square: squeeze views into squares, for networks that take no other shape.
+        pictures: crops of the training.
+        scales: longer side of every view relative to the crops.
+        square: resize views to squares, for networks that take no other shape.
     """
 
     def __init__(self, pictures: ClassifierCrops, scales: Sequence[float], square: bool = False) -> None:
@@ -50,7 +57,7 @@ class Photographs(Dataset[WholePhotograph]):
         present = torch.zeros(len(self.data.classes))
         try:
             photo, shown = self.data.photo(image), self.data.labels(image)
-        except InputError as error:  # one broken image does not end a long training
+        except InputError as error:  # left out with a warning
             return WholePhotograph(image, [], present, f"{self.data.ids[image]}: {error}")
         present[list(shown)] = 1
         return WholePhotograph(image, [self._view(photo, side) for side in self.sides], present)
@@ -62,27 +69,27 @@ class Photographs(Dataset[WholePhotograph]):
 
 
 class PrototypePass:
-    """Runs a network over the photographs of a training, and makes prototypes of what its class maps light up.
+    """Pass of a network over the photographs of a training that computes prototypes from its class maps.
 
-    Every photograph goes through on its own, in its own shape, the longer side as long as the training's crops. Maps of
-    several scales and of the mirrored photograph are averaged. No map outlives its image; `Collector` tells what is
-    kept. Masks are never read, and broken photographs are left out with a warning.
+    Photographs are processed one by one in their own aspect ratio, with a longer side as long as the crops. Maps of
+    several scales and of the mirrored photograph are averaged. Maps are not stored (see `Collector`). Masks are never
+    read, and unreadable photographs are left out with a warning.
 
-    Under torch.distributed every process takes its share of the images, and all get the same prototypes. Nothing
-    changes: not the network, its modes and its running statistics, nor the state of any generator of random numbers.
+    Under torch.distributed every process takes its share of the images, and all get the same prototypes. The network,
+    its modes and running statistics, and all random generators stay unchanged.
 
     Args:
-        pictures: what the training runs through.
+        pictures: crops of the training.
         clusters, negatives, theta: see `Collector`.
         groups: see `Collector.prototypes`.
-        scales: of each photograph; features are averaged on the grid of the first.
-        flip: the mirrored photograph, too.
+        scales: scales of each photograph; features are averaged on the grid of the first.
+        flip: use the mirrored photograph, too.
 
     Attributes:
-        passes: how many were made.
+        passes: number of passes so far.
 
     Raises:
-        InputError: an option out of range, or scikit-learn is not installed.
+        InputError: an option is out of range, or scikit-learn is not installed.
     """
 
     def __init__(
@@ -101,23 +108,23 @@ class PrototypePass:
         self.pictures, self.groups, self.scales, self.flip = pictures, groups, tuple(scales), flip
         classes = len(pictures.data.classes)
         self.collector = partial(Collector, classes, clusters=clusters, negatives=negatives, theta=theta)
-        self.collector()  # refuses now what it would refuse after the start
+        self.collector()  # checks the options now, not in the first epoch
         self.passes = 0
 
     @torch.no_grad()
     def __call__(self, network: Classifier, normalize: Callable[[Tensor], Tensor], *, workers: int = 0) -> Prototypes:
-        """The prototypes of a network as it is now.
+        """Compute the prototypes of a network with its present weights.
 
         Args:
-            network: the classifier.
-            normalize: from pixels [N,3,h,w] in 0 to 255 to what the network reads, on its device.
-            workers: processes that read photographs beside this one.
+            network: classifier.
+            normalize: normalisation of pixels [N,3,h,w] in 0 to 255, on the network's device.
+            workers: processes that load photographs.
 
         Returns:
             Prototypes on the CPU.
 
         Raises:
-            InputError: the network puts out what is no number.
+            InputError: the output of the network is not finite.
         """
         self.passes += 1
         collector = self.collector()
@@ -131,37 +138,37 @@ class PrototypePass:
             num_workers=workers,
             pin_memory=weight is not None and weight.is_cuda,
             collate_fn=_identity,
-            generator=torch.Generator(),  # the global one stays as it is
+            generator=torch.Generator(),  # leaves the global one unchanged
         )
         with set_eval_mode(network):
             for whole in loader:
                 if whole.broken:
                     warnings.warn(whole.broken, stacklevel=2)
                 else:
-                    self._take(collector, network, normalize, whole)
+                    self._collect(collector, network, normalize, whole)
         if world > 1:
             states: list[dict[str, object]] = [{}] * world
             dist.all_gather_object(states, collector.state())
             collector = Collector.merge(states)
         return collector.prototypes(self.groups)
 
-    def _take(
+    def _collect(
         self, collector: Collector, network: Classifier, normalize: Callable[[Tensor], Tensor], whole: WholePhotograph
     ) -> None:
-        """One image; its maps are gone when this ends."""
+        """Add the features of one photograph to a collector."""
         features = average_features(network, (normalize(view[None]) for view in whole.views), flip=self.flip)
         collector.add(features, network.class_maps(features), whole.present[None], [whole.image])
 
 
 def average_features(network: Classifier, views: Iterator[Tensor], *, flip: bool = True) -> Tensor:
-    """Features of an image, averaged over its scales and mirror images, on the grid of the first scale.
+    """Average the features of an image over its scales and mirror images, on the grid of the first scale.
 
-    Head and averaging are linear: `Classifier.class_maps` of these are the averaged class maps.
+    Since head and averaging are linear, `Classifier.class_maps` of the result are the averaged class maps.
 
     Args:
-        network: in evaluation mode.
-        views: the normalised image in different sizes, [1,3,h,w] each.
-        flip: the mirrored image, too.
+        network: classifier in evaluation mode.
+        views: normalised image in different sizes, [1,3,h,w] each.
+        flip: use the mirrored image, too.
 
     Returns:
         float32 [1,D,h,w].
@@ -179,7 +186,7 @@ def average_features(network: Classifier, views: Iterator[Tensor], *, flip: bool
 
 @contextmanager
 def set_eval_mode(network: nn.Module) -> Iterator[None]:
-    """A network in evaluation mode; afterwards each of its parts is in the mode that it had."""
+    """Set a network to evaluation mode; restore the mode of each module on exit."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

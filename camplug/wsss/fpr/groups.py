@@ -1,4 +1,4 @@
-"""Super-classes: which negatives of a class may come from an object that looks like it."""
+"""Super-classes, which exclude negatives that may show a similar class."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ _NAMED = {"voc": VOC_GROUPS, "coco": COCO_GROUPS}
 
 
 def get_group_numbers(classes: Sequence[str], groups: Mapping[str, Sequence[str]] | str | None) -> list[int]:
-    """The number of every class's super-class.
+    """Return the number of every class's super-class.
 
     Args:
-        classes: names, in the order of the class numbers.
-        groups: the classes of every super-class; "voc" or "coco"; or None for no super-classes. It may name classes
+        classes: class names, in the order of the class numbers.
+        groups: classes of every super-class; "voc" or "coco"; or None for no super-classes. It may contain classes
             that are not among `classes`.
 
     Returns:
-        Numbers from 0 in the order of `groups`; -1 everywhere for None, so that `is_usable` keeps every negative.
+        Numbers from 0 in the order of `groups`; -1 for all classes if `groups` is None.
 
     Raises:
-        InputError: groups that do not exist; a class in no group or in two.
+        InputError: the groups are unknown, or a class is in no group or in two.
 
     >>> get_group_numbers(["cat", "dog", "train"], "voc")
     [1, 1, 2]
@@ -79,7 +79,7 @@ def get_group_numbers(classes: Sequence[str], groups: Mapping[str, Sequence[str]
 
 
 def find_known_groups(classes: Collection[str]) -> str | None:
-    """ "voc" for the 20 classes of VOC, "coco" for the 80 of COCO, None for others.
+    """Return "voc" for the 20 classes of VOC, "coco" for the 80 of COCO, None for others.
 
     >>> find_known_groups(["cat", "dog"])
     """
@@ -90,16 +90,16 @@ def find_known_groups(classes: Collection[str]) -> str | None:
 
 
 def is_usable(negative_class: int, present_classes: Iterable[int], groups: Sequence[int]) -> bool:
-    """Whether a false positive of a class may tell pixels of this class from its background.
+    """Return whether a false positive of a class can represent the background of this class.
 
-    It may if no class present in its image is of the same super-class (the wheels of a bus are no background of cars;
-    the paper's trimmed prototypes of eq. 8), and if this super-class has other classes. So person, alone in its group,
+    It can if no class present in its image has the same super-class (a wheel of a bus is not background of cars; the
+    trimmed prototypes of eq. 8 of the paper) and if this super-class has other classes. So person, alone in its group,
     has no usable negatives in VOC and in COCO, as in the authors' code.
 
     Args:
-        negative_class: the absent class whose map lit up.
-        present_classes: of the image in which it did.
-        groups: of every class, from `get_group_numbers`; -1 stands for no super-class, and there everything is usable.
+        negative_class: absent class with the false positive.
+        present_classes: classes present in the image.
+        groups: super-class of every class, from `get_group_numbers`; -1 is no super-class and makes all usable.
 
     >>> numbers = get_group_numbers(["bus", "car", "cat", "dog", "person"], "voc")
     >>> is_usable(1, [0], numbers), is_usable(1, [2, 4], numbers), is_usable(4, [2], numbers)

@@ -1,4 +1,4 @@
-"""Training with prototypes of false positives, gathered anew before every epoch."""
+"""Lightning module of FPR: prototypes are computed before every epoch."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from camplug.wsss.train.processes import get_rank_and_world
 if TYPE_CHECKING:
     from camplug.wsss.fpr.method import FPR
 
-TOLD = 5  # classes by name in a warning
+SHOWN = 5  # classes named in a warning
 
 
 class FPRTraining(ClassifierTraining):
-    r"""Trains a classifier by three losses.
+    r"""Training of a classifier by three losses.
 
     .. math:: L = L_{BCE} + \lambda_1 L_{RC} + \lambda_2 L_{PR}
 
-    (Chen et al., ICCV 2023, eq. 9.) The prototypes of an epoch depend on the weights at its beginning alone, so they
-    are in no checkpoint: a resumed run gathers them again. Under several processes the losses are means over the
+    (Chen et al., ICCV 2023, eq. 9.) The prototypes of an epoch depend only on the weights at its start, so checkpoints
+    do not contain them and resumed runs compute them again. With several processes the losses are means over the
     regions and pixels of all of them.
 
-    Besides the losses it logs how many regions ("pairs" of an image and a class) and how many false-positive pixels
-    ("false_positives") they are means of, each in its own process.
+    The log also contains the numbers of regions ("pairs" of an image and a class) and of false-positive pixels
+    ("false_positives") of the process.
 
     Args:
-        network: a trained classifier.
-        learning: how it learns.
-        fpr: the options.
-        pictures: what it is trained on, and what prototypes are gathered from.
+        network: trained classifier.
+        learning: optimizer, schedule and freezing options.
+        fpr: settings of the method.
+        pictures: crops of the training, from whose photographs prototypes are computed, too.
 
     Attributes:
-        prototypes: of this epoch; None before the first one, and where no loss needs them.
+        prototypes: prototypes of this epoch; None before the first one, and where no loss needs them.
 
     Raises:
-        InputError: groups that the classes do not fit, or scikit-learn is not installed.
+        InputError: the groups do not fit the classes, or scikit-learn is not installed.
     """
 
     def __init__(self, network: Classifier, learning: LearningSettings, fpr: FPR, pictures: ClassifierCrops) -> None:
@@ -57,7 +57,7 @@ class FPRTraining(ClassifierTraining):
         self.fpr = fpr
         self.prototypes: Prototypes | None = None
         self.gather: PrototypePass | None = None
-        self._labels = torch.empty(0), torch.empty(0)  # of a batch, on the device and on the host
+        self._labels = torch.empty(0), torch.empty(0)  # of the last batch, on the device and on the host
         if fpr.needs_prototypes:
             self.gather = PrototypePass(
                 pictures,
@@ -73,19 +73,19 @@ class FPRTraining(ClassifierTraining):
     def transfer_batch_to_device(
         self, batch: ClassifierCrop, device: torch.device, dataloader_idx: int
     ) -> ClassifierCrop:
-        """Keep the host's labels, too: the losses go by them, and reading them back would wait for the device."""
+        """Keep the labels on the host, too, since the losses need them without synchronising with the device."""
         moved: ClassifierCrop = super().transfer_batch_to_device(batch, device, dataloader_idx)
         self._labels = moved.present, batch.present
         return moved
 
     def _on_host(self, present: Tensor) -> Tensor:
-        """Labels of a batch as the host has them; those of another batch as they are."""
+        """Return the host's copy of the labels of the last batch; others unchanged."""
         there, here = self._labels
         return here if there is present else present
 
     @property
     def passes(self) -> int:
-        """How often the data set was run through for prototypes."""
+        """Number of passes for prototypes so far."""
         return 0 if self.gather is None else self.gather.passes
 
     @override
@@ -103,7 +103,7 @@ class FPRTraining(ClassifierTraining):
         names = [n for n, kept in zip(self.network.classes, prototypes.usable, strict=True) if not kept.any()]
         if names:
             warnings.warn(
-                f"pixel rectification leaves out {', '.join(names[:TOLD])}{' ...' if len(names) > TOLD else ''} "
+                f"pixel rectification leaves out {', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''} "
                 f"({len(names)} of {len(prototypes.usable)} classes): their maps light up in no other image, or "
                 "only in those with a class of their group; a class alone in its group has no usable false positives.",
                 stacklevel=2,
@@ -139,7 +139,7 @@ class FPRTraining(ClassifierTraining):
 
 
 def compute_share(count: Tensor) -> Tensor:
-    """The factor of a mean over `count` things, with which the mean over processes is that over all their things."""
+    """Compute the factor that makes the mean over processes a mean over all items, given their number here."""
     if get_rank_and_world()[1] == 1:
         return torch.ones((), device=count.device)
     total = count.clone()

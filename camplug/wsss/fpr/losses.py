@@ -1,4 +1,4 @@
-"""FPR's loss on regions: near to the prototypes of their class, far from its false positives."""
+"""Region contrast loss of FPR."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from camplug.wsss.classifier.maps import check_labels
 from camplug.wsss.fpr.prototypes import Prototypes
 from camplug.wsss.fpr.regions import make_class_masks, masked_mean
 
-EPS = 1e-4  # of normalised maps, and under the root of distances, as in the authors' code
-LEAST = 1e-5  # of 1 - S
+EPS = 1e-4  # in the normalisation of maps and under the root of distances, as in the authors' code
+LEAST = 1e-5  # lower bound of 1 - S
 
 Distance = Literal["rms", "l2"]
 
 
 class RegionContrast(NamedTuple):
-    """What `region_contrast_loss` returns: loss = positive + negative, each a mean over `pairs` regions (or a sum)."""
+    """Result of `region_contrast_loss`.
+
+    Attributes:
+        loss: positive + negative.
+        positive, negative: means (or sums) over the regions.
+        pairs: number of regions, pairs of an image and a class.
+    """
 
     loss: Tensor
     positive: Tensor
@@ -29,7 +35,7 @@ class RegionContrast(NamedTuple):
 
 
 def distances(a: Tensor, b: Tensor, kind: Distance = "rms") -> Tensor:
-    r"""Distances of features.
+    r"""Compute distances of features.
 
     "rms", as in the authors' code, and "l2", as in the paper:
 
@@ -40,11 +46,11 @@ def distances(a: Tensor, b: Tensor, kind: Distance = "rms") -> Tensor:
 
     Args:
         a: [...,D].
-        b: [...,D], of a shape that goes with a's.
+        b: [...,D], broadcast with a.
         kind: "rms" or "l2".
 
     Raises:
-        InputError: another kind.
+        InputError: the kind is unknown.
 
     >>> distances(torch.tensor([1.0, 7.0]), torch.tensor([4.0, 3.0]), "l2")
     tensor(5.0000)
@@ -74,30 +80,30 @@ def region_contrast_loss(
     .. math:: L_{RC} = -\overline{\log S(d(f_c, \bar P_{pos}^c)) + \log(1 - S(\min_k d(f_c, P_{neg}^{c,k})))},
               \qquad S(d) = \exp(-(d / T + o))
 
-    (Chen et al., ICCV 2023, eqs. 4 and 5; f of eq. 3, over the mask of eq. 2; the paper weighs it with 0.12.) The bar
-    is the mean over all regions of the batch, pairs of an image and a present class. Left out are pairs with an empty
-    mask or without positive prototypes; without negative ones a pair has its positive part only. All negatives count,
-    those that are not `usable`, too. The defaults are the authors' code; the paper has the L2 distance and offset 0.
-    1 - S is kept above 1e-5, so that a region on a negative prototype costs 11.5 at most whatever T.
+    (Chen et al., ICCV 2023, eqs. 4 and 5; f of eq. 3, over the mask of eq. 2; the weight in the paper is 0.12.) The bar
+    is the mean over all regions of the batch, pairs of an image and a present class. Pairs with an empty mask or
+    without positive prototypes are left out; pairs without negative ones have the positive part only. All negatives
+    count, also those that are not `usable`. The defaults are those of the authors' code; the paper has the L2 distance
+    and offset 0. 1 - S is bounded below by 1e-5, so the negative part is at most 11.5.
 
-    The gradient goes into the features alone: prototypes and masks are constant.
+    Only the features get a gradient: prototypes and masks are constant.
 
     Args:
         features: F, [N,D,h,w].
         class_maps: M, [N,C,h,w].
-        present: y, 1 where image n shows class c, [N,C]; on the CPU it is read without waiting for the device.
-        prototypes: of the C classes.
+        present: y, 1 where image n shows class c, [N,C]; on the CPU it needs no synchronisation.
+        prototypes: prototypes of the C classes.
         theta: threshold of the normalised class maps.
         temperature: T, above 0.
         offset: o, at least 0; it bounds the negative part by -log(1 - exp(-o)), 2.35 at 0.1.
         distance: "rms" or "l2"; see `distances`.
-        reduction: "mean" over pairs, or their "sum", which several processes divide by their pairs together.
+        reduction: "mean" over pairs, or "sum", for division by the number of pairs of several processes.
 
     Returns:
         Scalars; 0 with a graph where there are no pairs.
 
     Raises:
-        InputError: shapes that do not fit together, or an option out of range.
+        InputError: the shapes do not fit together, or an option is out of range.
     """
     if temperature <= 0 or offset < 0:
         raise InputError(f"temperature={temperature} and offset={offset}; give one above 0 and one of at least 0.")
@@ -127,9 +133,9 @@ def region_contrast_loss(
 
 
 def _numbers(pairs: list[tuple[int, int]], device: torch.device) -> list[Tensor]:
-    """Split pairs of an image and a class into images, classes, and places among the classes that occur; and these.
+    """Split pairs of an image and a class into images, classes, positions among the used classes, and used classes.
 
-    They go to the device in one piece, and nothing waits for it.
+    They are sent to the device together, without synchronisation.
     """
     used = sorted({c for _, c in pairs})
     place = {c: k for k, c in enumerate(used)}
@@ -138,7 +144,7 @@ def _numbers(pairs: list[tuple[int, int]], device: torch.device) -> list[Tensor]
 
 
 def check_inputs(features: Tensor, class_maps: Tensor, present: Tensor, prototypes: Prototypes) -> Tensor:
-    """Labels as bool [N,C], on the CPU, of features [N,D,h,w] and class maps [N,C,h,w] that prototypes fit.
+    """Check features [N,D,h,w], class maps [N,C,h,w] and prototypes; return the labels as bool [N,C] on the CPU.
 
     Raises:
         InputError: they do not fit together.

@@ -1,4 +1,4 @@
-"""FPR's options, as `train_classifier` and the command line take them."""
+"""Settings of FPR."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ GROUPS = ("auto", "voc", "coco", "none")
 
 @dataclass(frozen=True)
 class FPR(Method):
-    """Train a trained classifier further, so that its maps let go of false positives (FPR, Chen et al., ICCV 2023).
+    """Further training of a trained classifier against false positives of its maps (FPR, Chen et al., ICCV 2023).
 
-    Before every epoch one pass over the data set gathers prototypes: what each class looks like, and what its map
-    falsely lights up in images without it. With both weights at 0 this is ordinary training.
+    Before every epoch a pass over the data set computes prototypes: features of each class, and of the regions where
+    its map is falsely active in images without it. With both weights at 0 this is ordinary training.
 
     Args:
-        clusters: the most positive prototypes of a class.
-        negatives: the most negative prototypes of a class.
-        theta: what a class map lights up: above this part of its maximum.
-        temperature: of the region contrast; distances are divided by it.
-        offset: added to these distances; 0 in the paper, 0.1 in its code.
-        distance: of region contrast: rms over channels, as in the paper's code, or l2, as in its text.
+        clusters: maximum number of positive prototypes per class.
+        negatives: maximum number of negative prototypes per class.
+        theta: threshold of the region of a class map, relative to its maximum.
+        temperature: divisor of the distances in the region contrast.
+        offset: summand of these distances; 0 in the paper, 0.1 in its code.
+        distance: distance of the region contrast: rms over channels, as in the paper's code, or l2, as in its text.
         region_contrast: weight of the region contrast; 0 for none.
         pixel_rectification: weight of the pixel rectification; 0 for none.
         groups: super-classes whose members give each other no negatives for pixel rectification: voc, coco, none, or
-            auto, which knows the classes of VOC and COCO. A configuration file may list the classes of each group.
+            auto, which detects the classes of VOC and COCO. A configuration file may list the classes of each group.
         pass_scales: sizes of the photographs in the pass for prototypes, relative to the crop; maps are averaged on
             the grid of the first. Published: 1,0.5,1.5,2, which takes 7.5 times as long.
-        pass_flip: the pass sees every photograph mirrored, too, as published.
+        pass_flip: use every mirrored photograph in the pass, too, as published.
 
     Raises:
         InputError: an option is out of range.
@@ -91,14 +91,14 @@ class FPR(Method):
 
     @property
     def needs_prototypes(self) -> bool:
-        """Whether any loss is switched on that reads them."""
+        """Use of prototypes by any loss with a weight above 0."""
         return self.region_contrast > 0 or self.pixel_rectification > 0
 
     def group_numbers(self, classes: Sequence[str]) -> list[int]:
-        """The number of every class's super-class, -1 for none.
+        """Return the number of every class's super-class, -1 for none.
 
         Raises:
-            InputError: a class in no group or in two.
+            InputError: a class is in no group or in two.
         """
         chosen = find_known_groups(classes) if self.groups == "auto" else self.groups
         return get_group_numbers(classes, None if chosen == "none" else chosen)

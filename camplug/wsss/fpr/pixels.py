@@ -1,4 +1,4 @@
-"""FPR's loss on pixels: those that are nearer to a false positive than to their class are pushed down."""
+"""Pixel rectification loss of FPR."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from camplug.wsss.fpr.regions import make_class_masks
 
 
 class PixelRectification(NamedTuple):
-    """What `pixel_rectification_loss` returns: the mean over `pixels` false positives, and how many these are."""
+    """Result of `pixel_rectification_loss`.
+
+    Attributes:
+        loss: mean over the false-positive pixels.
+        pixels: number of these pixels.
+    """
 
     loss: Tensor
     pixels: Tensor
@@ -22,25 +27,25 @@ class PixelRectification(NamedTuple):
 def false_positive_pixels(
     features: Tensor, class_maps: Tensor, present: Tensor, prototypes: Prototypes, *, theta: float = 0.1
 ) -> Tensor:
-    r"""Pixels of a present class's region that are nearer to a false positive than to the class.
+    r"""Find the pixels of a present class's region that are closer to a false positive than to the class.
 
     .. math:: \Phi_c = \{i : \min_k \|F^i - P_{neg}^{c,k}\| < \min_k \|F^i - P_{pos}^{c,k}\|,\ A_c^i = 1\}
 
     (Chen et al., ICCV 2023, eq. 8: only `usable` negatives.) Empty for classes without usable negatives or without
-    positives. Which distance is taken does not matter, since only its order does.
+    positives. The result is the same for all monotonic functions of the distance.
 
     Args:
         features: F, [N,D,h,w].
         class_maps: M, [N,C,h,w].
-        present: y, 1 where image n shows class c, [N,C]; on the CPU it is read without waiting for the device.
-        prototypes: of the C classes.
+        present: y, 1 where image n shows class c, [N,C]; on the CPU it needs no synchronisation.
+        prototypes: prototypes of the C classes.
         theta: threshold of the normalised class maps.
 
     Returns:
         bool [N,C,h,w], without gradient.
 
     Raises:
-        InputError: shapes that do not fit together, or theta out of range.
+        InputError: the shapes do not fit together, or theta is out of range.
     """
     shown = check_inputs(features, class_maps, present, prototypes)
     masks = make_class_masks(class_maps, theta, EPS)
@@ -59,37 +64,37 @@ def false_positive_pixels(
 def pixel_rectification_loss(
     features: Tensor, class_maps: Tensor, present: Tensor, prototypes: Prototypes, *, theta: float = 0.1
 ) -> PixelRectification:
-    r"""The mean class-map value, not rectified, of all pixels that `false_positive_pixels` finds.
+    r"""Compute the mean class-map value, without ReLU, of all pixels from `false_positive_pixels`.
 
     .. math:: L_{PR} = \frac{1}{\sum_c y_c |\Phi_c|} \sum_c y_c \sum_{i \in \Phi_c} M_c^i
 
-    (Chen et al., ICCV 2023, eq. 7, over the whole batch; the paper weighs it with 15e-5.) The gradient goes through the
-    class maps, and so into the head and what lies below it.
+    (Chen et al., ICCV 2023, eq. 7, over the whole batch; the weight in the paper is 15e-5.) The class maps get the
+    gradient.
 
     Args:
         features: F, [N,D,h,w].
         class_maps: M, [N,C,h,w].
-        present: y, 1 where image n shows class c, [N,C]; on the CPU it is read without waiting for the device.
-        prototypes: of the C classes.
+        present: y, 1 where image n shows class c, [N,C]; on the CPU it needs no synchronisation.
+        prototypes: prototypes of the C classes.
         theta: threshold of the normalised class maps.
 
     Returns:
         The loss, 0 with a graph where no pixel is found, and the number of pixels.
 
     Raises:
-        InputError: shapes that do not fit together, or theta out of range.
+        InputError: the shapes do not fit together, or theta is out of range.
     """
     found = false_positive_pixels(features, class_maps, present, prototypes, theta=theta)
     pixels = found.sum()
-    values = torch.where(found, class_maps.to(_get_dtype(class_maps)), 0)  # by index it would wait for the device
+    values = torch.where(found, class_maps.to(_get_dtype(class_maps)), 0)  # indexing would synchronise with the device
     return PixelRectification(values.sum() / pixels.clamp_min(1), pixels)
 
 
 def _compute_gaps(pixels: Tensor, points: Tensor) -> Tensor:
-    """Squared distances of pixels [D,P] to points [k,D], less what all distances of a pixel share: [k,P].
+    """Compute squared distances [k,P] of pixels [D,P] to points [k,D], up to a constant per pixel.
 
-    |x - p|^2 = |x - m|^2 + |p - m|^2 - 2 (x - m) (p - m). Without the first term, and with m amid the points, little is
-    lost to rounding; nothing of size [k,D,P] is built.
+    |x - p|^2 = |x - m|^2 + |p - m|^2 - 2 (x - m) (p - m), without the first term. With m as the mean of the points,
+    rounding errors are small, and no tensor of size [k,D,P] is needed.
     """
     middle = points.mean(0)
     arms = points - middle

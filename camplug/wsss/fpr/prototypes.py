@@ -1,4 +1,4 @@
-"""What the regions of a class look like over a data set: its positive and negative prototypes."""
+"""Positive and negative prototypes of classes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from torch import Tensor
 from camplug.errors import InputError
 from camplug.plug import send_to
 
-STARTS = 10  # of k-means; the default of scikit-learn when the paper was written
-ROUNDS = 10
+STARTS = 10  # initialisations of k-means; the default of scikit-learn when the paper was written
+ROUNDS = 10  # iterations of k-means
 
 
 class Padded(NamedTuple):
-    """Prototypes of all classes side by side, on their device, to be taken by class number without asking it.
+    """Padded prototypes of all classes, on their device, for indexing without synchronisation.
 
     Attributes:
-        centre: mean of a class's positive prototypes, 0 without any, [C,D].
-        negative: its negative ones, filled up with 0, [C,m,D].
-        there: which of them it has, bool [C,m].
+        centre: mean of the positive prototypes of each class, 0 without any, [C,D].
+        negative: negative prototypes of each class, padded with 0, [C,m,D].
+        there: mask of the negative prototypes without padding, bool [C,m].
     """
 
     centre: Tensor
@@ -39,9 +39,9 @@ class Prototypes:
     """Prototypes of C classes (Chen et al., ICCV 2023, section 3.2.1).
 
     Attributes:
-        positive: for every class the centroids of its regions, [k,D]; k is 0 for a class that no image shows.
-        negative: for every class the mean features of its strongest false positives, strongest first, [m,D].
-        usable: which of these pixel rectification may use (the super-class filter), bool [m].
+        positive: centroids of the regions of each class, [k,D]; k is 0 for a class that no image shows.
+        negative: mean features of the strongest false positives of each class, strongest first, [m,D].
+        usable: mask of the negatives for pixel rectification (super-class filter) of each class, bool [m].
     """
 
     positive: list[Tensor]
@@ -62,27 +62,27 @@ class Prototypes:
             raise InputError("usable has one bool for every negative prototype; give [m] for every [m,D].")
 
     def to(self, device: torch.device | str) -> Prototypes:
-        """The same prototypes on a device."""
+        """Move the prototypes to a device."""
         return Prototypes(*([x.to(device) for x in part] for part in (self.positive, self.negative, self.usable)))
 
     @cached_property
     def padded(self) -> Padded:
-        """All prototypes side by side, without a graph; kept."""
+        """Padded prototypes without a graph, cached."""
         width = max((x.shape[1] for x in (*self.positive, *self.negative) if len(x)), default=0)
         most = max(map(len, self.negative), default=0)
 
-        def filled(rows: Tensor, count: int) -> Tensor:
+        def pad(rows: Tensor, count: int) -> Tensor:
             more = rows.new_zeros(count - len(rows), width)
             return torch.cat([rows.detach(), more]) if len(rows) else more
 
-        centre = torch.stack([x.detach().mean(0) if len(x) else filled(x, 1)[0] for x in self.positive])
+        centre = torch.stack([x.detach().mean(0) if len(x) else pad(x, 1)[0] for x in self.positive])
         there = torch.tensor([[k < len(x) for k in range(most)] for x in self.negative], dtype=torch.bool)
-        negative = torch.stack([filled(x, most) for x in self.negative])
+        negative = torch.stack([pad(x, most) for x in self.negative])
         return Padded(centre, negative, send_to(there.view(len(self.negative), most), centre.device))
 
     @cached_property
     def usable_negatives(self) -> list[Tensor | None]:
-        """For every class its usable negatives, None where it has none; kept, since choosing them waits once."""
+        """Usable negatives of each class, None where it has none; cached, since selecting them synchronises."""
         kept = torch.cat(self.usable).tolist() if self.usable else []
         found: list[Tensor | None] = []
         for negative in self.negative:
@@ -92,7 +92,7 @@ class Prototypes:
         return found
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Plain tensors for a checkpoint."""
+        """Return plain tensors for a checkpoint."""
         return {
             "positive": _join(self.positive),
             "positives": torch.tensor([len(x) for x in self.positive]),
@@ -103,10 +103,10 @@ class Prototypes:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Prototypes:
-        """The inverse of `state_dict`.
+        """Build prototypes from the result of `state_dict`.
 
         Raises:
-            InputError: something else was given.
+            InputError: the state is something else.
         """
         try:
             positives, negatives = state["positives"].tolist(), state["negatives"].tolist()
@@ -120,16 +120,15 @@ class Prototypes:
 
 
 def compute_centroids(points: Tensor, clusters: int = 10, seed: int = 0) -> Tensor:
-    """Centroids of points by k-means, each only once.
+    """Compute distinct centroids of points by k-means.
 
-    scikit-learn's KMeans with 10 starts (its default when the paper was written; the best is kept), 10 rounds, in one
-    thread so that the result is the same to the last bit. Where there are no more distinct points than clusters, these
-    points are the centroids.
+    scikit-learn's KMeans with 10 initialisations (its default when the paper was written), 10 iterations, in one thread
+    for bitwise equal results. If there are no more distinct points than clusters, these points are the centroids.
 
     Args:
         points: [n,D].
-        clusters: at most so many.
-        seed: of k-means.
+        clusters: maximum number of centroids.
+        seed: seed of k-means.
 
     Returns:
         [k,D] on the points' device, k at most `clusters`.
@@ -153,10 +152,10 @@ def compute_centroids(points: Tensor, clusters: int = 10, seed: int = 0) -> Tens
 
 
 def import_sklearn() -> Any:
-    """scikit-learn's clustering.
+    """Import scikit-learn's module of clustering.
 
     Raises:
-        InputError: it is not installed.
+        InputError: scikit-learn is not installed.
     """
     try:
         return import_module("sklearn.cluster")
@@ -167,7 +166,7 @@ def import_sklearn() -> Any:
 
 
 def _find_distinct(rows: np.ndarray[Any, Any], most: int) -> np.ndarray[Any, Any]:
-    """The first `most` different rows, in their order."""
+    """Return the first `most` distinct rows in their order."""
     found: dict[bytes, int] = {}
     for i, row in enumerate(rows):
         found.setdefault((row + 0).tobytes(), i)  # -0 is 0
@@ -177,6 +176,6 @@ def _find_distinct(rows: np.ndarray[Any, Any], most: int) -> np.ndarray[Any, Any
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:
-    """All rows on the CPU; classes without any tell nothing of the width."""
+    """Concatenate all rows on the CPU, ignoring classes without rows."""
     some = [x.detach().cpu() for x in parts if len(x)]
     return torch.cat(some) if some else torch.zeros(0, parts[0].shape[1] if parts else 0)

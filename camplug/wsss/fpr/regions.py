@@ -1,4 +1,4 @@
-"""The region where a class map lights up, and the mean feature over it."""
+"""Active regions of class maps and their mean features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from camplug.wsss.classifier.maps import EPS, normalize_maps
 
 
 def make_class_masks(class_maps: Tensor, theta: float = 0.1, eps: float = EPS) -> Tensor:
-    r"""Where each class map, divided by its own maximum, is above a threshold; absent classes are kept.
+    r"""Threshold each class map divided by its own maximum; absent classes are kept.
 
     .. math:: A_c = \mathbb{1}\left(\frac{\mathrm{relu}(M_c)}{\max \mathrm{relu}(M_c) + \epsilon} > \theta\right)
 
@@ -18,15 +18,15 @@ def make_class_masks(class_maps: Tensor, theta: float = 0.1, eps: float = EPS) -
     without a positive value gives an empty mask.
 
     Args:
-        class_maps: M, what the 1x1 head puts out, [N,C,h,w].
-        theta: in [0, 1).
-        eps: keeps the division finite.
+        class_maps: M, output of the 1x1 head, [N,C,h,w].
+        theta: threshold, in [0, 1).
+        eps: term of the denominator.
 
     Returns:
         bool [N,C,h,w], without gradient.
 
     Raises:
-        InputError: maps of another shape, or theta out of range.
+        InputError: the maps have another shape, or theta is out of range.
 
     >>> make_class_masks(torch.tensor([[[[-1.0, 0.2, 4.0]], [[-3.0, 0.0, -1.0]]]])).long()
     tensor([[[[0, 0, 1]],
@@ -40,11 +40,11 @@ def make_class_masks(class_maps: Tensor, theta: float = 0.1, eps: float = EPS) -
 
 
 def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
-    r"""The mean feature over a region, 0 where it is empty.
+    r"""Compute the mean feature over a region, 0 where it is empty.
 
     .. math:: f_c = \frac{\sum_i A_c^i F^i}{\sum_i A_c^i}
 
-    (Chen et al., ICCV 2023, eq. 3.) At least float32, also in autocast.
+    (Chen et al., ICCV 2023, eq. 3.) At least float32, also under autocast.
 
     Args:
         features: F, [N,D,h,w].
@@ -79,5 +79,5 @@ def _get_positions(x: Tensor) -> tuple[int, ...]:
 
 
 def _widen(x: Tensor) -> Tensor:
-    """Half precision and whole numbers as float32; float32 and float64 as they are."""
+    """Convert half precision and integers to float32."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()

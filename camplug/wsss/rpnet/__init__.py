@@ -1,9 +1,8 @@
 """RPNet: region prototypes across images of one class.
 
 Liu et al., Cross-Image Region Mining with Region Prototypical Network, IEEE Transactions on Multimedia.
-A position of an image's map that resembles a confident region of any image of its group is foreground, too; class maps
-of features weighed by that resemblance teach the plain ones. What trains (`RPNetTraining`) needs lightning; the rest
-does not import it.
+Positions that resemble a confident region of any image of the group are foreground, too; class maps of features weighed
+by this resemblance supervise the plain ones. `RPNetTraining` needs lightning; nothing else imports it.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Where the images of a group look like each other's regions: the foreground probability."""
+"""Foreground probability: similarity of positions to the regions of all images of a group."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ LARGEST_GROUP = 4
 
 
 def region_similarity(features: Tensor, prototypes: Tensor) -> Tensor:
-    r"""Cosine between the features of every position and prototypes.
+    r"""Compute the cosine between the features of every position and prototypes.
 
     .. math:: s_p(x) = \frac{p \cdot f(x)}{|p| \, |f(x)|}
 
-    (Liu et al., RPNet, eq. 7, with features of the prototypes' own block.) A vector not longer than 1e-8 is similar to
-    nothing: 0, without a gradient, which would be of the order of 1e8 there.
+    (Liu et al., RPNet, eq. 7, with features of the prototypes' own block.) Vectors not longer than 1e-8 get 0 without a
+    gradient, which would be of the order of 1e8.
 
     Args:
         features: f, [N,D,h,w].
-        prototypes: P of each image, [N,P,D].
+        prototypes: P prototypes of each image, [N,P,D].
 
     Returns:
         [N,P,h,w] in [-1, 1] up to rounding, at least float32, also in autocast.
@@ -55,7 +55,7 @@ def region_similarity(features: Tensor, prototypes: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(flat, dim=1)[:, None]  # [N,1,hw]
         wanted_length = torch.linalg.vector_norm(wanted, dim=2, keepdim=True)  # [N,P,1]
         known = (length > NORM_EPS) & (wanted_length > NORM_EPS)
-        # clamped before the division: the branch that `where` leaves out must have a finite gradient, too
+        # clamped before the division, since the branch not taken by `where` needs a finite gradient, too
         cosine = wanted @ flat / (length.clamp_min(NORM_EPS) * wanted_length.clamp_min(NORM_EPS))
         return torch.where(known, cosine, 0).view(*cosine.shape[:2], *features.shape[2:])
 
@@ -75,38 +75,38 @@ def foreground_probability(
     drop: bool = True,
     region: Tensor | None = None,
 ) -> Tensor:
-    r"""How much each position resembles a confident region of any image of its group.
+    r"""Compute the resemblance of each position to the confident regions of all images of its group.
 
     .. math:: s(x) = \max_{n, \, i, \, M} \cos(p_{n,i,M}, f_n(x)), \qquad
               \hat F(x) = G * \frac{1.3 \, \mathrm{relu}(s(x))}{\max_{x'} \mathrm{relu}(s(x')) + 10^{-5}}
 
-    (Liu et al., RPNet, eq. 5 to 9 as the authors' code reads them.) The maximum is over the blocks n, the images i of
-    the group, the image itself among them, and the two masks M: the confident region and a random part of it, drawn
-    anew for every block (Z of eq. 6). Eq. 7 as printed compares the prototypes of all blocks with the last block's
-    features; they live in different spaces, so each block's prototypes meet that block's features.
+    (Liu et al., RPNet, eq. 5 to 9 as in the authors' code.) The maximum is over the blocks n, the images i of the group
+    including the image itself, and the two masks M: the confident region and a random part of it, drawn for each block
+    (Z of eq. 6). Eq. 7 as printed compares the prototypes of all blocks with the last block's features; since these are
+    different spaces, the prototypes of each block are compared with that block's features.
 
-    The masks are hard. The gradient goes through the prototypes, the features they are compared with and the spatial
-    maximum; detach a block that must not learn from it (the authors detach stage 2).
+    The masks are hard. The gradient goes through the prototypes, the features and the spatial maximum; detach blocks
+    that must not learn from it (the authors detach stage 2).
 
     Args:
-        blocks: feature maps [N,D_n,h,w] of one grid; channels may differ. The first one is of the last stage: its
-            confident regions serve all blocks, unless `region` is given.
-        group: k, images that share a class; N is a multiple of it, and images g*k .. g*k + k-1 are one group. 1
-            compares within one image only.
-        threshold: of `find_confident_regions`.
-        keep: of `drop_positions`.
-        scale: factor of the normalised map, so that it exceeds 1 where the resemblance is best.
-        sigma, window, border: of `smooth_maps`.
-        generator: of the dropping; on the CPU.
-        smooth: False leaves the Gaussian out.
-        drop: False leaves the prototypes of random parts out.
-        region: the confident regions, bool [N,h,w], where they are not the first block's.
+        blocks: feature maps [N,D_n,h,w] on one grid; channels may differ. The first one is that of the last stage,
+            whose confident regions are used for all blocks, unless `region` is given.
+        group: k, images that share a class; N is a multiple of k, and images g*k .. g*k + k-1 form a group. 1 compares
+            within each image only.
+        threshold: see `find_confident_regions`.
+        keep: see `drop_positions`.
+        scale: factor of the normalised map, so that the best positions exceed 1.
+        sigma, window, border: see `smooth_maps`.
+        generator: random generator of the dropping, on the CPU.
+        smooth: apply the Gaussian.
+        drop: use the prototypes of random parts, too.
+        region: confident regions, bool [N,h,w]; None uses those of the first block.
 
     Returns:
         F, [N,1,h,w] in [0, scale); 0 where no image of the group has a confident region.
 
     Raises:
-        InputError: blocks that do not fit together or into groups, or an option that is not allowed.
+        InputError: the blocks do not fit together or into groups, or an option is not allowed.
 
     >>> blocks = [torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]], [[[2.0, 2.0]], [[0.0, 0.0]]]])]
     >>> foreground_probability(blocks[:1], group=1, smooth=False)[1].round(decimals=3)

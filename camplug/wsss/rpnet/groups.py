@@ -1,4 +1,4 @@
-"""What RPNet runs through: crops of images that share a class, together in one item."""
+"""Training items of RPNet: crops of images that share a class."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from camplug.wsss.train.unreadable import Substitutes
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PARTNERS, ORDER = LARGEST_GROUP, LARGEST_GROUP + 1  # places in the random numbers that no crop takes
+PARTNERS, ORDER = LARGEST_GROUP, LARGEST_GROUP + 1  # slots of the random numbers that no crop uses
 
 
 class Groups(Dataset[ClassifierCrop]):
     """Groups of an image and partners that share one of its classes, each image with a crop of its own.
 
-    An epoch has as many images as the data set, so a group of k is one of N // k items. A new order of all images in
-    each epoch says which come first in a group, so that over the epochs all do alike; their partners are drawn. The
-    item (epoch, number) depends on them and the seed alone. Groups of one are the pictures themselves.
+    An epoch has as many images as the data set, so groups of k give N // k items. The first images of the groups follow
+    a random order of each epoch, so that all come first equally often; their partners are drawn. Item (epoch, number)
+    depends on these and the seed only. Groups of one are the crops themselves.
 
     Args:
-        pictures: the crops.
+        pictures: crops of single images.
         group: images per item, 1 to 4.
 
     Raises:
-        InputError: a group outside of its range, or no image that shows a class.
+        InputError: the group size is out of range, or no image has a class.
     """
 
     def __init__(self, pictures: ClassifierCrops, group: int = 2) -> None:
@@ -57,7 +57,7 @@ class Groups(Dataset[ClassifierCrop]):
 
     @override
     def __getitem__(self, which: tuple[int, int]) -> ClassifierCrop:
-        """Tensors of a group: pixels [k,3,S,S], present [k,C], image [k]."""
+        """Load a group: pixels [k,3,S,S], present [k,C], image [k]."""
         epoch, number = which
         members = [self.pictures.indices[n] for n in self.list_members(epoch, number)]
         classes = self.pictures.get_classes(members[0])
@@ -66,11 +66,11 @@ class Groups(Dataset[ClassifierCrop]):
 
     @property
     def substitutes(self) -> Substitutes[Image]:
-        """What could not be read."""
+        """Record of unreadable photographs."""
         return self.pictures.substitutes
 
     def list_members(self, epoch: int, number: int) -> list[int]:
-        """The images of an item, the one first that its partners are drawn for, as numbers in `pictures.indices`."""
+        """List the images of an item as positions in `pictures.indices`, the one that partners are drawn for first."""
         if self._partners is None:
             return [number]
         if self._order is None or self._order[0] != epoch:

@@ -1,4 +1,4 @@
-"""Training a classifier by region prototypes: the plain branch learns the class maps of the enhanced one."""
+"""Lightning module of RPNet: the plain branch learns the class maps of the enhanced one."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from camplug.wsss.rpnet.neck import RegionNeck
 from camplug.wsss.rpnet.regions import find_confident_regions
 from camplug.wsss.rpnet.stages import compute_stage_maps, find_stage_layers
 
-MULTIPLE = 32  # of which the sides of rescaled images are, so that any network has maps of them
+MULTIPLE = 32  # divisor of the sides of rescaled images, so that any network accepts them
 
 
 class RPNetTraining(AgreementTraining):
-    r"""RPNet (Liu et al., IEEE Transactions on Multimedia).
+    r"""Training by region prototypes, RPNet (Liu et al., IEEE Transactions on Multimedia).
 
     .. math:: L = L_c + \lambda L_s, \qquad L_s = \overline{(S - R)^2} \qquad (11, 13)
 
-    The plain branch is what inference runs: reduced features, non-local block, head. Its logits have the classification
+    The plain branch is used for inference: reduced features, non-local block, head. Its logits get the classification
     loss, its normalised class maps are R. The enhanced branch weighs the reduced features by the foreground probability
-    before the same block and head; S is the mean of its maps over the scales, of which 1 alone has a gradient. Maps of
-    stages earlier than the last have none. Confident regions are those of the reduced features, or of the plain
-    branch's class maps, whichever stages the prototypes are taken of.
+    before the same block and head; S is the mean of its maps over the scales, of which only 1 has a gradient. Maps of
+    stages before the last have none. Confident regions are computed from the reduced features or from the plain
+    branch's class maps, whatever the stages of the prototypes.
 
-    The weight may rise from 0, linearly over `ramp` of all steps. One pass of the body per scale; the plain branch of
-    scale 1 alone moves running statistics, since it is what inference runs. Logs the share of positions in confident
-    regions ("confident") and the mean of the foreground probability ("foreground"), both at scale 1.
+    The weight can rise from 0, linearly over `ramp` of all steps. The body runs once per scale; only the plain branch
+    at scale 1 updates running statistics. The log contains the share of positions in confident regions ("confident")
+    and the mean foreground probability ("foreground"), both at scale 1.
 
     Args:
-        network: what is trained, with a `RegionNeck`.
-        learning: how.
-        method: the options.
+        network: classifier to train, with a `RegionNeck`.
+        learning: optimizer, schedule and freezing options.
+        method: settings of the method.
         ids: image names, for error messages.
         seed: seed of the random numbers of every step.
 
     Raises:
-        InputError: a stage that the network has not.
-        ModelError: a network with another neck.
+        InputError: the network does not have a stage.
+        ModelError: the network has another neck.
     """
 
     def __init__(
@@ -70,17 +70,17 @@ class RPNetTraining(AgreementTraining):
 
     @property
     def neck(self) -> RegionNeck:
-        """The network's."""
+        """Neck of the network."""
         return cast(RegionNeck, self.network.neck)
 
     @override
     def training_step(self, batch: ClassifierCrop, batch_idx: int) -> Tensor:
-        """A step on groups, pixels [B,k,3,S,S], taken as a batch of B*k images, group by group."""
+        """Flatten groups, pixels [B,k,3,S,S], to a batch of B*k images and compute the loss."""
         return super().training_step(ClassifierCrop(*(part.flatten(0, 1) for part in batch)), batch_idx)
 
     @override
     def compute_losses(self, x: Tensor, batch: ClassifierCrop, step: int) -> Mapping[str, tuple[float, Tensor]]:
-        """The weight and the value of every loss; see `ClassifierTraining`. Images g*k .. g*k + k-1 are one group."""
+        """Return the weight and the value of every loss; images g*k .. g*k + k-1 are one group."""
         method = self.method
         reduced, earlier = self._features(x)
         plain = self.network.class_maps(self.neck.context(reduced))
@@ -89,7 +89,7 @@ class RPNetTraining(AgreementTraining):
             return losses
         generator = self.make_generator(step)
         with _keep_statistics(self.network):
-            # scale 1 first: autocast remembers half-precision weights of this step, which must have a gradient
+            # scale 1 first: autocast caches the half-precision weights, which must have a gradient
             maps = [self._enhanced(reduced, earlier, batch.present, generator, log=True)]
             with torch.no_grad():
                 for scale in method.scales:
@@ -101,7 +101,7 @@ class RPNetTraining(AgreementTraining):
         return losses | {"self_supervised": (self.ramp_factor * method.weight, value)}
 
     def _features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Reduced features [N,width,h,w], and maps of the earlier stages [N,D,h,w], of images."""
+        """Compute the reduced features [N,width,h,w] and the maps of the earlier stages [N,D,h,w]."""
         last, earlier = compute_stage_maps(self.network, x, self.stages)
         if last.shape[0] * last.shape[2] * last.shape[3] < 2:
             raise InputError(
@@ -118,7 +118,7 @@ class RPNetTraining(AgreementTraining):
         generator: torch.Generator,
         log: bool = False,
     ) -> Tensor:
-        """Class maps of the features where the images of a group look alike."""
+        """Compute the class maps of the features weighed by the foreground probability."""
         method = self.method
         region = self._region(reduced, present)
         probability = foreground_probability(
@@ -139,7 +139,7 @@ class RPNetTraining(AgreementTraining):
 
     @torch.no_grad()
     def _region(self, reduced: Tensor, present: Tensor) -> Tensor:
-        """Confident positions, [N,h,w]."""
+        """Compute the confident positions, bool [N,h,w]."""
         if self.method.regions == "channels":
             return find_confident_regions(reduced, self.method.threshold)
         maps = self.network.class_maps(self.neck.context(reduced))
@@ -148,14 +148,14 @@ class RPNetTraining(AgreementTraining):
 
 
 def _rescale(x: Tensor, scale: float) -> Tensor:
-    """Images resized by a factor, their sides to the nearest multiples of 32, at least 32."""
+    """Resize images by a factor, with sides rounded to multiples of 32, at least 32."""
     h, w = (max(MULTIPLE, MULTIPLE * round(side * scale / MULTIPLE)) for side in x.shape[-2:])
     return F.interpolate(x, (h, w), mode="bilinear", align_corners=False)
 
 
 @contextmanager
 def _keep_statistics(network: nn.Module) -> Iterator[None]:
-    """Normalise by the batch where that is trained, and leave the running statistics as they are."""
+    """Leave running statistics unchanged while normalising by the batch."""
     tracking = [m for m in network.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
     for module in tracking:
         module.track_running_stats = False

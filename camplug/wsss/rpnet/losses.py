@@ -1,4 +1,4 @@
-"""RPNet's self-supervision: the plain branch learns the class maps of the enhanced one."""
+"""Self-supervised loss of RPNet between the class maps of its two branches."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from camplug.wsss.classifier.maps import check_labels, normalize_maps
 
 
 def self_supervised_loss(target: Tensor, plain: Tensor, present: Tensor) -> Tensor:
-    r"""Mean square of the difference between the class maps of the two branches.
+    r"""Compute the mean squared difference between the class maps of the two branches.
 
     .. math:: L_s = \overline{(S - R)^2}
 
-    (Liu et al., RPNet, eq. 13 as the authors' code reads it: S and R are class maps of the present classes, each
-    divided by its maximum, not features; the bar is a mean over images, all classes and positions, not the printed
-    sum.) The total loss is L_c + 10 L_s. Its L_c is the ordinary multi-label soft margin loss, of the plain branch:
-    eq. 12 as printed is no cross-entropy, since the log of its absent classes is taken of exp(-v / (1 + exp(-v)))
-    instead of exp(-v) / (1 + exp(-v)).
+    (Liu et al., RPNet, eq. 13 as in the authors' code: S and R are class maps of the present classes, each divided by
+    its maximum, not features; the bar is a mean over images, all classes and positions, not the printed sum.) The total
+    loss is L_c + 10 L_s with the multi-label soft margin loss of the plain branch as L_c: eq. 12 as printed is not a
+    cross-entropy, since the logarithm for absent classes is taken of exp(-v / (1 + exp(-v))) instead of
+    exp(-v) / (1 + exp(-v)).
 
     Args:
-        target: class maps of the enhanced branch before normalisation, [N,C,h,w], such as `average_maps`. The gradient
-            goes to them, too; detach what must not learn.
+        target: class maps of the enhanced branch before normalisation, [N,C,h,w], such as those of `average_maps`. They
+            get a gradient, too; detach them to avoid it.
         plain: class maps of the plain branch, [N,C,h,w].
         present: 1 where image n shows class c, [N,C].
 
@@ -50,12 +50,11 @@ def self_supervised_loss(target: Tensor, plain: Tensor, present: Tensor) -> Tens
 
 
 def average_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    r"""Mean over scales of the positive part of class maps, at one size: the target of eq. 13.
+    r"""Average the positive part of class maps over scales, at one size: the target of eq. 13.
 
     .. math:: S = \frac{1}{|K|} \sum_{k \in K} \mathrm{resize}(\mathrm{relu}(M_k))
 
-    The authors average the scales 1, 0.5, 1.5 and 2 of the enhanced branch; only scale 1 carries a gradient there, so
-    compute the others without one.
+    The authors average the scales 1, 0.5, 1.5 and 2 of the enhanced branch; only scale 1 has a gradient there.
 
     Args:
         maps: M_k, class maps [N,C,h_k,w_k] of each scale.
@@ -65,7 +64,7 @@ def average_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         [N,C,h,w], at least float32.
 
     Raises:
-        InputError: no maps, maps of different images or classes, or a size without positions.
+        InputError: there are no maps, they differ in images or classes, or the size is not positive.
 
     >>> average_maps([torch.tensor([[[[1.0, -1.0]]]]), torch.tensor([[[[3.0]]]])], (1, 2))
     tensor([[[[2.0000, 1.5000]]]])

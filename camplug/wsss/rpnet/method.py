@@ -1,4 +1,4 @@
-"""The options of RPNet."""
+"""Settings of RPNet."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ LAST = "last"
 
 @dataclass(frozen=True)
 class RPNet(Method):
-    """Train a classifier whose maps agree with those found by comparing images of one class (region prototypes).
+    """Classifier training with maps that agree with comparisons of images of one class (region prototypes).
 
-    Of Liu et al., Cross-Image Region Mining with Region Prototypical Network, IEEE Transactions on Multimedia. The
-    images of a group share one head and one non-local block, where the authors' code keeps one of each for either image
-    of a pair: so groups of any size work, and all that is learned is kept. A weight of 0 leaves all but the
-    classification loss out.
+    Liu et al., Cross-Image Region Mining with Region Prototypical Network, IEEE Transactions on Multimedia. The images
+    of a group share one head and one non-local block, where the authors' code has one of each for either image of a
+    pair: groups of any size work, and no trained weights are discarded. A weight of 0 leaves only the classification
+    loss.
 
     Args:
-        images: that are compared with each other, 1 to 4, so many of which share a class; a batch holds whole groups.
+        images: group size, 1 to 4: images with a common class that are compared; a batch holds whole groups.
         width: channels that the last map is reduced to.
-        stages: maps that prototypes are taken of, with commas: last (the reduced one), strides in pixels of the network
-            as built (the last map of that stride), or names of layers.
-        threshold: share of a maximum that makes a position a confident one.
-        regions: whose maximum that is, of any of the channels, as in the authors' code, where with hundreds of channels
-            hardly a position is left out, or of the class maps of what the image shows (ours).
-        random_part: probability of a confident position to be in the random part that has a prototype, too; 1 leaves
+        stages: maps that prototypes are computed from, with commas: last (the reduced one), strides in pixels of the
+            network as built (the last map of that stride), or names of layers.
+        threshold: share of the maximum from which a position is confident.
+        regions: source of this maximum: channels, as in the authors' code, where with hundreds of channels nearly all
+            positions are confident, or classes, the class maps of present classes (ours).
+        random_part: probability of a confident position to be in the random part, which has a prototype, too; 1 leaves
             these out.
         scale: factor of the normalised foreground probability.
         smooth: smooth the foreground probability by a Gaussian.
-        border: at the borders of the map the Gaussian is normalized, or takes zero around it, as in the authors' code.
-        weight: of the distance between the two branches' class maps.
-        ramp: part of the training over which the weight rises from 0 (ours): maps of a new head that must agree from
-            the first step on may vanish.
-        scales: of the images whose enhanced class maps are averaged, 1 among them, which alone has a gradient.
+        border: rule of the Gaussian at the borders: normalized, or zero padding, as in the authors' code.
+        weight: weight of the distance between the two branches' class maps.
+        ramp: part of the training in which the weight rises from 0 (ours), since the maps of a new head can vanish
+            under the full weight.
+        scales: image scales whose enhanced class maps are averaged, including 1, which alone has a gradient.
 
     Raises:
         InputError: an option is out of range.
@@ -103,23 +103,23 @@ class RPNet(Method):
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """The stages one by one."""
+        """Names of the stages."""
         return tuple(re.findall(r"[^\s,]+", self.stages))
 
     @property
     @override
     def group(self) -> int:
-        """Images that an item holds."""
+        """Number of images per item."""
         return self.images
 
     @override
     def get_neck_settings(self) -> dict[str, Any]:
-        """The settings of a `RegionNeck`."""
+        """Return the settings of a `RegionNeck`."""
         return {"kind": "regions", "width": self.width}
 
     @override
     def make_items(self, pictures: ClassifierCrops) -> Items:
-        """Groups of images that share a class."""
+        """Make groups of images that share a class."""
         return Groups(pictures, self.images)
 
     @override

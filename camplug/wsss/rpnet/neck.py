@@ -1,4 +1,4 @@
-"""Between a backbone's last stage and the 1x1 classifier: fewer channels, and a look at all positions."""
+"""Neck of RPNet between the last stage and the 1x1 classifier: channel reduction and a non-local block."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class RegionNeck(nn.Module):
     for each image of a pair; here the images of a group share one.
 
     Args:
-        channels: of the last stage.
-        width: of the reduced features.
+        channels: channels of the last stage.
+        width: channels of the reduced features.
 
     Raises:
-        InputError: sizes below 1.
+        InputError: a size is below 1.
 
     >>> RegionNeck(8, 4).settings()
     {'channels': 8, 'width': 4}
@@ -37,15 +37,15 @@ class RegionNeck(nn.Module):
         self.context = NonLocal(width)
 
     def reduce_channels(self, x: Tensor) -> Tensor:
-        """Features of the last stage [N,channels,h,w] with fewer channels, [N,width,h,w]; of any sign."""
+        """Reduce features of the last stage [N,channels,h,w] to [N,width,h,w], of any sign."""
         features: Tensor = self.reduce(x)
         return features
 
     def forward(self, x: Tensor) -> Tensor:
-        """The plain branch: features of the last stage [N,channels,h,w] to those of the classifier [N,width,h,w]."""
+        """Compute the plain branch, [N,channels,h,w] to [N,width,h,w]."""
         features: Tensor = self.context(self.reduce_channels(x))
         return features
 
     def settings(self) -> dict[str, int]:
-        """Plain data that builds the same neck again: `RegionNeck(**settings)`."""
+        """Return the arguments that build this neck again, `RegionNeck(**settings)`."""
         return {"channels": self.channels, "width": self.width}

@@ -1,4 +1,4 @@
-"""A non-local block whose memory grows with the grid, not with its square."""
+"""Non-local block with memory linear in the number of positions."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from camplug.explain.tensor_ops import widen
 
 
 class NonLocal(nn.Module):
-    r"""Every position looks at all others and adds what it finds; at first nothing.
+    r"""Non-local block in the dot-product form, initialised as the identity.
 
     .. math:: y_i = \frac{1}{N} \sum_j (\theta_i \cdot \phi_j) \, g_j, \qquad z_i = x_i + \mathrm{BN}(W y_i)
 
-    (Wang et al., Non-local Neural Networks, CVPR 2018, eq. 4 and 6: the dot product form; theta, phi, g and W are 1x1
-    convolutions, N the number of positions.) BN's weights start at 0, so the block starts as the identity.
+    (Wang et al., Non-local Neural Networks, CVPR 2018, eq. 4 and 6; theta, phi, g and W are 1x1 convolutions, N the
+    number of positions.) The weights of BN start at 0.
 
-    There is no softmax between the two products, so they may be taken in any order: (theta phi^T) g holds hw x hw
-    numbers, theta (phi^T g) width x width, with the same result. This block takes the second one, for any grid.
-    The sums over positions are at least float32, also in autocast.
+    Without a softmax the products can be taken in any order: (theta phi^T) g needs hw x hw numbers, theta (phi^T g),
+    which is used here, width x width, with the same result. Sums over positions are at least float32, also under
+    autocast.
 
     Args:
-        channels: of the maps.
-        width: of theta, phi and g; half the channels by default.
+        channels: channels of the maps.
+        width: channels of theta, phi and g; None is half the channels.
 
     Raises:
-        InputError: sizes below 1.
+        InputError: a size is below 1.
     """
 
     def __init__(self, channels: int, width: int | None = None) -> None:
@@ -42,14 +42,14 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps of the same shape, [N,C,h,w]."""
+        """Compute maps of the same shape, [N,C,h,w]."""
         y = nonlocal_mean(self.theta(x), self.phi(x), self.g(x))
         residual: Tensor = self.norm(self.out(y.to(x.dtype)))
         return x + residual
 
 
 def nonlocal_mean(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-    r"""The mean of g over all positions, each weighted by its dot product with theta.
+    r"""Compute the mean of g over all positions, weighted by the dot products of phi with theta.
 
     .. math:: y_i = \frac{1}{N} \sum_j (\theta_i \cdot \phi_j) \, g_j
 
@@ -65,6 +65,6 @@ def nonlocal_mean(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     tensor([[[[2.5000, 5.0000]]]])
     """
     with torch.autocast(theta.device.type, enabled=False):
-        asked, keys, values = (widen(part).flatten(2) for part in (theta, phi, g))
+        queries, keys, values = (widen(part).flatten(2) for part in (theta, phi, g))
         table = values @ keys.mT / values.shape[-1]  # [N,C,K]
-        return (table @ asked).view(g.shape)
+        return (table @ queries).view(g.shape)

@@ -1,4 +1,4 @@
-"""Which images train together: groups that share a class."""
+"""Drawing of groups of images that share a class."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NO_CLASS = -1
 
 
 class Partners:
-    """Draws, for an image, other images that show one of its classes.
+    """Drawing of partners of an image that show one of its classes.
 
     Args:
-        labels: the classes of every image; whole numbers from 0.
-        group: images that train together, the drawn-for one among them; 1 to 4.
+        labels: classes of every image; integers from 0.
+        group: images per group including the first one, 1 to 4.
 
     Raises:
-        InputError: a group outside of its range, no image, no image with a class, or a negative class.
+        InputError: the group size is out of range, there is no image or none with a class, or a class is negative.
 
     >>> pairs = Partners([[0], [0, 2], [1]])
     >>> pairs.draw(0, np.random.default_rng(0)), pairs.alone
@@ -46,7 +46,7 @@ class Partners:
         self._members = {c: np.asarray(images) for c, images in members.items()}  # ascending
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self._classes)
 
     @property
@@ -55,21 +55,21 @@ class Partners:
         return [i for i in range(len(self)) if not self._shared(i)]
 
     def draw(self, i: int, rng: np.random.Generator) -> tuple[list[int], int]:
-        """Draw the other images of a group, and the class that they share with image `i`.
+        """Draw the other images of a group and the class that they share with image `i`.
 
-        The class is one at random of those that another image shows, too; then images of it, other than `i`, at random
-        and distinct. A class with too few of them for the group repeats them in turn. An image that shares no class is
-        its own partner, with one of its own classes, or -1 if it has none.
+        First a random class that another image shows, too, then distinct random images of it other than `i`. If they
+        are too few for the group, they are repeated in turn. An image that shares no class is its own partner, with one
+        of its own classes, or -1 if it has none.
 
         Args:
             i: number of the image.
-            rng: of the draws.
+            rng: random generator.
 
         Returns:
             group-1 image numbers, and the class.
 
         Raises:
-            InputError: an image that does not exist.
+            InputError: the image does not exist.
         """
         if not 0 <= i < len(self):
             raise InputError(f"image {i} does not exist; give 0 to {len(self) - 1}.")
@@ -83,7 +83,7 @@ class Partners:
         own = int(np.searchsorted(members, i))
         others = len(members) - 1
         drawn = rng.choice(others, min(wanted, others), replace=False)
-        images = [int(members[d + (d >= own)]) for d in drawn]  # as if `i` were not in the list
+        images = [int(members[d + (d >= own)]) for d in drawn]  # skip `i`
         return [images[n % len(images)] for n in range(wanted)] if images else [], chosen
 
     def _shared(self, i: int) -> list[int]:

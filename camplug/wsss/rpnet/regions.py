@@ -1,4 +1,4 @@
-"""Confident regions of feature maps, and the prototypes that are their means."""
+"""Confident regions of feature maps and their mean features (prototypes)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ AREA_EPS = 5e-4
 
 
 def find_confident_regions(features: Tensor, threshold: float = 0.3) -> Tensor:
-    r"""Positions where at least one channel is near its own maximum.
+    r"""Find the positions where at least one channel is near its own maximum.
 
     .. math:: M(x) = \Big[ \max_d \frac{\mathrm{relu}(f_d(x))}{\max_{x'} \mathrm{relu}(f_d(x')) + 10^{-5}}
               \ge \alpha \Big]
 
-    (Liu et al., RPNet, eq. 3, 4 and the threshold of eq. 6 as the authors' code reads them: the maximum of eq. 4 is
-    over channels, and alpha = 0.3 is not the beta of the dropping.) Features may be negative, after a convolution
-    without a ReLU; they are cut at 0 first, as eq. 3 says, so that a channel without a positive value adds no position.
+    (Liu et al., RPNet, eq. 3, 4 and the threshold of eq. 6 as in the authors' code: the maximum of eq. 4 is over
+    channels, and alpha = 0.3 is not the beta of the dropping.) Negative features are set to 0 first (eq. 3), so a
+    channel without a positive value adds no position.
 
     Args:
         features: f, [N,D,h,w].
         threshold: alpha, between 0 and 1.
 
     Returns:
-        bool [N,h,w]; empty for an image without a positive feature. A mask is hard: it has no gradient.
+        bool [N,h,w], without a gradient; empty for an image without a positive feature.
 
     Raises:
-        InputError: features of another shape or kind, a threshold outside of its range.
+        InputError: the features have another shape or dtype, or the threshold is out of range.
 
     >>> find_confident_regions(torch.tensor([[[[1.0, 4.0, 0.5]], [[-1.0, -1.0, -2.0]]]]))
     tensor([[[False,  True, False]]])
@@ -44,21 +44,21 @@ def find_confident_regions(features: Tensor, threshold: float = 0.3) -> Tensor:
 
 
 def drop_positions(mask: Tensor, keep: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
-    """Keep each position of a mask with probability `keep`, and at least one position of a mask that has any.
+    """Keep each position of a mask with probability `keep`, and at least one position of a nonempty mask.
 
-    The Z of eq. 6. Where the draw would empty an image's mask, the position with the lowest draw is kept, which is one
-    of them at random; the authors' code divides 0 by 0 there.
+    The Z of eq. 6. Where the draw would empty an image's mask, a random position is kept; the authors' code divides 0
+    by 0 there.
 
     Args:
         mask: bool [N,h,w].
-        keep: above 0, at most 1.
-        generator: of the CPU; None is torch's own. One number is drawn for every position, in or out of the mask.
+        keep: probability, above 0 and at most 1.
+        generator: CPU generator; None is torch's default. One number is drawn for every position, in the mask or not.
 
     Returns:
-        bool [N,h,w], a part of `mask`.
+        bool [N,h,w], a subset of `mask`.
 
     Raises:
-        InputError: a mask of another shape or kind, `keep` outside of its range, a generator of another device.
+        InputError: the mask has another shape or dtype, `keep` is out of range, or the generator is not on the CPU.
 
     >>> int(drop_positions(torch.ones(1, 2, 2, dtype=torch.bool), 1e-9).sum())
     1
@@ -73,11 +73,11 @@ def drop_positions(mask: Tensor, keep: float = 0.5, generator: torch.Generator |
 
 
 def compute_prototypes(features: Tensor, mask: Tensor) -> Tensor:
-    r"""The mean feature vector of a region.
+    r"""Compute the mean feature vector of a region.
 
     .. math:: p = \frac{\sum_x f(x) M(x)}{\sum_x M(x) + 5 \cdot 10^{-4}}
 
-    (eq. 5, with the authors' epsilon.) The gradient goes to the features, and the mask has none.
+    (eq. 5, with the authors' epsilon.) Only the features get a gradient.
 
     Args:
         features: f, [N,D,h,w].
@@ -87,7 +87,7 @@ def compute_prototypes(features: Tensor, mask: Tensor) -> Tensor:
         [N,D], at least float32, also in autocast; zeros for an empty mask.
 
     Raises:
-        InputError: shapes or kinds that do not fit.
+        InputError: shapes or dtypes do not fit.
 
     >>> compute_prototypes(torch.tensor([[[[1.0, 3.0, 9.0]]]]), torch.tensor([[[True, True, False]]])).round(decimals=2)
     tensor([[2.]])
@@ -105,7 +105,7 @@ def compute_prototypes(features: Tensor, mask: Tensor) -> Tensor:
 
 
 def check_features(features: Tensor) -> Tensor:
-    """Feature maps [N,D,h,w] with positions.
+    """Check that features are nonempty floating-point maps [N,D,h,w] and return them.
 
     Raises:
         InputError: they are not.

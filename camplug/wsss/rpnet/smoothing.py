@@ -1,4 +1,4 @@
-"""A small Gaussian over maps, with or without dark borders."""
+"""Gaussian smoothing of maps with two rules for the borders."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ Border: TypeAlias = Literal["normalized", "zero"]
 
 
 def smooth_maps(maps: Tensor, sigma: float = 3.0, window: int = 5, border: Border = "normalized") -> Tensor:
-    r"""Gaussian mean of the neighbours of each position.
+    r"""Smooth maps by a Gaussian window.
 
     .. math:: G(x, y) \propto e^{-\frac{x^2 + y^2}{2 \sigma^2}}
 
-    (Liu et al., RPNet, eq. 9; the weights of the window sum to 1.) At the borders "normalized" divides by the weights
-    that lie on the map, so that a constant map stays as it is; "zero" takes zeros around the map, as the authors' code
-    does, and darkens the borders.
+    (Liu et al., RPNet, eq. 9; the weights of the window sum to 1.) At the borders "normalized" divides by the sum of
+    the weights inside the map, so that constant maps stay constant; "zero" pads with zeros, as in the authors' code,
+    and darkens the borders.
 
     Args:
         maps: [N,C,h,w].
-        sigma: in positions.
-        window: side of the window in positions, odd. With sigma 3 one of 5 is nearly a box.
+        sigma: standard deviation in positions.
+        window: side of the window in positions, odd. With sigma 3 a window of 5 is nearly a box.
         border: "normalized" or "zero".
 
     Returns:
         [N,C,h,w].
 
     Raises:
-        InputError: maps of another shape, or an option that is not allowed.
+        InputError: the maps have another shape, or an option is not allowed.
 
     >>> smooth_maps(torch.ones(1, 1, 2, 2)).round(decimals=3)
     tensor([[[[1., 1.],

@@ -1,4 +1,4 @@
-"""The maps that a network puts out on the way to its last one, in the pass that gives the last one."""
+"""Maps of several stages of a network from one forward pass."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Stage", "find_stage_layers", "compute_stage_maps"]
 
 
 def compute_stage_maps(network: Classifier, x: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, list[Tensor]]:
-    """Feature maps of images before the neck: the last ones, and those of earlier layers.
+    """Compute feature maps before the neck: the last ones and those of earlier layers.
 
     Args:
-        network: runs once, at its output stride.
+        network: classifier, run once at its output stride.
         x: normalised images, [N,3,H,W].
-        stages: of `find_stage_layers`.
+        stages: layers from `find_stage_layers`.
 
     Returns:
-        The last maps [N,K,h,w], and those of each stage, [N,K_n,h,w]: without a gradient, resized to the last ones'
-        grid (bilinear, corners not aligned).
+        The last maps [N,K,h,w], and those of each stage [N,K_n,h,w], without a gradient and resized to the last grid
+        (bilinear, corners not aligned).
     """
     body, stride = network.body, network.output_stride
     with nullcontext() if stride is None else dense(body, stride):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class ProgressCallback:
-    """No-op progress callback; override its methods to display progress."""
+    """Progress callback without output; override its methods to display progress."""
 
     bars = False  # whether to show Lightning's progress bars
 
