@@ -1,7 +1,6 @@
 """AffinityNet, known as PSA: affinities learned from the confident parts of activation maps (Ahn & Kwak, CVPR 2018).
 
-What trains, or was trained (`AffinityNet`, `train_affinitynet`, `load_affinitynet`, ...),
-needs lightning; the rest does not import it.
+`AffinityNet`, `train_affinitynet`, `load_affinitynet` and `save_affinitynet` need lightning; nothing else imports it.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Affinity from features: how alike the features of two positions are."""
+"""Affinities from feature differences."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from camplug.wsss.affinity import make_half_disc, slice_ends
 
 
 def feature_affinity(features: Tensor, radius: int) -> Tensor:
-    r"""The exponential of minus the mean absolute difference of features, for all pairs closer than `radius`.
+    r"""Compute the exponential of minus the mean absolute difference of features, for all pairs closer than `radius`.
 
     .. math:: a_{ij} = \exp\left(-\frac1C \sum_c |f_{ic} - f_{jc}|\right)
 
-    (Ahn & Kwak, CVPR 2018; the mean over channels as in their code.) Differences are made offset by offset, and again
-    for the gradient, which keeps the features and the affinities alone: with 448 channels and a radius of 5, the
-    differences of all pairs would be 34 times as large as the features. Where two features are equal the gradient is 0.
+    (Ahn & Kwak, CVPR 2018; the mean over channels as in their code.) Differences are computed offset by offset and
+    recomputed for the gradient: with 448 channels and a radius of 5, the differences of all pairs would be 34 times as
+    large as the features. The gradient of equal features is 0.
 
     Args:
         features: [N,C,h,w].
         radius: bound of the distance of pairs, exclusive; see `make_half_disc`.
 
     Returns:
-        [N,P,h,w] in (0, 1]: at [n, p, y, x] the affinity of (y, x) and (y + dy, x + dx) for the p-th offset of
+        [N,P,h,w] in (0, 1]: element [n, p, y, x] is the affinity of (y, x) and (y + dy, x + dx) for the p-th offset of
         `make_half_disc(radius)`; 0 where the destination is off the grid.
 
     Raises:
-        InputError: no batch of features.
+        InputError: the features are no batch of maps.
 
     >>> features = torch.tensor([0.0, 1.0, 3.0]).log1p().view(1, 1, 1, 3)
     >>> feature_affinity(features, 3)[0, :2]  # one and two steps to the right

@@ -1,4 +1,4 @@
-"""Trained AffinityNets in files."""
+"""Files of trained AffinityNets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from camplug.wsss.train.heads import load_network, save_heads
 def save_affinitynet(
     path: str | os.PathLike[str], net: AffinityNet, made_with: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the head of an AffinityNet and what tells its classifier; see `save_heads`.
+    """Write the head of an AffinityNet; see `save_heads`.
 
     Raises:
         InputError: the path cannot be written.
@@ -29,14 +29,14 @@ def save_affinitynet(
 
 
 def load_affinitynet(path: str | os.PathLike[str], model: nn.Module) -> AffinityNet:
-    """A trained AffinityNet on its classifier, on the classifier's device and in evaluation mode.
+    """Load a trained AffinityNet, on the classifier's device and in evaluation mode.
 
     Args:
-        path: of a file that `save_affinitynet` or `camplug train affinitynet` wrote.
-        model: the classifier on which it was trained.
+        path: path of a file that `save_affinitynet` or `camplug train affinitynet` wrote.
+        model: classifier that it was trained on.
 
     Raises:
-        InputError: no such file, or none of a trained AffinityNet; another classifier.
+        InputError: the file is missing or holds no trained AffinityNet, or the classifier is another one.
     """
 
     def build(backbone: Backbone, settings: dict[str, Any]) -> AffinityNet:

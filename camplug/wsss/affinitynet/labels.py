@@ -1,4 +1,4 @@
-"""PSA's training labels: what a dense CRF says with much and with little background."""
+"""Training labels of AffinityNet from dense CRFs with much and with little background."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from camplug.errors import InputError
 from camplug.wsss.crf import DenseCRF, unary_from_scores
 from camplug.wsss.data.dataset import IGNORE
 
-SLACK = 1e-6  # what rounding may add to maps in [0, 1]
+SLACK = 1e-6  # tolerance for rounding of maps in [0, 1]
 
 
 def add_background_scores(maps: NDArray[np.floating], alpha: float) -> NDArray[np.floating]:
-    r"""The maps behind a plane of background scores, [K+1,H,W].
+    r"""Prepend a plane of background scores to maps, [K+1,H,W].
 
     .. math:: M_{bg} = (1 - \max_c M_c)^\alpha
 
-    (Ahn & Kwak, CVPR 2018). The lower alpha, the more background. The planes do not add up to 1.
+    (Ahn & Kwak, CVPR 2018). A lower alpha gives more background. The planes do not sum to 1.
 
     Args:
         maps: [K,H,W] in [0, 1]; K may be 0.
-        alpha: above 0.
+        alpha: exponent, above 0.
 
     Returns:
         float64 for maps in float64, else float32.
 
     Raises:
-        InputError: maps of another shape or type, with values outside [0, 1] or nan; an alpha that is not above 0.
+        InputError: the maps have another shape or dtype or values outside [0, 1], or alpha is not above 0.
 
     >>> add_background_scores(np.array([[[0.5, 0.0]], [[0.25, 0.75]]]), alpha=2)
     array([[[0.25  , 0.0625]],
@@ -62,32 +62,31 @@ def make_alpha_labels(
     high: float = 32.0,
     stride: int = 8,
 ) -> NDArray[np.uint8]:
-    """The training labels of AffinityNet from the maps of one image, 0 to K and 255 ignored, [H,W].
+    """Make the training labels of AffinityNet from the maps of one image, 0 to K and 255 ignored, [H,W].
 
-    For a low and for a high alpha, the maps and their background go through a dense CRF, whose probabilities are
-    averaged over cells of stride x stride pixels; the class of a cell is its strongest plane. A cell is background
-    where the high alpha, which leaves little of it, says so; else the class that the low alpha names, and ignored where
-    that is background.
+    For a low and a high alpha, the maps and their background are refined by a dense CRF, whose probabilities are
+    averaged over cells of stride x stride pixels; the class of a cell is its strongest plane. A cell is background if
+    it is with the high alpha, which gives little background; else it gets the class of the low alpha, and is ignored
+    where that is background.
 
-    The published code cuts the probabilities to a training crop before it averages them, so that the cells begin
-    wherever the crop does. Here each pixel has the label of the cell that has this pixel in its middle, rows
-    y - stride // 2 to y + (stride - 1) // 2 and columns likewise, averaged over what lies inside the photograph. Taking
-    the middle pixel of each cell, as `camplug.wsss.train.LabelCrops` does, therefore gives the published labels of a
-    crop at any place, in the photograph's own size. In rescaled crops a cell is `stride` pixels of the photograph, not
-    of the crop, and in mirrored ones it lies one pixel beside its place if `stride` is even.
+    The published code crops the probabilities before averaging, so that cells start at the corner of the crop. Here
+    each pixel gets the label of the cell centred at it, rows y - stride // 2 to y + (stride - 1) // 2 and the same
+    columns, averaged over the pixels inside the photograph. The middle pixels of all cells, which
+    `camplug.wsss.train.LabelCrops` uses, are therefore the published labels of a crop at any position in the
+    photograph's own size. In rescaled crops a cell is `stride` pixels of the photograph, not of the crop, and in
+    mirrored ones it is shifted by one pixel if `stride` is even.
 
     Args:
         maps: [K,H,W] in [0, 1] at the photograph's size.
-        crf: CRF of the photograph, with the settings "affinitynet"; None takes the scores as they enter it,
-            normalised over the planes.
-        low: the alpha that makes much background and so names the sure objects; the paper has 4.
-        high: the alpha that makes little background and so names the sure background; 32 in the published code, 24 in
-            the paper's results and in SEAM.
-        stride: pixels of a cell's side.
+        crf: CRF of the photograph, with the settings "affinitynet"; None uses its input, normalised over the planes.
+        low: alpha for much background, which leaves the confident objects; 4 in the paper.
+        high: alpha for little background, which leaves the confident background; 32 in the published code, 24 in the
+            paper's results and in SEAM.
+        stride: side of a cell in pixels.
 
     Raises:
-        InputError: alphas in the wrong order or out of range; a stride below 1; maps as in `add_background_scores`, or
-            more of them than labels can name.
+        InputError: the alphas are in the wrong order or out of range, the stride is below 1, or the maps are invalid
+            for `add_background_scores` or more than labels can name.
     """
     if not 0 < low <= high < np.inf:
         raise InputError(
@@ -102,7 +101,7 @@ def make_alpha_labels(
     def strongest(alpha: float) -> NDArray[np.intp]:
         unary = unary_from_scores(add_background_scores(maps, alpha))
         probabilities = softmax(-unary, axis=0) if crf is None else crf.refine(unary)
-        # sums instead of averages: all planes of a cell have as many pixels inside the photograph
+        # sums instead of averages: all planes of a cell have the same number of pixels
         sums = np.asarray(probabilities, np.float64)
         for axis in (1, 2):
             sums = correlate1d(sums, np.ones(stride), axis, mode="constant")

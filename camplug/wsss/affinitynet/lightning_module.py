@@ -1,4 +1,4 @@
-"""AffinityNet: trained on the confident parts of activation maps, it tells which positions belong together."""
+"""AffinityNet: affinities of positions, learned from the confident parts of activation maps."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from camplug.wsss.train.processes import mean_over_processes
 
 
 class AffinityNet(LightningModule):
-    """The feature head over a frozen backbone (Ahn & Kwak, CVPR 2018, who train the backbone too).
+    """Feature head on a frozen backbone (Ahn & Kwak, CVPR 2018, who train the backbone, too).
 
     Args:
-        backbone: any classifier's feature maps.
-        settings: how it is built and trained.
+        backbone: feature maps of a classifier.
+        settings: settings of the head and its training.
 
     Raises:
-        InputError: a radius or a width that is not possible.
+        InputError: the radius or the width is not possible.
     """
 
     def __init__(self, backbone: Backbone, settings: AffinityNetHeadSettings | None = None) -> None:
         super().__init__()
         self.settings = AffinityNetHeadSettings() if settings is None else settings
-        make_half_disc(self.settings.radius)  # refuses a wrong radius here, not in the first step
+        make_half_disc(self.settings.radius)  # checks the radius now, not in the first step
         self.backbone = backbone
         self.finite = FiniteLosses()
         self.head = FeatureHead(backbone.channels, self.settings.width)
@@ -44,11 +44,11 @@ class AffinityNet(LightningModule):
 
     @override
     def forward(self, image: Tensor) -> Tensor:
-        """Features [N,C,h,w] at stride 8, float32, of normalised images [N,3,H,W] of any size."""
+        """Compute features [N,C,h,w] at stride 8, float32, from normalised images [N,3,H,W] of any size."""
         x = pad_to_multiple(image)
         features: Tensor = self.head(self.backbone(x), grid_size(*x.shape[-2:]))
         h, w = grid_size(*image.shape[-2:])
-        return features[..., :h, :w].float()  # half precision has too few digits for the loss near 0 and 1
+        return features[..., :h, :w].float()  # half precision is too coarse for the loss near 0 and 1
 
     @override
     def training_step(self, batch: Crop, batch_idx: int) -> Tensor:
@@ -62,15 +62,15 @@ class AffinityNet(LightningModule):
 
     @torch.no_grad()
     def affinities(self, photo: NDArray[np.uint8]) -> SparseAffinity:
-        """The affinities of a photograph at stride 8.
+        """Compute the affinities of a photograph at stride 8.
 
-        Any size is possible: sides are filled up to whole positions only, and what is filled is cut away.
+        Any size is possible; padding is removed.
 
         Args:
             photo: RGB uint8 [H,W,3].
 
         Raises:
-            InputError: no such photograph.
+            InputError: another shape or dtype.
         """
         features = self(self.backbone.read(photo, self.device))
         radius = self.settings.radius

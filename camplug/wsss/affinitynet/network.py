@@ -1,4 +1,4 @@
-"""AffinityNet's head over the feature maps of any backbone: features on a grid of stride 8, whose distance counts."""
+"""Head of AffinityNet on the feature maps of any backbone: features at stride 8."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from camplug.errors import InputError
 from camplug.wsss.affinity.grid import count_cells
 
 STRIDE = 8
-SHARES = (1, 2, 4)  # of the last three stages, in sevenths of the width: 64, 128 and 256 of 448
-GROUP = 8  # channels that are normalised together
+SHARES = (1, 2, 4)  # channels of the last three stages in sevenths of the width: 64, 128 and 256 of 448
+GROUP = 8  # channels per group of the normalisation
 
 
 def grid_size(height: int, width: int) -> tuple[int, int]:
-    """The grid of an image: an eighth of it, rounded up.
+    """Return the size of an image's grid: an eighth of the sides, rounded up.
 
     >>> grid_size(375, 500)
     (47, 63)
@@ -26,19 +26,19 @@ def grid_size(height: int, width: int) -> tuple[int, int]:
 
 
 class FeatureHead(nn.Module):
-    """Features from the last three stages.
+    """Head for features from the last three stages.
 
-    Each stage goes through a 1x1 convolution to 64, 128 and 256 channels, the coarsest having most, through group
-    normalisation (as in the published VGG-16), to the wanted grid and through an ELU; a 1x1 convolution over all of
-    them and an ELU give the features. Where there are fewer than three stages the narrower ones are missing.
+    Each stage passes a 1x1 convolution to 64, 128 and 256 channels, finest first, group normalisation (as in the
+    published VGG-16), resizing to the grid and an ELU; a 1x1 convolution over all of them and an ELU give the features.
+    With fewer than three stages the finer ones are left out.
 
     Args:
-        channels: of the stages, finest first; only the last three are used.
-        width: channels of the features; 448 in the published code, a multiple of 56. The stages' widths grow and shrink
-            with it.
+        channels: channels of the stages, finest first; only the last three are used.
+        width: channels of the features; 448 in the published code, a multiple of 56. The channels of the stages are
+            proportional to it.
 
     Raises:
-        InputError: such a width is not possible.
+        InputError: the width is not possible.
     """
 
     def __init__(self, channels: Sequence[int], width: int = 448) -> None:
@@ -56,10 +56,10 @@ class FeatureHead(nn.Module):
         for module in self.stages.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
-        nn.init.xavier_uniform_(self.join.weight, gain=4)  # as published: affinities start well below 1
+        nn.init.xavier_uniform_(self.join.weight, gain=4)  # as published, so that initial affinities are well below 1
 
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Features [N,width,h,w] of the grid's `size` (h, w) from the maps of all stages [N,C,h',w'], finest first."""
+        """Compute features [N,width,h,w] on a grid of `size` (h, w) from the maps of all stages, finest first."""
         planes = [
             F.elu(_resize(stage(x), size)) for stage, x in zip(self.stages, features[-len(self.stages) :], strict=True)
         ]

@@ -1,4 +1,4 @@
-"""From maps to labels by PSA's random walk: the planes that walk, and the labels that come out."""
+"""Planes of AffinityNet's random walk and their conversion to labels."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from camplug.wsss.affinitynet.network import STRIDE
 
 
 def make_walk_planes(maps: NDArray[np.floating], alpha: float = 16.0, stride: int = STRIDE) -> NDArray[np.floating]:
-    """The background and the maps on the grid, as they enter the walk: [K+1,h,w], h = ceil(H / stride).
+    """Make the input of the walk, background and maps on the grid: [K+1,h,w], h = ceil(H / stride).
 
-    Averages over cells of stride x stride pixels, the last ones over the pixels that are there (the published code
-    fills them up with zeros).
+    Values are averaged over cells of stride x stride pixels, at the border over the pixels inside the photograph (the
+    published code pads with zeros).
 
     Args:
         maps: [K,H,W] in [0, 1] at the photograph's size; K may be 0.
-        alpha: of `add_background_scores`; 16 in the published code, 6 in SEAM.
-        stride: pixels of a cell's side.
+        alpha: exponent of `add_background_scores`; 16 in the published code, 6 in SEAM.
+        stride: side of a cell in pixels.
 
     Raises:
-        InputError: a stride below 1; otherwise as `add_background_scores`.
+        InputError: the stride is below 1, or the maps are invalid for `add_background_scores`.
 
     >>> make_walk_planes(np.array([[[1.0, 0.0, 0.5]]]), alpha=1, stride=2)
     array([[[0.5, 0.5]],
@@ -46,15 +46,15 @@ def make_walk_planes(maps: NDArray[np.floating], alpha: float = 16.0, stride: in
 
 
 def label_planes(planes: NDArray[np.floating], size: tuple[int, int], stride: int = STRIDE) -> NDArray[np.uint8]:
-    """The strongest plane at every pixel, uint8 [H,W]: planes are enlarged bilinearly and cut to the photograph's size.
+    """Return the strongest plane at every pixel, uint8 [H,W], after bilinear enlargement to the photograph's size.
 
     Args:
-        planes: [K+1,h,w], the background first; on equal values the first wins.
+        planes: [K+1,h,w], background first; among equal values the first wins.
         size: (H, W) of the photograph.
-        stride: pixels of a cell's side.
+        stride: side of a cell in pixels.
 
     Raises:
-        InputError: the grid is not that of such a photograph.
+        InputError: the grid does not fit the photograph.
 
     >>> label_planes(np.array([[[1.0, 0.0]], [[0.0, 1.0]]]), size=(1, 4), stride=2)
     array([[0, 0, 1, 1]], dtype=uint8)
@@ -80,18 +80,18 @@ def walk_to_labels(
     beta: float = 8.0,
     **options: Any,
 ) -> NDArray[np.uint8]:
-    """The labels of a photograph after PSA's random walk, uint8 [H,W]: 0 background, k + 1 for map k.
+    """Make the labels of a photograph by AffinityNet's random walk, uint8 [H,W]: 0 background, k + 1 for map k.
 
     Args:
         maps: [K,H,W] in [0, 1] at the photograph's size; K may be 0.
-        affinity: of the photograph, as `AffinityNet.affinities` gives it.
-        alpha: of the background; see `make_walk_planes`.
-        steps: of the walk; 64 in SEAM.
-        beta: the power of affinities.
-        options: more of `propagate`'s.
+        affinity: affinities of the photograph from `AffinityNet.affinities`.
+        alpha: exponent of the background; see `make_walk_planes`.
+        steps: steps of the walk; 64 in SEAM.
+        beta: power of the affinities.
+        options: more options of `propagate`.
 
     Raises:
-        InputError: the affinity is of another size; options out of range.
+        InputError: the affinities have another size, or an option is out of range.
     """
     walked = propagate(make_walk_planes(maps, alpha), affinity, steps, beta, **options)
     return label_planes(walked, (maps.shape[1], maps.shape[2]))

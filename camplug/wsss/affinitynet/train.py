@@ -1,4 +1,4 @@
-"""Train AffinityNet in one call: from seeds to a file of its head."""
+"""Training of AffinityNet, from seeds to a file of its head."""
 
 from __future__ import annotations
 

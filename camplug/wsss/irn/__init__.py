@@ -1,7 +1,6 @@
 """IRN: boundaries and object centres learned from pseudo-labels (Ahn, Cho & Kwak, CVPR 2019).
 
-What trains, or was trained (`IRN`, `train_irn`, `load_irn`, ...),
-needs lightning; the rest does not import it.
+`IRN`, `train_irn`, `load_irn` and `save_irn` need lightning; nothing else imports it.
 """
 
 from typing import TYPE_CHECKING

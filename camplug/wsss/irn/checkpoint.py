@@ -1,4 +1,4 @@
-"""Trained IRNets in files."""
+"""Files of trained IRNets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from camplug.wsss.train.heads import load_network, save_heads
 
 
 def save_irn(path: str | os.PathLike[str], irn: IRN, made_with: Mapping[str, Any] | None = None) -> None:
-    """Write the heads of an IRNet and what tells their classifier; see `save_heads`.
+    """Write the heads of an IRNet; see `save_heads`.
 
     Raises:
         InputError: the path cannot be written.
@@ -25,14 +25,14 @@ def save_irn(path: str | os.PathLike[str], irn: IRN, made_with: Mapping[str, Any
 
 
 def load_irn(path: str | os.PathLike[str], model: nn.Module) -> IRN:
-    """A trained IRNet on its classifier, on the classifier's device and in evaluation mode.
+    """Load a trained IRNet, on the classifier's device and in evaluation mode.
 
     Args:
-        path: of a file that `save_irn` or `camplug train irn` wrote.
-        model: the classifier on which it was trained.
+        path: path of a file that `save_irn` or `camplug train irn` wrote.
+        model: classifier that it was trained on.
 
     Raises:
-        InputError: no such file, or none of a trained IRNet; another classifier.
+        InputError: the file is missing or holds no trained IRNet, or the classifier is another one.
     """
 
     def build(backbone: Backbone, settings: dict[str, Any]) -> IRN:

@@ -1,4 +1,4 @@
-"""Instances from maps, displacements and a random walk, by IRN's rules (Ahn, Cho & Kwak, CVPR 2019)."""
+"""Instances from maps, displacements and a random walk, as in IRN (Ahn, Cho & Kwak, CVPR 2019)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Whole = NDArray[np.integer[Any]]
 
 
 class Instance(NamedTuple):
-    """One object.
+    """Object of a photograph.
 
     Attributes:
-        class_index: which of the maps it comes from.
-        mask: [H,W] bool, one 4-connected piece.
-        score: the largest value of its map inside the mask, in (0, 1].
+        class_index: index of its map.
+        mask: 4-connected region, bool [H,W].
+        score: maximum of its map inside the mask, in (0, 1].
     """
 
     class_index: int
@@ -35,22 +35,22 @@ class Instance(NamedTuple):
 
 
 def find_centroids(displacement: Any, steps: int = 300) -> NDArray[np.int64]:
-    """Where each position ends up that follows the displacements.
+    """Find the end point of each position when it follows the displacements.
 
-    It starts at its own coordinates; a step adds the displacement there, interpolated bilinearly, and clips to the
-    grid. The end is rounded, halves to even. In float64.
+    Starting at its own coordinates, each step adds the bilinearly interpolated displacement and clips to the grid. The
+    end is rounded, halves to even. Computed in float64.
 
     Args:
-        displacement: [2,h,w], rows before columns, in grid positions; an array or a tensor.
-        steps: at most as many; 100 or more in the paper, 300 in their code.
+        displacement: [2,h,w], rows before columns, in grid positions; array or tensor.
+        steps: maximum number of steps; 100 or more in the paper, 300 in their code.
 
     Returns:
-        [2,h,w]: row and column.
+        Row and column, [2,h,w].
 
     Raises:
-        InputError: another shape, nan or infinity, steps that are no count.
+        InputError: another shape, NaN or infinity, or a negative or fractional number of steps.
 
-    >>> find_centroids([[[0, 0, 0]], [[2, 1, 0]]])  # a row whose positions point to its end
+    >>> find_centroids([[[0, 0, 0]], [[2, 1, 0]]])  # all positions of the row point to its end
     array([[[0, 0, 0]],
            [[2, 2, 2]]])
     """
@@ -61,27 +61,27 @@ def find_centroids(displacement: Any, steps: int = 300) -> NDArray[np.int64]:
         before = at
         move = [ndimage.map_coordinates(plane, at, order=1, mode="nearest") for plane in field]
         at = np.clip(at + np.stack(move), 0, last)
-        if np.array_equal(at, before):  # and so it stays
+        if np.array_equal(at, before):  # converged
             break
     return np.rint(at).astype(np.int64)
 
 
 def cluster_positions(displacement: Any, centroids: Any, threshold: float = 2.5) -> tuple[Whole, int]:
-    """Positions that end up at the same centre, a centre being a 4-connected part where displacements are short.
+    """Group positions that end at the same centre, a 4-connected region of short displacements.
 
-    Positions that end up at no centre have the label 0. Objects whose centre is outside the photograph are among them:
-    their positions run into the border.
+    Positions that end at no centre get the label 0, among them those of objects whose centre is outside the photograph:
+    they end at the border.
 
     Args:
-        displacement: as for `find_centroids`.
-        centroids: where each position ends up, [2,h,w] integers.
-        threshold: in grid positions; centres are where displacements are shorter.
+        displacement: displacements; see `find_centroids`.
+        centroids: end point of each position, integers [2,h,w].
+        threshold: length below which displacements belong to a centre, in grid positions.
 
     Returns:
-        The labels [h,w], 0 or 1 to n, and the number n of centres, to some of which no position may lead.
+        Labels [h,w], 0 or 1 to n, and the number n of centres, including those that no position ends at.
 
     Raises:
-        InputError: shapes that do not fit, centroids off the grid, a threshold that is not above 0.
+        InputError: the shapes do not fit, centroids are off the grid, or the threshold is not above 0.
 
     >>> field = np.zeros((2, 1, 8))
     >>> field[1, 0] = [1, 0, 0, -1, 1, 0, 0, -1]
@@ -103,17 +103,19 @@ def cluster_positions(displacement: Any, centroids: Any, threshold: float = 2.5)
 
 
 def cut_instance_maps(maps: Any, clusters: Whole) -> list[tuple[int, Floats]]:
-    """Each map cut to each cluster, as (which map, [h,w]); those that are 0 everywhere are left out.
+    """Cut each map to each cluster, leaving out results that are 0 everywhere.
 
-    The positions without a centre make one cluster more, as in IRN's code; an object that the photograph's border cuts
-    would be lost otherwise.
+    Positions without a centre form another cluster, as in IRN's code, so that objects cut by the border are not lost.
 
     Args:
-        maps: [K,h,w] floats, not negative.
-        clusters: the labels of `cluster_positions`, [h,w].
+        maps: nonnegative floats [K,h,w].
+        clusters: labels from `cluster_positions`, [h,w].
+
+    Returns:
+        Pairs of the index of the map and the cut map [h,w].
 
     Raises:
-        InputError: maps of another kind or size.
+        InputError: the maps have another dtype or size.
 
     >>> cut_instance_maps(np.array([[[0.5, 0.7, 0.0]]]), np.array([[1, 2, 3]]))
     [(0, array([[0.5, 0. , 0. ]])), (0, array([[0. , 0.7, 0. ]]))]
@@ -144,23 +146,22 @@ def find_instances(
     dropped, where IRN's code keeps them with a score of 0.
 
     Args:
-        maps: [K,h,w] floats, not negative, on the grid of stride 4; K may be 0.
+        maps: nonnegative floats [K,h,w] on the grid of stride 4; K may be 0.
         displacement: [2,h,w], rows before columns, in grid positions.
-        spread: the random walk, from [M,h,w] of an instance each to the same shape; for instance
-            `lambda x: propagate(x * (1 - boundary), affinity)`.
+        spread: random walk of the cut maps [M,h,w], such as `lambda x: propagate(x * (1 - boundary), affinity)`.
         size: (H, W) of the photograph.
-        threshold: of the background, from 0 to below 1.
-        smallest: pieces below this part of the photograph are dropped.
-        steps: as for `find_centroids`.
-        short: the threshold of `cluster_positions`.
+        threshold: background threshold, from 0 to below 1.
+        smallest: minimum size of a piece, as a part of the photograph.
+        steps: see `find_centroids`.
+        short: threshold of `cluster_positions`.
 
     Returns:
-        The best score first; masks do not overlap.
+        Objects by decreasing score; masks do not overlap.
 
     Raises:
-        InputError: sizes that do not fit one another, values that are not finite, an option out of its range.
+        InputError: the sizes do not fit together, values are not finite, or an option is out of range.
 
-    Two objects of one class that touch; each half of the map points to its own centre:
+    Two touching objects of one class; each half of the map points to its own centre:
 
     >>> field = np.zeros((2, 4, 16))
     >>> field[1] = np.repeat([4, 12], 8) - np.arange(16)
@@ -183,7 +184,7 @@ def find_instances(
     parts = cut_instance_maps(maps, clusters)
     if not parts:
         return []
-    walked = _spread(spread, np.stack([plane for _, plane in parts]))
+    walked = _run_spread(spread, np.stack([plane for _, plane in parts]))
     owner, best = _find_strongest(walked, height, width, threshold)
     found = [
         Instance(class_index, piece, float(best[piece].max()))
@@ -193,7 +194,7 @@ def find_instances(
     return sorted(found, key=lambda one: -one.score)
 
 
-def _spread(spread: Callable[[Floats], Any], planes: Floats) -> Floats:
+def _run_spread(spread: Callable[[Floats], Any], planes: Floats) -> Floats:
     walked = to_numpy(spread(planes), "what spread returned")
     if walked.shape != planes.shape or walked.dtype.kind != "f" or not np.isfinite(walked).all():
         raise InputError(
@@ -206,9 +207,9 @@ def _spread(spread: Callable[[Floats], Any], planes: Floats) -> Floats:
 def _find_strongest(
     planes: Floats, height: int, width: int, threshold: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Which plane is the strongest at each pixel, from 1, or 0 for the background (also on ties); and its value.
+    """Find the strongest plane at each pixel, from 1, or 0 for the background (also on ties), and its value.
 
-    Each plane is enlarged twice, rather than all held at the photograph's size.
+    Each plane is enlarged twice instead of storing all of them at the photograph's size.
     """
     owner = np.zeros((height, width), np.int64)
     best = np.full((height, width), threshold, np.float32)
@@ -222,14 +223,14 @@ def _find_strongest(
 
 
 def _enlarge(plane: Floats, height: int, width: int) -> NDArray[np.float32]:
-    """To stride 1, cut to the photograph."""
+    """Enlarge a plane to stride 1 and crop it to the photograph."""
     planes = torch.from_numpy(plane.astype(np.float32))[None]
     pixels: NDArray[np.float32] = enlarge_planes(planes, STRIDE, (height, width))[0].numpy()
     return pixels
 
 
 def _split_pieces(mask: NDArray[np.bool_], smallest: float) -> list[NDArray[np.bool_]]:
-    """The 4-connected parts of a mask that have enough pixels."""
+    """Split a mask into 4-connected pieces of at least `smallest` pixels."""
     parts, _ = ndimage.label(mask)
     areas = np.bincount(parts.ravel())
     return [parts == i for i in range(1, len(areas)) if areas[i] >= smallest]

@@ -1,4 +1,4 @@
-"""IRN's training labels: what two thresholds and two dense CRFs agree about."""
+"""Training labels of IRN from two thresholds and two dense CRFs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from camplug.wsss.data.dataset import IGNORE
 
 
 def label_with_background(maps: NDArray[np.floating], threshold: float) -> NDArray[np.int64]:
-    """The strongest of a constant background plane and the maps [K,H,W], as 0 (also on ties) to K, [H,W].
+    """Label pixels by the strongest of a background threshold (0, also on ties) and the maps [K,H,W] (1 to K).
 
     >>> label_with_background(np.array([[[0.1, 0.3, 0.4]], [[0.0, 0.2, 0.9]]]), 0.3)
     array([[0, 0, 2]])
@@ -23,7 +23,7 @@ def label_with_background(maps: NDArray[np.floating], threshold: float) -> NDArr
 
 
 def merge_labels(confident: NDArray[np.integer], generous: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Objects where the confident labels say so, background where both do, else ignored (255).
+    """Merge labels: objects of the confident labels, background where both are background, else ignored (255).
 
     >>> merge_labels(np.array([1, 0, 0]), np.array([1, 1, 0]))
     array([  1, 255,   0], dtype=uint8)
@@ -39,19 +39,19 @@ def make_ir_labels(
     background: float = 0.05,
     certainty: float = 0.7,
 ) -> NDArray[np.uint8]:
-    """The training labels of IRN from the maps of one image, 0 to K and 255 ignored, [H,W].
+    """Make the training labels of IRN from the maps of one image, 0 to K and 255 ignored, [H,W].
 
-    The maps are cut at a high threshold (what is above it is object) and at a low one (what is below it is background).
-    Each of the two label maps goes through a dense CRF; they are merged by `merge_labels`.
+    The maps are thresholded twice: pixels above the high threshold are objects, those below the low one background.
+    Both label maps are refined by a dense CRF and merged by `merge_labels`.
 
     Args:
         maps: [K,H,W] in [0, 1] at the photograph's size.
-        crf: of the photograph; None leaves the two label maps as they are.
-        foreground, background: the thresholds; AdvCAM .35/.15, ReCAM .35/.10, FPR .25/.10, RPNet .30/.05.
-        certainty: the probability that the CRF starts a pixel's label with.
+        crf: CRF of the photograph; None for no refinement.
+        foreground, background: high and low threshold; AdvCAM .35/.15, ReCAM .35/.10, FPR .25/.10, RPNet .30/.05.
+        certainty: initial probability of each pixel's label in the CRF.
 
     Raises:
-        InputError: thresholds in the wrong order.
+        InputError: the thresholds are in the wrong order.
     """
     if not 0 <= background <= foreground < 1:
         raise InputError(

@@ -1,4 +1,4 @@
-"""IRNet: trained on pseudo-labels, it tells boundaries and object centres of a photograph."""
+"""IRNet: boundaries and object centres of photographs, learned from pseudo-labels."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from camplug.wsss.train.processes import mean_over_processes
 
 
 class IRN(LightningModule):
-    """The boundary and the displacement head over a frozen backbone (Ahn, Cho & Kwak, CVPR 2019).
+    """Boundary and displacement heads on a frozen backbone (Ahn, Cho & Kwak, CVPR 2019).
 
     Args:
-        backbone: any classifier's feature maps.
-        settings: how it is built and trained.
+        backbone: feature maps of a classifier.
+        settings: settings of the heads and their training.
     """
 
     def __init__(self, backbone: Backbone, settings: IRNHeadSettings | None = None) -> None:
         super().__init__()
         self.settings = IRNHeadSettings() if settings is None else settings
-        make_half_disc(self.settings.radius)  # refuses a wrong radius here, not in the first step
+        make_half_disc(self.settings.radius)  # checks the radius now, not in the first step
         self.backbone = backbone
         self.finite = FiniteLosses()
         self.boundary = BoundaryHead(backbone.channels, backbone.strides)
@@ -56,8 +56,8 @@ class IRN(LightningModule):
         image, labels = batch
         features, (h, w) = self.backbone(image), labels.shape[-2:]
         pairs = find_pairs(labels, self.settings.radius)
-        # half precision has too few digits for the losses, near 0 and 1 and far from the middle of a large crop
-        boundary = self.boundary(features)[..., :h, :w].float().sigmoid()  # crops are filled up to multiples of 32
+        # float32, since half precision is too coarse near 0 and 1 and for long displacements
+        boundary = self.boundary(features)[..., :h, :w].float().sigmoid()  # without the padding to multiples of 32
         affinity = path_affinity(boundary, self.settings.radius)
         counts = mean_over_processes(pairs.count_pairs())
         loss = affinity_loss(affinity, pairs, counts)
@@ -73,10 +73,9 @@ class IRN(LightningModule):
 
     @torch.no_grad()
     def boundaries(self, photo: NDArray[np.uint8]) -> Tensor:
-        """The boundaries of a photograph, [h,w] in [0, 1] at stride 4.
+        """Compute the boundaries of a photograph, [h,w] in [0, 1] at stride 4.
 
-        The sigmoid of the mean logits of the photograph and its mirror image. Any size is possible: sides are filled up
-        to whole positions only, and what is filled is cut away.
+        The sigmoid of the mean logits of the photograph and its mirror image. Any size is possible; padding is removed.
 
         Args:
             photo: RGB uint8 [H,W,3].
@@ -88,7 +87,7 @@ class IRN(LightningModule):
 
     @torch.no_grad()
     def displacements(self, photo: NDArray[np.uint8]) -> Tensor | None:
-        """The displacements of a photograph, [2,h,w] in grid positions at stride 4; None without that head.
+        """Compute the displacements of a photograph, [2,h,w] in grid positions at stride 4; None without that head.
 
         Args:
             photo: RGB uint8 [H,W,3].
@@ -100,6 +99,6 @@ class IRN(LightningModule):
         return displacement
 
     def _prepare(self, photo: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
-        """The photograph as the backbone reads it, and its grid."""
-        # filled before any mirroring, so that the grids fall on each other
+        """Return the input of the backbone and the size of the grid."""
+        # padded before mirroring, so that both grids coincide
         return pad_to_multiple(self.backbone.read(photo, self.device)), grid_size(*photo.shape[:2])

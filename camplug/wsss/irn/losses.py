@@ -1,4 +1,4 @@
-"""The displacement losses of IRN: where each position says that the centre of its object is."""
+"""Displacement losses of IRN."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from camplug.wsss.affinity.pairs import group_rows, slice_ahead
 def displacement_loss(
     displacement: Tensor, pairs: Pairs, radius: int, counts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    r"""Positions of one object point to one centre, positions of the background nowhere together.
+    r"""Compute the losses of displacements: equal centres within objects, equal displacements in the background.
 
     With the difference of displacements :math:`\delta_{ij} = D(x_i) - D(x_j)` and :math:`\hat\delta_{ij} = x_j - x_i`,
 
     .. math:: L_{fg} = \frac{1}{2 |P_{fg}|} \sum_{P_{fg}} |\delta_{ij} - \hat\delta_{ij}|_1, \qquad
               L_{bg} = \frac{1}{2 |P_{bg}|} \sum_{P_{bg}} |\delta_{ij}|_1
 
-    (Ahn, Cho & Kwak, CVPR 2019; the halves as in their code.) Differences are made row of offsets by row, and their
-    slopes are summed up on the way: a few maps are kept for the gradient, and nothing that is as large as all pairs.
+    (Ahn, Cho & Kwak, CVPR 2019; the factors 1/2 as in their code.) Differences are computed for one row of offsets at a
+    time, and the gradient is accumulated on the way, so that nothing of the size of all pairs is stored.
 
     Args:
         displacement: [N,2,h,w], rows before columns, in grid positions.
-        pairs: what the labels say, made with the same radius.
+        pairs: pairs of equal labels, with the same radius.
         radius: bound of the distance of pairs, exclusive; see `make_half_disc`.
-        counts: of pairs, as for `affinity_loss`.
+        counts: numbers of pairs; see `affinity_loss`.
 
     Returns:
         L_fg and L_bg.
@@ -42,7 +42,7 @@ def displacement_loss(
 
 
 class _Differences(torch.autograd.Function):
-    """The sums over P_fg and P_bg."""
+    """Sums over P_fg and P_bg."""
 
     @staticmethod
     def forward(
@@ -56,7 +56,7 @@ class _Differences(torch.autograd.Function):
         slopes = displacement.new_zeros((2, n, 2, h + reach, w + 2 * reach)) if ctx.needs_input_grad[0] else None
         for dy, columns, places in group_rows(radius):
             other = others[:, :, dy, columns]
-            nowhere = torch.sub(one, other, out=one.new_empty(other.shape))  # else in the order of the view's strides
+            nowhere = torch.sub(one, other, out=one.new_empty(other.shape))  # contiguous, unlike a new result
             to_centre = nowhere.clone()
             to_centre[:, 0] -= dy
             to_centre[:, 1] -= steps[columns]

@@ -1,4 +1,4 @@
-"""IRN's two heads over the feature maps of any backbone: boundaries and displacements on a grid of stride 4."""
+"""Heads of IRN on the feature maps of any backbone: boundaries and displacements at stride 4."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STRIDE = 4
 
 
 def grid_size(height: int, width: int) -> tuple[int, int]:
-    """The grid of an image: a quarter of it, rounded up.
+    """Return the size of an image's grid: a quarter of the sides, rounded up.
 
     >>> grid_size(375, 500)
     (94, 125)
@@ -24,7 +24,7 @@ def grid_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _resize(x: Tensor, stride: float, wanted: float) -> Tensor:
-    """Resize a map of one stride to another one; sides stay multiples of whole positions."""
+    """Resize a map from one stride to another."""
     if stride == wanted:
         return x
     h, w = (round(side * stride / wanted) for side in x.shape[-2:])
@@ -32,19 +32,19 @@ def _resize(x: Tensor, stride: float, wanted: float) -> Tensor:
 
 
 def _make_reduction(channels: int, width: int, groups: int) -> nn.Sequential:
-    """A 1x1 convolution and group normalisation; the ReLU comes after resizing."""
+    """Make a 1x1 convolution with group normalisation; the ReLU follows after resizing."""
     return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.GroupNorm(groups, width))
 
 
 class BoundaryHead(nn.Module):
-    """Boundary logits from all stages.
+    """Head for boundary logits from all stages.
 
-    Each stage goes through a 1x1 convolution to 32 channels and group normalisation, to stride 4 and through a ReLU; a
-    1x1 convolution over all of them gives one logit.
+    Each stage passes a 1x1 convolution to 32 channels, group normalisation, resizing to stride 4 and a ReLU; a 1x1
+    convolution over all of them gives one logit.
 
     Args:
-        channels: of the stages.
-        strides: of the stages.
+        channels: channels of the stages.
+        strides: strides of the stages.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[float]) -> None:
@@ -54,7 +54,7 @@ class BoundaryHead(nn.Module):
         self.out = nn.Conv2d(32 * len(channels), 1, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Logits [N,h,w] at stride 4."""
+        """Compute logits [N,h,w] at stride 4."""
         planes = [
             _resize(stage(x), stride, STRIDE).relu()
             for stage, x, stride in zip(self.stages, features, self.strides, strict=True)
@@ -64,14 +64,14 @@ class BoundaryHead(nn.Module):
 
 
 class DisplacementHead(nn.Module):
-    """Displacements (rows, columns) in grid positions: where the centre of each position's object is.
+    """Head for displacements (rows, columns), in grid positions, to the centre of each position's object.
 
-    Stages of stride above 4 meet at stride 8, finer ones join them at stride 4. In evaluation the mean displacement
-    over the training images is subtracted, since the losses do not fix it (IRN's "MeanShift").
+    Stages of stride above 4 are joined at stride 8, all others at stride 4. In evaluation mode the mean displacement
+    over the training images is subtracted, since the losses do not determine it (IRN's "MeanShift").
 
     Args:
-        channels: of the stages.
-        strides: of the stages.
+        channels: channels of the stages.
+        strides: strides of the stages.
         width: channels of the joined maps; 256 in the paper, a multiple of 16.
     """
 
@@ -95,7 +95,7 @@ class DisplacementHead(nn.Module):
         self.register_buffer("mean", torch.zeros(2))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Displacements [N,2,h,w] at stride 4."""
+        """Compute displacements [N,2,h,w] at stride 4."""
         fine, coarse = [], []
         for stage, x, stride in zip(self.stages, features, self.strides, strict=True):
             if stride > STRIDE:

@@ -1,4 +1,4 @@
-"""Affinity from boundaries: how far a straight path between two positions stays clear of any boundary."""
+"""Affinities from the boundaries on straight paths."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from camplug.wsss.affinity.pairs import slice_ahead
 
 
 def path_affinity(boundary: Tensor, radius: int) -> Tensor:
-    r"""One minus the strongest boundary on the path between two positions, for all pairs closer than `radius`.
+    r"""Compute one minus the strongest boundary on the path of two positions, for all pairs closer than `radius`.
 
     .. math:: a_{ij} = 1 - \max_{k \in \Pi_{ij}} B(x_k)
 
-    (Ahn, Cho & Kwak, CVPR 2019). A running maximum over shifted planes, of all paths of one length at once; no table of
-    the indices of a whole grid is made. The gradient goes to the position of the maximum, to the first of equals,
-    counted from the destination.
+    (Ahn, Cho & Kwak, CVPR 2019). Computed as a running maximum over shifted planes, for all paths of one length at
+    once, without an index table of the grid. The gradient goes to the position of the maximum; among equal ones to the
+    first, counted from the destination.
 
     Args:
         boundary: [N,h,w] in [0, 1].
         radius: bound of the distance of pairs, exclusive; see `make_half_disc`.
 
     Returns:
-        [N,P,h,w]: at [n, p, y, x] the affinity of (y, x) and (y + dy, x + dx) for the p-th offset of
+        [N,P,h,w]: element [n, p, y, x] is the affinity of (y, x) and (y + dy, x + dx) for the p-th offset of
         `make_half_disc(radius)`; 0 where the destination is off the grid.
 
     Raises:
-        InputError: no batch of planes.
+        InputError: the boundaries are no batch of planes.
 
     >>> path_affinity(torch.tensor([[[0.0, 0.25, 0.0]]]), 3)[0, :2]  # one and two steps to the right
     tensor([[[0.7500, 0.7500, 0.0000]],
@@ -48,11 +48,11 @@ class _PathAffinity(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, boundary: Tensor, radius: int) -> Tensor:
         (n, h, w), count = boundary.shape, len(make_half_disc(radius))
-        # a path off the grid begins with a boundary of 1, and nothing on its way is stronger: its affinity is 0
+        # padded with a boundary of 1, so that paths off the grid get affinity 0
         views = slice_ahead(boundary, radius, 1)
         affinity = boundary.new_empty((n, count, h, w))
         learning = ctx.needs_input_grad[0]
-        # which position of the path holds the maximum: 1 byte per pair instead of the values along the path
+        # position of the maximum on the path: 1 byte per pair instead of the values along the path
         place = torch.empty(affinity.shape if learning else 0, dtype=torch.uint8, device=boundary.device)
         for numbers, ys, xs in _group_by_length(radius, boundary.device):
             strongest = views[:, ys[0], xs[0]]
@@ -87,16 +87,16 @@ class _PathAffinity(torch.autograd.Function):
 
 @lru_cache(maxsize=16)
 def _group_by_length(radius: int, device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """The offsets whose paths have the same length, G of them with L positions.
+    """Group the offsets by the lengths of their paths, G offsets of L positions.
 
     Returns:
-        For each length the numbers of the offsets in `make_half_disc` [G], and where `slice_ahead` has the positions of
-        their paths, rows and columns [L,G].
+        For each length the numbers of the offsets in `make_half_disc` [G], and the rows and columns of their paths in
+        the result of `slice_ahead` [L,G].
     """
     offsets = make_half_disc(radius)
     lengths = sorted({len(make_path(*offset)) for offset in offsets})
     found = []
-    with torch.inference_mode(False):  # kept for trainings, too
+    with torch.inference_mode(False):  # cached, so usable in trainings, too
         for length in lengths:
             numbers = [p for p, offset in enumerate(offsets) if len(make_path(*offset)) == length]
             places = torch.tensor([make_path(*offsets[p]) for p in numbers]).permute(2, 1, 0)

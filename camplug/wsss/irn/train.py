@@ -1,4 +1,4 @@
-"""Train IRNet in one call: from seeds to a file of heads."""
+"""Training of IRNet, from seeds to a file of heads."""
 
 from __future__ import annotations
 
@@ -113,11 +113,11 @@ def train_irn(
 def find_thresholds(
     settings: IRNSettings, labels_from: SeedFolder | Path, data: SegmentationData, watch: ProgressCallback
 ) -> dict[str, float]:
-    """The two thresholds of the labels; those that are to come from the seeds are read off them.
+    """Return the two thresholds of the labels, computed from the seeds where they are "otsu".
 
     Raises:
-        InputError: ready-made labels, which have no thresholds; too few values; a threshold of objects below that of
-            background.
+        InputError: the labels are ready-made, there are too few values, or the object threshold is below the background
+            threshold.
     """
     given = {"background": settings.background, "foreground": settings.foreground}
     if "otsu" not in given.values():
@@ -127,7 +127,7 @@ def find_thresholds(
     cuts, _ = compute_otsu_of_seeds(labels_from, data.ids, 3, lambda images: watch.steps("values of the seeds", images))
     found = dict(zip(given, cuts, strict=True))
     thresholds = {k: found[k] if v == "otsu" else float(v) for k, v in given.items()}
-    make_ir_labels(np.zeros((0, 1, 1)), None, **thresholds)  # refuses an order that a given one may break
+    make_ir_labels(np.zeros((0, 1, 1)), None, **thresholds)  # checks their order
     low, high = thresholds.values()
     watch.done(f"labels: background up to {low:.3f}, objects above {high:.3f}, by the seeds' values (Otsu)")
     return thresholds

@@ -1,4 +1,4 @@
-"""What follows the training of IRNet: the mean displacement."""
+"""Mean displacement of IRNet, computed after training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from camplug.wsss.irn.lightning_module import IRN
 
 @torch.no_grad()
 def set_mean_displacement(irn: IRN, data: SegmentationData, step: Callable[[], None] = lambda: None) -> None:
-    """Find the mean displacement over all positions of a data set's images, which is then subtracted.
+    """Compute the mean displacement over all positions of all images and store it in the head, which subtracts it.
 
-    The losses leave it open: adding a constant to all displacements changes none of them. Broken images are left out.
+    The losses do not depend on a constant added to all displacements. Unreadable images are left out.
     """
     if irn.displacement is None:
         return
