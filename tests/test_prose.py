@@ -26,6 +26,7 @@ PLACES = (
     "wsss/crf",
     "wsss/data",
     "wsss/pseudo",
+    "wsss/recipe",
     "wsss/saliency.py",
     "wsss/seeds",
     "wsss/store",

@@ -180,11 +180,11 @@ def _plan_recipe(recipe: Recipe, out: Path, probe: bool, device: str | None, as_
 
     where = common.choose_device(device, 0)
 
-    def told(stage: str) -> None:
+    def notify(stage: str) -> None:
         if common.err.is_terminal and not as_json:
             common.err.print(common.escape_markup(f"probing {stage} ..."))
 
-    rows = plan_recipe(recipe, out, probe=probe, device=where, told=told)
+    rows = plan_recipe(recipe, out, probe=probe, device=where, notify=notify)
     free = shutil.disk_usage(next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())).free
     total = {key: sum(getattr(row, key) or 0 for row in rows) for key in ("seconds", "bytes")}
     if as_json:

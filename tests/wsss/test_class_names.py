@@ -19,7 +19,7 @@ from camplug.wsss.classifier import build_classifier
 from camplug.wsss.data import Scenes
 from camplug.wsss.deeplab import Segmenter, build_deeplab, make_predictions
 from camplug.wsss.pseudo import LabelFolder, PseudoLabels, Threshold, make_labels, make_walked_seeds
-from camplug.wsss.recipe.run import checked
+from camplug.wsss.recipe.run import match_lists
 from camplug.wsss.seeds import SeedFolder, make_seeds, score_labels, score_seeds
 from camplug.wsss.train import read_labels
 
@@ -196,10 +196,10 @@ def test_validation_in_another_order_gives_the_same_precision(tmp_path):
 
 def test_the_lists_of_a_recipe_have_one_order():
     recipe = SimpleNamespace(evaluate=SimpleNamespace(classes=None))
-    data = checked(recipe, {"train": DATA, "val": OTHER})
+    data = match_lists(recipe, {"train": DATA, "val": OTHER})
     assert data["train"] is DATA
     assert data["val"].classes == DATA.classes
     assert [data["val"].labels(i) for i in range(len(DATA))] == [DATA.labels(i) for i in range(len(DATA))]
     assert_array_equal(data["val"].mask(0), DATA.mask(0))
     with pytest.raises(InputError, match=r"data\.val has other classes than data\.train \('ghost' is in one"):
-        checked(recipe, {"train": DATA, "val": MORE})
+        match_lists(recipe, {"train": DATA, "val": MORE})

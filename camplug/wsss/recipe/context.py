@@ -18,7 +18,7 @@ from camplug.wsss.classifier.network import get_preprocess
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.recipe.cache import Cache
-from camplug.wsss.recipe.data import View, evenly
+from camplug.wsss.recipe.data import View, spread_indices
 from camplug.wsss.recipe.sections import NetworkSettings, get_threshold_part
 from camplug.wsss.recipe.stage import Data, Outcome, Stage, get_stage
 from camplug.wsss.seeds import SeedFolder
@@ -54,18 +54,18 @@ class StageContext:
 
     def run(self, stage: Stage) -> Outcome:
         """Make the missing results of a stage; see `StageKind.run`."""
-        self.cache.folder(stage).mkdir(parents=True, exist_ok=True)
+        self.cache.get_folder(stage).mkdir(parents=True, exist_ok=True)
         return get_stage(stage.kind).run(stage, self)
 
     def view(self, stage: Stage) -> SegmentationData:
         """Return the images of a stage, with their masks only if it scores."""
         assert stage.part is not None
         data, only = self.data[stage.part], stage.settings.get("only")
-        return View(data, stage.scores, None if only is None else evenly(len(data), only))
+        return View(data, stage.scores, None if only is None else spread_indices(len(data), only))
 
     def get_input(self, stage: Stage, role: str) -> Path:
         """Return the folder of an input of a stage."""
-        return self.cache.folder(stage.inputs[role])
+        return self.cache.get_folder(stage.inputs[role])
 
     def find_network_file(self, stage: Stage, role: str) -> Path:
         """Return the file of the trained network that is an input of a stage."""
@@ -130,10 +130,10 @@ class StageContext:
             cls: class of the folder.
             settings: settings that the results are made with.
         """
-        folder = cls(self.cache.folder(stage))
+        folder = cls(self.cache.get_folder(stage))
         classes = list(self.view(stage).classes)
         folder.prepare({"version": get_stage(stage.kind).version, "classes": classes, **settings})
-        others = [cls(other) for other in self.cache.others(stage)]
+        others = [cls(other) for other in self.cache.list_others(stage)]
         folder.others = [other for other in others if other.get_settings_digest() == folder.get_settings_digest()]
         return folder
 
@@ -153,7 +153,7 @@ class StageContext:
             return None, OPTIMISTIC
         if not isinstance(value, str):
             return float(value), "fixed, given by the recipe"
-        done = self.cache.done(stage.inputs["choice"])
+        done = self.cache.load_document(stage.inputs["choice"])
         assert done is not None
         figures, part = done["figures"], get_threshold_part(value)
         if part is None:

@@ -1,4 +1,4 @@
-"""The lists of images that a recipe names, and who may open their masks."""
+"""Lists of images of a recipe, and views of them without masks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 MOST_KEPT = 2000  # scenes in memory
 VARIABLE = re.compile(r"\$\{(\w+)\}")
-# of each kind where it is not on disk: height and width, classes of an image, all classes
-USUAL: dict[str, tuple[tuple[int, int], float, int]] = {
+# by kind, for data not on disk: height and width, classes of an image, all classes
+TYPICAL: dict[str, tuple[tuple[int, int], float, int]] = {
     "voc": ((375, 500), 1.5, len(VOC_CLASSES)),
     "coco": ((480, 640), 2.9, 80),
     "scenes": ((96, 96), 1.8, 6),
@@ -36,15 +36,15 @@ USUAL: dict[str, tuple[tuple[int, int], float, int]] = {
 
 @dataclass(frozen=True)
 class ImageList:
-    """A list of images.
+    """List of images in a recipe.
 
     Args:
-        data: as for `camplug.wsss.data.open_data`.
-        split: likewise.
-        options: of the data set's class: those of `Scenes` for instance, or masks of `VOC`.
-        images: how many there are, for a dry run without the data.
-        size: height and width of a usual one, likewise.
-        allow_missing: train although more than 5 % of the photographs or their labels cannot be read.
+        data: source, see `camplug.wsss.data.open_data`.
+        split: split of the source.
+        options: options of the data set's class, such as those of `Scenes` or the masks of `VOC`.
+        images: number of images, for a dry run without the data.
+        size: usual height and width, for a dry run without the data.
+        allow_missing: permission to train although more than 5 % of the photographs or labels cannot be read.
     """
 
     data: str
@@ -56,32 +56,32 @@ class ImageList:
 
     @property
     def kind(self) -> str:
-        """What "voc:PATH" begins with; "folder" for a bare path."""
+        """Prefix of the source, such as "voc"; "folder" for a bare path."""
         kind, colon, _ = self.data.partition(":")
-        return kind if colon and kind in USUAL else "folder"
+        return kind if colon and kind in TYPICAL else "folder"
 
     def open(self) -> SegmentationData:
-        """The data set.
+        """Open the data set.
 
         Raises:
-            InputError: it is not there; options that it does not have.
+            InputError: it does not exist, or does not have these options.
         """
         kind, _, rest = self.data.partition(":")
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
         if kind != "scenes":
-            _, _, told = parse_source(self.data)
-            if {**told, **options}.get("labels") == "masks":
+            _, _, parsed = parse_source(self.data)
+            if {**parsed, **options}.get("labels") == "masks":
                 raise InputError("labels: masks would open masks to learn from; labels come from annotations here.")
             return open_data(self.data, self.split, **options)
         try:
             count, _, seed = rest.partition(":")
-            return Drawn(int(count), seed=int(seed or 0), **options)
+            return CachedScenes(int(count), seed=int(seed or 0), **options)
         except (TypeError, ValueError) as error:
             raise InputError(f"options of {self.data!r} cannot be used ({error}).") from None
 
 
-class Drawn(Scenes):
-    """Scenes that are drawn once: every epoch asks for them again, and drawing takes longer than a training step."""
+class CachedScenes(Scenes):
+    """Scenes kept in memory, since drawing one takes longer than a training step."""
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
@@ -97,12 +97,12 @@ class Drawn(Scenes):
 
 
 class View(SegmentationData):
-    """A data set as a stage may see it: some of its images, and masks only where it scores.
+    """View of a data set for a stage: some of its images, with masks only if the stage scores.
 
     Args:
         data: the data set.
-        masks: whether masks may be opened.
-        indices: of the images; None keeps all.
+        masks: permission to open masks.
+        indices: images to keep; None keeps all.
     """
 
     def __init__(self, data: SegmentationData, masks: bool, indices: Sequence[int] | None = None) -> None:
@@ -144,24 +144,24 @@ class View(SegmentationData):
         return self.data.mask_digest(self.indices[self._check_index(i)])
 
 
-def identity(data: SegmentationData, reads: Sequence[str]) -> dict[str, Any]:
-    """Return what tells the images of a list from those of another one, wherever they lie.
+def identify_images(data: SegmentationData, reads: Sequence[str]) -> dict[str, Any]:
+    """Return digests that identify a list of images wherever it is stored.
 
     Args:
-        data: the images.
-        reads: what is used of them: photographs, labels, masks.
+        data: list of images.
+        reads: parts to include: photographs, labels, masks.
     """
     found = {"list_sha256": hash_names(data), "classes": make_digest(list(data.classes))}
     tables = {"photographs": data.photo_digest, "labels": data.label_digest, "masks": data.mask_digest}
     return found | {what: make_digest(list(make_digest_table(data.ids, tables[what]).values())) for what in reads}
 
 
-def evenly(count: int, wanted: int) -> list[int]:
-    """Numbers of images spread evenly over a list.
+def spread_indices(count: int, wanted: int) -> list[int]:
+    """Return indices spread evenly over a list.
 
-    >>> evenly(100, 4)
+    >>> spread_indices(100, 4)
     [12, 37, 62, 87]
-    >>> evenly(2, 10)
+    >>> spread_indices(2, 10)
     [0, 1]
     """
     wanted = min(count, wanted)

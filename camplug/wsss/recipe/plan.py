@@ -1,4 +1,4 @@
-"""What a run would do: each stage, made before or to be run, and about what it costs."""
+"""Plan of a run: the state of each stage and an estimate of its cost."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from pathlib import Path
 from camplug.errors import CamplugError, InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.recipe.cache import Cache
-from camplug.wsss.recipe.data import USUAL, VARIABLE
-from camplug.wsss.recipe.estimate import Cost, Sample
+from camplug.wsss.recipe.data import TYPICAL, VARIABLE
+from camplug.wsss.recipe.estimate import Cost
 from camplug.wsss.recipe.graph import list_stages
 from camplug.wsss.recipe.placeholder_data import SyntheticImages
 from camplug.wsss.recipe.recipe import Recipe
+from camplug.wsss.recipe.sample import Sample
 from camplug.wsss.recipe.stage import Stage, get_stage
 
 
 @dataclass
 class Row:
-    """A stage in a plan.
+    """Stage in a plan.
 
     Attributes:
-        stage: its name.
+        stage: name of the stage.
         state: "made before", "begun" or "to run".
-        images: that it goes through, if that is known.
-        epochs: of a training.
-        seconds, bytes, memory: about what it takes: time, disk, and memory at its peak; None where that is not known.
-        notes: what of these is scaled and not measured, or why nothing is.
+        images: number of images, if known.
+        epochs: number of epochs of a training.
+        seconds, bytes, memory: estimated time, disk, and memory at the peak; None if unknown.
+        notes: remarks on figures that are scaled, or the reason why nothing is measured.
     """
 
     stage: str
@@ -48,20 +49,20 @@ def plan_recipe(
     *,
     probe: bool = True,
     device: str = "cpu",
-    told: Callable[[str], None] = lambda stage: None,
+    notify: Callable[[str], None] = lambda stage: None,
 ) -> list[Row]:
-    """The stages of a recipe, whether they are made, and estimates of what the others cost.
+    """Return the stages of a recipe, whether they are made, and estimates of what the others cost.
 
-    Time and memory come from a probe: an image, or a training step with two images at the real crop, with the
-    network as it is built (its weights do not matter), times the number of images. Where the data are not on disk,
-    pictures of a usual size stand for them.
+    Time and memory are measured on one image, or on one training step with two images at the real crop, with untrained
+    networks, and multiplied by the number of images. Synthetic images of a usual size replace data that are not on
+    disk.
 
     Args:
         recipe: the settings.
         out: folder of the run.
-        probe: whether to measure; otherwise nothing is estimated.
-        device: that is measured on.
-        told: is told which stage is probed.
+        probe: False estimates nothing.
+        device: device to measure on.
+        notify: function that is called with the name of each stage that is measured.
 
     Raises:
         InputError: a threshold is to be chosen where it must not; no camplug data set of that kind.
@@ -87,15 +88,15 @@ def plan_recipe(
         if stage.part in missing:
             row.notes.append(f"data.{stage.part} is not on disk")
         if costs is not None and row.state != "made before":
-            told(stage.name)
+            notify(stage.name)
             costs.add(stage, row)
     return rows
 
 
 def _get_state(stage: Stage, cache: Cache) -> str:
-    if cache.done(stage) is not None:
+    if cache.load_document(stage) is not None:
         return "made before"
-    return "begun" if cache.key(stage) is not None and cache.folder(stage).is_dir() else "to run"
+    return "begun" if cache.get_key(stage) is not None and cache.get_folder(stage).is_dir() else "to run"
 
 
 def _count_images(stage: Stage, recipe: Recipe, data: dict[str, SegmentationData]) -> int | None:
@@ -113,7 +114,7 @@ class CostEstimator:
         self.known: dict[str, Cost] = {}
         self.synthetic: set[str] = set()
         for name, part in recipe.data.items():
-            size, shown, classes = USUAL[part.kind]
+            size, shown, classes = TYPICAL[part.kind]
             if name in data:
                 images = data[name]
             else:

@@ -1,4 +1,4 @@
-"""The report of a run, finished or not: every stage's figures, how they came about, and pictures."""
+"""Report of a run, finished or not: the figures of every stage with their origins, and pictures."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from camplug.explain.explanation import write_atomically
 from camplug.settings import to_plain
 from camplug.wsss.recipe.cache import Cache, write_json
 from camplug.wsss.recipe.recipe import Recipe
-from camplug.wsss.recipe.report_html import as_html, as_markdown
-from camplug.wsss.recipe.report_pictures import pictured
+from camplug.wsss.recipe.report_html import format_html, format_markdown
+from camplug.wsss.recipe.report_pictures import draw_pictures
 from camplug.wsss.recipe.stage import Stage, get_stage
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "pillow")
@@ -23,31 +23,31 @@ FIGURES = ("miou", "per_class", "averaged_over", "convention", "images_scored", 
 
 
 def write_report(recipe: Recipe, stages: Sequence[Stage], cache: Cache, out: Path) -> dict[str, Any]:
-    """Write `out`/report.json, report.md and report.html, each whole or not at all.
+    """Write `out`/report.json, report.md and report.html, each atomically.
 
     Returns:
-        What report.json says.
+        The content of report.json.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the folder cannot be written.
     """
-    report = report_of(recipe, stages, cache)
+    report = make_report(recipe, stages, cache)
     part = "val" if "val" in recipe.evaluate.products_on else "score_on" if "score_on" in recipe.data else "train"
-    pictures = pictured(stages, cache, part, recipe.evaluate.pictures, out)
+    pictures = draw_pictures(stages, cache, part, recipe.evaluate.pictures, out)
     report["pictures"] = [
         {"image": name, "list": part, "panels": [{"title": p.title, "file": str(p.file.relative_to(out))} for p in row]}
         for name, row in pictures
     ]
     write_json(out / "report.json", report)
-    for name, text in (("report.md", as_markdown(report)), ("report.html", as_html(report, pictures))):
+    for name, text in (("report.md", format_markdown(report)), ("report.html", format_html(report, pictures))):
         content = text.encode()
         write_atomically(str(out / name), lambda file, content=content: file.write(content))
     return report
 
 
-def report_of(recipe: Recipe, stages: Sequence[Stage], cache: Cache) -> dict[str, Any]:
-    """The report without pictures, as plain data."""
-    done = {stage: cache.done(stage) for stage in stages}
+def make_report(recipe: Recipe, stages: Sequence[Stage], cache: Cache) -> dict[str, Any]:
+    """Return the report without pictures, as plain data."""
+    done = {stage: cache.load_document(stage) for stage in stages}
     rows = []
     for stage in stages:
         found = done[stage]
@@ -56,7 +56,7 @@ def report_of(recipe: Recipe, stages: Sequence[Stage], cache: Cache) -> dict[str
                 "stage": stage.name,
                 "kind": stage.kind,
                 "finished": found is not None,
-                "folder": None if cache.key(stage) is None else f"cache/{cache.folder(stage).name}",
+                "folder": None if cache.get_key(stage) is None else f"cache/{cache.get_folder(stage).name}",
                 "seconds": None if found is None else found["seconds"],
                 "images": None if found is None else found["images"],
                 "bytes": None if found is None else found["bytes"],
@@ -72,30 +72,33 @@ def report_of(recipe: Recipe, stages: Sequence[Stage], cache: Cache) -> dict[str
         "title": recipe.title,
         "finished": all(found is not None for found in done.values()),
         "seconds": sum(row["seconds"] or 0 for row in rows),
-        "data": {name: _list(recipe, cache, name) for name in recipe.data},
+        "data": {name: _describe_list(recipe, cache, name) for name in recipe.data},
         "scores": [
-            score_of(stage, found, cache) for stage, found in done.items() if stage.scores and found is not None
+            make_score(stage, found, cache) for stage, found in done.items() if stage.scores and found is not None
         ],
         "stages": rows,
         "settings": to_plain(recipe.text),
-        "versions": versions(),
+        "versions": list_versions(),
     }
 
 
-def score_of(stage: Stage, found: dict[str, Any], cache: Cache) -> dict[str, Any]:
-    """What one stage that scores has found, and what it scored."""
+def make_score(stage: Stage, found: dict[str, Any], cache: Cache) -> dict[str, Any]:
+    """Return the scores of a stage and what it scored."""
     product, figures = stage.inputs["product"], found["figures"]
     row = {"stage": stage.name, "product": product.name, "kind": product.kind, "list": stage.part}
     row |= {key: figures[key] for key in FIGURES}
-    row |= {"labels": figures["labels"], **get_stage(product.kind).describe_result(product, cache.done(product))}
+    row |= {
+        "labels": figures["labels"],
+        **get_stage(product.kind).describe_result(product, cache.load_document(product)),
+    }
     for key in ("threshold", "threshold_chosen", "best_threshold_here", "best_miou_here", "sweep"):
         if key in figures:
             row[key] = figures[key]
     return row
 
 
-def versions() -> dict[str, str]:
-    """Of camplug, of what it stands on, and of the machine."""
+def list_versions() -> dict[str, str]:
+    """Return the versions of camplug and of the packages it uses, and the machine."""
     found = {"camplug": camplug.__version__, "python": sys.version.split()[0]}
     for name in PACKAGES:
         try:
@@ -105,7 +108,7 @@ def versions() -> dict[str, str]:
     return found | {"machine": f"{platform.system()} {platform.machine()}"}
 
 
-def _list(recipe: Recipe, cache: Cache, name: str) -> dict[str, Any]:
+def _describe_list(recipe: Recipe, cache: Cache, name: str) -> dict[str, Any]:
     from camplug.wsss.store.jobs import hash_names
 
     part = recipe.data[name]

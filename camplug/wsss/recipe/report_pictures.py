@@ -1,4 +1,4 @@
-"""Some images through all stages: photograph, seeds, refined maps, pseudo-labels, predictions, truth."""
+"""Pictures of some images at all stages: photograph, seeds, refined maps, pseudo-labels, predictions, truth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from camplug.wsss.data import SegmentationData, make_voc_palette
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.recipe.cache import Cache
-from camplug.wsss.recipe.data import evenly
+from camplug.wsss.recipe.data import spread_indices
 from camplug.wsss.recipe.stage import Stage, get_stage
 from camplug.wsss.recipe.stages.evaluate import TRUTH
 from camplug.wsss.seeds import SeedFolder
@@ -28,49 +28,56 @@ OPACITY = 0.6
 
 
 class Panel(NamedTuple):
-    """A picture of one image at one stage."""
+    """Picture of one image at one stage."""
 
     title: str
     file: Path
 
 
-def pictured(stages: Sequence[Stage], cache: Cache, part: str, count: int, out: Path) -> list[tuple[str, list[Panel]]]:
-    """By image name, its pictures at all stages that are finished; drawn into `out`/pictures where they are not yet.
+def draw_pictures(
+    stages: Sequence[Stage], cache: Cache, part: str, count: int, out: Path
+) -> list[tuple[str, list[Panel]]]:
+    """Draw missing pictures of images at all finished stages into `out`/pictures.
 
     Args:
-        stages: of the recipe.
+        stages: stages of the recipe.
         cache: their folders.
-        part: the list whose images are shown.
-        count: how many, spread evenly over the list.
+        part: list of images to show.
+        count: number of images, spread evenly over the list.
         out: folder of the run.
+
+    Returns:
+        Names of the images with their pictures.
     """
     if part not in cache.data:
         return []
     data = cache.data[part]
-    products = [s for s in stages if get_stage(s.kind).panel and cache.done(s) is not None and _shows(s, part)]
-    truth = next((s for s in stages if "truth" in s.settings and cache.done(s) is not None), None)
+    done = [stage for stage in stages if cache.load_document(stage) is not None]
+    products = [stage for stage in done if get_stage(stage.kind).panel and _has_results(stage, part)]
+    truth = next((stage for stage in done if "truth" in stage.settings), None)
     found = []
-    for i in evenly(len(data), count):
+    for i in spread_indices(len(data), count):
         name = data.ids[i]
-        panels = [_panel(out, f"photo {part}", name, "photo", lambda i=i: np.asarray(data.photo(i)))]
+        panels = [_draw_panel(out, f"photo {part}", name, "photo", lambda i=i: np.asarray(data.photo(i)))]
         for stage in products:
-            draw = _drawer(stage, cache, data, i)
-            panels.append(_panel(out, str(cache.key(stage)), name, get_stage(stage.kind).title_panel(stage), draw))
+            draw = _make_drawer(stage, cache, data, i)
+            title = get_stage(stage.kind).title_panel(stage)
+            panels.append(_draw_panel(out, str(cache.get_key(stage)), name, title, draw))
         if truth is not None:
-            file = cache.folder(truth) / TRUTH / f"{name}.png"
-            draw = _labels_drawer(file, data, i)
-            panels.append(_panel(out, f"truth {cache.key(truth)}", name, "truth", draw))
+            file = cache.get_folder(truth) / TRUTH / f"{name}.png"
+            draw = _make_labels_drawer(file, data, i)
+            panels.append(_draw_panel(out, f"truth {cache.get_key(truth)}", name, "truth", draw))
         found.append((name, [panel for panel in panels if panel is not None]))
     return found
 
 
-def _shows(stage: Stage, part: str) -> bool:
-    """Whether a stage's products are of these images: train's are those of its sub-list, too."""
+def _has_results(stage: Stage, part: str) -> bool:
+    """Return whether a stage has results of a list of images; those of train cover its sub-list."""
     return stage.part == part or (part == "score_on" and stage.part == "train")
 
 
-def _panel(out: Path, key: str, name: str, title: str, draw: Any) -> Panel | None:
-    """The picture of one image at one stage; None where it cannot be drawn."""
+def _draw_panel(out: Path, key: str, name: str, title: str, draw: Any) -> Panel | None:
+    """Return the picture of one image at one stage; None if it cannot be drawn."""
     file = out / "pictures" / f"{hashlib.sha256(f'{key} {name}'.encode()).hexdigest()[:20]}.png"
     if not file.exists():
         try:
@@ -78,15 +85,15 @@ def _panel(out: Path, key: str, name: str, title: str, draw: Any) -> Panel | Non
             height = max(1, round(picture.height * WIDTH / picture.width))
             file.parent.mkdir(parents=True, exist_ok=True)
             save_picture(picture.resize((WIDTH, height), Image.Resampling.BILINEAR), str(file))
-        except InputError:  # told by the stage that missed it
+        except InputError:  # reported by the stage that lacks it
             return None
     return Panel(title, file)
 
 
-def _drawer(stage: Stage, cache: Cache, data: SegmentationData, i: int) -> Any:
-    folder, name = cache.folder(stage), data.ids[i]
+def _make_drawer(stage: Stage, cache: Cache, data: SegmentationData, i: int) -> Any:
+    folder, name = cache.get_folder(stage), data.ids[i]
     if not stage.has_maps:
-        return _labels_drawer(LabelFolder(folder).get_path(name), data, i)
+        return _make_labels_drawer(LabelFolder(folder).get_path(name), data, i)
 
     def draw() -> NDArray[np.uint8]:
         seed = SeedFolder(folder).load(name)
@@ -96,14 +103,14 @@ def _drawer(stage: Stage, cache: Cache, data: SegmentationData, i: int) -> Any:
     return draw
 
 
-def _labels_drawer(file: Path, data: SegmentationData, i: int) -> Any:
-    return lambda: coloured(np.asarray(data.photo(i)), read_mask(file, len(data.classes)))
+def _make_labels_drawer(file: Path, data: SegmentationData, i: int) -> Any:
+    return lambda: colour_labels(np.asarray(data.photo(i)), read_mask(file, len(data.classes)))
 
 
-def coloured(photo: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Labels [H,W] in VOC's colours over a photograph [H,W,3]; background shows the photograph, darker.
+def colour_labels(photo: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return labels [H,W] in VOC's colours over a photograph [H,W,3]; background shows the photograph, darker.
 
-    >>> coloured(np.full((1, 2, 3), 100, np.uint8), np.array([[0, 1]], np.uint8)).tolist()
+    >>> colour_labels(np.full((1, 2, 3), 100, np.uint8), np.array([[0, 1]], np.uint8)).tolist()
     [[[40, 40, 40], [117, 40, 40]]]
     """
     mixed = (1 - OPACITY) * photo + OPACITY * make_voc_palette()[labels]

@@ -1,4 +1,4 @@
-"""Run a recipe: the stages that are not finished yet, one after another, and a report after each."""
+"""Run the unfinished stages of a recipe, with a report after each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from camplug.errors import InputError
 from camplug.wsss.class_names import renumber_data
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.recipe.cache import Cache, bytes_in
+from camplug.wsss.recipe.cache import Cache, count_bytes
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.data import VARIABLE, ImageList
 from camplug.wsss.recipe.graph import list_stages
@@ -28,45 +28,45 @@ def run_recipe(
 ) -> dict[str, Any]:
     """Run all stages of a recipe that are not finished, and write `out`/report.html, .json and .md after each.
 
-    Stopped at any moment, the same call goes on where it was, and ends with the same products. Products are kept in
-    `out`/cache by a hash of all that they depend on: after a change only what depends on it is made again. Under
-    torchrun every process makes the same call; they share the images and the batches of every stage.
+    A call that was stopped is continued by the same call and ends with the same results. Results are kept in
+    `out`/cache by a hash of everything they depend on, so that after a change only what depends on it is made again.
+    Under torchrun every process makes the same call; they share the images and batches of every stage.
 
     Args:
         recipe: see `camplug.wsss.recipe.read_recipe`.
         out: folder of the run.
-        device: that networks run on.
-        workers: processes that load images in trainings.
-        watch: is told how it goes.
+        device: device of the networks.
+        workers: number of processes that load images in trainings.
+        watch: receiver of progress messages.
 
     Returns:
         The report, as in report.json.
 
     Raises:
-        InputError: data or files that are not there; whatever stops a stage.
-        KeyboardInterrupt: it was stopped by Ctrl-C.
+        InputError: missing data or files, or an error of a stage.
+        KeyboardInterrupt: Ctrl-C.
     """
     watch, out = ProgressCallback() if watch is None else watch, Path(out)
-    data = {name: opened(name, part) for name, part in recipe.data.items()}
-    data = checked(recipe, data)
+    data = {name: open_list(name, part) for name, part in recipe.data.items()}
+    data = match_lists(recipe, data)
     stages = list_stages(recipe, data)
     cache = Cache(out, data)
     for stage in stages:
-        cache.folder(stage)  # files that are missing are told before anything runs
+        cache.get_folder(stage)  # missing files are reported before anything runs
     try:
         cache.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {str(out)!r} cannot be made ({error.strerror}).") from None
     rank, world = share()
     any_share = frozenset(name for name, part in recipe.data.items() if part.allow_missing)
-    work = StageContext(cache, data, device, workers, (rank, world), watch, any_share)
-    wait_for_processes("begin")  # before any of them makes what another one would find
+    context = StageContext(cache, data, device, workers, (rank, world), watch, any_share)
+    wait_for_processes("begin")  # before one makes results that another would find
     for number, stage in enumerate(stages, 1):
-        if cache.done(stage) is not None:
+        if cache.load_document(stage) is not None:
             watch.done(f"[{number}/{len(stages)}] {stage.name}: made before")
             continue
         watch.done(f"[{number}/{len(stages)}] {stage.name} ...")
-        _run(stage, work)
+        _run_stage(stage, context)
         if rank == 0:
             write_report(recipe, stages, cache, out)
     report: dict[str, Any] = {}
@@ -76,11 +76,11 @@ def run_recipe(
     return report
 
 
-def opened(name: str, part: ImageList) -> SegmentationData:
-    """A list of images.
+def open_list(name: str, part: ImageList) -> SegmentationData:
+    """Open a list of images.
 
     Raises:
-        InputError: it is not there; a variable that is not set.
+        InputError: it does not exist, or a variable in it is not set.
     """
     unset = VARIABLE.search(part.data)
     if unset:
@@ -94,11 +94,11 @@ def opened(name: str, part: ImageList) -> SegmentationData:
         raise InputError(f"data.{name}: {error}") from None
 
 
-def checked(recipe: Recipe, data: dict[str, SegmentationData]) -> dict[str, SegmentationData]:
-    """Return the lists with their classes in the order of data.train, if they belong together.
+def match_lists(recipe: Recipe, data: dict[str, SegmentationData]) -> dict[str, SegmentationData]:
+    """Return the lists of images with their classes in the order of data.train.
 
     Raises:
-        InputError: other classes in one than in the others.
+        InputError: a list has other classes.
     """
     classes = data["train"].classes
     for name, one in data.items():
@@ -113,33 +113,35 @@ def checked(recipe: Recipe, data: dict[str, SegmentationData]) -> dict[str, Segm
     return {name: renumber_data(one, classes, "data.train") for name, one in data.items()}
 
 
-def _run(stage: Stage, work: StageContext) -> None:
-    """Run a stage in all processes, and write down that it is finished."""
-    (rank, world), cache = work.share, work.cache
-    folder, before = cache.folder(stage), cache.spent(stage)
+def _run_stage(stage: Stage, context: StageContext) -> None:
+    """Run a stage in all processes, and mark it as finished."""
+    (rank, world), cache = context.share, context.cache
+    folder, before = cache.get_folder(stage), cache.load_spent_seconds(stage)
     start = time.perf_counter()
     try:
-        told = work.run(stage)
+        outcome = context.run(stage)
     except BaseException:
         with suppress(InputError):
             if rank == 0:
-                cache.spend(stage, before + time.perf_counter() - start)
+                cache.save_spent_seconds(stage, before + time.perf_counter() - start)
         raise
-    shares = [json.loads(text) for text in exchange(stage.name, json.dumps(told))]
+    shares = [json.loads(text) for text in exchange(stage.name, json.dumps(outcome))]
     if rank == 0:
-        document = joined(shares)
-        document |= {"seconds": before + time.perf_counter() - start, "bytes": bytes_in(folder), "processes": world}
-        cache.finish(stage, document)
+        document = join_outcomes(shares)
+        document |= {"seconds": before + time.perf_counter() - start, "bytes": count_bytes(folder), "processes": world}
+        cache.save_document(stage, document)
     wait_for_processes("finished")
 
 
-def joined(shares: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all processes made, as one."""
+def join_outcomes(shares: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the outcomes of all processes as one document."""
     each = "made" in shares[0]
     document: dict[str, Any] = {
         "images": sum(s.get("images", 0) for s in shares) if each else shares[0].get("images", 0),
         "figures": shares[0].get("figures", {}),
     }
-    broken = {name: error for one in shares for name, error in one.get("broken", [])}  # trainings tell all of them
+    broken = {
+        name: error for one in shares for name, error in one.get("broken", [])
+    }  # each process of a training reports all of them
     document["broken"] = [{"image": name, "error": error} for name, error in broken.items()]
     return document

@@ -23,7 +23,7 @@ class NetworkSettings:
         model: name or file, as for `camplug.load_model`.
         checkpoint: file with a state dict.
         num_classes: number of classes of its head.
-        pretrained: whether to load the source's published weights; None does so where no checkpoint is given.
+        pretrained: True loads the source's published weights; None does so if no checkpoint is given.
         mean, std: normalisation of photographs, for a network that does not know its own: one number, or one for each
             colour.
     """

@@ -1,4 +1,4 @@
-"""A small network that begins at random, for data drawn on the spot."""
+"""Small network with random weights, for synthetic data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ STAGES = ((3, 16, 2), (16, 32, 2), (32, 64, 2), (64, 64, 1))  # channels in and 
 
 
 class SmallNetwork(nn.Module):
-    """Four convolutions, of stride 8 altogether; puts out its last map. Always the same weights to begin with.
+    """Network of four convolutions and stride 8 that returns its last map; its initial weights are always the same.
 
     Args:
-        seed: of the weights.
+        seed: seed of the weights.
 
     >>> SmallNetwork()(torch.zeros(1, 3, 64, 96)).shape
     torch.Size([1, 64, 8, 12])
@@ -38,6 +38,6 @@ class SmallNetwork(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps [N,64,H/8,W/8] of images [N,3,H,W]."""
+        """Return feature maps [N,64,H/8,W/8] of images [N,3,H,W]."""
         maps: Tensor = self.stages(x)
         return maps

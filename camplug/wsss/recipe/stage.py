@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from camplug.wsss.recipe.context import StageContext
-    from camplug.wsss.recipe.estimate import Cost, Sample
+    from camplug.wsss.recipe.estimate import Cost
     from camplug.wsss.recipe.graph import RecipeGraph
+    from camplug.wsss.recipe.sample import Sample
 
 Data: TypeAlias = Mapping[str, SegmentationData]
 Outcome: TypeAlias = dict[str, Any]
@@ -27,7 +28,7 @@ Inputs: TypeAlias = Mapping[str, tuple[Output, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One step of a recipe.
+    """Step of a recipe.
 
     Attributes:
         name: unique name within the recipe.
@@ -47,12 +48,12 @@ class Stage:
 
     @property
     def scores(self) -> bool:
-        """Whether the stage opens masks."""
+        """True if the stage opens masks."""
         return "masks" in get_stage(self.kind).reads
 
     @property
     def has_maps(self) -> bool:
-        """Whether the stage makes maps, which are scored at a threshold."""
+        """True if the stage makes maps, which are scored at a threshold."""
         return get_stage(self.kind).output == "maps"
 
 

@@ -21,7 +21,7 @@ SHORT = {"pseudo_labels": {"threshold": 0.3, "crf": "none"}, "evaluate": {"produ
 def keys(recipe):
     data = {name: part.open() for name, part in recipe.data.items()}
     cache = Cache(Path(), data)
-    return {stage.name: (cache.key(stage), stage.settings) for stage in list_stages(recipe, data)}
+    return {stage.name: (cache.get_key(stage), stage.settings) for stage in list_stages(recipe, data)}
 
 
 @pytest.mark.parametrize(("section", "kind"), [("refine", "maps"), ("pseudo_labels", "labels")])

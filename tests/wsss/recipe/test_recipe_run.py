@@ -22,7 +22,7 @@ from camplug.wsss.data import Scenes
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.recipe import run_recipe
 from camplug.wsss.recipe.context import StageContext
-from camplug.wsss.recipe.report_pictures import coloured
+from camplug.wsss.recipe.report_pictures import colour_labels
 from camplug.wsss.seeds import SeedFolder, compute_otsu_thresholds, count_strongest_values
 
 IDS = Scenes(8).ids
@@ -206,7 +206,7 @@ def test_the_page_needs_nothing_else(whole):
     assert page.count("data:image/png;base64,") == 2 * len(titles)
     val = Scenes(4, (48, 64), seed=1, classes=3, plain=0.25)
     shown = np.asarray(Image.open(out / rows[0]["panels"][-1]["file"]))
-    truth = Image.fromarray(coloured(np.asarray(val.photo(1)), val.mask(1)))
+    truth = Image.fromarray(colour_labels(np.asarray(val.photo(1)), val.mask(1)))
     assert (shown == np.asarray(truth.resize((220, 165), Image.Resampling.BILINEAR))).all()
     text = (out / "report.md").read_text()
     miou = {score["stage"]: score["miou"] for score in report["scores"]}["evaluate labels val"]

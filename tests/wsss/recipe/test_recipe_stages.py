@@ -16,8 +16,8 @@ from recipes import SCENES, tiny, voc_tree
 from camplug.errors import InputError
 from camplug.wsss.recipe import list_stages, make_recipe
 from camplug.wsss.recipe.cache import Cache
-from camplug.wsss.recipe.data import Drawn, ImageList, View, evenly
-from camplug.wsss.recipe.run import opened
+from camplug.wsss.recipe.data import CachedScenes, ImageList, View, spread_indices
+from camplug.wsss.recipe.run import open_list
 from camplug.wsss.recipe.stages import get_stage
 from camplug.wsss.store.identity import make_digest
 
@@ -51,7 +51,7 @@ NAMES = [
 def keys(recipe):
     data = {name: part.open() for name, part in recipe.data.items()}
     cache = Cache(Path(), data)
-    return {stage.name: cache.key(stage) for stage in list_stages(recipe, data)}
+    return {stage.name: cache.get_key(stage) for stage in list_stages(recipe, data)}
 
 
 def test_the_road():
@@ -148,7 +148,7 @@ def test_the_hash_by_hand(tmp_path):
         "stage": "seeds train",
         "version": get_stage("seeds").version,
         "settings": {"explainer": "MultiView(CAM, scales=(1,))", "long_side": 64, "dtype": "uint8", "scale": 1.0},
-        "inputs": {"network": cache.key(stages["classifier"])},
+        "inputs": {"network": cache.get_key(stages["classifier"])},
         "data": [
             {
                 "list_sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
@@ -161,8 +161,8 @@ def test_the_hash_by_hand(tmp_path):
         "files": [],
     }
     key = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-    assert cache.key(stages["seeds train"]) == key
-    assert cache.folder(stages["seeds train"]) == tmp_path / "cache" / f"seeds-train-{key[:12]}"
+    assert cache.get_key(stages["seeds train"]) == key
+    assert cache.get_folder(stages["seeds train"]) == tmp_path / "cache" / f"seeds-train-{key[:12]}"
 
 
 def test_weights_are_known_by_their_content(tmp_path):
@@ -221,7 +221,7 @@ def test_a_threshold_needs_masks(tmp_path):
 
 def test_a_view_keeps_its_masks_to_itself():
     data = ImageList("scenes:6:0", options=SCENES).open()
-    assert isinstance(data, Drawn)
+    assert isinstance(data, CachedScenes)
     closed = View(data, masks=False, indices=[1, 4])
     assert closed.ids == (data.ids[1], data.ids[4])
     assert closed.labels(1) == data.labels(4)
@@ -229,7 +229,7 @@ def test_a_view_keeps_its_masks_to_itself():
     with pytest.raises(InputError, match="masks are opened by stages that score"):
         closed.mask(0)
     assert (View(data, masks=True).mask(2) == data.mask(2)).all()
-    assert evenly(9, 3) == [1, 4, 7]
+    assert spread_indices(9, 3) == [1, 4, 7]
 
 
 def test_labels_from_masks_are_refused(tmp_path):
@@ -240,9 +240,9 @@ def test_labels_from_masks_are_refused(tmp_path):
 
 def test_data_that_are_not_there(tmp_path):
     with pytest.raises(InputError, match=r"data.train.data names \$\{NOWHERE\}, which is not set; .*--data-root"):
-        opened("train", ImageList("voc:${NOWHERE}"))
+        open_list("train", ImageList("voc:${NOWHERE}"))
     with pytest.raises(InputError, match=r"data.val: '.*none' is missing; give the data set's folder"):
-        opened("val", ImageList(f"voc:{tmp_path}/none"))
+        open_list("val", ImageList(f"voc:{tmp_path}/none"))
     with pytest.raises(InputError, match="options of 'scenes:3' cannot be used"):
         ImageList("scenes:3", options={"colour": 1}).open()
 

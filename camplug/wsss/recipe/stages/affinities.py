@@ -21,19 +21,11 @@ from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.pseudo.make import check_long_side
 from camplug.wsss.pseudo.refine import crf_settings
 from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
-from camplug.wsss.recipe.cache import bytes_in
+from camplug.wsss.recipe.cache import count_bytes
 from camplug.wsss.recipe.context import StageContext
-from camplug.wsss.recipe.estimate import (
-    Cost,
-    Sample,
-    SampleContext,
-    count_file_bytes,
-    draw_crops,
-    estimate_training,
-    move_batch,
-    save_labels,
-)
+from camplug.wsss.recipe.estimate import Cost, count_file_bytes, estimate_training
 from camplug.wsss.recipe.graph import RecipeGraph
+from camplug.wsss.recipe.sample import Sample, SampleContext, draw_crops, move_batch, save_labels
 from camplug.wsss.recipe.sections import NetworkSettings, read_backbone, read_section
 from camplug.wsss.recipe.stage import Inputs, Outcome, Stage
 from camplug.wsss.recipe.stages.base import TrainingStage, list_training_options
@@ -131,7 +123,7 @@ class AffinitiesStage(TrainingStage):
             model,
             data,
             SeedFolder(context.get_input(stage, "seeds")),
-            context.cache.folder(stage),
+            context.cache.get_folder(stage),
             restore_settings(walk.training, settings["training"]),
             layers=_restore_layers(stage),
             **options | {"preprocess": context.make_preprocess(stage, model)},
@@ -146,7 +138,7 @@ class AffinitiesStage(TrainingStage):
     @override
     def load_network(self, stage: Stage, context: StageContext) -> nn.Module:
         walk = _get_walk(stage)
-        return walk.load(context.cache.folder(stage) / walk.file, context.load_network(stage))
+        return walk.load(context.cache.get_folder(stage) / walk.file, context.load_network(stage))
 
     @override
     def build_network(self, stage: Stage, context: StageContext) -> nn.Module:
@@ -170,7 +162,7 @@ class AffinitiesStage(TrainingStage):
             once = time.perf_counter() - start
             labels = LabelFolder(context.cache.root / "labels")
             save_labels(context.images, labels)
-            size = bytes_in(labels.path)
+            size = count_bytes(labels.path)
 
         def prepare(context: SampleContext, crop: int, count: int) -> Any:
             batch = move_batch(Crop(*draw_crops(count, crop, sample.shown, walk.stride)), sample.device)

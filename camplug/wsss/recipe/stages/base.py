@@ -12,7 +12,8 @@ from typing_extensions import override
 from camplug.settings import restore_settings
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.recipe.context import StageContext
-from camplug.wsss.recipe.estimate import Cost, Sample, estimate_images
+from camplug.wsss.recipe.estimate import Cost, estimate_images
+from camplug.wsss.recipe.sample import Sample
 from camplug.wsss.recipe.stage import Outcome, Stage, StageKind
 from camplug.wsss.store.jobs import Report
 

@@ -22,16 +22,9 @@ from camplug.wsss.classifier.train import FILE, train_classifier
 from camplug.wsss.fpr.method import FPR
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.data import View
-from camplug.wsss.recipe.estimate import (
-    FEW,
-    Cost,
-    Sample,
-    SampleContext,
-    count_file_bytes,
-    estimate_training,
-    move_batch,
-)
+from camplug.wsss.recipe.estimate import FEW, Cost, count_file_bytes, estimate_training
 from camplug.wsss.recipe.graph import RecipeGraph
+from camplug.wsss.recipe.sample import Sample, SampleContext, move_batch
 from camplug.wsss.recipe.sections import NetworkSettings, read_section
 from camplug.wsss.recipe.stage import Inputs, Outcome, Stage
 from camplug.wsss.recipe.stages.base import TrainingStage, list_training_options
@@ -109,7 +102,7 @@ class ClassifierStage(TrainingStage):
         done = train_classifier(
             model,
             data,
-            context.cache.folder(stage),
+            context.cache.get_folder(stage),
             method=_restore_method(stage),
             learning=restore_settings(LearningSettings, settings["learning"]),
             span=restore_settings(SpanSettings, settings["span"]),
@@ -127,7 +120,7 @@ class ClassifierStage(TrainingStage):
 
     @override
     def load_network(self, stage: Stage, context: StageContext) -> nn.Module:
-        return load_model(str(context.cache.folder(stage) / FILE))
+        return load_model(str(context.cache.get_folder(stage) / FILE))
 
     @override
     def build_network(self, stage: Stage, context: StageContext) -> nn.Module:

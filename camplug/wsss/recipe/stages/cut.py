@@ -8,8 +8,9 @@ from typing import ClassVar
 from typing_extensions import override
 
 from camplug.wsss.recipe.context import StageContext
-from camplug.wsss.recipe.estimate import Cost, Sample, estimate_run
+from camplug.wsss.recipe.estimate import Cost, estimate_run
 from camplug.wsss.recipe.graph import RecipeGraph
+from camplug.wsss.recipe.sample import Sample
 from camplug.wsss.recipe.sections import OTSU, get_threshold_part
 from camplug.wsss.recipe.stage import Inputs, Outcome, Stage, StageKind
 from camplug.wsss.recipe.stages.evaluate import add_evaluation

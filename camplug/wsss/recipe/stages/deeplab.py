@@ -15,15 +15,9 @@ from camplug.wsss.deeplab import DeepLabSettings, build_deeplab, load_deeplab, m
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.deeplab.train import FILE
 from camplug.wsss.recipe.context import StageContext
-from camplug.wsss.recipe.estimate import (
-    Cost,
-    Sample,
-    SampleContext,
-    count_file_bytes,
-    draw_crops,
-    estimate_training,
-)
+from camplug.wsss.recipe.estimate import Cost, count_file_bytes, estimate_training
 from camplug.wsss.recipe.graph import RecipeGraph
+from camplug.wsss.recipe.sample import Sample, SampleContext, draw_crops
 from camplug.wsss.recipe.sections import NetworkSettings, read_backbone, read_section
 from camplug.wsss.recipe.stage import Inputs, Outcome, Stage
 from camplug.wsss.recipe.stages.base import TrainingStage, list_training_options
@@ -89,7 +83,7 @@ class DeepLabStage(TrainingStage):
             model,
             data,
             context.get_input(stage, "labels"),
-            context.cache.folder(stage),
+            context.cache.get_folder(stage),
             _restore_settings(stage),
             saliency=stage.settings["saliency"],
             **list_training_options(stage, context, model),
@@ -102,7 +96,7 @@ class DeepLabStage(TrainingStage):
 
     @override
     def load_network(self, stage: Stage, context: StageContext) -> nn.Module:
-        return load_deeplab(context.cache.folder(stage) / FILE)
+        return load_deeplab(context.cache.get_folder(stage) / FILE)
 
     @override
     def build_network(self, stage: Stage, context: StageContext) -> nn.Module:

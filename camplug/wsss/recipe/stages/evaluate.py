@@ -16,9 +16,10 @@ from camplug.metrics import Convention, Scores, ThresholdSweep
 from camplug.settings import to_plain
 from camplug.wsss.data import SegmentationData, make_voc_palette
 from camplug.wsss.recipe.context import OPTIMISTIC, StageContext
-from camplug.wsss.recipe.data import evenly
-from camplug.wsss.recipe.estimate import Cost, Sample, estimate_run
+from camplug.wsss.recipe.data import spread_indices
+from camplug.wsss.recipe.estimate import Cost, estimate_run
 from camplug.wsss.recipe.graph import RecipeGraph
+from camplug.wsss.recipe.sample import Sample
 from camplug.wsss.recipe.stage import Inputs, Outcome, Stage, StageKind, get_stage
 from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
 from camplug.wsss.store.identity import hash_photographs
@@ -173,14 +174,14 @@ def _describe_sweep(sweep: ThresholdSweep, convention: Any, classes: list[int]) 
 
 def _is_chosen_here(stage: Stage, context: StageContext, photographs: str) -> bool:
     """Return whether the threshold was chosen on the images that are scored."""
-    done = context.cache.done(stage.inputs["choice"]) if "choice" in stage.inputs else None
+    done = context.cache.load_document(stage.inputs["choice"]) if "choice" in stage.inputs else None
     return done is not None and done["figures"].get("photographs_sha256") == photographs
 
 
 def _save_masks(stage: Stage, context: StageContext, data: SegmentationData) -> None:
     """Save the masks of the images that the report shows."""
-    folder = context.cache.folder(stage) / TRUTH
-    for i in evenly(len(data), stage.settings["truth"]):
+    folder = context.cache.get_folder(stage) / TRUTH
+    for i in spread_indices(len(data), stage.settings["truth"]):
         try:
             picture = Image.fromarray(data.mask(i))
         except InputError:  # reported where it was scored

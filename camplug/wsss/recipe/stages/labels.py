@@ -35,7 +35,7 @@ class PseudoLabelSettings:
         threshold: largest value of background: a number, "best on" a list of images with masks, or "otsu", which
             separates the values of all maps of train best, without a mask; see
             `camplug.wsss.seeds.compute_otsu_thresholds`.
-        optimistic: whether that list may share images with those that are reported.
+        optimistic: permission for that list to share images with those that are reported.
         crf: name or settings of a dense CRF; None for none.
         certainty: probability of the labels that the CRF begins with.
         long_side: longer side to which larger photographs are brought, and their labels back; None keeps their size.

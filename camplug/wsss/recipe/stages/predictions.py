@@ -29,7 +29,7 @@ class PredictionSettings:
 
     Args:
         scales: factors of the photographs' size.
-        flip: whether to segment the mirrored photographs, too.
+        flip: True segments the mirrored photographs, too.
         fuse: "mean" or "max" over all views.
         crf: name or settings of a dense CRF; None for none.
         long_side: longer side to which photographs are brought first; None keeps their size.

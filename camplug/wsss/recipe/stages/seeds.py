@@ -15,8 +15,9 @@ import camplug
 from camplug.settings import prefix_errors, to_plain
 from camplug.wsss.classifier.network import get_preprocess
 from camplug.wsss.recipe.context import StageContext
-from camplug.wsss.recipe.estimate import Cost, Sample, estimate_images
+from camplug.wsss.recipe.estimate import Cost, estimate_images
 from camplug.wsss.recipe.graph import RecipeGraph
+from camplug.wsss.recipe.sample import Sample
 from camplug.wsss.recipe.sections import check_threshold, check_threshold_part
 from camplug.wsss.recipe.stage import Inputs, Stage
 from camplug.wsss.recipe.stages.base import ImageStage
