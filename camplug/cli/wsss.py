@@ -230,11 +230,9 @@ def _show_plan(rows: list[Row], probe: bool) -> None:
 
 
 def _format_time(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+    from camplug.wsss.recipe.measure import format_seconds
+
+    return "-" if seconds is None else format_seconds(seconds)
 
 
 def _format_size(count: float | None) -> str:
