@@ -25,7 +25,7 @@ from measure import Spread, interleaved, machine, ratios
 from PIL import Image
 from torch import nn
 
-from camplug.wsss.crf import PRESETS, DenseCRF, kernels, unary_from_labels
+from camplug.wsss.crf import PRESETS, DenseCRF, kernels, make_unary_from_labels
 
 HEAD = ["preset", "K", "pydensecrf, s", "camplug, s", "ratio", "ratio, first of its size", "labels differing"]
 PEAKS = ["pydensecrf, MiB", "camplug, MiB"]
@@ -59,7 +59,7 @@ def labels_of(k: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def camplug(photo: np.ndarray, labels: np.ndarray, k: int, preset: str) -> np.ndarray:
-    return DenseCRF(photo, preset).refine(unary_from_labels(labels, k)).argmax(0)
+    return DenseCRF(photo, preset).refine(make_unary_from_labels(labels, k)).argmax(0)
 
 
 def first_of_its_size(photo: np.ndarray, labels: np.ndarray, k: int, preset: str) -> np.ndarray:
@@ -70,7 +70,7 @@ def first_of_its_size(photo: np.ndarray, labels: np.ndarray, k: int, preset: str
 def pydensecrf(photo: np.ndarray, labels: np.ndarray, k: int, preset: str) -> np.ndarray:
     """As IRN calls it."""
     from pydensecrf.densecrf import DenseCRF2D
-    from pydensecrf.utils import unary_from_labels as unary
+    from pydensecrf.utils import make_unary_from_labels as unary
 
     height, width = labels.shape
     (gxy, smooth), (bxy, brgb, alike) = PRESETS[preset].gaussian, PRESETS[preset].bilateral

@@ -23,7 +23,7 @@ from torch import nn
 from walk import scene
 
 from camplug.wsss.affinity import SparseAffinity, make_half_disc, propagate
-from camplug.wsss.crf import DenseCRF, pixel_adaptive_refinement, unary_from_labels
+from camplug.wsss.crf import DenseCRF, make_unary_from_labels, pixel_adaptive_refinement
 
 STEPS, BETA, RADIUS = 256, 10, 5
 
@@ -43,7 +43,7 @@ def jobs(size: tuple[int, int], k: int, device: str) -> dict[str, dict[str, Call
     height, width = size
     photo = np.array(photo_of(None))[:height, :width]
     labels = labels_of(k, photo.shape[:2])
-    unary = unary_from_labels(labels, k)
+    unary = make_unary_from_labels(labels, k)
     planes, maps = scene(height // 4, width // 4, k)
     offsets = make_half_disc(RADIUS)
     planes_there = torch.from_numpy(planes).to(device)

@@ -10,7 +10,8 @@ from typing import Any
 import typer
 
 from camplug.cli import common
-from camplug.wsss.store.jobs import Report, share, wait_for_processes
+from camplug.wsss.store.jobs import Report
+from camplug.wsss.store.processes import get_shard, wait_for_processes
 
 
 def run_job(
@@ -37,7 +38,7 @@ def run_job(
     Raises:
         typer.Exit: code 1, some images are broken.
     """
-    rank, world = share()
+    rank, world = get_shard()
     start = time.perf_counter()
     with common.show_progress(what, len(range(rank, images, world)), shown=rank == 0) as advance:
         report = make(shard=(rank, world), step=lambda _: advance())

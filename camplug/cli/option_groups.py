@@ -12,7 +12,7 @@ from camplug.cli import common
 from camplug.cli.common import Colour
 from camplug.cli.explanations import make_explainer_options
 from camplug.errors import InputError
-from camplug.wsss.store.jobs import share
+from camplug.wsss.store.processes import get_shard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,7 +65,7 @@ class NetworkOptions:
 
     def load(self, seed: int = 0) -> nn.Module:
         """Load the network on this process's device; weights that begin at random depend on the seed alone."""
-        device = common.choose_device(self.device, share()[0])
+        device = common.choose_device(self.device, get_shard()[0])
         return common.load_network(self.model, self.checkpoint, self.num_classes, device, seed)
 
     def find_preprocess(self, network: nn.Module) -> Preprocess | None:

@@ -27,7 +27,7 @@ from camplug.cli.walk import (
 )
 from camplug.errors import InputError
 from camplug.settings import apply_values
-from camplug.wsss.store.jobs import share
+from camplug.wsss.store.processes import get_shard
 
 if TYPE_CHECKING:
     from camplug.wsss.seeds import SeedFolder
@@ -110,7 +110,7 @@ def pseudo_labels(
             before = made_with.get("walk") if walk_settings is None else walk_settings
             threshold, origin = choose_threshold(walk, before, source, dataset, kind_of_walk)
         crf = apply_values(CRFOptions(), values).make_settings()
-        rank, _ = share()
+        rank, _ = get_shard()
         scores = make_scores(walk, threshold, walk_settings, common.choose_device(options.device, rank))
         facts = describe_walk(walk_settings, threshold, origin)
         dataset = order_like_folder(SeedFolder(options.out), dataset)

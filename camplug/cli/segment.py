@@ -16,7 +16,7 @@ from camplug.cli.option_groups import DataOptions
 from camplug.cli.options import add_options, read_options
 from camplug.errors import InputError
 from camplug.settings import apply_values
-from camplug.wsss.store.jobs import share
+from camplug.wsss.store.processes import get_shard
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def segment(
                 "voc:VOCdevkit/VOC2012 --split val."
             )
         labelled = options.labels == "given"
-        device = common.choose_device(options.device, share()[0])
+        device = common.choose_device(options.device, get_shard()[0])
         network = load_deeplab(file).to(common.find_device(device))
         if photos:
             dataset: SegmentationData = Photographs(photos, network.classes)

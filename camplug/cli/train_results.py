@@ -8,12 +8,12 @@ import typer
 
 from camplug.cli import common
 from camplug.cli.progress_display import ProgressDisplay
-from camplug.wsss.store.jobs import share
+from camplug.wsss.store.processes import get_shard
 
 
 def make_display(as_json: bool) -> ProgressDisplay:
     """Return the progress display of a training; only the first process prints."""
-    return ProgressDisplay(as_json or share()[0] > 0)
+    return ProgressDisplay(as_json or get_shard()[0] > 0)
 
 
 def show_training(done: Any, out: Any, as_json: bool, facts: dict[str, Any] | None = None) -> None:
@@ -28,7 +28,7 @@ def show_training(done: Any, out: Any, as_json: bool, facts: dict[str, Any] | No
     Raises:
         typer.Exit: code 1, some images are left out.
     """
-    if share()[0] == 0:
+    if get_shard()[0] == 0:
         if as_json:
             common.print_json(
                 {

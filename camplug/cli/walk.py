@@ -18,7 +18,7 @@ from camplug.errors import InputError
 from camplug.settings import apply_values, list_settings
 from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
 from camplug.wsss.store.identity import hash_photographs, make_file_digest
-from camplug.wsss.store.jobs import share
+from camplug.wsss.store.processes import get_shard
 
 if TYPE_CHECKING:
     from camplug.wsss.data import SegmentationData
@@ -156,7 +156,7 @@ def compute_threshold(seeds: SeedFolder, data: SegmentationData, walk: str) -> t
             "--threshold otsu reads the maps that it cuts, and these have yet to walk; store them with --maps, then "
             "make the labels of that folder."
         )
-    shown = share()[0] == 0
+    shown = get_shard()[0] == 0
     (value,), images = compute_otsu_of_seeds(
         seeds, data.ids, 2, lambda count: common.show_progress("values of the maps", count, shown=shown)
     )

@@ -14,7 +14,7 @@ from camplug.cli import common
 from camplug.cli.progress_display import ProgressDisplay, handle_interrupt
 from camplug.cli.walk import require_lightning
 from camplug.errors import InputError
-from camplug.wsss.store.jobs import share
+from camplug.wsss.store.processes import get_shard
 
 if TYPE_CHECKING:
     from camplug.wsss.recipe import Recipe, Row
@@ -127,7 +127,7 @@ def _run_recipe(recipe: Recipe, out: Path, device: str | None, workers: int, *, 
     """Run a recipe and print its scores."""
     from camplug.wsss.recipe import run_recipe
 
-    rank, _ = share()
+    rank, _ = get_shard()
     watch = ProgressDisplay(as_json or rank > 0)
     report = run_recipe(recipe, out, device=common.choose_device(device, rank), workers=workers, watch=watch)
     if rank:

@@ -10,7 +10,7 @@ from scipy.ndimage import correlate1d
 from scipy.special import softmax
 
 from camplug.errors import InputError
-from camplug.wsss.crf import DenseCRF, unary_from_scores
+from camplug.wsss.crf import DenseCRF, make_unary_from_scores
 from camplug.wsss.data.dataset import IGNORE
 
 SLACK = 1e-6  # tolerance for rounding of maps in [0, 1]
@@ -99,7 +99,7 @@ def make_alpha_labels(
         raise InputError(f"{len(maps)} maps are more than labels can name; give at most {IGNORE - 1}.")
 
     def strongest(alpha: float) -> NDArray[np.intp]:
-        unary = unary_from_scores(add_background_scores(maps, alpha))
+        unary = make_unary_from_scores(add_background_scores(maps, alpha))
         probabilities = softmax(-unary, axis=0) if crf is None else crf.refine(unary)
         # sums instead of averages: all planes of a cell have the same number of pixels
         sums = np.asarray(probabilities, np.float64)

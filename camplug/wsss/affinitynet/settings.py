@@ -8,7 +8,7 @@ import numpy as np
 
 from camplug.wsss.affinitynet.labels import make_alpha_labels
 from camplug.wsss.crf import CRFSettings
-from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.train.schedule import ScheduleSettings
 from camplug.wsss.train.settings import TrainSettings
 
@@ -53,6 +53,6 @@ class AffinityNetSettings:
     )
 
     def __post_init__(self) -> None:
-        crf_settings(self.crf)
+        resolve_crf(self.crf)
         # fail here, not at the first image
         make_alpha_labels(np.zeros((0, 1, 1)), None, low=self.low, high=self.high)

@@ -17,7 +17,7 @@ from camplug.wsss.affinitynet.lightning_module import AffinityNet
 from camplug.wsss.affinitynet.network import STRIDE
 from camplug.wsss.affinitynet.settings import AffinityNetSettings
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.progress import ProgressCallback
@@ -75,7 +75,7 @@ def train_affinitynet(
         network=asdict(settings.network),
         label_settings={"method": "affinitynet", **alphas},
         labels=lambda maps, crf: make_alpha_labels(maps, crf, **alphas),
-        crf=crf_settings(settings.crf),
+        crf=resolve_crf(settings.crf),
         build=lambda backbone: AffinityNet(backbone, settings.network),
         stride=STRIDE,
         finish=lambda net, watch: None,

@@ -25,7 +25,8 @@ from camplug.wsss.classifier.network import Classifier, build_classifier, get_cl
 from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.store.identity import Inputs, hash_weights
-from camplug.wsss.store.jobs import hash_names, share
+from camplug.wsss.store.jobs import hash_names
+from camplug.wsss.store.processes import get_shard
 from camplug.wsss.train.device_state import keep_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, compute_tables
@@ -203,7 +204,7 @@ def train_classifier(
     watch.done(f"training: {span.epochs} epochs of {len(pictures)} images; {last or 'made before'}")
     network.to(device).eval()
     setattr(network, MADE_WITH, dict(made_with))
-    if share()[0] == 0:
+    if get_shard()[0] == 0:
         save_classifier(file, network, made_with)
         watch.done(f"{file}: a classifier of {len(network.classes)} classes")
     broken = join_broken(data, pictures.substitutes.list_broken(), missing)

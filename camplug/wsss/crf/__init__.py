@@ -4,7 +4,7 @@ from camplug.wsss.crf.densecrf import DenseCRF, refine_labels
 from camplug.wsss.crf.lattice import Lattice
 from camplug.wsss.crf.par import pixel_adaptive_refinement
 from camplug.wsss.crf.settings import PRESETS, CRFSettings
-from camplug.wsss.crf.unary import unary_from_labels, unary_from_scores
+from camplug.wsss.crf.unary import make_unary_from_labels, make_unary_from_scores
 
 __all__ = [
     "PRESETS",
@@ -13,6 +13,6 @@ __all__ = [
     "Lattice",
     "pixel_adaptive_refinement",
     "refine_labels",
-    "unary_from_labels",
-    "unary_from_scores",
+    "make_unary_from_labels",
+    "make_unary_from_scores",
 ]

@@ -11,8 +11,8 @@ from camplug.errors import InputError
 from camplug.wsss.crf.kernels import make_bilateral_kernel, make_gaussian_kernel
 from camplug.wsss.crf.lattice import Floats
 from camplug.wsss.crf.meanfield import run_mean_field
-from camplug.wsss.crf.settings import CRFSettings, settings_of
-from camplug.wsss.crf.unary import unary_from_labels
+from camplug.wsss.crf.settings import CRFSettings, resolve_settings
+from camplug.wsss.crf.unary import make_unary_from_labels
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ class DenseCRF:
 
     >>> photo = np.zeros((2, 4, 3), np.uint8)
     >>> photo[:, 2:] = 200
-    >>> unary = unary_from_labels(np.array([[0, 0, 1, 1], [0, 1, 1, 1]]), classes=2)
+    >>> unary = make_unary_from_labels(np.array([[0, 0, 1, 1], [0, 1, 1, 1]]), classes=2)
     >>> DenseCRF(photo, "irn").refine(unary).argmax(0)
     array([[0, 0, 1, 1],
            [0, 0, 1, 1]])
@@ -67,7 +67,7 @@ class DenseCRF:
             raise InputError(f"backend={backend!r}: give 'numpy' or 'torch'.")
         if device is not None and backend == "numpy":
             raise InputError(f"device={str(device)!r} is for backend='torch'; numpy runs on the CPU.")
-        self.settings, pixels = settings_of(settings), _check_pixels(photo)
+        self.settings, pixels = resolve_settings(settings), _check_pixels(photo)
         self.size: tuple[int, int] = (pixels.shape[0], pixels.shape[1])
         (near, smooth), (far, colours, alike) = self.settings.gaussian, self.settings.bilateral
         kernels = []
@@ -125,7 +125,7 @@ class DenseCRF:
 def refine_labels(
     photo: Any, labels: ArrayLike, classes: int, certainty: float = 0.7, unsure: int | None = 255
 ) -> NDArray[np.int64]:
-    """Refine a label image: argmax of Q for `unary_from_labels`.
+    """Refine a label image: argmax of Q for `make_unary_from_labels`.
 
     Args:
         photo: `DenseCRF`, or a photograph for `DenseCRF(photo, "irn")`.
@@ -138,9 +138,9 @@ def refine_labels(
         Labels [H, W] int64, 0 to K-1.
 
     Raises:
-        InputError: see `DenseCRF` and `unary_from_labels`.
+        InputError: see `DenseCRF` and `make_unary_from_labels`.
     """
-    unary = unary_from_labels(labels, classes, certainty, unsure)
+    unary = make_unary_from_labels(labels, classes, certainty, unsure)
     crf = photo if isinstance(photo, DenseCRF) else DenseCRF(photo)
     refined: NDArray[np.int64] = crf.refine(unary).argmax(0)
     return refined

@@ -1,4 +1,13 @@
-"""Pixel-adaptive refinement (PAR): averages maps over neighbours of similar colour."""
+"""Pixel-adaptive refinement (PAR): averages maps over neighbours of similar colour.
+
+Values of two pixels spread over their colour and stop at the edge:
+
+>>> edge = np.zeros((1, 8, 3), np.uint8)
+>>> edge[:, 4:] = 255
+>>> maps = np.array([[[0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]])
+>>> pixel_adaptive_refinement(edge, maps, dilations=(1, 2), scale=1).round(1)
+array([[[0.5, 0.5, 0.5, 0.5, 0. , 0. , 0. , 0. ]]])
+"""
 
 from __future__ import annotations
 
@@ -52,8 +61,8 @@ def pixel_adaptive_refinement(
     maps grow in each step. Here they sum to 1, so constants are preserved and values stay in their range; the strongest
     map at a pixel is the same. Maps are refined independently of each other.
 
-    The result does not depend on the scale of colours: 8-bit values and values in [0, 1] give the same. A channel that
-    is equal in all neighbours has no influence. The weights take 4 bytes per neighbour and pixel (float32).
+    The scale of colours has no influence, nor has a channel that is equal in all neighbours. The weights take 4 bytes
+    per neighbour and pixel (float32).
 
     Args:
         photo: path, PIL image, uint8 [H,W,3] or [H,W] (array or tensor), or floating-point tensor [C,H,W].
@@ -72,35 +81,21 @@ def pixel_adaptive_refinement(
     Raises:
         InputError: the photograph cannot be read or has another size than the maps, values are not finite, or an option
             is out of its range.
-
-    Values of two pixels spread over their colour and stop at the edge:
-
-    >>> edge = np.zeros((1, 8, 3), np.uint8)
-    >>> edge[:, 4:] = 255
-    >>> maps = np.array([[[0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]])
-    >>> pixel_adaptive_refinement(edge, maps, dilations=(1, 2), scale=1).round(1)
-    array([[[0.5, 0.5, 0.5, 0.5, 0. , 0. , 0. , 0. ]]])
     """
     offsets = _list_offsets(dilations)
     _check_options(iterations, w1, w2, scale)
     planes = _check_maps(maps)
-    colours = send_to(_load_colours(photo), planes.device).to(planes)
-    size = planes.shape[1:]
-    if colours.shape[1:] != size:
-        raise InputError(
-            f"the photograph is {colours.shape[1]}x{colours.shape[2]} and the maps are {size[0]}x{size[1]} (rows x "
-            "columns); resize the maps to the photograph's size."
-        )
+    colours = _load_colours(photo, planes)
     if planes.numel():
+        size = planes.shape[1:]
         small = [max(1, int(side * scale)) for side in size]
         weights = _compute_weights(_resize_planes(colours, small), offsets, w1, w2)
         planes = _resize_planes(planes, small)
         for _ in range(index(iterations)):
             planes = _average_neighbours(planes, offsets, weights)
         planes = _resize_planes(planes, size)
-    refined: Any = planes.clone() if isinstance(maps, Tensor) else planes.numpy()
-    made: A = refined
-    return made
+    refined: A = planes.clone() if isinstance(maps, Tensor) else planes.numpy()
+    return refined
 
 
 def _list_offsets(dilations: Sequence[int]) -> list[Offset]:
@@ -165,7 +160,18 @@ def _resize_planes(planes: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(planes[None], tuple(size), mode="bilinear", align_corners=False)[0]
 
 
-def _load_colours(photo: Any) -> Tensor:
+def _load_colours(photo: Any, planes: Tensor) -> Tensor:
+    """Load the photograph as floating-point planes [C,H,W] on the device of the maps; check that the sizes agree."""
+    colours = send_to(_load_pixels(photo), planes.device).to(planes)
+    if colours.shape[1:] != planes.shape[1:]:
+        raise InputError(
+            f"the photograph is {colours.shape[1]}x{colours.shape[2]} and the maps are {planes.shape[1]}x"
+            f"{planes.shape[2]} (rows x columns); resize the maps to the photograph's size."
+        )
+    return colours
+
+
+def _load_pixels(photo: Any) -> Tensor:
     """Load the photograph as floating-point planes [C,H,W]."""
     if isinstance(photo, Tensor) and photo.is_floating_point() and photo.ndim == 3:
         if not photo.isfinite().all():

@@ -63,10 +63,10 @@ PRESETS = {
 """Published settings: IRN (AdvCAM, ReCAM, ...), PSA (SEAM, ...) and deeplab-pytorch (CLIP-ES)."""
 
 
-def settings_of(given: Any) -> CRFSettings:
+def resolve_settings(given: Any) -> CRFSettings:
     """Return settings unchanged, or those of a preset; raise InputError for unknown names."""
     if isinstance(given, CRFSettings):
         return given
     if isinstance(given, str) and given in PRESETS:
         return PRESETS[given]
-    raise InputError(f"settings={given!r}: give CRFSettings(...) or one of {', '.join(map(repr, PRESETS))}.")
+    raise InputError(f"there is no CRF {given!r}; give {', '.join(map(repr, PRESETS))}, or CRFSettings(...).")

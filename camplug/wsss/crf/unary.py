@@ -13,7 +13,7 @@ from camplug.metrics.checks import check_integers, check_labels, check_whole
 Floats = NDArray[np.float32]
 
 
-def unary_from_labels(labels: ArrayLike, classes: int, certainty: float = 0.7, unsure: int | None = 255) -> Floats:
+def make_unary_from_labels(labels: ArrayLike, classes: int, certainty: float = 0.7, unsure: int | None = 255) -> Floats:
     """Compute potentials of a label image: -log(certainty) for the label, -log((1 - certainty) / (K - 1)) for others.
 
     This is the label CRF of IRN.
@@ -31,7 +31,7 @@ def unary_from_labels(labels: ArrayLike, classes: int, certainty: float = 0.7, u
         InputError: labels are not integers [H, W] or contain an unknown class, certainty is outside (0, 1), or there is
             no class.
 
-    >>> unary_from_labels(np.array([[0, 255]]), classes=2, certainty=0.8)
+    >>> make_unary_from_labels(np.array([[0, 255]]), classes=2, certainty=0.8)
     array([[[0.22314355, 0.6931472 ]],
            [[1.609438  , 0.6931472 ]]], dtype=float32)
     """
@@ -55,7 +55,7 @@ def unary_from_labels(labels: ArrayLike, classes: int, certainty: float = 0.7, u
     return potentials
 
 
-def unary_from_scores(scores: ArrayLike, clip: float = 1e-5) -> Floats:
+def make_unary_from_scores(scores: ArrayLike, clip: float = 1e-5) -> Floats:
     """Compute potentials of scores: -log of the scores, clipped to [clip, 1]. They need not add up to 1, as in PSA.
 
     Args:
@@ -68,7 +68,7 @@ def unary_from_scores(scores: ArrayLike, clip: float = 1e-5) -> Floats:
     Raises:
         InputError: scores have another shape or type, or are not finite, or clip is outside (0, 1].
 
-    >>> unary_from_scores(np.array([[[1.0, 0.5, 0.0]]]))
+    >>> make_unary_from_scores(np.array([[[1.0, 0.5, 0.0]]]))
     array([[[ 0.       ,  0.6931472, 11.512925 ]]], dtype=float32)
     """
     values: NDArray[Any] = np.asarray(scores)

@@ -5,27 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from camplug.errors import InputError
-from camplug.explain.photo import SUFFIXES, read_photo
+from camplug.explain.photo import SUFFIXES
 from camplug.wsss.data.class_list import check_class_names, check_separated, is_no_class, read_class_names
-from camplug.wsss.data.dataset import SegmentationData
+from camplug.wsss.data.file_data import FileData
 from camplug.wsss.data.masks import MaskCode, MaskFiles
-from camplug.wsss.data.read_files import ImageFiles, check_size, check_unique, resolve_folder, strip_ending
+from camplug.wsss.data.read_files import ImageFiles, check_unique, resolve_folder, strip_ending
 from camplug.wsss.data.tables import LABEL_FILES, read_labels
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 CLASS_FILES = ("classes.txt", "class_names.txt")
 NO_CLASSES = ("images", "masks", "annotations")  # subfolders that are not classes
 
 
-class Folder(SegmentationData):
+class Folder(FileData):
     """Photographs in images/ or the folder itself, labels in labels.csv or labels.json, optional masks in masks/.
 
     The images are those in the file of labels, in its order, with or without endings; other photographs are left out.
@@ -114,23 +108,9 @@ class Folder(SegmentationData):
         """Return the classes of image i, sorted; see `SegmentationData.labels`."""
         return self._labels[self._check_index(i)]
 
-    def photo(self, i: int) -> Image:
-        """Load image i, upright RGB; see `SegmentationData.photo`."""
-        return read_photo(self.photo_file(i))
-
-    def mask(self, i: int) -> NDArray[np.uint8]:
-        """Load the mask of image i, uint8 [H,W]; see `SegmentationData.mask`."""
-        mask = self._masks.read(self._check_index(i))
-        check_size(self.photo_file(i), (mask.shape[1], mask.shape[0]), f"the mask {str(self._get_mask_path(i))!r}")
-        return mask
-
     def photo_file(self, i: int) -> Path:
         """Return the file of image i's photograph."""
         return self._photos.find(self._names[self._check_index(i)])
-
-    def mask_digest(self, i: int) -> str:
-        """Return a digest of image i's mask and of the meaning of its values."""
-        return self._masks.compute_digest(self._check_index(i))
 
     def _get_mask_path(self, i: int) -> Path:
         if not self.has_masks:

@@ -6,23 +6,19 @@ import os
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.explain.photo import SUFFIXES, read_photo
+from camplug.explain.photo import SUFFIXES
 from camplug.wsss.data.class_list import check_class_names, is_no_class, read_class_names
 from camplug.wsss.data.coco_layout import get_only_split
-from camplug.wsss.data.dataset import SegmentationData
+from camplug.wsss.data.file_data import FileData
 from camplug.wsss.data.folder import CLASS_FILES
 from camplug.wsss.data.masks import MaskCode, MaskFiles, read_palette
-from camplug.wsss.data.read_files import ImageFiles, check_size, check_unique, read_text, resolve_folder, strip_ending
+from camplug.wsss.data.read_files import ImageFiles, check_unique, read_text, resolve_folder, strip_ending
 from camplug.wsss.data.tables import read_labels
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -33,7 +29,7 @@ LABELMAP = "labelmap.txt"  # CVAT: names and colours
 SOURCES = ("xml", "masks", "none")  # sources of labels other than files
 
 
-class VOC(SegmentationData):
+class VOC(FileData):
     """PASCAL VOC 2012 and data sets with its layout: photographs in JPEGImages/, masks as PNGs.
 
     The classes are VOC's 20, unless they are given or named by labelmap.txt (CVAT, with the colours of masks),
@@ -127,23 +123,9 @@ class VOC(SegmentationData):
             raise InputError(f"there are no labels of {name!r}.")
         return self._table[name]
 
-    def photo(self, i: int) -> Image:
-        """Load image i, upright RGB; see `SegmentationData.photo`."""
-        return read_photo(self.photo_file(i))
-
-    def mask(self, i: int) -> NDArray[np.uint8]:
-        """Load the mask of image i, uint8 [H,W]; see `SegmentationData.mask`."""
-        mask = self._masks.read(self._check_index(i))
-        check_size(self.photo_file(i), (mask.shape[1], mask.shape[0]), f"the mask {str(self._get_mask_path(i))!r}")
-        return mask
-
     def photo_file(self, i: int) -> Path:
         """Return the file of image i's photograph."""
         return self._photos.find(f"{self.ids[self._check_index(i)]}.jpg")
-
-    def mask_digest(self, i: int) -> str:
-        """Return a digest of image i's mask and of the meaning of its values."""
-        return self._masks.compute_digest(self._check_index(i))
 
     def _get_mask_path(self, i: int) -> Path:
         if not self.has_masks:

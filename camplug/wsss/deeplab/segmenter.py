@@ -16,11 +16,11 @@ from torch import Tensor
 from camplug.errors import InputError
 from camplug.plug import find_first_weight, send_to
 from camplug.wsss.class_names import match_classes, renumber_labels
-from camplug.wsss.crf import CRFSettings, DenseCRF, unary_from_scores
+from camplug.wsss.crf import CRFSettings, DenseCRF, make_unary_from_scores
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.crops import make_normalizer
 from camplug.wsss.deeplab.network import DeepLab
-from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.store.jobs import Report, make_results
 from camplug.wsss.store.label_folder import LabelFolder
 
@@ -66,7 +66,7 @@ class Segmenter:
             raise InputError(f"long_side={long_side}; give at least 1.")
         self.network = network.eval().to(memory_format=torch.channels_last)
         self.scales, self.flip, self.fuse = tuple(map(float, scales)), flip, fuse
-        self.crf, self.long_side = crf_settings(crf), long_side
+        self.crf, self.long_side = resolve_crf(crf), long_side
         self._normalized = make_normalizer(network.preprocess)
 
     @property
@@ -143,7 +143,7 @@ def _refine(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: C
     peaks = probabilities.max((1, 2))
     likely = peaks >= min(UNLIKELY, float(peaks.max()))
     refined = np.zeros_like(probabilities)
-    refined[likely] = DenseCRF(photo, crf).refine(unary_from_scores(probabilities[likely]))
+    refined[likely] = DenseCRF(photo, crf).refine(make_unary_from_scores(probabilities[likely]))
     return refined
 
 

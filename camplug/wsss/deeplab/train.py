@@ -25,8 +25,8 @@ from camplug.wsss.deeplab.network import DeepLab, build_deeplab, get_deeplab_set
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, DeepLabSettings
 from camplug.wsss.saliency import KINDS, make_saliency_table
 from camplug.wsss.store.identity import hash_weights, make_file_table, make_photograph_table
-from camplug.wsss.store.jobs import share, wait_for_processes
 from camplug.wsss.store.label_folder import LabelFolder
+from camplug.wsss.store.processes import get_shard, wait_for_processes
 from camplug.wsss.train.crops import LabelCrops, check_label_content, load_label_picture
 from camplug.wsss.train.device_state import keep_generators
 from camplug.wsss.train.fit import check_batch, fit
@@ -185,7 +185,7 @@ def train_deeplab(
     last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
     watch.done(f"training: {span.epochs} epochs of {len(items)} images; {last or 'made before'}")
     network.to(device).eval().requires_grad_(True)
-    if share()[0] == 0:
+    if get_shard()[0] == 0:
         save_deeplab(file, network, made_with)
         watch.done(f"{file}: DeepLab with the head {network.kind} for {len(network.classes)} classes")
     wait_for_processes("deeplab")  # whoever comes back finds the file

@@ -10,7 +10,7 @@ import numpy as np
 from camplug.errors import InputError
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.irn.labels import make_ir_labels
-from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.train.schedule import ScheduleSettings
 from camplug.wsss.train.settings import TrainSettings
 
@@ -60,7 +60,7 @@ class IRNSettings:
     )
 
     def __post_init__(self) -> None:
-        crf_settings(self.crf)
+        resolve_crf(self.crf)
         # fail here, not at the first image
         given = {"foreground": self.foreground, "background": self.background}
         if wrong := [f"{k}={v!r}" for k, v in given.items() if isinstance(v, str) and v != "otsu"]:

@@ -20,7 +20,7 @@ from camplug.wsss.irn.lightning_module import IRN
 from camplug.wsss.irn.network import STRIDE
 from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.irn.training import set_mean_displacement
-from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.seeds import SeedFolder, compute_otsu_of_seeds
 from camplug.wsss.train import Backbone
 from camplug.wsss.train.progress import ProgressCallback
@@ -86,7 +86,7 @@ def train_irn(
         network=asdict(settings.network),
         label_settings={"method": "irn", **thresholds},
         labels=lambda maps, crf: make_ir_labels(maps, crf, **thresholds),
-        crf=crf_settings(settings.crf),
+        crf=resolve_crf(settings.crf),
         build=lambda backbone: IRN(backbone, settings.network),
         stride=STRIDE,
         finish=finish,

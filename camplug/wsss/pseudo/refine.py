@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.wsss.crf import PRESETS, CRFSettings, DenseCRF, refine_labels
+from camplug.wsss.crf import CRFSettings, DenseCRF, refine_labels
+from camplug.wsss.crf.settings import resolve_settings
 
 Photo: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -75,7 +76,7 @@ class PseudoLabels:
     """
 
     def __init__(self, scores: Scores, crf: str | CRFSettings | None = None, certainty: float = 0.7) -> None:
-        self.scores, self.crf, self.certainty = scores, crf_settings(crf), certainty
+        self.scores, self.crf, self.certainty = scores, resolve_crf(crf), certainty
         if not 0 < certainty < 1:
             raise InputError(f"certainty={certainty:g}; give a probability between 0 and 1, such as 0.7.")
 
@@ -98,17 +99,13 @@ class PseudoLabels:
         return np.asarray(labels, np.uint8)
 
 
-def crf_settings(crf: str | CRFSettings | None) -> CRFSettings | None:
+def resolve_crf(crf: str | CRFSettings | None) -> CRFSettings | None:
     """Return the settings of a preset; return settings and None unchanged.
 
     Raises:
         InputError: there is no such preset.
     """
-    if crf is None or isinstance(crf, CRFSettings):
-        return crf
-    if crf not in PRESETS:
-        raise InputError(f"there is no CRF {crf!r}; give {', '.join(map(repr, PRESETS))}, CRFSettings, or None.")
-    return PRESETS[crf]
+    return None if crf is None else resolve_settings(crf)
 
 
 def check_maps(photo: Photo, maps: Floats) -> None:

@@ -19,7 +19,7 @@ from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.report import write_report
 from camplug.wsss.recipe.stage import Stage
 from camplug.wsss.recipe.stages.evaluate import list_averaged
-from camplug.wsss.store.jobs import exchange, share, wait_for_processes
+from camplug.wsss.store.processes import exchange, get_shard, wait_for_processes
 from camplug.wsss.train.progress import ProgressCallback
 
 
@@ -57,7 +57,7 @@ def run_recipe(
         cache.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {str(out)!r} cannot be made ({error.strerror}).") from None
-    rank, world = share()
+    rank, world = get_shard()
     any_share = frozenset(name for name, part in recipe.data.items() if part.allow_missing)
     context = StageContext(cache, data, device, workers, (rank, world), watch, any_share)
     wait_for_processes("begin")  # before one makes results that another would find

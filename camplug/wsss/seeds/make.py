@@ -56,37 +56,51 @@ def make_seeds(
         Exception: any other error at the first image, as it may not be the image's fault.
     """
     check_storage(dtype, scale)
-    if predicted is not None and not 0 <= predicted <= 1:
-        raise InputError(f"predicted={predicted:g}; give a probability from 0 to 1.")
-    if predicted is None and not data.has_labels:
-        raise InputError("the data has no image labels; explain the predicted classes: --labels predicted.")
-    names = find_class_names(explainer.model, explainer.class_names)
-    outputs = list(range(len(data.classes))) if names is None else match_classes(names, data.classes)
-    has = len(data.classes) if names is None else len(names)
+    maker = _SeedMaker(explainer, data, predicted, dtype, scale)
+    return make_results(
+        data, folder, maker.make, read=maker.read, get_digests=maker.get_digests, shard=shard, step=step
+    )
 
-    def read(i: int) -> tuple[Image, tuple[int, ...]]:
-        return data.photo(i), data.labels(i) if predicted is None else ()
 
-    def make(image: tuple[Image, tuple[int, ...]]) -> Seed:
+class _SeedMaker:
+    """Callbacks of `make_seeds`; see there."""
+
+    def __init__(
+        self, explainer: Explainer, data: SegmentationData, predicted: float | None, dtype: Dtype, scale: float
+    ) -> None:
+        if predicted is not None and not 0 <= predicted <= 1:
+            raise InputError(f"predicted={predicted:g}; give a probability from 0 to 1.")
+        if predicted is None and not data.has_labels:
+            raise InputError("the data has no image labels; explain the predicted classes: --labels predicted.")
+        self.explainer, self.data, self.predicted, self.dtype, self.scale = explainer, data, predicted, dtype, scale
+        names = find_class_names(explainer.model, explainer.class_names)
+        self.outputs = list(range(len(data.classes))) if names is None else match_classes(names, data.classes)
+        self.num_outputs = len(data.classes) if names is None else len(names)
+
+    def read(self, i: int) -> tuple[Image, tuple[int, ...]]:
+        """Load the photograph and the labels of image i; no labels if predicted classes are explained."""
+        return self.data.photo(i), self.data.labels(i) if self.predicted is None else ()
+
+    def make(self, image: tuple[Image, tuple[int, ...]]) -> Seed:
+        """Make the seed of a photograph and its labels."""
         photo, classes = image
-        if predicted is not None:
-            probabilities = predict_on_photo(explainer, photo)
-            _check_logits(probabilities, has, data)
-            classes = find_predicted_classes(probabilities, outputs, predicted)
+        if self.predicted is not None:
+            probabilities = predict_on_photo(self.explainer, photo)
+            _check_logits(probabilities, self.num_outputs, self.data)
+            classes = find_predicted_classes(probabilities, self.outputs, self.predicted)
         size = (photo.height, photo.width)
         if not classes:
-            return Seed(pack_maps(torch.zeros(0, *size), dtype, scale), (), size, np.zeros(0, np.float32))
-        maps, logits = compute_maps_on_photo(explainer, photo, [outputs[c] for c in classes])
-        _check_logits(logits, has, data)
+            return Seed(pack_maps(torch.zeros(0, *size), self.dtype, self.scale), (), size, np.zeros(0, np.float32))
+        maps, logits = compute_maps_on_photo(self.explainer, photo, [self.outputs[c] for c in classes])
+        _check_logits(logits, self.num_outputs, self.data)
         assert logits is not None
         maps = normalize_map(maps, "max")  # seeds are in [0, 1], explainers may return raw values
-        return Seed(pack_maps(maps, dtype, scale), classes, size, logits[outputs].numpy())
+        return Seed(pack_maps(maps, self.dtype, self.scale), classes, size, logits[self.outputs].numpy())
 
-    def get_digests(i: int) -> dict[str, str]:
-        labels = {"labels": data.label_digest(i)} if predicted is None else {}
-        return {"photograph": data.photo_digest(i), **labels}
-
-    return make_results(data, folder, make, read=read, get_digests=get_digests, shard=shard, step=step)
+    def get_digests(self, i: int) -> dict[str, str]:
+        """Return the digests of the inputs of image i's seed."""
+        labels = {"labels": self.data.label_digest(i)} if self.predicted is None else {}
+        return {"photograph": self.data.photo_digest(i), **labels}
 
 
 def find_output_names(explainer: Explainer, data: SegmentationData) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from camplug.errors import InputError
-from camplug.wsss.store.jobs import share
+from camplug.wsss.store.processes import get_shard
 from camplug.wsss.train.checkpoints import BEST, find_checkpoint
 from camplug.wsss.train.crops import ShuffledSampler
 
@@ -90,7 +90,7 @@ def fit(
     from camplug.wsss.train.callbacks import HeaderCallback, LossCheck, ReadingCheck
 
     check_batch(items, batch * accumulate)
-    rank, world = share()
+    rank, world = get_shard()
     whole = ShuffledSampler(
         len(items), items.seed, batch=batch, share=(rank, world)
     )  # raises where it cannot be shared

@@ -9,7 +9,7 @@ from typing import Any
 
 from camplug.errors import InputError
 from camplug.explain.explanation import write_atomically
-from camplug.wsss.store.jobs import share
+from camplug.wsss.store.processes import get_shard
 from camplug.wsss.store.settings_folder import SETTINGS, SettingsFolder
 
 
@@ -36,7 +36,7 @@ def lengthen_training(
     epochs, now = (found.get(span, {}).get("epochs") for found in (before, here))
     if None in (epochs, now) or now <= epochs or {**before, span: {**before[span], "epochs": now}} != here:
         return
-    if not steady or share()[1] > 1:
+    if not steady or get_shard()[1] > 1:
         done = "1 epoch" if epochs == 1 else f"{epochs} epochs"
         why = "and several processes cannot lengthen it"
         if not steady:

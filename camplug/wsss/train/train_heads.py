@@ -21,8 +21,9 @@ from camplug.wsss.data import SegmentationData
 from camplug.wsss.pseudo.make import make_labels
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.store.identity import make_file_table, make_photograph_table
-from camplug.wsss.store.jobs import Report, exchange, share, wait_for_processes
+from camplug.wsss.store.jobs import Report
 from camplug.wsss.store.label_folder import LabelFolder
+from camplug.wsss.store.processes import exchange, get_shard, wait_for_processes
 from camplug.wsss.train.backbone import Backbone, normalize_pixels
 from camplug.wsss.train.crops import LabelCrops, ShuffledSampler, check_label_content, load_label_picture
 from camplug.wsss.train.fit import check_batch, fit
@@ -117,7 +118,7 @@ def train_heads(
     batch; the first one does what follows, and the others take the heads from its file.
     """
     watch = ProgressCallback() if watch is None else watch
-    rank, world = share()
+    rank, world = get_shard()
     wait_for_processes("training")  # refuses processes that could not wait later on
     ready = None if isinstance(labels_from, SeedFolder) else LabelFolder(labels_from)
     folder = TrainingFolder(out)

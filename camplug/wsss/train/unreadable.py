@@ -13,7 +13,7 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.store.jobs import exchange
+from camplug.wsss.store.processes import exchange
 
 T = TypeVar("T")
 

@@ -20,9 +20,9 @@ from camplug.wsss.crf import (
     CRFSettings,
     DenseCRF,
     Lattice,
+    make_unary_from_labels,
+    make_unary_from_scores,
     refine_labels,
-    unary_from_labels,
-    unary_from_scores,
 )
 
 ALL = sorted(PRESETS)
@@ -131,7 +131,7 @@ def test_equal_pixels_by_hand():
 def test_equals_the_update_with_the_matrix_of_the_lattice(preset, k):
     """All but the lattice itself: normalisation, weights, iterations, the last plane, rows that are filled up."""
     photo, labels = scene(), blocks(k)
-    unary = unary_from_labels(labels, k)
+    unary = make_unary_from_labels(labels, k)
     want = iterated(unary, lattice_matrices(photo, PRESETS[preset]), 10)
     q = DenseCRF(photo, preset).refine(unary)
     assert q.dtype == np.float32
@@ -151,7 +151,7 @@ def test_close_to_the_exact_sum(preset, k, noise, error, differing):
     settings, errors, others = PRESETS[preset], [], []
     for seed in range(4):
         photo = scene(seed=seed, noise=noise)
-        unary = unary_from_labels(blocks(k, seed=seed), k)
+        unary = make_unary_from_labels(blocks(k, seed=seed), k)
         want = iterated(unary, exact_matrices(photo, settings), settings.iterations)
         q = DenseCRF(photo, preset).refine(unary)
         errors.append(np.abs(q - want).mean())
@@ -161,7 +161,7 @@ def test_close_to_the_exact_sum(preset, k, noise, error, differing):
 
 
 def test_iterations():
-    photo, unary = scene(), unary_from_labels(blocks(3), 3)
+    photo, unary = scene(), make_unary_from_labels(blocks(3), 3)
     matrices = lattice_matrices(photo, PRESETS["irn"])
     for iterations in (0, 1, 2):
         q = DenseCRF(photo, replace(PRESETS["irn"], iterations=iterations)).refine(unary)
@@ -169,7 +169,7 @@ def test_iterations():
 
 
 def test_kernels_without_weight_are_left_out():
-    photo, unary = scene(), unary_from_labels(blocks(2), 2)
+    photo, unary = scene(), make_unary_from_labels(blocks(2), 2)
     both = lattice_matrices(photo, PRESETS["irn"])
     smooth = DenseCRF(photo, CRFSettings((3, 3), (50, 5, 0))).refine(unary)
     np.testing.assert_allclose(smooth, iterated(unary, both[:1], 10), atol=1e-4)
@@ -192,14 +192,14 @@ def test_presets():
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("k", [2, 3, 4, 6])
 def test_order_of_classes(k, backend, device):
-    crf, unary = crf_of(scene(), backend=backend, device=device), unary_from_labels(blocks(k), k)
+    crf, unary = crf_of(scene(), backend=backend, device=device), make_unary_from_labels(blocks(k), k)
     order = np.random.default_rng(k).permutation(k)
     np.testing.assert_allclose(crf.refine(unary[order]), crf.refine(unary)[order], atol=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_only_differences_of_energies_count(backend, device):
-    crf, unary = crf_of(scene(), backend=backend, device=device), unary_from_labels(blocks(3), 3)
+    crf, unary = crf_of(scene(), backend=backend, device=device), make_unary_from_labels(blocks(3), 3)
     offset = np.random.default_rng(0).normal(scale=20, size=unary.shape[1:]).astype(np.float32)
     np.testing.assert_allclose(crf.refine(unary + offset), crf.refine(unary), atol=1e-3)
     np.testing.assert_allclose(crf.refine(unary + 1e4), crf.refine(unary), atol=2e-2)
@@ -208,7 +208,7 @@ def test_only_differences_of_energies_count(backend, device):
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("k", [2, 5])
 def test_huge_energies_and_weights_stay_finite(k, backend, device):
-    photo, unary, where = scene(), unary_from_labels(blocks(k), k), {"backend": backend, "device": device}
+    photo, unary, where = scene(), make_unary_from_labels(blocks(k), k), {"backend": backend, "device": device}
     sure = crf_of(photo, **where).refine(unary * 1e30)
     assert np.array_equal(sure.argmax(0), blocks(k))
     heavy = crf_of(photo, CRFSettings((3, 1000), (50, 5, 5000)), **where).refine(unary)
@@ -226,7 +226,7 @@ def test_a_wrong_label_is_mended():
     assert np.array_equal(refine_labels(photo, labels, 2), truth)
     crf = DenseCRF(Image.fromarray(photo), "affinitynet")
     assert np.array_equal(refine_labels(crf, labels, 2, certainty=0.6), truth)
-    assert np.array_equal(crf.refine(unary_from_scores(np.stack([1.0 - truth, truth]))).argmax(0), truth)
+    assert np.array_equal(crf.refine(make_unary_from_scores(np.stack([1.0 - truth, truth]))).argmax(0), truth)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
@@ -234,7 +234,7 @@ def test_a_wrong_label_is_mended():
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_tiny_images(size, k, backend, device):
     photo = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    unary = unary_from_labels(np.arange(size[0] * size[1]).reshape(size) % k, k)
+    unary = make_unary_from_labels(np.arange(size[0] * size[1]).reshape(size) % k, k)
     q = crf_of(photo, backend=backend, device=device).refine(unary)
     assert q.shape == (k, *size)
     want = iterated(unary, lattice_matrices(photo, PRESETS["irn"]), 10)
@@ -248,7 +248,7 @@ def test_one_class_takes_no_iteration(monkeypatch):
 
 
 def test_input_stays_as_it_was():
-    photo, unary = scene(), unary_from_labels(blocks(3), 3)
+    photo, unary = scene(), make_unary_from_labels(blocks(3), 3)
     before = photo.copy(), unary.copy()
     crf = DenseCRF(photo)
     first = crf.refine(unary)
@@ -279,7 +279,7 @@ def photograph(h=150, w=200, seed=0):
 @pytest.mark.parametrize("preset", ALL)
 @pytest.mark.parametrize("k", [2, 4, 7])
 def test_torch_equals_numpy(preset, k, device):
-    photo, unary = scene(30, 40), unary_from_labels(blocks(k, 30, 40), k)
+    photo, unary = scene(30, 40), make_unary_from_labels(blocks(k, 30, 40), k)
     want = DenseCRF(photo, preset).refine(unary)
     q = DenseCRF(photo, preset, backend="torch", device=device).refine(unary)
     assert q.dtype == np.float32
@@ -294,7 +294,7 @@ def test_labels_of_a_photograph_equal_those_of_numpy(k, device):
     photo = photograph()
     coarse = np.random.default_rng(k).normal(size=(k, *photo.shape[:2]))
     labels = gaussian_filter(coarse, (0, 9, 9)).argmax(0)
-    unary = unary_from_labels(labels, k)
+    unary = make_unary_from_labels(labels, k)
     want = DenseCRF(photo).refine(unary)
     q = DenseCRF(photo, backend="torch", device=device).refine(unary)
     assert len(np.unique(want.argmax(0))) == k
@@ -308,7 +308,7 @@ def test_labels_of_a_photograph_equal_those_of_numpy(k, device):
 
 def test_a_photograph_crosses_over_once(device):
     """The unary goes to the device and the marginals come back; no iteration waits for it."""
-    crf, unary = DenseCRF(scene(), backend="torch", device=device), unary_from_labels(blocks(3), 3)
+    crf, unary = DenseCRF(scene(), backend="torch", device=device), make_unary_from_labels(blocks(3), 3)
     with simulated.count_waits() as waits:
         crf.refine(unary)
     assert waits.total() == (device.type == simulated.NAME)
@@ -316,7 +316,7 @@ def test_a_photograph_crosses_over_once(device):
 
 def test_operations_of_an_iteration(device):
     """Two lattices with 3 and 6 directions of 4 operations each, splat, slice and sum; then softmax."""
-    unary, counted = unary_from_labels(blocks(3), 3), []
+    unary, counted = make_unary_from_labels(blocks(3), 3), []
     for iterations in (1, 2):
         crf = DenseCRF(scene(), replace(PRESETS["irn"], iterations=iterations), backend="torch", device=device)
         with Operations() as operations:
@@ -347,7 +347,7 @@ def built(monkeypatch):
 def test_lattices_are_built_once(built):
     crf = DenseCRF(scene())
     for k in (2, 3):
-        crf.refine(unary_from_labels(blocks(k), k))
+        crf.refine(make_unary_from_labels(blocks(k), k))
     assert built == [2, 5]
     DenseCRF(scene(seed=1))
     assert built == [2, 5, 5], "the Gaussian of this size is there"
@@ -369,7 +369,7 @@ def test_few_sizes_are_kept(built, monkeypatch):
 
 def test_threads_share_what_is_kept(built):
     sizes = [(12, 16), (9, 20), (30, 7)]
-    unaries = {s: unary_from_labels(blocks(3, *s), 3) for s in sizes}
+    unaries = {s: make_unary_from_labels(blocks(3, *s), 3) for s in sizes}
     want = {s: DenseCRF(scene(*s)).refine(unaries[s]) for s in sizes}
     shared = {s: DenseCRF(scene(*s)) for s in sizes}
     kernels.clear_kernel_cache()
@@ -419,8 +419,8 @@ def with_value(value):
         (lambda: DenseCRF(Image.new("RGBA", (6, 4))), "mode RGBA; give"),
         (lambda: DenseCRF("cat.jpg"), "the photo is of type str; give a PIL image or a uint8 array"),
         (lambda: DenseCRF(torch.zeros(4, 6, 3)), "the photo is of type Tensor; give a PIL image"),
-        (lambda: DenseCRF(PHOTO, "voc"), "settings='voc': give CRFSettings.* one of 'irn', 'affinitynet', 'deeplab'"),
-        (lambda: DenseCRF(PHOTO, None), "settings=None: give"),
+        (lambda: DenseCRF(PHOTO, "voc"), "there is no CRF 'voc'; give 'irn', 'affinitynet', 'deeplab', or CRFSettings"),
+        (lambda: DenseCRF(PHOTO, None), "there is no CRF None; give"),
         (lambda: DenseCRF(PHOTO, backend="jax"), "backend='jax': give 'numpy' or 'torch'"),
         (lambda: DenseCRF(PHOTO, device="cpu"), "device='cpu' is for backend='torch'; numpy runs on the CPU"),
         (lambda: DenseCRF(PHOTO, backend="torch", device="toaster"), "device='toaster' cannot be used here"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camplug.wsss.crf import PRESETS, DenseCRF, unary_from_labels, unary_from_scores
+from camplug.wsss.crf import PRESETS, DenseCRF, make_unary_from_labels, make_unary_from_scores
 
 densecrf = pytest.importorskip("pydensecrf.densecrf", reason="needs pydensecrf2")
 skimage = pytest.importorskip("skimage.data", reason="needs scikit-image")
@@ -56,24 +56,24 @@ def test_labels_on_photographs(name, preset):
     photo = photo_of(name)
     labels = scores_of(3, (160, 120), seed=len(name)).argmax(0)
     labels[:20, :20] = 255
-    assert_alike(photo, unary_from_labels(labels, 3), preset)
+    assert_alike(photo, make_unary_from_labels(labels, 3), preset)
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 @pytest.mark.parametrize("k", [2, 4, 21])
 def test_scores_on_a_photograph(k, preset):
-    assert_alike(photo_of("chelsea"), unary_from_scores(scores_of(k, (160, 120), seed=k)), preset)
+    assert_alike(photo_of("chelsea"), make_unary_from_scores(scores_of(k, (160, 120), seed=k)), preset)
 
 
 def test_torch_on_a_photograph():
-    assert_alike(photo_of("coffee"), unary_from_scores(scores_of(3, (160, 120), seed=0)), "irn", backend="torch")
+    assert_alike(photo_of("coffee"), make_unary_from_scores(scores_of(3, (160, 120), seed=0)), "irn", backend="torch")
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_a_region_of_noise(preset):
     """Pixels that hardly meet in the lattice: the corners that exist decide, and they are the same."""
     photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
-    assert_alike(photo, unary_from_scores(scores_of(3, (80, 60), seed=1)), preset)
+    assert_alike(photo, make_unary_from_scores(scores_of(3, (80, 60), seed=1)), preset)
 
 
 @pytest.mark.skipif(not VOC, reason="set CAMPLUG_VOC to VOCdevkit/VOC2012")
@@ -88,4 +88,4 @@ def test_coarse_labels_on_voc(place, preset):
         truth = np.array(coarse.resize(image.size, Image.Resampling.NEAREST))
     present = np.union1d(0, truth[truth != 255])
     labels = np.where(truth == 255, 255, np.searchsorted(present, truth))
-    assert_alike(photo, unary_from_labels(labels, max(2, len(present))), preset)
+    assert_alike(photo, make_unary_from_labels(labels, max(2, len(present))), preset)

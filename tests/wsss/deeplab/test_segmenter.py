@@ -14,7 +14,7 @@ from torch import nn
 
 import camplug
 from camplug.errors import InputError
-from camplug.wsss.crf import PRESETS, DenseCRF, unary_from_scores
+from camplug.wsss.crf import PRESETS, DenseCRF, make_unary_from_scores
 from camplug.wsss.deeplab import DeepLabNetworkSettings, Segmenter, build_deeplab, make_predictions
 from camplug.wsss.deeplab.segmenter import sample_grid
 from camplug.wsss.pseudo import LabelFolder
@@ -140,7 +140,7 @@ def test_the_crf_sees_the_photograph_as_it_is_and_all_likely_classes(device):
     probabilities = Segmenter(net).scores(image)
     likely = probabilities.max((1, 2)) >= 0.01
     wanted = np.zeros_like(probabilities)
-    wanted[likely] = DenseCRF(image, "deeplab").refine(unary_from_scores(probabilities[likely]))
+    wanted[likely] = DenseCRF(image, "deeplab").refine(make_unary_from_scores(probabilities[likely]))
     assert np.array_equal(Segmenter(net, crf="deeplab").scores(image), wanted)
     assert np.array_equal(Segmenter(net, crf=PRESETS["deeplab"])(image), wanted.argmax(0))
     assert np.abs(wanted - probabilities).max() > 0.1
@@ -152,7 +152,7 @@ def test_unlikely_classes_are_left_out_of_the_crf_and_change_nothing():
     net.head.branches[0].bias.data[2] -= 100
     without = Segmenter(net, crf="irn").scores(image)
     assert without[2].max() == 0
-    whole = DenseCRF(image, "irn").refine(unary_from_scores(Segmenter(net).scores(image)))
+    whole = DenseCRF(image, "irn").refine(make_unary_from_scores(Segmenter(net).scores(image)))
     assert np.abs(whole - without).max() < 0.01
     assert not np.array_equal(before, without)
 
@@ -184,7 +184,7 @@ def test_given_classes_share_all_of_it(device):
     assert np.array_equal(Segmenter(net, (0.75, 1), flip=True)(image, (2,)), 3 * (whole[3] > whole[0]))
     assert not Segmenter(net)(image, ()).any()
     refined = Segmenter(net, crf="irn").scores(image, (2,))
-    conditional = unary_from_scores(Segmenter(net).scores(image, (2,))[[0, 3]])
+    conditional = make_unary_from_scores(Segmenter(net).scores(image, (2,))[[0, 3]])
     assert np.allclose(refined[[0, 3]], DenseCRF(image, PRESETS["irn"]).refine(conditional), atol=1e-5)
     with pytest.raises(InputError, match=r"classes=\[1, 3\]; the network has 3, counted from 0."):
         Segmenter(net).scores(image, (1, 3))

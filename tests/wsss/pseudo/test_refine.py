@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity
 from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
-from camplug.wsss.crf import CRFSettings, DenseCRF, unary_from_labels
+from camplug.wsss.crf import CRFSettings, DenseCRF, make_unary_from_labels
 from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk, PseudoLabels, Threshold, refine
 from camplug.wsss.train import Backbone
@@ -240,7 +240,7 @@ def test_crf(crf, certainty):
     maps[0, :, :6] += 0.3
     maps[1, :, 8:] += 0.4
     hard = Threshold(0.45)(photo, maps).argmax(0)
-    expected = DenseCRF(photo, crf).refine(unary_from_labels(hard, 3, certainty)).argmax(0)
+    expected = DenseCRF(photo, crf).refine(make_unary_from_labels(hard, 3, certainty)).argmax(0)
     made = PseudoLabels(Threshold(0.45), crf, certainty)(photo, maps)
     assert_array_equal(made, expected)
     assert (made != hard).any()

@@ -11,13 +11,13 @@ import sys
 import pytest
 
 from camplug.errors import InputError
-from camplug.wsss.store.jobs import exchange, wait_for_processes
+from camplug.wsss.store.processes import exchange, wait_for_processes
 
 MEETING = """
 import json, sys, time
 import torch, torch.distributed as dist
-from camplug.wsss.store.jobs import exchange, share, wait_for_processes
-rank, world = share()
+from camplug.wsss.store.processes import exchange, get_shard, wait_for_processes
+rank, world = get_shard()
 told = [exchange("first", f"r{rank}"), exchange("first", f"again {rank} \u00e4")]
 dist.init_process_group("gloo")
 told.append(exchange("within", str(rank)))

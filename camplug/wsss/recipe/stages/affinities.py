@@ -19,7 +19,7 @@ from camplug.wsss.crf import DenseCRF
 from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.pseudo.make import check_long_side
-from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
 from camplug.wsss.recipe.cache import count_bytes
 from camplug.wsss.recipe.context import StageContext
@@ -156,7 +156,7 @@ class AffinitiesStage(TrainingStage):
             seeds = SeedFolder(context.get_input(stage, "seeds"))
             images = context.view(stage)
             photo, maps = np.asarray(images.photo(0)), seeds.load(images.ids[0]).to_full_size()
-            crf = crf_settings(training.crf)
+            crf = resolve_crf(training.crf)
             start = time.perf_counter()
             walk.prepare(network, photo, maps, None if crf is None else DenseCRF(photo, crf))
             once = time.perf_counter() - start

@@ -14,7 +14,7 @@ from camplug.settings import to_plain, update_settings
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.pseudo import LabelFolder, PseudoLabels, Threshold, make_labels
 from camplug.wsss.pseudo.make import check_long_side
-from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.graph import RecipeGraph
 from camplug.wsss.recipe.sections import check_threshold, check_threshold_part, read_section
@@ -49,7 +49,7 @@ class PseudoLabelSettings:
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
-        crf_settings(self.crf)
+        resolve_crf(self.crf)
         if not 0 < self.certainty < 1:
             raise InputError(f"certainty={self.certainty:g}; give a probability between 0 and 1, such as 0.7.")
         check_long_side(self.long_side)
@@ -79,7 +79,7 @@ class LabelsStage(ImageStage):
                 "pseudo_labels.threshold is missing: up to which value a map is background; give a number, or "
                 '"best on threshold" and the list data.threshold.'
             )
-        if kind == "crf" and crf_settings(found.crf) is None:
+        if kind == "crf" and resolve_crf(found.crf) is None:
             raise InputError("pseudo_labels.crf = none leaves refine.kind: crf without one; set refine.kind: none.")
         check_threshold_part(found.threshold, sections["data"], "pseudo_labels")
         return found
@@ -87,7 +87,7 @@ class LabelsStage(ImageStage):
     @override
     def add_stages(self, graph: RecipeGraph) -> None:
         how = graph.recipe.pseudo_labels
-        settings = {"threshold": how.threshold, "crf": to_plain(crf_settings(how.crf)), "certainty": how.certainty}
+        settings = {"threshold": how.threshold, "crf": to_plain(resolve_crf(how.crf)), "certainty": how.certainty}
         if how.long_side is not None:
             settings["long_side"] = how.long_side
         for part in graph.recipe.evaluate.products_on:

@@ -14,7 +14,7 @@ from camplug.settings import to_plain
 from camplug.wsss.crf import CRFSettings
 from camplug.wsss.deeplab import Segmenter, make_predictions
 from camplug.wsss.pseudo import LabelFolder
-from camplug.wsss.pseudo.refine import crf_settings
+from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.graph import RecipeGraph
 from camplug.wsss.recipe.stage import Inputs, Stage
@@ -42,7 +42,7 @@ class PredictionSettings:
     long_side: int | None = None
 
     def __post_init__(self) -> None:
-        crf_settings(self.crf)
+        resolve_crf(self.crf)
         if not self.scales or not all(scale > 0 for scale in self.scales):
             raise InputError(f"scales={self.scales}; give at least one number, each above 0.")
 
@@ -69,7 +69,7 @@ class PredictionsStage(ImageStage):
         if "val" not in recipe.data:
             return
         add_evaluation(graph, self._add(graph, graph.segmenter, "val", "val"), "val")
-        crf = to_plain(crf_settings(recipe.segment.crf))
+        crf = to_plain(resolve_crf(recipe.segment.crf))
         if crf is not None:
             add_evaluation(graph, self._add(graph, graph.segmenter, "val", "crf val", crf=crf), "val")
 
