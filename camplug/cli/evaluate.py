@@ -3,128 +3,129 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
 import camplug
 from camplug.cli import common
+from camplug.cli.option_groups import DataOptions
+from camplug.cli.options import add_options, read_options
 from camplug.cli.score_report import show_report, write_report
 from camplug.errors import InputError
+from camplug.metrics import Convention, Scores, ThresholdSweep
+from camplug.settings import apply_values
 
-CONVENTIONS = ("present", "all", "truth")
+if TYPE_CHECKING:
+    from camplug.wsss.data import SegmentationData
+
+Broken = list[tuple[str, str]]
 
 
-def evaluate(  # noqa: PLR0917
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Threshold, masks and report.
+
+    Raises:
+        InputError: two thresholds; a report that cannot be written.
+    """
+
+    convention: Annotated[
+        Convention,
+        typer.Option(help="mIoU over the classes that are present (in truth or result), all, or in the truth."),
+    ] = "present"
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Background threshold of seeds in [0, 1).", show_default="the best on these very images"),
+    ] = None
+    threshold_from: Annotated[
+        Path | None, typer.Option(help="Take the threshold that was best in this report (.json) of another split.")
+    ] = None
+    mask_values: Annotated[
+        str | None,
+        typer.Option(help="Meaning of mask values, such as 255=crack,0=background.", show_default="class numbers"),
+    ] = None
+    ignore_as: Annotated[
+        Literal["background"] | None,
+        typer.Option(help="background counts pixels of 255 in label pictures as background.", show_default="refuse"),
+    ] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Report to write (.json); the plot of seeds goes beside it.", show_default="none"
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and self.threshold_from is not None:
+            raise InputError("--threshold and --threshold-from exclude each other; give one.")
+        if self.out is None:
+            return
+        if self.out.suffix.lower() != ".json":
+            raise InputError(f"{str(self.out)!r}: a report is a .json file.")
+        if not self.out.parent.is_dir():
+            raise InputError(f"{str(self.out)!r} cannot be written: there is no folder {str(self.out.parent)!r}.")
+
+    def check_results(self, results: Path, holds: str) -> None:
+        """Raise `InputError` for an option that has no effect on seeds or on label pictures."""
+        if holds != "seeds" and (self.threshold is not None or self.threshold_from is not None):
+            raise InputError(f"{str(results)!r} holds label pictures, which have no threshold; leave it out.")
+        if holds == "seeds" and self.ignore_as is not None:
+            raise InputError(f"{str(results)!r} holds seeds, which leave no pixel open; leave --ignore-as out.")
+
+
+GROUPS = DataOptions(), EvaluateOptions()
+
+
+@add_options(*GROUPS)
+def evaluate(
     results: Annotated[Path, typer.Argument(help="Folder of seeds (.npz), or of label pictures (.png).")],
-    data: Annotated[str, typer.Option(help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path; with masks.")],
-    split: common.Split = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
             help="Class names to average over, separated by commas or repeated, and background.", show_default="all"
         ),
     ] = None,
-    convention: Annotated[
-        str, typer.Option(help="mIoU over the classes that are present (in truth or result), all, or in the truth.")
-    ] = "present",
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Of seeds: up to here a pixel is background.", show_default="the best on these very images"),
-    ] = None,
-    threshold_from: Annotated[
-        Path | None, typer.Option(help="Take the threshold that was best in this report (.json) of another split.")
-    ] = None,
-    mask_values: Annotated[
-        str | None,
-        typer.Option(help="What values of masks mean, such as 255=crack,0=background.", show_default="class numbers"),
-    ] = None,
-    ignore_as: Annotated[
-        str | None,
-        typer.Option(help="Of label pictures: background takes pixels of 255 for background.", show_default="refuse"),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="Report to write (.json); the plot of seeds goes beside it.", show_default="none"
-        ),
-    ] = None,
     as_json: common.AsJson = False,
+    **given: Any,
 ) -> None:
     """Score seeds or label pictures: IoU, precision, recall, false discovery rate, mIoU, and mIoU over thresholds.
 
     Images without a seed, label picture or mask are listed at the end, exit code 1.
     """
     with common.report_errors():
-        from camplug.metrics import Scores
         from camplug.wsss.data import open_data
-        from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
         from camplug.wsss.store.identity import hash_photographs
         from camplug.wsss.store.jobs import hash_names
 
-        thresholds = [one for one in (threshold, threshold_from) if one is not None]
-        check_options(convention, thresholds, ignore_as, output)
-        dataset = open_data(data, split, mask_values=mask_values)
+        values = read_options(given, None, *GROUPS)
+        options, images = apply_values(EvaluateOptions(), values), apply_values(DataOptions(), values)
+        dataset = open_data(images.get_data(), images.split, mask_values=options.mask_values)
         if not dataset.has_masks:
-            raise InputError(f"{data!r} has no masks to compare with.")
-        names = ["background", *dataset.classes]
-        chosen = find_classes(classes, names)
+            raise InputError(f"{images.data!r} has no masks to compare with.")
+        averaged = find_classes(classes, ["background", *dataset.classes])
         holds, made_with = find_results(results)
-        seeds = SeedFolder(results) if holds == "seeds" else None
-        if seeds is None and thresholds:
-            raise InputError(f"{str(results)!r} holds label pictures, which have no threshold; leave it out.")
-        if seeds is not None and ignore_as is not None:
-            raise InputError(f"{str(results)!r} holds seeds, which leave no pixel open; leave --ignore-as out.")
+        options.check_results(results, holds)
         check_classes(made_with, dataset.classes, holds)
         report: dict[str, Any] = {
             "results": str(results),
-            "data": data,
-            "split": split,
+            "data": images.data,
+            "split": images.split,
             "images_listed": len(dataset),
             "list_sha256": hash_names(dataset),
             "photographs_sha256": hash_photographs(dataset),
-            "convention": convention,
+            "convention": options.convention,
             "camplug": camplug.__version__,
             holds: made_with,
         }
-        value, how = read_threshold(threshold, threshold_from, report["photographs_sha256"])
-        sweep = None
-        with common.show_progress("evaluating", len(dataset)) as advance:
-            if seeds is not None:
-                sweep, broken = score_seeds(seeds, dataset, make_grid(value), advance)
-            else:
-                matrix, broken = score_labels(results, dataset, advance, ignore_as=ignore_as)  # type: ignore[arg-type]
-        if len(broken) == len(dataset):
-            raise InputError(f"none of the {len(dataset)} images could be scored; the first one: {broken[0][1]}")
-        if seeds is None or sweep is None:
-            scores = Scores.of(matrix.matrix, names, chosen)
-        else:
-            best = sweep.best(convention, chosen)[0]  # type: ignore[arg-type]
-            value = best if value is None else value
-            scores = Scores.of(sweep.at(value), names, chosen)
-            report |= {
-                "threshold": value,
-                "threshold_chosen": how,
-                "best_threshold_here": best,
-                "sweep": {
-                    "thresholds": sweep.thresholds.tolist(),
-                    "miou": replace_nan(sweep.scores(convention, chosen)),  # type: ignore[arg-type]
-                },
-                "by_number_of_classes": {
-                    str(group): {
-                        "images": sweep.images[group],
-                        "miou": replace_nan(compute_group_miou(sweep, group, value, convention, chosen)),
-                    }
-                    for group in sorted(sweep.groups)
-                },
-            }
-        report |= {"images_scored": len(dataset) - len(broken), **scores.as_dict()}
+        score = _score_seeds if holds == "seeds" else _score_labels
+        broken = score(report, results, dataset, options, averaged)
         report["broken"] = [{"image": name, "error": error} for name, error in broken]
-        if output is not None:
-            write_report(report, output)
+        if options.out is not None:
+            write_report(report, options.out)
         if as_json:
             common.print_json(report)
         else:
@@ -134,16 +135,57 @@ def evaluate(  # noqa: PLR0917
             raise typer.Exit(1)
 
 
-def check_options(convention: str, thresholds: list[Any], ignore_as: str | None, output: Path | None) -> None:
-    """Raise `InputError` for an option out of its range, two thresholds or a report that cannot be written."""
-    if convention not in CONVENTIONS:
-        raise InputError(f"--convention {convention!r}; allowed are {', '.join(CONVENTIONS)}.")
-    if len(thresholds) > 1:
-        raise InputError("--threshold and --threshold-from exclude each other; give one.")
-    if ignore_as not in (None, "background"):
-        raise InputError(f"--ignore-as {ignore_as!r}; allowed is background.")
-    if output is not None:
-        check_report_path(output)
+def _score_seeds(
+    report: dict[str, Any], results: Path, data: SegmentationData, options: EvaluateOptions, averaged: list[int]
+) -> Broken:
+    """Add the scores of seeds to a report; return the broken images."""
+    from camplug.wsss.seeds import SeedFolder, list_thresholds, score_seeds
+
+    value, origin = read_threshold(options.threshold, options.threshold_from, report["photographs_sha256"])
+    with common.show_progress("evaluating", len(data)) as advance:
+        sweep, broken = score_seeds(SeedFolder(results), data, list_thresholds(value), advance)
+    _check_any_scored(broken, data)
+    best = sweep.best(options.convention, averaged)[0]
+    value = best if value is None else value
+    groups = {
+        str(group): {
+            "images": sweep.images[group],
+            "miou": replace_nan(compute_group_miou(sweep, group, value, options.convention, averaged)),
+        }
+        for group in sorted(sweep.groups)
+    }
+    report |= {
+        "threshold": value,
+        "threshold_chosen": origin,
+        "best_threshold_here": best,
+        "sweep": {
+            "thresholds": sweep.thresholds.tolist(),
+            "miou": replace_nan(sweep.scores(options.convention, averaged)),
+        },
+        "by_number_of_classes": groups,
+        "images_scored": len(data) - len(broken),
+        **Scores.of(sweep.at(value), ["background", *data.classes], averaged).as_dict(),
+    }
+    return broken
+
+
+def _score_labels(
+    report: dict[str, Any], results: Path, data: SegmentationData, options: EvaluateOptions, averaged: list[int]
+) -> Broken:
+    """Add the scores of label pictures to a report; return the broken images."""
+    from camplug.wsss.seeds import score_labels
+
+    with common.show_progress("evaluating", len(data)) as advance:
+        matrix, broken = score_labels(results, data, advance, ignore_as=options.ignore_as)
+    _check_any_scored(broken, data)
+    scores = Scores.of(matrix.matrix, ["background", *data.classes], averaged)
+    report |= {"images_scored": len(data) - len(broken), **scores.as_dict()}
+    return broken
+
+
+def _check_any_scored(broken: Broken, data: SegmentationData) -> None:
+    if len(broken) == len(data):
+        raise InputError(f"none of the {len(data)} images could be scored; the first one: {broken[0][1]}")
 
 
 def find_classes(texts: list[str] | None, names: list[str]) -> list[int]:
@@ -189,14 +231,6 @@ def find_results(folder: Path) -> tuple[str, dict[str, Any]]:
     raise InputError(f"{str(folder)!r} holds neither seeds ({SETTINGS}, made by `camplug seeds`) nor label PNGs.")
 
 
-def check_report_path(report: Path) -> None:
-    """Raise `InputError` if the report is no .json file or its folder does not exist."""
-    if report.suffix.lower() != ".json":
-        raise InputError(f"{str(report)!r}: a report is a .json file.")
-    if not report.parent.is_dir():
-        raise InputError(f"{str(report)!r} cannot be written: there is no folder {str(report.parent)!r}.")
-
-
 def check_classes(settings: dict[str, Any], classes: tuple[str, ...], what: str = "seeds") -> None:
     """Raise `InputError` if seeds or labels lack a class of the data; the order does not matter.
 
@@ -240,15 +274,9 @@ def read_threshold(threshold: float | None, report: Path | None, images: str) ->
     return value, how
 
 
-def make_grid(threshold: float | None) -> NDArray[np.float64]:
-    """Return the thresholds 0.01 to 0.99, and one more if it is not among them."""
-    grid = np.arange(1, 100) / 100
-    if threshold is None or np.abs(grid - threshold).min() <= 1e-9:
-        return grid
-    return np.sort(np.append(grid, threshold))
-
-
-def compute_group_miou(sweep: Any, group: int, threshold: float, convention: Any, classes: list[int]) -> float:
+def compute_group_miou(
+    sweep: ThresholdSweep, group: int, threshold: float, convention: Convention, classes: list[int]
+) -> float:
     """Return the mIoU of the images with a number of classes."""
     from camplug.metrics import miou
 

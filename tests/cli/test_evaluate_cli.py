@@ -314,7 +314,8 @@ def test_bad_input(place):
         return refused("evaluate", results, "--data", data, *arguments)
 
     assert "exclude each other" in says("--threshold", "0.3", "--threshold-from", "r.json")
-    for value in ("1", "-0.1", "nan"):
+    assert "threshold = 'nan' cannot be read; give a number or none." in says("--threshold", "nan")
+    for value in ("1", "-0.1"):
         assert f"a threshold of {float(value):g} is not possible" in says("--threshold", value)
     assert "'mean'; allowed are present, all, truth." in says("--convention", "mean")
     assert "'r.csv': a report is a .json file." in says("-o", "r.csv")
@@ -368,7 +369,7 @@ def test_open_pixels_of_label_pictures(place):
     says = refused("evaluate", "made", "--data", "d")
     assert "the labels of 'a' leave pixels open (255) that the mask counts; --ignore-as background" in says
     assert evaluated("made", "--data", "d", "--ignore-as", "background")["miou"]["present"] == 1.0
-    assert "--ignore-as 'cat'; allowed is background" in refused(
+    assert "ignore_as='cat'; allowed are background or none." in refused(
         "evaluate", "made", "--data", "d", "--ignore-as", "cat"
     )
     make(place)

@@ -2,7 +2,7 @@
 
 from camplug.wsss.seeds.make import find_output_names, make_seeds
 from camplug.wsss.seeds.otsu import compute_otsu_of_seeds, compute_otsu_thresholds, count_strongest_values
-from camplug.wsss.seeds.score import score_labels, score_seeds
+from camplug.wsss.seeds.score import list_thresholds, score_labels, score_seeds
 from camplug.wsss.store.jobs import Report
 from camplug.wsss.store.seed_folder import Seed, SeedFolder
 
@@ -10,6 +10,7 @@ __all__ = [
     "Report",
     "Seed",
     "SeedFolder",
+    "list_thresholds",
     "make_seeds",
     "find_output_names",
     "compute_otsu_of_seeds",

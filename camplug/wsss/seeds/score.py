@@ -94,6 +94,18 @@ def score_labels(
     return matrix, _add_all(data, add, step)
 
 
+def list_thresholds(extra: float | None = None) -> NDArray[np.float64]:
+    """Return the thresholds 0.01 to 0.99, and one more if it is not among them.
+
+    >>> list_thresholds(0.015)[:3]
+    array([0.01 , 0.015, 0.02 ])
+    """
+    grid = np.arange(1, 100) / 100
+    if extra is None or np.abs(grid - extra).min() <= 1e-9:
+        return grid
+    return np.sort(np.append(grid, extra))
+
+
 def _add_all(
     data: SegmentationData, add: Callable[[int, str], None], step: Callable[[], None]
 ) -> list[tuple[str, str]]:
