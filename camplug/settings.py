@@ -57,13 +57,13 @@ def list_settings(settings: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class SettingsField:
-    """A field of settings.
+    """Field of settings.
 
     Attributes:
         kind: the type.
         default: the value in the settings.
         help: the entry below "Args:" of the class's docstring, or "".
-        extras: what `Annotated` adds to the type.
+        extras: metadata of an `Annotated` type.
     """
 
     kind: Any

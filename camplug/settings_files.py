@@ -32,12 +32,13 @@ def read_settings_file(path: Path, *settings: Any) -> dict[str, Any]:
         return {name: read_value(known[name], value, name) for name, value in values.items()}
 
 
-def parse_config(text: str, suffix: str) -> Any:
+def parse_config(text: str, suffix: str, what: str = "a configuration") -> Any:
     """Return the data of a TOML or YAML text.
 
     Args:
         text: content of the file.
         suffix: ".toml", ".yaml" or ".yml".
+        what: name of the file, for messages.
 
     Raises:
         InputError: another suffix, or a text of another form.
@@ -45,12 +46,40 @@ def parse_config(text: str, suffix: str) -> Any:
     import yaml
 
     if suffix not in (".toml", ".yaml", ".yml"):
-        raise InputError("a configuration is a .toml, .yaml or .yml file.")
+        raise InputError(f"{what} is a .toml, .yaml or .yml file.")
     try:
         return tomllib.loads(text) if suffix == ".toml" else yaml.safe_load(text)
     except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
         kind = "TOML" if suffix == ".toml" else "YAML"
         raise InputError(f"this is not {kind} ({' '.join(str(error).split())}).") from None
+
+
+def set_value(sections: dict[str, Any], change: str) -> None:
+    """Set a value in nested sections.
+
+    Args:
+        sections: data of a file, changed in place.
+        change: "section.setting=value", as given to `--set`; the value is read as YAML.
+
+    Raises:
+        InputError: the change is of another form.
+    """
+    import yaml
+
+    path, equals, text = change.partition("=")
+    names = [name.strip() for name in path.split(".")]
+    if not equals or not all(names):
+        raise InputError(f"--set {change!r} cannot be read; write for instance --set seeds.explainer=CAM.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    place: Any = sections
+    for name in names[:-1]:
+        if not isinstance(place.get(name), dict):
+            place[name] = {}
+        place = place[name]
+    place[names[-1]] = value
 
 
 def _load_file(path: Path) -> dict[Any, Any]:

@@ -14,11 +14,14 @@ import camplug
 ROOT = Path(camplug.__file__).parent
 PLACES = (
     "checkpoint.py",
+    "cli",
     "errors.py",
     "explain",
     "metrics",
     "models.py",
     "plug",
+    "settings.py",
+    "settings_files.py",
     "show",
     "trust",
     "wsss/affinity",

@@ -25,7 +25,7 @@ from camplug.settings import (
     to_plain,
     update_settings,
 )
-from camplug.settings_files import read_settings_file
+from camplug.settings_files import read_settings_file, set_value
 
 Colour = float | tuple[float, float, float]
 
@@ -277,3 +277,18 @@ def test_options_of_a_command(tmp_path):
 def test_colours():
     assert to_rgb(0.5) == (0.5, 0.5, 0.5)
     assert to_rgb((0.1, 0.2, 0.3)) == (0.1, 0.2, 0.3)
+
+
+def test_values_set_in_sections():
+    sections = {"seeds": {"scale": 1.0}, "title": "a"}
+    for change in ("seeds.explainer=CAM", "deeplab.lr=1e-3", "title.name=[1, 2]", "seeds.scale = 0.5", "segment.crf=: :"):
+        set_value(sections, change)
+    assert sections == {
+        "seeds": {"explainer": "CAM", "scale": 0.5},
+        "deeplab": {"lr": "1e-3"},
+        "title": {"name": [1, 2]},
+        "segment": {"crf": ": :"},
+    }
+    for change in ("seeds.scale", "=1", "a..b=1"):
+        with pytest.raises(InputError, match="cannot be read; write for instance --set seeds.explainer=CAM"):
+            set_value(sections, change)

@@ -1,4 +1,4 @@
-"""The command line, one thin file per command."""
+"""Command line, one thin file per command."""
 
 from camplug.cli.app import main
 

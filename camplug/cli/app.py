@@ -1,4 +1,4 @@
-"""The `camplug` command."""
+"""Command `camplug` with all its commands."""
 
 from __future__ import annotations
 

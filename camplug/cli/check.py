@@ -1,4 +1,4 @@
-"""`camplug check`: is the map of a photograph trustworthy?"""
+"""Command `camplug check`: is the map of a photograph trustworthy?"""
 
 from __future__ import annotations
 

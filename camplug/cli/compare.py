@@ -1,4 +1,4 @@
-"""`camplug compare`: the maps of several methods in one picture."""
+"""Command `camplug compare`: the maps of several methods in one picture."""
 
 from __future__ import annotations
 

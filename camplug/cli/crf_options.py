@@ -36,7 +36,7 @@ class CRFNumbers:
 
 @dataclass(frozen=True)
 class CRFOptions(CRFNumbers):
-    """The preset and its changes."""
+    """Preset and its changes."""
 
     crf: Annotated[str, typer.Option(help="Dense CRF: irn, affinitynet, deeplab or none.")] = "irn"
 

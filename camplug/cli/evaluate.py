@@ -1,4 +1,4 @@
-"""`camplug evaluate`: scores of seeds or label pictures against masks."""
+"""Command `camplug evaluate`: scores of seeds or label pictures against masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`camplug explain`: maps of photographs."""
+"""Command `camplug explain`: maps of photographs."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExplainerOptions:
-    """The network and the explainer's options.
+    """Network and options of an explainer.
 
     Raises:
         InputError: less than one class.

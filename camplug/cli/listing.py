@@ -1,4 +1,4 @@
-"""`camplug methods` and `camplug models`: lists of names."""
+"""Command `camplug methods` and `camplug models`: lists of names."""
 
 from __future__ import annotations
 

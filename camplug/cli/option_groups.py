@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The images that a command works on."""
+    """Images that a command works on."""
 
     data: Annotated[
         str | None,
@@ -47,7 +47,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """The network that a command loads.
+    """Network that a command loads.
 
     Raises:
         InputError: less than one class.
@@ -75,14 +75,14 @@ class NetworkOptions:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """The options that load the network again, to be stored with what is trained on it."""
+        """Options that load the network again, stored with what is trained on it."""
         checkpoint = None if self.checkpoint is None else str(self.checkpoint.resolve())
         return {"model": self.model, "checkpoint": checkpoint, "num_classes": self.num_classes}
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a training runs.
+    """Folder, processes and precision of a training.
 
     Raises:
         InputError: a negative number of workers.
@@ -107,6 +107,6 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class LogOptions:
-    """What a training writes beside its network."""
+    """Log of a training."""
 
     log: Annotated[Literal["csv", "tensorboard"], typer.Option(help="csv or tensorboard.")] = "csv"

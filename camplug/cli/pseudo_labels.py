@@ -1,4 +1,4 @@
-"""`camplug pseudo-labels`: label pictures from the seeds of a data set."""
+"""Command `camplug pseudo-labels`: label pictures from the seeds of a data set."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SeedsArgument:
-    """The seeds that a command reads."""
+    """Seeds that a command reads."""
 
     seeds: Annotated[
         Path | None, typer.Argument(help="Folder of seeds, made by `camplug seeds`.", show_default=False)

@@ -1,4 +1,4 @@
-"""`camplug seeds`: the activation maps of a whole data set."""
+"""Command `camplug seeds`: the activation maps of a whole data set."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROBABILITY = 0.5
 
 @dataclass(frozen=True)
 class SeedsOptions:
-    """The explainer, and how its maps are stored.
+    """Explainer, classes and storage of its maps.
 
     Raises:
         InputError: a probability that is out of range or has no effect.
@@ -59,7 +59,7 @@ class SeedsOptions:
 
     @property
     def predicted(self) -> float | None:
-        """The probability above which classes are explained; None for the image labels."""
+        """Probability above which classes are explained; None for the image labels."""
         if self.labels == "given":
             return None
         return PROBABILITY if self.probability is None else self.probability

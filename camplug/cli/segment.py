@@ -1,4 +1,4 @@
-"""`camplug segment`: label pictures of a data set by a trained network."""
+"""Command `camplug segment`: label pictures of a data set by a trained network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from camplug.wsss.store.processes import get_shard
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """The network, its views of a photograph, and the labels."""
+    """Network, its views of a photograph, and labels."""
 
     weights: Annotated[
         Path | None, typer.Option("--weights", "-w", help="Network made by `camplug train deeplab`.")

@@ -1,4 +1,4 @@
-"""`camplug train`; `irn` and `affinitynet`, the networks of random walks, from seeds."""
+"""Command `camplug train`; `irn` and `affinitynet`, the networks of random walks, from seeds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ train_deeplab.register(app)
 
 @dataclass(frozen=True)
 class LabelSource:
-    """The seeds or label pictures that heads learn from."""
+    """Seeds or label pictures that heads learn from."""
 
     seeds: Annotated[
         Path | None, typer.Argument(help="Folder of seeds, made by `camplug seeds`.", show_default=False)
@@ -53,7 +53,7 @@ class LabelSource:
 
 @dataclass(frozen=True)
 class LayerOptions:
-    """The layers that the heads read."""
+    """Layers that the heads read."""
 
     layers: Annotated[
         tuple[str, ...],
@@ -86,7 +86,9 @@ def _register(name: str, title: str, settings: Any, label_fields: tuple[str, ...
             source.check()
             if source.labels is not None:
                 _refuse_idle_options(values, label_fields)
-            run = partial(_find_trainer(name), overwrite=overwrite, watch=make_display(as_json))
+            from camplug.wsss.recipe.walks import WALKS
+
+            run = partial(WALKS[name].train, overwrite=overwrite, watch=make_display(as_json))
             options = apply_values(training, values)
             done = _train(run, _apply_crf(settings, values), values, options)
             counts = None if done.labels is None else {"made": done.labels.made, "found": done.labels.found}
@@ -145,13 +147,3 @@ def _train(train: Callable[..., Any], settings: Any, values: dict[str, Any], opt
         allow_missing=options.allow_missing,
         made_with=network.origin,
     )
-
-
-def _find_trainer(name: str) -> Callable[..., Any]:
-    if name == "irn":
-        from camplug.wsss.irn.train import train_irn
-
-        return train_irn
-    from camplug.wsss.affinitynet.train import train_affinitynet
-
-    return train_affinitynet

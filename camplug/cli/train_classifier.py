@@ -1,4 +1,4 @@
-"""`camplug train classifier|atm|rpnet|fpr`: classifiers from image-level labels, by four methods."""
+"""Command `camplug train classifier|atm|rpnet|fpr`: classifiers from image-level labels, by four methods."""
 
 from __future__ import annotations
 

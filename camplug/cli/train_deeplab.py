@@ -1,4 +1,4 @@
-"""`camplug train deeplab`: a segmentation network from label pictures."""
+"""Command `camplug train deeplab`: a segmentation network from label pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from camplug.wsss.deeplab.settings import DeepLabSettings
 
 @dataclass(frozen=True)
 class DeepLabOptions:
-    """The label pictures and the saliency."""
+    """Label pictures and saliency."""
 
     labels: Annotated[
         Path | None,

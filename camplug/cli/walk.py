@@ -16,7 +16,7 @@ from camplug.cli.crf_options import CRFOptions
 from camplug.cli.evaluate import read_threshold
 from camplug.errors import InputError
 from camplug.settings import apply_values, list_settings
-from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
+from camplug.wsss.pseudo.walk_settings import IRN_THRESHOLD, AffinityNetWalkSettings, IRNWalkSettings
 from camplug.wsss.store.identity import hash_photographs, make_file_digest
 from camplug.wsss.store.processes import get_shard
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from camplug.wsss.data import SegmentationData
     from camplug.wsss.seeds import SeedFolder
 
-WALKS: dict[str, Any] = {"irn": IRNWalkSettings, "affinitynet": AffinityNetWalkSettings}
-IRN_THRESHOLD = 0.25, "IRN's own, chosen for other seeds: choose yours with --maps and `camplug evaluate`"
+WALK_SETTINGS: dict[str, Any] = {"irn": IRNWalkSettings, "affinitynet": AffinityNetWalkSettings}
+IRN_ORIGIN = "IRN's own, chosen for other seeds: choose yours with --maps and `camplug evaluate`"
 
 
 def _number(help_text: str, name: str) -> Any:
     """Return an option of walks with their defaults."""
-    defaults = {walk: getattr(cls, name) for walk, cls in WALKS.items() if hasattr(cls, name)}
+    defaults = {walk: getattr(cls, name) for walk, cls in WALK_SETTINGS.items() if hasattr(cls, name)}
     texts = [f"{value:g} for {walk}" for walk, value in defaults.items()]
     first = next(iter(defaults.values()))
     equal = all(value == first for value in defaults.values())
@@ -39,7 +39,7 @@ def _number(help_text: str, name: str) -> Any:
 
 @dataclass(frozen=True)
 class WalkOptions:
-    """The walk, its weights and numbers, and the threshold that follows it.
+    """Walk, its weights and numbers, and the threshold that follows it.
 
     Raises:
         InputError: less than one class.
@@ -65,7 +65,7 @@ class WalkOptions:
         float | Literal["otsu"] | None,
         typer.Option(
             help="Background threshold in [0, 1), or otsu to compute it from the maps. Not for affinitynet.",
-            show_default=f"{IRN_THRESHOLD[0]:g} for irn, else none",
+            show_default=f"{IRN_THRESHOLD:g} for irn, else none",
         ),
     ] = None
     threshold_from: Annotated[
@@ -107,12 +107,12 @@ def refuse_idle_options(given: Collection[str], walk: str, maps: bool) -> None:
     Args:
         given: names of the given options.
         walk: name of the walk.
-        maps: whether the walked maps are stored, not labels.
+        maps: store the walked maps, not labels.
     """
     if maps and walk == "none":
         raise InputError("--maps stores the maps after a walk; give --weights of one.")
-    own = set() if walk == "none" else set(list_settings(WALKS[walk]()))
-    idle = {name for cls in WALKS.values() for name in list_settings(cls())} - own
+    own = set() if walk == "none" else set(list_settings(WALK_SETTINGS[walk]()))
+    idle = {name for cls in WALK_SETTINGS.values() for name in list_settings(cls())} - own
     if walk == "none":
         idle |= {"model", "checkpoint", "num_classes"}
     if walk == "affinitynet":
@@ -140,7 +140,7 @@ def make_walk_settings(walk: str, weights: Path | None, values: Mapping[str, Any
     if walk == "none":
         return None
     digest = make_file_digest(str(weights), "file of heads")
-    return {"kind": walk, "weights": digest, **asdict(apply_values(WALKS[walk](), values))}
+    return {"kind": walk, "weights": digest, **asdict(apply_values(WALK_SETTINGS[walk](), values))}
 
 
 def compute_threshold(seeds: SeedFolder, data: SegmentationData, walk: str) -> tuple[float, str]:
@@ -200,7 +200,7 @@ def choose_threshold(
     if value is not None:
         return value, how
     if kind_of_walk == "irn":
-        return IRN_THRESHOLD
+        return IRN_THRESHOLD, IRN_ORIGIN
     raise InputError(
         "--threshold is missing: up to which value a map is background; choose it with `camplug evaluate` on another "
         "split, and give it, or the report with --threshold-from."
@@ -224,11 +224,11 @@ def make_scores(options: WalkOptions, threshold: float | None, walk: dict[str, A
     if walk is None:
         assert threshold is not None
         return Threshold(threshold)
-    numbers = {name: walk[name] for name in list_settings(WALKS[walk["kind"]]())}
+    numbers = {name: walk[name] for name in list_settings(WALK_SETTINGS[walk["kind"]]())}
+    network = load_walk_network(options, device)
     if walk["kind"] == "affinitynet":
-        return AffinityNetWalk(load_walk_network(options, device), **numbers)
-    threshold = IRN_THRESHOLD[0] if threshold is None else threshold
-    return IRNWalk(load_walk_network(options, device), threshold, **numbers)
+        return AffinityNetWalk(network, **numbers)
+    return IRNWalk(network, IRN_THRESHOLD if threshold is None else threshold, **numbers)
 
 
 def load_walk_network(options: WalkOptions, device: str) -> Any:
@@ -240,6 +240,8 @@ def load_walk_network(options: WalkOptions, device: str) -> Any:
     from camplug.wsss.train.heads import FILE_KEYS, find_file, is_file_path, load_heads
 
     require_lightning()
+    from camplug.wsss.recipe.walks import WALKS
+
     weights = str(options.weights)
     heads = load_heads(weights)
     own = {"model": options.model, "checkpoint": options.checkpoint, "num_classes": options.num_classes}
@@ -252,13 +254,7 @@ def load_walk_network(options: WalkOptions, device: str) -> Any:
             known[key] = find_file(heads.made_with, key, weights)
     checkpoint = None if known.get("checkpoint") is None else Path(str(known["checkpoint"]))
     model = common.load_network(str(known["model"]), checkpoint, known.get("num_classes"), device)
-    if heads.kind == "irn":
-        from camplug.wsss.irn.checkpoint import load_irn
-
-        return load_irn(weights, model)
-    from camplug.wsss.affinitynet.checkpoint import load_affinitynet
-
-    return load_affinitynet(weights, model)
+    return WALKS[heads.kind].load(Path(weights), model)
 
 
 def require_lightning() -> None:

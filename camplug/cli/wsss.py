@@ -1,4 +1,4 @@
-"""`camplug wsss`: weakly supervised segmentation by a recipe, from image labels to a segmentation network."""
+"""Command `camplug wsss`: weakly supervised segmentation by a recipe, from image labels to a segmentation network."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+IRN_THRESHOLD = 0.25  # background of IRN's maps (Ahn, Cho & Kwak, CVPR 2019)
+
 
 @dataclass(frozen=True)
 class IRNWalkSettings:

@@ -17,7 +17,7 @@ from camplug.wsss.irn.instances import Instance, find_instances
 from camplug.wsss.irn.network import STRIDE, grid_size
 from camplug.wsss.irn.paths import path_affinity
 from camplug.wsss.pseudo.refine import Floats, Photo, Threshold, check_maps
-from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
+from camplug.wsss.pseudo.walk_settings import IRN_THRESHOLD, AffinityNetWalkSettings, IRNWalkSettings
 from camplug.wsss.store.seed_folder import shrink_maps
 
 
@@ -68,7 +68,7 @@ class IRNWalk:
     def __init__(
         self,
         irn: Boundaries,
-        threshold: float = 0.25,
+        threshold: float = IRN_THRESHOLD,
         *,
         beta: float = IRNWalkSettings.beta,
         steps: int = IRNWalkSettings.steps,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from camplug.errors import InputError
-from camplug.settings import check_names, to_plain, update_settings
+from camplug.settings import check_names, prefix_errors, to_plain, update_settings
+from camplug.settings_files import parse_config, set_value
 from camplug.wsss.recipe.data import VARIABLE, ImageList
 from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.sections import read_section
@@ -47,7 +47,7 @@ def read_recipe(
     """
     name, sections = _read_file(Path(path))
     for change in changes:
-        _apply_change(sections, change)
+        set_value(sections, change)
     root = None if data_root is None else str(data_root)
     return make_recipe(_expand_variables(sections, "", root), name)
 
@@ -80,8 +80,6 @@ def list_sections() -> list[str]:
 
 def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
     """Return the name of a recipe and its sections."""
-    import yaml
-
     names = list(list_recipes())
     suffix = path.suffix.lower()
     if path.is_file():
@@ -97,38 +95,11 @@ def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
             f"there is no recipe {str(path)!r}; give a .yaml or .toml file, or one of those that come with camplug: "
             f"{', '.join(names)}."
         )
-    try:
-        if suffix == ".toml":
-            found: Any = tomllib.loads(text)
-        elif suffix in (".yaml", ".yml"):
-            found = yaml.safe_load(text)
-        else:
-            raise InputError(f"{str(path)!r}: a recipe is a .yaml, .yml or .toml file.")
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{str(path)!r} cannot be read ({' '.join(str(error).split())}).") from None
+    with prefix_errors(repr(str(path))):
+        found = parse_config(text, suffix, "a recipe")
     if not isinstance(found, dict):
         raise InputError(f"{str(path)!r} holds no sections; a recipe has {', '.join(list_sections())}.")
     return path.name.removesuffix(suffix), found
-
-
-def _apply_change(sections: dict[str, Any], change: str) -> None:
-    """Set the value of a change "a.b=value"."""
-    import yaml
-
-    path, equals, text = change.partition("=")
-    names = [name.strip() for name in path.split(".")]
-    if not equals or not all(names):
-        raise InputError(f"--set {change!r} cannot be read; write for instance --set seeds.explainer=CAM.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    place: Any = sections
-    for name in names[:-1]:
-        if not isinstance(place.get(name), dict):
-            place[name] = {}
-        place = place[name]
-    place[names[-1]] = value
 
 
 def _expand_variables(value: Any, where: str, root: str | None) -> Any:

@@ -24,7 +24,7 @@ from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.irn.train import train_irn
 from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk, MapWalk
 from camplug.wsss.pseudo.refine import Floats, Photo
-from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
+from camplug.wsss.pseudo.walk_settings import IRN_THRESHOLD, AffinityNetWalkSettings, IRNWalkSettings
 
 FIXED = "fixed, given by the recipe"
 
@@ -83,7 +83,7 @@ WALKS = {
         training=IRNSettings,
         settings=IRNWalkSettings,
         crf="irn",
-        threshold=0.25,  # Ahn, Cho & Kwak, CVPR 2019
+        threshold=IRN_THRESHOLD,
         file="irn.pt",
         stride=IRN_STRIDE,
         train=train_irn,

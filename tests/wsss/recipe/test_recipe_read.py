@@ -145,9 +145,9 @@ def test_a_threshold_that_nothing_says_is_asked_for():
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("a.json", "{}", "a recipe is a .yaml, .yml or .toml file"),
-        ("a.yaml", "a: [", "cannot be read"),
-        ("a.toml", "a = ", "cannot be read"),
+        ("a.json", "{}", "a recipe is a .toml, .yaml or .yml file"),
+        ("a.yaml", "a: [", "this is not YAML"),
+        ("a.toml", "a = ", "this is not TOML"),
         ("a.yaml", "- 1", "holds no sections"),
     ],
 )
