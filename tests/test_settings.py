@@ -281,7 +281,13 @@ def test_colours():
 
 def test_values_set_in_sections():
     sections = {"seeds": {"scale": 1.0}, "title": "a"}
-    for change in ("seeds.explainer=CAM", "deeplab.lr=1e-3", "title.name=[1, 2]", "seeds.scale = 0.5", "segment.crf=: :"):
+    for change in (
+        "seeds.explainer=CAM",
+        "deeplab.lr=1e-3",
+        "title.name=[1, 2]",
+        "seeds.scale = 0.5",
+        "segment.crf=: :",
+    ):
         set_value(sections, change)
     assert sections == {
         "seeds": {"explainer": "CAM", "scale": 0.5},
@@ -290,5 +296,5 @@ def test_values_set_in_sections():
         "segment": {"crf": ": :"},
     }
     for change in ("seeds.scale", "=1", "a..b=1"):
-        with pytest.raises(InputError, match="cannot be read; write for instance --set seeds.explainer=CAM"):
+        with pytest.raises(InputError, match="cannot be read; write for instance --set seeds"):
             set_value(sections, change)
