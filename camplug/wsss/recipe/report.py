@@ -14,7 +14,7 @@ from camplug.explain.explanation import write_atomically
 from camplug.settings import to_plain
 from camplug.wsss.recipe.cache import Cache, write_json
 from camplug.wsss.recipe.recipe import Recipe
-from camplug.wsss.recipe.report_html import format_html, format_markdown
+from camplug.wsss.recipe.report_formats import format_html, format_markdown
 from camplug.wsss.recipe.report_pictures import draw_pictures
 from camplug.wsss.recipe.stage import Stage, get_stage
 

@@ -1,0 +1,55 @@
+"""The report as text: what is escaped, listed and left out."""
+
+from __future__ import annotations
+
+import base64
+
+from camplug.wsss.recipe.report_formats import MOST_BROKEN, format_html, format_markdown
+from camplug.wsss.recipe.report_pictures import Panel
+
+
+def make_report(broken=0):
+    stage = {"stage": "seeds train", "kind": "seeds", "finished": True, "seconds": 90.0, "images": 3, "bytes": 2e6}
+    stage |= {"processes": 1, "losses": {"loss": 0.5}, "learned_from": {}, "settings": {}}
+    stage["broken"] = [{"image": f"a{i}", "error": "x < y & z."} for i in range(broken)]
+    later = {**stage, "stage": "labels | train", "kind": "labels", "finished": False, "broken": []}
+    return {
+        "recipe": "mine",
+        "title": "Maps <b> & labels",
+        "finished": False,
+        "seconds": 90.0,
+        "data": {"train": {"data": "voc:<here>", "split": None}},
+        "scores": [],
+        "stages": [stage, later],
+        "pictures": [{"list": "train"}],
+        "settings": {"title": "<i>"},
+        "versions": {"camplug": "0.1", "torch": "2"},
+    }
+
+
+def test_html_is_escaped_and_whole(tmp_path):
+    file = tmp_path / "a.png"
+    file.write_bytes(b"picture")
+    page = format_html(make_report(broken=1), [("name <1>", [Panel("seeds", file), Panel("truth", file)])])
+    assert page.startswith("<!DOCTYPE html>")
+    assert page.endswith("</html>\n")
+    assert "<title>Maps &lt;b&gt; &amp; labels</title>" in page
+    assert '<p class="note">Recipe mine: 1 of 2 stages finished, 1.5 min. The run is not over' in page
+    assert "<td>voc:&lt;here&gt;</td>" in page
+    assert "<p>seeds train: a0: x &lt; y &amp; z.</p>" in page
+    assert page.count(f'src="data:image/png;base64,{base64.b64encode(b"picture").decode()}"') == 2
+    assert 'alt="truth of name &lt;1&gt;"' in page
+    assert "<h2>1 images through all stages</h2>" in page
+    assert page.index("Lists of images") < page.index("through all stages") < page.index("<h2>Stages</h2>")
+    assert page.count("<table>") == page.count("</table>") == 2
+    assert "<b>" not in page
+
+
+def test_markdown_and_long_lists_of_broken_images():
+    text = format_markdown(make_report(broken=MOST_BROKEN + 7))
+    assert text.startswith("# Maps <b> & labels\n")
+    assert "| labels \\| train |  | to be run |  |  |  |" in text
+    assert "| seeds train | 3 | 1.5 min | 2.0 | 1 | loss 0.5000 |" in text
+    assert text.count("x < y & z.") == MOST_BROKEN
+    assert "... and 7 more, in report.json" in text
+    assert "None." in format_markdown(make_report())
