@@ -19,8 +19,8 @@ Score: TypeAlias = Callable[[Tensor, Sequence[int]], Tensor]
 
 
 BATCH_SIZE = 8
-"""Default number of changed images in one pass: on a CPU larger batches leave the cache and take longer per image; a
-GPU wants more."""
+"""Default number of changed images in one pass, for CPUs: small networks are faster with fewer, large ones with more; a
+GPU needs more."""
 
 
 class ClassScore:
