@@ -79,6 +79,41 @@ def check(
         raise InputError(
             f"random={random}; give at least {round(1 / LEVEL) - 1}, of fewer places not even the best map stands out."
         )
+    x, explanation = _explain_image(explainer, image, cls, inputs, multi_label)
+    batch = check_batch(explainer.model, x[None], inputs)
+    score = ClassScore(
+        explainer.model,
+        batch,
+        [list(explanation.classes)],
+        evidence=explainer.evidence,
+        inclusive=multi_label,
+        link=explanation.link if explanation.link != "logits" else None,
+    )
+    m, curves, random_weights = _measure_map(
+        explainer,
+        score,
+        explanation.all_names,
+        random=random,
+        steps=steps,
+        stages=stages,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    return TrustReport(
+        decide_verdict(m),
+        list_reasons(m),
+        list_warnings(m, explainer.evidence),
+        m,
+        explanation,
+        curves,
+        [] if random_weights is None else _show_weights(random_weights),
+    )
+
+
+def _explain_image(
+    explainer: Explainer, image: Any, cls: Any, inputs: Any, multi_label: bool | None
+) -> tuple[Tensor, Explanation]:
+    """Return the image [C,H,W] that goes into the model, and the explanation of one class."""
     photo, x = read_input(explainer, image)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*map (is all 0|of .* is constant)")  # the report says it
@@ -89,37 +124,35 @@ def check(
         raise InputError("trust is measured in the probability of a class; got a callable, give a class.")
     if multi_label is not None:
         explanation.multi_label = multi_label
-    batch = check_batch(explainer.model, x[None], inputs)
-    score = ClassScore(
-        explainer.model,
-        batch,
-        [list(explanation.classes)],
-        evidence=explainer.evidence,
-        inclusive=multi_label,
-        link=explanation.link if explanation.link != "logits" else None,
-    )
-    maps = explain_classes(explainer, batch, score.classes)
+    return x, explanation
+
+
+def _measure_map(
+    explainer: Explainer,
+    score: ClassScore,
+    names: list[str] | None,
+    *,
+    random: int,
+    steps: int,
+    stages: int,
+    batch_size: int,
+    seed: int,
+) -> tuple[Measurements, Curves | None, Cascade | None]:
+    """Return the numbers of the map of one image, its curves, and the maps of random weights."""
+    maps = explain_classes(explainer, score.batch, score.classes)
     m = Measurements(
         probability=float(score.pick(score.outputs, [0])[0]),
         empty=bool((maps == 0).all()),
         constant=bool(is_constant(maps)[0]),
         ignores_class=not _knows_classes(explainer),
     )
-    curves, steps_of_weights = None, None
-    if not (m.empty or m.constant):
-        curves = _measure_curves(score, maps, m, random=random, steps=steps, batch_size=batch_size, seed=seed)
-        m.noise, m.classes = _measure_similarity(explainer, score, maps, explanation.all_names, seed)
-        steps_of_weights = cascade(explainer, batch, score.classes, maps, stages=stages, seed=seed)
-        m.weights = [float(value) for value in steps_of_weights.similarity[:, 0]]
-    return TrustReport(
-        decide_verdict(m),
-        list_reasons(m),
-        list_warnings(m, explainer.evidence),
-        m,
-        explanation,
-        curves,
-        [] if steps_of_weights is None else _show_weights(steps_of_weights),
-    )
+    if m.empty or m.constant:
+        return m, None, None
+    curves = _measure_curves(score, maps, m, random=random, steps=steps, batch_size=batch_size, seed=seed)
+    m.noise, m.classes = _measure_similarity(explainer, score, maps, names, seed)
+    random_weights = cascade(explainer, score.batch, score.classes, maps, stages=stages, seed=seed)
+    m.weights = [float(value) for value in random_weights.similarity[:, 0]]
+    return m, curves, random_weights
 
 
 def _measure_curves(
