@@ -98,8 +98,7 @@ def evaluate(
     """
     with common.report_errors():
         from camplug.wsss.data import open_data
-        from camplug.wsss.store.identity import hash_photographs
-        from camplug.wsss.store.jobs import hash_names
+        from camplug.wsss.store.identity import hash_names, hash_photographs
 
         values = read_options(given, None, *GROUPS)
         options, images = apply_values(EvaluateOptions(), values), apply_values(DataOptions(), values)

@@ -59,16 +59,18 @@ def quote_names(names: Sequence[str], most: int = 4) -> str:
     return ", ".join([*map(repr, names[:most]), *["..."] * (len(names) > most)])
 
 
-def find_class_names(model: nn.Module, labels: Sequence[str] | Mapping[int, str] | None = None) -> list[str] | None:
+def find_model_classes(
+    model: nn.Module, class_names: Sequence[str] | Mapping[int, str] | None = None
+) -> list[str] | None:
     """Find the class names of a model, in the order of its outputs; None if it has none.
 
     Placeholders such as "LABEL_0" are not names.
 
     Args:
         model: classifier.
-        labels: names that take precedence over the model's.
+        class_names: names that take precedence over the model's.
     """
-    for given in list_candidates(model, labels):
+    for given in list_candidates(model, class_names):
         names = [given.get(i) for i in range(len(given))] if isinstance(given, Mapping) else given
         if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
             return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else list(names)

@@ -14,7 +14,7 @@ from torch import nn
 import camplug
 from camplug.errors import InputError
 from camplug.metrics import miou
-from camplug.wsss.class_names import RenumberedData, find_class_names, match_classes
+from camplug.wsss.class_names import RenumberedData, find_model_classes, match_classes
 from camplug.wsss.classifier import build_classifier
 from camplug.wsss.data import Scenes
 from camplug.wsss.deeplab import Segmenter, build_deeplab, make_predictions
@@ -63,12 +63,12 @@ def test_matching():
 
 def test_names_that_models_bring_along():
     model = nn.Linear(2, 2)
-    assert find_class_names(model) is None
+    assert find_model_classes(model) is None
     model.class_names = {1: "dog", 0: "cat"}
-    assert find_class_names(model) == ["cat", "dog"]
+    assert find_model_classes(model) == ["cat", "dog"]
     model.class_names = ["LABEL_0", "LABEL_1"]
-    assert find_class_names(model) is None
-    assert find_class_names(model, ["a", "b"]) == ["a", "b"]
+    assert find_model_classes(model) is None
+    assert find_model_classes(model, ["a", "b"]) == ["a", "b"]
 
 
 def test_a_view_in_another_order_shows_the_same():

@@ -24,8 +24,7 @@ from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.network import Classifier, build_classifier, get_classifier_settings
 from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.store.identity import Inputs, hash_weights
-from camplug.wsss.store.jobs import hash_names
+from camplug.wsss.store.identity import Inputs, hash_names, hash_weights
 from camplug.wsss.store.processes import get_shard
 from camplug.wsss.train.device_state import keep_generators
 from camplug.wsss.train.fit import check_batch, fit

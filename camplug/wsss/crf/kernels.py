@@ -49,9 +49,8 @@ def make_gaussian_kernel(height: int, width: int, sxy: float) -> Kernel:
         if key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
-    kernel = Kernel.from_features(
-        _make_positions(height, width, sxy).T
-    )  # not locked: two threads may build the same kernel
+    # not locked: two threads may build the same kernel
+    kernel = Kernel.from_features(_make_positions(height, width, sxy).T)
     with _lock:
         _cache[key] = kernel
         _cache.move_to_end(key)

@@ -231,7 +231,7 @@ class MaskFiles:
         return mask
 
     def compute_digest(self, i: int) -> str:
-        """Return a digest of image i's mask file and of what its values mean.
+        """Compute a digest of a mask file and of the meaning of its values.
 
         Raises:
             InputError: the file cannot be read.

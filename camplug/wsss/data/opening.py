@@ -185,9 +185,9 @@ def _open_scenes(numbers: str, split: str | None, options: Mapping[str, Any]) ->
     return Scenes(int(parts[0]), seed=int(parts[1]) if len(parts) > 1 else 0)
 
 
-def _check_no_split(called: str, split: str | None, instead: str) -> None:
+def _check_no_split(what: str, split: str | None, instead: str) -> None:
     if split is not None:
-        raise InputError(f"{called} has no splits, got {split!r}; {instead}.")
+        raise InputError(f"{what} has no splits, got {split!r}; {instead}.")
 
 
 OPENERS: dict[str, Callable[[str, str | None, Mapping[str, Any]], SegmentationData]] = {

@@ -41,7 +41,7 @@ def read_text(path: Path) -> str:
         raise InputError(f"{str(path)!r} is not a text file in UTF-8.") from None
 
 
-def check_unique(names: Iterable[str], called: str) -> None:
+def check_unique(names: Iterable[str], what: str) -> None:
     """Check that names are unique.
 
     Raises:
@@ -50,7 +50,7 @@ def check_unique(names: Iterable[str], called: str) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise InputError(f"{called} has {name!r} twice; each may be there once.")
+            raise InputError(f"{what} has {name!r} twice; each may be there once.")
         seen.add(name)
 
 
@@ -98,7 +98,7 @@ class ImageFiles:
         return self._found[folder]
 
 
-def check_size(photo: Path, size: tuple[int, int], called: str) -> None:
+def check_size(photo: Path, size: tuple[int, int], what: str) -> None:
     """Check that a mask has the (width, height) of its upright photograph.
 
     Raises:
@@ -113,6 +113,6 @@ def check_size(photo: Path, size: tuple[int, int], called: str) -> None:
     width, height = read_photo(photo).size
     if (width, height) != size:
         raise InputError(
-            f"{called} is {size[0]}x{size[1]}, but its photograph {str(photo)!r} is {width}x{height} (upright); a mask "
+            f"{what} is {size[0]}x{size[1]}, but its photograph {str(photo)!r} is {width}x{height} (upright); a mask "
             "must have the size of the upright photograph."
         )

@@ -15,8 +15,7 @@ from camplug.errors import InputError
 from camplug.wsss.data import VOC_CLASSES, Scenes, SegmentationData, open_data
 from camplug.wsss.data.opening import parse_source
 from camplug.wsss.data.scenes import Scene
-from camplug.wsss.store.identity import make_digest, make_digest_table
-from camplug.wsss.store.jobs import hash_names
+from camplug.wsss.store.identity import hash_names, make_digest, make_digest_table
 
 if TYPE_CHECKING:
     from pathlib import Path

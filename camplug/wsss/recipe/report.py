@@ -109,7 +109,7 @@ def list_versions() -> dict[str, str]:
 
 
 def _describe_list(recipe: Recipe, cache: Cache, name: str) -> dict[str, Any]:
-    from camplug.wsss.store.jobs import hash_names
+    from camplug.wsss.store.identity import hash_names
 
     part = recipe.data[name]
     found: dict[str, Any] = {"data": part.data, "split": part.split, "options": to_plain(part.options)}

@@ -71,12 +71,12 @@ def hash_file(path: str | os.PathLike[str]) -> str:
     return _HASHES.get_hash(os.path.abspath(path))
 
 
-def make_file_digest(path: str | os.PathLike[str], called: str) -> str:
+def make_file_digest(path: str | os.PathLike[str], kind: str) -> str:
     """Compute the first 16 digits of the SHA-256 of a file's content; see `hash_file`.
 
     Args:
         path: file.
-        called: name of the file's kind in messages.
+        kind: name of the file's kind in messages.
 
     Raises:
         InputError: the file cannot be read.
@@ -84,7 +84,7 @@ def make_file_digest(path: str | os.PathLike[str], called: str) -> str:
     try:
         return hash_file(path)[:DIGITS]
     except OSError as error:
-        raise InputError(f"the {called} {os.fspath(path)!r} cannot be read ({error.strerror or error}).") from None
+        raise InputError(f"the {kind} {os.fspath(path)!r} cannot be read ({error.strerror or error}).") from None
 
 
 def make_network_settings(network: nn.Module, model: str, num_classes: int | None = None) -> dict[str, Any]:
@@ -252,6 +252,11 @@ def make_digest_table(ids: Sequence[str], digest: Callable[[int], str]) -> dict[
         except (InputError, OSError):
             table[name] = MISSING
     return table
+
+
+def hash_names(data: SegmentationData) -> str:
+    """Compute the first 16 digits of the SHA-256 of the image names, which identifies a list of images."""
+    return hashlib.sha256("\n".join(data.ids).encode()).hexdigest()[:DIGITS]
 
 
 def hash_photographs(data: SegmentationData) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -198,8 +197,3 @@ def _get_first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     kind = [] if isinstance(error, CamplugError) else [type(error).__name__]
     return ": ".join([*kind, *lines[:1]]) or type(error).__name__
-
-
-def hash_names(data: SegmentationData) -> str:
-    """Compute the first 16 digits of the SHA-256 of the image names, which identifies a list of images."""
-    return hashlib.sha256("\n".join(data.ids).encode()).hexdigest()[:16]

@@ -12,8 +12,7 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.seeds import SeedFolder
-from camplug.wsss.store.identity import Inputs, make_label_table, make_photograph_table
-from camplug.wsss.store.jobs import hash_names
+from camplug.wsss.store.identity import Inputs, hash_names, make_label_table, make_photograph_table
 from camplug.wsss.store.label_folder import LabelFolder
 from camplug.wsss.store.result_folder import check_digests
 from camplug.wsss.store.settings_folder import INPUTS, SETTINGS, SettingsFolder

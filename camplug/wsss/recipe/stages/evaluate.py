@@ -22,8 +22,7 @@ from camplug.wsss.recipe.graph import RecipeGraph
 from camplug.wsss.recipe.sample import Sample
 from camplug.wsss.recipe.stage import Inputs, Outcome, Stage, StageKind, get_stage
 from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
-from camplug.wsss.store.identity import hash_photographs
-from camplug.wsss.store.jobs import hash_names
+from camplug.wsss.store.identity import hash_names, hash_photographs
 
 TRUTH = "truth"  # folder with the masks that the report shows
 
