@@ -1,10 +1,12 @@
 """Class activation map methods, one file each, and wrappers around them."""
 
+from camplug.explain.ablation_cam import AblationCAM
 from camplug.explain.base import Explainer, LayerExplainer
 from camplug.explain.cam import CAM
 from camplug.explain.compete import Compete
 from camplug.explain.conditional import ClassConditional
 from camplug.explain.dense import Dense
+from camplug.explain.eigen_grad_cam import EigenGradCAM
 from camplug.explain.eigencam import EigenCAM
 from camplug.explain.erase import IterativeErasing
 from camplug.explain.fully import FullyCAM
@@ -13,8 +15,10 @@ from camplug.explain.gradcam_pp import GradCAMPlusPlus
 from camplug.explain.hirescam import HiResCAM
 from camplug.explain.inputs import IMAGE, Aligned, Inputs, PerImage, Shared
 from camplug.explain.layercam import LayerCAM
+from camplug.explain.perturb import RISE, Occlusion
 from camplug.explain.propagate import Propagate
 from camplug.explain.registry import create, list_methods, list_wrappers, register, register_wrapper
+from camplug.explain.score_cam import ScoreCAM
 from camplug.explain.split import SplitUnite
 from camplug.explain.views import MultiView
 from camplug.explain.wrapper import Wrapper
@@ -23,11 +27,14 @@ from camplug.explain.xgradcam import XGradCAM
 __all__ = [
     "CAM",
     "IMAGE",
+    "RISE",
+    "AblationCAM",
     "Aligned",
     "ClassConditional",
     "Compete",
     "Dense",
     "EigenCAM",
+    "EigenGradCAM",
     "Explainer",
     "FullyCAM",
     "GradCAM",
@@ -38,8 +45,10 @@ __all__ = [
     "LayerCAM",
     "LayerExplainer",
     "MultiView",
+    "Occlusion",
     "PerImage",
     "Propagate",
+    "ScoreCAM",
     "Shared",
     "SplitUnite",
     "Wrapper",

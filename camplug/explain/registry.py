@@ -55,7 +55,7 @@ def list_methods(pattern: str = "*") -> list[str]:
     """List the registered methods that match a wildcard pattern, in alphabetical order.
 
     >>> list_methods("*grad*")
-    ['gradcam', 'gradcam++', 'xgradcam']
+    ['eigengradcam', 'gradcam', 'gradcam++', 'xgradcam']
     """
     return sorted(fnmatch.filter(_methods, pattern))
 

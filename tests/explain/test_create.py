@@ -13,7 +13,10 @@ import camplug
 from camplug import CAM, Compete, Dense, FullyCAM, GradCAM, InputError, MultiView, SplitUnite, create
 from camplug.explain import registry
 
-METHODS = "cam, eigencam, fully, gradcam, gradcam++, hirescam, layercam, xgradcam"
+METHODS = (
+    "ablationcam, cam, eigencam, eigengradcam, fully, gradcam, gradcam++, hirescam, layercam, occlusion, rise, scorecam, "
+    "xgradcam"
+)
 CLASSES = [
     camplug.CAM,
     camplug.EigenCAM,

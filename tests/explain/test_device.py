@@ -20,6 +20,7 @@ FULLY, LAYER = explainers("FullyCAM"), explainers("LayerCAM")
 FORMATS = {torch.float16: 0.002, torch.bfloat16: 0.01}  # mean difference: twice what the CPU's own rounding makes
 # CUDA's bicubic kernel has its weights in float32, whatever the images' format
 ATOL = {"cpu": 1e-8, "simulated": 1e-8, "cuda": 1e-6}
+NOISY = {"scorecam", "ablationcam", "occlusion", "rise"}  # differences of scores lose digits in half precision
 JUMPY = {"iterativeerasing", "classconditional"}  # a position beside a threshold may fall on the other side
 
 
@@ -78,7 +79,7 @@ def test_half_formats(name, dtype, narrow, layout, device):
         assert a.device == x.device
         assert a.amin() >= 0
         assert (a.amax((1, 2)) == 1).all()
-        assert (a.cpu() - b).abs().mean() <= (0.05 if name in JUMPY else FORMATS[dtype])
+        assert (a.cpu() - b).abs().mean() <= (0.1 if name in NOISY else 0.05 if name in JUMPY else FORMATS[dtype])
 
 
 def test_autocast_is_at_work(device):

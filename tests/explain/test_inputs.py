@@ -11,7 +11,7 @@ import camplug
 from camplug import IMAGE, Aligned, InputError, Inputs, LayerError, PerImage, Shared
 from camplug.explain.tensor_ops import resize_aligned
 
-METHODS = [m for m in camplug.list_methods() if m != "cam"]
+METHODS = [m for m in camplug.list_methods() if m not in ("cam", "occlusion", "rise")]
 WRAPPERS = {
     "multiview": lambda e: camplug.MultiView(e, scales=(0.5, 1.0, 1.5)),
     "splitunite": camplug.SplitUnite,
@@ -108,6 +108,15 @@ def test_cam_takes_other_inputs(gated):
         one = (model.head.weight[c][:, None, None] * features[0]).sum(0).clamp_min(0).detach()
         want = nn.functional.interpolate(one[None, None], x.shape[2:], mode="bilinear")[0, 0]
         assert relative_error(got[i], want / want.max()) <= 1e-9
+
+
+@pytest.mark.parametrize("line", [("occlusion", {}), ("rise", {"masks": 20})])
+def test_methods_without_layers_take_other_inputs(line, gated):
+    model, x, gate = gated
+    got = camplug.create(line[0], model, **line[1]).maps(x, [2, 0, 1], inputs=(gate,))
+    for i, c in enumerate([2, 0, 1]):
+        alone = BuiltIn(model, gate_of(gate[i : i + 1]))
+        assert agree(got[i : i + 1], camplug.create(line[0], alone, **line[1]).maps(x[i : i + 1], c))
 
 
 @pytest.mark.parametrize("wrapper", sorted(WRAPPERS))
