@@ -14,8 +14,8 @@ from camplug import CAM, Compete, Dense, FullyCAM, GradCAM, InputError, MultiVie
 from camplug.explain import registry
 
 METHODS = (
-    "ablationcam, cam, eigencam, eigengradcam, fully, gradcam, gradcam++, hirescam, layercam, occlusion, rise, scorecam, "
-    "xgradcam"
+    "ablationcam, cam, eigencam, eigengradcam, fully, gradcam, gradcam++, hirescam, layercam, occlusion, rise, "
+    "scorecam, xgradcam"
 )
 CLASSES = [
     camplug.CAM,
