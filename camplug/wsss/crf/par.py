@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.explain.fuse import resize_maps
 from camplug.explain.photo import read_photo
 from camplug.plug import send_to
 
@@ -87,13 +88,13 @@ def pixel_adaptive_refinement(
     planes = _check_maps(maps)
     colours = _load_colours(photo, planes)
     if planes.numel():
-        size = planes.shape[1:]
-        small = [max(1, int(side * scale)) for side in size]
-        weights = _compute_weights(_resize_planes(colours, small), offsets, w1, w2)
-        planes = _resize_planes(planes, small)
+        size = (planes.shape[1], planes.shape[2])
+        small = (max(1, int(size[0] * scale)), max(1, int(size[1] * scale)))
+        weights = _compute_weights(resize_maps(colours, small), offsets, w1, w2)
+        planes = resize_maps(planes, small)
         for _ in range(index(iterations)):
             planes = _average_neighbours(planes, offsets, weights)
-        planes = _resize_planes(planes, size)
+        planes = resize_maps(planes, size)
     refined: A = planes.clone() if isinstance(maps, Tensor) else planes.numpy()
     return refined
 
@@ -152,12 +153,6 @@ def _shift_planes(planes: Tensor, offsets: list[Offset]) -> Iterator[Tensor]:
     padded = F.pad(planes[None], [reach] * 4, mode="replicate")[0]
     for dy, dx in offsets:
         yield padded[:, reach + dy : reach + dy + h, reach + dx : reach + dx + w]
-
-
-def _resize_planes(planes: Tensor, size: Sequence[int]) -> Tensor:
-    if planes.shape[1:] == tuple(size):
-        return planes
-    return F.interpolate(planes[None], tuple(size), mode="bilinear", align_corners=False)[0]
 
 
 def _load_colours(photo: Any, planes: Tensor) -> Tensor:

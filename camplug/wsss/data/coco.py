@@ -107,14 +107,14 @@ class COCO(SegmentationData):
 
     def photo(self, i: int) -> Image:
         """Load image i, upright RGB; see `SegmentationData.photo`."""
-        return read_photo(self._get_photo_path(i))
+        return read_photo(self.photo_file(i))
 
     def mask(self, i: int) -> NDArray[np.uint8]:
         """Paint the mask of image i in file order, without crowds, uint8 [H,W]; see `SegmentationData.mask`."""
         if not self.has_masks:
             raise InputError("this data set was opened with masks=False and has no masks.")
         width, height = self._files[self._check_index(i)][1]
-        check_size(self._get_photo_path(i), (width, height), f"image {self.ids[i]!r} in the annotations")
+        check_size(self.photo_file(i), (width, height), f"image {self.ids[i]!r} in the annotations")
         mask = np.zeros((height, width), np.uint8)
         for shape in self._shapes[i]:
             try:
@@ -130,7 +130,7 @@ class COCO(SegmentationData):
 
     def photo_file(self, i: int) -> Path:
         """Return the file of image i's photograph."""
-        return self._get_photo_path(i)
+        return self._photos / self._files[self._check_index(i)][0]
 
     def mask_digest(self, i: int) -> str:
         """Return a digest of the annotations that image i's mask is painted from."""
@@ -147,9 +147,6 @@ class COCO(SegmentationData):
                 f"image {self.ids[i]!r}: annotation {shape.annotation} is of category {shape.category!r}, which the "
                 "file does not list."
             ) from None
-
-    def _get_photo_path(self, i: int) -> Path:
-        return self._photos / self._files[self._check_index(i)][0]
 
 
 def resolve_path(root: Path, name: str | os.PathLike[str]) -> Path:
