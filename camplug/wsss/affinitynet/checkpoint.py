@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from camplug.settings import restore_settings
 from camplug.wsss.affinitynet.lightning_module import AffinityNet
 from camplug.wsss.affinitynet.settings import AffinityNetHeadSettings
-from camplug.wsss.train import Backbone, ScheduleSettings
 from camplug.wsss.train.heads import load_network, save_heads
 
 
@@ -38,10 +38,9 @@ def load_affinitynet(path: str | os.PathLike[str], model: nn.Module) -> Affinity
     Raises:
         InputError: the file is missing or holds no trained AffinityNet, or the classifier is another one.
     """
-
-    def build(backbone: Backbone, settings: dict[str, Any]) -> AffinityNet:
-        return AffinityNet(
-            backbone, AffinityNetHeadSettings(**{**settings, "schedule": ScheduleSettings(**settings["schedule"])})
-        )
-
-    return load_network(path, model, "affinitynet", build)
+    return load_network(
+        path,
+        model,
+        "affinitynet",
+        lambda backbone, settings: AffinityNet(backbone, restore_settings(AffinityNetHeadSettings, settings)),
+    )

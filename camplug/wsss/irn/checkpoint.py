@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from camplug.settings import restore_settings
 from camplug.wsss.irn.lightning_module import IRN
 from camplug.wsss.irn.settings import IRNHeadSettings
-from camplug.wsss.train import Backbone, ScheduleSettings
 from camplug.wsss.train.heads import load_network, save_heads
 
 
@@ -34,8 +34,6 @@ def load_irn(path: str | os.PathLike[str], model: nn.Module) -> IRN:
     Raises:
         InputError: the file is missing or holds no trained IRNet, or the classifier is another one.
     """
-
-    def build(backbone: Backbone, settings: dict[str, Any]) -> IRN:
-        return IRN(backbone, IRNHeadSettings(**{**settings, "schedule": ScheduleSettings(**settings["schedule"])}))
-
-    return load_network(path, model, "irn", build)
+    return load_network(
+        path, model, "irn", lambda backbone, settings: IRN(backbone, restore_settings(IRNHeadSettings, settings))
+    )

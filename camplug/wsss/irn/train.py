@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import nn
+from typing_extensions import Unpack
 
 from camplug.errors import InputError
-from camplug.explain.preprocess import Preprocess
-from camplug.plug.layers import Selector
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.irn.checkpoint import load_irn
 from camplug.wsss.irn.labels import make_ir_labels
@@ -22,9 +19,9 @@ from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.irn.training import set_mean_displacement
 from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.seeds import SeedFolder, compute_otsu_of_seeds
-from camplug.wsss.train import Backbone
+from camplug.wsss.train.heads_task import HeadsOptions, HeadsTask
 from camplug.wsss.train.progress import ProgressCallback
-from camplug.wsss.train.train_heads import HeadsTask, Trained, train_heads
+from camplug.wsss.train.train_heads import Trained, train_heads
 
 
 def train_irn(
@@ -34,39 +31,27 @@ def train_irn(
     out: str | Path,
     settings: IRNSettings | None = None,
     *,
-    layers: Selector = "stages",
-    preprocess: Preprocess | None = None,
-    workers: int = 0,
-    amp: bool = True,
-    allow_missing: bool = False,
-    overwrite: bool = False,
-    made_with: Mapping[str, Any] | None = None,
     watch: ProgressCallback | None = None,
+    **options: Unpack[HeadsOptions],
 ) -> Trained[IRN]:
-    """Train IRNet on a classifier: its labels, its heads, its mean displacement, and at last `out`/irn.pt.
+    """Make the labels of IRNet, train its heads on a classifier and write `out`/irn.pt.
 
-    Stopped at any moment, the same call goes on where it was, and ends with the same heads. Images without a seed, or
-    with a broken photograph, are left out and told. Trains on the model's device; the model is left as it is. Under
-    torchrun every process makes the same call and gets the same result.
+    After an interruption, the same call resumes and gives the same heads. Images without a seed or with an unreadable
+    photograph are left out and reported. Training runs on the model's device; the model is not changed. Under torchrun
+    every process makes the same call and gets the same result.
 
     Args:
-        model: a classifier.
+        model: classifier.
         data: photographs; labels and masks are not read.
-        labels_from: the seeds that labels are made of, or a folder of ready-made label pictures.
+        labels_from: seeds to make labels from, or a folder of ready-made label pictures.
         out: folder for labels, checkpoints, losses and the heads.
-        settings: of labels, network and training.
-        layers: of the model, that the heads read; see `Backbone`.
-        preprocess: normalisation of photographs; None uses the model's own.
-        workers: processes that load images.
-        amp: half precision where it is safe; on CUDA only.
-        allow_missing: see `train_classifier`; seeds and label pictures may be missing in any number.
-        overwrite: replace a training of other settings or images in `out`; by default it raises.
-        made_with: specification of the model, stored with the heads; see `save_heads`.
+        settings: settings of labels, network and training.
         watch: progress callback.
+        options: see `HeadsOptions`.
 
     Raises:
-        InputError: `out` holds a training of other settings; no image has labels; an option out of range.
-        ModelError: a model without such layers; the loss became NaN or infinite.
+        InputError: `out` holds a training of other settings, no image has labels, or an option is out of range.
+        ModelError: the model does not have the layers, or the loss became NaN or infinite.
         KeyboardInterrupt: stopped by Ctrl-C.
     """
     settings = IRNSettings() if settings is None else settings
@@ -80,12 +65,13 @@ def train_irn(
             rows, columns = irn.displacement.mean.tolist()
             watch.done(f"mean displacement: {rows:.3f} rows, {columns:.3f} columns of the grid")
 
-    stages = HeadsTask(
+    task = HeadsTask(
         kind="irn",
         file="irn.pt",
         network=asdict(settings.network),
+        training=settings.training,
         label_settings={"method": "irn", **thresholds},
-        labels=lambda maps, crf: make_ir_labels(maps, crf, **thresholds),
+        make_labels=lambda maps, crf: make_ir_labels(maps, crf, **thresholds),
         crf=resolve_crf(settings.crf),
         build=lambda backbone: IRN(backbone, settings.network),
         stride=STRIDE,
@@ -94,20 +80,7 @@ def train_irn(
         thresholds="thresholds (foreground, background)",
         steady=settings.network.schedule.is_steady,
     )
-    return train_heads(
-        stages,
-        Backbone(model, layers, preprocess),
-        data,
-        labels_from,
-        Path(out),
-        settings=settings.training,
-        workers=workers,
-        amp=amp,
-        allow_missing=allow_missing,
-        overwrite=overwrite,
-        made_with=made_with,
-        watch=watch,
-    )
+    return train_heads(task, model, data, labels_from, Path(out), watch=watch, **options)
 
 
 def find_thresholds(

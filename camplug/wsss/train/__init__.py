@@ -1,6 +1,6 @@
 """Shared parts of all trainings: features through the plug, crops with labels, schedules, checkpoints.
 
-`Trained` needs the dense CRF, among others, and is imported on first use.
+`HeadsOptions` and `Trained` need the dense CRF, among others, and are imported on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -15,12 +15,14 @@ from camplug.wsss.train.schedule import ScheduleSettings
 from camplug.wsss.train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from camplug.wsss.train.heads_task import HeadsOptions
     from camplug.wsss.train.train_heads import Trained
 
 __all__ = [
     "Backbone",
     "Crop",
     "FiniteLosses",
+    "HeadsOptions",
     "LabelCrops",
     "ScheduleSettings",
     "ShuffledSampler",
@@ -36,6 +38,7 @@ __all__ = [
 __getattr__, __dir__ = attach_lazy(
     __name__,
     {
+        ".heads_task": ("HeadsOptions",),
         ".train_heads": ("Trained",),
     },
 )

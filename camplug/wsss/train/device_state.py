@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from camplug.plug import find_first_weight
 
 
 @lru_cache(maxsize=64)
@@ -19,6 +21,12 @@ def make_channel_tensor(values: tuple[float, ...], device: torch.device) -> Tens
     """
     with torch.inference_mode(False):  # the first caller may be in inference mode, later ones not
         return torch.tensor(values).to(device)[:, None, None]
+
+
+def find_device(model: nn.Module) -> torch.device:
+    """Return the device of a model's first weight; the CPU for a model without weights."""
+    weight = find_first_weight(model)
+    return torch.device("cpu") if weight is None else weight.device
 
 
 @contextmanager

@@ -1,22 +1,24 @@
-"""What the trainings of heads have in common: labels, then training, then a file; each goes on where it was stopped."""
+"""Training of heads on a frozen backbone: labels, training and a file, each resumable."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from camplug.errors import InputError
-from camplug.plug import find_first_weight
+from camplug.explain.preprocess import Preprocess
+from camplug.plug.layers import Selector
 from camplug.wsss.class_names import order_like_folder
-from camplug.wsss.crf import CRFSettings, DenseCRF
+from camplug.wsss.crf import DenseCRF
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.pseudo.make import make_labels
 from camplug.wsss.seeds import SeedFolder
@@ -26,11 +28,13 @@ from camplug.wsss.store.label_folder import LabelFolder
 from camplug.wsss.store.processes import exchange, get_shard, wait_for_processes
 from camplug.wsss.train.backbone import Backbone, normalize_pixels
 from camplug.wsss.train.crops import LabelCrops, ShuffledSampler, check_label_content, load_label_picture
+from camplug.wsss.train.device_state import find_device
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, describe_labels, find_labelled
-from camplug.wsss.train.heads import TITLES, Kind, save_heads
+from camplug.wsss.train.heads import TITLES, save_heads
+from camplug.wsss.train.heads_task import HeadsTask
 from camplug.wsss.train.progress import ProgressCallback
-from camplug.wsss.train.settings import TrainSettings
+from camplug.wsss.train.result import TrainingResult, format_losses
 from camplug.wsss.train.unreadable import find_readable, join_broken
 
 if TYPE_CHECKING:
@@ -42,187 +46,172 @@ else:
 
 
 @dataclass
-class Trained(Generic[N]):
-    """Result of a training.
+class Trained(TrainingResult[N]):
+    """Result of a training of heads.
 
     Attributes:
-        network: on the model's device, in evaluation mode.
-        file: of its heads.
-        label_settings: what its labels are made with; nothing where ready-made ones were used.
-        labels: what became of the labels, by all processes; None where ready-made ones were used.
-        images: how many it was trained on.
-        losses: losses logged last; empty where the training was finished already.
-        broken: names of the images left out, with the reasons.
+        label_settings: settings of the labels; empty for ready-made ones.
+        labels: report on the labels, of all processes; None for ready-made ones.
     """
 
-    network: N
-    file: Path
     label_settings: dict[str, Any] = field(default_factory=dict)
     labels: Report | None = None
-    images: int = 0
-    losses: dict[str, float] = field(default_factory=dict)
-    broken: list[tuple[str, str]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class HeadsTask(Generic[N]):
-    """What one kind of heads does at each stage.
-
-    Attributes:
-        kind: of the heads.
-        file: the name of theirs.
-        network: its settings, as plain data.
-        label_settings: what the labels are made with, as plain data; the CRF comes to it.
-        labels: of an image, from its maps [K,H,W] and the dense CRF of its photograph, if there is one.
-        crf: that draws labels to the edges; None for none.
-        build: the untrained network.
-        stride: of its grid.
-        finish: what is left to do after training.
-        load: the network of a file.
-        thresholds: of the labels, in messages.
-        steady: see `lengthen_training`.
-    """
-
-    kind: Kind
-    file: str
-    network: dict[str, Any]
-    label_settings: dict[str, Any]
-    labels: Callable[[NDArray[np.float32], DenseCRF | None], NDArray[np.uint8]]
-    crf: CRFSettings | None
-    build: Callable[[Backbone], N]
-    stride: int
-    finish: Callable[[N, ProgressCallback], None]
-    load: Callable[[Path], N]
-    thresholds: str
-    steady: bool
 
 
 def train_heads(
-    stages: HeadsTask[N],
-    backbone: Backbone,
+    task: HeadsTask[N],
+    model: nn.Module,
     data: SegmentationData,
     labels_from: SeedFolder | Path,
     out: Path,
     *,
-    settings: TrainSettings,
+    watch: ProgressCallback,
+    layers: Selector = "stages",
+    preprocess: Preprocess | None = None,
     workers: int = 0,
     amp: bool = True,
     allow_missing: bool = False,
     overwrite: bool = False,
     made_with: Mapping[str, Any] | None = None,
-    watch: ProgressCallback | None = None,
 ) -> Trained[N]:
-    """Labels, training and the file of heads; see `train_irn` and `train_affinitynet`.
+    """Make labels, train heads on them and write their file; see `train_irn` and `train_affinitynet`.
 
-    Under torchrun every process makes the same call: each makes its share of the labels and trains on its share of each
-    batch; the first one does what follows, and the others take the heads from its file.
+    Under torchrun every process makes its share of the labels and trains on its share of each batch; the first one
+    writes the file, which the others load.
     """
-    watch = ProgressCallback() if watch is None else watch
-    rank, world = get_shard()
-    wait_for_processes("training")  # refuses processes that could not wait later on
-    ready = None if isinstance(labels_from, SeedFolder) else LabelFolder(labels_from)
-    folder = TrainingFolder(out)
+    backbone, training = Backbone(model, layers, preprocess), task.training
+    wait_for_processes("training")  # raises early if processes cannot wait for each other
+    folder, file = TrainingFolder(out), out / task.file
     data = order_like_folder(folder, data)
-    crf = None if stages.crf is None else asdict(stages.crf)
-    used = stages.label_settings if ready is None else {}
-    made_of, told = describe_labels(labels_from, {**stages.label_settings, "crf": crf})
-    file = out / stages.file
+    is_made = isinstance(labels_from, SeedFolder)
+    crf = None if task.crf is None else asdict(task.crf)
+    made_of, recorded = describe_labels(labels_from, {**task.label_settings, "crf": crf})
     folder.prepare_training(
-        {
-            "heads": stages.kind,
-            "classes": list(data.classes),
-            "backbone": {
-                "weights": backbone.fingerprint(),
-                "layers": backbone.names,
-                "mean": backbone.preprocess.mean,
-                "std": backbone.preprocess.std,
-            },
-            "labels": told,
-            "network": stages.network,
-            "training": asdict(settings),
-        },
+        _describe_training(task, data, backbone, recorded),
         data,
         _compute_tables(data, labels_from),
         file=file,
-        steady=stages.steady,
+        steady=task.steady,
         overwrite=overwrite,
     )
+    used = task.label_settings if is_made else {}
     if folder.is_finished(file):
-        network = stages.load(file)
         watch.done(f"{file} was there")
-        return Trained(network, file, used)
+        return Trained(task.load(file), file, label_settings=used)
     readable, unreadable = find_readable(data, allow_missing=allow_missing)
-    crops = LabelCrops(  # before any label is made, so that wrong options are told at once
-        data,
-        partial(load_label_picture, (ready or LabelFolder(out / "labels")).renumber(data.classes), data),
-        partial(normalize_pixels, mean=backbone.preprocess.mean, std=backbone.preprocess.std),  # workers need no model
-        crop=settings.crop,
-        scales=settings.scales,
-        stride=stages.stride,
-        long_side=settings.long_side,
-        seed=settings.seed,
-        allow_missing=allow_missing,
-    )
-    ShuffledSampler(len(crops), batch=settings.batch, share=(rank, world))  # refuses a batch that cannot be shared
+    labels = LabelFolder(out / "labels" if isinstance(labels_from, SeedFolder) else labels_from)
+    crops = _make_crops(task, data, labels, backbone, allow_missing)  # first, so that wrong options raise at once
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        network = stages.build(backbone)
+        torch.manual_seed(training.seed)
+        network = task.build(backbone)
     report = None
     if isinstance(labels_from, SeedFolder):
-        ready = LabelFolder(out / "labels")
-        ready.prepare(made_of, overwrite=overwrite)
-        with watch.steps("labels", len(range(rank, len(data), world))) as step:
-            report = make_labels(
-                partial(_make_label_picture, stages),
-                data,
-                labels_from,
-                ready,
-                shard=(rank, world),
-                step=lambda _: step(),
-            )
-        report = _merge_reports(report, data)
-        watch.done(f"labels: {report.made} made, {report.found} were there")
-    assert ready is not None
-    broken = _select_usable(crops, ready, readable, report)
-    check_batch(crops, settings.batch)
-    made = isinstance(labels_from, SeedFolder)
-    check_label_content(
-        crops.labels, crops.indices, f"give other {stages.thresholds}" if made else "give labels that show classes"
-    )
+        labels.prepare(made_of, overwrite=overwrite)
+        report = _make_labels(task, data, labels_from, labels, watch)
+    broken = _select_usable(crops, labels, readable, report)
+    check_batch(crops, training.batch)
+    mend = f"give other {task.thresholds}" if is_made else "give labels that show classes"
+    check_label_content(crops.labels, crops.indices, mend)
     folder.write_settings()
-    weight = find_first_weight(backbone.model)
-    device = torch.device("cpu") if weight is None else weight.device
+    losses = _fit(task, network, crops, out, watch=watch, device=find_device(model), workers=workers, amp=amp)
+    if get_shard()[0] == 0:
+        task.finish(network, watch)
+        state = network.state_dict()
+        save_heads(file, task.kind, task.network, state, backbone=backbone, made_with=made_with or {})
+    wait_for_processes("heads")
+    if get_shard()[0] > 0:
+        network = task.load(file)
+    watch.done(f"{file}: {TITLES[task.kind]} on {len(backbone.names)} layers")
+    broken = join_broken(data, crops.substitutes.list_broken(), broken, unreadable)
+    return Trained(network, file, len(crops), losses, broken, used, report)
+
+
+def _describe_training(
+    task: HeadsTask[Any], data: SegmentationData, backbone: Backbone, labels: dict[str, Any]
+) -> dict[str, Any]:
+    """Return everything that a training depends on, besides its images, as plain data."""
+    return {
+        "heads": task.kind,
+        "classes": list(data.classes),
+        "backbone": {
+            "weights": backbone.fingerprint(),
+            "layers": backbone.names,
+            "mean": backbone.preprocess.mean,
+            "std": backbone.preprocess.std,
+        },
+        "labels": labels,
+        "network": task.network,
+        "training": asdict(task.training),
+    }
+
+
+def _make_crops(
+    task: HeadsTask[Any], data: SegmentationData, labels: LabelFolder, backbone: Backbone, allow_missing: bool
+) -> LabelCrops:
+    """Make the crops of a training; raise InputError where processes cannot share a batch."""
+    training, preprocess = task.training, backbone.preprocess
+    crops = LabelCrops(
+        data,
+        partial(load_label_picture, labels.renumber(data.classes), data),
+        partial(normalize_pixels, mean=preprocess.mean, std=preprocess.std),  # picklable without the model
+        crop=training.crop,
+        scales=training.scales,
+        stride=task.stride,
+        long_side=training.long_side,
+        seed=training.seed,
+        allow_missing=allow_missing,
+    )
+    ShuffledSampler(len(crops), batch=training.batch, share=get_shard())
+    return crops
+
+
+def _make_labels(
+    task: HeadsTask[Any], data: SegmentationData, seeds: SeedFolder, labels: LabelFolder, watch: ProgressCallback
+) -> Report:
+    """Make the label pictures, each process its share, and return the report of all processes."""
+    rank, world = get_shard()
+    with watch.steps("labels", len(range(rank, len(data), world))) as step:
+        make = partial(_make_label_picture, task)
+        report = make_labels(make, data, seeds, labels, shard=(rank, world), step=lambda _: step())
+    report = _merge_reports(report, data)
+    watch.done(f"labels: {report.made} made, {report.found} were there")
+    return report
+
+
+def _fit(
+    task: HeadsTask[N],
+    network: N,
+    crops: LabelCrops,
+    out: Path,
+    *,
+    watch: ProgressCallback,
+    device: torch.device,
+    workers: int,
+    amp: bool,
+) -> dict[str, float]:
+    """Train a network, move it to a device in evaluation mode and return the losses logged last."""
+    training = task.training
     losses = fit(
         network,
         crops,
         out / CHECKPOINTS,
-        epochs=settings.epochs,
-        batch=settings.batch,
+        epochs=training.epochs,
+        batch=training.batch,
         device=str(device),
         workers=workers,
         progress=watch.bars,
         amp=amp,
     )
-    last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
     watch.done(
-        f"training: {settings.epochs} epochs of {len(crops)} images in batches of {settings.batch}"
-        + (f"; last losses: {last}" if losses else ", made before")
+        f"training: {training.epochs} epochs of {len(crops)} images in batches of {training.batch}"
+        + (f"; last losses: {format_losses(losses)}" if losses else ", made before")
     )
     network.to(device).eval()  # Lightning leaves it on the CPU
-    if rank == 0:
-        stages.finish(network, watch)
-        state = network.state_dict()
-        save_heads(file, stages.kind, stages.network, state, backbone=backbone, made_with=made_with or {})
-    wait_for_processes("heads")
-    if rank > 0:
-        network = stages.load(file)
-    watch.done(f"{file}: {TITLES[stages.kind]} on {len(backbone.names)} layers")
-    broken = join_broken(data, crops.substitutes.list_broken(), broken, unreadable)
-    return Trained(network, file, used, report, len(crops), losses, broken)
+    return losses
 
 
 def _compute_tables(data: SegmentationData, source: SeedFolder | Path) -> dict[str, dict[str, str]]:
-    """The digests of what is learned from, by image name."""
+    """Compute the digests of photographs and of seeds or label pictures, by image name."""
     what, file = (
         ("seeds", source.get_path) if isinstance(source, SeedFolder) else ("pictures", LabelFolder(source).get_path)
     )
@@ -230,25 +219,25 @@ def _compute_tables(data: SegmentationData, source: SeedFolder | Path) -> dict[s
 
 
 def _merge_reports(mine: Report, data: SegmentationData) -> Report:
-    """The report of all processes together, once all have made their share."""
-    told = [Report(**json.loads(text)) for text in exchange("labels", json.dumps(asdict(mine)))]
-    errors = {name: error for report in told for name, error in report.broken}
+    """Merge the reports of all processes, after all have made their share."""
+    reports = [Report(**json.loads(text)) for text in exchange("labels", json.dumps(asdict(mine)))]
+    errors = {name: error for report in reports for name, error in report.broken}
     broken = [(name, errors[name]) for name in data.ids if name in errors]
-    made, found, written = (sum(getattr(report, name) for report in told) for name in ("made", "found", "bytes"))
+    made, found, written = (sum(getattr(report, name) for report in reports) for name in ("made", "found", "bytes"))
     return Report(made, found, written, broken)
 
 
 def _select_usable(
     crops: LabelCrops, ready: LabelFolder, readable: list[int], report: Report | None
 ) -> list[tuple[str, str]]:
-    """Take crops of the readable images that have labels; return the names of those without, with the reasons.
+    """Restrict crops to readable images with labels; return the names of those without, with the reasons.
 
     Raises:
-        InputError: there is none.
+        InputError: no image is left.
     """
     data = crops.data
     labelled, broken = find_labelled(ready, data)
-    if report:  # what could not be made may be there from an earlier run
+    if report:  # labels that failed now may exist from an earlier run
         broken, failed = report.broken, {name for name, _ in report.broken}
         labelled = [i for i in labelled if data.ids[i] not in failed]
     crops.indices = sorted({*labelled} & {*readable})
@@ -259,8 +248,6 @@ def _select_usable(
     return broken
 
 
-def _make_label_picture(
-    stages: HeadsTask[Any], photo: NDArray[np.uint8], maps: NDArray[np.float32]
-) -> NDArray[np.uint8]:
-    """The labels of a photograph; one without classes needs no CRF."""
-    return stages.labels(maps, DenseCRF(photo, stages.crf) if stages.crf is not None and len(maps) else None)
+def _make_label_picture(task: HeadsTask[Any], photo: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Make the labels of a photograph, without a CRF if it has no maps."""
+    return task.make_labels(maps, DenseCRF(photo, task.crf) if task.crf is not None and len(maps) else None)
