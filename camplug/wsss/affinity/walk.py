@@ -26,7 +26,7 @@ Backend: TypeAlias = Literal["scipy", "torch"]
 BACKENDS = ("scipy", "torch")
 TOLERANCE = 1e-6
 FLOATS = ("float32", "float64", "float16", "bfloat16")
-MOST_STEPS = 10**6
+MAX_STEPS = 10**6
 
 A = TypeVar("A", NDArray[Any], torch.Tensor)
 
@@ -205,8 +205,8 @@ def compute_chebyshev_terms(steps: int, tolerance: float | None = TOLERANCE) -> 
         steps = index(steps)
     except TypeError:
         raise InputError(f"steps={steps!r}; give a whole number.") from None
-    if not 0 <= steps <= MOST_STEPS:
-        raise InputError(f"steps={steps}; give 0 to {MOST_STEPS}.")
+    if not 0 <= steps <= MAX_STEPS:
+        raise InputError(f"steps={steps}; give 0 to {MAX_STEPS}.")
     if tolerance is not None and not 0 <= tolerance < 1:
         raise InputError(f"tolerance={tolerance!r}; give a number from 0 to below 1, or None for all products.")
     first = steps % 2

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from camplug.wsss.crf.lattice import Floats, Lattice
 
-KEPT_PIXELS = 2**21  # in all cached Gaussian lattices: about ten VOC photographs, up to 100 bytes per pixel
+CACHED_PIXELS = 2**21  # in all cached Gaussian lattices: about ten VOC photographs, up to 100 bytes per pixel
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def make_gaussian_kernel(height: int, width: int, sxy: float) -> Kernel:
     with _lock:
         _cache[key] = kernel
         _cache.move_to_end(key)
-        while sum(h * w for h, w, _ in _cache) > KEPT_PIXELS:
+        while sum(h * w for h, w, _ in _cache) > CACHED_PIXELS:
             _cache.popitem(last=False)
     return kernel
 

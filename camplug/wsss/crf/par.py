@@ -28,7 +28,7 @@ from camplug.explain.photo import read_photo
 from camplug.plug import send_to
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
-FLAT = 1e-6  # deviations below, relative to the largest colour value, are rounding (8-bit steps are 0.004)
+MIN_DEVIATION = 1e-6  # deviations below, relative to the largest colour value, are rounding (8-bit steps are 0.004)
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -118,7 +118,7 @@ def _compute_weights(colours: Tensor, offsets: list[Offset], w1: float, w2: floa
     colours = colours / colours.abs().max().clamp(min=torch.finfo(colours.dtype).tiny)
     spread = _compute_deviation(colours, offsets)
     # equal neighbours add one number to all exponents; the softmax cancels it, but rounding would lose the others
-    sharpness = torch.where(spread > FLAT, 1 / (w1 * spread), 0)
+    sharpness = torch.where(spread > MIN_DEVIATION, 1 / (w1 * spread), 0)
     weights = colours.new_empty((len(offsets), *colours.shape[1:]))
     for weight, neighbour in zip(weights, _shift_planes(colours, offsets), strict=True):
         torch.mean(((neighbour - colours) * sharpness).square_().neg_(), 0, out=weight)

@@ -10,7 +10,7 @@ from typing import Any
 from camplug.errors import InputError
 from camplug.metrics.checks import check_whole
 
-_LEAST = 1e-3  # smallest standard deviation: far below a pixel or a level
+_MIN_DEVIATION = 1e-3  # smallest standard deviation: far below a pixel or a level
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ def _check(name: str, given: Any, parts: Sequence[str]) -> None:
     except (TypeError, ValueError):
         numbers = deviations = []
         compat = -1.0
-    if len(numbers) != len(parts) or not all(map(isfinite, numbers)) or min(deviations) < _LEAST or compat < 0:
+    if len(numbers) != len(parts) or not all(map(isfinite, numbers)) or min(deviations) < _MIN_DEVIATION or compat < 0:
         raise InputError(
-            f"{name}={given!r}: give ({', '.join(parts)}), standard deviations of {_LEAST} or more, compat 0 or more."
+            f"{name}={given!r}: give ({', '.join(parts)}), standard deviations of {_MIN_DEVIATION} or more, compat 0 "
+            "or more."
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from camplug.errors import InputError
-from camplug.wsss.data.read_files import MOST_CLASSES, check_unique, read_text
+from camplug.wsss.data.read_files import MAX_CLASSES, check_unique, read_text
 
 BACKGROUND = ("background", "_background_", "__background__")
 IGNORED = ("__ignore__", "_ignore_")
@@ -60,8 +60,8 @@ def check_class_names(names: Sequence[str], where: str) -> None:
             f"{where} has {wrong!r} among the classes; it is no class (masks hold 0 for the background and 255 for "
             "ignored pixels): leave it out, or put it first in a file of class names."
         )
-    if not 1 <= len(names) <= MOST_CLASSES:
-        raise InputError(f"{where} has {len(names)} classes; 1 to {MOST_CLASSES} can be had.")
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise InputError(f"{where} has {len(names)} classes; 1 to {MAX_CLASSES} can be had.")
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.casefold(), name)

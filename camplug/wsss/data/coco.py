@@ -15,13 +15,13 @@ from camplug.errors import InputError
 from camplug.explain.photo import read_photo
 from camplug.wsss.data.coco_layout import find_annotations, find_photos, make_image_id, select_classes
 from camplug.wsss.data.dataset import SegmentationData
-from camplug.wsss.data.read_files import MOST_CLASSES, check_size, check_unique, read_text, resolve_folder
+from camplug.wsss.data.read_files import MAX_CLASSES, check_size, check_unique, read_text, resolve_folder
 from camplug.wsss.store.identity import make_digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FARTHEST = 1e5  # pixels; farther polygon corners are damage and would take very long to fill
+MAX_COORDINATE = 1e5  # pixels; farther polygon corners are damage and would take very long to fill
 
 
 class Shape(NamedTuple):
@@ -76,8 +76,8 @@ class COCO(SegmentationData):
         categories, images = content["categories"], content["images"]
         if not images or not categories:
             raise InputError(f"{str(path)!r} lists no {'categories' if images else 'images'}.")
-        if len(categories) > MOST_CLASSES:
-            raise InputError(f"{str(path)!r} has {len(categories)} categories; masks can hold {MOST_CLASSES}.")
+        if len(categories) > MAX_CLASSES:
+            raise InputError(f"{str(path)!r} has {len(categories)} categories; masks can hold {MAX_CLASSES}.")
         try:
             self._files = [(str(m["file_name"]), (int(m["width"]), int(m["height"]))) for m in images]
             check_unique((str(m["id"]) for m in images), f"the list of image ids in {str(path)!r}")
@@ -211,7 +211,7 @@ def fill_outline(outline: Any, height: int, width: int) -> NDArray[np.bool_]:
     else:
         polygons = [np.asarray(p, np.float64) for p in outline]
         for p in polygons:
-            if p.ndim != 1 or p.size % 2 or not (np.abs(p) < FARTHEST).all():
+            if p.ndim != 1 or p.size % 2 or not (np.abs(p) < MAX_COORDINATE).all():
                 raise ValueError("a polygon is not a list of pairs of coordinates near the image")
         polygons = [p for p in polygons if p.size >= 6]  # pycocotools would read two corners as a box
         if not polygons:

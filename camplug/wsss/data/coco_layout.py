@@ -13,8 +13,8 @@ from camplug.wsss.data.class_list import check_class_names, is_no_class
 from camplug.wsss.data.read_files import strip_ending
 
 ROBOFLOW = "_annotations.coco.json"
-ONE_FILE = ("annotations.json", "dataset.json")  # labelme2coco
-USUAL = ("train2014", "train2017", "train")  # default splits, in order
+SINGLE_FILES = ("annotations.json", "dataset.json")  # labelme2coco
+DEFAULT_SPLITS = ("train2014", "train2017", "train")  # default splits, in order
 
 
 def find_annotation_files(root: Path) -> dict[str, Path]:
@@ -28,7 +28,7 @@ def find_annotation_files(root: Path) -> dict[str, Path]:
         found[path.stem.removeprefix("instances_")] = path
     for path in sorted(root.glob(f"*/{ROBOFLOW}")):
         found.setdefault(path.parent.name, path)
-    for path in (root / name for name in (ROBOFLOW, *ONE_FILE)):
+    for path in (root / name for name in (ROBOFLOW, *SINGLE_FILES)):
         if path.is_file():
             found.setdefault("default", path)  # CVAT's name
     return found
@@ -46,9 +46,9 @@ def find_annotations(root: Path, split: str | None) -> tuple[str, Path]:
     """
     known = find_annotation_files(root)
     if split is None:
-        split = next((name for name in USUAL if name in known), get_only_split(list(known)))
+        split = next((name for name in DEFAULT_SPLITS if name in known), get_only_split(list(known)))
     if split is None or split not in known:
-        path = root / "annotations" / f"instances_{split or USUAL[0]}.json"
+        path = root / "annotations" / f"instances_{split or DEFAULT_SPLITS[0]}.json"
         raise InputError(
             f"there is no {str(path)!r}; the splits there are {', '.join(known) or 'none'} (--split), and annotations= "
             f"names another file, as in 'coco:{root}?annotations=FILE'."

@@ -16,7 +16,7 @@ from camplug.wsss.data.read_files import ImageFiles, check_unique, resolve_folde
 from camplug.wsss.data.tables import LABEL_FILES, read_labels
 
 CLASS_FILES = ("classes.txt", "class_names.txt")
-NO_CLASSES = ("images", "masks", "annotations")  # subfolders that are not classes
+NOT_CLASSES = ("images", "masks", "annotations")  # subfolders that are not classes
 
 
 class Folder(FileData):
@@ -127,7 +127,7 @@ def read_folder_labels(folder: Path, below: Path) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for place in sorted(folder.iterdir()):
-        if not place.is_dir() or place.name in NO_CLASSES or place.name.startswith("."):
+        if not place.is_dir() or place.name in NOT_CLASSES or place.name.startswith("."):
             continue
         photos = sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES)
         names = [] if is_no_class(place.name) else [place.name]

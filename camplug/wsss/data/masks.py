@@ -18,7 +18,7 @@ from camplug.wsss.data.dataset import IGNORE
 from camplug.wsss.data.read_files import read_text
 from camplug.wsss.store.identity import make_digest, make_file_digest
 
-MOST_COMPARED = 8  # masks compared with image labels before the first one is used
+MAX_COMPARED = 8  # masks compared with image labels before the first one is used
 IGNORED_NAMES = (*IGNORED, "ignore", "ignored", "void")  # names for ignored values and colours
 
 
@@ -244,7 +244,7 @@ class MaskFiles:
         if self.code.is_given or self.labels is None:
             return ""
         first, compared = "", 0
-        for i in range(0, len(self.ids), max(1, len(self.ids) // (4 * MOST_COMPARED))):
+        for i in range(0, len(self.ids), max(1, len(self.ids) // (4 * MAX_COMPARED))):
             try:
                 labels, values = self.labels(i), np.unique(self.code.read(self.file(i))).tolist()
             except InputError:
@@ -255,7 +255,7 @@ class MaskFiles:
                 return ""
             compared += 1
             first = first or self._describe_contradiction(self.ids[i], [self.code.classes[c] for c in labels], values)
-            if compared == MOST_COMPARED:
+            if compared == MAX_COMPARED:
                 break
         if not compared:
             return ""

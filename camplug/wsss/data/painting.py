@@ -110,27 +110,19 @@ def make_ground(kind: str, x: Array, y: Array, rng: np.random.Generator) -> Arra
         value = 0.5 + 0.4 * np.sin(2 * np.pi * (7 * y + 0.35 * np.sin(2 * np.pi * 1.7 * x) + 0.5 * coarse)) + 0.1 * fine
     elif kind == "bricks":
         row = np.floor(y * 8)
-        gap = np.minimum(_measure_to_whole(y * 8) / 8, _measure_to_whole(x * 4 + 0.5 * (row % 2)) / 4)
+        gap = np.minimum(_get_edge(y * 8) / 8, _get_edge(x * 4 + 0.5 * (row % 2)) / 4)
         value = (
-            np.clip(1 - (gap - 0.006) * 120, 0, 1)
-            + 0.15 * fine
-            + 0.2 * _hash_cells(row, np.floor(x * 4 + 0.5 * (row % 2)))
+            np.clip(1 - (gap - 0.006) * 120, 0, 1) + 0.15 * fine + 0.2 * _hash(row, np.floor(x * 4 + 0.5 * (row % 2)))
         )
     elif kind == "dunes":  # ripples on the slant
         value = 0.5 + 0.35 * np.sin(2 * np.pi * (4 * x + 4 * y + 0.8 * coarse)) + 0.15 * fine
     elif kind == "tiles":
-        gap = np.minimum(_measure_to_whole(x * 5), _measure_to_whole(y * 5)) / 5
+        gap = np.minimum(_get_edge(x * 5), _get_edge(y * 5)) / 5
         value = 0.25 + 0.6 * ((np.floor(x * 5) + np.floor(y * 5)) % 2) - 0.5 * (gap < 0.008) + 0.08 * fine
     else:  # planks: upright boards with grain
         board = np.floor(x * 6)
-        grain = np.sin(2 * np.pi * (18 * x + 0.6 * np.sin(2 * np.pi * (0.8 * y + _hash_cells(board, board)))))
-        value = (
-            0.5
-            + 0.3 * _hash_cells(board, board + 1)
-            + 0.15 * grain
-            - 0.8 * (_measure_to_whole(x * 6) < 0.05)
-            + 0.1 * fine
-        )
+        grain = np.sin(2 * np.pi * (18 * x + 0.6 * np.sin(2 * np.pi * (0.8 * y + _hash(board, board)))))
+        value = 0.5 + 0.3 * _hash(board, board + 1) + 0.15 * grain - 0.8 * (_get_edge(x * 6) < 0.05) + 0.1 * fine
     return np.asarray(np.clip(value, -0.3, 1.3))
 
 
@@ -141,11 +133,11 @@ def make_noise(rng: np.random.Generator, shape: tuple[int, ...], cells: tuple[in
     return np.asarray(drawn, np.float64)
 
 
-def _measure_to_whole(t: Array) -> Array:
+def _get_edge(t: Array) -> Array:
     """Compute the distance to the nearest whole number."""
     return np.abs(t - np.round(t))
 
 
-def _hash_cells(a: Array, b: Array) -> Array:
+def _hash(a: Array, b: Array) -> Array:
     """Compute a pseudo-random number in [-.5, .5) that depends on a and b only."""
     return np.asarray((np.sin(a * 12.9898 + b * 78.233) * 43758.5453) % 1 - 0.5)

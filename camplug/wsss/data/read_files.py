@@ -11,7 +11,7 @@ from PIL import Image
 from camplug.errors import InputError
 from camplug.explain.photo import SUFFIXES, read_photo
 
-MOST_CLASSES = 254  # masks use 0 for background, 255 for ignored
+MAX_CLASSES = 254  # masks use 0 for background, 255 for ignored
 ORIENTATION = 0x0112  # the EXIF tag
 
 

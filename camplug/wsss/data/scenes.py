@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 VERSION = 1  # increased when the same seed gives other images
-MOST = len(HEADS)
-STEEPEST = 1.4  # the darkest corner of a square scene stays just above black
+MAX_CLASSES = len(HEADS)
+MAX_LIGHT = 1.4  # the darkest corner of a square scene stays just above black
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Scenes(SegmentationData):
         count, seed, classes = (
             _check_whole("count", count, 1),
             _check_whole("seed", seed, 0),
-            _check_whole("classes", classes, 1, MOST),
+            _check_whole("classes", classes, 1, MAX_CLASSES),
         )
         self.size = _check_pair("size (height, width)", size, 16)
         self.objects = _check_pair("objects (least, most)", objects, 1, 8)
@@ -89,7 +89,7 @@ class Scenes(SegmentationData):
         self.seed = seed
         self.cooccurrence, self.plain = _check_share("cooccurrence", cooccurrence), _check_share("plain", plain)
         self.noise, self.likeness = _check_share("noise", noise), _check_share("likeness", likeness)
-        self.light = _check_share("light", light, STEEPEST)
+        self.light = _check_share("light", light, MAX_LIGHT)
         self.classes = tuple(f"{TEXTURES[k % 6]} {SHAPES[(k + k // 6) % 6]}" for k in range(classes))
         self.ids = tuple(f"scene{seed}_{i:06d}" for i in range(count))
         self._last: tuple[int, Scene] | None = None  # photo, mask and labels of an image are often read together

@@ -22,7 +22,7 @@ from camplug.wsss.deeplab.heads import ASPP, LargeFOV, V3Plus, get_dilations
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, Head
 
 LOW_STRIDE = "4"
-MOST_CLASSES = 254  # 0 is background, 255 is ignored
+MAX_CLASSES = 254  # 0 is background, 255 is ignored
 
 
 class DeepLab(nn.Module):
@@ -63,8 +63,8 @@ class DeepLab(nn.Module):
         low: Stage | None = None,
     ) -> None:
         super().__init__()
-        if not 1 <= len(classes) <= MOST_CLASSES:
-            raise InputError(f"there are {len(classes)} classes; label pictures can name 1 to {MOST_CLASSES}.")
+        if not 1 <= len(classes) <= MAX_CLASSES:
+            raise InputError(f"there are {len(classes)} classes; label pictures can name 1 to {MAX_CLASSES}.")
         self.body = body
         self.output_stride = output_stride
         self.classes = [str(name) for name in classes]

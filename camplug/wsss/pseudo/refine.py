@@ -14,7 +14,7 @@ from camplug.wsss.crf.settings import resolve_settings
 Photo: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
-MOST = 254  # maximum number of maps; 255 is ignored
+MAX_MAPS = 254  # maximum number of maps; 255 is ignored
 
 
 class Scores(Protocol):
@@ -116,8 +116,10 @@ def check_maps(photo: Photo, maps: Floats) -> None:
     """
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
         raise InputError(f"the photograph is {photo.dtype} {list(photo.shape)}; give RGB uint8 [H,W,3].")
-    if maps.ndim != 3 or maps.shape[1:] != photo.shape[:2] or maps.dtype.kind != "f" or len(maps) > MOST:
+    if maps.ndim != 3 or maps.shape[1:] != photo.shape[:2] or maps.dtype.kind != "f" or len(maps) > MAX_MAPS:
         h, w = photo.shape[:2]
-        raise InputError(f"the maps are {maps.dtype} {list(maps.shape)}; give floats [K,{h},{w}], K at most {MOST}.")
+        raise InputError(
+            f"the maps are {maps.dtype} {list(maps.shape)}; give floats [K,{h},{w}], K at most {MAX_MAPS}."
+        )
     if not np.isfinite(maps).all():
         raise InputError("the maps hold nan or infinity; give values in [0, 1].")

@@ -14,7 +14,7 @@ from camplug.wsss.store.seed_folder import SeedFolder
 
 Steps: TypeAlias = AbstractContextManager[Callable[[], None]]
 LEVELS = 256
-MOST = 2000
+MAX_IMAGES = 2000
 
 
 def choose_evenly(ids: Sequence[str]) -> Sequence[str]:
@@ -23,7 +23,7 @@ def choose_evenly(ids: Sequence[str]) -> Sequence[str]:
     >>> len(choose_evenly(["a"] * 2000)), len(choose_evenly(["a"] * 5000))
     (2000, 1667)
     """
-    return ids[:: max(1, -(-len(ids) // MOST))]
+    return ids[:: max(1, -(-len(ids) // MAX_IMAGES))]
 
 
 def count_strongest_values(

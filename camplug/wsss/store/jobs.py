@@ -15,7 +15,7 @@ from camplug.wsss.store.result_folder import ResultFolder
 T = TypeVar("T")
 R = TypeVar("R")
 
-AHEAD = 2  # images read ahead of, and results written behind, the current one
+READ_AHEAD = 2  # images read ahead of, and results written behind, the current one
 
 
 @dataclass
@@ -102,7 +102,7 @@ class _Run(Generic[T]):
     ) -> None:
         self.data, self.folder, self.make, self.step, self.get_digests = data, folder, make, step, get_digests
         self.report, self.leftovers = Report(), folder.find_leftovers()
-        self.ahead = 0 if read is None else AHEAD
+        self.ahead = 0 if read is None else READ_AHEAD
         self.read: Callable[[int], Any] = (lambda i: i) if read is None else read
         self.reader, self.writer = (_Worker(bool(self.ahead)) for _ in range(2))
         self.pending: deque[_PendingImage] = deque()

@@ -15,7 +15,7 @@ from camplug.errors import InputError
 from camplug.wsss.class_names import match_folder_classes, renumber_labels
 from camplug.wsss.data import make_voc_palette
 from camplug.wsss.data.masks import read_mask
-from camplug.wsss.data.read_files import MOST_CLASSES
+from camplug.wsss.data.read_files import MAX_CLASSES
 from camplug.wsss.store.identity import Inputs
 from camplug.wsss.store.result_folder import ResultFolder
 from camplug.wsss.store.settings_folder import SETTINGS
@@ -35,7 +35,7 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
     suffix = ".png"
     names: tuple[str, ...] = ()  # class names of the files
     order: list[int] | None = None  # number in the files of each class of the data; None if they are equal
-    count = MOST_CLASSES  # number of classes that files may have
+    count = MAX_CLASSES  # number of classes that files may have
 
     def renumber(self, classes: Sequence[str]) -> LabelFolder:
         """Return the folder with labels in the class numbers of a data set, matched by name.

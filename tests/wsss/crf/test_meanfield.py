@@ -359,7 +359,7 @@ def test_lattices_are_built_once(built):
 
 
 def test_few_sizes_are_kept(built, monkeypatch):
-    monkeypatch.setattr(kernels, "KEPT_PIXELS", 40)
+    monkeypatch.setattr(kernels, "CACHED_PIXELS", 40)
     for width in (3, 4, 5, 4, 6):
         kernels.make_gaussian_kernel(3, width, 3)
     assert list(kernels._cache) == [(3, 4, 3.0), (3, 6, 3.0)], "3 x 5 is the one not used for longest"

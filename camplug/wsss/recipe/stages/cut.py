@@ -15,7 +15,7 @@ from camplug.wsss.recipe.sections import OTSU, get_threshold_part
 from camplug.wsss.recipe.stage import Inputs, Outcome, Stage, StageKind
 from camplug.wsss.recipe.stages.evaluate import add_evaluation
 from camplug.wsss.seeds import SeedFolder, compute_otsu_of_seeds
-from camplug.wsss.seeds.otsu import MOST
+from camplug.wsss.seeds.otsu import MAX_IMAGES
 
 
 class CutStage(StageKind):
@@ -40,7 +40,7 @@ class CutStage(StageKind):
 
     @override
     def limit_images(self, stage: Stage) -> int:
-        return MOST
+        return MAX_IMAGES
 
 
 def add_choice(graph: RecipeGraph, threshold: float | str | None) -> Stage | None:
