@@ -142,7 +142,7 @@ def estimate_training(
     small = max(32, crop // 64 * 32)
     notes = [] if batch == count else [f"memory and time from {count} images to a batch of {batch}"]
     for side in (small, crop):
-        with sample.open_context() as context:
+        with sample.open_context(count=count) as context:
             compute_loss = prepare(context, side, count)
             with measure(sample.device) as found:
                 compute_loss().backward()

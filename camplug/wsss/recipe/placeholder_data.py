@@ -49,21 +49,24 @@ class SyntheticImages(SegmentationData):
 
 
 class SampleImages(SegmentationData):
-    """First image of a data set at another size, with a synthetic mask.
+    """First image of a data set at another size, as often as needed, with a synthetic mask.
 
     Args:
         data: the data set.
         size: height and width.
         shown: number of classes that the image is labelled with.
         classes: number of classes; None keeps the data's.
+        count: number of images.
     """
 
     has_masks = True
 
-    def __init__(self, data: SegmentationData, size: tuple[int, int], shown: int, classes: int | None = None) -> None:
+    def __init__(
+        self, data: SegmentationData, size: tuple[int, int], shown: int, classes: int | None = None, count: int = 1
+    ) -> None:
         own = classes in (None, len(data.classes))
         self.classes = data.classes if own else tuple(f"class {c}" for c in range(classes or 0))
-        self.data, self.size, self.ids = data, size, data.ids[:1]
+        self.data, self.size, self.ids = data, size, tuple(f"sample{i}" for i in range(count))
         self._resized = None if _get_size(data.photo(0)) == size else data.photo(0).resize(size[::-1])
         self._labels = tuple(range(min(shown, len(self.classes))))
 

@@ -50,21 +50,24 @@ class Sample:
         self.networks: dict[str, nn.Module] = {}
 
     @contextmanager
-    def open_context(self, *, half: bool = False, classes: int | None = None) -> Iterator[SampleContext]:
+    def open_context(
+        self, *, half: bool = False, classes: int | None = None, count: int = 1
+    ) -> Iterator[SampleContext]:
         """Yield a context for the sample in a temporary folder.
 
         Args:
             half: halve the sides of the image.
             classes: number of classes of the data; None keeps theirs.
+            count: number of copies of the image.
         """
         size = tuple(max(1, side // 2) for side in self.size) if half else self.size
-        images = SampleImages(self.data, (size[0], size[1]), self.shown, classes)
+        images = SampleImages(self.data, (size[0], size[1]), self.shown, classes, count)
         with tempfile.TemporaryDirectory() as folder:
             yield SampleContext(self, Path(folder), images)
 
 
 class SampleContext(StageContext):
-    """Context with one image, untrained networks, and smooth maps and labels as the results of earlier stages.
+    """Context with copies of one image, untrained networks, and placeholder maps and labels as earlier results.
 
     Args:
         sample: owner of the networks.
