@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from torch import nn
 from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
 from camplug.models import MADE_WITH
-from camplug.plug import find_first_weight, unwrap
+from camplug.plug import unwrap
 from camplug.wsss.class_names import order_like_folder, renumber_data
 from camplug.wsss.classifier.checkpoint import CLASSIFIER_FILE, get_made_with, load_classifier, save_classifier
 from camplug.wsss.classifier.crops import ClassifierCrops
@@ -26,33 +26,18 @@ from camplug.wsss.classifier.settings import LearningSettings, SpanSettings
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.store.identity import Inputs, hash_names, hash_weights
 from camplug.wsss.store.processes import get_shard
-from camplug.wsss.train.device_state import keep_generators
+from camplug.wsss.train.device_state import find_device, keep_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, compute_tables
 from camplug.wsss.train.progress import ProgressCallback
+from camplug.wsss.train.result import TrainingResult, format_losses
 from camplug.wsss.train.unreadable import find_readable, join_broken
 
 FILE = "classifier.pt"
 
 
-@dataclass
-class TrainedClassifier:
-    """Result of a training.
-
-    Attributes:
-        network: trained network, on the model's device and in evaluation mode.
-        file: path of its file.
-        images: number of training images.
-        losses: losses logged last, and the mean average precision on the validation images ("val_map"); empty where
-            the training was finished already.
-        broken: names of the images left out of training or validation, with the reasons.
-    """
-
-    network: Classifier
-    file: Path
-    images: int = 0
-    losses: dict[str, float] = field(default_factory=dict)
-    broken: list[tuple[str, str]] = field(default_factory=list)
+class TrainedClassifier(TrainingResult[Classifier]):
+    """Result of a training of a classifier; `losses` contains the mean average precision on validation images, too."""
 
 
 def train_classifier(
@@ -136,24 +121,17 @@ def train_classifier(
             keep_head=keep_head,
             preprocess=preprocess,
         )
-    crops = partial(
+    make_crops = partial(
         ClassifierCrops, crop=span.crop, sides=span.sides, mean=network.preprocess.mean, allow_missing=allow_missing
     )
-    pictures = crops(data, seed=span.seed, indices=indices)
+    pictures = make_crops(data, seed=span.seed, indices=indices)
     pictures.substitutes.leave_out(indices)
     items = method.make_items(pictures)
     check_batch(items, span.batch // method.group)
     folder.prepare_training(
         {
+            **_describe_data(data, validation, keep),
             "method": {"name": method.name, **asdict(method)},
-            "classes": list(data.classes),
-            "validation": None
-            if validation is None
-            else {
-                "list_sha256": hash_names(validation),
-                "keep": keep,
-                **Inputs(compute_tables(validation)).make_digests(),
-            },
             "model": dict(made_with),
             "start": hash_weights(unwrap(model)),
             "network": get_classifier_settings(network),
@@ -167,21 +145,19 @@ def train_classifier(
         steady=learning.schedule.is_steady and not getattr(method, "ramp", 0),
         overwrite=overwrite,
     )
-    weight = find_first_weight(model)
-    device = torch.device("cpu") if weight is None else weight.device
+    device = find_device(model)
     if folder.is_finished(file):
         watch.done(f"{file} was there")
-        return TrainedClassifier(
-            load_classifier(file, None if _is_built_from_spec(made_with) else model).to(device), file
-        )
+        base = None if made_with.get("model") else model
+        return TrainedClassifier(load_classifier(file, base).to(device), file)
     warn_about_constant_classes(data, indices)
     held_out, missing_there = None, list[tuple[str, str]]()
     if validation is not None:
         shown, missing_there = find_readable(validation, labels=True, allow_missing=allow_missing)
-        held_out = crops(validation, indices=shown, still=True)
+        held_out = make_crops(validation, indices=shown, still=True)
         keep = choose_keep(keep, validation, shown)
     with keep_generators(device):
-        torch.manual_seed(span.seed)  # parts of the method's own
+        torch.manual_seed(span.seed)  # for modules of the method
         module = method.make_module(network, learning, pictures)
         folder.write_settings()
         losses = fit(
@@ -199,8 +175,7 @@ def train_classifier(
             log=log,
             header=CLASSIFIER_FILE.make_header(network, made_with),
         )
-    last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-    watch.done(f"training: {span.epochs} epochs of {len(pictures)} images; {last or 'made before'}")
+    watch.done(f"training: {span.epochs} epochs of {len(pictures)} images; {format_losses(losses) or 'made before'}")
     network.to(device).eval()
     setattr(network, MADE_WITH, dict(made_with))
     if get_shard()[0] == 0:
@@ -220,5 +195,10 @@ def _check_keep(keep: str, validation: SegmentationData | None) -> None:
         raise InputError("keep='best' chooses by validation images; give some, or keep the last weights.")
 
 
-def _is_built_from_spec(made_with: Mapping[str, Any] | None) -> bool:
-    return bool(made_with and made_with.get("model"))
+def _describe_data(data: SegmentationData, validation: SegmentationData | None, keep: str) -> dict[str, Any]:
+    """Return the classes and the validation images of a training as plain data."""
+    held_out: dict[str, Any] | None = None
+    if validation is not None:
+        digests = Inputs(compute_tables(validation)).make_digests()
+        held_out = {"list_sha256": hash_names(validation), "keep": keep, **digests}
+    return {"classes": list(data.classes), "validation": held_out}

@@ -1,6 +1,6 @@
-"""DeepLab over any network: segmentation from pseudo-labels, with and without a term for saliency.
+"""DeepLab on any network: segmentation from pseudo-labels, with an optional saliency loss.
 
-What trains (`DeepLabTraining`, `train_deeplab`) needs lightning; the rest does not import it.
+`DeepLabTraining` and `train_deeplab` need lightning; nothing else imports it.
 """
 
 from typing import TYPE_CHECKING

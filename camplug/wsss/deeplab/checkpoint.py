@@ -1,4 +1,4 @@
-"""A file of a trained DeepLab network: how it is built, what its classes are called, and its weights."""
+"""Files of trained DeepLab networks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEEPLAB_FILE = NetworkFile(
 
 
 def save_deeplab(path: str | os.PathLike[str], network: DeepLab, made_with: Mapping[str, Any]) -> None:
-    """Write a DeepLab network, whole or not at all; the file holds plain data and tensors only.
+    """Write a DeepLab network atomically, as plain data and tensors.
 
     Args:
         path: path of the file.
@@ -37,7 +37,7 @@ def save_deeplab(path: str | os.PathLike[str], network: DeepLab, made_with: Mapp
 
 
 def load_deeplab(path: str | os.PathLike[str], model: nn.Module | None = None) -> DeepLab:
-    """The network of a file that `save_deeplab` wrote, in evaluation mode.
+    """Load a network that `save_deeplab` wrote, in evaluation mode.
 
     Args:
         path: path of the file.

@@ -1,4 +1,4 @@
-"""Crops with labels and, if wanted, the saliency of the same pixels."""
+"""Crops with labels and optional saliency."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ Saliency = Callable[[SegmentationData, int], NDArray[np.float32]]
 
 
 class SegmentationCrop(NamedTuple):
-    """A normalised crop [3,S,S], its labels [S,S] uint8, its saliency [S,S] or [0,0], the image's number."""
+    """Normalised crop with labels and saliency.
+
+    Attributes:
+        image: normalised pixels [3,S,S].
+        labels: uint8 [S,S].
+        saliency: [S,S], or [0,0] without saliency.
+        number: number of the image in the data set.
+    """
 
     image: Tensor
     labels: Tensor
@@ -32,13 +39,13 @@ class SegmentationCrop(NamedTuple):
 
 
 class SegmentationCrops(Dataset[SegmentationCrop]):
-    """The crops of `LabelCrops` at full resolution, with a plane of saliency that is cut out likewise (bilinear).
+    """Crops of `LabelCrops` at full resolution, with saliency cut in the same way (bilinear).
 
-    An item is asked for by (epoch, number) and depends on them and the seed alone.
+    Items are indexed by (epoch, number) and depend on these and the seed only.
 
     Args:
-        crops: of stride 1.
-        saliency: of an image of the data, float [H,W] in [0, 1]; None for none.
+        crops: crops of stride 1.
+        saliency: loader of the saliency of image i, float [H,W] in [0, 1]; None for no saliency.
     """
 
     def __init__(self, crops: LabelCrops, saliency: Saliency | None = None) -> None:
@@ -60,7 +67,7 @@ class SegmentationCrops(Dataset[SegmentationCrop]):
         return SegmentationCrop(image, small, torch.from_numpy(plane), torch.tensor(number))
 
     def load(self, i: int) -> tuple[Image.Image, NDArray[np.uint8], Image.Image | None]:
-        """The photograph of image i, its labels, and its saliency where that is wanted.
+        """Load the photograph of image i, its labels, and its saliency if used.
 
         Raises:
             InputError: one of them is missing or damaged, or their sizes differ.
@@ -72,10 +79,10 @@ class SegmentationCrops(Dataset[SegmentationCrop]):
 
 
 def make_normalizer(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
-    """From pixels [...,3,H,W] in 0 to 255 to what a network with this preprocessing reads."""
-    return partial(_normalized, mean=preprocess.mean, std=preprocess.std)
+    """Make the function that normalises pixels [...,3,H,W] in 0 to 255 for a preprocessing."""
+    return partial(_normalize, mean=preprocess.mean, std=preprocess.std)
 
 
-def _normalized(pixels: Tensor, mean: Any, std: Any) -> Tensor:
+def _normalize(pixels: Tensor, mean: Any, std: Any) -> Tensor:
     middle, spread = (255 * make_channel_tensor(tuple(v), pixels.device) for v in (mean, std))
     return (pixels.float() - middle) / spread

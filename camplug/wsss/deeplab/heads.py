@@ -1,4 +1,4 @@
-"""The heads of three DeepLabs: LargeFOV, ASPP as a sum of classifiers, and the ASPP with a decoder of v3+."""
+"""Heads of three DeepLabs: LargeFOV, ASPP as a sum of classifiers, and ASPP with decoder of v3+."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LOW_CHANNELS = 48
 
 
 def get_dilations(head: Head, stride: int) -> tuple[int, ...]:
-    """The usual dilations of a head behind maps of a stride: the papers' at 8, halved at 16, never below 1.
+    """Return the default dilations of a head: the papers' at stride 8, halved at 16, at least 1.
 
     Args:
-        head: which one.
-        stride: pixels of the image per position of the map.
+        head: name of the head.
+        stride: image pixels per position of the map.
 
     >>> get_dilations("aspp", 8), get_dilations("aspp", 16), get_dilations("v3+", 16)
     ((6, 12, 18, 24), (3, 6, 9, 12), (6, 12, 18))
@@ -32,14 +32,14 @@ def get_dilations(head: Head, stride: int) -> tuple[int, ...]:
 
 
 class LargeFOV(nn.Module):
-    """The head of the first DeepLab (Chen et al., ICLR 2015): one 3x3 convolution of a large dilation, then 1x1.
+    """Head of the first DeepLab (Chen et al., ICLR 2015): one 3x3 convolution of a large dilation, then 1x1.
 
-    A field of view of 2 r + 1 positions, 25 at r = 12; dropout of one half behind both hidden layers.
+    The field of view is 2 r + 1 positions, 25 at r = 12; dropout of 0.5 after both hidden layers.
 
     Args:
-        channels: of the map before it.
+        channels: channels of the input.
         classes: K + 1, background first.
-        width: of the hidden layers.
+        width: channels of the hidden layers.
         dilations: (r,).
     """
 
@@ -53,7 +53,7 @@ class LargeFOV(nn.Module):
 
     @override
     def forward(self, x: Tensor, low: Tensor | None = None) -> Tensor:
-        """The logits [N,K+1,h,w] of maps [N,C,h,w]."""
+        """Compute logits [N,K+1,h,w] from maps [N,C,h,w]."""
         for layer in (self.wide, self.deep):
             x = self.dropout(layer(x).relu())
         logits: Tensor = self.classifier(x)
@@ -68,9 +68,9 @@ class ASPP(nn.Module):
     Each branch is a 3x3 convolution of dilation r from the features to the classes.
 
     Args:
-        channels: of the map before it.
+        channels: channels of the input.
         classes: K + 1, background first.
-        dilations: r, one for each branch.
+        dilations: r of each branch.
     """
 
     def __init__(self, channels: int, classes: int, dilations: Sequence[int]) -> None:
@@ -79,13 +79,13 @@ class ASPP(nn.Module):
 
     @override
     def forward(self, x: Tensor, low: Tensor | None = None) -> Tensor:
-        """The logits [N,K+1,h,w] of maps [N,C,h,w], at least float32."""
-        # one matrix product for the taps of all branches, then each moved to its place: twice as fast as convolutions
+        """Compute logits [N,K+1,h,w] from maps [N,C,h,w], at least float32."""
+        # one matrix product for all taps, then shifted into place: twice as fast as convolutions
         convs = cast("list[nn.Conv2d]", list(self.branches))
         taps = [conv.weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2) for conv in convs]
-        # in float32, also in autocast: dozens of products come together in a logit
+        # float32 also under autocast, since each logit is a sum of dozens of products
         products = widen(F.conv2d(x, torch.cat(taps)[:, :, None, None])).chunk(len(taps), 1)
-        # added up one by one: gradients of a stack's parts would share their memory, and accumulate there
+        # added one by one, since the gradients of a stack's parts share memory
         logits = reduce(torch.add, (cast(Tensor, conv.bias) for conv in convs))[:, None, None]
         for conv, product in zip(convs, products, strict=True):
             rate = conv.dilation[0]
@@ -96,16 +96,16 @@ class ASPP(nn.Module):
 class V3Plus(nn.Module):
     """ASPP and decoder of DeepLab v3+ (Chen et al., ECCV 2018).
 
-    A 1x1 convolution, 3x3 ones of several dilations, and the image's mean, side by side, are projected to `width`
-    channels; resized to the finer map of stride 4, which is reduced to 48 channels, they go together through two 3x3
-    convolutions to the classifier. All have batch norm, always trained.
+    A 1x1 convolution, 3x3 convolutions of several dilations and the image's mean are concatenated and projected to
+    `width` channels, resized to the map of stride 4, concatenated with it after its reduction to 48 channels, and pass
+    two 3x3 convolutions and the classifier. All convolutions have batch norm, always trained.
 
     Args:
-        channels: of the last map.
+        channels: channels of the last map.
         low: channels of the map of stride 4.
         classes: K + 1, background first.
-        width: of every hidden layer.
-        dilations: of the 3x3 convolutions side by side.
+        width: channels of every hidden layer.
+        dilations: dilations of the parallel 3x3 convolutions.
     """
 
     def __init__(self, channels: int, low: int, classes: int, width: int, dilations: Sequence[int]) -> None:
@@ -124,7 +124,7 @@ class V3Plus(nn.Module):
 
     @override
     def forward(self, x: Tensor, low: Tensor) -> Tensor:
-        """The logits [N,K+1,h,w] of maps [N,C,h',w'] and finer ones [N,L,h,w]."""
+        """Compute logits [N,K+1,h,w] from maps [N,C,h',w'] and finer ones [N,L,h,w]."""
         mean = self.pooled(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         x = self.dropout(self.project(torch.cat([*(branch(x) for branch in self.branches), mean], 1)))
         x = F.interpolate(x, low.shape[2:], mode="bilinear")
@@ -133,7 +133,7 @@ class V3Plus(nn.Module):
 
 
 class _Norm(nn.BatchNorm2d):
-    """Batch norm that takes its running statistics for a single value per channel, which has no variance."""
+    """Batch norm that uses its running statistics for a single value per channel, which has no variance."""
 
     @override
     def forward(self, input: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def _make_classifier(inside: int, classes: int) -> nn.Conv2d:
 
 
 def _init_near_zero(conv: nn.Conv2d) -> nn.Conv2d:
-    """Begins near 0, as in the published code: no class is preferred."""
+    """Initialise a convolution near 0, as in the published code, so that no class is preferred."""
     nn.init.normal_(conv.weight, std=0.01)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)

@@ -1,4 +1,4 @@
-"""Training a DeepLab network with Lightning."""
+"""Lightning module that trains a DeepLab network."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from camplug.wsss.train.processes import mean_over_processes
 
 
 class DeepLabTraining(LightningModule):
-    """Trains a DeepLab network on label pictures.
+    """Training of a DeepLab network on label pictures.
 
     Args:
-        network: what is trained.
-        settings: how it learns.
+        network: network to train.
+        settings: settings of the network and its optimizer.
         ids: image names, for error messages.
         seed: seed of the random numbers of every step.
     """
@@ -36,7 +36,7 @@ class DeepLabTraining(LightningModule):
         self, network: DeepLab, settings: DeepLabNetworkSettings, *, ids: Sequence[str] = (), seed: int = 0
     ) -> None:
         super().__init__()
-        # faster on a CPU; before several processes agree on how gradients lie in memory
+        # faster on a CPU; set before DDP fixes the layout of gradients
         self.network = network.to(memory_format=torch.channels_last)
         self.settings, self.finite, self.seed = settings, FiniteLosses(ids), seed
         self.kept = freeze_until(network.body, settings.cut)
@@ -47,7 +47,7 @@ class DeepLabTraining(LightningModule):
             self.kept += norms
 
     def logits(self, x: Tensor) -> list[Tensor]:
-        """The logits of normalised images [N,3,S,S] resized by each of `loss_scales` (bilinear)."""
+        """Compute the logits of normalised images [N,3,S,S] resized by each of `loss_scales` (bilinear)."""
         maps = []
         for scale in self.settings.loss_scales:
             size = (max(1, round(x.shape[2] * scale)), max(1, round(x.shape[3] * scale)))
@@ -70,7 +70,7 @@ class DeepLabTraining(LightningModule):
         return loss
 
     def _compute_refinement(self, logits: Sequence[Tensor], batch: SegmentationCrop) -> Tensor:
-        """The activation-aware term, of the fused logits."""
+        """Compute the activation-aware term from the fused logits."""
         from camplug.wsss.deeplab.refinement import activation_aware_loss
 
         final = fuse_logits(logits)
@@ -89,7 +89,7 @@ class DeepLabTraining(LightningModule):
         return found.loss
 
     def _count(self, logits: Sequence[Tensor], labels: Tensor) -> list[Tensor]:
-        """The pixels of each map, on average over the processes that share the batch."""
+        """Count the pixels of each map, averaged over the processes that share the batch."""
         maps = [*logits, logits[0]] if len(logits) > 1 else logits
         own = torch.stack([count_pixels(shrink_labels(labels, (m.shape[2], m.shape[3]))) for m in maps])
         return list(mean_over_processes(own))

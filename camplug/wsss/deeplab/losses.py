@@ -1,4 +1,4 @@
-"""The losses of segmentation networks: cross-entropy, balanced, at several scales."""
+"""Losses of segmentation networks: cross-entropy, balanced, at several scales."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from camplug.wsss.data.dataset import IGNORE
 
 
 def shrink_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels on another grid by Pillow's nearest rule, which others (torch, OpenCV) do not share.
+    """Resize labels by Pillow's nearest rule, which differs from that of torch and OpenCV.
 
     Args:
         labels: [N,H,W].
-        size: (h, w) of the wanted grid.
+        size: (h, w) of the grid.
 
     Returns:
-        [N,h,w] of the same type: row y is row floor((y + 1/2) H / h), as `PIL.Image.resize` takes it.
+        [N,h,w] of the same dtype: row y is row floor((y + 1/2) H / h), as in `PIL.Image.resize`.
 
     >>> shrink_labels(torch.arange(10)[None, None], (1, 4))
     tensor([[[1, 3, 6, 8]]])
@@ -36,7 +36,7 @@ def shrink_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _nearest(length: int, target: int, device: torch.device) -> Tensor:
-    """Return the rows that stay, int64 [target] on a device; kept there, as sending them at every step would wait."""
+    """Return the selected rows, int64 [target]; cached on the device, since copying them would synchronise."""
     numbers = Image.fromarray(np.arange(length, dtype=np.int32)[None])
     chosen = np.asarray(numbers.resize((target, 1), Image.Resampling.NEAREST))[0]
     with torch.inference_mode(False):
@@ -44,7 +44,7 @@ def _nearest(length: int, target: int, device: torch.device) -> Tensor:
 
 
 def count_pixels(labels: Tensor) -> Tensor:
-    """How many pixels are background and how many an object, [2]; 255 is neither."""
+    """Count background and object pixels, [2]; 255 is neither."""
     background = labels == 0
     return torch.stack([background.sum(), (labels != IGNORE).sum() - background.sum()])
 
@@ -52,29 +52,29 @@ def count_pixels(labels: Tensor) -> Tensor:
 def segmentation_loss(
     logits: Tensor, labels: Tensor, *, balanced: bool = False, counts: Tensor | None = None
 ) -> Tensor:
-    r"""Cross-entropy over the pixels that are labelled.
+    r"""Compute the cross-entropy over labelled pixels.
 
     .. math:: L = -\frac1{|B \cup O|} \sum_{i \in B \cup O} \log p_{i, y_i} \qquad \text{or, balanced,} \qquad
         L = -\frac1{2|B|} \sum_{i \in B} \log p_{i,0} - \frac1{2|O|} \sum_{i \in O} \log p_{i, y_i}
 
-    with B the pixels of background and O those of objects. Where there are none of one kind, the other's mean counts
-    in full. The balance follows what is known of the loss that AdvCAM's segmentation networks are trained with
-    ("similar to DSRG", Huang et al., CVPR 2018); the weights of one half are ours.
+    with the background pixels B and the object pixels O. If one kind is missing, the mean of the other has weight 1.
+    The balanced loss follows the description of AdvCAM's segmentation networks ("similar to DSRG", Huang et al., CVPR
+    2018); the weights 1/2 are ours.
 
     Args:
         logits: [N,K+1,h,w].
         labels: [N,h,w] integers, 0 background, c + 1 for class c, 255 ignored.
-        balanced: half of the loss for background, half for objects.
-        counts: the numbers of pixels to divide by instead of the batch's own (`count_pixels`); processes that share a
+        balanced: weigh background and objects by 1/2 each.
+        counts: numbers of pixels to divide by, instead of the batch's own (`count_pixels`); processes that share a
             batch give the mean of theirs, so that the mean of their losses is that of the batch.
 
     Returns:
-        A number; 0, with a graph, if all pixels are ignored.
+        Scalar; 0 with a graph if all pixels are ignored.
     """
     each = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
     counts = (count_pixels(labels) if counts is None else counts).to(each)
     background = labels == 0
-    # chosen by `where`, not by index, which waits for the device; ignored pixels have 0
+    # `where`, since indexing synchronises with the device; ignored pixels are 0
     sums = torch.stack([torch.where(background, each, 0).sum(), torch.where(background, 0, each).sum()])
     if not balanced:
         return sums.sum() / counts.sum().clamp(min=1e-6)
@@ -84,7 +84,7 @@ def segmentation_loss(
 
 
 def fuse_logits(logits: Sequence[Tensor]) -> Tensor:
-    """The largest logit of several scales at each position, [N,K+1,h,w], on the first one's grid (bilinear)."""
+    """Compute the maximum of the logits of several scales, [N,K+1,h,w], on the first grid (bilinear)."""
     first, *others = logits
     resized = [F.interpolate(o, first.shape[2:], mode="bilinear") for o in others]
     return torch.stack([first, *resized]).amax(0) if others else first
@@ -93,15 +93,15 @@ def fuse_logits(logits: Sequence[Tensor]) -> Tensor:
 def multiscale_loss(
     logits: Sequence[Tensor], labels: Tensor, *, balanced: bool = False, counts: Sequence[Tensor] | None = None
 ) -> Tensor:
-    r"""The loss of the second DeepLab's code ("MSC"): at every scale, and where scales are fused, added up.
+    r"""Compute the loss of the second DeepLab's code ("MSC"): the sum over all scales and their fusion.
 
     .. math:: L = \sum_s L_s + L_{\max_s}
 
     Args:
-        logits: of the same images at several scales, each [N,K+1,h,w], the one to fuse on first. One alone is not
-            fused.
-        labels: [N,H,W] of the images; they are shrunk to each grid (`shrink_labels`).
-        balanced, counts: see `segmentation_loss`; counts of each scale, then of the fused one.
+        logits: logits of the images at several scales, each [N,K+1,h,w]; they are fused on the first grid. A single
+            one is not fused.
+        labels: labels of the images, [N,H,W], resized to each grid (`shrink_labels`).
+        balanced, counts: see `segmentation_loss`; counts of each scale, then of the fused logits.
     """
     maps = [*logits, fuse_logits(logits)] if len(logits) > 1 else list(logits)
     total = torch.zeros((), device=labels.device)

@@ -1,4 +1,4 @@
-"""DeepLab: the body of any network at a fine output stride, and a head that names every position's class."""
+"""DeepLab: body of any network at a fine output stride, with a segmentation head."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ MAX_CLASSES = 254  # 0 is background, 255 is ignored
 
 
 class DeepLab(nn.Module):
-    """Names the class of every position of an image: a body and one of the heads of `camplug.wsss.deeplab.heads`.
+    """Segmentation network of a body and one of the heads of `camplug.wsss.deeplab.heads`.
 
     Args:
-        body: images [N,3,H,W] to feature maps [N,C,h,w].
+        body: feature extractor, [N,3,H,W] to [N,C,h,w].
         classes: names of the K foreground classes.
         head: "large-fov", "aspp" or "v3+".
-        width: channels inside of large-fov and v3+.
-        dilations: of the head; None for `get_dilations`.
-        output_stride: pixels per position of the body's map, finer than as built by dilated convolutions (see
+        width: hidden channels of large-fov and v3+.
+        dilations: dilations of the head; None for `get_dilations`.
+        output_stride: image pixels per position of the body's map, made finer by dilated convolutions (see
             `camplug.dense`); None leaves the body as it is.
-        preprocess: normalisation of photographs.
-        low: the layer of the body that gives v3+ its finer map; None for the last one of stride 4.
+        preprocess: normalisation of photographs; None uses the body's own.
+        low: layer of the body with the finer map of v3+; None for the last one of stride 4.
 
     Attributes:
         classes: names of the foreground classes; logit 0 is background, logit c + 1 class c.
         preprocess: normalisation of photographs.
-        output_stride: as given.
-        stride: pixels per position of the body's map, as it is.
+        output_stride: output stride as given.
+        stride: actual image pixels per position of the body's map.
 
     Raises:
         ModelError: the body cannot have that output stride.
-        InputError: no class, or more than label pictures can name; no map of stride 4 for v3+.
+        InputError: no class, more classes than label pictures can name, or no map of stride 4 for v3+.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class DeepLab(nn.Module):
             self.head.to(weight)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The body's last map [N,C,h,w] of normalised images [N,3,H,W], and the finer one that v3+ reads."""
+        """Compute the body's last map [N,C,h,w] from normalised images [N,3,H,W], and the finer map of v3+."""
         with nullcontext() if self.output_stride is None else dense(self.body, self.output_stride):
             if self.low is None:
                 return self.body(x), None
@@ -105,7 +105,7 @@ class DeepLab(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        """The logits [N,K+1,h,w] of normalised images [N,3,H,W], on the head's grid."""
+        """Compute logits [N,K+1,h,w] from normalised images [N,3,H,W], on the head's grid."""
         logits: Tensor = self.head(*self.features(x))
         return logits
 
@@ -117,18 +117,18 @@ def build_deeplab(
     *,
     preprocess: Preprocess | None = None,
 ) -> DeepLab:
-    """A DeepLab network with a new head on any network, which is copied and left as it is.
+    """Build a DeepLab network with a new head on a copy of any network.
 
     Args:
-        model: a timm or torchvision model, a trained `Classifier` or `DeepLab` (its body is taken, neck and head are
-            not), or a module that puts out its last feature map.
+        model: timm or torchvision model, trained `Classifier` or `DeepLab` (only its body is used), or module that
+            returns its last feature map.
         classes: names of the foreground classes.
-        settings: how it is built.
+        settings: settings of the network.
         preprocess: normalisation of photographs; None uses the model's own.
 
     Raises:
-        InputError: no class; no map of stride 4 for v3+.
-        ModelError: the network has no feature map to cut it at, or cannot have that output stride.
+        InputError: no class, or no map of stride 4 for v3+.
+        ModelError: the network has no feature map, or cannot have that output stride.
     """
     settings = DeepLabNetworkSettings() if settings is None else settings
     model = unwrap(model)
@@ -159,7 +159,7 @@ def build_deeplab(
 
 
 def get_deeplab_settings(network: DeepLab) -> dict[str, Any]:
-    """How a DeepLab network is built over its network, as plain data."""
+    """Return the architecture of a DeepLab network as plain data."""
     cut = network.body.cut
     return {
         "cut": {"layer": cut.layer, "way": cut.way, "relu": cut.relu},
@@ -174,7 +174,7 @@ def get_deeplab_settings(network: DeepLab) -> dict[str, Any]:
 def rebuild_deeplab(
     model: nn.Module, settings: Mapping[str, Any], classes: Sequence[str], preprocess: Preprocess
 ) -> DeepLab:
-    """The untrained network of `get_deeplab_settings`, over a network that is kept and changed."""
+    """Build the untrained network of `get_deeplab_settings` on a network, which is changed in place."""
     model = unwrap(model).eval()
     cut = Cut(**settings["cut"])
     if isinstance(model, (Classifier, DeepLab)):

@@ -1,4 +1,4 @@
-"""The activation-aware loss: saliency maps draw the edges of objects, where the pseudo-labels bear them out."""
+"""Activation-aware loss, which uses saliency maps where they agree with the pseudo-labels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from camplug.wsss.data.dataset import IGNORE
 
 
 class Refinement(NamedTuple):
-    """What `activation_aware_loss` returns.
+    """Result of `activation_aware_loss`.
 
     Attributes:
-        loss: the second term of eq. 4 with its weights, the mean over images; a scalar.
-        tau: how well labels and saliency agree, of each image, in [0, 1]; [N].
-        conflicts: share of the counted pixels where one says background and the other does not, of each image; [N].
+        loss: second term of eq. 4 with its weights, averaged over images; a scalar.
+        tau: agreement of labels and saliency of each image, in [0, 1]; [N].
+        conflicts: share of the counted pixels of each image where only one of them is background; [N].
     """
 
     loss: Tensor
@@ -36,31 +36,30 @@ def activation_aware_loss(
     threshold: float = 0.5,
     clamped: bool = False,
 ) -> Refinement:
-    r"""Pull the background's probability to the complement of the saliency, in images where labels and saliency agree.
+    r"""Compute the loss between background probability and complement of the saliency, weighted by their agreement.
 
     .. math:: L = L_{ce} + \alpha (e^\tau - 1) L_{sal}, \qquad
               L_{sal} = -\overline{(1 - s) \log p_0 + s \log(1 - p_0)} \qquad (4)
 
     Sun et al., "Inferring the Class Conditional Response Map for Weakly Supervised Semantic Segmentation" (2021), eq.
-    4. This is its second term, p_0 being the background's softmax probability. tau is the mean of two IoUs, of the
-    background and of the foreground, between two hard maps of an image: the labels, and the saliency, which says
-    background below `threshold`. Where one of the unions is empty the maps agree everywhere, and tau is 1. e^tau - 1
-    runs from 0 to 1.72, and no gradient goes through it.
+    4. This is its second term with the background's softmax probability p_0. tau is the mean of the IoUs of background
+    and foreground between two binary maps of an image, the labels and the saliency thresholded at `threshold`. If one
+    of the unions is empty, tau is 1. e^tau - 1 is between 0 and 1.72 and has no gradient.
 
-    The paper leaves open what follows. Each image has its own tau. Pixels whose label is ignored, the padding of a crop
-    among them, count neither for tau nor in L_sal. L_sal is the mean over the counted pixels of an image, the loss that
-    over all images of the batch; an image without counted pixels adds 0 to it, with tau 0.
+    The paper leaves the following open. Each image has its own tau. Ignored pixels, such as the padding of a crop,
+    count neither for tau nor for L_sal. L_sal is the mean over the counted pixels of an image, the loss the mean over
+    the images of the batch; an image without counted pixels contributes 0, with tau 0.
 
     Args:
-        logits: [N,K+1,h,w], the background first.
+        logits: [N,K+1,h,w], background first.
         labels: 0 for background, c + 1 for class c, 255 for ignored; [N,h,w].
         saliency: s, [N,h,w] in [0, 1].
         alpha: weight, at least 0.
-        threshold: of the saliency, above 0 and at most 1.
-        clamped: the saliency is known to lie in [0, 1]; to look at its values would wait for the device.
+        threshold: saliency below which a pixel is background, above 0 and at most 1.
+        clamped: skip the check of the saliency's range, which synchronises with the device.
 
     Raises:
-        InputError: shapes that do not fit together; saliency outside [0, 1]; an option out of its range.
+        InputError: the shapes do not fit together, saliency is outside [0, 1], or an option is out of range.
 
     >>> logits = torch.zeros(1, 2, 2, 2)
     >>> labels = torch.tensor([[[0, 0], [1, 255]]])
@@ -82,15 +81,15 @@ def activation_aware_loss(
 
 
 def compute_agreement(one: Tensor, other: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """How far two binary maps agree: mean of the IoUs of true and of false, and the share of pixels where they differ.
+    """Compute the agreement of binary maps: mean IoU of true and false, and the share of pixels where they differ.
 
     Args:
         one: bool [N,h,w].
-        other: likewise.
-        counted: the pixels to compare, likewise.
+        other: bool [N,h,w].
+        counted: mask of the pixels to compare, bool [N,h,w].
 
     Returns:
-        [N] each, float32; both 0 for an image without counted pixels.
+        float32 [N] each; both 0 for an image without counted pixels.
 
     >>> one, other = torch.tensor([[[True, True, True, False]]]), torch.tensor([[[True, True, False, False]]])
     >>> compute_agreement(one, other, torch.ones(1, 1, 4, dtype=torch.bool))  # (2/3 + 1/2) / 2, and 1 of 4
@@ -101,7 +100,7 @@ def compute_agreement(one: Tensor, other: Tensor, counted: Tensor) -> tuple[Tens
         return (which & counted).sum((1, 2)).float()
 
     pixels, true, false, differ = count(counted), count(one & other), count(~(one | other)), count(one ^ other)
-    # Of a map in which neither says "true" (or "false") all pixels agree, so that the other IoU, 1, is the mean.
+    # if one value does not occur, all pixels agree, and both IoUs are set to 1
     ious = [torch.where(both + differ > 0, both / (both + differ).clamp_min(1), 1) for both in (true, false)]
     found = (pixels > 0).float()
     return found * (ious[0] + ious[1]) / 2, differ / pixels.clamp_min(1)

@@ -1,4 +1,4 @@
-"""The classes of a photograph's pixels by a trained network: several views, fused, then a dense CRF."""
+"""Segmentation of photographs by a trained network: fusion of several views and a dense CRF."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ Fuse: TypeAlias = Literal["mean", "max"]
 
 
 class Segmenter:
-    """Names the class of every pixel of a photograph.
+    """Segmentation of photographs.
 
-    Each view (a scale, mirrored or not) is resized (bicubic, as in training), filled up to whole positions at the right
-    and the bottom by repeating the edge, and its logits are read off at the centres of the photograph's pixels
-    (bilinear). Views are fused there.
+    Each view (a scale, mirrored or not) is resized (bicubic, as in training) and padded to whole positions at the right
+    and the bottom by repeating the edge; its logits are sampled at the centres of the photograph's pixels (bilinear),
+    where all views are fused.
 
     Args:
-        network: is put into evaluation mode; runs on its device.
+        network: network, set to evaluation mode; runs on its device.
         scales: factors of the photograph's size.
-        flip: also take each view's mirror image.
+        flip: use each view's mirror image, too.
         fuse: "mean" of the views' probabilities, or "max": the largest logit of each class, then softmax, as in the
             code of the second DeepLab.
-        crf: a name in `camplug.wsss.crf.PRESETS` ("deeplab" for instance), settings, or None; it starts from the
-            probabilities, sees the photograph as it is, and leaves out classes below 0.01 at every pixel.
-        long_side: photographs are first brought to this size of the longer side, as in training; None keeps their own.
+        crf: name in `camplug.wsss.crf.PRESETS` (such as "deeplab"), settings, or None. It starts from the probabilities
+            and leaves out classes below 0.01 at every pixel.
+        long_side: length of the longer side to which photographs are resized first, as in training; None keeps their
+            size.
 
     Raises:
         InputError: an option is out of range.
@@ -75,28 +76,28 @@ class Segmenter:
         return self.network.classes
 
     def scores(self, photo: NDArray[np.uint8], classes: Collection[int] | None = None) -> NDArray[np.float32]:
-        """The probabilities [K+1,H,W] of a photograph's pixels, background first; with a CRF those that it ends with.
+        """Compute the probabilities [K+1,H,W] of a photograph's pixels, background first, after the CRF if any.
 
         Args:
             photo: RGB uint8 [H,W,3].
-            classes: that it can show, counted from 0 without the background: all others get 0, the rest sums to 1.
-                None knows nothing of it.
+            classes: possible classes, counted from 0 without the background: all others get 0, the rest sums to 1. None
+                allows all.
 
         Raises:
-            InputError: no such photograph; a class that the network does not have.
+            InputError: the photograph has another shape or dtype, or the network does not have a class.
         """
         probabilities: NDArray[np.float32] = self._fuse(photo, classes).cpu().numpy()
         return probabilities if self.crf is None else _refine(photo, probabilities, self.crf)
 
     def __call__(self, photo: NDArray[np.uint8], classes: Collection[int] | None = None) -> NDArray[np.uint8]:
-        """The labels [H,W] of a photograph, uint8: 0 background, c + 1 for class c; see `scores`."""
-        if self.crf is None:  # labels alone leave the device
+        """Return the labels [H,W] of a photograph, uint8: 0 background, c + 1 for class c; see `scores`."""
+        if self.crf is None:  # copy labels only from the device
             found: NDArray[np.uint8] = self._fuse(photo, classes).argmax(0).byte().cpu().numpy()
             return found
         return np.asarray(self.scores(photo, classes).argmax(0), np.uint8)
 
     def _fuse(self, photo: NDArray[np.uint8], classes: Collection[int] | None) -> Tensor:
-        """The probabilities [K+1,H,W] before any CRF, float32, on the network's device; see `scores`."""
+        """Compute the probabilities [K+1,H,W] before the CRF, float32, on the network's device; see `scores`."""
         known = len(self.network.classes)
         if classes is not None and not all(0 <= c < known for c in classes):
             raise InputError(f"classes={sorted(classes)}; the network has {known}, counted from 0.")
@@ -117,7 +118,7 @@ class Segmenter:
 
     @torch.no_grad()
     def _compute_views(self, photo: NDArray[np.uint8], scale: float) -> list[Tensor]:
-        """The logits [K+1,H,W] of one scale, without and with mirroring."""
+        """Compute the logits [K+1,H,W] of one scale, without and with mirroring."""
         height, width = photo.shape[:2]
         factor = scale * (1.0 if self.long_side is None else self.long_side / max(height, width))
         size = (max(1, round(height * factor)), max(1, round(width * factor)))
@@ -138,8 +139,7 @@ class Segmenter:
 
 
 def _refine(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: CRFSettings) -> NDArray[np.float32]:
-    """The probabilities that a dense CRF ends with; its time grows with the classes, and those that are unlikely at
-    every pixel stay so, so they are left out and end with 0."""
+    """Refine probabilities by a dense CRF; classes unlikely at every pixel are left out to save time and get 0."""
     peaks = probabilities.max((1, 2))
     likely = peaks >= min(UNLIKELY, float(peaks.max()))
     refined = np.zeros_like(probabilities)
@@ -148,11 +148,11 @@ def _refine(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: C
 
 
 def sample_grid(grid: Tensor, shown: tuple[int, int], covered: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Maps on a grid, read off at the centres of a picture's pixels (bilinear, the edge repeated).
+    """Sample maps on a grid at the centres of a picture's pixels (bilinear, the edge repeated).
 
     Args:
-        grid: [N,C,h,w], over a view of `covered` pixels.
-        shown: how much of the view, from its top left, is the picture.
+        grid: maps of a view, [N,C,h,w].
+        shown: (height, width) of the part of the view, from its top left, that is the picture.
         covered: (height, width) of the view.
         size: (height, width) of the picture.
 
@@ -181,21 +181,21 @@ def make_predictions(
     shard: tuple[int, int] = (0, 1),
     step: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Make the label picture of every image.
+    """Make the label pictures of all images.
 
-    Resumable, in shares, past broken images: see `camplug.wsss.store.jobs.make_results`.
+    Resumable, in shares, and robust to unreadable images: see `camplug.wsss.store.jobs.make_results`.
 
     Args:
-        segmenter: from a photograph, RGB uint8 [H,W,3], to its labels [H,W]; a `Segmenter` for instance. One with
-            names in `classes` is matched with the data's by name, and is asked only for classes that the data has.
-        data: the photographs; masks are not read.
-        folder: where label pictures go; see `LabelFolder.prepare`.
-        labelled: the images' labels are read, and given to the segmenter as its `classes`.
+        segmenter: function from a photograph, RGB uint8 [H,W,3], to its labels [H,W], such as a `Segmenter`. Its
+            `classes`, if any, are matched with the data's by name; only the data's classes are requested from it.
+        data: photographs; masks are not read.
+        folder: folder of the label pictures; see `LabelFolder.prepare`.
+        labelled: restrict each image to its image-level labels, passed as `classes`.
         shard: (r, n): every n-th image, starting from the r-th.
-        step: told after every image.
+        step: function called after every image.
 
     Raises:
-        InputError: the segmenter lacks a class of the data; a place that cannot be written.
+        InputError: the segmenter lacks a class of the data, or the folder cannot be written.
     """
     names = getattr(segmenter, "classes", data.classes)
     order = match_classes(names, data.classes, "the network")
@@ -203,8 +203,8 @@ def make_predictions(
     def read(i: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         if not labelled and len(order) == len(names):
             return np.asarray(data.photo(i)), {}
-        asked = data.labels(i) if labelled else range(len(order))
-        return np.asarray(data.photo(i)), {"classes": tuple(order[c] for c in asked)}
+        wanted = data.labels(i) if labelled else range(len(order))
+        return np.asarray(data.photo(i)), {"classes": tuple(order[c] for c in wanted)}
 
     def make(image: tuple[NDArray[np.uint8], dict[str, Any]]) -> NDArray[np.uint8]:
         return renumber_labels(segmenter(image[0], **image[1]), names, order)

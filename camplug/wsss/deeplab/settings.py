@@ -1,4 +1,4 @@
-"""How a DeepLab network is built and how it learns, as plain data."""
+"""Settings of DeepLab and its training."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ HEADS = get_args(Head)
 
 
 def make_default_schedule() -> ScheduleSettings:
-    """SGD as the second DeepLab is trained with: here 0.9 is the momentum and the power of the decay, both."""
+    """Return the SGD settings of the second DeepLab, with 0.9 as momentum and as power of the decay."""
     return ScheduleSettings("sgd", lr=2.5e-4, momentum=0.9, weight_decay=5e-4, power=0.9)
 
 
 @dataclass(frozen=True)
 class DeepLabNetworkSettings:
-    """How a DeepLab network is built and how it learns; by default like the second one (Chen et al., PAMI 2018).
+    """Settings of a DeepLab network, its loss and optimizer; by default the second DeepLab (Chen et al., PAMI 2018).
 
     Args:
         head: "large-fov" (DeepLab of 2015), "aspp" (of PAMI 2018) or "v3+" (ECCV 2018, with a decoder at stride 4).
         output_stride: pixels per position of the body's last map, by dilation: 8 or 16; none leaves it as built.
-        width: channels inside of the heads large-fov (1024 in the paper) and v3+.
-        dilations: of the 3x3 convolutions in the head; none for the usual ones, which are given at a stride of 8 (12;
-            6,12,18,24; 12,24,36) and halved at 16.
+        width: hidden channels of the heads large-fov (1024 in the paper) and v3+.
+        dilations: dilations of the 3x3 convolutions in the head; none for the usual ones, which are 12; 6,12,18,24;
+            12,24,36 at stride 8 and half of it at 16.
         loss: "ce", cross-entropy over all pixels, or "balanced", half of it over background, half over objects.
-        loss_scales: of the images whose losses are added in training; where there are several, that of their maps'
-            largest logits comes to them: 1,0.75,0.5 for the paper.
-        batch_norm: "fixed" keeps the body's as it is, statistics, scales and shifts; "train" is for networks that begin
-            at random. A head's own is always trained.
-        cut: no gradient before this: layers up to the last map of this stride (8, say), or up to the layer of this
-            name, stay as they are; none trains all.
+        loss_scales: image scales whose losses are added in training; with several ones the loss of their largest logits
+            is added, too: 1,0.75,0.5 in the paper.
+        batch_norm: "fixed" keeps the body's statistics, scales and shifts; "train" trains them, for networks that start
+            from random weights. A head's own is always trained.
+        cut: end of the frozen part: layers up to the last map of this stride (8, say), or up to the layer of this name,
+            are not trained; none trains all.
         head_lr: learning rate of the head's weights relative to the body's; its biases have twice that and no weight
             decay.
-        schedule: of the body. The published code updates the rate at every 10th step, this one at every step.
-        refinement: alpha, the weight of the activation-aware term (0.08 in the paper); 0 leaves it out.
-        saliency_threshold: a pixel of less saliency than this is background.
+        schedule: optimizer and learning-rate schedule of the body. The published code updates the rate at every 10th
+            step, this one at every step.
+        refinement: alpha, weight of the activation-aware term (0.08 in the paper); 0 leaves it out.
+        saliency_threshold: saliency below which a pixel is background.
 
     Raises:
         InputError: an option is out of range.

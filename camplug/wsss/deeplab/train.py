@@ -1,10 +1,10 @@
-"""Train DeepLab in one call: from a folder of label pictures to the file of a network."""
+"""Training of DeepLab, from label pictures to a file."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,6 @@ from torch import nn
 
 from camplug.errors import InputError
 from camplug.explain.preprocess import Preprocess
-from camplug.plug import find_first_weight
 from camplug.wsss.class_names import order_like_folder
 from camplug.wsss.classifier.checkpoint import get_made_with
 from camplug.wsss.data import SegmentationData
@@ -28,32 +27,18 @@ from camplug.wsss.store.identity import hash_weights, make_file_table, make_phot
 from camplug.wsss.store.label_folder import LabelFolder
 from camplug.wsss.store.processes import get_shard, wait_for_processes
 from camplug.wsss.train.crops import LabelCrops, check_label_content, load_label_picture
-from camplug.wsss.train.device_state import keep_generators
+from camplug.wsss.train.device_state import find_device, keep_generators
 from camplug.wsss.train.fit import check_batch, fit
 from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder, describe_classes, find_labelled
 from camplug.wsss.train.progress import ProgressCallback
+from camplug.wsss.train.result import TrainingResult, format_losses
 from camplug.wsss.train.unreadable import find_readable, join_broken
 
 FILE = "deeplab.pt"
 
 
-@dataclass
-class TrainedDeepLab:
-    """Result of a training.
-
-    Attributes:
-        network: trained network, on the model's device and in evaluation mode.
-        file: path of its file.
-        images: number of training images.
-        losses: losses logged last; empty where the training was finished already.
-        broken: names of the images left out, with the reasons.
-    """
-
-    network: DeepLab
-    file: Path
-    images: int = 0
-    losses: dict[str, float] = field(default_factory=dict)
-    broken: list[tuple[str, str]] = field(default_factory=list)
+class TrainedDeepLab(TrainingResult[DeepLab]):
+    """Result of a training of DeepLab."""
 
 
 def train_deeplab(
@@ -73,34 +58,33 @@ def train_deeplab(
     made_with: Mapping[str, Any] | None = None,
     watch: ProgressCallback | None = None,
 ) -> TrainedDeepLab:
-    """Train DeepLab on label pictures, and write `out`/deeplab.pt at last.
+    """Train DeepLab on label pictures and write `out`/deeplab.pt.
 
-    Stopped at any moment, the same call goes on after the last full epoch, and ends with the same network. Images
-    without a label picture are left out and told. Trains on the model's device; under torchrun several processes share
-    every batch. The model is left as it is.
+    After an interruption, the same call resumes after the last full epoch and gives the same network. Images without a
+    label picture are left out and reported. Training runs on the model's device, on a copy of the model. Under torchrun
+    several processes share every batch.
 
     Args:
-        model: a network to begin with: see `build_deeplab`.
+        model: network to start from; see `build_deeplab`.
         data: photographs; labels and masks are not read.
         labels: folder of label pictures, NAME.png of the photograph's size: 0 background, c + 1 for class c, 255
             ignored.
         out: folder for checkpoints, losses and the network.
-        settings: of network and training.
-        saliency: what `settings.network.refinement` needs: a folder of grey pictures, or "contrast" or "spectral",
-            which need no model.
+        settings: settings of network and training.
+        saliency: saliency maps for `settings.network.refinement`: a folder of grey pictures, or "contrast" or
+            "spectral", which need no model.
         preprocess: normalisation of photographs; None uses the model's own.
         workers: processes that load images.
-        amp: half precision where it is safe; on CUDA only.
+        amp: mixed precision on CUDA.
         log: "csv", or "tensorboard", which needs that package.
         allow_missing: see `train_classifier`; label pictures may be missing in any number.
         overwrite: replace a training of other settings or images in `out`; by default it raises.
-        made_with: how the model is built, to be kept with the network; see `save_deeplab`. A model of
-            `camplug.load_model` knows it.
+        made_with: specification of the model; see `save_deeplab`. Models of `camplug.load_model` carry it.
         watch: progress callback.
 
     Raises:
-        InputError: `out` holds a training of other settings; no image has labels; an option out of range; saliency
-            without its term, or the other way round.
+        InputError: `out` holds a training of other settings, no image has labels, an option is out of range, or only
+            one of saliency and its weight is given.
         ModelError: the model has no feature maps or cannot have the output stride, or the loss became NaN or infinite.
         KeyboardInterrupt: stopped by Ctrl-C.
     """
@@ -116,10 +100,6 @@ def train_deeplab(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(span.seed)
         network = build_deeplab(model, data.classes, settings.network, preprocess=preprocess)
-    tables = {
-        "photographs": make_photograph_table(data),
-        "pictures": make_file_table(data.ids, LabelFolder(source).get_path),
-    }
     folder.prepare_training(
         {
             "network": get_deeplab_settings(network) | {"start": hash_weights(network.body)},
@@ -131,40 +111,19 @@ def train_deeplab(
             "training": asdict(span) | {"accumulate": settings.accumulate},
         },
         data,
-        tables
-        | ({} if saliency is None or saliency in KINDS else {"saliency": make_saliency_table(Path(saliency), data)}),
+        _compute_tables(data, source, saliency),
         file=file,
         steady=settings.network.schedule.is_steady,
         overwrite=overwrite,
     )
-    weight = find_first_weight(model)
-    device = torch.device("cpu") if weight is None else weight.device
+    device = find_device(model)
     if folder.is_finished(file):
         watch.done(f"{file} was there")
-        built = bool(made_with and made_with.get("model"))
-        return TrainedDeepLab(load_deeplab(file, None if built else copy.deepcopy(model)).to(device), file)
-    readable, unreadable = find_readable(data, allow_missing=allow_missing)
-    labelled, broken = find_labelled(LabelFolder(source), data)
-    indices = sorted({*labelled} & {*readable})
-    if not indices:
-        first = (broken or unreadable)[0][1]
-        raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {first}")
-    crops = LabelCrops(
-        data,
-        partial(load_label_picture, LabelFolder(source).renumber(data.classes), data),
-        make_normalizer(network.preprocess),
-        crop=span.crop,
-        scales=span.scales,
-        stride=1,
-        long_side=span.long_side,
-        seed=span.seed,
-        indices=indices,
-        allow_missing=allow_missing,
-    )
-    items = SegmentationCrops(crops, salient)
-    items.substitutes.leave_out(readable)
+        base = None if made_with.get("model") else copy.deepcopy(model)
+        return TrainedDeepLab(load_deeplab(file, base).to(device), file)
+    items, left_out = _make_items(data, source, settings, network, salient, allow_missing)
     check_batch(items, span.batch * settings.accumulate)
-    check_label_content(crops.labels, indices, "give labels that show classes")
+    check_label_content(items.crops.labels, items.crops.indices, "give labels that show classes")
     module = DeepLabTraining(network, settings.network, ids=data.ids, seed=span.seed)
     folder.write_settings()
     with keep_generators(device):
@@ -182,21 +141,63 @@ def train_deeplab(
             accumulate=settings.accumulate,
             header=DEEPLAB_FILE.make_header(network, made_with),
         )
-    last = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-    watch.done(f"training: {span.epochs} epochs of {len(items)} images; {last or 'made before'}")
+    watch.done(f"training: {span.epochs} epochs of {len(items)} images; {format_losses(losses) or 'made before'}")
     network.to(device).eval().requires_grad_(True)
     if get_shard()[0] == 0:
         save_deeplab(file, network, made_with)
         watch.done(f"{file}: DeepLab with the head {network.kind} for {len(network.classes)} classes")
-    wait_for_processes("deeplab")  # whoever comes back finds the file
-    broken = join_broken(data, items.substitutes.list_broken(), broken, unreadable)
+    wait_for_processes("deeplab")  # the file exists when any process returns
+    broken = join_broken(data, items.substitutes.list_broken(), *left_out)
     return TrainedDeepLab(network, file, len(items), losses, broken)
+
+
+def _compute_tables(data: SegmentationData, labels: Path, saliency: str | Path | None) -> dict[str, dict[str, str]]:
+    """Compute the digests of photographs, label pictures and saliency pictures by image name."""
+    tables = {
+        "photographs": make_photograph_table(data),
+        "pictures": make_file_table(data.ids, LabelFolder(labels).get_path),
+    }
+    if saliency is not None and saliency not in KINDS:
+        tables["saliency"] = make_saliency_table(Path(saliency), data)
+    return tables
+
+
+def _make_items(  # noqa: PLR0917
+    data: SegmentationData,
+    labels: Path,
+    settings: DeepLabSettings,
+    network: DeepLab,
+    saliency: Saliency | None,
+    allow_missing: bool,
+) -> tuple[SegmentationCrops, list[list[tuple[str, str]]]]:
+    """Make the training items of the readable images with labels; return the others with the reasons, too."""
+    readable, unreadable = find_readable(data, allow_missing=allow_missing)
+    labelled, broken = find_labelled(LabelFolder(labels), data)
+    indices = sorted({*labelled} & {*readable})
+    if not indices:
+        first = (broken or unreadable)[0][1]
+        raise InputError(f"none of the {len(data)} images has labels to train on; the first one: {first}")
+    crops = LabelCrops(
+        data,
+        partial(load_label_picture, LabelFolder(labels).renumber(data.classes), data),
+        make_normalizer(network.preprocess),
+        crop=settings.training.crop,
+        scales=settings.training.scales,
+        stride=1,
+        long_side=settings.training.long_side,
+        seed=settings.training.seed,
+        indices=indices,
+        allow_missing=allow_missing,
+    )
+    items = SegmentationCrops(crops, saliency)
+    items.substitutes.leave_out(readable)
+    return items, [broken, unreadable]
 
 
 def _find_saliency(
     given: str | Path | None, settings: DeepLabNetworkSettings, data: SegmentationData
 ) -> Saliency | None:
-    """The saliency of an image, where the loss has a term for it."""
+    """Return the loader of saliency, or None where the loss has no term for it; raise InputError if they differ."""
     if (given is not None) != (settings.refinement > 0):
         given_what = "saliency without refinement" if given is not None else "refinement without saliency"
         raise InputError(f"{given_what}: the activation-aware term needs both; give both, or neither.")

@@ -113,7 +113,7 @@ def region_contrast_loss(
     masks = make_class_masks(class_maps, theta, EPS)
     pairs = [(n, c) for n, c in shown.nonzero().tolist() if len(prototypes.positive[c])]
     if not pairs:
-        nothing = masked_mean(features, masks[:, :0]).sum()  # with a graph
+        nothing = masked_mean(features, masks[:, :0]).sum()  # 0 with a graph
         return RegionContrast(nothing, nothing, nothing, torch.zeros((), dtype=torch.int64, device=features.device))
     image, of, column, used = _numbers(pairs, features.device)
     masks = masks.index_select(1, used)
@@ -124,7 +124,7 @@ def region_contrast_loss(
     push = torch.zeros_like(pull)
     if others.shape[1]:
         gaps = distances(f[:, None], others.to(f), distance)
-        exponent = gaps.masked_fill(~there, torch.inf).amin(1) / temperature + offset  # inf without any, log 1 then
+        exponent = gaps.masked_fill(~there, torch.inf).amin(1) / temperature + offset  # infinite without negatives
         push = -(-torch.expm1(-exponent)).clamp_min(LEAST).log()
     count = counted.sum()
     share = count.clamp_min(1) if reduction == "mean" else 1

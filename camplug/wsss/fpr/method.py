@@ -83,7 +83,7 @@ class FPR(Method):
                 near = difflib.get_close_matches(self.groups.lower(), GROUPS, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise InputError(f"groups={self.groups!r}{hint}; allowed are {', '.join(GROUPS)}.")
-        else:  # plain, to be written down
+        else:  # plain data for files
             lists = {
                 str(group): [names] if isinstance(names, str) else list(names) for group, names in self.groups.items()
             }

@@ -52,7 +52,7 @@ class _Differences(torch.autograd.Function):
         one, others = displacement.unsqueeze(2), slice_ahead(displacement, radius, 0)
         steps = torch.arange(-reach, radius, device=displacement.device).view(-1, 1, 1)
         sums = [displacement.new_zeros(()) for _ in range(2)]
-        # padded as `slice_ahead` pads; what runs off the grid is of no pair, and 0
+        # padded as in `slice_ahead`; the padding belongs to no pair and stays 0
         slopes = displacement.new_zeros((2, n, 2, h + reach, w + 2 * reach)) if ctx.needs_input_grad[0] else None
         for dy, columns, places in group_rows(radius):
             other = others[:, :, dy, columns]

@@ -74,7 +74,10 @@ class _PathAffinity(torch.autograd.Function):
         (gradient,) = gradients
         (place,) = ctx.saved_tensors
         (n, _, h, w), reach, device = gradient.shape, ctx.radius - 1, gradient.device
-        height, width = h + reach, w + 2 * reach  # as `slice_ahead` pads; what goes there is of no pair
+        height, width = (
+            h + reach,
+            w + 2 * reach,
+        )  # size of the padded planes of `slice_ahead`; the padding belongs to no pair
         total = gradient.new_zeros(n * height * width)
         image = torch.arange(n, device=device).view(-1, 1, 1, 1) * (height * width)
         own = image + torch.arange(h, device=device).view(-1, 1) * width + torch.arange(w, device=device)

@@ -8,6 +8,7 @@ import signal
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -20,7 +21,7 @@ from camplug.wsss.train.checkpoints import BEST, find_checkpoint
 from camplug.wsss.train.crops import ShuffledSampler
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule
+    from lightning.pytorch import LightningModule, Trainer
 
 
 class Items(Protocol):
@@ -85,16 +86,12 @@ def fit(
         ModelError: the loss became NaN or infinite.
     """
     from lightning.pytorch import Trainer
-    from lightning.pytorch.callbacks import ModelCheckpoint
-
-    from camplug.wsss.train.callbacks import HeaderCallback, LossCheck, ReadingCheck
 
     check_batch(items, batch * accumulate)
     rank, world = get_shard()
-    whole = ShuffledSampler(
-        len(items), items.seed, batch=batch, share=(rank, world)
-    )  # raises where it cannot be shared
-    whole.batch = batch * accumulate  # no optimizer step with fewer batches at the end of an epoch
+    # raises where the processes cannot share a batch
+    sampler = ShuffledSampler(len(items), items.seed, batch=batch, share=(rank, world))
+    sampler.batch = batch * accumulate  # no optimizer step with fewer batches at the end of an epoch
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -106,36 +103,17 @@ def fit(
     loader: DataLoader[Any] = DataLoader(
         items,  # type: ignore[arg-type]
         batch_size=batch // world,
-        sampler=whole,
+        sampler=sampler,
         persistent_workers=workers > 0,
         **options,
     )
-    held_out = None
-    if validation is not None:
-        mine = [(0, i) for i in range(rank, len(validation), world)]
-        collate = getattr(validation, "collate", None)  # drops unreadable items
-        held_out = DataLoader[Any](
-            validation,  # type: ignore[arg-type]
-            batch_size=batch,
-            sampler=mine,
-            collate_fn=collate,
-            **options,
-        )
-    kept = ModelCheckpoint(dirpath=out, filename="{epoch}", save_last=True, save_top_k=1, enable_version_counter=False)
-    savers = [kept]
-    if best is not None:
-        name = BEST.removesuffix(".ckpt")
-        savers.append(
-            ModelCheckpoint(dirpath=out, filename=name, monitor=best, mode="max", enable_version_counter=False)
-        )
-    substitutes = getattr(items, "substitutes", None)
-    reading = [] if substitutes is None else [ReadingCheck(substitutes)]
+    held_out = None if validation is None else _make_validation_loader(validation, batch, (rank, world), options)
     bars = [_make_bar()] if progress and on_cuda else []
     with _silence_lightning():
         trainer = Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
-            callbacks=[*savers, LossCheck(), HeaderCallback(header), *reading, *bars, *callbacks],
+            callbacks=[*_make_callbacks(items, out, best, header), *bars, *callbacks],
             logger=_make_logger(log, out),
             enable_progress_bar=progress,
             enable_model_summary=False,
@@ -147,19 +125,57 @@ def fit(
             plugins=[_choose_environment()],
             **_choose_devices(accelerator, number, world),
         )
-        before = find_checkpoint(out, module)
-        handler = signal.getsignal(signal.SIGINT)
-        try:
-            trainer.fit(module, loader, held_out, ckpt_path=before)
-        except SystemExit:  # raised by Lightning after Ctrl-C, with SIGINT ignored
-            if not trainer.interrupted:
-                raise
-            signal.signal(signal.SIGINT, handler)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        _run(trainer, module, loader, held_out, find_checkpoint(out, module))
     if best is not None and (out / BEST).exists():
         module.load_state_dict(torch.load(out / BEST, map_location="cpu", weights_only=True)["state_dict"])
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _make_validation_loader(
+    validation: Items, batch: int, share: tuple[int, int], options: dict[str, Any]
+) -> DataLoader[Any]:
+    """Make the loader of a process's share of the validation items."""
+    return DataLoader[Any](
+        validation,  # type: ignore[arg-type]
+        batch_size=batch,
+        sampler=[(0, i) for i in range(share[0], len(validation), share[1])],
+        collate_fn=getattr(validation, "collate", None),  # drops unreadable items
+        **options,
+    )
+
+
+def _make_callbacks(items: Items, out: Path, best: str | None, header: Mapping[str, Any] | None) -> list[Any]:
+    """Make the callbacks of every training: checkpoints and checks."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from camplug.wsss.train.callbacks import HeaderCallback, LossCheck, ReadingCheck
+
+    make_saver = partial(ModelCheckpoint, dirpath=out, enable_version_counter=False)
+    savers = [make_saver(filename="{epoch}", save_last=True, save_top_k=1)]
+    if best is not None:
+        savers.append(make_saver(filename=BEST.removesuffix(".ckpt"), monitor=best, mode="max"))
+    substitutes = getattr(items, "substitutes", None)
+    checks = [] if substitutes is None else [ReadingCheck(substitutes)]
+    return [*savers, LossCheck(), HeaderCallback(header), *checks]
+
+
+def _run(
+    trainer: Trainer,
+    module: LightningModule,
+    loader: DataLoader[Any],
+    validation: DataLoader[Any] | None,
+    checkpoint: Path | None,
+) -> None:
+    """Run a training; raise KeyboardInterrupt after Ctrl-C, with its handler restored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, loader, validation, ckpt_path=checkpoint)
+    except SystemExit:  # raised by Lightning after Ctrl-C, with SIGINT ignored
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, handler)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
 
 
 def _choose_precision(number: str) -> Literal["bf16-mixed", "16-mixed"]:

@@ -17,9 +17,9 @@ from camplug.wsss.store.processes import exchange
 
 T = TypeVar("T")
 
-MOST = 0.05  # share of a training's images that may be missing without --allow-missing
+MAX_MISSING = 0.05  # share of a training's images that may be missing without --allow-missing
 SHOWN = 3  # names in a message
-SUBSTITUTE = 7  # ends the random numbers that choose one; crops take others
+SUBSTITUTE = 7  # last part of the seed for choosing a substitute, different from the seeds of crops
 
 
 def find_readable(
@@ -69,11 +69,11 @@ def check_share(missing: Sequence[tuple[str, str]], count: int, allow_missing: b
     Raises:
         InputError: more are missing; the message names the first ones.
     """
-    if allow_missing or len(missing) <= MOST * count:
+    if allow_missing or len(missing) <= MAX_MISSING * count:
         return
     first = "; ".join(error.rstrip(".") for _, error in missing[:SHOWN])
     raise InputError(
-        f"{len(missing)} of {count} images cannot be read, more than {MOST:.0%}: {first}"
+        f"{len(missing)} of {count} images cannot be read, more than {MAX_MISSING:.0%}: {first}"
         f"{'; ...' if len(missing) > SHOWN else ''}. Mend them, or train without them with --allow-missing "
         "(allow_missing in Python and in recipes)."
     )
@@ -149,7 +149,7 @@ class Substitutes(Generic[T]):
         Raises:
             InputError: more are unreadable and that is not allowed.
         """
-        if not self.allow_missing and int(self.failed.sum()) > MOST * len(self.data):
+        if not self.allow_missing and int(self.failed.sum()) > MAX_MISSING * len(self.data):
             check_share(self.list_broken(), len(self.data), allow_missing=False)
 
     def list_broken(self) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import trainable
 from heads import photos
 
 from camplug.errors import InputError
-from camplug.wsss.train.unreadable import MOST, Substitutes, check_share, find_readable
+from camplug.wsss.train.unreadable import MAX_MISSING, Substitutes, check_share, find_readable
 
 NAMES = [f"{c}{n}" for c in "abcd" for n in range(5)]
 
@@ -64,7 +64,7 @@ def test_nothing_left_is_refused_also_when_any_share_may_be_missing(data):
 
 def test_the_share_is_of_all_images():
     broken = [("x", "it is gone.")] * 5
-    assert MOST == 0.05
+    assert MAX_MISSING == 0.05
     check_share(broken, 100, allow_missing=False)
     with pytest.raises(InputError, match=r"^5 of 99 .*: it is gone; it is gone; it is gone; \.\.\.\. Mend"):
         check_share(broken, 99, allow_missing=False)
