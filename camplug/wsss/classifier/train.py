@@ -111,16 +111,7 @@ def train_classifier(
         raise InputError(f"batch={span.batch}: a batch holds groups of {method.group} images; give a multiple.")
     indices, missing = find_readable(data, labels=True, allow_missing=allow_missing)
     keep_head = True if method.needs_trained else keep_head
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(span.seed)
-        network = build_classifier(
-            model,
-            data.classes,
-            neck=method.get_neck_settings(),
-            output_stride=output_stride,
-            keep_head=keep_head,
-            preprocess=preprocess,
-        )
+    network = _build_network(model, data, method, span.seed, output_stride, keep_head, preprocess)
     make_crops = partial(
         ClassifierCrops, crop=span.crop, sides=span.sides, mean=network.preprocess.mean, allow_missing=allow_missing
     )
@@ -129,15 +120,9 @@ def train_classifier(
     items = method.make_items(pictures)
     check_batch(items, span.batch // method.group)
     folder.prepare_training(
-        {
-            **_describe_data(data, validation, keep),
-            "method": {"name": method.name, **asdict(method)},
-            "model": dict(made_with),
-            "start": hash_weights(unwrap(model)),
-            "network": get_classifier_settings(network),
-            "learning": asdict(learning),
-            "span": asdict(span),
-        },
+        _describe_data(data, validation, keep)
+        | {"method": {"name": method.name, **asdict(method)}, "learning": asdict(learning), "span": asdict(span)}
+        | {"model": dict(made_with), "start": hash_weights(unwrap(model)), "network": get_classifier_settings(network)},
         data,
         compute_tables(data),
         file=file,
@@ -154,8 +139,8 @@ def train_classifier(
     held_out, missing_there = None, list[tuple[str, str]]()
     if validation is not None:
         shown, missing_there = find_readable(validation, labels=True, allow_missing=allow_missing)
-        held_out = make_crops(validation, indices=shown, still=True)
-        keep = choose_keep(keep, validation, shown)
+        held_out, keep = make_crops(validation, indices=shown, still=True), choose_keep(keep, validation, shown)
+    options: dict[str, Any] = {"workers": workers, "amp": amp, "log": log, "progress": watch.bars}
     with keep_generators(device):
         torch.manual_seed(span.seed)  # for modules of the method
         module = method.make_module(network, learning, pictures)
@@ -167,12 +152,9 @@ def train_classifier(
             epochs=span.epochs,
             batch=span.batch // method.group,
             device=str(device),
-            workers=workers,
-            progress=watch.bars,
             validation=held_out,
             best=VALIDATION if keep == "best" else None,
-            amp=amp,
-            log=log,
+            **options,
             header=CLASSIFIER_FILE.make_header(network, made_with),
         )
     watch.done(f"training: {span.epochs} epochs of {len(pictures)} images; {format_losses(losses) or 'made before'}")
@@ -185,6 +167,28 @@ def train_classifier(
     if held_out is not None:
         broken += join_broken(held_out.data, held_out.substitutes.list_broken(), missing_there)
     return TrainedClassifier(network, file, len(pictures), losses, broken)
+
+
+def _build_network(  # noqa: PLR0917
+    model: nn.Module,
+    data: SegmentationData,
+    method: Method,
+    seed: int,
+    output_stride: int | None,
+    keep_head: bool | None,
+    preprocess: Preprocess | None,
+) -> Classifier:
+    """Build the classifier of a training from a seed, without changing the random generators."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_classifier(
+            model,
+            data.classes,
+            neck=method.get_neck_settings(),
+            output_stride=output_stride,
+            keep_head=keep_head,
+            preprocess=preprocess,
+        )
 
 
 def _check_keep(keep: str, validation: SegmentationData | None) -> None:

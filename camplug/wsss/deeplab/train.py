@@ -102,13 +102,10 @@ def train_deeplab(
         network = build_deeplab(model, data.classes, settings.network, preprocess=preprocess)
     folder.prepare_training(
         {
-            "network": get_deeplab_settings(network) | {"start": hash_weights(network.body)},
-            "classes": list(data.classes),
+            **_describe_training(settings, network, data),
             "model": dict(made_with),
             "labels": describe_classes(source),
             "saliency": saliency if saliency is None or saliency in KINDS else "a folder",
-            "learning": asdict(settings.network),
-            "training": asdict(span) | {"accumulate": settings.accumulate},
         },
         data,
         _compute_tables(data, source, saliency),
@@ -126,6 +123,7 @@ def train_deeplab(
     check_label_content(items.crops.labels, items.crops.indices, "give labels that show classes")
     module = DeepLabTraining(network, settings.network, ids=data.ids, seed=span.seed)
     folder.write_settings()
+    options: dict[str, Any] = {"workers": workers, "amp": amp, "log": log, "progress": watch.bars}
     with keep_generators(device):
         losses = fit(
             module,
@@ -134,10 +132,7 @@ def train_deeplab(
             epochs=span.epochs,
             batch=span.batch,
             device=str(device),
-            workers=workers,
-            progress=watch.bars,
-            amp=amp,
-            log=log,
+            **options,
             accumulate=settings.accumulate,
             header=DEEPLAB_FILE.make_header(network, made_with),
         )
@@ -149,6 +144,16 @@ def train_deeplab(
     wait_for_processes("deeplab")  # the file exists when any process returns
     broken = join_broken(data, items.substitutes.list_broken(), *left_out)
     return TrainedDeepLab(network, file, len(items), losses, broken)
+
+
+def _describe_training(settings: DeepLabSettings, network: DeepLab, data: SegmentationData) -> dict[str, Any]:
+    """Return the settings, the initial network and the classes of a training as plain data."""
+    return {
+        "network": get_deeplab_settings(network) | {"start": hash_weights(network.body)},
+        "classes": list(data.classes),
+        "learning": asdict(settings.network),
+        "training": asdict(settings.training) | {"accumulate": settings.accumulate},
+    }
 
 
 def _compute_tables(data: SegmentationData, labels: Path, saliency: str | Path | None) -> dict[str, dict[str, str]]:
