@@ -25,14 +25,22 @@ PLACES = (
     "show",
     "trust",
     "wsss/affinity",
+    "wsss/affinitynet",
+    "wsss/atm",
     "wsss/class_names.py",
+    "wsss/classifier",
     "wsss/crf",
     "wsss/data",
+    "wsss/deeplab",
+    "wsss/fpr",
+    "wsss/irn",
     "wsss/pseudo",
     "wsss/recipe",
+    "wsss/rpnet",
     "wsss/saliency.py",
     "wsss/seeds",
     "wsss/store",
+    "wsss/train",
 )
 """Modules and packages that are checked."""
 
