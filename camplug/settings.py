@@ -1,7 +1,7 @@
 """Read dataclass settings from the command line, from files and from `--set`, by one set of rules.
 
-The settings are plain dataclasses, so the library needs no reader. pydantic coerces by other rules and reports by JSON
-path; jsonargparse replaces typer and brings its own help. Both are larger than the rules below.
+pydantic (10 MB) and jsonargparse (2 MB, and it replaces typer) read dataclasses, too, but neither takes "1,2" for a
+tuple or "none" for None, nor says in one sentence which file, setting and value is wrong and what is allowed.
 """
 
 from __future__ import annotations

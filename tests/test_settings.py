@@ -272,6 +272,9 @@ def test_options_of_a_command(tmp_path):
     assert shown["size"] == ("A size.", "3")
     assert shown["lr"] == ("Learning rate of the first step.", "0.1")
     assert (shown["sides"][1], shown["stride"][1], shown["flip"][1]) == ("320,640", "16", "no")
+    places = {p.name: p.metavar for p in typer.main.get_command(app).params}
+    assert (places["sides"], places["stride"], places["cut"]) == ("NUMBERS", "INTEGER|none", "INTEGER|TEXT|none")
+    assert (places["threshold"], places["optimizer"], places["layers"]) == ("NUMBER|otsu", "sgd|adamw", "NAMES")
 
 
 def test_colours():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from typer.models import OptionInfo, ParameterInfo
@@ -64,10 +64,11 @@ def _make_option(entry: SettingsField) -> ParameterInfo:
     found = next((copy(extra) for extra in entry.extras if isinstance(extra, ParameterInfo)), None)
     if found is None:
         text = entry.help[:1].upper() + entry.help[1:]
-        return typer.Option(help=text, show_default=_format_default(entry.default))  # type: ignore[no-any-return]
-    if isinstance(found, OptionInfo) and found.show_default is True:
+        found = typer.Option(help=text, show_default=_format_default(entry.default))
+    elif isinstance(found, OptionInfo) and found.show_default is True:
         found.show_default = entry.default is not None and _format_default(entry.default)
-    found.help = found.help or entry.help
+    if _option_type(entry.kind) is str:
+        found.metavar = _describe_kind(entry.kind)
     return found
 
 
@@ -78,6 +79,20 @@ def _option_type(kind: Any) -> Any:
         return kinds[0]
     with_none = NoneType in get_args(kind)  # "none" is a value, too
     return kinds[0] if len(kinds) == 1 and kinds[0] in (int, float) and not with_none else str
+
+
+def _describe_kind(kind: Any) -> str:
+    """Return the placeholder of an option's value."""
+    choices = get_args(kind) if get_origin(kind) in (Union, UnionType) else [kind]
+    words = []
+    for choice in choices:
+        if get_origin(choice) is Literal:
+            words += [str(value) for value in get_args(choice)]
+        elif get_origin(choice) is tuple:
+            words.append("NAMES" if get_args(choice)[0] is str else "NUMBERS")
+        else:
+            words.append({int: "INTEGER", float: "NUMBER", NoneType: "none"}.get(choice, "TEXT"))
+    return "|".join(dict.fromkeys(words))
 
 
 def _format_default(default: Any) -> str:

@@ -27,9 +27,11 @@ from camplug.cli.walk import (
 )
 from camplug.errors import InputError
 from camplug.settings import apply_values
+from camplug.wsss.pseudo.make import check_long_side
 from camplug.wsss.store.processes import get_shard
 
 if TYPE_CHECKING:
+    from camplug.wsss.crf import CRFSettings
     from camplug.wsss.seeds import SeedFolder
     from camplug.wsss.store.jobs import Report
 
@@ -65,8 +67,11 @@ class LabelOptions:
     device: common.BestDevice = None
 
     def __post_init__(self) -> None:
-        if self.long_side is not None and self.long_side < 1:
-            raise InputError(f"long_side={self.long_side}; give at least 1.")
+        check_long_side(self.long_side)
+
+    def describe_size(self) -> dict[str, int]:
+        """Return the longer side as a setting of results; empty for photographs at their own size."""
+        return {} if self.long_side is None else {"long_side": self.long_side}
 
 
 GROUPS = SeedsArgument(), DataOptions(), LabelOptions(), WalkOptions(), CRFOptions()
@@ -94,7 +99,6 @@ def pseudo_labels(
         from camplug.wsss.data import open_images
         from camplug.wsss.pseudo import LabelFolder, PseudoLabels, make_labels, make_walked_seeds
         from camplug.wsss.seeds import SeedFolder
-        from camplug.wsss.store.seed_folder import check_storage
 
         values = read_options(given, config, *GROUPS)
         data, options = apply_values(DataOptions(), values), apply_values(LabelOptions(), values)
@@ -115,32 +119,38 @@ def pseudo_labels(
         facts = describe_walk(walk_settings, threshold, origin)
         dataset = order_like_folder(SeedFolder(options.out), dataset)
         made_of: dict[str, Any] = {"classes": list(dataset.classes), "seeds": made_with, "walk": walk_settings}
-        longest: dict[str, Any] = {} if options.long_side is None else {"long_side": options.long_side}
         make: Callable[..., Report]
         if maps:
-            stored: dict[str, Any] = {"dtype": options.dtype, "scale": options.scale}
-            check_storage(**stored)
-            walked = SeedFolder(options.out)
-            walked.prepare(made_of | stored | longest, overwrite=overwrite)
-            make = partial(make_walked_seeds, scores, dataset, source, walked, **stored, **longest)
+            stored = _prepare_maps(options, made_of, overwrite)
+            make = partial(make_walked_seeds, scores, dataset, source, SeedFolder(options.out), **stored)
         else:
+            _prepare_labels(options, made_of | {"threshold": threshold}, crf, overwrite)
             labels = PseudoLabels(scores, crf, options.certainty)
             folder = LabelFolder(options.out)
-            refined = {"crf": None if crf is None else asdict(crf), "certainty": options.certainty}
-            folder.prepare(made_of | {"threshold": threshold} | refined | longest, overwrite=overwrite)
-            make = partial(make_labels, labels, dataset, source, folder, **longest)
+            make = partial(make_labels, labels, dataset, source, folder, long_side=options.long_side)
         if rank == 0 and not as_json:
-            for line in format_facts(facts):
-                common.out.print(common.escape_markup(line), soft_wrap=True)
-        run_job(
-            "pseudo-labels",
-            "seeds" if maps else "labels",
-            options.out,
-            len(dataset),
-            make,
-            as_json=as_json,
-            facts=facts,
-        )
+            common.out.print(common.escape_markup("\n".join(format_facts(facts))), soft_wrap=True)
+        what = "seeds" if maps else "labels"
+        run_job("pseudo-labels", what, options.out, len(dataset), make, as_json=as_json, facts=facts)
+
+
+def _prepare_maps(options: LabelOptions, made_of: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+    """Prepare the folder of walked maps; return how they are stored."""
+    from camplug.wsss.seeds import SeedFolder
+    from camplug.wsss.store.seed_folder import check_storage
+
+    check_storage(options.dtype, options.scale)
+    stored = {"dtype": options.dtype, "scale": options.scale, **options.describe_size()}
+    SeedFolder(options.out).prepare(made_of | stored, overwrite=overwrite)
+    return stored
+
+
+def _prepare_labels(options: LabelOptions, made_of: dict[str, Any], crf: CRFSettings | None, overwrite: bool) -> None:
+    """Prepare the folder of label pictures."""
+    from camplug.wsss.pseudo import LabelFolder
+
+    refined = {"crf": None if crf is None else asdict(crf), "certainty": options.certainty}
+    LabelFolder(options.out).prepare(made_of | refined | options.describe_size(), overwrite=overwrite)
 
 
 def open_seeds(path: Path | None, data: DataOptions) -> tuple[SeedFolder, dict[str, Any]]:

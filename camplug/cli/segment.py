@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +18,9 @@ from camplug.cli.options import add_options, read_options
 from camplug.errors import InputError
 from camplug.settings import apply_values
 from camplug.wsss.store.processes import get_shard
+
+if TYPE_CHECKING:
+    from camplug.wsss.data import SegmentationData
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,7 @@ def segment(
     Broken images are listed at the end, exit code 1.
     """
     with common.report_errors():
-        from camplug.wsss.class_names import match_classes, order_like_folder
-        from camplug.wsss.data import Photographs, SegmentationData, open_images
+        from camplug.wsss.class_names import order_like_folder
         from camplug.wsss.deeplab.checkpoint import load_deeplab
         from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
         from camplug.wsss.pseudo import LabelFolder
@@ -98,13 +101,9 @@ def segment(
         labelled = options.labels == "given"
         device = common.choose_device(options.device, get_shard()[0])
         network = load_deeplab(file).to(common.find_device(device))
-        if photos:
-            dataset: SegmentationData = Photographs(photos, network.classes)
-        else:
-            dataset = open_images(data.get_data(), data.split, network.classes)
+        dataset = _open_images(photos, data, network.classes)
         if labelled and not dataset.has_labels:
             raise InputError("--labels given needs image labels, and the data has none; leave it out.")
-        match_classes(network.classes, dataset.classes, "the network")
         crf = apply_values(CRFOptions(crf="none"), values).make_settings()
         segmenter = Segmenter(
             network,
@@ -114,9 +113,8 @@ def segment(
             crf=crf,
             long_side=options.long_side,
         )
-        folder = LabelFolder(options.out)
-        dataset = order_like_folder(folder, dataset)
-        settings: dict[str, Any] = {
+        dataset = order_like_folder(folder := LabelFolder(options.out), dataset)
+        settings = {
             "classes": list(dataset.classes),
             "network": {"weights": make_file_digest(file, "network")},
             "scales": list(segmenter.scales),
@@ -128,3 +126,15 @@ def segment(
         folder.prepare(settings | ({"labels": "given"} if labelled else {}), overwrite=overwrite)
         make = partial(make_predictions, segmenter, dataset, folder, labelled=labelled)
         run_job("segment", "labels", folder.path, len(dataset), make, as_json=as_json)
+
+
+def _open_images(photos: list[Path] | None, data: DataOptions, classes: Sequence[str]) -> SegmentationData:
+    """Open photographs or a data set, with the classes of the network."""
+    from camplug.wsss.class_names import match_classes
+    from camplug.wsss.data import Photographs, open_images
+
+    if photos:
+        return Photographs(photos, classes)
+    dataset = open_images(data.get_data(), data.split, classes)
+    match_classes(classes, dataset.classes, "the network")
+    return dataset

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import override
 
@@ -21,7 +20,7 @@ from camplug.wsss.recipe.estimate import Cost, estimate_run
 from camplug.wsss.recipe.graph import RecipeGraph
 from camplug.wsss.recipe.sample import Sample
 from camplug.wsss.recipe.stage import Inputs, Outcome, Stage, StageKind, get_stage
-from camplug.wsss.seeds import SeedFolder, score_labels, score_seeds
+from camplug.wsss.seeds import SeedFolder, list_thresholds, score_labels, score_seeds
 from camplug.wsss.store.identity import hash_names, hash_photographs
 
 TRUTH = "truth"  # folder with the masks that the report shows
@@ -155,14 +154,6 @@ def list_averaged(classes: Sequence[str] | None, names: list[str]) -> list[int]:
     if unknown:
         raise InputError(f"evaluate.classes names {unknown[0]!r}; the data has {', '.join(names[1:])}.")
     return sorted({0, *(names.index(name) for name in classes)})
-
-
-def list_thresholds(value: float | None) -> NDArray[np.float64]:
-    """Return the thresholds .01 to .99, and one more where it is not among them."""
-    grid = np.arange(1, 100) / 100
-    if value is None or np.abs(grid - value).min() <= 1e-9:
-        return grid
-    return np.sort(np.append(grid, value))
 
 
 def _describe_sweep(sweep: ThresholdSweep, convention: Any, classes: list[int]) -> dict[str, list[float | None]]:
