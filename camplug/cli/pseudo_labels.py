@@ -97,7 +97,7 @@ def pseudo_labels(
     with common.report_errors():
         from camplug.wsss.class_names import order_like_folder
         from camplug.wsss.data import open_images
-        from camplug.wsss.pseudo import LabelFolder, PseudoLabels, make_labels, make_walked_seeds
+        from camplug.wsss.pseudo import PseudoLabels
         from camplug.wsss.seeds import SeedFolder
 
         values = read_options(given, config, *GROUPS)
@@ -119,38 +119,41 @@ def pseudo_labels(
         facts = describe_walk(walk_settings, threshold, origin)
         dataset = order_like_folder(SeedFolder(options.out), dataset)
         made_of: dict[str, Any] = {"classes": list(dataset.classes), "seeds": made_with, "walk": walk_settings}
-        make: Callable[..., Report]
         if maps:
-            stored = _prepare_maps(options, made_of, overwrite)
-            make = partial(make_walked_seeds, scores, dataset, source, SeedFolder(options.out), **stored)
+            make = partial(_prepare_maps(options, made_of, overwrite), scores, dataset, source)
         else:
-            _prepare_labels(options, made_of | {"threshold": threshold}, crf, overwrite)
             labels = PseudoLabels(scores, crf, options.certainty)
-            folder = LabelFolder(options.out)
-            make = partial(make_labels, labels, dataset, source, folder, long_side=options.long_side)
+            make_pictures = _prepare_labels(options, made_of | {"threshold": threshold}, crf, overwrite)
+            make = partial(make_pictures, labels, dataset, source)
         if rank == 0 and not as_json:
             common.out.print(common.escape_markup("\n".join(format_facts(facts))), soft_wrap=True)
         what = "seeds" if maps else "labels"
         run_job("pseudo-labels", what, options.out, len(dataset), make, as_json=as_json, facts=facts)
 
 
-def _prepare_maps(options: LabelOptions, made_of: dict[str, Any], overwrite: bool) -> dict[str, Any]:
-    """Prepare the folder of walked maps; return how they are stored."""
+def _prepare_maps(options: LabelOptions, made_of: dict[str, Any], overwrite: bool) -> Callable[..., Report]:
+    """Prepare the folder of walked maps; return what makes them."""
+    from camplug.wsss.pseudo import make_walked_seeds
     from camplug.wsss.seeds import SeedFolder
     from camplug.wsss.store.seed_folder import check_storage
 
     check_storage(options.dtype, options.scale)
-    stored = {"dtype": options.dtype, "scale": options.scale, **options.describe_size()}
-    SeedFolder(options.out).prepare(made_of | stored, overwrite=overwrite)
-    return stored
+    stored: dict[str, Any] = {"dtype": options.dtype, "scale": options.scale, **options.describe_size()}
+    folder = SeedFolder(options.out)
+    folder.prepare(made_of | stored, overwrite=overwrite)
+    return partial(make_walked_seeds, folder=folder, **stored)
 
 
-def _prepare_labels(options: LabelOptions, made_of: dict[str, Any], crf: CRFSettings | None, overwrite: bool) -> None:
-    """Prepare the folder of label pictures."""
-    from camplug.wsss.pseudo import LabelFolder
+def _prepare_labels(
+    options: LabelOptions, made_of: dict[str, Any], crf: CRFSettings | None, overwrite: bool
+) -> Callable[..., Report]:
+    """Prepare the folder of label pictures; return what makes them."""
+    from camplug.wsss.pseudo import LabelFolder, make_labels
 
     refined = {"crf": None if crf is None else asdict(crf), "certainty": options.certainty}
-    LabelFolder(options.out).prepare(made_of | refined | options.describe_size(), overwrite=overwrite)
+    folder = LabelFolder(options.out)
+    folder.prepare(made_of | refined | options.describe_size(), overwrite=overwrite)
+    return partial(make_labels, folder=folder, long_side=options.long_side)
 
 
 def open_seeds(path: Path | None, data: DataOptions) -> tuple[SeedFolder, dict[str, Any]]:

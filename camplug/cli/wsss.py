@@ -106,11 +106,11 @@ def recipes(as_json: common.AsJson = False) -> None:
     """List the recipes that come with camplug; to change one, copy it from the folder printed at the end."""
     with common.report_errors():
         require_lightning()
-        import camplug.wsss.recipe as of
+        import camplug.wsss.recipe
         from camplug.wsss.recipe import list_recipes
 
         found = list_recipes()
-        folder = Path(str(of.__file__)).parent / "recipes"
+        folder = Path(str(camplug.wsss.recipe.__file__)).parent / "recipes"
         if as_json:
             common.print_json({"folder": str(folder), "recipes": found})
             return
