@@ -69,12 +69,12 @@ class DenseCRF:
             raise InputError(f"device={str(device)!r} is for backend='torch'; numpy runs on the CPU.")
         self.settings, pixels = resolve_settings(settings), _check_pixels(photo)
         self.size: tuple[int, int] = (pixels.shape[0], pixels.shape[1])
-        (near, smooth), (far, colours, alike) = self.settings.gaussian, self.settings.bilateral
+        smoothness, appearance = self.settings.gaussian, self.settings.bilateral
         kernels = []
-        if smooth:
-            kernels.append((smooth, make_gaussian_kernel(*self.size, near)))
-        if alike:
-            kernels.append((alike, make_bilateral_kernel(pixels, far, colours)))
+        if smoothness[-1]:
+            kernels.append((smoothness[-1], make_gaussian_kernel(*self.size, *smoothness[:-1])))
+        if appearance[-1]:
+            kernels.append((appearance[-1], make_bilateral_kernel(pixels, *appearance[:-1])))
         self._lattices = [kernel.lattice.multiply(compat) for compat, kernel in kernels]
         self._ones = np.zeros(pixels.shape[0] * pixels.shape[1], np.float32)
         for compat, kernel in kernels:
