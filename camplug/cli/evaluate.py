@@ -143,13 +143,12 @@ def _score_seeds(
     value, origin = read_threshold(options.threshold, options.threshold_from, report["photographs_sha256"])
     with common.show_progress("evaluating", len(data)) as advance:
         sweep, broken = score_seeds(SeedFolder(results), data, list_thresholds(value), advance)
-    _check_any_scored(broken, data)
     best = sweep.best(options.convention, averaged)[0]
     value = best if value is None else value
     groups = {
         str(group): {
             "images": sweep.images[group],
-            "miou": replace_nan(compute_group_miou(sweep, group, value, options.convention, averaged)),
+            "miou": compute_group_miou(sweep, group, value, options.convention, averaged),
         }
         for group in sorted(sweep.groups)
     }
@@ -157,10 +156,7 @@ def _score_seeds(
         "threshold": value,
         "threshold_chosen": origin,
         "best_threshold_here": best,
-        "sweep": {
-            "thresholds": sweep.thresholds.tolist(),
-            "miou": replace_nan(sweep.scores(options.convention, averaged)),
-        },
+        "sweep": sweep.as_dict(options.convention, averaged),
         "by_number_of_classes": groups,
         "images_scored": len(data) - len(broken),
         **Scores.of(sweep.at(value), ["background", *data.classes], averaged).as_dict(),
@@ -176,15 +172,9 @@ def _score_labels(
 
     with common.show_progress("evaluating", len(data)) as advance:
         matrix, broken = score_labels(results, data, advance, ignore_as=options.ignore_as)
-    _check_any_scored(broken, data)
     scores = Scores.of(matrix.matrix, ["background", *data.classes], averaged)
     report |= {"images_scored": len(data) - len(broken), **scores.as_dict()}
     return broken
-
-
-def _check_any_scored(broken: Broken, data: SegmentationData) -> None:
-    if len(broken) == len(data):
-        raise InputError(f"none of the {len(data)} images could be scored; the first one: {broken[0][1]}")
 
 
 def find_classes(texts: list[str] | None, names: list[str]) -> list[int]:
@@ -275,16 +265,10 @@ def read_threshold(threshold: float | None, report: Path | None, images: str) ->
 
 def compute_group_miou(
     sweep: ThresholdSweep, group: int, threshold: float, convention: Convention, classes: list[int]
-) -> float:
-    """Return the mIoU of the images with a number of classes."""
+) -> float | None:
+    """Return the mIoU of the images with a number of classes, None if it is undefined."""
     from camplug.metrics import miou
 
     at = int(np.abs(sweep.thresholds - threshold).argmin())
-    return float(miou(sweep.matrices_of(group)[at], convention, classes))
-
-
-def replace_nan(values: Any) -> Any:
-    """Return numbers for JSON, None in place of NaN."""
-    if np.ndim(values) == 0:
-        return None if np.isnan(values) else float(values)
-    return [replace_nan(v) for v in values]
+    value = float(miou(sweep.matrices_of(group)[at], convention, classes))
+    return None if np.isnan(value) else value

@@ -125,6 +125,13 @@ class ThresholdSweep:
         """Compute mIoU at each threshold, [T] float64; see `camplug.metrics.miou` for the arguments."""
         return miou(self.matrices, convention, classes)
 
+    def as_dict(
+        self, convention: Convention = "present", classes: Sequence[int] | None = None
+    ) -> dict[str, list[float | None]]:
+        """Return the thresholds and the mIoU at each as a dict for JSON, with None for undefined values."""
+        values = self.scores(convention, classes).tolist()
+        return {"thresholds": self.thresholds.tolist(), "miou": [None if np.isnan(v) else v for v in values]}
+
     def best(self, convention: Convention = "present", classes: Sequence[int] | None = None) -> tuple[float, float]:
         """Return the threshold with the highest mIoU (the lowest of several), and that mIoU.
 

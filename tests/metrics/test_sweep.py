@@ -89,6 +89,7 @@ def test_golden_matrices():
         [[1, 0, 0], [0, 0, 0], [1, 0, 1]],
     ]
     np.testing.assert_allclose(sweep.scores(), [(0 + 0 + 1 / 3) / 3, (1 + 0 + 1 / 2) / 3, (1 / 2 + 1 / 2) / 2])
+    assert sweep.as_dict() == {"thresholds": sweep.thresholds.tolist(), "miou": sweep.scores().tolist()}
     assert sweep.best() == (0.3, 0.5), "the first of two equal ones"
 
 
@@ -210,6 +211,7 @@ def test_best_passes_over_thresholds_without_a_score():
     sweep = ThresholdSweep(3, [0.2, 0.5])
     sweep.add(np.array([[[0.4]]]), [1], np.array([[0]]))
     np.testing.assert_equal(sweep.scores(classes=[1]), [np.nan, np.nan])
+    assert sweep.as_dict(classes=[1])["miou"] == [None, None]
     np.testing.assert_equal(sweep.scores(classes=[2]), [0, np.nan])
     assert sweep.best(classes=[2]) == (0.2, 0)
 

@@ -77,8 +77,9 @@ class RecipeGraph:
         self.stages.append(stage)
         return stage
 
-    def name_network(self, network: NetworkSettings | Stage) -> NamedNetwork:
-        """Return how a stage names a network."""
+    def name_network(self, network: NetworkSettings | Stage | None = None) -> NamedNetwork:
+        """Return how a stage names a network; None stands for the classifier."""
+        network = self.network if network is None else network
         if isinstance(network, Stage):
             return NamedNetwork(inputs={"network": network})
         files = (network.checkpoint, network.model if network.model.endswith(FILES) else None)

@@ -34,7 +34,7 @@ def score_seeds(
         Sweep, and the names of images that could not be scored with the reasons.
 
     Raises:
-        InputError: the folder lacks a class of the data.
+        InputError: the folder lacks a class of the data; no image can be scored.
     """
     folder = folder.renumber(data.classes)
     sweep = ThresholdSweep(len(data.classes) + 1, thresholds, data.ignore)
@@ -71,7 +71,7 @@ def score_labels(
         Confusion matrix, and the names of images that could not be scored with the reasons.
 
     Raises:
-        InputError: the folder lacks a class of the data.
+        InputError: the folder lacks a class of the data; no image can be scored.
     """
     from camplug.wsss.store.label_folder import LabelFolder
 
@@ -109,7 +109,11 @@ def list_thresholds(extra: float | None = None) -> NDArray[np.float64]:
 def _add_all(
     data: SegmentationData, add: Callable[[int, str], None], step: Callable[[], None]
 ) -> list[tuple[str, str]]:
-    """Call `add` with every image's index and name; return the names of broken images with the reasons."""
+    """Call `add` with every image's index and name; return the names of broken images with the reasons.
+
+    Raises:
+        InputError: all images are broken.
+    """
     broken: list[tuple[str, str]] = []
     for i, name in enumerate(data.ids):
         try:
@@ -117,4 +121,6 @@ def _add_all(
         except InputError as error:
             broken.append((name, str(error)))
         step()
+    if len(broken) == len(data):
+        raise InputError(f"none of the {len(data)} images could be scored; the first one: {broken[0][1]}")
     return broken

@@ -103,7 +103,7 @@ class AffinitiesStage(TrainingStage):
         refine = graph.recipe.refine
         if refine.walk is None:
             return
-        network = graph.name_network(graph.network if refine.backbone is None else refine.backbone)
+        network = graph.name_network(refine.backbone)
         settings = {"kind": refine.kind, "layers": to_plain(refine.layers), "training": to_plain(refine.training)}
         inputs = {"seeds": graph.maps["train"], **network.inputs}
         graph.heads = graph.add(

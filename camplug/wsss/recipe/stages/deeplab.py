@@ -71,7 +71,7 @@ class DeepLabStage(TrainingStage):
         how = graph.recipe.deeplab
         if how is None:
             return
-        network = graph.name_network(graph.network if how.backbone is None else how.backbone)
+        network = graph.name_network(how.backbone)
         settings = {"training": to_plain(how.training), "saliency": how.saliency} | network.settings
         inputs = {"labels": graph.labels["train"], **network.inputs}
         graph.segmenter = graph.add(Stage("deeplab", self.name, settings, inputs, "train", network.files))

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 from PIL import Image
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.metrics import Convention, Scores, ThresholdSweep
+from camplug.metrics import Convention, Scores
 from camplug.settings import to_plain
 from camplug.wsss.data import SegmentationData, make_voc_palette
 from camplug.wsss.recipe.context import OPTIMISTIC, StageContext
@@ -86,7 +85,6 @@ class EvaluateStage(StageKind):
             value, how = context.choose_threshold(stage)
             with context.watch.steps(stage.name, len(data)) as step:
                 sweep, broken = score_seeds(SeedFolder(folder), data, list_thresholds(value), step)
-            _check_any_scored(broken, data)
             best, best_miou = sweep.best(convention, classes)
             if value is None or _is_chosen_here(stage, context, figures["photographs_sha256"]):
                 how = OPTIMISTIC
@@ -94,11 +92,10 @@ class EvaluateStage(StageKind):
             matrix = sweep.at(value)
             figures |= {"threshold": value, "threshold_chosen": how}
             figures |= {"best_threshold_here": best, "best_miou_here": best_miou}
-            figures["sweep"] = _describe_sweep(sweep, convention, classes)
+            figures["sweep"] = sweep.as_dict(convention, classes)
         else:
             with context.watch.steps(stage.name, len(data)) as step:
                 counted, broken = score_labels(folder, data, step)
-            _check_any_scored(broken, data)
             matrix = counted.matrix
         figures |= {"images_scored": len(data) - len(broken), **Scores.of(matrix, names, classes).as_dict()}
         if "truth" in stage.settings:
@@ -156,12 +153,6 @@ def list_averaged(classes: Sequence[str] | None, names: list[str]) -> list[int]:
     return sorted({0, *(names.index(name) for name in classes)})
 
 
-def _describe_sweep(sweep: ThresholdSweep, convention: Any, classes: list[int]) -> dict[str, list[float | None]]:
-    """Return the mIoU at each threshold as plain data."""
-    values = sweep.scores(convention, classes).tolist()
-    return {"thresholds": sweep.thresholds.tolist(), "miou": [None if np.isnan(v) else v for v in values]}
-
-
 def _is_chosen_here(stage: Stage, context: StageContext, photographs: str) -> bool:
     """Return whether the threshold was chosen on the images that are scored."""
     done = context.cache.load_document(stage.inputs["choice"]) if "choice" in stage.inputs else None
@@ -180,9 +171,3 @@ def _save_masks(stage: Stage, context: StageContext, data: SegmentationData) -> 
         file = folder / f"{data.ids[i]}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         picture.save(file)
-
-
-def _check_any_scored(broken: list[tuple[str, str]], data: SegmentationData) -> None:
-    """Raise `InputError` where no image could be scored."""
-    if len(broken) == len(data):
-        raise InputError(f"none of the {len(data)} images could be scored; the first one: {broken[0][1]}")

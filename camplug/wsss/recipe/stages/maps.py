@@ -34,7 +34,7 @@ class MapsStage(ImageStage):
         refine = graph.recipe.refine
         if refine.walk is None or graph.heads is None:
             return
-        network = graph.name_network(graph.network if refine.backbone is None else refine.backbone)
+        network = graph.name_network(refine.backbone)
         settings = {"kind": refine.kind, "walk": to_plain(refine.walk), "dtype": refine.dtype, "scale": refine.scale}
         if refine.long_side is not None:
             settings["long_side"] = refine.long_side

@@ -73,7 +73,7 @@ class SeedsStage(ImageStage):
 
     @override
     def add_stages(self, graph: RecipeGraph) -> None:
-        recipe, network = graph.recipe, graph.name_network(graph.network)
+        recipe, network = graph.recipe, graph.name_network()
         settings = {k: v for k, v in to_plain(recipe.seeds).items() if k != "threshold"} | network.settings
         for part in graph.list_parts():
             stage = Stage(f"seeds {part}", self.name, settings, network.inputs, part, network.files)
