@@ -104,6 +104,11 @@ class TrainingOptions:
         if self.workers < 0:
             raise InputError(f"--workers {self.workers}; give 0 or more.")
 
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments that all trainings take."""
+        return {"workers": self.workers, "amp": self.amp, "allow_missing": self.allow_missing}
+
 
 @dataclass(frozen=True)
 class LogOptions:

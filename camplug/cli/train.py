@@ -10,15 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from camplug.cli import common, train_classifier, train_deeplab
+from camplug.cli import train_classifier, train_deeplab
 from camplug.cli.crf_options import CRFNumbers, make_crf_settings
 from camplug.cli.evaluate import check_classes
 from camplug.cli.option_groups import DataOptions, NetworkOptions, TrainingOptions
-from camplug.cli.options import add_options, read_options
-from camplug.cli.progress_display import handle_interrupt
 from camplug.cli.pseudo_labels import open_seeds
-from camplug.cli.train_results import make_display, show_training
-from camplug.cli.walk import require_lightning
+from camplug.cli.train_command import add_command, make_display, show_training
 from camplug.errors import InputError
 from camplug.settings import apply_values
 from camplug.wsss.affinitynet.settings import AffinityNetSettings
@@ -73,35 +70,26 @@ def _register(name: str, title: str, settings: Any, label_fields: tuple[str, ...
     training = TrainingOptions(out=Path("runs") / name)
     groups = LabelSource(), DataOptions(), training, NetworkOptions(), LayerOptions(), settings, CRFNumbers()
 
-    def train(
-        overwrite: common.Overwrite = False,
-        config: common.Config = None,
-        as_json: common.AsJson = False,
-        **given: Any,
-    ) -> None:
-        with handle_interrupt(), common.report_errors():
-            require_lightning()
-            values = read_options(given, config, *groups)
-            source = apply_values(LabelSource(), values)
-            source.check()
-            if source.labels is not None:
-                _refuse_idle_options(values, label_fields)
-            from camplug.wsss.recipe.walks import WALKS
+    def train(values: dict[str, Any], overwrite: bool, as_json: bool) -> None:
+        from camplug.wsss.recipe.walks import WALKS
 
-            run = partial(WALKS[name].train, overwrite=overwrite, watch=make_display(as_json))
-            options = apply_values(training, values)
-            done = _train(run, _apply_crf(settings, values), values, options)
-            counts = None if done.labels is None else {"made": done.labels.made, "found": done.labels.found}
-            facts = {"label_settings": done.label_settings, "labels": counts}
-            show_training(done, options.out, as_json, facts)
+        source = apply_values(LabelSource(), values)
+        source.check()
+        if source.labels is not None:
+            _refuse_idle_options(values, label_fields)
+        options = apply_values(training, values)
+        run = partial(WALKS[name].train, overwrite=overwrite, watch=make_display(as_json))
+        done = _train(run, _apply_crf(settings, values), values, options)
+        counts = None if done.labels is None else {"made": done.labels.made, "found": done.labels.found}
+        show_training(done, options.out, as_json, {"label_settings": done.label_settings, "labels": counts})
 
-    train.__doc__ = (
+    text = (
         f"Train {title} on a classifier, from its seeds; writes OUT/{name}.pt.\n\n"
         "Stopped at any moment, the same command continues.\n"
         "Under torchrun the processes share labels and batches: torchrun --nproc-per-node 2 -m camplug train ...\n"
         "Images without a seed or label picture, and broken ones, are left out and listed, exit code 1."
     )
-    app.command(name)(add_options(*groups)(train))
+    add_command(app, name, text, groups, train)
 
 
 _register("irn", "IRN's boundaries and displacements", IRNSettings(), ("foreground", "background"))
@@ -142,8 +130,6 @@ def _train(train: Callable[..., Any], settings: Any, values: dict[str, Any], opt
         settings,
         layers=layers[0] if len(layers) == 1 else list(layers),
         preprocess=network.find_preprocess(model),
-        workers=options.workers,
-        amp=options.amp,
-        allow_missing=options.allow_missing,
+        **options.keywords,
         made_with=network.origin,
     )

@@ -8,12 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from camplug.cli import common
 from camplug.cli.option_groups import DataOptions, LogOptions, NetworkOptions, TrainingOptions
-from camplug.cli.options import add_options, read_options
-from camplug.cli.progress_display import handle_interrupt
-from camplug.cli.train_results import make_display, show_training
-from camplug.cli.walk import require_lightning
+from camplug.cli.train_command import add_command, make_display, show_training
 from camplug.settings import apply_values
 from camplug.wsss.atm.method import ATM
 from camplug.wsss.classifier.method import Method
@@ -60,24 +56,16 @@ def _register(app: typer.Typer, method: type[Method]) -> None:
     training = TrainingOptions(out=Path("runs") / method.name)
     groups = DataOptions(), ClassifierOptions(), training, LogOptions(), NetworkOptions(), span, learning, method()
 
-    def train(
-        overwrite: common.Overwrite = False,
-        config: common.Config = None,
-        as_json: common.AsJson = False,
-        **given: Any,
-    ) -> None:
-        with handle_interrupt(), common.report_errors():
-            require_lightning()
-            values = read_options(given, config, *groups)
-            _train(apply_values(method(), values), values, apply_values(training, values), overwrite, as_json)
+    def train(values: dict[str, Any], overwrite: bool, as_json: bool) -> None:
+        _train(apply_values(method(), values), values, apply_values(training, values), overwrite, as_json)
 
-    train.__doc__ = (
+    text = (
         f"{(method.__doc__ or '').strip().splitlines()[0]}\n\nWrites OUT/classifier.pt, which every command takes as "
         "--model.\nStopped at any moment, the same command continues after the last full epoch.\nPhotographs and "
         "annotations that cannot be read are left out and listed, exit code 1.\nUnder torchrun the "
         "processes share every batch: torchrun --nproc-per-node 2 -m camplug train ..."
     )
-    app.command(method.name)(add_options(*groups)(train))
+    add_command(app, method.name, text, groups, train)
 
 
 def _train(method: Method, values: dict[str, Any], training: TrainingOptions, overwrite: bool, as_json: bool) -> None:
@@ -104,9 +92,7 @@ def _train(method: Method, values: dict[str, Any], training: TrainingOptions, ov
         output_stride=options.output_stride,
         keep_head=None if options.head is None else options.head == "keep",
         preprocess=network.find_preprocess(model),
-        workers=training.workers,
-        amp=training.amp,
-        allow_missing=training.allow_missing,
+        **training.keywords,
         overwrite=overwrite,
         log=apply_values(LogOptions(), values).log,
         made_with=read_made_with(network.model, network.num_classes),

@@ -8,13 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from camplug.cli import common
 from camplug.cli.evaluate import check_classes
 from camplug.cli.option_groups import DataOptions, LogOptions, NetworkOptions, TrainingOptions
-from camplug.cli.options import add_options, read_options
-from camplug.cli.progress_display import handle_interrupt
-from camplug.cli.train_results import make_display, show_training
-from camplug.cli.walk import require_lightning
+from camplug.cli.train_command import add_command, make_display, show_training
 from camplug.errors import InputError
 from camplug.settings import apply_values
 from camplug.wsss.deeplab.settings import DeepLabSettings
@@ -53,52 +49,42 @@ GROUPS = DataOptions(), DeepLabOptions(), TRAINING, LogOptions(), NetworkOptions
 
 def register(app: typer.Typer) -> None:
     """Add the command to `camplug train`."""
-    app.command("deeplab")(add_options(*GROUPS)(deeplab))
+    text = (
+        "Train DeepLab, a segmentation network, on label pictures; writes OUT/deeplab.pt for `camplug segment`.\n\n"
+        "Stopped at any moment, the same command continues after the last full epoch.\n"
+        "Under torchrun the processes share every batch: torchrun --nproc-per-node 2 -m camplug train deeplab ...\n"
+        "Images without a label picture are left out and listed, exit code 1."
+    )
+    add_command(app, "deeplab", text, GROUPS, _train)
 
 
-def deeplab(
-    overwrite: common.Overwrite = False,
-    config: common.Config = None,
-    as_json: common.AsJson = False,
-    **given: Any,
-) -> None:
-    """Train DeepLab, a segmentation network, on label pictures; writes OUT/deeplab.pt for `camplug segment`.
+def _train(values: dict[str, Any], overwrite: bool, as_json: bool) -> None:
+    from camplug.wsss.classifier.checkpoint import read_made_with
+    from camplug.wsss.data import open_images
+    from camplug.wsss.deeplab.train import train_deeplab
+    from camplug.wsss.pseudo import LabelFolder
+    from camplug.wsss.store.settings_folder import SETTINGS
 
-    Stopped at any moment, the same command continues after the last full epoch.
-    Under torchrun the processes share every batch: torchrun --nproc-per-node 2 -m camplug train deeplab ...
-    Images without a label picture are left out and listed, exit code 1.
-    """
-    with handle_interrupt(), common.report_errors():
-        require_lightning()
-        values = read_options(given, config, *GROUPS)
-        options, images = apply_values(DeepLabOptions(), values), apply_values(DataOptions(), values)
-        training, network = apply_values(TRAINING, values), apply_values(NetworkOptions(), values)
-        labels, name = options.get_labels(), images.get_data()
-        from camplug.wsss.classifier.checkpoint import read_made_with
-        from camplug.wsss.data import open_images
-        from camplug.wsss.deeplab.train import train_deeplab
-        from camplug.wsss.pseudo import LabelFolder
-        from camplug.wsss.store.settings_folder import SETTINGS
-
-        settings = apply_values(DeepLabSettings(), values)
-        stored = LabelFolder(labels).read_settings() if (labels / SETTINGS).exists() else {}
-        data = open_images(name, images.split, stored.get("classes", ()))
-        check_classes(stored, data.classes, "labels")
-        model = network.load(settings.training.seed)
-        done = train_deeplab(
-            model,
-            data,
-            labels,
-            training.out,
-            settings,
-            saliency=options.saliency,
-            preprocess=network.find_preprocess(model),
-            workers=training.workers,
-            amp=training.amp,
-            allow_missing=training.allow_missing,
-            overwrite=overwrite,
-            log=apply_values(LogOptions(), values).log,
-            made_with=read_made_with(network.model, network.num_classes),
-            watch=make_display(as_json),
-        )
-        show_training(done, training.out, as_json)
+    options, images = apply_values(DeepLabOptions(), values), apply_values(DataOptions(), values)
+    training, network = apply_values(TRAINING, values), apply_values(NetworkOptions(), values)
+    labels, name = options.get_labels(), images.get_data()
+    settings = apply_values(DeepLabSettings(), values)
+    stored = LabelFolder(labels).read_settings() if (labels / SETTINGS).exists() else {}
+    data = open_images(name, images.split, stored.get("classes", ()))
+    check_classes(stored, data.classes, "labels")
+    model = network.load(settings.training.seed)
+    done = train_deeplab(
+        model,
+        data,
+        labels,
+        training.out,
+        settings,
+        saliency=options.saliency,
+        preprocess=network.find_preprocess(model),
+        **training.keywords,
+        overwrite=overwrite,
+        log=apply_values(LogOptions(), values).log,
+        made_with=read_made_with(network.model, network.num_classes),
+        watch=make_display(as_json),
+    )
+    show_training(done, training.out, as_json)

@@ -287,7 +287,7 @@ def test_other_settings_into_the_same_folder(place):
 @pytest.mark.parametrize(
     "options,says",
     [
-        (("--explainer", "MultiView(FullyCAMM)"), "there is no method 'FullyCAMM'; available are cam,"),
+        (("--explainer", "MultiView(FullyCAMM)"), "there is no method 'FullyCAMM'; available are "),
         (("--explainer", "MultiView(FullyCAM"), "'MultiView(FullyCAM' cannot be read; write for instance"),
         (("--explainer", "multiview"), "It is a wrapper; write what it wraps: multiview(FullyCAM)."),
         (("--explainer", "GradCAM('none')"), "no layer named 'none'"),

@@ -1,14 +1,43 @@
-"""Progress and results of the trainings."""
+"""Commands that train, their progress and results."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import typer
 
 from camplug.cli import common
-from camplug.cli.progress_display import ProgressDisplay
+from camplug.cli.options import add_options, read_options
+from camplug.cli.progress_display import ProgressDisplay, handle_interrupt
+from camplug.cli.walk import require_lightning
 from camplug.wsss.store.processes import get_shard
+
+
+def add_command(
+    app: typer.Typer, name: str, text: str, groups: tuple[Any, ...], train: Callable[[dict[str, Any], bool, bool], None]
+) -> None:
+    """Add a command that trains.
+
+    Args:
+        app: commands to add it to.
+        name: name of the command.
+        text: help of the command.
+        groups: dataclass instances whose fields are its options.
+        train: trains with the given values; gets them, `overwrite` and `as_json`.
+    """
+
+    def command(
+        overwrite: common.Overwrite = False,
+        config: common.Config = None,
+        as_json: common.AsJson = False,
+        **given: Any,
+    ) -> None:
+        with handle_interrupt(), common.report_errors():
+            require_lightning()
+            train(read_options(given, config, *groups), overwrite, as_json)
+
+    app.command(name, help=text)(add_options(*groups)(command))
 
 
 def make_display(as_json: bool) -> ProgressDisplay:
