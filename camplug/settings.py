@@ -270,7 +270,7 @@ def _convert_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any,
     parts = [p for p in re.split(r"[\s,]+", value) if p] if isinstance(value, str) else value
     parts = list(parts) if isinstance(parts, (list, tuple)) else [parts]
     whole = [kinds[0]] * len(parts) if Ellipsis in kinds else list(kinds)
-    if len(whole) != len(parts):
+    if len(whole) != len(parts) or (isinstance(value, str) and not parts):
         raise TypeError
     return tuple(_convert(kind, part, where) for kind, part in zip(whole, parts, strict=True))
 

@@ -57,18 +57,12 @@ def show_training(done: Any, out: Any, as_json: bool, facts: dict[str, Any] | No
     Raises:
         typer.Exit: code 1, some images are left out.
     """
-    if get_shard()[0] == 0:
-        if as_json:
-            common.print_json(
-                {
-                    "folder": str(out),
-                    "file": str(done.file),
-                    **(facts or {}),
-                    "images": done.images,
-                    "losses": done.losses,
-                    "broken": [{"image": name, "error": error} for name, error in done.broken],
-                }
-            )
-        common.show_broken(done.broken)
-    if done.broken:
+    if get_shard()[0]:  # torchrun would end the first process, which prints, together with one that fails
+        return
+    broken = [{"image": name, "error": error} for name, error in done.broken]
+    if as_json:
+        document = {"folder": str(out), "file": str(done.file), **(facts or {})}
+        common.print_json(document | {"images": done.images, "losses": done.losses, "broken": broken})
+    common.show_broken(done.broken)
+    if broken:
         raise typer.Exit(1)

@@ -143,7 +143,7 @@ def test_explain_prints_the_names_of_the_classes(tmp_path):
 def test_options_of_a_file_and_of_the_command_line():
     Path("config.yaml").write_text(
         "data: scenes:8\ndevice: cpu\nmodel: " + MODEL + "\nepochs: 1\nbatch: 4\ncrop: 48\nsides: [40, 56]\n"
-        "cut: none\nlr: 0.01\nfum: false\nenhanced: [1.2, 10]\n"
+        "cut: none\nlr: 1e-2\nfum: false\nenhanced: [1.2, 10]\n"
     )
     good("train", "atm", "--config", "config.yaml", "--crop", "40", "--fum", "--width", "4")
     kept = json.loads(Path("runs/atm/settings.json").read_text())

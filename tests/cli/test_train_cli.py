@@ -247,7 +247,15 @@ def test_missing_seeds_and_broken_photographs_are_listed(place):
 
 def test_options_from_a_file(place):
     lines = ["seeds: seeds", "data: scenes:8", f"model: '{MODEL}'", "epochs: 1", "batch: 4", "crop: 32", "radius: 3"]
-    lines += ["width: 0", "crf: none", "scales: [1, 1.25]", "lr: 1", "weight-decay: 0.0", "optimizer: adamw", "out: a"]
+    lines += [
+        "width: 0",
+        "crf: none",
+        "scales: [1, 1.25]",
+        "lr: 1e0",
+        "weight-decay: 0.0",
+        "optimizer: adamw",
+        "out: a",
+    ]
     (place / "c.yaml").write_text("\n".join(lines))
     good("train", "irn", "--config", "c.yaml")
     told = json.loads((place / "a" / "settings.json").read_text())
@@ -258,6 +266,13 @@ def test_options_from_a_file(place):
     assert "training.seed differs" in refused("train", "irn", "--config", "c.yaml", "--seed", "3")
     (place / "c.yaml").write_text("\n".join([*lines, "low: 4"]))
     assert "unknown option 'low'; allowed are seeds, labels, data" in refused("train", "irn", "--config", "c.yaml")
+    for line, says in (
+        ("epochs: 1.5", "epochs = 1.5 cannot be read; give a whole number."),
+        ("lr: fast", "lr = 'fast' cannot be read; give a number."),
+        ("layers: ''", "layers = '' cannot be read; give names separated by commas."),
+    ):
+        (place / "c.yaml").write_text("\n".join([*lines, line]))
+        assert f"'c.yaml': {says}" in refused("train", "irn", "--config", "c.yaml")
     for value in ("[1]", "[1, two]", "[1, true]"):
         (place / "c.yaml").write_text("\n".join([*lines, f"scales: {value}"]))
         assert "cannot be read; give 2 numbers separated by commas." in refused("train", "irn", "--config", "c.yaml")
