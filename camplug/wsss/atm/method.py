@@ -130,8 +130,8 @@ class ATM(Method):
         return {"kind": "fum", **parts, "dilations": list(self.dilations), **width, **others}
 
     @override
-    def make_module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> ATMTraining:
+    def make_module(self, network: Classifier, learning: LearningSettings, crops: ClassifierCrops) -> ATMTraining:
         """Make the Lightning module that trains a network."""
         from camplug.wsss.atm.lightning_module import ATMTraining
 
-        return ATMTraining(network, learning, self, ids=pictures.data.ids, seed=pictures.seed)
+        return ATMTraining(network, learning, self, ids=crops.data.ids, seed=crops.seed)

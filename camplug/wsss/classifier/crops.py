@@ -49,8 +49,8 @@ class ClassifierCrops(Dataset[ClassifierCrop]):
         mean: padding colour, three values in [0, 1].
         seed: seed of all random numbers.
         indices: numbers of the images to use; None uses all.
-        still: disable randomness: the longer side is `crop`, the photograph is centred. An unreadable one gets the
-            number -1, and `collate` leaves it out.
+        deterministic: disable randomness: the longer side is `crop`, the photograph is centred. An unreadable one gets
+            the number -1, and `collate` leaves it out.
         allow_missing: see `camplug.wsss.train.unreadable.Substitutes`.
 
     Attributes:
@@ -69,14 +69,14 @@ class ClassifierCrops(Dataset[ClassifierCrop]):
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         seed: int = 0,
         indices: Sequence[int] | None = None,
-        still: bool = False,
+        deterministic: bool = False,
         allow_missing: bool = False,
     ) -> None:
         if crop < 1:
             raise InputError(f"crop={crop}; give the side in pixels, at least 1.")
         if not 1 <= sides[0] <= sides[1]:
             raise InputError(f"sides={tuple(sides)}; give the smallest and the largest longer side in pixels.")
-        self.data, self.crop, self.sides, self.seed, self.still = data, crop, sides, seed, still
+        self.data, self.crop, self.sides, self.seed, self.deterministic = data, crop, sides, seed, deterministic
         self.substitutes = Substitutes(data, data.photo, allow_missing)
         self._classes: dict[int, tuple[int, ...]] = {}
         self.fill = [round(255 * m) for m in mean]
@@ -101,7 +101,7 @@ class ClassifierCrops(Dataset[ClassifierCrop]):
             classes: preferred classes of a substitute; by default the image's own.
         """
         key = (self.seed, epoch, i, slot) if slot else (self.seed, epoch, i)
-        if self.still:
+        if self.deterministic:
             return self._load_centred(i)
         wanted = set(classes) & set(self.get_classes(i)) or set(self.get_classes(i))
         j, photo = self.substitutes.read(
@@ -135,13 +135,13 @@ class ClassifierCrops(Dataset[ClassifierCrop]):
         return ClassifierCrop(*(torch.stack(parts)[kept] for parts in zip(*items, strict=True)))
 
     def _cut(self, photo: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
-        longer = self.crop if self.still else int(rng.integers(self.sides[0], self.sides[1] + 1))
+        longer = self.crop if self.deterministic else int(rng.integers(self.sides[0], self.sides[1] + 1))
         scale = longer / max(photo.size)
         width, height = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
         pixels = np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC))
-        if not self.still and rng.random() < 0.5:
+        if not self.deterministic and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
-        if self.still:
+        if self.deterministic:
             top, left, rows, cols, y, x = (self.crop - height) // 2, (self.crop - width) // 2, height, width, 0, 0
         else:
             top, left, rows, cols, y, x = draw_place(height, width, self.crop, rng)

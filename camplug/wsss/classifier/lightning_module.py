@@ -18,6 +18,7 @@ from camplug.wsss.classifier.crops import ClassifierCrop
 from camplug.wsss.classifier.losses import classification_loss
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.settings import LearningSettings, freeze_until
+from camplug.wsss.train.device_state import mix_seeds
 from camplug.wsss.train.finite import FiniteLosses
 
 VALIDATION = "val_map"
@@ -87,8 +88,7 @@ class ClassifierTraining(LightningModule):
 
     def make_generator(self, step: int) -> torch.Generator:
         """Make a generator seeded for a step, so that resumed runs draw the same numbers."""
-        numbers = (self.seed, self.current_epoch, step, self.global_rank)
-        return torch.Generator().manual_seed(_mix_seeds(numbers))
+        return torch.Generator().manual_seed(mix_seeds(self.seed, self.current_epoch, step, self.global_rank))
 
     @override
     def training_step(self, batch: ClassifierCrop, batch_idx: int) -> Tensor:
@@ -121,7 +121,7 @@ class ClassifierTraining(LightningModule):
 
     @override
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(_mix_seeds((self.seed, self.current_epoch, 0, self.global_rank)))  # dropout after a resume
+        torch.manual_seed(mix_seeds(self.seed, self.current_epoch, 0, self.global_rank))  # dropout after a resume
 
     @override
     def train(self, mode: bool = True) -> ClassifierTraining:
@@ -139,10 +139,3 @@ class ClassifierTraining(LightningModule):
         self.steps = int(self.trainer.estimated_stepping_batches)
         groups = [(m, f) for m, f in self.list_learning_parts() if any(p.requires_grad for p in m.parameters())]
         return self.learning.schedule.make_optimizers(groups, self.steps)
-
-
-def _mix_seeds(numbers: tuple[int, ...]) -> int:
-    """Derive one seed from several numbers."""
-    import numpy as np
-
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -36,17 +36,17 @@ class Method:
         """Return kind and settings of the module between body and head; None for no module."""
         return None
 
-    def make_items(self, pictures: ClassifierCrops) -> Items:
+    def make_items(self, crops: ClassifierCrops) -> Items:
         """Make the training items."""
-        return pictures
+        return crops
 
     def make_module(
-        self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops
+        self, network: Classifier, learning: LearningSettings, crops: ClassifierCrops
     ) -> ClassifierTraining:
         """Make the Lightning module that trains a network."""
         from camplug.wsss.classifier.lightning_module import ClassifierTraining
 
-        return ClassifierTraining(network, learning, ids=pictures.data.ids, seed=pictures.seed)
+        return ClassifierTraining(network, learning, ids=crops.data.ids, seed=crops.seed)
 
 
 def check_ramp(ramp: float) -> None:

@@ -115,9 +115,9 @@ def train_classifier(
     make_crops = partial(
         ClassifierCrops, crop=span.crop, sides=span.sides, mean=network.preprocess.mean, allow_missing=allow_missing
     )
-    pictures = make_crops(data, seed=span.seed, indices=indices)
-    pictures.substitutes.leave_out(indices)
-    items = method.make_items(pictures)
+    crops = make_crops(data, seed=span.seed, indices=indices)
+    crops.substitutes.leave_out(indices)
+    items = method.make_items(crops)
     check_batch(items, span.batch // method.group)
     folder.prepare_training(
         _describe_data(data, validation, keep)
@@ -139,11 +139,11 @@ def train_classifier(
     held_out, missing_there = None, list[tuple[str, str]]()
     if validation is not None:
         shown, missing_there = find_readable(validation, labels=True, allow_missing=allow_missing)
-        held_out, keep = make_crops(validation, indices=shown, still=True), choose_keep(keep, validation, shown)
+        held_out, keep = make_crops(validation, indices=shown, deterministic=True), choose_keep(keep, validation, shown)
     options: dict[str, Any] = {"workers": workers, "amp": amp, "log": log, "progress": watch.bars}
     with keep_generators(device):
         torch.manual_seed(span.seed)  # for modules of the method
-        module = method.make_module(network, learning, pictures)
+        module = method.make_module(network, learning, crops)
         folder.write_settings()
         losses = fit(
             module,
@@ -157,16 +157,16 @@ def train_classifier(
             **options,
             header=CLASSIFIER_FILE.make_header(network, made_with),
         )
-    watch.done(f"training: {span.epochs} epochs of {len(pictures)} images; {format_losses(losses) or 'made before'}")
+    watch.done(f"training: {span.epochs} epochs of {len(crops)} images; {format_losses(losses) or 'made before'}")
     network.to(device).eval()
     setattr(network, MADE_WITH, dict(made_with))
     if get_shard()[0] == 0:
         save_classifier(file, network, made_with)
         watch.done(f"{file}: a classifier of {len(network.classes)} classes")
-    broken = join_broken(data, pictures.substitutes.list_broken(), missing)
+    broken = join_broken(data, crops.substitutes.list_broken(), missing)
     if held_out is not None:
         broken += join_broken(held_out.data, held_out.substitutes.list_broken(), missing_there)
-    return TrainedClassifier(network, file, len(pictures), losses, broken)
+    return TrainedClassifier(network, file, len(crops), losses, broken)
 
 
 def _build_network(  # noqa: PLR0917

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
@@ -18,6 +17,7 @@ from camplug.wsss.deeplab.crops import SegmentationCrop
 from camplug.wsss.deeplab.losses import count_pixels, fuse_logits, multiscale_loss, shrink_labels
 from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings
+from camplug.wsss.train.device_state import mix_seeds
 from camplug.wsss.train.finite import FiniteLosses
 from camplug.wsss.train.processes import mean_over_processes
 
@@ -96,8 +96,7 @@ class DeepLabTraining(LightningModule):
 
     @override
     def on_train_epoch_start(self) -> None:
-        numbers = np.random.SeedSequence((self.seed, self.current_epoch, self.global_rank))
-        torch.manual_seed(int(numbers.generate_state(1, np.uint64)[0] >> np.uint64(1)))  # dropout after a resume
+        torch.manual_seed(mix_seeds(self.seed, self.current_epoch, self.global_rank))  # dropout after a resume
 
     @override
     def train(self, mode: bool = True) -> DeepLabTraining:

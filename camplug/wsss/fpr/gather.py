@@ -45,13 +45,13 @@ class Photographs(Dataset[WholePhotograph]):
     """Whole photographs of a training, indexed by their numbers in the data set.
 
     Args:
-        pictures: crops of the training.
+        crops: crops of the training.
         scales: longer side of every view relative to the crops.
         square: resize views to squares, for networks that take no other shape.
     """
 
-    def __init__(self, pictures: ClassifierCrops, scales: Sequence[float], square: bool = False) -> None:
-        self.data, self.sides, self.square = pictures.data, [max(1, round(pictures.crop * s)) for s in scales], square
+    def __init__(self, crops: ClassifierCrops, scales: Sequence[float], square: bool = False) -> None:
+        self.data, self.sides, self.square = crops.data, [max(1, round(crops.crop * s)) for s in scales], square
 
     def __getitem__(self, image: int) -> WholePhotograph:
         present = torch.zeros(len(self.data.classes))
@@ -79,7 +79,7 @@ class PrototypePass:
     its modes and running statistics, and all random generators stay unchanged.
 
     Args:
-        pictures: crops of the training.
+        crops: crops of the training.
         clusters, negatives, theta: see `Collector`.
         groups: see `Collector.prototypes`.
         scales: scales of each photograph; features are averaged on the grid of the first.
@@ -94,7 +94,7 @@ class PrototypePass:
 
     def __init__(
         self,
-        pictures: ClassifierCrops,
+        crops: ClassifierCrops,
         *,
         clusters: int = 10,
         negatives: int = 10,
@@ -105,8 +105,8 @@ class PrototypePass:
     ) -> None:
         if not scales or not all(0 < s < float("inf") for s in scales):
             raise InputError(f"scales={tuple(scales)}; give at least one, each above 0.")
-        self.pictures, self.groups, self.scales, self.flip = pictures, groups, tuple(scales), flip
-        classes = len(pictures.data.classes)
+        self.crops, self.groups, self.scales, self.flip = crops, groups, tuple(scales), flip
+        classes = len(crops.data.classes)
         self.collector = partial(Collector, classes, clusters=clusters, negatives=negatives, theta=theta)
         self.collector()  # checks the options now, not in the first epoch
         self.passes = 0
@@ -130,11 +130,11 @@ class PrototypePass:
         collector = self.collector()
         rank, world = get_rank_and_world()
         weight = find_first_weight(network)
-        photographs = Photographs(self.pictures, self.scales, not network.preprocess.keep_aspect)
+        photographs = Photographs(self.crops, self.scales, not network.preprocess.keep_aspect)
         loader = DataLoader(
             photographs,
             batch_size=None,
-            sampler=self.pictures.indices[rank::world],
+            sampler=self.crops.indices[rank::world],
             num_workers=workers,
             pin_memory=weight is not None and weight.is_cuda,
             collate_fn=_identity,

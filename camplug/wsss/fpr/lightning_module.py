@@ -43,7 +43,7 @@ class FPRTraining(ClassifierTraining):
         network: trained classifier.
         learning: optimizer, schedule and freezing options.
         fpr: settings of the method.
-        pictures: crops of the training, from whose photographs prototypes are computed, too.
+        crops: crops of the training, from whose photographs prototypes are computed, too.
 
     Attributes:
         prototypes: prototypes of this epoch; None before the first one, and where no loss needs them.
@@ -52,19 +52,19 @@ class FPRTraining(ClassifierTraining):
         InputError: the groups do not fit the classes, or scikit-learn is not installed.
     """
 
-    def __init__(self, network: Classifier, learning: LearningSettings, fpr: FPR, pictures: ClassifierCrops) -> None:
-        super().__init__(network, learning, ids=pictures.data.ids, seed=pictures.seed)
+    def __init__(self, network: Classifier, learning: LearningSettings, fpr: FPR, crops: ClassifierCrops) -> None:
+        super().__init__(network, learning, ids=crops.data.ids, seed=crops.seed)
         self.fpr = fpr
         self.prototypes: Prototypes | None = None
         self.gather: PrototypePass | None = None
         self._labels = torch.empty(0), torch.empty(0)  # of the last batch, on the device and on the host
         if fpr.needs_prototypes:
             self.gather = PrototypePass(
-                pictures,
+                crops,
                 clusters=fpr.clusters,
                 negatives=fpr.negatives,
                 theta=fpr.theta,
-                groups=fpr.group_numbers(pictures.data.classes),
+                groups=fpr.group_numbers(crops.data.classes),
                 scales=fpr.pass_scales,
                 flip=fpr.pass_flip,
             )

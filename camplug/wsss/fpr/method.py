@@ -104,8 +104,8 @@ class FPR(Method):
         return get_group_numbers(classes, None if chosen == "none" else chosen)
 
     @override
-    def make_module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> FPRTraining:
+    def make_module(self, network: Classifier, learning: LearningSettings, crops: ClassifierCrops) -> FPRTraining:
         """Make the Lightning module that trains a network."""
         from camplug.wsss.fpr.lightning_module import FPRTraining
 
-        return FPRTraining(network, learning, self, pictures)
+        return FPRTraining(network, learning, self, crops)

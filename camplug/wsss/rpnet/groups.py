@@ -30,52 +30,52 @@ class Groups(Dataset[ClassifierCrop]):
     depends on these and the seed only. Groups of one are the crops themselves.
 
     Args:
-        pictures: crops of single images.
+        crops: crops of single images.
         group: images per item, 1 to 4.
 
     Raises:
         InputError: the group size is out of range, or no image has a class.
     """
 
-    def __init__(self, pictures: ClassifierCrops, group: int = 2) -> None:
-        self.pictures, self.group, self.seed = pictures, group, pictures.seed
+    def __init__(self, crops: ClassifierCrops, group: int = 2) -> None:
+        self.crops, self.group, self.seed = crops, group, crops.seed
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._partners = None
         if group == 1:
             return
-        self._partners = Partners([pictures.get_classes(i) for i in pictures.indices], group)
+        self._partners = Partners([crops.get_classes(i) for i in crops.indices], group)
         alone = len(self._partners.alone)
         if alone:
             warnings.warn(
-                f"{alone} of {len(pictures)} images share no class with another image, so each of them is its own "
+                f"{alone} of {len(crops)} images share no class with another image, so each of them is its own "
                 "partner.",
                 stacklevel=2,
             )
 
     def __len__(self) -> int:
-        return len(self.pictures) // self.group
+        return len(self.crops) // self.group
 
     @override
     def __getitem__(self, which: tuple[int, int]) -> ClassifierCrop:
         """Load a group: pixels [k,3,S,S], present [k,C], image [k]."""
         epoch, number = which
-        members = [self.pictures.indices[n] for n in self.list_members(epoch, number)]
-        classes = self.pictures.get_classes(members[0])
-        found = [self.pictures.load_crop(epoch, i, slot, classes) for slot, i in enumerate(members)]
+        members = [self.crops.indices[n] for n in self.list_members(epoch, number)]
+        classes = self.crops.get_classes(members[0])
+        found = [self.crops.load_crop(epoch, i, slot, classes) for slot, i in enumerate(members)]
         return ClassifierCrop(*(torch.stack(parts) for parts in zip(*found, strict=True)))
 
     @property
     def substitutes(self) -> Substitutes[Image]:
         """Record of unreadable photographs."""
-        return self.pictures.substitutes
+        return self.crops.substitutes
 
     def list_members(self, epoch: int, number: int) -> list[int]:
-        """List the images of an item as positions in `pictures.indices`, the one that partners are drawn for first."""
+        """List the images of an item as positions in `crops.indices`, the one that partners are drawn for first."""
         if self._partners is None:
             return [number]
         if self._order is None or self._order[0] != epoch:
             rng = np.random.default_rng((self.seed, epoch, 0, ORDER))
-            self._order = (epoch, rng.permutation(len(self.pictures)))
+            self._order = (epoch, rng.permutation(len(self.crops)))
         first = int(self._order[1][number])
         rng = np.random.default_rng((self.seed, epoch, first, PARTNERS))
         return [first, *self._partners.draw(first, rng)[0]]

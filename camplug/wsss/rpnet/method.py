@@ -118,13 +118,13 @@ class RPNet(Method):
         return {"kind": "regions", "width": self.width}
 
     @override
-    def make_items(self, pictures: ClassifierCrops) -> Items:
+    def make_items(self, crops: ClassifierCrops) -> Items:
         """Make groups of images that share a class."""
-        return Groups(pictures, self.images)
+        return Groups(crops, self.images)
 
     @override
-    def make_module(self, network: Classifier, learning: LearningSettings, pictures: ClassifierCrops) -> RPNetTraining:
+    def make_module(self, network: Classifier, learning: LearningSettings, crops: ClassifierCrops) -> RPNetTraining:
         """Make the Lightning module that trains a network."""
         from camplug.wsss.rpnet.lightning_module import RPNetTraining
 
-        return RPNetTraining(network, learning, self, ids=pictures.data.ids, seed=pictures.seed)
+        return RPNetTraining(network, learning, self, ids=crops.data.ids, seed=crops.seed)

@@ -1,4 +1,4 @@
-"""State of devices: cached constants and restored random generators."""
+"""Devices of models, cached constants on devices, and random generators."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,3 +35,12 @@ def keep_generators(device: torch.device) -> Iterator[None]:
     """Restore the random generators of the CPU and the used device on exit."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
+
+
+def mix_seeds(*numbers: int) -> int:
+    """Derive one seed from several numbers.
+
+    >>> mix_seeds(1, 2) == mix_seeds(1, 2) != mix_seeds(2, 1)
+    True
+    """
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

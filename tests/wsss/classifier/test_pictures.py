@@ -43,7 +43,7 @@ def test_labels_and_numbers():
 
 
 def test_still_pictures_lie_in_the_middle():
-    pictures = ClassifierCrops(data(), crop=30, sides=(1, 1), mean=(1.0, 0.0, 0.5), still=True)
+    pictures = ClassifierCrops(data(), crop=30, sides=(1, 1), mean=(1.0, 0.0, 0.5), deterministic=True)
     pixels = pictures[0, 0].pixels
     assert torch.equal(pixels, pictures[7, 0].pixels)
     # 40x60 becomes 20x30: five rows of the mean colour above and below
@@ -113,7 +113,7 @@ def test_where_nothing_can_be_read_nothing_is_learned():
 
 
 def test_validation_leaves_out_what_cannot_be_read():
-    pictures = lacking(still=True)
+    pictures = lacking(deterministic=True)
     with pytest.warns(UserWarning, match="photograph 1"):
         batch = ClassifierCrops.collate([pictures[0, i] for i in range(3)])
     assert batch.image.tolist() == [0, 2]

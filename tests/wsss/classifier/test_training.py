@@ -37,7 +37,7 @@ def test_it_learns_what_is_to_be_learned(tmp_path):
     done = trained(tmp_path, data, span=replace(SPAN, epochs=4), validation=data)
     assert done.losses["val_map"] == 1
     assert done.losses["classification"] < 0.5
-    x = torch.stack([ClassifierCrops(data, crop=48, sides=(48, 48), still=True)[0, i].pixels for i in range(2)])
+    x = torch.stack([ClassifierCrops(data, crop=48, sides=(48, 48), deterministic=True)[0, i].pixels for i in range(2)])
     module = ClassifierTraining(done.network, LEARNING)
     assert done.network(module.normalize(x)).argmax(1).tolist() == [0, 1]
 

@@ -217,10 +217,10 @@ def gradients(module, rank, world):
     """Of a batch of four, of which this process has its share, by the prototypes of a pass."""
     assert module.gather is not None
     module.prototypes = module.gather(module.network, module.normalize)
-    pixels, present, image = (torch.stack(x) for x in zip(*(module.gather.pictures[0, i] for i in range(4))))
+    pixels, present, image = (torch.stack(x) for x in zip(*(module.gather.crops[0, i] for i in range(4))))
     present[0] = 0  # the processes have different numbers of regions
     mine = [x[rank * 4 // world : (rank + 1) * 4 // world] for x in (pixels, present, image)]
-    parts = module.compute_losses(module.normalize(mine[0]), type(module.gather.pictures[0, 0])(*mine), 0)
+    parts = module.compute_losses(module.normalize(mine[0]), type(module.gather.crops[0, 0])(*mine), 0)
     sum(weight * value for weight, value in parts.values()).backward()
     counts = {name: float(parts[name][1]) for name in ("pairs", "false_positives")}
     return module.prototypes.state_dict(), [p.grad for p in module.network.parameters()], counts

@@ -106,7 +106,7 @@ def by_hand(module, batch):
 
 def test_a_step_equals_a_loop(start):
     module = training(start)
-    batch = batch_of(module.gather.pictures)
+    batch = batch_of(module.gather.crops)
     wanted, pairs, pixels = by_hand(module, batch)
     grads = torch.autograd.grad(wanted, list(module.network.parameters()))
     parts = module.compute_losses(module.normalize(batch.pixels), batch, 0)
@@ -131,7 +131,7 @@ def test_options_reach_the_losses(start):
     assert (module.gather.groups, module.gather.scales, module.gather.flip) == ([0, 1, 1], (1.0, 0.5), True)
     collector = Collector(3, clusters=2, negatives=3, theta=0.3)
     assert module.gather.collector().settings == collector.settings
-    batch = batch_of(module.gather.pictures)
+    batch = batch_of(module.gather.crops)
     x = module.normalize(batch.pixels)
     features = module.network.features(x)
     maps = module.network.class_maps(features)
@@ -152,7 +152,7 @@ def test_options_reach_the_losses(start):
 def test_what_a_loss_reaches(start, part, head):
     """Region contrast teaches the body alone; both leave the bias, what is frozen, and prototypes as they are."""
     module = training(start, learning=replace(LEARNING, cut="one"))
-    batch = batch_of(module.gather.pictures)
+    batch = batch_of(module.gather.crops)
     module.compute_losses(module.normalize(batch.pixels), batch, 0)[part][1].backward()
     body = module.network.body.model
     assert all(float(p.grad.abs().sum()) > 0 for p in [*body.two.parameters(), *body.three.parameters()])
@@ -282,7 +282,7 @@ def test_awkward_batches(start, present):
     """Nothing shown, everything shown; one image; nothing lit."""
     module = training(start)
     for count in (1, 4):
-        batch = batch_of(module.gather.pictures, count)
+        batch = batch_of(module.gather.crops, count)
         batch = batch._replace(present=torch.full_like(batch.present, present))
         for dark in (False, True):
             module.zero_grad()
@@ -302,7 +302,7 @@ def test_no_prototypes_at_all(start):
         module.network.head.weight.copy_(-module.network.head.weight.abs())
     module.prototypes = module.gather(module.network, module.normalize)
     assert [len(x) for x in module.prototypes.positive] == [0, 0, 0]
-    batch = batch_of(module.gather.pictures)
+    batch = batch_of(module.gather.crops)
     parts = module.compute_losses(module.normalize(batch.pixels), batch, 0)
     assert [float(value.detach()) for name, (_, value) in parts.items() if name != "classification"] == [0.0] * 4
 

@@ -39,7 +39,7 @@ def test_a_group_shares_a_class_and_each_has_its_crop(group):
         first = found.present[0].bool()
         for slot in range(group):
             assert (found.present[slot].bool() & first).any()  # of the one that they were drawn for
-            alone = items.pictures.load_crop(1, int(found.image[slot]), slot)
+            alone = items.crops.load_crop(1, int(found.image[slot]), slot)
             assert torch.equal(found.pixels[slot], alone.pixels)
             assert torch.equal(found.present[slot], alone.present)
 
