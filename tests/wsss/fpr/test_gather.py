@@ -122,7 +122,7 @@ def test_photographs_keep_their_shape_and_masks_are_not_read(tmp_path, network):
 def test_a_broken_photograph_is_left_out(tmp_path, network):
     data = photos(tmp_path, {"x.png": ["cat"], "y.png": ["dog"], "z.png": ["dog"]})
     whole = PrototypePass(pictures(data))
-    whole.pictures.indices = [0, 2]
+    whole.crops.indices = [0, 2]
     wanted = whole(network, normalized)
     (tmp_path / "images" / "y.png").write_bytes(b"no picture")
     with pytest.warns(UserWarning, match=r"^y: .*y\.png"):

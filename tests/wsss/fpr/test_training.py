@@ -217,7 +217,7 @@ def test_resumed_is_uninterrupted(start, tmp_path, monkeypatch):
     """Killed after the first epoch, and in the middle of the pass before the third."""
     span = replace(SPAN, epochs=3)
     whole = trained(tmp_path / "whole", model=start, method=STRONG, span=span)
-    begin, take = FPRTraining.on_train_batch_start, PrototypePass._take
+    begin, take = FPRTraining.on_train_batch_start, PrototypePass._collect
 
     def killed(self, *args):
         if self.current_epoch == 1:
@@ -232,10 +232,10 @@ def test_resumed_is_uninterrupted(start, tmp_path, monkeypatch):
     with pytest.raises(Killed):
         trained(tmp_path / "stopped", model=start, method=STRONG, span=span)
     monkeypatch.setattr(FPRTraining, "on_train_batch_start", begin)
-    monkeypatch.setattr(PrototypePass, "_take", killed_in_pass)
+    monkeypatch.setattr(PrototypePass, "_collect", killed_in_pass)
     with pytest.raises(Killed):
         trained(tmp_path / "stopped", model=start, method=STRONG, span=span)
-    monkeypatch.setattr(PrototypePass, "_take", take)
+    monkeypatch.setattr(PrototypePass, "_collect", take)
     resumed = trained(tmp_path / "stopped", model=start, method=STRONG, span=span)
     assert same(resumed.network, whole.network)
     assert resumed.losses == whole.losses

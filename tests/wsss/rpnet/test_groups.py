@@ -21,7 +21,7 @@ def test_groups_of_one_are_the_pictures():
     one = groups(1)
     assert len(one) == 16
     for number in range(16):
-        for mine, theirs in zip(one[3, number], one.pictures[3, number], strict=True):
+        for mine, theirs in zip(one[3, number], one.crops[3, number], strict=True):
             assert torch.equal(mine, theirs[None])
 
 
