@@ -128,7 +128,7 @@ def test_losses_are_looked_at_every_32_steps_and_at_the_end_of_an_epoch(device):
         module.finite.add(bad, 5)
         callback.on_train_batch_end(SimpleNamespace(is_last_batch=False), module, None, None, 0)
         with pytest.raises(ModelError, match="the loss at step 5 is inf; a lower"):
-            callback.on_train_batch_end(SimpleNamespace(is_last_batch=True), module, None, None, 0)
+            callback.on_train_batch_end(SimpleNamespace(is_last_batch=True, current_epoch=1), module, None, None, 0)
     callback.on_train_batch_end(SimpleNamespace(is_last_batch=True), LightningModule(), None, None, 0)
 
 
