@@ -132,9 +132,8 @@ def test_the_reference_of_commands_has_every_command_with_its_options():
     ):  # as older versions of typer say it
         rows = re.sub(rf"(?<=[ `]){old}(?=`)", new, rows)
     assert "| `-o, --out <path>` | Report to write (.json); the plot of seeds goes beside it. | none |" in rows
-    assert (
-        "| `--data <str>` | voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path; with masks. | required |" in rows
-    )
+    assert "| `--data <str>` | voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path; options follow" in rows
+    assert "| `--convention present\\|all\\|truth` |" in rows
     assert "| `results <path>` |" in rows
 
 

@@ -276,6 +276,7 @@ def test_options_of_a_command(tmp_path):
     assert (shown["sides"][1], shown["stride"][1], shown["flip"][1]) == ("320,640", "16", "no")
     places = {p.name: p.metavar for p in typer.main.get_command(app).params}
     assert (places["sides"], places["stride"], places["cut"]) == ("NUMBERS", "INTEGER|none", "INTEGER|TEXT|none")
+    assert (places["name"], places["size"]) == ("TEXT", None)
     assert (places["threshold"], places["optimizer"], places["layers"]) == ("NUMBER|otsu", "sgd|adamw", "NAMES")
 
 

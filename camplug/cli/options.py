@@ -92,7 +92,7 @@ def _describe_kind(kind: Any) -> str:
             words.append("NAMES" if get_args(choice)[0] is str else "NUMBERS")
         else:
             words.append({int: "INTEGER", float: "NUMBER", NoneType: "none"}.get(choice, "TEXT"))
-    return "|".join(dict.fromkeys(words))
+    return "TEXT" if set(words) <= {"TEXT", "none"} else "|".join(dict.fromkeys(words))
 
 
 def _format_default(default: Any) -> str:
