@@ -18,11 +18,11 @@ from camplug.plug import Tape, dense, find_first_weight, get_patch_size, to_grid
 from camplug.wsss.classifier.body import Body, Cut, make_example
 from camplug.wsss.classifier.network import Classifier, build_classifier, get_preprocess
 from camplug.wsss.classifier.stages import Stage, find_stage_layers
+from camplug.wsss.data.read_files import MAX_CLASSES
 from camplug.wsss.deeplab.heads import ASPP, LargeFOV, V3Plus, get_dilations
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, Head
 
 LOW_STRIDE = "4"
-MAX_CLASSES = 254  # 0 is background, 255 is ignored
 
 
 class DeepLab(nn.Module):

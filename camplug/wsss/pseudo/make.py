@@ -11,6 +11,7 @@ from PIL import Image
 
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
+from camplug.wsss.data.read_files import MAX_CLASSES
 from camplug.wsss.pseudo.refine import Floats, Photo
 from camplug.wsss.pseudo.walks import MapWalk
 from camplug.wsss.seeds import Seed, SeedFolder
@@ -49,10 +50,16 @@ def make_labels(
         Summary of the job.
 
     Raises:
-        InputError: the seeds lack a class of the data, or the folder cannot be written.
+        InputError: there are more classes than a label picture holds, the seeds lack a class of the data, or the folder
+            cannot be written.
     """
 
     check_long_side(long_side)
+    if len(data.classes) > MAX_CLASSES:
+        raise InputError(
+            f"the data have {len(data.classes)} classes, and label pictures can hold {MAX_CLASSES}; make seeds with a "
+            "classifier of fewer classes."
+        )
     seeds = seeds.renumber(data.classes)
 
     def make(i: int) -> NDArray[np.uint8]:

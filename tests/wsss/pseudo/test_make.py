@@ -243,3 +243,10 @@ def test_walked_seeds_at_a_long_side(made):
             assert (after.size, after.classes, after.maps.shape[1:]) == (before.size, before.classes, size)
         if scale == 1:
             np.testing.assert_allclose(after.maps, before.resize((7, 10)) / 2, atol=1e-3)
+
+
+def test_more_classes_than_a_label_picture_holds(made):
+    data, seeds, place = made
+    data.classes = tuple(f"class {c}" for c in range(1000))
+    with pytest.raises(InputError, match="the data have 1000 classes, and label pictures can hold 254"):
+        make_labels(PseudoLabels(Threshold(0.3)), data, seeds, LabelFolder(place / "labels"))
