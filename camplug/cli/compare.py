@@ -25,7 +25,13 @@ def compare(
     classes: Annotated[
         list[str] | None, typer.Option("--class", "-c", help="Class index or name.", show_default="predicted")
     ] = None,
-    methods: Annotated[str, typer.Option(help="Names, wildcards or wrapped methods, separated by commas.")] = "*",
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Names, wildcards or wrapped methods, separated by commas.",
+            show_default="all but those of many passes",
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path("camplug_compare.png"),
     as_json: common.AsJson = False,
     **given: Any,
@@ -39,7 +45,11 @@ def compare(
             )
         chosen = apply_values(ExplainerOptions(), read_options(given, None, ExplainerOptions()))
         network, options = chosen.load()
-        names = [n for p in split_methods(methods) for n in list_methods(p) or [p if "(" in p else get_method(p).name]]
+        if methods is None:
+            names = [n for n in list_methods() if not get_method(n).needs_many_passes]
+        else:
+            parts = split_methods(methods)
+            names = [n for p in parts for n in list_methods(p) or [p if "(" in p else get_method(p).name]]
         if not names:
             raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods())}.")
         photo = path or find_demo_photo()

@@ -62,6 +62,7 @@ class Explainer(ABC):
 
     name: str = ""
     knows_classes: ClassVar[bool] = True
+    needs_many_passes: ClassVar[bool] = False  # forward passes grow with channels, windows or masks
 
     def __init__(
         self,

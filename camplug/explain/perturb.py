@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,8 @@ from camplug.plug import Classes, Evidence, Tape, Targets, resolve_classes
 
 class _Perturbation(Explainer):
     """Base class of explainers that score changed copies of each image and need no layers."""
+
+    needs_many_passes: ClassVar[bool] = True
 
     def __init__(
         self,

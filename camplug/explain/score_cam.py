@@ -65,6 +65,7 @@ class ScoreCAM(LayerExplainer):
     """
 
     needs_gradient: ClassVar[bool] = False
+    needs_many_passes: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -454,6 +454,15 @@ def test_compare(place, square):
     assert Image.open("c.png").format == "PNG"
 
 
+def test_compare_leaves_out_methods_of_many_passes_unless_they_are_named(place, square):
+    many = ["ablationcam", "occlusion", "rise", "scorecam"]
+    names = json.loads(good("compare", square, "-m", MODEL, "-c", "0", "--json").stdout)["methods"]
+    assert names == [name for name in list_methods() if name not in many]
+    assert json.loads(good("compare", square, "-m", MODEL, "-c", "0", "--methods", "scorecam", "--json").stdout)[
+        "methods"
+    ]
+
+
 def test_compare_wrapped_methods(place, square):
     methods = "cam, MultiView(Compete(FullyCAM, GradCAM), scales=(1, 2)),hires*"
     document = json.loads(good("compare", square, "-m", MODEL, "-c", "0", "--methods", methods, "--json").stdout)
