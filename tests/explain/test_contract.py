@@ -20,6 +20,8 @@ from torch import nn
 
 import camplug
 
+pytestmark = pytest.mark.slow  # a long table of cases
+
 METHODS = ["cam", *FORMULAS]
 
 

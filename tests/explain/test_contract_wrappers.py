@@ -22,6 +22,8 @@ from camplug import ClassConditional, Compete, Dense, IterativeErasing, MultiVie
 from camplug.explain.base import Result
 from camplug.plug import resolve_classes
 
+pytestmark = pytest.mark.slow  # a long table of cases
+
 WRAPPERS = {
     "multiview": lambda e, judge: MultiView(e, (1.0, 1.5)),
     "iterativeerasing": lambda e, judge: IterativeErasing(e, "repo", max_iter=3),

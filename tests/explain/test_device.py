@@ -16,6 +16,8 @@ from PIL import Image
 
 import camplug
 
+pytestmark = pytest.mark.slow  # a long table of cases
+
 FULLY, LAYER = explainers("FullyCAM"), explainers("LayerCAM")
 FORMATS = {torch.float16: 0.002, torch.bfloat16: 0.01}  # mean difference: twice what the CPU's own rounding makes
 # CUDA's bicubic kernel has its weights in float32, whatever the images' format

@@ -14,6 +14,8 @@ from torch import nn
 
 import camplug
 
+pytestmark = pytest.mark.slow  # a long table of cases
+
 SIZE = {"inception_v3": 139, "googlenet": 96}
 LAST = {
     "resnet18": "layer4", "resnet50": "layer4", "vgg16": "features", "densenet121": "features",

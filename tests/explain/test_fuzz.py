@@ -14,6 +14,8 @@ from torch import nn
 import camplug
 from camplug.errors import CamplugError
 
+pytestmark = pytest.mark.slow  # a long table of cases
+
 SEEDS = range(120)
 METHODS = ("gradcam", "layercam", "hirescam", "fully")
 

@@ -17,6 +17,8 @@ import torch
 from camplug.errors import LayerError
 from camplug.plug import named_layers, select, trace_model
 
+pytestmark = pytest.mark.slow  # a long table of cases
+
 TABLE = Path(__file__).with_name("default_layers.json")
 SIDES = (128, None)  # the model's own where it takes no other
 LARGE = ("deepseek_vit", "gemma4_vit", "mobilenetv5", "nasnet", "pnasnet", "beit", "volo")

@@ -22,6 +22,8 @@ import camplug
 from camplug import InputError, ModelError, Tape
 from camplug.plug import dense, overrides
 
+pytestmark = pytest.mark.slow  # a long table of cases
+
 
 @pytest.fixture(autouse=True)
 def _one_thread(_steady):

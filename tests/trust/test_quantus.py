@@ -19,6 +19,8 @@ from camplug.trust import (
     sparseness,
 )
 
+pytestmark = pytest.mark.slow  # a long table of cases
+
 quantus = pytest.importorskip("quantus", reason="Quantus comes with the extra bench")
 
 PLAIN = {"disable_warnings": True, "display_progressbar": False, "abs": False, "normalise": False}
