@@ -1,4 +1,4 @@
-"""How far the figures of `camplug wsss demo` differ between random seeds, and between one thread and two.
+"""Spread of the figures of `camplug wsss demo` over random seeds, and with one thread and two.
 
     python benchmarks/demo_spread.py --json docs/figures/demo_spread.json --docs docs/pipeline.md
 

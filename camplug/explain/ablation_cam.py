@@ -71,17 +71,13 @@ class AblationCAM(ScoreCAM):
             raise LayerError(f"AblationCAM sets channels of the layer {str(layer)!r} to 0, so leave out reshape=.")
         with Tape(self.model, [""], forward_only=True, image=image.where):
             plain = read_scores(call_model(self.model, image), targets, 1)
-        from_layer = self._run(image, targets, _Ablation(layer, self._find_channels(image, layer), [-1, -1]), 2)
-        alone = from_layer is not None and torch.allclose(from_layer, plain.expand(2, -1), rtol=1e-3, atol=1e-4)
+        dims = self._find_channels(image, layer)
+        alone = self._runs_from(image, targets, _Ablation(layer, dims, [-1, -1]), plain)
         found = []
         for first in range(0, activation.shape[1], self.batch_size):
             channels = list(range(first, min(first + self.batch_size, activation.shape[1])))
-            change = _Ablation(layer, self._find_channels(image, layer), channels)
             given = image if alone else image.take([0] * len(channels))
-            scores = self._run(given, targets, change, len(channels))
-            if scores is None:
-                raise LayerError(f"the model does not run with channels of the layer {str(layer)!r} set to 0.")
-            found.append(scores)
+            found.append(self._score_changed(given, targets, _Ablation(layer, dims, channels)))
         return LayerScores(torch.cat(found), plain[0])
 
     @override
@@ -97,13 +93,18 @@ class AblationCAM(ScoreCAM):
         order = "NCHW" if found is None else found.order
         return (1 if order == "LNC" else 0), CHANNELS[order]
 
-    def _run(self, image: Batch, targets: Targets, change: _Ablation, count: int) -> Tensor | None:
-        """Return the scores [M,K] of changed copies; None if the model does not run so, or gives another number."""
+    def _score_changed(self, image: Batch, targets: Targets, change: _Ablation) -> Tensor:
+        """Return the scores [M,K] of copies of an image that are changed at the layer."""
+        with Tape(self.model, [""], forward_only=True, image=image.where), hook_calls(change):
+            return read_scores(call_model(self.model, image), targets, len(change.channels))
+
+    def _runs_from(self, image: Batch, targets: Targets, change: _Ablation, plain: Tensor) -> bool:
+        """Return whether the model takes several copies from the layer on: unchanged ones give the plain scores."""
         try:
-            with Tape(self.model, [""], forward_only=True, image=image.where), hook_calls(change):
-                return read_scores(call_model(self.model, image), targets, count)
+            scores = self._score_changed(image, targets, change)
         except Exception:  # a model may raise anything where the batch grows in the middle
-            return None
+            return False
+        return torch.allclose(scores, plain.expand_as(scores), rtol=1e-3, atol=1e-4)
 
 
 class _Ablation(NullListener):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,7 +22,7 @@ def check_batch_size(batch_size: Any) -> int:
     Raises:
         InputError: not a whole number of at least 1.
     """
-    if not is_number(batch_size) or batch_size != int(batch_size) or batch_size < 1:
+    if not is_number(batch_size, numbers.Integral) or batch_size < 1:
         raise InputError(f"batch_size={batch_size!r}; give a whole number of at least 1.")
     return int(batch_size)
 

@@ -57,22 +57,21 @@ class _Perturbation(Explainer):
             output = call_model(self.model, batch)
         targets = resolve_classes(classes, output, n, self.evidence)
         targets.check(output)
+        rounds = [(_list_images(targets, r), targets.compute_scores(output, r).detach()) for r in range(targets.rounds)]
         maps = []
         for i, (image, own) in enumerate(split_images(batch, targets)):
             if own.rounds == 0:
                 maps.append(widen(batch.x).new_zeros(0, *out_size))
                 continue
-            scores = torch.stack(
-                [targets.compute_scores(output, r)[_find_row(targets, r, i)] for r in range(own.rounds)]
-            )
-            raw = self.explain_image(image, own, scores.detach()).clamp_min(0)
+            scores = torch.stack([values[images.index(i)] for images, values in rounds[: own.rounds]])
+            raw = self.explain_image(image, own, scores).clamp_min(0)
             maps.append(normalize_map(resize_maps(raw, out_size), self.normalize))
         return Result(maps, targets, find_class_logits(output, n))
 
 
-def _find_row(targets: Targets, r: int, i: int) -> int:
-    """Return the row of image i among the scores of round r."""
-    return i if targets.score is not None else targets.get_round(r)[0].index(i)
+def _list_images(targets: Targets, r: int) -> list[int]:
+    """List the images that have a score in round r."""
+    return list(range(len(targets.classes))) if targets.score is not None else targets.get_round(r)[0]
 
 
 def occlude(image: Tensor, boxes: Sequence[tuple[int, int, int, int]]) -> Tensor:

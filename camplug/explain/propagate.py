@@ -142,9 +142,9 @@ class Propagate(Wrapper):
         """
         try:
             stages = self._run_stages(batch)
+        except CamplugError:
+            raise
         except (RuntimeError, AssertionError, ValueError) as error:
-            if isinstance(error, CamplugError):
-                raise
             raise make_size_error(error, batch.size, "what zoom= asks for; give zoom=1") from error
         found = {s: t for t in stages for s in self.strides if _has_stride(t, batch.size, s)}
         if not found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -11,12 +10,12 @@ from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer, Result
 from camplug.explain.batch import call_model, check_batch, check_size, choose_calls, find_class_logits
-from camplug.explain.fuse import LayerWeighting, Normalize, normalize_map, resize_maps
+from camplug.explain.fuse import normalize_map, resize_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.masked_scores import check_batch_size, score_copies, split_images
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import weighted_sum, widen
-from camplug.plug import Classes, Evidence, Layer, Selector, Targets, resolve_classes
+from camplug.plug import Classes, Layer, Selector, Targets, resolve_classes
 
 
 def score_cam(activation: Tensor, scores: Tensor) -> Tensor:
@@ -68,30 +67,9 @@ class ScoreCAM(LayerExplainer):
     needs_many_passes: ClassVar[bool] = True
 
     def __init__(
-        self,
-        model: nn.Module,
-        layers: Selector | None = None,
-        *,
-        batch_size: int = 32,
-        layer_weighting: LayerWeighting | str = "default",
-        normalize: Normalize = "max",
-        evidence: Evidence = "positive",
-        reshape: Callable[[Tensor], Tensor] | None = None,
-        call: int | None = None,
-        class_names: Sequence[str] | None = None,
-        preprocess: Callable[[Any], Tensor] | None = None,
+        self, model: nn.Module, layers: Selector | None = None, *, batch_size: int = 32, **options: Any
     ) -> None:
-        super().__init__(
-            model,
-            layers,
-            layer_weighting=layer_weighting,
-            normalize=normalize,
-            evidence=evidence,
-            reshape=reshape,
-            call=call,
-            class_names=class_names,
-            preprocess=preprocess,
-        )
+        super().__init__(model, layers, **options)
         self.batch_size = check_batch_size(batch_size)
 
     @override

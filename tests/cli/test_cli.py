@@ -256,7 +256,7 @@ def test_a_mean_and_a_deviation_per_colour(place, square):
     [("ascii", "\\u732b"), ("cp1252", "Za\\u017c\xf3\\u0142\\u0107"), ("utf-8", "Za\u017c\xf3\u0142\u0107")],
 )
 def test_names_that_a_console_cannot_write(place, square, monkeypatch, encoding, wanted):
-    """What the encoding of a console lacks is written as its number."""
+    """Characters that the encoding of a console lacks are written as numbers."""
     (place / "labels.txt").write_text("Za\u017c\xf3\u0142\u0107\n\u732b\nchat\n", encoding="utf-8")
     words = ("explain", str(square), "-m", MODEL, "--class-names", "labels.txt", "-c", "\u732b", "-o", "a.png")
     console = io.TextIOWrapper(io.BytesIO(), encoding=encoding)

@@ -36,7 +36,7 @@ def place(tmp_path, monkeypatch):
 
 
 def said(*arguments):
-    """How many results were made, and how many were there."""
+    """Return the numbers of results made and found."""
     told = json.loads(good(*arguments, "--json").stdout)
     return told["made"], told["found"]
 

@@ -1,4 +1,4 @@
-"""What files of results hold, without what they were made of, which differs where settings are called otherwise."""
+"""Contents of result files without their digests, which differ where settings have other names."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_other_inputs_follow_their_images(device):
 
 
 def test_probabilities_of_a_functional_sigmoid_stay(device):
-    """That the outputs are probabilities shows in the graph alone."""
+    """Only the graph shows that the outputs are probabilities."""
 
     class Sigmoid(type(colours())):
         def forward(self, x):

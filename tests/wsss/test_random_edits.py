@@ -125,7 +125,7 @@ def classifier(now, out):
 
 
 def made(command):
-    """How many results a command makes; one that refuses what is there is told to overwrite it."""
+    """Return the number of results that a command makes; with --overwrite where it refuses what is there."""
     result = run(*command)
     if result.exit_code == 2:
         assert "--overwrite makes it anew" in result.stderr, result.stderr
@@ -201,7 +201,7 @@ def test_recipes_after_random_edits():
     of = {"seeds": ("seeds train", "npz"), "labels": ("labels train", "png")}
 
     def new(report):
-        """How many files of each stage are made, and not taken over."""
+        """Return the number of files that each stage makes, without those taken over."""
         files = {kind: {p.stat().st_ino for p in products(report, "out", *stage)} for kind, stage in of.items()}
         counts = {kind: len(found - known) for kind, found in files.items()}
         known.update(*files.values())

@@ -1,4 +1,4 @@
-"""What classifiers train on: crops by the seed, labels of the whole image, masks never."""
+"""Training crops of classifiers: they follow the seed, have the whole image's labels and never open masks."""
 
 from __future__ import annotations
 

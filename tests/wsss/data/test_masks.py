@@ -1,4 +1,4 @@
-"""What values and colours of masks mean, and masks that contradict the image labels."""
+"""Values and colours of masks, and masks that contradict the image labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trainings leave out: the rule of 5 %, before and in the middle of a training, with and without workers."""
+"""Images that trainings leave out: the rule of 5 %, before and during a training, with and without workers."""
 
 from __future__ import annotations
 
