@@ -1,19 +1,15 @@
-"""The dense CRF against the exact sum over all pairs of pixels, by hand and slowly; the cache; both backends."""
+"""The dense CRF against the exact sum over all pairs of pixels, by hand and slowly; and bad input."""
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import simulated
 import torch
-from operations import Operations
+from crf_scenes import blocks, crf_of, exact_matrices, iterated, lattice_matrices, scene, softmax
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
-import camplug.wsss.crf.kernels as kernels
 from camplug.errors import InputError
 from camplug.wsss.crf import (
     PRESETS,
@@ -26,73 +22,6 @@ from camplug.wsss.crf import (
 )
 
 ALL = sorted(PRESETS)
-
-
-def crf_of(photo, settings="irn", *, backend, device):
-    return DenseCRF(photo, settings, backend=backend, device=device if backend == "torch" else None)
-
-
-def softmax(logits):
-    e = np.exp(logits - logits.max(0))
-    return e / e.sum(0)
-
-
-def update(q, unary, matrices):
-    """One exact update: Q, U [K, P]; matrices [P, P], normalised and weighted."""
-    return softmax(-unary + sum(q @ m.T for m in matrices))
-
-
-def iterated(unary, matrices, iterations):
-    flat = unary.reshape(len(unary), -1).astype(np.float64)
-    q = softmax(-flat)
-    for _ in range(iterations):
-        q = update(q, flat, matrices)
-    return q.reshape(unary.shape)
-
-
-def features(photo, settings):
-    h, w = photo.shape[:2]
-    y, x = np.mgrid[:h, :w].reshape(2, -1)
-    (gxy, _), (bxy, brgb, _) = settings.gaussian, settings.bilateral
-    return [np.stack([x / gxy, y / gxy], 1), np.column_stack([x / bxy, y / bxy, photo.reshape(-1, 3) / brgb])]
-
-
-def normalised(matrix):
-    n = 1 / np.sqrt(matrix.sum(1))
-    return n[:, None] * matrix * n
-
-
-def exact_matrices(photo, settings):
-    weights = settings.gaussian[-1], settings.bilateral[-1]
-    return [
-        w * normalised(np.exp(-0.5 * ((f[:, None] - f[None]) ** 2).sum(-1)))
-        for w, f in zip(weights, features(photo, settings), strict=True)
-    ]
-
-
-def lattice_matrices(photo, settings):
-    """The same with the lattice's kernel, written out."""
-    weights = settings.gaussian[-1], settings.bilateral[-1]
-    eye = np.eye(photo.shape[0] * photo.shape[1], dtype=np.float32)
-    return [
-        w * normalised(Lattice(f).filter(eye).astype(np.float64))
-        for w, f in zip(weights, features(photo, settings), strict=True)
-    ]
-
-
-def scene(h=12, w=16, seed=0, noise=9):
-    """A disc before a ground and noise of so many levels, uint8 [h, w, 3]."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:h, :w]
-    inside = (y - h / 2) ** 2 + (x - w / 3) ** 2 < (min(h, w) / 3) ** 2
-    base = np.where(inside[..., None], [200, 120, 60], [60, 90, 140])
-    return np.clip(base + rng.normal(scale=noise, size=(h, w, 3)), 0, 255).astype(np.uint8)
-
-
-def blocks(k, h=12, w=16, seed=0):
-    """Labels in blocks of about 4x4 pixels."""
-    coarse = np.random.default_rng(seed).integers(0, k, (-(-h // 4), -(-w // 4)))
-    return coarse.repeat(4, 0).repeat(4, 1)[:h, :w]
 
 
 # ---- numbers
@@ -259,140 +188,6 @@ def test_input_stays_as_it_was():
         assert np.array_equal(crf.refine(other), first)
     assert np.array_equal(DenseCRF(np.asfortranarray(photo)).refine(unary), first)
     assert np.array_equal(DenseCRF(Image.fromarray(photo)).refine(unary), first)
-
-
-# ---- torch
-
-
-def photograph(h=150, w=200, seed=0):
-    """Objects with sharp edges before a ground, both with fine and coarse texture, and a camera's noise."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:h, :w]
-    picture = np.full((h, w, 3), 110.0) + 40 * gaussian_filter(rng.normal(size=(h, w, 1)), (20, 20, 0)) * 20
-    for _ in range(6):
-        cy, cx, ry, rx = rng.random(4) * (h, w, h / 3, w / 3) + (0, 0, 8, 8)
-        inside = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
-        picture[inside] = rng.integers(20, 235, 3) + 12 * gaussian_filter(rng.normal(size=(h, w)), 2)[inside, None]
-    return np.clip(picture + rng.normal(scale=3, size=(h, w, 3)), 0, 255).astype(np.uint8)
-
-
-@pytest.mark.parametrize("preset", ALL)
-@pytest.mark.parametrize("k", [2, 4, 7])
-def test_torch_equals_numpy(preset, k, device):
-    photo, unary = scene(30, 40), make_unary_from_labels(blocks(k, 30, 40), k)
-    want = DenseCRF(photo, preset).refine(unary)
-    q = DenseCRF(photo, preset, backend="torch", device=device).refine(unary)
-    assert q.dtype == np.float32
-    np.testing.assert_allclose(q, want, atol=2e-3)
-    assert np.abs(q - want).mean() < 1e-5
-    assert np.array_equal(q.argmax(0), want.argmax(0))
-
-
-@pytest.mark.parametrize("k", [3, 21])
-def test_labels_of_a_photograph_equal_those_of_numpy(k, device):
-    """But for ties within float32."""
-    photo = photograph()
-    coarse = np.random.default_rng(k).normal(size=(k, *photo.shape[:2]))
-    labels = gaussian_filter(coarse, (0, 9, 9)).argmax(0)
-    unary = make_unary_from_labels(labels, k)
-    want = DenseCRF(photo).refine(unary)
-    q = DenseCRF(photo, backend="torch", device=device).refine(unary)
-    assert len(np.unique(want.argmax(0))) == k
-    assert 0.05 < (want.argmax(0) != labels).mean() < 0.9  # there was something to do
-    differing = q.argmax(0) != want.argmax(0)
-    assert differing.mean() < 0.001
-    first, second = np.sort(want[:, differing], 0)[:-3:-1]
-    assert (first - second < 1e-3).all()
-    np.testing.assert_allclose(q, want, atol=5e-3)
-
-
-def test_a_photograph_crosses_over_once(device):
-    """The unary goes to the device and the marginals come back; no iteration waits for it."""
-    crf, unary = DenseCRF(scene(), backend="torch", device=device), make_unary_from_labels(blocks(3), 3)
-    with simulated.count_waits() as waits:
-        crf.refine(unary)
-    assert waits.total() == (device.type == simulated.NAME)
-
-
-def test_operations_of_an_iteration(device):
-    """Two lattices with 3 and 6 directions of 4 operations each, splat, slice and sum; then softmax."""
-    unary, counted = make_unary_from_labels(blocks(3), 3), []
-    for iterations in (1, 2):
-        crf = DenseCRF(scene(), replace(PRESETS["irn"], iterations=iterations), backend="torch", device=device)
-        with Operations() as operations:
-            crf.refine(unary)
-        counted.append(operations.total)
-    assert counted[1] - counted[0] <= 9 * 4 + 2 * 4 + 1
-
-
-# ---- what is kept
-
-
-@pytest.fixture
-def built(monkeypatch):
-    """The dimensions of the lattices that are built, in order; nothing is kept from before."""
-    dimensions = []
-
-    class Counted(Lattice):
-        def __init__(self, features):
-            dimensions.append(features.shape[1])
-            super().__init__(features)
-
-    monkeypatch.setattr(kernels, "Lattice", Counted)
-    kernels.clear_kernel_cache()
-    yield dimensions
-    kernels.clear_kernel_cache()
-
-
-def test_lattices_are_built_once(built):
-    crf = DenseCRF(scene())
-    for k in (2, 3):
-        crf.refine(make_unary_from_labels(blocks(k), k))
-    assert built == [2, 5]
-    DenseCRF(scene(seed=1))
-    assert built == [2, 5, 5], "the Gaussian of this size is there"
-    DenseCRF(scene(), "affinitynet")
-    assert built == [2, 5, 5, 5], "PSA's Gaussian is IRN's"
-    DenseCRF(scene(), "deeplab")
-    DenseCRF(scene(13))
-    assert built[4:] == [2, 5, 2, 5]
-
-
-def test_few_sizes_are_kept(built, monkeypatch):
-    monkeypatch.setattr(kernels, "CACHED_PIXELS", 40)
-    for width in (3, 4, 5, 4, 6):
-        kernels.make_gaussian_kernel(3, width, 3)
-    assert list(kernels._cache) == [(3, 4, 3.0), (3, 6, 3.0)], "3 x 5 is the one not used for longest"
-    kernels.make_gaussian_kernel(20, 20, 3)
-    assert not kernels._cache, "too large to keep"
-
-
-def test_threads_share_what_is_kept(built):
-    sizes = [(12, 16), (9, 20), (30, 7)]
-    unaries = {s: make_unary_from_labels(blocks(3, *s), 3) for s in sizes}
-    want = {s: DenseCRF(scene(*s)).refine(unaries[s]) for s in sizes}
-    shared = {s: DenseCRF(scene(*s)) for s in sizes}
-    kernels.clear_kernel_cache()
-    wrong, gate = [], threading.Barrier(6)
-
-    def work(start):
-        try:
-            gate.wait()
-            for turn in range(6):
-                s = sizes[(start + turn) % 3]
-                for crf in (DenseCRF(scene(*s)), shared[s]):
-                    if not np.array_equal(crf.refine(unaries[s]), want[s]):
-                        wrong.append(s)
-        except Exception as error:
-            wrong.append(error)
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-    assert set(kernels._cache) == {(*s, 3.0) for s in sizes}
 
 
 # ---- bad input

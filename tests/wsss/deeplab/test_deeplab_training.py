@@ -1,4 +1,4 @@
-"""Training DeepLab: groups and rates, what is frozen, stops, files, crops with saliency, and what is refused."""
+"""Training DeepLab: stops, files, labels, saliency, and what is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import torch
 import trainable
 from lightning.pytorch import Callback
 from PIL import Image
-from torch import nn
 
 import camplug
 from camplug.errors import InputError, ModelError
@@ -23,128 +22,15 @@ from camplug.wsss.classifier import build_classifier
 from camplug.wsss.deeplab import (
     DeepLabNetworkSettings,
     DeepLabSettings,
-    DeepLabTraining,
-    activation_aware_loss,
     build_deeplab,
     load_deeplab,
-    multiscale_loss,
     save_deeplab,
-    shrink_labels,
 )
-from camplug.wsss.deeplab.crops import SegmentationCrop, SegmentationCrops, make_normalizer
 from camplug.wsss.pseudo import LabelFolder
-from camplug.wsss.train import LabelCrops, ScheduleSettings
+from camplug.wsss.train import ScheduleSettings
 from camplug.wsss.train import fit as fitting
-from camplug.wsss.train.crops import load_label_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(self.log|does not say).*")
-
-
-class Trainer:
-    estimated_stepping_batches, world_size, global_rank, current_epoch, global_step = 4, 1, 0, 0, 0
-
-
-def module(settings, seed=0):
-    torch.manual_seed(seed)
-    found = DeepLabTraining(build_deeplab(trainable.net(), "abc", settings), settings, ids=labelled.scenes().ids)
-    found._trainer = Trainer()
-    found.log = found.log_dict = lambda *args, **kwargs: None
-    return found.train()
-
-
-def batch(n=2, side=48):
-    rng = torch.Generator().manual_seed(3)
-    labels = torch.randint(0, 4, (n, side, side), generator=rng, dtype=torch.uint8)
-    labels[:, :, :8] = 255
-    saliency = torch.rand(n, side, side, generator=rng)
-    return SegmentationCrop(torch.randn(n, 3, side, side, generator=rng), labels, saliency, torch.arange(n))
-
-
-def test_the_groups_have_the_rates_of_the_second_deeplab():
-    found = module(DeepLabNetworkSettings(output_stride=None))
-    made = found.configure_optimizers()
-    groups = made["optimizer"].param_groups
-    assert [g["lr"] for g in groups] == pytest.approx([2.5e-4, 2.5e-3, 5e-3])
-    assert [g["weight_decay"] for g in groups] == [5e-4, 5e-4, 0.0]
-    assert [g["momentum"] for g in groups] == [0.9] * 3
-    biases = {id(branch.bias) for branch in found.network.head.branches}
-    assert {id(p) for p in groups[2]["params"]} == biases
-    assert {id(p) for p in groups[1]["params"]} == {id(branch.weight) for branch in found.network.head.branches}
-    convs = [m.weight for m in found.network.body.modules() if isinstance(m, nn.Conv2d)]
-    assert {id(p) for p in convs} <= {id(p) for p in groups[0]["params"]}
-    rates = []
-    for _ in range(4):
-        rates.append(groups[0]["lr"])
-        made["optimizer"].step()
-        made["lr_scheduler"]["scheduler"].step()
-    assert rates == pytest.approx([2.5e-4 * (1 - step / 4) ** 0.9 for step in range(4)])
-
-
-def test_fixed_batch_norm_neither_learns_nor_counts_but_a_head_s_own_does():
-    settings = DeepLabNetworkSettings("v3+", output_stride=None, width=8)
-    found = module(settings)
-    before = {k: v.clone() for k, v in found.network.state_dict().items()}
-    made = found.configure_optimizers()
-    found.training_step(batch(), 0).backward()
-    made["optimizer"].step()
-    after = found.network.state_dict()
-    changed = {k for k in before if not torch.equal(before[k], after[k])}
-    assert not any(k.startswith("body") and ".1." in k for k in changed)  # the batch norms of `Net`
-    assert any(k.startswith("body") and k.endswith("0.weight") for k in changed)
-    assert {"head.project.1.running_mean", "head.project.1.weight", "head.pooled.1.running_var"} <= changed
-    assert not found.network.body.model.one[1].training
-    assert found.network.head.project[1].training
-    trained = module(replace(settings, batch_norm="train"))
-    assert trained.network.body.model.one[1].training
-    trained.training_step(batch(), 0).backward()
-    assert trained.network.body.model.one[1].weight.grad is not None
-
-
-def test_what_lies_before_the_cut_gets_no_gradient():
-    found = module(DeepLabNetworkSettings(output_stride=None, cut=4))
-    found.training_step(batch(), 0).backward()
-    body = found.network.body.model
-    assert all(p.grad is None and not p.requires_grad for part in (body.one, body.two) for p in part.parameters())
-    assert body.three[0].weight.grad is not None
-    optimised = {id(p) for g in found.configure_optimizers()["optimizer"].param_groups for p in g["params"]}
-    assert optimised.isdisjoint({id(p) for p in [*body.one.parameters(), *body.two.parameters()]})
-
-
-def test_a_step_is_the_multiscale_loss_of_resized_images():
-    found = module(DeepLabNetworkSettings(output_stride=None, loss_scales=(1, 0.75, 0.5), loss="balanced"))
-    given = batch()
-    sizes = [tuple(m.shape[2:]) for m in found.logits(given.image)]
-    assert sizes == [(6, 6), (5, 5), (3, 3)]  # of 48, 36 and 24 pixels at stride 8
-    views = [nn.functional.interpolate(given.image, (s, s), mode="bilinear") for s in (48, 36, 24)]
-    wanted = multiscale_loss([found.network(v) for v in views], given.labels, balanced=True)
-    assert torch.allclose(found.training_step(given, 0), wanted)
-
-
-def test_the_refinement_term_comes_to_the_loss_at_the_fused_logits():
-    settings = DeepLabNetworkSettings(output_stride=None, refinement=0.08, saliency_threshold=0.4)
-    found, given = module(settings), batch()
-    logits = found.network(given.image)
-    plain = multiscale_loss([logits], given.labels)
-    saliency = nn.functional.interpolate(given.saliency[:, None], (6, 6), mode="bilinear", antialias=True)[:, 0]
-    labels = shrink_labels(given.labels, (6, 6))
-    term = activation_aware_loss(logits, labels, saliency, alpha=0.08, threshold=0.4)
-    assert term.loss > 0
-    assert torch.allclose(found.training_step(given, 0), plain + term.loss)
-
-
-def test_a_loss_that_is_no_number_names_the_images():
-    found = module(DeepLabNetworkSettings(output_stride=None))
-    found.network.head.branches[0].weight.data.fill_(float("nan"))
-    with pytest.raises(ModelError, match="the loss at step 0 is nan on the images scene0_000000, scene0_000001"):
-        found.training_step(batch(), 0)
-
-
-def test_an_ignored_batch_has_a_loss_of_0_that_reaches_every_weight():
-    found, given = module(DeepLabNetworkSettings(output_stride=None, loss_scales=(1, 0.5))), batch()
-    loss = found.training_step(given._replace(labels=torch.full_like(given.labels, 255)), 0)
-    assert loss.item() == 0
-    loss.backward()
-    assert all(p.grad is not None for p in found.parameters() if p.requires_grad)
 
 
 # ---- whole trainings
@@ -324,67 +210,6 @@ def test_checkpoints_and_files_need_no_model_where_it_is_known(tmp_path):
         found = load_deeplab(file)
         assert trainable.same(found, done.network)
         assert found.classes == done.network.classes
-
-
-# ---- crops
-
-
-def test_saliency_is_cut_out_like_the_photograph(tmp_path):
-    data = labelled.scenes(4)
-    grey = replace(camplug.Preprocess(), mean=(0.0,) * 3, std=(1.0,) * 3)
-    crops = LabelCrops(
-        data,
-        partial(load_label_picture, LabelFolder(labelled.labels(tmp_path)).renumber(data.classes), data),
-        make_normalizer(grey),
-        crop=64,
-        scales=(0.6, 1.6),
-        stride=1,
-    )
-
-    def red(_, i):
-        return np.asarray(data.photo(i), np.float32)[..., 0] / 255
-
-    items = SegmentationCrops(crops, red)
-    assert len(items) == 4
-    for epoch in range(3):
-        for number in range(4):
-            item = items[epoch, number]
-            assert torch.equal(item.image, crops[epoch, number].image)
-            assert torch.equal(item.labels, crops[epoch, number].labels)
-            assert int(item.number) == number
-            inside = item.labels != 255
-            assert item.saliency[~inside].eq(0).all()
-            apart = (item.saliency - item.image[0])[inside].abs()  # bicubic there, bilinear here
-            assert apart.mean() < 0.03
-            assert inside.any()
-    assert SegmentationCrops(crops)[0, 0].saliency.shape == (0, 0)
-
-
-def test_another_image_takes_the_place_of_one_without_saliency(tmp_path):
-    data = labelled.scenes(2)
-    labels = LabelFolder(labelled.labels(tmp_path)).renumber(data.classes)
-    crops = LabelCrops(data, partial(load_label_picture, labels, data), lambda p: p.float(), crop=32)
-
-    def only_one(data, i):
-        if i == 0:
-            raise InputError("it is gone.")
-        return np.full((48, 48), 0.25)
-
-    crops.stride = 1
-    items = SegmentationCrops(crops, only_one)
-    with pytest.warns(UserWarning, match="scene0_000000: it is gone"):
-        item = items[0, 0]
-    assert int(item.number) == 1
-    assert set(item.saliency.unique().tolist()) <= {0.0, 0.25}
-    assert (item.saliency[item.labels != 255] == 0.25).all()
-    assert items.substitutes.list_broken() == [("scene0_000000", "it is gone.")]
-
-
-def test_pixels_are_normalised():
-    reads = camplug.Preprocess(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
-    pixels = torch.tensor([0, 255], dtype=torch.uint8).expand(3, 1, 2)
-    wanted = torch.tensor([[[-1.0, 1.0]], [[-1.0, 3.0]], [[0.0, 1.0]]])
-    assert torch.allclose(make_normalizer(reads)(pixels), wanted)
 
 
 @pytest.mark.parametrize("source", ["contrast", "folder"])
