@@ -38,7 +38,7 @@ FURTHER = shlex.split("--lr 0.001 --batch-norm fixed --epochs 4")
 LIGHTER = {  # what makes a row affordable here; the configurations hold what the papers used
     "classifier": [],
     "atm": [],
-    "rpnet": shlex.split("--width 64 --scales 1,0.5"),
+    "rpnet": shlex.split("--width 64 --scales 1,0.5 --no-each-first"),
     "fpr": shlex.split("--pass-scales 1 --no-pass-flip"),
 }
 TITLES = {

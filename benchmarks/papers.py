@@ -52,12 +52,12 @@ ROWS: dict[str, tuple[str, Method]] = {
     "fum": ("FUM", ATM(**OFF)),
     "fum_residual": ("FUM, residual", ATM(**OFF, residual=True)),
     "atrous": ("FUM's atrous convolutions alone", ATM(**OFF, **ATROUS)),
-    "rpnet_neck": ("RPNet's neck alone", RPNet(weight=0.0)),
+    "rpnet_neck": ("RPNet's neck alone", RPNet(weight=0.0, each_first=False)),
     "rpnet1": ("RPNet, 1 image, ramp 0.5", RPNet(images=1, ramp=0.5)),
-    "rpnet2": ("RPNet, 2 images, ramp 0.5", RPNet(images=2, ramp=0.5)),
+    "rpnet2": ("RPNet, 2 images, ramp 0.5", RPNet(images=2, each_first=False, ramp=0.5)),
     "rpnet2_16": (
         "RPNet, 2 images, ramp 0.5, stages last and 16, regions of classes",
-        RPNet(images=2, ramp=0.5, stages="last,16", regions="classes"),
+        RPNet(images=2, each_first=False, ramp=0.5, stages="last,16", regions="classes"),
     ),
     "fpr_rc": ("FPR, L_RC", FPR(pixel_rectification=0.0)),
     "fpr_pr": (

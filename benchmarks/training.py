@@ -30,6 +30,7 @@ from results import add_result_options, command_line, tell
 EXPLAINERS = {"cam": "CAM", "fully": "FullyCAM(channel_norm=False)"}
 BUDGET = shlex.split("--preset modern --cut 8 --batch 16 --crop 224 --sides 224,336 --device cpu")
 SCALES = ["--scales", "1,0.5"]  # of RPNet's target; four scales take three times as long
+PAIRS = ["--images", "2", "--no-each-first"]  # as many crops in an epoch as the other rows
 OFF = ["--no-enhance", "--no-decrease"]
 ALONE = ["--no-atrous", "--no-channel-attention", "--no-spatial-attention"]
 ROWS: dict[str, tuple[str, str, list[str]]] = {  # label, method, options
@@ -47,11 +48,11 @@ ROWS: dict[str, tuple[str, str, list[str]]] = {  # label, method, options
         "atm",
         [*ALONE, "--centred", "--ramp", "0.5"],
     ),
-    "rpnet_neck": ("RPNet's neck alone", "rpnet", ["--weight", "0"]),
+    "rpnet_neck": ("RPNet's neck alone", "rpnet", ["--weight", "0", "--no-each-first"]),
     "rpnet1": ("RPNet, 1 image", "rpnet", ["--images", "1", *SCALES]),
-    "rpnet2": ("RPNet, 2 images", "rpnet", ["--images", "2", *SCALES]),
-    "rpnet2_scales": ("RPNet, 2 images, four scales", "rpnet", ["--images", "2"]),
-    "rpnet2_ramp": ("RPNet, 2 images, four scales, ramp 0.5", "rpnet", ["--images", "2", "--ramp", "0.5"]),
+    "rpnet2": ("RPNet, 2 images", "rpnet", [*PAIRS, *SCALES]),
+    "rpnet2_scales": ("RPNet, 2 images, four scales", "rpnet", PAIRS),
+    "rpnet2_ramp": ("RPNet, 2 images, four scales, ramp 0.5", "rpnet", [*PAIRS, "--ramp", "0.5"]),
     "more": ("classifier, on", "fpr", ["--region-contrast", "0", "--pixel-rectification", "0"]),
     "atm_on": ("ATM, on", "atm", ["--no-fum"]),
     "atm_centred_on": ("ATM + context alone, centred, on", "atm", [*ALONE, "--centred"]),

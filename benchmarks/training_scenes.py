@@ -42,7 +42,7 @@ FIRST, FURTHER = 30, 20
 START, ON = 3e-3, 1e-3  # learning rates
 ALONE = {"atrous": False, "channel_attention": False, "spatial_attention": False, "centred": True}
 OFF = {"enhance": False, "decrease": False}
-NECK: dict[str, Any] = {"width": 64, "stages": "last,2"}
+NECK: dict[str, Any] = {"width": 64, "stages": "last,2", "each_first": False}
 
 
 @dataclass(frozen=True)

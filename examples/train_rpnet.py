@@ -51,7 +51,7 @@ report("an ordinary classifier", start)
 
 learning = replace(learning, schedule=replace(learning.schedule, lr=1e-3), batch_norm="fixed")
 span = replace(span, epochs=8)
-rpnet = RPNet(images=2, width=64, stages="last,4", threshold=0.9, scales=(1.0, 0.5))
+rpnet = RPNet(images=2, each_first=False, width=64, stages="last,4", threshold=0.9, scales=(1.0, 0.5))
 for name, method in {"8 more epochs": Method(), "8 more epochs with RPNet": rpnet}.items():
     done = train_classifier(start, train, out / name, method=method, learning=learning, span=span)
     report(name, done.network)

@@ -25,20 +25,21 @@ PARTNERS, ORDER = LARGEST_GROUP, LARGEST_GROUP + 1  # slots of the random number
 class Groups(Dataset[ClassifierCrop]):
     """Groups of an image and partners that share one of its classes, each image with a crop of its own.
 
-    An epoch has as many images as the data set, so groups of k give N // k items. The first images of the groups follow
-    a random order of each epoch, so that all come first equally often; their partners are drawn. Item (epoch, number)
-    depends on these and the seed only. Groups of one are the crops themselves.
+    The first images of the groups follow a random order of each epoch, so that all come first equally often; their
+    partners are drawn. Item (epoch, number) depends on these and the seed only. Groups of one are the crops themselves.
 
     Args:
         crops: crops of single images.
         group: images per item, 1 to 4.
+        each_first: every image is the first one of a group in every epoch: N items. Without, an epoch has as many
+            images as the data set: N // group items.
 
     Raises:
         InputError: the group size is out of range, or no image has a class.
     """
 
-    def __init__(self, crops: ClassifierCrops, group: int = 2) -> None:
-        self.crops, self.group, self.seed = crops, group, crops.seed
+    def __init__(self, crops: ClassifierCrops, group: int = 2, *, each_first: bool = True) -> None:
+        self.crops, self.group, self.seed, self.each_first = crops, group, crops.seed, each_first
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._partners = None
         if group == 1:
@@ -53,7 +54,7 @@ class Groups(Dataset[ClassifierCrop]):
             )
 
     def __len__(self) -> int:
-        return len(self.crops) // self.group
+        return len(self.crops) if self.each_first else len(self.crops) // self.group
 
     @override
     def __getitem__(self, which: tuple[int, int]) -> ClassifierCrop:

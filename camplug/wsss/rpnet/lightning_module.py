@@ -35,9 +35,10 @@ class RPNetTraining(AgreementTraining):
 
     The plain branch is used for inference: reduced features, non-local block, head. Its logits get the classification
     loss, its normalised class maps are R. The enhanced branch weighs the reduced features by the foreground probability
-    before the same block and head; S is the mean of its maps over the scales, of which only 1 has a gradient. Maps of
-    stages before the last have none. Confident regions are computed from the reduced features or from the plain
-    branch's class maps, whatever the stages of the prototypes.
+    before a non-local block of its own and the same head; S is the mean of its maps over the scales, of which only 1
+    has a gradient. Maps of stages before the last have none. Confident regions are computed from the reduced features
+    or from the plain branch's class maps, whatever the stages of the prototypes. Without prototypes the features are
+    weighed by 1, and the branches differ in their blocks and in the scales of S.
 
     The weight can rise from 0, linearly over `ramp` of all steps. The body runs once per scale; only the plain branch
     at scale 1 updates running statistics. The log contains the share of positions in confident regions ("confident")
@@ -66,7 +67,7 @@ class RPNetTraining(AgreementTraining):
             )
         self.method = method
         earlier = [stage for stage in method.stage_names if stage != LAST]
-        self.stages = find_stage_layers(network.body, earlier) if method.weight else []
+        self.stages = find_stage_layers(network.body, earlier) if method.weight and method.prototypes else []
 
     @property
     def neck(self) -> RegionNeck:
@@ -118,7 +119,15 @@ class RPNetTraining(AgreementTraining):
         generator: torch.Generator,
         log: bool = False,
     ) -> Tensor:
-        """Compute the class maps of the features weighed by the foreground probability."""
+        """Compute the class maps of the enhanced branch."""
+        if self.method.prototypes:
+            reduced = self._compute_foreground(reduced, earlier, present, generator, log) * reduced
+        return self.network.class_maps(self.neck.enhance(reduced))
+
+    def _compute_foreground(
+        self, reduced: Tensor, earlier: list[Tensor], present: Tensor, generator: torch.Generator, log: bool
+    ) -> Tensor:
+        """Compute the foreground probability [N,1,h,w]."""
         method = self.method
         region = self._region(reduced, present)
         probability = foreground_probability(
@@ -135,7 +144,7 @@ class RPNetTraining(AgreementTraining):
         if log:
             shares = {"confident": region.float().mean(), "foreground": probability.detach().mean()}
             self.log_dict(shares, batch_size=len(reduced))
-        return self.network.class_maps(self.neck.context(probability * reduced))
+        return probability
 
     @torch.no_grad()
     def _region(self, reduced: Tensor, present: Tensor) -> Tensor:

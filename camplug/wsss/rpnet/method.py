@@ -16,6 +16,7 @@ from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.settings import LearningSettings
 from camplug.wsss.rpnet.comparison import LARGEST_GROUP
 from camplug.wsss.rpnet.groups import Groups
+from camplug.wsss.rpnet.neck import EnhancedBlock, check_enhanced_block
 from camplug.wsss.rpnet.smoothing import Border
 
 if TYPE_CHECKING:
@@ -30,15 +31,20 @@ class RPNet(Method):
     """Classifier training with maps that agree with comparisons of images of one class (region prototypes).
 
     Liu et al., Cross-Image Region Mining with Region Prototypical Network, IEEE Transactions on Multimedia. The images
-    of a group share one head and one non-local block, where the authors' code has one of each for either image of a
-    pair: groups of any size work, and no trained weights are discarded. A weight of 0 leaves only the classification
-    loss.
+    of a group share one head and the non-local blocks, where the authors' code has them for either image of a pair:
+    groups of any size work, and no trained weights are discarded. A weight of 0 leaves only the classification loss.
 
     Args:
         images: group size, 1 to 4: images with a common class that are compared; a batch holds whole groups.
+        each_first: every image is the first one of a group in every epoch, as in the authors' code, so that an epoch
+            shows `images` times as many crops as the data set has photographs; without, it shows as many.
         width: channels that the last map is reduced to.
         stages: maps that prototypes are computed from, with commas: last (the reduced one), strides in pixels of the
             network as built (the last map of that stride), or names of layers.
+        prototypes: weigh the features of the enhanced branch by the foreground probability; without, by 1 (ablation:
+            what remains is the target averaged over the scales).
+        enhanced_block: non-local block of the enhanced branch: own, as in the authors' code, or shared with the plain
+            branch.
         threshold: share of the maximum from which a position is confident.
         regions: source of this maximum: channels, as in the authors' code, where with hundreds of channels nearly all
             positions are confident, or classes, the class maps of present classes (ours).
@@ -62,8 +68,11 @@ class RPNet(Method):
     name: ClassVar[str] = "rpnet"
 
     images: int = 2
+    each_first: bool = True
     width: int = 512
     stages: str = "last,8"
+    prototypes: bool = True
+    enhanced_block: EnhancedBlock = "own"
     threshold: float = 0.3
     regions: Literal["channels", "classes"] = "channels"
     random_part: float = 0.5
@@ -81,6 +90,7 @@ class RPNet(Method):
             raise InputError(f"width={self.width}; give at least 1.")
         if not self.stage_names or len(set(self.stage_names)) < len(self.stage_names):
             raise InputError(f"stages={self.stages!r}; give each once: last, strides such as 8, or names of layers.")
+        check_enhanced_block(self.enhanced_block)
         if not 0 < self.threshold < 1:
             raise InputError(f"threshold={self.threshold}; give a number above 0 and below 1.")
         if self.regions not in ("channels", "classes"):
@@ -115,12 +125,13 @@ class RPNet(Method):
     @override
     def get_neck_settings(self) -> dict[str, Any]:
         """Return the settings of a `RegionNeck`."""
-        return {"kind": "regions", "width": self.width}
+        block = self.enhanced_block if self.weight else "shared"  # no parameters without a gradient
+        return {"kind": "regions", "width": self.width, "enhanced_block": block}
 
     @override
     def make_items(self, crops: ClassifierCrops) -> Items:
         """Make groups of images that share a class."""
-        return Groups(crops, self.images)
+        return Groups(crops, self.images, each_first=self.each_first)
 
     @override
     def make_module(self, network: Classifier, learning: LearningSettings, crops: ClassifierCrops) -> RPNetTraining:

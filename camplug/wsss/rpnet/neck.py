@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from torch import Tensor, nn
 
 from camplug.errors import InputError
 from camplug.wsss.rpnet.nonlocal_block import NonLocal
+
+EnhancedBlock = Literal["own", "shared"]
 
 
 class RegionNeck(nn.Module):
     """1x1 convolution without bias, followed by a non-local block.
 
     Inference uses the plain branch, `neck(x)`. In training the enhanced branch weighs the reduced features by the
-    foreground probability (Liu et al., RPNet, eq. 10): `neck.context(probability * neck.reduce_channels(x))`. As in the
-    authors' code there is no ReLU after the convolution, so reduced features may be negative. Their code has one block
-    for each image of a pair; here the images of a group share one.
+    foreground probability (Liu et al., RPNet, eq. 10) and has a non-local block of its own:
+    `neck.enhance(probability * neck.reduce_channels(x))`. As in the authors' code there is no ReLU after the
+    convolution, so reduced features may be negative. Their code has both blocks for each image of a pair; here the
+    images of a group share them.
 
     Args:
         channels: channels of the last stage.
         width: channels of the reduced features.
+        enhanced_block: non-local block of the enhanced branch: "own", or "shared" with the plain one.
 
     Raises:
-        InputError: a size is below 1.
+        InputError: a size is below 1, or there is no such block.
 
     >>> RegionNeck(8, 4).settings()
-    {'channels': 8, 'width': 4}
+    {'channels': 8, 'width': 4, 'enhanced_block': 'own'}
     """
 
-    def __init__(self, channels: int, width: int = 512) -> None:
+    def __init__(self, channels: int, width: int = 512, enhanced_block: EnhancedBlock = "own") -> None:
         super().__init__()
         if channels < 1 or width < 1:
             raise InputError(f"channels={channels}, width={width}; give 1 or more.")
         self.channels = channels
         self.width = width
+        self.enhanced_block = check_enhanced_block(enhanced_block)
         self.reduce = nn.Conv2d(channels, width, 1, bias=False)
         self.context = NonLocal(width)
+        self.enhanced_context = NonLocal(width) if enhanced_block == "own" else None
 
     def reduce_channels(self, x: Tensor) -> Tensor:
         """Reduce features of the last stage [N,channels,h,w] to [N,width,h,w], of any sign."""
@@ -46,6 +54,23 @@ class RegionNeck(nn.Module):
         features: Tensor = self.context(self.reduce_channels(x))
         return features
 
-    def settings(self) -> dict[str, int]:
+    def enhance(self, features: Tensor) -> Tensor:
+        """Apply the non-local block of the enhanced branch, [N,width,h,w] to the same shape."""
+        block = self.context if self.enhanced_context is None else self.enhanced_context
+        result: Tensor = block(features)
+        return result
+
+    def settings(self) -> dict[str, Any]:
         """Return the arguments that build this neck again, `RegionNeck(**settings)`."""
-        return {"channels": self.channels, "width": self.width}
+        return {"channels": self.channels, "width": self.width, "enhanced_block": self.enhanced_block}
+
+
+def check_enhanced_block(kind: EnhancedBlock) -> EnhancedBlock:
+    """Return the kind of the enhanced branch's block.
+
+    Raises:
+        InputError: it is unknown.
+    """
+    if kind not in ("own", "shared"):
+        raise InputError(f"enhanced_block={kind!r}; allowed are own, shared.")
+    return kind

@@ -18,7 +18,10 @@ from camplug.wsss.classifier import ClassifierCrops, LearningSettings, SpanSetti
 from camplug.wsss.classifier.crops import ClassifierCrop
 from camplug.wsss.rpnet import RPNet
 
-METHODS = {"atm": ATM(fum=False), "rpnet": RPNet(width=8, stages="last", scales=(1.0,))}
+METHODS = {
+    "atm": ATM(fum=False),
+    "rpnet": RPNet(width=8, stages="last", enhanced_block="shared", each_first=False, scales=(1.0,)),
+}
 IDLE = {"atm": {"similarity": 0.0, "background_similarity": 0.0}, "rpnet": {"weight": 0.0}}
 each_method = pytest.mark.parametrize("name", list(METHODS))
 

@@ -13,8 +13,9 @@ from camplug.wsss.classifier import ClassifierCrops
 from camplug.wsss.rpnet import Groups
 
 
-def groups(group=2, count=16, seed=0, **options):
-    return Groups(ClassifierCrops(scenes(count), crop=32, sides=(32, 64), seed=seed, **options), group)
+def groups(group=2, count=16, seed=0, each_first=False, **options):
+    crops = ClassifierCrops(scenes(count), crop=32, sides=(32, 64), seed=seed, **options)
+    return Groups(crops, group, each_first=each_first)
 
 
 def test_groups_of_one_are_the_pictures():
@@ -53,6 +54,15 @@ def test_all_images_come_first_alike():
     for epoch in range(3):
         order = [items.list_members(epoch, number)[0] for number in range(8)]
         assert len(set(order)) == 8
+
+
+def test_each_image_is_first_once_an_epoch():
+    items = groups(each_first=True)
+    assert len(items) == 16
+    members = [items.list_members(2, number) for number in range(16)]
+    assert sorted(first for first, _ in members) == list(range(16))
+    assert members[:8] == [groups().list_members(2, number) for number in range(8)]
+    assert len(groups(3, each_first=True)) == 16
 
 
 def test_the_same_in_every_run_of_a_seed():

@@ -96,7 +96,16 @@ def test_neck_is_built_again_from_its_settings():
     again.load_state_dict(neck.state_dict())
     x = torch.randn(1, 6, 2, 2, dtype=torch.float64)
     assert torch.equal(again(x), neck(x))
-    assert RegionNeck(6).settings() == {"channels": 6, "width": 512}
+    assert RegionNeck(6).settings() == {"channels": 6, "width": 512, "enhanced_block": "own"}
+
+
+def test_the_enhanced_branch_has_its_own_block():
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    own, shared = (trained(RegionNeck(6, 4, kind)).train() for kind in ("own", "shared"))
+    torch.testing.assert_close(own.enhance(x), slow_block(own.enhanced_context, x))
+    torch.testing.assert_close(shared.enhance(x), slow_block(shared.context, x))
+    assert not torch.allclose(own.enhance(x), own.context(x))
+    assert RegionNeck(**shared.settings()).state_dict().keys() == shared.state_dict().keys()
 
 
 @pytest.mark.parametrize(

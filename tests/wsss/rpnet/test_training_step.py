@@ -30,7 +30,8 @@ def plainly(method=RPNET, seed=0, model=None, learning=LEARNING, **options):
     network = build_classifier(
         net(seed) if model is None else model, data.classes, neck=method.get_neck_settings(), **options
     )
-    nn.init.normal_(network.neck.context.norm.weight, std=0.3)
+    for block in filter(None, (network.neck.context, network.neck.enhanced_context)):
+        nn.init.normal_(block.norm.weight, std=0.3)
     network.head.weight.data.mul_(3)
     return method.make_module(network, learning, ClassifierCrops(data, crop=48, sides=(48, 48))).train()
 
@@ -56,17 +57,16 @@ def by_hand(module, pictures, step=3):
     neck, body = network.neck, network.body.model
     generator = module.make_generator(step)
 
-    def normalized(y):  # of the neck, by the batch
-        norm, mean = neck.context.norm, y.mean((0, 2, 3), keepdim=True)
+    def normalized(norm, y):  # by the batch
+        mean = y.mean((0, 2, 3), keepdim=True)
         z = (y - mean) / (y.var((0, 2, 3), unbiased=False, keepdim=True) + norm.eps).sqrt()
         return z * norm.weight[:, None, None] + norm.bias[:, None, None]
 
-    def context(z):
-        block = neck.context
+    def context(z, block=neck.context):
         theta, phi, g = (part(z).flatten(2) for part in (block.theta, block.phi, block.g))
         weights = torch.einsum("nki,nkj->nij", theta, phi) / theta.shape[-1]
         y = torch.einsum("nij,nkj->nki", weights, g).view(len(z), -1, *z.shape[2:])
-        return z + normalized(block.out(y))
+        return z + normalized(block.norm, block.out(y))
 
     def region_of(reduced):
         if method.regions == "channels":
@@ -84,6 +84,9 @@ def by_hand(module, pictures, step=3):
         two = body.two(body.one(images))
         reduced = neck.reduce(body.three(two))
         earlier = F.interpolate(two.detach(), reduced.shape[2:], mode="bilinear", align_corners=False)
+        block = neck.context if method.enhanced_block == "shared" else neck.enhanced_context
+        if not method.prototypes:
+            return reduced, F.conv2d(context(reduced, block), network.head.weight), None
         blocks = {"last": reduced, "4": earlier}
         foreground = foreground_probability(
             [blocks[place] for place in method.stage_names],
@@ -96,7 +99,7 @@ def by_hand(module, pictures, step=3):
             smooth=method.smooth,
             drop=method.random_part < 1,
         )
-        return reduced, F.conv2d(context(foreground * reduced), network.head.weight), foreground
+        return reduced, F.conv2d(context(foreground * reduced, block), network.head.weight), foreground
 
     reduced, first, foreground = maps_at(1)
     plain = F.conv2d(context(reduced), network.head.weight)
@@ -116,13 +119,15 @@ def by_hand(module, pictures, step=3):
                 wanted = target[i, c] / (target[i, c].max() + 1e-5)
                 found = plain[i, c].relu() / (plain[i, c].relu().max() + 1e-5)
                 distance = distance + ((wanted - found) ** 2).mean() / (n * classes)
-    shares = (region_of(reduced).float().mean(), foreground.mean())
+    shares = (region_of(reduced).float().mean(), foreground.mean()) if method.prototypes else ()
     return classification, distance, shares
 
 
 HAND = {
     "default": RPNET,
     "one image": replace(RPNET, images=1),
+    "one block": replace(RPNET, enhanced_block="shared"),
+    "no prototypes": replace(RPNET, prototypes=False),
     "all four, three stages' rest": replace(RPNET, images=4, stages="4"),
     "last alone, no parts": replace(RPNET, stages="last", random_part=1.0, smooth=False),
     "regions of classes": replace(RPNET, regions="classes", threshold=0.6),
@@ -138,15 +143,16 @@ def test_a_step_is_that_by_hand(name):
     logged = {}
     module.log_dict = lambda values, **options: logged.update(values)
     found = values(module, pictures)
-    classification, distance, (confident, foreground) = by_hand(slow, pictures)
+    classification, distance, shares = by_hand(slow, pictures)
     assert found.keys() == {"classification", "self_supervised"}
     assert found["classification"][0] == 1.0
     assert found["self_supervised"][0] == 10.0
     assert torch.allclose(found["classification"][1], classification)
     assert torch.allclose(found["self_supervised"][1], distance)
     assert float(distance.detach()) > 1e-3
-    assert torch.allclose(logged["confident"].double(), confident.double())
-    assert torch.allclose(logged["foreground"], foreground)
+    assert list(logged) == ["confident", "foreground"][: len(shares)]
+    for name, share in zip(logged, shares, strict=True):
+        assert torch.allclose(logged[name].double(), share.double())
     sum(w * v for w, v in found.values()).backward()
     (classification + 10 * distance).backward()
     for (key, one), other in zip(module.named_parameters(), slow.parameters(), strict=True):
@@ -169,7 +175,10 @@ def test_a_step_on_groups_is_one_on_their_images():
 def passes(method):
     module = plainly(method)
     calls = Counter()
-    for name, part in {"body": module.network.body, "block": module.neck.context, "head": module.network.head}.items():
+    parts = {"body": module.network.body, "block": module.neck.context, "head": module.network.head}
+    for name, part in (parts | {"enhanced": module.neck.enhanced_context}).items():
+        if part is None:
+            continue
         part.register_forward_hook(lambda *_, name=name: calls.update([name]))
     pictures = batch(4, method)
     values(module, pictures)
@@ -177,8 +186,10 @@ def passes(method):
 
 
 def test_what_is_left_out_is_not_computed():
-    assert passes(RPNET) == {"body": 4, "block": 5, "head": 5}
-    assert passes(replace(RPNET, scales=(1.0,))) == {"body": 1, "block": 2, "head": 2}
+    assert passes(RPNET) == {"body": 4, "block": 1, "enhanced": 4, "head": 5}
+    assert passes(replace(RPNET, enhanced_block="shared")) == {"body": 4, "block": 5, "head": 5}
+    assert passes(replace(RPNET, scales=(1.0,))) == {"body": 1, "block": 1, "enhanced": 1, "head": 2}
+    assert plainly(replace(RPNET, prototypes=False)).stages == []
     assert passes(replace(RPNET, weight=0.0)) == {"body": 1, "block": 1, "head": 1}
     off = plainly(replace(RPNET, weight=0.0, stages="no such layer"))
     assert off.stages == []
@@ -251,7 +262,7 @@ def test_running_statistics_are_the_plain_branchs():
     after = dict(module.network.named_buffers())
     for name, buffer in ordinary.network.named_buffers():
         assert torch.equal(after[name], buffer), name
-        assert not torch.equal(buffer, before[name]), name
+        assert torch.equal(buffer, before[name]) == ("enhanced_context" in name), name
     assert all(m.track_running_stats for m in module.modules() if isinstance(m, nn.BatchNorm2d))
     fixed = plainly(learning=replace(LEARNING, batch_norm="fixed"))
     before = {name: b.clone() for name, b in fixed.network.body.named_buffers()}
@@ -261,9 +272,7 @@ def test_running_statistics_are_the_plain_branchs():
 
 def test_statistics_move_again_after_an_error():
     module = plainly()
-    module.neck.context.register_forward_pre_hook(
-        lambda *_: 1 / 0 if not module.neck.context.norm.track_running_stats else None
-    )
+    module.neck.enhanced_context.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         values(module, batch(4))
     assert all(m.track_running_stats for m in module.modules() if isinstance(m, nn.BatchNorm2d))
