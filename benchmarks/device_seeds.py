@@ -21,7 +21,7 @@ import torch
 from device_data import Part, add_device_options, classifier, clocked, facts, opened, peak_mib, wait
 
 from camplug.explain import create
-from camplug.explain.preprocess import find_preprocess
+from camplug.models.preprocess import find_preprocess
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.seeds import Seed, SeedFolder, make_seeds
 from camplug.wsss.store.seed_folder import pack_maps

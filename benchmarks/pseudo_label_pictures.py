@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pseudo_labels import LISTS
 
-from camplug.explain.explanation import save_picture
+from camplug.images.save import save_picture
 from camplug.models import load_model
 from camplug.show import colorize
 from camplug.wsss.data import VOC, make_voc_palette

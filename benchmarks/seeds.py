@@ -31,8 +31,8 @@ import camplug
 from camplug.explain import Wrapper, create, register_wrapper
 from camplug.explain.base import Result
 from camplug.explain.photographs import compute_maps_on_photo
-from camplug.explain.preprocess import find_preprocess
 from camplug.metrics import ThresholdSweep, miou
+from camplug.models.preprocess import find_preprocess
 from camplug.plug import Targets
 from camplug.wsss.data import VOC
 

@@ -46,7 +46,7 @@ from camplug.plug import Against, Layer, Tape, dense
 
 if TYPE_CHECKING:
     from camplug.explain.explanation import Explanation
-    from camplug.explain.preprocess import Preprocess
+    from camplug.images.preprocess import Preprocess
     from camplug.models import list_models, load_model
 
 
@@ -105,7 +105,7 @@ __getattr__, __dir__ = attach_lazy(
     __name__,
     {
         "camplug.explain.explanation": ("Explanation",),
-        "camplug.explain.preprocess": ("Preprocess",),
+        "camplug.images.preprocess": ("Preprocess",),
         "camplug.models": ("list_models", "load_model"),
     },
 )

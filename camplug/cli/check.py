@@ -12,7 +12,7 @@ from camplug.cli.explain import make_file_name
 from camplug.cli.explanations import ExplainerOptions, find_demo_photo, refuse_overwriting
 from camplug.cli.options import add_options, read_options
 from camplug.explain import create
-from camplug.explain.explanation import save_picture
+from camplug.images.save import save_picture
 from camplug.settings import apply_values
 
 

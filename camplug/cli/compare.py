@@ -13,8 +13,9 @@ from camplug.cli.explanations import ExplainerOptions, find_demo_photo, refuse_o
 from camplug.cli.options import add_options, read_options
 from camplug.errors import CamplugError, InputError
 from camplug.explain import create, list_methods
-from camplug.explain.explanation import Explanation, save_picture
+from camplug.explain.explanation import Explanation
 from camplug.explain.registry import get_method
+from camplug.images.save import save_picture
 from camplug.settings import apply_values
 from camplug.show import grid
 

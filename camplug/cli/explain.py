@@ -23,7 +23,8 @@ from camplug.cli.options import add_options, read_options
 from camplug.errors import CamplugError, InputError, TargetError
 from camplug.explain import create
 from camplug.explain.base import Explainer
-from camplug.explain.explanation import Explanation, save_picture
+from camplug.explain.explanation import Explanation
+from camplug.images.save import save_picture
 from camplug.settings import apply_values
 from camplug.show import grid
 

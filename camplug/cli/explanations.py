@@ -14,7 +14,7 @@ from camplug.cli import common
 from camplug.cli.common import Colour
 from camplug.errors import InputError
 from camplug.explain.explanation import Explanation
-from camplug.explain.photo import SUFFIXES
+from camplug.images.photo import SUFFIXES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,7 +65,8 @@ def make_explainer_options(
     Raises:
         InputError: the file of class names cannot be read; `mean` or `std` do not fit the network.
     """
-    from camplug.explain.preprocess import Preprocess, find_preprocess
+    from camplug.images.preprocess import Preprocess
+    from camplug.models.preprocess import find_preprocess
 
     options: dict[str, Any] = {}
     if class_names is not None:

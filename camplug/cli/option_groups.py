@@ -17,7 +17,7 @@ from camplug.wsss.store.processes import get_shard
 if TYPE_CHECKING:
     from torch import nn
 
-    from camplug.explain.preprocess import Preprocess
+    from camplug.images.preprocess import Preprocess
 
 
 @dataclass(frozen=True)

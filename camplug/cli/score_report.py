@@ -13,7 +13,7 @@ from camplug.cli import common
 
 def write_report(report: dict[str, Any], path: Path) -> None:
     """Write the report, and for seeds the plot of mIoU over thresholds beside it."""
-    from camplug.explain.explanation import save_picture, write_atomically
+    from camplug.images.save import save_picture, write_atomically
     from camplug.show import curves
 
     text = json.dumps(report, indent=2) + "\n"

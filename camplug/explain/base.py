@@ -56,8 +56,8 @@ class Explainer(ABC):
         model: any module; it is never changed.
         normalize: "max" (maximum 1), "minmax", or None for raw values.
         evidence: "positive" (for the class) or "negative" (against it, the map of -score).
-        class_names: class names by index, for `explain`; default: the model's own, see `camplug.explain.names`.
-        preprocess: preprocessing for `explain`; default: the model's own, see `camplug.explain.preprocess`.
+        class_names: class names by index, for `explain`; default: the model's own, see `camplug.models.class_names`.
+        preprocess: preprocessing for `explain`; default: the model's own, see `camplug.models.preprocess`.
     """
 
     name: str = ""

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.explain.fuse import normalize_map
-from camplug.explain.names import get_class_title
+from camplug.images.save import save_picture, write_atomically
+from camplug.models.class_names import get_class_title
 from camplug.plug import Against, Evidence, Link
 
 if TYPE_CHECKING:
@@ -201,35 +202,3 @@ class Explanation:
         if not -len(self.maps) <= k < len(self.maps):
             raise InputError(f"map {k} does not exist; this explanation has {len(self.maps)}.")
         return k
-
-
-def save_picture(picture: Image, path: str) -> None:
-    """Write a picture atomically, in the format of the path's suffix.
-
-    Raises:
-        InputError: the format is unknown, or the file cannot be written.
-    """
-    from PIL import Image as pil
-
-    kind = pil.registered_extensions().get(os.path.splitext(path)[1].lower())
-    if kind not in pil.SAVE:  # Pillow reads more formats than it writes
-        raise InputError(f"{path!r}: pictures are written as .png, .jpg or .webp.")
-    write_atomically(path, lambda file: picture.save(file, format=kind))
-
-
-def write_atomically(path: str, write: Any) -> None:
-    """Call `write(file)` on a temporary file beside `path`, and rename it to `path`.
-
-    Raises:
-        InputError: the folder is missing or not writable, or the disk is full.
-    """
-    beside = f"{path}.{os.getpid()}.part"
-    try:
-        with open(beside, "wb") as file:
-            write(file)
-        os.replace(beside, path)
-    except OSError as error:
-        raise InputError(f"{path!r} cannot be written ({error.strerror or error}).") from None
-    finally:
-        if os.path.exists(beside):
-            os.remove(beside)

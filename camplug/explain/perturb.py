@@ -17,10 +17,10 @@ from camplug.explain.batch import call_model, check_batch, check_size, find_clas
 from camplug.explain.fuse import Normalize, normalize_map, resize_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.masked_scores import check_batch_size, score_copies, split_images
-from camplug.explain.photographs import is_multi_label
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import widen
 from camplug.explain.wrapper import is_number
+from camplug.models.outputs import is_multi_label
 from camplug.plug import Classes, Evidence, Tape, Targets, resolve_classes
 
 

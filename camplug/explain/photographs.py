@@ -16,12 +16,13 @@ from camplug.errors import InputError, TargetError
 from camplug.explain.batch import check_batch, compute_logits
 from camplug.explain.explanation import Explanation
 from camplug.explain.fuse import normalize_map
-from camplug.explain.geometry import Box
 from camplug.explain.inputs import Batch, Inputs
-from camplug.explain.names import find_class, find_class_names, get_class_title
-from camplug.explain.photo import read_photo
-from camplug.explain.preprocess import find_channels, find_preprocess
-from camplug.plug import Link, are_probabilities, find_first_weight, unwrap
+from camplug.images.geometry import Box
+from camplug.images.photo import read_photo
+from camplug.models.class_names import find_class, find_class_names, get_class_title
+from camplug.models.outputs import find_output_link, is_multi_label
+from camplug.models.preprocess import find_channels, find_preprocess
+from camplug.plug import find_first_weight, unwrap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -252,30 +253,6 @@ def _warn_of_blank_maps(one: Explanation, maps: Tensor) -> None:
                 "one position (layers=).",
                 stacklevel=6,
             )
-
-
-def is_multi_label(model: torch.nn.Module) -> bool:
-    """Return whether a model declares classes that are not exclusive (`multi_label`, or `config.problem_type`)."""
-    inner = unwrap(model)
-    problem = getattr(getattr(inner, "config", None), "problem_type", None)
-    return getattr(inner, "multi_label", False) is True or problem == "multi_label_classification"
-
-
-def find_output_link(model: torch.nn.Module, link: Link | None, outputs: Tensor | None) -> Link:
-    """Return the kind of the outputs: `link` if known, else from their values and the model's last layer.
-
-    Args:
-        model: classifier.
-        link: kind that the graph shows, if it does.
-        outputs: raw outputs [N,C] on the CPU.
-    """
-    if link is not None or outputs is None:
-        return link or "logits"
-    if are_probabilities(outputs):
-        return "softmax"
-    last = list(unwrap(model).modules())[-1]
-    within = bool(((outputs >= 0) & (outputs <= 1)).all())
-    return "sigmoid" if isinstance(last, torch.nn.Sigmoid) and within else "logits"
 
 
 def _count_outputs(explainer: Explainer, x: Tensor, inputs: Inputs | None) -> int:

@@ -14,8 +14,8 @@ from camplug.explain.base import Explainer
 from camplug.explain.batch import check_batch
 from camplug.explain.explanation import Explanation
 from camplug.explain.fuse import normalize_map
-from camplug.explain.names import get_class_title
 from camplug.explain.photographs import read_input
+from camplug.models.class_names import get_class_title
 from camplug.trust.curves import area_under_curve, replace_in_order
 from camplug.trust.perturb import make_baseline, move_maps, rank_pixels
 from camplug.trust.randomize import STAGES, Cascade, cascade, explain_classes

@@ -161,7 +161,7 @@ class TrustReport:
         Raises:
             InputError: another ending, or the place cannot be written.
         """
-        from camplug.explain.explanation import save_picture
+        from camplug.images.save import save_picture
 
         save_picture(self.picture(), os.fspath(path))
 

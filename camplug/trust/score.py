@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from camplug.errors import InputError
 from camplug.explain.batch import check_batch, compute_logits
 from camplug.explain.inputs import Batch
-from camplug.explain.photographs import find_output_link, is_multi_label
+from camplug.models.outputs import find_output_link, is_multi_label
 from camplug.plug import Against, Evidence, Link, Targets, make_index, pick_values, resolve_classes, send_to
 
 Score: TypeAlias = Callable[[Tensor, Sequence[int]], Tensor]

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.explain.names import list_candidates
 from camplug.wsss.data.dataset import IGNORE, SegmentationData
 from camplug.wsss.store.identity import make_digest
 from camplug.wsss.store.settings_folder import SETTINGS, SettingsFolder
@@ -57,24 +55,6 @@ def quote_names(names: Sequence[str], most: int = 4) -> str:
     "'cat', 'dog', ..."
     """
     return ", ".join([*map(repr, names[:most]), *["..."] * (len(names) > most)])
-
-
-def find_model_classes(
-    model: nn.Module, class_names: Sequence[str] | Mapping[int, str] | None = None
-) -> list[str] | None:
-    """Find the class names of a model, in the order of its outputs; None if it has none.
-
-    Placeholders such as "LABEL_0" are not names.
-
-    Args:
-        model: classifier.
-        class_names: names that take precedence over the model's.
-    """
-    for given in list_candidates(model, class_names):
-        names = [given.get(i) for i in range(len(given))] if isinstance(given, Mapping) else given
-        if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
-            return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else list(names)
-    return None
 
 
 def make_value_table(order: Sequence[int]) -> NDArray[np.int16]:

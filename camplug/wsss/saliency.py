@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from camplug.errors import InputError
-from camplug.explain.photo import read_photo
+from camplug.images.photo import read_photo
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.store.identity import make_file_table
 
@@ -36,7 +36,7 @@ def compute_colour_contrast(photo: Any) -> Map:
     towards the centre.
 
     Args:
-        photo: RGB uint8 [H,W,3], or another input of `camplug.explain.photo.read_photo`.
+        photo: RGB uint8 [H,W,3], or another input of `camplug.images.photo.read_photo`.
 
     Returns:
         Map [H,W] from 0, the least contrast, to 1, the most; all 0 for a photograph of one colour.

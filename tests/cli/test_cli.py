@@ -17,7 +17,7 @@ import camplug
 from camplug.cli.app import main
 from camplug.explain import list_methods, list_wrappers
 from camplug.explain.explanation import Explanation
-from camplug.explain.preprocess import Preprocess
+from camplug.images.preprocess import Preprocess
 
 OWN = '''
 import torch

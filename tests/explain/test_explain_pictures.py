@@ -14,11 +14,11 @@ from torchvision import transforms as T
 
 from camplug import CAM, Against, EigenCAM, FullyCAM, GradCAM
 from camplug.errors import InputError, TargetError
-from camplug.explain import preprocess as preprocess_module
 from camplug.explain.explanation import Explanation
-from camplug.explain.geometry import Box
 from camplug.explain.photographs import compute_maps_on_photo, place_on_photo
-from camplug.explain.preprocess import Preprocess
+from camplug.images.geometry import Box
+from camplug.images.preprocess import Preprocess
+from camplug.models import preprocess as preprocess_module
 
 
 class Bright(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from camplug.errors import InputError
-from camplug.explain.explanation import Explanation, save_picture, write_atomically
+from camplug.explain.explanation import Explanation
 from camplug.show import overlay
 
 
@@ -134,13 +134,6 @@ def test_other_endings_are_refused(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_picture_format_that_pillow_only_reads_is_refused(tmp_path):
-    for name in ("a.fli", "a.xyz", "a"):
-        with pytest.raises(InputError, match=r"pictures are written as \.png, \.jpg or \.webp"):
-            save_picture(Image.new("RGB", (4, 4)), str(tmp_path / name))
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("ending", ["png", "npz"])
 def test_places_that_cannot_be_written(tmp_path, ending):
     (tmp_path / "file").write_text("kept")
@@ -150,29 +143,6 @@ def test_places_that_cannot_be_written(tmp_path, ending):
             explanation().save(place)
         assert repr(str(place)) in str(told.value)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", f"folder.{ending}"]
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "e.npz"
-    path.write_bytes(b"old")
-
-    def half(file):
-        file.write(b"new")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(InputError, match=r"cannot be written.*No space left"):
-        write_atomically(str(path), half)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-    def interrupted(file):
-        file.write(b"new")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(str(path), interrupted)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_load_refuses_what_is_no_explanation(tmp_path):

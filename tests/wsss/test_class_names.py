@@ -9,12 +9,11 @@ import pytest
 import torch
 import trainable
 from numpy.testing import assert_array_equal
-from torch import nn
 
 import camplug
 from camplug.errors import InputError
 from camplug.metrics import miou
-from camplug.wsss.class_names import RenumberedData, find_model_classes, match_classes
+from camplug.wsss.class_names import RenumberedData, match_classes
 from camplug.wsss.classifier import build_classifier
 from camplug.wsss.data import Scenes
 from camplug.wsss.deeplab import Segmenter, build_deeplab, make_predictions
@@ -59,16 +58,6 @@ def test_matching():
         match_classes(["Cat", "dog"], ["cat", "dog"], "the seeds")
     with pytest.raises(InputError, match="whose classes are 'cat', has no class 'dog', which the data has"):
         match_classes(["cat"], ["cat", "dog"])
-
-
-def test_names_that_models_bring_along():
-    model = nn.Linear(2, 2)
-    assert find_model_classes(model) is None
-    model.class_names = {1: "dog", 0: "cat"}
-    assert find_model_classes(model) == ["cat", "dog"]
-    model.class_names = ["LABEL_0", "LABEL_1"]
-    assert find_model_classes(model) is None
-    assert find_model_classes(model, ["a", "b"]) == ["a", "b"]
 
 
 def test_a_view_in_another_order_shows_the_same():

@@ -15,7 +15,7 @@ from PIL import Image as pil
 from scipy.sparse import csr_array, identity
 
 from camplug.errors import InputError
-from camplug.explain.photo import read_photo
+from camplug.images.photo import read_photo
 from camplug.wsss.affinity.grid import count_cells
 from camplug.wsss.affinity.pairs import make_half_disc, slice_ends
 from camplug.wsss.affinity.sparse import SparseAffinity, check_grid_size, to_numpy

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from camplug.errors import InputError
-from camplug.wsss.class_names import find_model_classes, match_classes
+from camplug.models.class_names import find_class_names
+from camplug.wsss.class_names import match_classes
 
 
 def find_rows(model: nn.Module, has: int, classes: Sequence[str], keep: bool | None) -> list[int] | None:
@@ -24,7 +25,7 @@ def find_rows(model: nn.Module, has: int, classes: Sequence[str], keep: bool | N
     Raises:
         InputError: `keep` is True and the model has other class names.
     """
-    names = find_model_classes(model)
+    names = find_class_names(model)
     if keep is False or not has:
         return None
     if names is None or len(names) != has:

@@ -16,8 +16,9 @@ from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
 from camplug.explain.cam import find_pooled_head
-from camplug.explain.preprocess import Preprocess, find_preprocess
 from camplug.explain.tensor_ops import widen
+from camplug.images.preprocess import Preprocess
+from camplug.models.preprocess import find_preprocess
 from camplug.plug import dense, find_first_weight, unwrap
 from camplug.wsss.classifier.body import Body, Cut, find_cut, make_example
 from camplug.wsss.classifier.head_rows import find_rows, take_rows

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from camplug.errors import InputError
-from camplug.explain.preprocess import Preprocess
+from camplug.images.preprocess import Preprocess
 from camplug.models import MADE_WITH
 from camplug.plug import unwrap
 from camplug.wsss.class_names import order_like_folder, renumber_data

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.explain.fuse import resize_maps
-from camplug.explain.photo import read_photo
+from camplug.images.photo import read_photo
 from camplug.plug import send_to
 
 DILATIONS = (1, 2, 4, 8, 12, 24)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.explain.photo import read_photo
+from camplug.images.photo import read_photo
 from camplug.wsss.data.coco_layout import find_annotations, find_photos, make_image_id, select_classes
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.read_files import MAX_CLASSES, check_size, check_unique, read_text, resolve_folder

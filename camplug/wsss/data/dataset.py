@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.explain.photo import check_photo
+from camplug.images.photo import check_photo
 from camplug.wsss.store.identity import make_digest, make_file_digest
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from camplug.explain.photo import read_photo
+from camplug.images.photo import read_photo
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.masks import MaskFiles
 from camplug.wsss.data.read_files import check_size

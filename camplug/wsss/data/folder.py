@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from camplug.errors import InputError
-from camplug.explain.photo import SUFFIXES
+from camplug.images.photo import SUFFIXES
 from camplug.wsss.data.class_list import check_class_names, check_separated, is_no_class, read_class_names
 from camplug.wsss.data.file_data import FileData
 from camplug.wsss.data.masks import MaskCode, MaskFiles

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from camplug.errors import InputError
-from camplug.explain.photo import SUFFIXES
+from camplug.images.photo import SUFFIXES
 from camplug.wsss.data.coco import COCO
 from camplug.wsss.data.coco_layout import find_annotation_files
 from camplug.wsss.data.dataset import SegmentationData

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.explain.photo import SUFFIXES, read_photo
+from camplug.images.photo import SUFFIXES, read_photo
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.read_files import check_unique, strip_ending
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from camplug.errors import InputError
-from camplug.explain.photo import SUFFIXES, read_photo
+from camplug.images.photo import SUFFIXES, read_photo
 
 MAX_CLASSES = 254  # masks use 0 for background, 255 for ignored
 ORIENTATION = 0x0112  # the EXIF tag

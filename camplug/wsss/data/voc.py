@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from camplug.errors import InputError
-from camplug.explain.photo import SUFFIXES
+from camplug.images.photo import SUFFIXES
 from camplug.wsss.data.class_list import check_class_names, is_no_class, read_class_names
 from camplug.wsss.data.coco_layout import get_only_split
 from camplug.wsss.data.file_data import FileData

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from camplug.explain.preprocess import Preprocess
+from camplug.images.preprocess import Preprocess
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.train.crops import LabelCrops
 from camplug.wsss.train.device_state import make_channel_tensor

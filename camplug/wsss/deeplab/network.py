@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
-from camplug.explain.preprocess import Preprocess
+from camplug.images.preprocess import Preprocess
 from camplug.plug import Tape, dense, find_first_weight, get_patch_size, to_grid, unwrap
 from camplug.wsss.classifier.body import Body, Cut, make_example
 from camplug.wsss.classifier.network import Classifier, build_classifier, get_preprocess

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from camplug.errors import InputError
-from camplug.explain.preprocess import Preprocess
+from camplug.images.preprocess import Preprocess
 from camplug.wsss.class_names import order_like_folder
 from camplug.wsss.classifier.checkpoint import get_made_with
 from camplug.wsss.data import SegmentationData

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from camplug.errors import InputError
-from camplug.explain.explanation import write_atomically
+from camplug.images.save import write_atomically
 from camplug.settings import to_plain
 from camplug.wsss.recipe.data import identify_images
 from camplug.wsss.recipe.stage import Data, Stage, get_stage

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from camplug.explain.preprocess import Preprocess
+from camplug.images.preprocess import Preprocess
 from camplug.models import load_model
 from camplug.settings import restore_settings
 from camplug.wsss.classifier.checkpoint import read_made_with

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import camplug
-from camplug.explain.explanation import write_atomically
+from camplug.images.save import write_atomically
 from camplug.settings import to_plain
 from camplug.wsss.recipe.cache import Cache, write_json
 from camplug.wsss.recipe.recipe import Recipe

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from camplug.errors import InputError
-from camplug.explain.explanation import save_picture
+from camplug.images.save import save_picture
 from camplug.show import overlay
 from camplug.wsss.data import SegmentationData, make_voc_palette
 from camplug.wsss.data.masks import read_mask

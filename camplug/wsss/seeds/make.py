@@ -12,7 +12,8 @@ from camplug.errors import InputError
 from camplug.explain.base import Explainer
 from camplug.explain.fuse import normalize_map
 from camplug.explain.photographs import compute_maps_on_photo, predict_on_photo
-from camplug.wsss.class_names import find_model_classes, match_classes
+from camplug.models.class_names import find_class_names
+from camplug.wsss.class_names import match_classes
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.store.jobs import Mismatch, Report, make_results
 from camplug.wsss.store.seed_folder import Dtype, Seed, SeedFolder, check_storage, pack_maps
@@ -73,7 +74,7 @@ class _SeedMaker:
         if predicted is None and not data.has_labels:
             raise InputError("the data has no image labels; explain the predicted classes: --labels predicted.")
         self.explainer, self.data, self.predicted, self.dtype, self.scale = explainer, data, predicted, dtype, scale
-        names = find_model_classes(explainer.model, explainer.class_names)
+        names = find_class_names(explainer.model, class_names=explainer.class_names)
         self.outputs = list(range(len(data.classes))) if names is None else match_classes(names, data.classes)
         self.num_outputs = len(data.classes) if names is None else len(names)
 
@@ -113,7 +114,7 @@ def find_output_names(explainer: Explainer, data: SegmentationData) -> list[str]
     Raises:
         InputError: no photograph can be read.
     """
-    names = find_model_classes(explainer.model, explainer.class_names)
+    names = find_class_names(explainer.model, class_names=explainer.class_names)
     if names is not None:
         return names
     for i in range(len(data)):

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from camplug.errors import InputError, ModelError
-from camplug.explain.explanation import write_atomically
-from camplug.explain.preprocess import Preprocess
+from camplug.images.preprocess import Preprocess
+from camplug.images.save import write_atomically
 from camplug.wsss.train.checkpoints import network_in_checkpoint
 
 N = TypeVar("N", bound=nn.Module)

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.explain.explanation import write_atomically
+from camplug.images.save import write_atomically
 from camplug.wsss.store.identity import is_other, make_digest, make_file_digest
 from camplug.wsss.store.settings_folder import SETTINGS, SettingsFolder
 

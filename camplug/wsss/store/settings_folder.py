@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from camplug.errors import InputError
-from camplug.explain.explanation import write_atomically
+from camplug.images.save import write_atomically
 from camplug.wsss.store.identity import Inputs
 
 SETTINGS = "settings.json"

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import camplug
 from camplug.errors import InputError, LayerError, ModelError, make_size_error
-from camplug.explain.preprocess import Preprocess, find_preprocess
+from camplug.images.preprocess import Preprocess
+from camplug.models.preprocess import find_preprocess
 from camplug.plug import Layer, find_first_weight, send_to, unwrap
 from camplug.plug.layers import Selector
 from camplug.wsss.store.identity import hash_weights

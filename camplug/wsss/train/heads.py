@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from camplug.errors import InputError, LayerError
-from camplug.explain.explanation import write_atomically
-from camplug.explain.preprocess import Preprocess
+from camplug.images.preprocess import Preprocess
+from camplug.images.save import write_atomically
 from camplug.models import FILES
 from camplug.plug import find_first_weight
 from camplug.wsss.train.backbone import Backbone

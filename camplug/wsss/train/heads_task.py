@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from camplug.explain.preprocess import Preprocess
+from camplug.images.preprocess import Preprocess
 from camplug.plug.layers import Selector
 from camplug.wsss.crf import CRFSettings, DenseCRF
 from camplug.wsss.train.backbone import Backbone

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from camplug.errors import InputError
-from camplug.explain.explanation import write_atomically
+from camplug.images.save import write_atomically
 from camplug.wsss.store.processes import get_shard
 from camplug.wsss.store.settings_folder import SETTINGS, SettingsFolder
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from camplug.errors import InputError
-from camplug.explain.preprocess import Preprocess
+from camplug.images.preprocess import Preprocess
 from camplug.plug.layers import Selector
 from camplug.wsss.class_names import order_like_folder
 from camplug.wsss.crf import DenseCRF

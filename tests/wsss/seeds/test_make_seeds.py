@@ -15,8 +15,8 @@ from torch import nn
 
 import camplug
 from camplug.errors import CamplugError, InputError, ModelError
-from camplug.explain.photo import read_photo
-from camplug.explain.preprocess import Preprocess
+from camplug.images.photo import read_photo
+from camplug.images.preprocess import Preprocess
 from camplug.wsss.data import Folder, Scenes
 from camplug.wsss.seeds import SeedFolder, make_seeds
 

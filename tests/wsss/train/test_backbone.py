@@ -10,7 +10,7 @@ from heads import Tiny, tiny
 from torch import nn
 
 from camplug.errors import LayerError, ModelError
-from camplug.explain.preprocess import Preprocess
+from camplug.images.preprocess import Preprocess
 from camplug.wsss.train import Backbone, pad_to_multiple
 
 

@@ -12,7 +12,7 @@ from heads import Tiny, tiny
 from torch import nn
 
 from camplug.errors import InputError
-from camplug.explain.preprocess import Preprocess
+from camplug.images.preprocess import Preprocess
 from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
 from camplug.wsss.affinitynet.checkpoint import load_affinitynet, save_affinitynet
 from camplug.wsss.irn import IRN, IRNHeadSettings

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from camplug.errors import InputError
-from camplug.explain.photo import read_photo
+from camplug.images.photo import read_photo
 
 QUARTERS = {(0, 0): (255, 0, 0), (0, 1): (0, 255, 0), (1, 0): (0, 0, 255), (1, 1): (255, 255, 255)}
 # how the camera stored the picture, so that the flag turns it upright

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.explain.geometry import Box, find_box
-from camplug.plug import named_layers, unwrap
-from camplug.plug.layers import find_token_layers
+from camplug.images.geometry import Box, find_box
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,88 +112,3 @@ class Custom:
             got = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"preprocess= must turn a PIL image into a float tensor [3,H,W]; it gave {got}.")
         return x, find_box(self.transform, photo.size)
-
-
-_warned = False
-
-
-def find_preprocess(model: nn.Module, transform: Any = None) -> Preprocess | Custom:
-    """Return the preprocessing of a model.
-
-    Sources in this order: `transform`, where a torchvision preset (`weights.transforms()`) is applied without its
-    centre crop, and any other callable unchanged; the model's attribute `transforms` or `weights` (torchvision), or
-    `pretrained_cfg` (timm); ImageNet's values, with one warning. Transformers with a fixed input size get photographs
-    resized to exactly this size, other models with their aspect ratio. Models with one channel get them in grey.
-    """
-    inner = unwrap(model)
-    if isinstance(transform, Preprocess) and transform.channels == 3:  # the default
-        channels = find_channels(inner)
-        return transform if channels in (None, 3) else replace(transform, channels=channels)
-    if isinstance(transform, (Preprocess, Custom)):
-        return transform
-    channels = find_channels(inner) or 3
-    flexible = not find_token_layers(inner, named_layers(inner))
-    weights: Any = getattr(inner, "weights", None)
-    presets: list[Any] = [transform, getattr(inner, "transforms", None)]
-    presets.append(weights.transforms() if hasattr(weights, "transforms") else None)
-    for preset in presets:
-        if all(hasattr(preset, name) for name in ("crop_size", "mean", "std", "interpolation")):
-            side = int(preset.crop_size[0])
-            mode = str(getattr(preset.interpolation, "value", preset.interpolation))
-            return Preprocess((side, side), tuple(preset.mean), tuple(preset.std), mode, flexible, None, channels)
-    if transform is not None:
-        if not callable(transform):
-            raise InputError(f"preprocess= must be callable on a PIL image; got {type(transform).__name__}.")
-        return Custom(transform)
-    config = getattr(inner, "pretrained_cfg", None) or getattr(inner, "default_cfg", None)
-    if config:
-        config = config if isinstance(config, dict) else config.to_dict()
-        size = tuple(config.get("input_size") or (3, 224, 224))[1:]
-        return Preprocess(
-            _find_size(inner) or (int(size[0]), int(size[1])),
-            tuple(config.get("mean") or IMAGENET_MEAN),
-            tuple(config.get("std") or IMAGENET_STD),
-            config.get("interpolation") or "bilinear",
-            flexible and not config.get("fixed_input_size", False),
-            None,
-            channels,
-        )
-    size = _find_size(inner) or (224, 224)
-    global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(
-            "the model does not say how it wants its images; ImageNet's mean and standard deviation and "
-            f"{size[0]} pixels are assumed. Give preprocess= to say otherwise.",
-            stacklevel=2,
-        )
-    return Preprocess(size, keep_aspect=flexible, channels=channels)
-
-
-def _find_size(model: nn.Module) -> tuple[int, int] | None:
-    """Return height and width from attributes of the model, its configuration or its patch embedding."""
-    for place in (model, getattr(model, "config", None), getattr(model, "patch_embed", None)):
-        for attribute in ("image_size", "img_size"):
-            size = getattr(place, attribute, None)
-            if isinstance(size, int) and not isinstance(size, bool) and size > 0:
-                return (size, size)
-            if isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(s, int) for s in size):
-                return (size[0], size[1])
-    return None
-
-
-def find_channels(model: nn.Module) -> int | None:
-    """Return the number of a model's input channels, from its first convolution or configuration; None if unknown."""
-    first: int | None = None
-    for module in unwrap(model).modules():
-        if isinstance(module, nn.Conv2d):
-            if module.in_channels == 3:  # registered later, may run first
-                return 3
-            first = first or module.in_channels
-    if first is not None:
-        return first
-    for place in (unwrap(model), getattr(unwrap(model), "config", None)):
-        count = getattr(place, "num_channels", None)
-        if isinstance(count, int) and count > 0:
-            return count
-    return None

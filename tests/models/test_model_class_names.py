@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from camplug.errors import TargetError
-from camplug.explain.names import find_class_names, find_index, list_imagenet_names
+from camplug.models.class_names import find_class_names, find_index, list_imagenet_names
 
 NAMES = ["Egyptian cat", "tiger cat", "tabby, tabby cat", "great white shark, white shark", "T-shirt", "shark"]
 
@@ -49,6 +49,19 @@ def test_id2label():
     model = Net()
     model.config = SimpleNamespace(id2label={0: "a", 1: "b", 2: "c"})
     assert find_class_names(model, 3) == ["a", "b", "c"]
+
+
+def test_names_of_any_number_without_a_count():
+    model = nn.Linear(2, 2)
+    assert find_class_names(model) is None
+    model.class_names = {1: "dog", 0: "cat"}
+    assert find_class_names(model) == ["cat", "dog"]
+    model.class_names = ["LABEL_0", "LABEL_1"]
+    assert find_class_names(model) is None
+    assert find_class_names(model, 2) is None
+    assert find_class_names(model, class_names=["a", "b"]) == ["a", "b"]
+    model.class_names = [3, 4]
+    assert find_class_names(model) is None
 
 
 def test_imagenet_names_belong_to_models_of_timm_and_torchvision():

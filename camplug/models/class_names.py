@@ -13,39 +13,46 @@ from camplug.plug import Against, unwrap
 
 
 def find_class_names(
-    model: nn.Module, count: int, class_names: Sequence[str] | Mapping[int, str] | None = None
+    model: nn.Module, count: int | None = None, class_names: Sequence[str] | Mapping[int, str] | None = None
 ) -> list[str] | None:
-    """Return the names of a model's `count` classes, or None if they are unknown.
+    """Find the class names of a model, in the order of its outputs; None if they are unknown.
 
     Tried in this order: `class_names`; the model's `labels`, `class_names`, `classes` or `config.id2label`; ImageNet's
-    1000 names for models of timm or torchvision with 1000 classes. A model with one output may have two names, for a
-    negative and a positive prediction.
+    1000 names for models of timm or torchvision with 1000 classes. Placeholders such as "LABEL_0" are not names. A
+    model with one output may have two names, for a negative and a positive prediction.
+
+    Args:
+        model: classifier.
+        count: number of the model's outputs; None accepts names of any number.
+        class_names: names that take precedence over the model's.
 
     Raises:
         TargetError: the number of `class_names` is not that of the classes.
     """
     inner = unwrap(model)
-    given = class_names
-    lengths = (2, 1) if count == 1 else (count,)
-    if given is not None and len(given) not in lengths:
+    lengths = None if count is None else (2, 1) if count == 1 else (count,)
+    if class_names is not None and lengths and len(class_names) not in lengths:
         allowed = " or 2 (for no and yes)" if count == 1 else ""
-        raise TargetError(f"class_names= holds {len(given)} names, but the model has {count} classes{allowed}.")
-    for names in list_candidates(model, given):
-        for length in lengths:
-            if isinstance(names, Mapping) and all(i in names for i in range(length)):
-                return [str(names[i]) for i in range(length)]
-            if isinstance(names, (list, tuple)) and len(names) == length:
-                return [str(n) for n in names]
+        raise TargetError(f"class_names= holds {len(class_names)} names, but the model has {count} classes{allowed}.")
+    own = [getattr(inner, name, None) for name in ("labels", "class_names", "classes")]
+    for given in (class_names, *own, getattr(getattr(inner, "config", None), "id2label", None)):
+        names = _list_names(given, lengths)
+        if names and names != [f"LABEL_{i}" for i in range(len(names))]:
+            return names
     if count == 1000 and type(inner).__module__.split(".")[0] in ("timm", "torchvision"):
         return list_imagenet_names()
     return None
 
 
-def list_candidates(model: nn.Module, class_names: Any = None) -> list[Any]:
-    """List possible class names of a model, given ones first; most entries are None."""
-    inner = unwrap(model)
-    named = [getattr(inner, name, None) for name in ("labels", "class_names", "classes")]
-    return [class_names, *named, getattr(getattr(inner, "config", None), "id2label", None)]
+def _list_names(given: Any, lengths: tuple[int, ...] | None) -> list[str] | None:
+    """Return names given as a sequence, or as a mapping from indices, if their number is allowed."""
+    if not isinstance(given, (list, tuple, Mapping)):
+        return None
+    for length in (len(given),) if lengths is None else lengths:
+        names: list[Any] = [given.get(i) for i in range(length)] if isinstance(given, Mapping) else list(given)
+        if len(names) == length and all(isinstance(name, str) for name in names):
+            return names
+    return None
 
 
 def list_imagenet_names() -> list[str]:

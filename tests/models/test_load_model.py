@@ -15,7 +15,8 @@ from torch import nn
 import camplug
 from camplug import list_models, load_model
 from camplug.errors import CamplugError, InputError, ModelError
-from camplug.explain.preprocess import Preprocess, find_preprocess
+from camplug.images.preprocess import Preprocess
+from camplug.models.preprocess import find_preprocess
 
 TINY = "timm:test_resnet"
 SIZE = (2, 3, 64, 64)

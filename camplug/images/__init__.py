@@ -1,0 +1,1 @@
+"""Images: reading photographs, preprocessing, and writing pictures. Independent of models and explainers."""
