@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import good, refused, run
-from contents import contents
+from contents import contents, marks
 from PIL import Image
 
 import camplug
@@ -77,11 +77,6 @@ def place(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     yield tmp_path
     sys.modules.pop(MODULE, None)
-
-
-def marks(folder):
-    """What changes when a file is written again."""
-    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*.npz")}
 
 
 def own_data(place, broken=()):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from commands import good, refused, run
-from contents import contents
+from contents import contents, marks
 from edited import CLASSES, MODEL, NET, relabel, write_data, write_labels
 from PIL import Image
 
@@ -39,10 +39,6 @@ def said(*arguments):
     """Return the numbers of results made and found."""
     told = json.loads(good(*arguments, "--json").stdout)
     return told["made"], told["found"]
-
-
-def marks(folder):
-    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.suffix in (".npz", ".png")}
 
 
 def changed(folder, before):

@@ -26,3 +26,9 @@ def content_of(file: Path) -> str:
 def contents(folder: Path, ending: str = "npz") -> dict[str, str]:
     """The hashes of all results in a folder, by their names."""
     return {p.name: content_of(p) for p in sorted(folder.rglob(f"*.{ending}"))}
+
+
+def marks(folder: Path) -> dict[str, tuple[int, int]]:
+    """What changes when a result is written again: inode and time of every seed and picture in a folder."""
+    found = (p for p in folder.rglob("*") if p.suffix in (".npz", ".png"))
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in found}
