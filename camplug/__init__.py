@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from camplug import targets
 from camplug._version import __version__
 from camplug.errors import CamplugError, InputError, LayerError, ModelError, TargetError
 from camplug.explain import (
@@ -98,6 +99,7 @@ __all__ = [
     "load_model",
     "register",
     "register_wrapper",
+    "targets",
 ]
 
 # image libraries are imported on first use

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.errors import InputError, LayerError, ModelError
-from camplug.explain.batch import call_model, check_batch, check_size, choose_calls, find_class_logits, finish_maps
+from camplug.explain.batch import (
+    call_model,
+    check_batch,
+    check_spatial_size,
+    choose_calls,
+    find_class_logits,
+    finish_maps,
+)
 from camplug.explain.fuse import Fusion, LayerWeighting, Normalize
 from camplug.explain.inputs import Batch, Inputs
 from camplug.plug import (
@@ -22,6 +29,7 @@ from camplug.plug import (
     Evidence,
     Layer,
     Selector,
+    Size,
     Tape,
     Targets,
     get_patch_size,
@@ -90,15 +98,13 @@ class Explainer(ABC):
         self.preprocess = preprocess
 
     @abstractmethod
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
         """Compute the maps of a batch, for `maps` and `explain`.
 
         Methods without the parameter `inputs` support only models whose single input is the images.
         """
 
-    def run_batch(self, batch: Batch, classes: Classes, size: tuple[int, int] | None = None) -> Result:
+    def run_batch(self, batch: Batch, classes: Classes, size: Size | None = None) -> Result:
         """Call `run` on a batch.
 
         Raises:
@@ -117,21 +123,23 @@ class Explainer(ABC):
         return other
 
     def maps(
-        self, x: Tensor, classes: Classes = None, size: tuple[int, int] | None = None, *, inputs: Any = None
+        self, x: Tensor, classes: Classes = None, size: Size | None = None, *, inputs: Any = None
     ) -> Tensor | list[Tensor]:
         """Compute class activation maps of a batch.
 
         Args:
-            x: preprocessed images [N,3,H,W] on the model's device.
+            x: preprocessed images [N,3,H,W] on the model's device; signals [N,C,L] or volumes [N,C,D,H,W] for methods
+                that read layers, if these are what the model's convolutions take.
             classes: an int (for all images), N ints, N lists of ints, None (the predicted class), or a callable from
-                the model's output to one score per image.
+                the model's output to one score per image, see `camplug.targets`.
             size: height and width of the maps; default: the input's.
             inputs: further inputs of the model: a tuple of positional arguments after the images, a dict of keyword
                 arguments, or `camplug.Inputs`.
 
         Returns:
-            [N,h,w] for one class per image, a list of N tensors [K_i,h,w] for lists; on the input's device, detached,
-            in float32 (float64 for a float64 model), each map scaled according to `normalize`.
+            [N,h,w] for one class per image ([N,l] of signals, [N,d,h,w] of volumes), a list of N tensors [K_i,h,w] for
+            lists; on the input's device, detached, in float32 (float64 for a float64 model), each map scaled according
+            to `normalize`.
 
         Raises:
             InputError: x is no batch of images, or inputs belong to another number of images.
@@ -209,11 +217,9 @@ class LayerExplainer(Explainer):
         """Compute a layer's map [N,h,w] from its activation and gradient [N,K,h,w]."""
 
     @override
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
-        batch = check_batch(self.model, x, inputs)
-        out_size, n = check_size(batch, size), len(batch)
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+        batch = check_batch(self.model, x, inputs, images_only=False)
+        out_size, n = check_spatial_size(batch, size), len(batch)
         with self.tape(batch.where) as tape:
             output = call_model(self.model, batch)
             targets = resolve_classes(classes, output, n, self.evidence, either_side=not self.knows_classes)
@@ -252,25 +258,39 @@ class LayerExplainer(Explainer):
         return fusion
 
     def make_layer_map(self, layer: Layer, activation: Tensor, gradient: Tensor, batch: Batch) -> tuple[Tensor, int]:
-        """Compute the map [N,h,w] of one captured call; also return its number of channels."""
+        """Compute the map of one captured call; also return its number of channels.
+
+        Signals and volumes are laid out as one row of positions, over which all methods sum alike.
+        """
         a, g = (self.lay_on_grid(t, layer, batch) for t in (activation, gradient))
-        return self.layer_map(a, g), a.shape[1]
+        if a.ndim == 4:
+            return self.layer_map(a, g), a.shape[1]
+        rows = self.layer_map(a.flatten(2)[:, :, None], g.flatten(2)[:, :, None])
+        return rows.reshape(len(a), *a.shape[2:]), a.shape[1]
 
     def lay_on_grid(self, tensor: Tensor, layer: Layer, batch: Batch) -> Tensor:
-        """Return a layer's output as [N,K,h,w].
+        """Return a layer's output as [N,K,h,w] ([N,K,l] of signals, [N,K,d,h,w] of volumes).
 
         Raises:
             LayerError: the output is not one map per image.
         """
-        n = len(batch)
+        n, dims = len(batch), len(batch.spatial_size)
+        form = {1: "[N,C,l]", 2: "[N,C,h,w]", 3: "[N,C,d,h,w]"}[dims]
         if self.reshape is not None:
             laid = self.reshape(tensor)
-            if laid.ndim != 4 or laid.shape[0] != n:
+            if laid.ndim != dims + 2 or laid.shape[0] != n:
                 raise LayerError(
                     f"reshape= gives {list(laid.shape)} for the layer {str(layer)!r} and {n} images; it must give "
-                    "[N,C,h,w], one map per image."
+                    f"{form}, one map per image."
                 )
             return laid
+        if dims != 2:
+            if tensor.ndim != dims + 2 or tensor.shape[0] != n:
+                raise LayerError(
+                    f"the layer {str(layer)!r} puts out {list(tensor.shape)} for {list(batch.x.shape)}, which is no "
+                    f"feature map {form}; choose another layer with layers=, or give reshape= to lay it out."
+                )
+            return tensor
         model, size = unwrap(self.model), batch.size
         if tensor.ndim != 3:
             return to_grid(tensor, size, None, str(layer), images=n)

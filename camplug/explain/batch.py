@@ -13,9 +13,11 @@ from camplug.explain.fuse import Fusion, Normalize, normalize_map, resize_and_su
 from camplug.explain.inputs import Batch, Inputs
 from camplug.plug import (
     Layer,
+    Size,
     Tape,
     Targets,
     copy_inputs,
+    count_spatial_dims,
     find_first_weight,
     get_logits,
     make_index,
@@ -27,6 +29,9 @@ from camplug.plug.data_flow import list_floats
 from camplug.plug.hooks import NullListener
 from camplug.plug.model_cache import ModelCache
 from camplug.plug.tensors import snapshot
+
+_BATCHES = {1: "[N,C,L]", 2: "[N,3,H,W]", 3: "[N,C,D,H,W]"}
+_NOUNS = {1: "signal", 2: "image", 3: "volume"}
 
 
 def choose_calls(tape: Tape, call: int | None = None) -> list[tuple[Layer, Tensor]]:
@@ -54,13 +59,14 @@ def choose_calls(tape: Tape, call: int | None = None) -> list[tuple[Layer, Tenso
     return chosen
 
 
-def check_batch(model: nn.Module, x: Tensor, inputs: Any = None) -> Batch:
+def check_batch(model: nn.Module, x: Tensor, inputs: Any = None, *, images_only: bool = True) -> Batch:
     """Return a batch for the model: checked, detached, in the model's dtype.
 
     Args:
         model: model to be called.
-        x: images [N,C,H,W].
+        x: images [N,C,H,W]; signals [N,C,L] or volumes [N,C,D,H,W] of a model with such convolutions.
         inputs: further inputs of the model; see `camplug.explain.inputs.Inputs.of`.
+        images_only: refuse signals and volumes.
 
     Raises:
         InputError: x is no floating-point tensor [N,C,H,W] with at least one image on the model's device, or inputs
@@ -68,10 +74,16 @@ def check_batch(model: nn.Module, x: Tensor, inputs: Any = None) -> Batch:
     """
     if not isinstance(x, Tensor):
         raise InputError(f"maps() takes a tensor [N,3,H,W]; got {type(x).__name__}. explain() takes photographs.")
-    if x.ndim != 4 or 0 in x.shape:
+    dims = count_spatial_dims(unwrap(model))
+    if x.ndim != dims + 2 or 0 in x.shape:
         raise InputError(
-            f"maps() takes a batch [N,3,H,W] of at least one image; got {list(x.shape)}"
-            + (", use x[None] for one image [C,H,W]; signals [N,C,L] are not explained." if x.ndim == 3 else ".")
+            f"maps() takes a batch {_BATCHES[dims]} of at least one {_NOUNS[dims]}; got {list(x.shape)}"
+            + (f", use x[None] for one {_NOUNS[dims]}." if x.ndim == dims + 1 else ".")
+        )
+    if dims != 2 and images_only:
+        raise InputError(
+            f"this model takes {_NOUNS[dims]}s {_BATCHES[dims]}, which only methods that read layers explain (GradCAM, "
+            "LayerCAM, FullyCAM, ...); wrappers, and methods that change the image, need images [N,3,H,W]."
         )
     if not x.is_floating_point():
         raise InputError(f"maps() takes normalised floating-point images; got {x.dtype}. explain() takes raw pixels.")
@@ -84,7 +96,7 @@ def check_batch(model: nn.Module, x: Tensor, inputs: Any = None) -> Batch:
     if inputs is None:
         return choose_memory_format(unwrap(model), Batch(x))
     others = Inputs.of(inputs).for_images(x.shape[0])
-    others.check_aligned((x.shape[2], x.shape[3]))
+    others.check_aligned(tuple(x.shape[2:]))
     return choose_memory_format(unwrap(model), Batch(x, others))
 
 
@@ -95,7 +107,7 @@ def choose_memory_format(model: nn.Module, batch: Batch) -> Batch:
     every pass; the factor is the break-even point of seven architectures with 1 to 8 images.
     """
     x = batch.x
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or x.ndim != 4:
         return batch
     weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d))
     if weights == 0 or 300 * x.shape[0] * x.shape[2] * x.shape[3] < weights:
@@ -153,23 +165,33 @@ def observe_call(model: nn.Module, layers: dict[str, nn.Module], batch: Batch) -
     return observe(model, layers, args, NullListener(), kwargs=kwargs)
 
 
-def check_size(batch: Batch, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the map size, by default that of the input.
+def check_size(batch: Batch, size: Size | None) -> tuple[int, int]:
+    """Return the map size of images, by default that of the input.
 
     Raises:
         InputError: the size is not two positive numbers.
     """
+    height, width = check_spatial_size(batch, size)
+    return height, width
+
+
+def check_spatial_size(batch: Batch, size: Size | None) -> Size:
+    """Return the map size of images, signals or volumes, by default that of the input.
+
+    Raises:
+        InputError: the size does not have one positive number per spatial dimension.
+    """
+    own = batch.spatial_size
     if size is None:
-        return batch.size
-    if len(size) != 2 or min(size) < 1:
-        raise InputError(f"size={size!r}; give (height, width), both at least 1.")
-    return (int(size[0]), int(size[1]))
+        return own
+    if len(size) != len(own) or min(size) < 1:
+        wanted = {1: "(length,)", 2: "(height, width)", 3: "(depth, height, width)"}[len(own)]
+        raise InputError(f"size={size!r}; give {wanted}, {'both ' * (len(own) == 2)}at least 1.")
+    return tuple(int(one) for one in size)
 
 
 @torch.no_grad()
-def finish_maps(
-    rounds: list[Fusion], targets: Targets, x: Tensor, size: tuple[int, int], normalize: Normalize
-) -> list[Tensor]:
+def finish_maps(rounds: list[Fusion], targets: Targets, x: Tensor, size: Size, normalize: Normalize) -> list[Tensor]:
     """Return the maps at their final size and scale, [K_i,h,w] per image, from one fusion [N,h,w] per round.
 
     Raises:
@@ -192,7 +214,7 @@ def finish_maps(
             "the map holds NaN or infinite values, though the score is finite: some layer overflowed; run the model in "
             "a wider number format (float32 or bfloat16)."
         )
-    maps = normalize_map(resize_and_sum(sums, size), normalize)
+    maps = normalize_map(resize_and_sum(sums, size), normalize, len(size))
     return list(torch.split(maps, counts))
 
 

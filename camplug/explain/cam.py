@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,14 @@ from typing_extensions import override
 
 from camplug.errors import LayerError, ModelError, TargetError
 from camplug.explain.base import LayerExplainer, Result
-from camplug.explain.batch import call_model, check_batch, check_size, choose_calls, find_class_logits, finish_maps
+from camplug.explain.batch import (
+    call_model,
+    check_batch,
+    check_spatial_size,
+    choose_calls,
+    find_class_logits,
+    finish_maps,
+)
 from camplug.explain.fuse import Fusion
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register
@@ -20,6 +28,7 @@ from camplug.explain.tensor_ops import weighted_sum, widen
 from camplug.plug import (
     Classes,
     Link,
+    Size,
     Tape,
     Trace,
     get_logits,
@@ -30,6 +39,7 @@ from camplug.plug import (
     trace_model,
     unwrap,
 )
+from camplug.plug.grid import CONVOLUTIONS
 
 
 def cam(features: Tensor, weights: Tensor) -> Tensor:
@@ -56,16 +66,16 @@ class _Head:
     """Layer with the class outputs, and candidates for the pooled map (none: the layer reads the map itself)."""
 
     name: str
-    module: nn.Linear | nn.Conv2d
+    module: nn.Module
     features: tuple[str, ...]
 
     @cached_property
     def weight(self) -> Tensor:
-        return widen(self.module.weight.detach()).flatten(1)
+        return widen(cast("Tensor", self.module.weight).detach()).flatten(1)
 
     @cached_property
     def bias(self) -> Tensor:
-        bias = self.module.bias
+        bias = cast("Tensor | None", self.module.bias)
         return self.weight.new_zeros(len(self.weight)) if bias is None else widen(bias.detach())
 
 
@@ -88,11 +98,9 @@ class CAM(LayerExplainer):
         raise NotImplementedError("CAM needs the head's weights, not gradients")
 
     @override
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
-        batch = check_batch(self.model, x, inputs)
-        out_size, n = check_size(batch, size), len(batch)
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+        batch = check_batch(self.model, x, inputs, images_only=False)
+        out_size, n = check_spatial_size(batch, size), len(batch)
         if callable(classes) and not isinstance(classes, Tensor):
             raise TargetError("CAM explains classes of the head, not a callable; use GradCAM for other scores.")
         model = unwrap(self.model)
@@ -101,7 +109,9 @@ class CAM(LayerExplainer):
             head = self._find_head(batch.trace(model), layers)
             with Tape(model, [head.name, *head.features], forward_only=True, image=batch.where) as tape:
                 output = call_model(model, batch)
-                link: Link | None = "logits" if head.features or self._is_mean_of_map(tape, head, output, n) else None
+                link: Link | None = (
+                    "logits" if head.features or self._is_mean_of_map(tape, head, output, batch) else None
+                )
                 targets = resolve_classes(classes, output, n, self.evidence, link=link)
                 targets.check(output)
                 with torch.autocast(batch.x.device.type, enabled=False):
@@ -113,17 +123,18 @@ class CAM(LayerExplainer):
         for i in reversed(range(len(trace.calls))):
             call = trace.calls[i]
             module = layers[call.name]
-            if not isinstance(module, (nn.Linear, nn.Conv2d)) or not _is_head(module, trace.classes):
+            if not _is_head(module, trace.classes):
                 continue
-            if len(call.shape) == 4 and call.shape[2] * call.shape[3] > 1:
+            dims = 2 if trace.size is None else len(trace.size)
+            if len(call.shape) == dims + 2 and math.prod(call.shape[2:]) > 1:
                 return _Head(call.name, module, ())
             if self.layers != "last":
                 return _Head(call.name, module, (self._get_layer_name(),))
-            width = module.weight.shape[1]
+            width = cast("Tensor", module.weight).shape[1]
             earlier = [c for c in reversed(trace.calls[:i]) if c.features]
-            before = [c.name for c in earlier if _holds_map(c.shape, width)]
+            before = [c.name for c in earlier if _holds_map(c.shape, width, dims)]
             if not before:  # small image: the last map has a single position
-                before = [c.name for c in earlier if c.shape[1:] == (width, 1, 1)]
+                before = [c.name for c in earlier if c.shape[1:] == (width, *[1] * dims)]
             if before:
                 return _Head(call.name, module, tuple(before[:CANDIDATES]))
             break
@@ -149,17 +160,18 @@ class CAM(LayerExplainer):
             else:
                 class_maps = widen(tape[head.name])
                 one = class_maps.new_zeros(n, *class_maps.shape[2:])
-                one[images] = (class_maps[images, chosen] - head.bias[chosen][:, None, None]) * signs[..., None]
+                each = (-1, *[1] * (class_maps.ndim - 2))
+                one[images] = (class_maps[images, chosen] - head.bias[chosen].view(each)) * signs.view(each)
                 fusion.add(one.clamp_min_(0), 1)
             fusions.append(fusion)
         return fusions
 
-    def _is_mean_of_map(self, tape: Tape, head: _Head, output: Any, n: int) -> bool:
+    def _is_mean_of_map(self, tape: Tape, head: _Head, output: Any, batch: Batch) -> bool:
         """Return whether the model's single output is the mean of the head's map, and so a logit."""
-        logits, maps = get_logits(output, n), widen(tape[head.name])
-        if logits.shape[1] != 1 or maps.ndim != 4:
+        logits, maps = get_logits(output, len(batch)), widen(tape[head.name])
+        if logits.shape[1] != 1 or maps.ndim != len(batch.spatial_size) + 2:
             return False
-        return torch.allclose(maps.mean((2, 3)), widen(logits), rtol=1e-3, atol=1e-3 * float(maps.abs().max()))
+        return torch.allclose(maps.flatten(2).mean(2), widen(logits), rtol=1e-3, atol=1e-3 * float(maps.abs().max()))
 
     def _find_pooled_map(self, tape: Tape, head: _Head, output: Any, batch: Batch) -> tuple[str, Tensor, bool]:
         """Return the name of the pooled layer, its map, and whether only the positive part is pooled."""
@@ -178,7 +190,7 @@ class CAM(LayerExplainer):
                 return name, features, False
             for relu in (False, True):  # DenseNet's last ReLU is no module
                 candidate = features.clamp_min(0) if relu else features
-                error = candidate.mean((2, 3)) @ head.weight.T + head.bias - widen(logits)
+                error = candidate.flatten(2).mean(2) @ head.weight.T + head.bias - widen(logits)
                 if not error.abs().max() > tolerance * logits.abs().max():  # NaN passes; finish_maps refuses it
                     return name, candidate, relu
         raise ModelError(_describe_refusal(self.model))
@@ -216,14 +228,20 @@ def find_pooled_head(model: nn.Module, x: Tensor) -> PooledHead:
     return PooledHead(name, relu, head.weight, head.bias)
 
 
-def _is_head(module: nn.Linear | nn.Conv2d, classes: int | None) -> bool:
+def _is_head(module: nn.Module, classes: int | None) -> bool:
+    """Return whether a module is a linear layer or 1x1 convolution with one output per class."""
     if isinstance(module, nn.Linear):
         return module.out_features == classes
-    return module.kernel_size == (1, 1) and module.groups == 1 and module.out_channels == classes
+    if not isinstance(module, tuple(CONVOLUTIONS)):
+        return False
+    conv = cast("nn.Conv2d", module)
+    return set(conv.kernel_size) == {1} and conv.groups == 1 and conv.out_channels == classes
 
 
-def _holds_map(shape: tuple[int, ...], width: int) -> bool:
+def _holds_map(shape: tuple[int, ...], width: int, dims: int) -> bool:
     """Return whether an output of this shape can be a map of `width` channels with several positions."""
+    if dims != 2:
+        return len(shape) == dims + 2 and shape[1] == width and math.prod(shape[2:]) > 1
     if len(shape) == 4:
         return (shape[1] == width and shape[2] * shape[3] > 1) or (shape[3] == width and shape[1] * shape[2] > 1)
     return len(shape) == 3 and shape[2] == width and shape[1] > 1

@@ -13,7 +13,7 @@ from camplug.explain.gradcam import GradCAM
 from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, is_number, set_class_form
-from camplug.plug import Classes
+from camplug.plug import Classes, Size
 
 FLOOR = 1e-3  # all classes share positions where the judge is 0
 
@@ -75,9 +75,7 @@ class Compete(Wrapper):
         self.power = power
 
     @override
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
         size = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)

@@ -15,7 +15,7 @@ from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.split import SplitUnite
 from camplug.explain.wrapper import Wrapper
-from camplug.plug import Classes
+from camplug.plug import Classes, Size
 
 
 @register_wrapper("classconditional")
@@ -53,7 +53,5 @@ class ClassConditional(Wrapper):
         return other
 
     @override
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
         return self.united.run(x, classes, size, inputs)

@@ -16,7 +16,7 @@ from camplug.explain.fuse import SCALINGS, Normalize, Scaling, normalize_map, re
 from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, check_choice, is_number, set_class_form
-from camplug.plug import Against, Classes, Targets, make_index, pick_values, send_to
+from camplug.plug import Against, Classes, Size, Targets, make_index, pick_values, send_to
 
 Weight: TypeAlias = Literal["sigmoid", "softmax"] | None
 
@@ -123,9 +123,7 @@ class IterativeErasing(Wrapper):
         self.scaling, self.weight, self.stop_probability = str(chosen["scaling"]), weight, stop_probability
 
     @override
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
         out_size = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)

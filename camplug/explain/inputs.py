@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from camplug.errors import InputError
 from camplug.explain.tensor_ops import resize_aligned, resize_images
-from camplug.plug import Trace, named_layers, trace_model
+from camplug.plug import Size, Trace, named_layers, trace_model
 from camplug.plug.tensors import make_index, snapshot
 
 
@@ -132,7 +132,7 @@ class Inputs:
         found.n = len(numbers)
         return found
 
-    def align(self, change: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Inputs:
+    def align(self, change: Callable[[Tensor], Tensor], size: Size) -> Inputs:
         """Return the inputs with `change` applied to the `Aligned` ones, as to images of this size.
 
         Raises:
@@ -156,17 +156,17 @@ class Inputs:
         found.n = (self.n or 0) + (other.n or 0)
         return found
 
-    def check_aligned(self, size: tuple[int, int]) -> None:
+    def check_aligned(self, size: Size) -> None:
         """Check that `Aligned` inputs have the images' size.
 
         Raises:
             InputError: the size of one differs.
         """
         for leaf in self._leaves:
-            if isinstance(leaf, Aligned) and tuple(leaf.value.shape[-2:]) != size:
+            if isinstance(leaf, Aligned) and tuple(leaf.value.shape[-len(size) :]) != size:
                 raise InputError(
                     f"camplug.Aligned has {list(leaf.value.shape)}, and the images that go into the model have "
-                    f"{size[0]}x{size[1]} pixels; give it with these two as its last dimensions."
+                    f"{'x'.join(map(str, size))} pixels; give it with these as its last dimensions."
                 )
 
     def _map(self, change: Callable[[Any], Any]) -> Inputs:
@@ -220,7 +220,7 @@ class Batch:
     """Images [N,C,H,W] and further inputs of the model.
 
     Attributes:
-        x: images.
+        x: images; signals [N,C,L] or volumes [N,C,D,H,W] for methods that read layers.
         inputs: further inputs; None for a model without them.
     """
 
@@ -232,9 +232,14 @@ class Batch:
         return self.x.shape[0]
 
     @property
+    def spatial_size(self) -> Size:
+        """Spatial size: height and width of images, length of signals, depth, height and width of volumes."""
+        return tuple(self.x.shape[2:])
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images."""
-        return (self.x.shape[2], self.x.shape[3])
+        return (self.x.shape[-2], self.x.shape[-1])
 
     @property
     def where(self) -> int | None:

@@ -21,7 +21,7 @@ from camplug.explain.registry import register
 from camplug.explain.tensor_ops import widen
 from camplug.explain.wrapper import is_number
 from camplug.models.outputs import is_multi_label
-from camplug.plug import Classes, Evidence, Tape, Targets, resolve_classes
+from camplug.plug import Classes, Evidence, Size, Tape, Targets, resolve_classes
 
 
 class _Perturbation(Explainer):
@@ -48,9 +48,7 @@ class _Perturbation(Explainer):
 
     @override
     @torch.no_grad()
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
         out_size, n = check_size(batch, size), len(batch)
         with Tape(self.model, [""], forward_only=True, image=batch.where):

@@ -17,7 +17,7 @@ from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.tensor_ops import widen
 from camplug.explain.wrapper import Wrapper, is_number, set_class_form
-from camplug.plug import Classes, Selector, Tape, get_patch_size, to_grid, unwrap
+from camplug.plug import Classes, Selector, Size, Tape, get_patch_size, to_grid, unwrap
 
 CHUNK = 2**24  # similarities computed at a time
 
@@ -114,9 +114,7 @@ class Propagate(Wrapper):
         self._names: list[str] | None = None  # names of the layers, found in the first run
 
     @override
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
         out_size = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)

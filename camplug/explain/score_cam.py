@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer, Result
-from camplug.explain.batch import call_model, check_batch, check_size, choose_calls, find_class_logits
+from camplug.explain.batch import call_model, check_batch, check_spatial_size, choose_calls, find_class_logits
 from camplug.explain.fuse import normalize_map, resize_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.masked_scores import check_batch_size, score_copies, split_images
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import weighted_sum, widen
-from camplug.plug import Classes, Layer, Selector, Targets, resolve_classes
+from camplug.plug import Classes, Layer, Selector, Size, Targets, resolve_classes
 
 
 def score_cam(activation: Tensor, scores: Tensor) -> Tensor:
@@ -78,11 +78,9 @@ class ScoreCAM(LayerExplainer):
 
     @override
     @torch.no_grad()
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
-        batch = check_batch(self.model, x, inputs)
-        out_size, n = check_size(batch, size), len(batch)
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+        batch = check_batch(self.model, x, inputs, images_only=False)
+        out_size, n = check_spatial_size(batch, size), len(batch)
         with self.tape(batch.where) as tape:
             output = call_model(self.model, batch)
             targets = resolve_classes(classes, output, n, self.evidence)
@@ -95,12 +93,10 @@ class ScoreCAM(LayerExplainer):
         maps = []
         for i, (image, own) in enumerate(split_images(batch, targets)):
             raw = self._explain_image(image, own, [(layer, a[i : i + 1]) for layer, a in layers], out_size)
-            maps.append(normalize_map(raw, self.normalize))
+            maps.append(normalize_map(raw, self.normalize, len(out_size)))
         return Result(maps, targets, logits)
 
-    def _explain_image(
-        self, image: Batch, targets: Targets, layers: list[tuple[Layer, Tensor]], size: tuple[int, int]
-    ) -> Tensor:
+    def _explain_image(self, image: Batch, targets: Targets, layers: list[tuple[Layer, Tensor]], size: Size) -> Tensor:
         """Return the maps [K,h,w] of one image at `size`, not normalised."""
         if targets.rounds == 0:
             return widen(image.x).new_zeros(0, *size)
@@ -119,12 +115,11 @@ class ScoreCAM(LayerExplainer):
     def score_layer(self, image: Batch, targets: Targets, layer: Layer, activation: Tensor) -> LayerScores:
         """Score the image masked by each channel of a layer [1,C,h,w]; -inf for constant channels."""
         channels = widen(activation[0])
-        low, high = channels.amin((1, 2)), channels.amax((1, 2))
+        low, high = channels.flatten(1).amin(1), channels.flatten(1).amax(1)
 
         def make(first: int, last: int) -> Tensor:
-            masks = resize_maps(channels[first:last], image.size)
-            bottom, top = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
-            masks = (masks - bottom) / (top - bottom).clamp_min(torch.finfo(masks.dtype).tiny)
+            masks = resize_maps(channels[first:last], image.spatial_size)
+            masks = normalize_map(masks, "minmax", masks.ndim - 1)
             return image.x * masks[:, None].to(image.x.dtype)
 
         scores = widen(score_copies(self.model, image, targets, len(channels), make, self.batch_size))

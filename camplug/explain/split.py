@@ -20,7 +20,7 @@ from camplug.explain.fuse import SCALINGS, Normalize, Scaling, normalize_map, re
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, check_choice, is_number, run_at_size, set_class_form
-from camplug.plug import Classes
+from camplug.plug import Classes, Size
 
 SPLIT: dict[str, dict[str, Any]] = {
     "paper": {
@@ -167,9 +167,7 @@ class SplitUnite(Wrapper):
         self.locate = explainer if locate is None else locate
 
     @override
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
         out_size = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)

@@ -18,7 +18,7 @@ from camplug.explain.fuse import Normalize, normalize_map, resize_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, check_choice, is_number, is_score, run_at_size
-from camplug.plug import Classes
+from camplug.plug import Classes, Size
 
 Combine: TypeAlias = Literal["sum", "max", "mean"]
 
@@ -63,9 +63,7 @@ class MultiView(Wrapper):
         self.combine: Combine = combine
 
     @override
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
         out_size = check_size(batch, size)
         wanted, per_image = (classes, False) if is_score(classes) else self.choose_classes(batch, classes)

@@ -3,7 +3,7 @@
 from camplug.plug.class_lists import Against, is_label_vector, list_classes
 from camplug.plug.dense import dense
 from camplug.plug.freeze import find_first_weight, unwrap
-from camplug.plug.grid import find_layout, get_patch_size, to_grid
+from camplug.plug.grid import Size, count_spatial_dims, find_layout, get_patch_size, to_grid
 from camplug.plug.layers import SELECTORS, Selector, named_layers, select
 from camplug.plug.outputs import Link, are_probabilities, find_link, get_logits
 from camplug.plug.tape import Layer, Tape
@@ -21,12 +21,14 @@ __all__ = [
     "Link",
     "Score",
     "Selector",
+    "Size",
     "Tape",
     "Targets",
     "Trace",
     "UndecidedError",
     "are_probabilities",
     "copy_inputs",
+    "count_spatial_dims",
     "dense",
     "find_link",
     "find_first_weight",

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from camplug.errors import LayerError
 
 Pair: TypeAlias = tuple[int, int]
+Size: TypeAlias = tuple[int, ...]
+"""Spatial size: (length,) of a signal, (height, width) of an image, (depth, height, width) of a volume."""
+CONVOLUTIONS: dict[type[nn.Module], int] = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 Spans: TypeAlias = dict[int, Pair]
 """Positions of the patch tokens by sequence length: {length: (first, count)}."""
 
@@ -43,6 +46,19 @@ class Layout:
             tensor = tensor.transpose(0, 1)
         patches = tensor[:, self.first : self.first + self.h * self.w]
         return patches.transpose(1, 2).reshape(tensor.shape[0], tensor.shape[2], self.h, self.w)
+
+
+def count_spatial_dims(model: nn.Module) -> int:
+    """Return the number of spatial dimensions of the model's first convolution; 2 without one.
+
+    >>> count_spatial_dims(nn.Sequential(nn.Conv3d(1, 4, 3), nn.ReLU()))
+    3
+    """
+    for module in model.modules():
+        for kind, dims in CONVOLUTIONS.items():
+            if isinstance(module, kind):
+                return dims
+    return 2
 
 
 def get_patch_size(model: nn.Module) -> Pair | None:

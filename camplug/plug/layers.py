@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from camplug.errors import LayerError
+from camplug.plug.grid import CONVOLUTIONS, count_spatial_dims
 from camplug.plug.model_cache import ModelCache
 from camplug.plug.trace import Trace
 
@@ -44,9 +45,9 @@ def needs_trace(selector: Selector, layers: dict[str, nn.Module]) -> bool:
 
 
 def _has_mostly_convs(layers: dict[str, nn.Module]) -> bool:
-    convs, others = 0, 0
+    convs, others, kind = 0, 0, _get_conv_kind(layers)
     for module in layers.values():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, kind):
             convs += 1
         else:
             others += any(p.ndim == 2 for p in module.parameters(recurse=False))
@@ -67,9 +68,10 @@ def select(
         model: an unwrapped model.
         layers: its `named_layers`.
         selector: one of
-            - "convs": every `nn.Conv2d` with a feature map of the images, and one layer with tokens per transformer
-              block. Excluded: convolutions on a single position (squeeze-and-excitation, heads after the pooling) and
-              the patch convolution of a transformer. A convolution with adapters (LoRA) is one layer.
+            - "convs": every convolution (`nn.Conv2d`; `nn.Conv1d` or `nn.Conv3d` if the model's first one is) with a
+              feature map of the images, and one layer with tokens per transformer block. Excluded: convolutions on a
+              single position (squeeze-and-excitation, heads after the pooling) and the patch convolution of a
+              transformer. A convolution with adapters (LoRA) is one layer.
             - "last": the last feature map or token layer between the image and the score.
             - "stages": the last feature map or token layer of every resolution.
             - a layer name, or a glob ("layer4.*.conv3"; "*" matches within one part of the name, "**" any number of
@@ -160,18 +162,24 @@ def _find_convs(model: nn.Module, layers: dict[str, nn.Module], trace: Trace | N
 
 
 def _list_convs(layers: dict[str, nn.Module]) -> list[str]:
-    convs = [name for name, module in layers.items() if _is_conv(module)]
-    adapted = tuple(f"{name}." for name in convs if not isinstance(layers[name], nn.Conv2d))
+    kind = _get_conv_kind(layers)
+    convs = [name for name, module in layers.items() if _is_conv(module, kind)]
+    adapted = tuple(f"{name}." for name in convs if not isinstance(layers[name], kind))
     return [name for name in convs if not name.startswith(adapted)]
 
 
-def _is_conv(module: nn.Module) -> bool:
-    """Return whether a module is a convolution, or a convolution with LoRA adapters."""
-    if isinstance(module, nn.Conv2d):
+def _get_conv_kind(layers: dict[str, nn.Module]) -> type[nn.Module]:
+    dims = count_spatial_dims(layers[""])
+    return next(kind for kind, count in CONVOLUTIONS.items() if count == dims)
+
+
+def _is_conv(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return whether a module is a convolution of this kind, or one with LoRA adapters."""
+    if isinstance(module, kind):
         return True
     children = dict(module.named_children())
     base = children.get("base_layer")
-    return base is not None and any(name.startswith("lora_") for name in children) and _is_conv(base)
+    return base is not None and any(name.startswith("lora_") for name in children) and _is_conv(base, kind)
 
 
 def _matches_glob(name: list[str], pattern: list[str]) -> bool:

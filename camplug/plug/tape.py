@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
@@ -25,6 +26,7 @@ from camplug.plug.freeze import (
     has_fused_layers,
     unwrap,
 )
+from camplug.plug.grid import count_spatial_dims
 from camplug.plug.layers import Selector, named_layers, needs_trace, select
 from camplug.plug.tensors import detach_input
 from camplug.plug.trace import Trace
@@ -80,6 +82,7 @@ class Tape:
             raise ModelError(f"camplug plugs into a torch.nn.Module; got {type(model).__name__}.")
         self.root = unwrap(model)
         self._layers = named_layers(self.root)
+        self._dims = count_spatial_dims(self.root)
         if has_fsdp1(self._layers.values()):
             raise ModelError(
                 "a part of the model is wrapped in FullyShardedDataParallel (FSDP1), whose parameters exist only "
@@ -272,9 +275,9 @@ class Tape:
             self._captures.keep(self._is_map)
 
     def _is_map(self, activation: Tensor) -> bool:
-        if activation.ndim != 4:
+        if activation.ndim != self._dims + 2:
             return True
-        return activation.shape[2] * activation.shape[3] > 1 and self._images in (None, activation.shape[0])
+        return math.prod(activation.shape[2:]) > 1 and self._images in (None, activation.shape[0])
 
     # ---- choosing layers
 

@@ -6,12 +6,13 @@ heads last, timm's MobileNetV3 has a convolution after the pooling.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from camplug.errors import LayerError
 from camplug.plug.data_flow import Join
-from camplug.plug.grid import Layout, Pair, Spans, find_layout, find_token_grid
+from camplug.plug.grid import Layout, Pair, Size, Spans, find_layout, find_token_grid
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Trace:
         calls: module calls in the order in which they ended.
         classes: number of classes.
         images: number of images.
-        size: height and width of the images.
+        size: spatial size of the images: (height, width); (length,) of signals, (depth, height, width) of volumes.
         patch: stride of the patch convolution.
         spans: positions of the patch tokens by sequence length.
         attention: clock values of all attentions.
@@ -67,7 +68,7 @@ class Trace:
     calls: tuple[Call, ...]
     classes: int | None
     images: int | None = None
-    size: Pair | None = None
+    size: Size | None = None
     patch: Pair | None = None
     spans: Spans = field(default_factory=dict)
     attention: tuple[int, ...] = ()
@@ -76,8 +77,11 @@ class Trace:
     scattered: frozenset[str] = frozenset()
 
     def find_layout(self, call: Call) -> Layout | None:
-        """Return the arrangement of the call's output on the grid of the images; None if there is none."""
-        if self.size is None or call.name in self.scattered:
+        """Return the arrangement of the call's output on the grid of the images; None if there is none.
+
+        None for signals and volumes, whose tokens are not recognised.
+        """
+        if self.size is None or len(self.size) != 2 or call.name in self.scattered:
             return None
         return find_layout(call.shape, self.size, self.patch, images=self.images, spans=self.spans)
 
@@ -114,10 +118,11 @@ class Trace:
         Excluded are pooling, dropout and the class maps of a 1x1 convolution head. Conditions that no call meets are
         dropped, because the data flow is incomplete where values leave torch.
         """
-        maps = [c for c in self.calls if len(c.shape) == 4 and c.features]
+        dims = 2 if self.size is None else len(self.size)
+        maps = [c for c in self.calls if len(c.shape) == dims + 2 and c.features]
         maps = [c for c in maps if self.images in (None, c.shape[0])] or maps
         found = self.keep_connected(maps)
-        wide = [c for c in found if c.shape[2] * c.shape[3] > 1] or found
+        wide = [c for c in found if math.prod(c.shape[2:]) > 1] or found
         while len(wide) > 1 and wide[-1].shape[1] == self.classes and any(c.shape[1] != self.classes for c in wide):
             wide.pop()
         return wide
@@ -236,7 +241,7 @@ class Trace:
         return [name for name in convs if name in mine]
 
 
-def find_spans(joins: Sequence[Join], size: Pair | None, patch: Pair | None) -> Spans:
+def find_spans(joins: Sequence[Join], size: Size | None, patch: Pair | None) -> Spans:
     """Return the positions of patches in token sequences, {length: (first, count)}, from concatenations.
 
     >>> find_spans([Join(((1, False), (16, True))), Join(((17, True), (5, False)))], (64, 64), (16, 16))
@@ -248,7 +253,7 @@ def find_spans(joins: Sequence[Join], size: Pair | None, patch: Pair | None) -> 
         for length, has_image in join.parts:
             if has_image and length in spans:
                 found.append((first + spans[length][0], spans[length][1]))
-            elif has_image and size is not None and find_token_grid(length, size, patch) is not None:
+            elif has_image and size is not None and len(size) == 2 and find_token_grid(length, size, patch) is not None:
                 found.append((first, length))
             first += length
         if len(found) == 1 and join.length not in spans:

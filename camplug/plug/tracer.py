@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from camplug.plug.data_flow import Flow, find_images, list_floats
 from camplug.plug.freeze import Freeze, force_eager, force_layer_by_layer, has_compiled, has_fused_layers
-from camplug.plug.grid import get_patch_size
+from camplug.plug.grid import count_spatial_dims, get_patch_size
 from camplug.plug.hooks import Listener, hook_calls
 from camplug.plug.model_cache import ModelCache
 from camplug.plug.model_state import preserve_state
@@ -138,8 +138,9 @@ def _trace_model(
     recorder = Recorder(layers, flow, None if image is None or image.ndim == 0 else image.shape[0])
     with flow:
         observe(model, layers, args, recorder, kwargs=kwargs)
-    size = None if image is None or image.ndim < 4 else (int(image.shape[-2]), int(image.shape[-1]))
-    patch = get_patch_size(model)
+    dims = count_spatial_dims(model)
+    size = None if image is None or image.ndim < dims + 2 else tuple(image.shape[-dims:])
+    patch = get_patch_size(model) if dims == 2 else None
     trace = Trace(
         recorder.complete_calls(),
         recorder.classes,
