@@ -40,13 +40,12 @@ from camplug.wsss.deeplab import (
     DeepLabNetworkSettings,
     DeepLabSettings,
     Segmenter,
-    TrainedDeepLab,
     refinement,
     train_deeplab,
 )
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.saliency import compute_colour_contrast, read_saliency
-from camplug.wsss.train import ScheduleSettings, TrainSettings
+from camplug.wsss.train import ScheduleSettings, TrainingResult, TrainSettings
 
 CLASSES, SIDE = 4, 64
 FIRST = 25
@@ -130,7 +129,7 @@ AGREEMENT = refinement.agreement
 
 def trained(  # noqa: PLR0917
     model: nn.Module, data: Scenes, folder: Path, kind: str | None, alpha: float, fixed: bool, epochs: int, seed: int
-) -> TrainedDeepLab:
+) -> TrainingResult[DeepLab]:
     """A network trained on the labels, by cross-entropy alone (no kind) or with a kind of saliency."""
     settings = DeepLabSettings(
         DeepLabNetworkSettings(

@@ -82,7 +82,7 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Folder, processes and precision of a training.
+    """Folder, processes, precision and log of a training.
 
     Raises:
         InputError: a negative number of workers.
@@ -99,6 +99,7 @@ class TrainingOptions:
             show_default="refuse",
         ),
     ] = False
+    log: Annotated[Literal["csv", "tensorboard"], typer.Option(help="csv or tensorboard.")] = "csv"
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -107,11 +108,4 @@ class TrainingOptions:
     @property
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments that all trainings take."""
-        return {"workers": self.workers, "amp": self.amp, "allow_missing": self.allow_missing}
-
-
-@dataclass(frozen=True)
-class LogOptions:
-    """Log of a training."""
-
-    log: Annotated[Literal["csv", "tensorboard"], typer.Option(help="csv or tensorboard.")] = "csv"
+        return {"workers": self.workers, "amp": self.amp, "allow_missing": self.allow_missing, "log": self.log}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from camplug.cli.option_groups import DataOptions, LogOptions, NetworkOptions, TrainingOptions
+from camplug.cli.option_groups import DataOptions, NetworkOptions, TrainingOptions
 from camplug.cli.train_command import add_command, make_display, show_training
 from camplug.settings import apply_values
 from camplug.wsss.atm.method import ATM
@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
 def _register(app: typer.Typer, method: type[Method]) -> None:
     learning, span = get_preset(ClassifierOptions().preset)
     training = TrainingOptions(out=Path("runs") / method.name)
-    groups = DataOptions(), ClassifierOptions(), training, LogOptions(), NetworkOptions(), span, learning, method()
+    groups = DataOptions(), ClassifierOptions(), training, NetworkOptions(), span, learning, method()
 
     def train(values: dict[str, Any], overwrite: bool, as_json: bool) -> None:
         _train(apply_values(method(), values), values, apply_values(training, values), overwrite, as_json)
@@ -94,7 +94,6 @@ def _train(method: Method, values: dict[str, Any], training: TrainingOptions, ov
         preprocess=network.find_preprocess(model),
         **training.keywords,
         overwrite=overwrite,
-        log=apply_values(LogOptions(), values).log,
         made_with=read_made_with(network.model, network.num_classes),
         watch=make_display(as_json),
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from camplug.cli.evaluate import check_classes
-from camplug.cli.option_groups import DataOptions, LogOptions, NetworkOptions, TrainingOptions
+from camplug.cli.option_groups import DataOptions, NetworkOptions, TrainingOptions
 from camplug.cli.train_command import add_command, make_display, show_training
 from camplug.errors import InputError
 from camplug.settings import apply_values
@@ -44,7 +44,7 @@ class DeepLabOptions:
 
 
 TRAINING = TrainingOptions(out=Path("runs/deeplab"))
-GROUPS = DataOptions(), DeepLabOptions(), TRAINING, LogOptions(), NetworkOptions(), DeepLabSettings()
+GROUPS = DataOptions(), DeepLabOptions(), TRAINING, NetworkOptions(), DeepLabSettings()
 
 
 def register(app: typer.Typer) -> None:
@@ -83,7 +83,6 @@ def _train(values: dict[str, Any], overwrite: bool, as_json: bool) -> None:
         preprocess=network.find_preprocess(model),
         **training.keywords,
         overwrite=overwrite,
-        log=apply_values(LogOptions(), values).log,
         made_with=read_made_with(network.model, network.num_classes),
         watch=make_display(as_json),
     )

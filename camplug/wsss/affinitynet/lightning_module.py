@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from camplug.wsss.affinitynet.affinities import feature_affinity
 from camplug.wsss.affinitynet.network import FeatureHead, grid_size
 from camplug.wsss.affinitynet.settings import AffinityNetHeadSettings
 from camplug.wsss.train import Backbone, Crop, FiniteLosses, pad_to_multiple
+from camplug.wsss.train.heads import Kind
 from camplug.wsss.train.processes import mean_over_processes
 
 
@@ -29,6 +30,9 @@ class AffinityNet(LightningModule):
     Raises:
         InputError: the radius or the width is not possible.
     """
+
+    kind: ClassVar[Kind] = "affinitynet"
+    settings_type: ClassVar[type[AffinityNetHeadSettings]] = AffinityNetHeadSettings
 
     def __init__(self, backbone: Backbone, settings: AffinityNetHeadSettings | None = None) -> None:
         super().__init__()

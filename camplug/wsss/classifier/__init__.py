@@ -16,7 +16,7 @@ from camplug.wsss.classifier.settings import PRESETS, LearningSettings, SpanSett
 
 if TYPE_CHECKING:
     from camplug.wsss.classifier.lightning_module import ClassifierTraining
-    from camplug.wsss.classifier.train import TrainedClassifier, train_classifier
+    from camplug.wsss.classifier.train import train_classifier
 
 __all__ = [
     "PRESETS",
@@ -27,7 +27,6 @@ __all__ = [
     "ClassifierCrop",
     "ClassifierCrops",
     "SpanSettings",
-    "TrainedClassifier",
     "classification_loss",
     "load_classifier",
     "normalize_maps",
@@ -41,6 +40,6 @@ __getattr__, __dir__ = attach_lazy(
     __name__,
     {
         ".lightning_module": ("ClassifierTraining",),
-        ".train": ("TrainedClassifier", "train_classifier"),
+        ".train": ("train_classifier",),
     },
 )

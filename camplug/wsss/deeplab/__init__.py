@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from camplug.wsss.deeplab.network import DeepLab, build_deeplab
     from camplug.wsss.deeplab.refinement import Refinement, activation_aware_loss
     from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
-    from camplug.wsss.deeplab.train import TrainedDeepLab, train_deeplab
+    from camplug.wsss.deeplab.train import train_deeplab
 
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "LargeFOV",
     "Refinement",
     "Segmenter",
-    "TrainedDeepLab",
     "V3Plus",
     "activation_aware_loss",
     "build_deeplab",
@@ -51,7 +50,7 @@ __getattr__, __dir__ = attach_lazy(
         ".lightning_module": ("DeepLabTraining",),
         ".network": ("DeepLab", "build_deeplab"),
         ".refinement": ("Refinement", "activation_aware_loss"),
-        ".train": ("TrainedDeepLab", "train_deeplab"),
+        ".train": ("train_deeplab",),
         ".segmenter": ("Segmenter", "make_predictions"),
     },
 )

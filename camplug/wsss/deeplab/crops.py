@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from camplug.images.preprocess import Preprocess
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.train.crops import LabelCrops
-from camplug.wsss.train.device_state import make_channel_tensor
 from camplug.wsss.train.unreadable import Substitutes
 
 Saliency = Callable[[SegmentationData, int], NDArray[np.float32]]
@@ -76,13 +73,3 @@ class SegmentationCrops(Dataset[SegmentationCrop]):
         if self.saliency is None:
             return photo, labels, None
         return photo, labels, Image.fromarray(np.asarray(self.saliency(self.crops.data, i), np.float32))
-
-
-def make_normalizer(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
-    """Make the function that normalises pixels [...,3,H,W] in 0 to 255 for a preprocessing."""
-    return partial(_normalize, mean=preprocess.mean, std=preprocess.std)
-
-
-def _normalize(pixels: Tensor, mean: Any, std: Any) -> Tensor:
-    middle, spread = (255 * make_channel_tensor(tuple(v), pixels.device) for v in (mean, std))
-    return (pixels.float() - middle) / spread

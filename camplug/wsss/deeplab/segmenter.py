@@ -18,11 +18,11 @@ from camplug.plug import find_first_weight, send_to
 from camplug.wsss.class_names import match_classes, renumber_labels
 from camplug.wsss.crf import CRFSettings, DenseCRF, make_unary_from_scores
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.deeplab.crops import make_normalizer
 from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.store.jobs import Report, make_results
 from camplug.wsss.store.label_folder import LabelFolder
+from camplug.wsss.train.backbone import make_normalizer
 
 UNLIKELY = 0.01
 Fuse: TypeAlias = Literal["mean", "max"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from camplug.wsss.irn.network import BoundaryHead, DisplacementHead, grid_size
 from camplug.wsss.irn.paths import path_affinity
 from camplug.wsss.irn.settings import IRNHeadSettings
 from camplug.wsss.train import Backbone, Crop, FiniteLosses, pad_to_multiple
+from camplug.wsss.train.heads import Kind
 from camplug.wsss.train.processes import mean_over_processes
 
 
@@ -27,6 +28,9 @@ class IRN(LightningModule):
         backbone: feature maps of a classifier.
         settings: settings of the heads and their training.
     """
+
+    kind: ClassVar[Kind] = "irn"
+    settings_type: ClassVar[type[IRNHeadSettings]] = IRNHeadSettings
 
     def __init__(self, backbone: Backbone, settings: IRNHeadSettings | None = None) -> None:
         super().__init__()

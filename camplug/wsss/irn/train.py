@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
-from typing_extensions import Unpack
+from typing_extensions import Unpack, override
 
 from camplug.errors import InputError
+from camplug.wsss.crf import DenseCRF
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.irn.checkpoint import load_irn
 from camplug.wsss.irn.labels import make_ir_labels
@@ -17,11 +19,11 @@ from camplug.wsss.irn.lightning_module import IRN
 from camplug.wsss.irn.network import STRIDE
 from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.irn.training import set_mean_displacement
-from camplug.wsss.pseudo.refine import resolve_crf
+from camplug.wsss.pseudo.refine import Floats
 from camplug.wsss.seeds import SeedFolder, compute_otsu_of_seeds
-from camplug.wsss.train.heads_task import HeadsOptions, HeadsTask
+from camplug.wsss.train.heads_task import HeadsResult, HeadsTask
+from camplug.wsss.train.options import HeadsOptions
 from camplug.wsss.train.progress import ProgressCallback
-from camplug.wsss.train.train_heads import Trained, train_heads
 
 
 def train_irn(
@@ -30,10 +32,8 @@ def train_irn(
     labels_from: SeedFolder | Path,
     out: str | Path,
     settings: IRNSettings | None = None,
-    *,
-    watch: ProgressCallback | None = None,
     **options: Unpack[HeadsOptions],
-) -> Trained[IRN]:
+) -> HeadsResult[IRN]:
     """Make the labels of IRNet, train its heads on a classifier and write `out`/irn.pt.
 
     After an interruption, the same call resumes and gives the same heads. Images without a seed or with an unreadable
@@ -46,7 +46,6 @@ def train_irn(
         labels_from: seeds to make labels from, or a folder of ready-made label pictures.
         out: folder for labels, checkpoints, losses and the heads.
         settings: settings of labels, network and training.
-        watch: progress callback.
         options: see `HeadsOptions`.
 
     Raises:
@@ -54,33 +53,41 @@ def train_irn(
         ModelError: the model does not have the layers, or the loss became NaN or infinite.
         KeyboardInterrupt: stopped by Ctrl-C.
     """
-    settings = IRNSettings() if settings is None else settings
-    watch = ProgressCallback() if watch is None else watch
-    thresholds = find_thresholds(settings, labels_from, data, watch)
+    return IRNTask(model, data, labels_from, out, settings or IRNSettings(), options).run()
 
-    def finish(irn: IRN, watch: ProgressCallback) -> None:
-        if irn.displacement is not None:
-            with watch.steps("mean displacement", len(data)) as step:
-                set_mean_displacement(irn, data, step)
-            rows, columns = irn.displacement.mean.tolist()
-            watch.done(f"mean displacement: {rows:.3f} rows, {columns:.3f} columns of the grid")
 
-    task = HeadsTask(
-        kind="irn",
-        file="irn.pt",
-        network=asdict(settings.network),
-        training=settings.training,
-        label_settings={"method": "irn", **thresholds},
-        make_labels=lambda maps, crf: make_ir_labels(maps, crf, **thresholds),
-        crf=resolve_crf(settings.crf),
-        build=lambda backbone: IRN(backbone, settings.network),
-        stride=STRIDE,
-        finish=finish,
-        load=lambda file: load_irn(file, model),
-        thresholds="thresholds (foreground, background)",
-        steady=settings.network.schedule.is_steady,
-    )
-    return train_heads(task, model, data, labels_from, Path(out), watch=watch, **options)
+class IRNTask(HeadsTask[IRN]):
+    """Training of IRNet; see `train_irn`."""
+
+    name = "irn"
+    stride = STRIDE
+    thresholds = "thresholds (foreground, background)"
+    settings: IRNSettings
+
+    @override
+    def find_label_settings(self) -> dict[str, Any]:
+        return {"method": self.name, **find_thresholds(self.settings, self.labels_from, self.data, self.watch)}
+
+    @override
+    def label(self, maps: Floats, crf: DenseCRF | None) -> NDArray[np.uint8]:
+        return make_ir_labels(maps, crf, **{k: v for k, v in self.label_settings.items() if k != "method"})
+
+    @override
+    def build(self) -> IRN:
+        return IRN(self.backbone, self.settings.network)
+
+    @override
+    def load(self) -> IRN:
+        return load_irn(self.file, self.model)
+
+    @override
+    def finish(self, network: IRN) -> None:
+        if network.displacement is not None:
+            with self.watch.steps("mean displacement", len(self.data)) as step:
+                set_mean_displacement(network, self.data, step)
+            rows, columns = network.displacement.mean.tolist()
+            self.watch.done(f"mean displacement: {rows:.3f} rows, {columns:.3f} columns of the grid")
+        super().finish(network)
 
 
 def find_thresholds(

@@ -23,23 +23,35 @@ class NetworkFile(Generic[N]):
     """Format of a network file; files hold plain data and tensors only.
 
     Attributes:
-        format: identifier in the file.
-        command: subcommand of `camplug` that writes such files.
+        name: name of the network: `camplug train NAME` writes NAME.pt, which `load_NAME` reads.
         wrong_file: message about a file of another kind, following its name.
-        missing_model: message about a file that needs the argument `model`, following its name.
         get_settings: function from a network to its settings as plain data.
         rebuild: function from the model, settings, class names and preprocessing to the untrained network.
     """
 
-    format: str
-    command: str
+    name: str
     wrong_file: str
-    missing_model: str
     get_settings: Callable[[N], dict[str, Any]]
     rebuild: Callable[[nn.Module, Mapping[str, Any], Sequence[str], Preprocess], N]
 
+    @property
+    def file(self) -> str:
+        """Name of the file in the folder of a training."""
+        return f"{self.name}.pt"
+
+    @property
+    def format(self) -> str:
+        """Identifier in the file."""
+        return f"camplug {self.name} 1"
+
     def save(self, path: str | os.PathLike[str], network: N, made_with: Mapping[str, Any]) -> None:
-        """Write a network atomically; see `load`.
+        """Write a network atomically, as plain data and tensors.
+
+        Args:
+            path: path of the file.
+            network: network to write.
+            made_with: "model", the specification of the base network for `camplug.load_model` (None for a module of
+                your own), and "num_classes" of its own head.
 
         Raises:
             InputError: the file cannot be written.
@@ -63,23 +75,25 @@ class NetworkFile(Generic[N]):
         """Load the network of a file, in evaluation mode.
 
         Args:
-            path: file.
-            model: untrained model that the network extends, if `load_model` cannot build it; it is modified.
+            path: path of the file.
+            model: untrained base network, required where it is a module of your own; it is changed in place.
 
         Raises:
             InputError: the file is missing or of another kind.
-            ModelError: the model cannot be built, or does not fit the weights.
+            ModelError: the base network cannot be built or does not fit.
         """
         from camplug.models import MADE_WITH, load_model
 
         name = os.fspath(path)
         document = self.read(name)
         if document is None:
-            raise InputError(f"{name!r} {self.wrong_file}; see `camplug {self.command}`.")
+            raise InputError(f"{name!r} {self.wrong_file}; see `camplug train {self.name}`.")
         made = document["made_with"]
         if model is None:
             if made.get("model") is None:
-                raise ModelError(f"{name!r} {self.missing_model}.")
+                raise ModelError(
+                    f"{name!r} was trained on a module of one's own; give it: load_{self.name}(path, model)."
+                )
             model = load_model(made["model"], num_classes=made.get("num_classes"), pretrained=False)
         reads = Preprocess(**document["preprocess"])
         try:
@@ -100,7 +114,7 @@ class NetworkFile(Generic[N]):
         try:
             found = torch.load(name, map_location="cpu", weights_only=True)
         except FileNotFoundError:
-            raise InputError(f"there is no file {name!r}; `camplug {self.command}` makes it.") from None
+            raise InputError(f"there is no file {name!r}; `camplug train {self.name}` makes it.") from None
         except Exception:  # torch.load raises nearly anything on other files
             return None
         if not isinstance(found, dict):

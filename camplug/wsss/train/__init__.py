@@ -1,6 +1,6 @@
 """Shared parts of all trainings: features through the plug, crops with labels, schedules, checkpoints.
 
-`HeadsOptions` and `Trained` need the dense CRF, among others, and are imported on first use.
+`HeadsResult` needs the dense CRF, among others, and is imported on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -10,24 +10,28 @@ from camplug.wsss.train.backbone import Backbone, pad_to_multiple
 from camplug.wsss.train.crops import Crop, LabelCrops, ShuffledSampler, read_labels
 from camplug.wsss.train.finite import FiniteLosses, check_finite
 from camplug.wsss.train.fit import fit
+from camplug.wsss.train.options import FitOptions, HeadsOptions, TrainOptions
 from camplug.wsss.train.progress import ProgressCallback
+from camplug.wsss.train.result import TrainingResult
 from camplug.wsss.train.schedule import ScheduleSettings
 from camplug.wsss.train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from camplug.wsss.train.heads_task import HeadsOptions
-    from camplug.wsss.train.train_heads import Trained
+    from camplug.wsss.train.heads_task import HeadsResult
 
 __all__ = [
     "Backbone",
     "Crop",
     "FiniteLosses",
+    "FitOptions",
     "HeadsOptions",
+    "HeadsResult",
     "LabelCrops",
     "ScheduleSettings",
     "ShuffledSampler",
     "TrainSettings",
-    "Trained",
+    "TrainOptions",
+    "TrainingResult",
     "ProgressCallback",
     "pad_to_multiple",
     "fit",
@@ -38,7 +42,6 @@ __all__ = [
 __getattr__, __dir__ = attach_lazy(
     __name__,
     {
-        ".heads_task": ("HeadsOptions",),
-        ".train_heads": ("Trained",),
+        ".heads_task": ("HeadsResult",),
     },
 )

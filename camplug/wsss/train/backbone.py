@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,6 +35,11 @@ def normalize_pixels(pixels: Tensor, mean: Sequence[float], std: Sequence[float]
     """Normalise images [...,3,H,W] in 0 to 255 by the mean and standard deviation of values in 0 to 1."""
     middle, spread = (make_channel_tensor(tuple(v), pixels.device) for v in (mean, std))
     return (pixels.float() / 255 - middle) / spread
+
+
+def make_normalizer(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
+    """Return the function that normalises pixels [...,3,H,W] in 0 to 255; it can be pickled without the model."""
+    return partial(normalize_pixels, mean=preprocess.mean, std=preprocess.std)
 
 
 class Backbone:
@@ -111,7 +117,7 @@ class Backbone:
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Normalise images [...,3,H,W] in 0 to 255 for the model."""
-        return normalize_pixels(pixels, self.preprocess.mean, self.preprocess.std)
+        return make_normalizer(self.preprocess)(pixels)
 
     def read(self, photo: NDArray[np.uint8], device: torch.device | str) -> Tensor:
         """Convert a photograph, RGB uint8 [H,W,3], to the input of the model, [1,3,H,W] on the device.

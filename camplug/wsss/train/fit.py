@@ -10,15 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch.utils.data import DataLoader
+from typing_extensions import Unpack
 
 from camplug.errors import InputError
 from camplug.wsss.store.processes import get_shard
 from camplug.wsss.train.checkpoints import BEST, find_checkpoint
 from camplug.wsss.train.crops import ShuffledSampler
+from camplug.wsss.train.options import FIT_DEFAULTS, FitOptions, complete_options
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -35,22 +37,7 @@ class Items(Protocol):
 
 
 def fit(
-    module: LightningModule,
-    items: Items,
-    out: Path,
-    *,
-    epochs: int,
-    batch: int,
-    device: str = "auto",
-    workers: int = 0,
-    progress: bool = True,
-    callbacks: tuple[Any, ...] = (),
-    validation: Items | None = None,
-    best: str | None = None,
-    amp: bool = False,
-    log: Literal["csv", "tensorboard"] = "csv",
-    accumulate: int = 1,
-    header: Mapping[str, Any] | None = None,
+    module: LightningModule, items: Items, out: Path, *, epochs: int, batch: int, **options: Unpack[FitOptions]
 ) -> dict[str, float]:
     """Train a module, with a checkpoint in `out` after every epoch and a log of the losses for each run.
 
@@ -64,17 +51,7 @@ def fit(
         out: folder for checkpoints and logs.
         epochs: passes over all items.
         batch: items per step.
-        device: "auto", "cpu", "cuda", "cuda:1", ...
-        workers: processes that load items.
-        progress: show a progress bar.
-        callbacks: additional Lightning callbacks.
-        validation: items for validation after every epoch.
-        best: name of a logged validation metric; the weights of the epoch with its maximum are kept, instead of the
-            last ones.
-        amp: mixed precision on CUDA: bfloat16 where the device supports it, else float16 with loss scaling.
-        log: "csv", or "tensorboard", which needs that package.
-        accumulate: batches per optimizer step; gradients are averaged.
-        header: header of the network's file, as plain data, so that checkpoints can be used as models.
+        options: see `FitOptions`.
 
     Returns:
         Metrics logged last; empty where all epochs were finished already.
@@ -84,63 +61,96 @@ def fit(
             made; the checkpoints belong to another training or are all damaged; tensorboard is not installed.
         KeyboardInterrupt: stopped by Ctrl-C.
         ModelError: the loss became NaN or infinite.
+        TypeError: an option is unknown.
     """
-    from lightning.pytorch import Trainer
-
-    check_batch(items, batch * accumulate)
-    rank, world = get_shard()
-    # raises where the processes cannot share a batch
-    sampler = ShuffledSampler(len(items), items.seed, batch=batch, share=(rank, world))
-    sampler.batch = batch * accumulate  # no optimizer step with fewer batches at the end of an epoch
+    chosen: FitOptions = complete_options(options, FIT_DEFAULTS)
+    best, device = chosen["best"], Device.parse(chosen["device"])
+    loaders = _make_loaders(items, batch, device, chosen)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {str(out)!r} cannot be made ({error.strerror}).") from None
-    accelerator, _, number = device.partition(":")
-    on_cuda = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
-    # pinned memory lets the next batch be copied during a step
-    options: dict[str, Any] = {"num_workers": workers, "pin_memory": on_cuda}
-    loader: DataLoader[Any] = DataLoader(
-        items,  # type: ignore[arg-type]
-        batch_size=batch // world,
-        sampler=sampler,
-        persistent_workers=workers > 0,
-        **options,
-    )
-    held_out = None if validation is None else _make_validation_loader(validation, batch, (rank, world), options)
-    bars = [_make_bar()] if progress and on_cuda else []
     with _silence_lightning():
-        trainer = Trainer(
-            max_epochs=epochs,
-            accelerator=accelerator,
-            callbacks=[*_make_callbacks(items, out, best, header), *bars, *callbacks],
-            logger=_make_logger(log, out),
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            log_every_n_steps=max(1, min(10, len(items) // batch)),
-            num_sanity_val_steps=0,
-            precision=_choose_precision(number) if amp and on_cuda else "32-true",
-            use_distributed_sampler=False,
-            accumulate_grad_batches=accumulate,
-            plugins=[_choose_environment()],
-            **_choose_devices(accelerator, number, world),
-        )
-        _run(trainer, module, loader, held_out, find_checkpoint(out, module))
+        callbacks = _make_callbacks(items, out, best, chosen["header"])
+        steps = max(1, min(10, len(items) // batch))
+        trainer = _make_trainer(out, device, callbacks, chosen, max_epochs=epochs, log_every_n_steps=steps)
+        _run(trainer, module, *loaders, find_checkpoint(out, module))
     if best is not None and (out / BEST).exists():
         module.load_state_dict(torch.load(out / BEST, map_location="cpu", weights_only=True)["state_dict"])
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def _make_validation_loader(
-    validation: Items, batch: int, share: tuple[int, int], options: dict[str, Any]
-) -> DataLoader[Any]:
-    """Make the loader of a process's share of the validation items."""
-    return DataLoader[Any](
+class Device(NamedTuple):
+    """Device of a training: accelerator of Lightning and number."""
+
+    accelerator: str
+    number: str
+
+    @classmethod
+    def parse(cls, name: str) -> Device:
+        """Split a name such as "cuda:1"."""
+        accelerator, _, number = name.partition(":")
+        return cls(accelerator, number)
+
+    @property
+    def is_cuda(self) -> bool:
+        """True for a CUDA device."""
+        return self.accelerator in ("cuda", "gpu") or (self.accelerator == "auto" and torch.cuda.is_available())
+
+
+def _make_loaders(
+    items: Items, batch: int, device: Device, options: FitOptions
+) -> tuple[DataLoader[Any], DataLoader[Any] | None]:
+    """Make the loaders of a process's share of the training and validation items.
+
+    Raises:
+        InputError: fewer items than one batch, or a batch that processes cannot share evenly.
+    """
+    whole = batch * options["accumulate"]
+    check_batch(items, whole)
+    rank, world = get_shard()
+    sampler = ShuffledSampler(len(items), items.seed, batch=batch, share=(rank, world))
+    sampler.batch = whole  # no optimizer step with fewer batches at the end of an epoch
+    # pinned memory lets the next batch be copied during a step
+    shared: dict[str, Any] = {"num_workers": options["workers"], "pin_memory": device.is_cuda}
+    loader: DataLoader[Any] = DataLoader(
+        items,  # type: ignore[arg-type]
+        batch_size=batch // world,
+        sampler=sampler,
+        persistent_workers=options["workers"] > 0,
+        **shared,
+    )
+    validation = options["validation"]
+    if validation is None:
+        return loader, None
+    held_out: DataLoader[Any] = DataLoader(
         validation,  # type: ignore[arg-type]
         batch_size=batch,
-        sampler=[(0, i) for i in range(share[0], len(validation), share[1])],
+        sampler=[(0, i) for i in range(rank, len(validation), world)],
         collate_fn=getattr(validation, "collate", None),  # drops unreadable items
-        **options,
+        **shared,
+    )
+    return loader, held_out
+
+
+def _make_trainer(out: Path, device: Device, callbacks: list[Any], options: FitOptions, **steps: Any) -> Trainer:
+    """Make the trainer of this process."""
+    from lightning.pytorch import Trainer
+
+    bars = [_make_bar()] if options["progress"] and device.is_cuda else []
+    return Trainer(
+        accelerator=device.accelerator,
+        callbacks=[*callbacks, *bars, *options["callbacks"]],
+        logger=_make_logger(options["log"], out),
+        enable_progress_bar=options["progress"],
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        precision=_choose_precision(device.number) if options["amp"] and device.is_cuda else "32-true",
+        use_distributed_sampler=False,
+        accumulate_grad_batches=options["accumulate"],
+        plugins=[_choose_environment()],
+        **_choose_devices(device, get_shard()[1]),
+        **steps,
     )
 
 
@@ -191,12 +201,12 @@ def _make_bar() -> Any:
     return RichProgressBar(refresh_rate=10)
 
 
-def _choose_devices(accelerator: str, number: str, world: int) -> dict[str, Any]:
+def _choose_devices(device: Device, world: int) -> dict[str, Any]:
     """Return the Trainer options for one device, or for one per process under torchrun."""
     if world > 1:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
         return {"devices": here, "num_nodes": world // here, "strategy": "ddp"}
-    return {"devices": [int(number)] if number and accelerator == "cuda" else 1}
+    return {"devices": [int(device.number)] if device.number and device.accelerator == "cuda" else 1}
 
 
 def _choose_environment() -> Any:

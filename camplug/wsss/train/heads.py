@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -17,6 +17,7 @@ from camplug.images.preprocess import Preprocess
 from camplug.images.save import write_atomically
 from camplug.models import FILES
 from camplug.plug import find_first_weight
+from camplug.settings import restore_settings
 from camplug.wsss.train.backbone import Backbone
 
 Kind: TypeAlias = Literal["irn", "affinitynet"]
@@ -51,33 +52,24 @@ class Heads:
     made_with: dict[str, Any]
 
 
-def save_heads(
-    path: str | os.PathLike[str],
-    kind: Kind,
-    settings: Mapping[str, Any],
-    state_dict: Mapping[str, Tensor],
-    *,
-    backbone: Backbone,
-    made_with: Mapping[str, Any],
-) -> None:
+def save_heads(path: str | os.PathLike[str], network: nn.Module, made_with: Mapping[str, Any]) -> None:
     """Write trained heads atomically, as plain data and tensors.
 
     Args:
         path: path of the file.
-        kind: "irn" or "affinitynet".
-        settings: settings of the network: numbers, strings, and dicts of them.
-        state_dict: weights of the heads.
-        backbone: backbone that they were trained on.
+        network: `IRN` or `AffinityNet`.
         made_with: specification of the classifier: model, checkpoint, num_classes.
 
     Raises:
         InputError: the path cannot be written.
     """
+    heads: Any = network
+    backbone: Backbone = heads.backbone
     document = {
         "format": FORMAT,
-        "kind": kind,
-        "settings": dict(settings),
-        "state": {name: tensor.detach().cpu() for name, tensor in state_dict.items()},
+        "kind": heads.kind,
+        "settings": asdict(heads.settings),
+        "state": {name: tensor.detach().cpu() for name, tensor in heads.state_dict().items()},
         "layers": list(backbone.names),
         "fingerprint": backbone.fingerprint(),
         "mean": list(backbone.preprocess.mean),
@@ -170,27 +162,25 @@ def load_heads(path: str | os.PathLike[str], backbone: Backbone | None = None, k
     return heads
 
 
-def load_network(
-    path: str | os.PathLike[str], model: nn.Module, kind: Kind, build: Callable[[Backbone, dict[str, Any]], N]
-) -> N:
+def load_network(path: str | os.PathLike[str], model: nn.Module, network_type: type[N]) -> N:
     """Load the network of a file of trained heads, on the classifier's device and in evaluation mode.
 
     Args:
         path: path of the file.
         model: classifier that the heads were trained on.
-        kind: required kind of heads.
-        build: constructor of the untrained network from a backbone and the settings.
+        network_type: class of the network.
 
     Raises:
-        InputError: see `load_heads`.
+        InputError: the file is missing or holds no such heads, or the classifier is another one.
     """
-    heads = load_heads(path, kind=kind)
+    made: Any = network_type
+    heads = load_heads(path, kind=made.kind)
     try:
         backbone = Backbone(model, heads.layers, Preprocess(mean=tuple(heads.mean), std=tuple(heads.std)))
     except LayerError as error:
         raise InputError(f"{_explain_other_classifier(heads, os.fspath(path))}: {error}") from None
     _check_backbone(heads, backbone, os.fspath(path))
-    network = build(backbone, heads.settings)
+    network: N = made(backbone, restore_settings(made.settings_type, heads.settings))
     network.load_state_dict(heads.state)
     weight = find_first_weight(model)
     return (network if weight is None else network.to(weight.device)).eval()

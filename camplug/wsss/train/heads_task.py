@@ -1,79 +1,199 @@
-"""Description and options of a training of heads."""
+"""Training of heads on a frozen backbone: labels, training and a file, each resumable."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import json
+from abc import abstractmethod
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
-from camplug.images.preprocess import Preprocess
-from camplug.plug.layers import Selector
 from camplug.wsss.crf import CRFSettings, DenseCRF
+from camplug.wsss.data import SegmentationData
+from camplug.wsss.pseudo.make import make_labels
+from camplug.wsss.pseudo.refine import Floats, Photo, resolve_crf
+from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.store.identity import make_file_table, make_photograph_table
+from camplug.wsss.store.jobs import Report
+from camplug.wsss.store.label_folder import LabelFolder
+from camplug.wsss.store.processes import exchange, get_shard, wait_for_processes
 from camplug.wsss.train.backbone import Backbone
-from camplug.wsss.train.heads import Kind
-from camplug.wsss.train.progress import ProgressCallback
+from camplug.wsss.train.crops import ShuffledSampler, check_label_content
+from camplug.wsss.train.fit import check_batch
+from camplug.wsss.train.folder import describe_labels
+from camplug.wsss.train.heads import TITLES, save_heads
+from camplug.wsss.train.label_crops import compute_label_tables, find_trainable, make_label_crops
+from camplug.wsss.train.options import HeadsOptions, TrainOptions
+from camplug.wsss.train.result import TrainingResult
 from camplug.wsss.train.settings import TrainSettings
+from camplug.wsss.train.task import FitInputs, TrainingTask
+from camplug.wsss.train.unreadable import find_readable
 
-N = TypeVar("N", bound=nn.Module)
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
+    N = TypeVar("N", bound=LightningModule)
+else:
+    N = TypeVar("N")
 
 
-class HeadsOptions(TypedDict, total=False):
-    """Options of `train_irn` and `train_affinitynet`.
+@dataclass
+class HeadsResult(TrainingResult[N]):
+    """Result of a training of heads.
 
     Attributes:
-        layers: layers of the model that the heads read; see `Backbone`. "stages" by default.
-        preprocess: normalisation of photographs; by default the model's own.
-        workers: processes that load images; 0 by default.
-        amp: mixed precision on CUDA; True by default.
-        allow_missing: see `train_classifier`; seeds and label pictures may be missing in any number.
-        overwrite: replace a training of other settings or images in `out`; by default it raises.
-        made_with: specification of the model, stored with the heads; see `save_heads`.
+        label_settings: settings of the labels; empty for ready-made ones.
+        labels: report on the labels, of all processes; None for ready-made ones.
     """
 
-    layers: Selector
-    preprocess: Preprocess | None
-    workers: int
-    amp: bool
-    allow_missing: bool
-    overwrite: bool
-    made_with: Mapping[str, Any] | None
+    label_settings: dict[str, Any] = field(default_factory=dict)
+    labels: Report | None = None
 
 
-@dataclass(frozen=True)
-class HeadsTask(Generic[N]):
-    """Training of one kind of heads.
+class HeadsTask(TrainingTask[N]):
+    """Training of heads on a frozen backbone, on labels made from seeds or ready-made ones.
+
+    Under torchrun every process makes its share of the labels and trains on its share of each batch; the first one
+    writes the file, which the others load.
+
+    Args:
+        model: classifier.
+        data: photographs; labels and masks are not read.
+        labels_from: seeds to make labels from, or a folder of ready-made label pictures.
+        out: folder for labels, checkpoints, losses and the heads.
+        settings: settings with `network`, `training` and `crf`.
+        options: see `HeadsOptions`.
 
     Attributes:
-        kind: kind of the heads.
-        file: name of their file.
-        network: settings of the network, as plain data.
-        training: settings of the training.
-        label_settings: settings of the labels without the CRF, as plain data.
-        make_labels: function that makes the labels of an image from its maps [K,H,W] and the CRF of its photograph.
-        crf: settings of the CRF; None for no CRF.
-        build: constructor of the untrained network.
         stride: stride of the network's grid.
-        finish: function called after training.
-        load: loader of the network from its file.
         thresholds: name of the thresholds of the labels, for messages.
-        steady: see `lengthen_training`.
     """
 
-    kind: Kind
-    file: str
-    network: dict[str, Any]
+    stride: ClassVar[int]
+    thresholds: ClassVar[str]
     training: TrainSettings
-    label_settings: dict[str, Any]
-    make_labels: Callable[[NDArray[np.float32], DenseCRF | None], NDArray[np.uint8]]
-    crf: CRFSettings | None
-    build: Callable[[Backbone], N]
-    stride: int
-    finish: Callable[[N, ProgressCallback], None]
-    load: Callable[[Path], N]
-    thresholds: str
-    steady: bool
+
+    def __init__(  # noqa: PLR0917
+        self,
+        model: nn.Module,
+        data: SegmentationData,
+        labels_from: SeedFolder | Path,
+        out: str | Path,
+        settings: Any,
+        options: HeadsOptions,
+    ) -> None:
+        given: TrainOptions = {k: v for k, v in options.items() if k != "layers"}  # type: ignore[assignment]
+        super().__init__(model, data, out, given)
+        wait_for_processes("training")  # raises early if processes cannot wait for each other
+        self.settings, self.training, self.labels_from = settings, settings.training, labels_from
+        self.is_steady = settings.network.schedule.is_steady
+        self.crf: CRFSettings | None = resolve_crf(settings.crf)
+        self.label_settings = self.find_label_settings()
+        self.backbone = Backbone(model, options.get("layers", "stages"), self.options["preprocess"])
+        self.seeds = labels_from if isinstance(labels_from, SeedFolder) else None
+        self.labels = LabelFolder(self.folder.path / "labels" if isinstance(labels_from, SeedFolder) else labels_from)
+        crf = None if self.crf is None else asdict(self.crf)
+        self.made_of, self.recorded = describe_labels(labels_from, {**self.label_settings, "crf": crf})
+        self.report: Report | None = None
+
+    @abstractmethod
+    def find_label_settings(self) -> dict[str, Any]:
+        """Return the settings of the labels without the CRF, as plain data."""
+
+    @abstractmethod
+    def label(self, maps: Floats, crf: DenseCRF | None) -> NDArray[np.uint8]:
+        """Make the labels of an image from its maps [K,H,W] and the CRF of its photograph."""
+
+    @abstractmethod
+    def build(self) -> N:
+        """Build the untrained network."""
+
+    @override
+    def describe(self) -> dict[str, Any]:
+        backbone = self.backbone
+        return {
+            "heads": self.name,
+            "classes": list(self.data.classes),
+            "backbone": {
+                "weights": backbone.fingerprint(),
+                "layers": backbone.names,
+                "mean": backbone.preprocess.mean,
+                "std": backbone.preprocess.std,
+            },
+            "labels": self.recorded,
+            "network": asdict(self.settings.network),
+            "training": asdict(self.training),
+        }
+
+    @override
+    def compute_tables(self) -> dict[str, dict[str, str]]:
+        if self.seeds is None:
+            return compute_label_tables(self.data, self.labels)
+        seeds = make_file_table(self.data.ids, self.seeds.get_path)
+        return {"photographs": make_photograph_table(self.data), "seeds": seeds}
+
+    @override
+    def prepare(self) -> FitInputs:
+        data, training, allow_missing = self.data, self.training, self.options["allow_missing"]
+        readable, unreadable = find_readable(data, allow_missing=allow_missing)
+        # first, so that wrong options raise before labels are made
+        preprocess = self.backbone.preprocess
+        crops = make_label_crops(
+            data, self.labels, training, preprocess, stride=self.stride, allow_missing=allow_missing
+        )
+        ShuffledSampler(len(crops), batch=training.batch, share=get_shard())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(training.seed)
+            self.network = self.build()
+        mend = "give labels that show classes"
+        if self.seeds is not None:
+            mend = f"give other {self.thresholds}"
+            self.labels.prepare(self.made_of, overwrite=self.options["overwrite"])
+            self.report = self._make_labels(self.seeds)
+        crops.indices, left_out = find_trainable(data, self.labels, readable, unreadable, self.report)
+        crops.substitutes.leave_out(readable)
+        check_batch(crops, training.batch)
+        check_label_content(crops.labels, crops.indices, mend)
+        return FitInputs(self.network, crops, len(crops), training.batch, [(crops.substitutes, left_out)])
+
+    def _make_labels(self, seeds: SeedFolder) -> Report:
+        """Make the label pictures, each process its share, and return the report of all processes."""
+        rank, world = get_shard()
+        with self.watch.steps("labels", len(range(rank, len(self.data), world))) as step:
+            shard = (rank, world)
+            mine = make_labels(
+                self._make_label_picture, self.data, seeds, self.labels, shard=shard, step=lambda _: step()
+            )
+        reports = [Report(**json.loads(text)) for text in exchange("labels", json.dumps(asdict(mine)))]
+        errors = {name: error for report in reports for name, error in report.broken}
+        broken = [(name, errors[name]) for name in self.data.ids if name in errors]
+        made, found, written = (sum(getattr(report, name) for report in reports) for name in ("made", "found", "bytes"))
+        self.watch.done(f"labels: {made} made, {found} were there")
+        return Report(made, found, written, broken)
+
+    def _make_label_picture(self, photo: Photo, maps: Floats) -> NDArray[np.uint8]:
+        """Make the labels of a photograph, without a CRF if it has no maps."""
+        return self.label(maps, DenseCRF(photo, self.crf) if self.crf is not None and len(maps) else None)
+
+    @override
+    def finish(self, network: N) -> None:
+        save_heads(self.file, network, self.options["made_with"] or {})
+
+    @override
+    def reload(self, network: N) -> N:
+        return network if get_shard()[0] == 0 else self.load()
+
+    @override
+    def describe_network(self, network: N) -> str:
+        return f"{TITLES[self.name]} on {len(self.backbone.names)} layers"
+
+    @override
+    def run(self) -> HeadsResult[N]:
+        used = {} if self.seeds is None else self.label_settings
+        return HeadsResult(**vars(super().run()), label_settings=used, labels=self.report)

@@ -74,7 +74,7 @@ def test_stopped_and_going_on_is_the_same_as_not_stopped(tmp_path, monkeypatch, 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patched:
-            patched.setattr("camplug.wsss.deeplab.train.fit", partial(fitting, callbacks=(stop(),)))
+            patched.setattr("camplug.wsss.train.task.fit", partial(fitting, callbacks=(stop(),)))
             with pytest.raises(error):
                 labelled.trained(tmp_path, "stopped", settings)
     finally:

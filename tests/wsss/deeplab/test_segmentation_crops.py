@@ -12,9 +12,10 @@ import torch
 
 import camplug
 from camplug.errors import InputError
-from camplug.wsss.deeplab.crops import SegmentationCrops, make_normalizer
+from camplug.wsss.deeplab.crops import SegmentationCrops
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.train import LabelCrops
+from camplug.wsss.train.backbone import make_normalizer
 from camplug.wsss.train.crops import load_label_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(self.log|does not say).*")

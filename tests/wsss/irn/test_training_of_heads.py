@@ -52,7 +52,7 @@ def test_it_learns_and_goes_on_where_it_was(kind, amp, trained_on, tmp_path, mon
 
     def train(out, *callbacks):
         with monkeypatch.context() as patched:
-            patched.setattr("camplug.wsss.train.train_heads.fit", partial(fitting, callbacks=callbacks))
+            patched.setattr("camplug.wsss.train.task.fit", partial(fitting, callbacks=callbacks))
             return TRAIN[kind](tiny().to(trained_on), data, labels, tmp_path / out, amp=amp)
 
     whole = train("whole", noted)

@@ -133,7 +133,7 @@ def test_files_that_are_none(tmp_path):
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
-    says = refusal(save_heads, tmp_path / "none" / "a.pt", "irn", {}, {}, backbone=Backbone(tiny()), made_with={})
+    says = refusal(save_heads, tmp_path / "none" / "a.pt", an_irn(), {})
     assert "a.pt' cannot be written (No such file or directory)" in says
 
 

@@ -95,7 +95,7 @@ def test_what_processes_cannot_share_is_refused_before_any_label(place, monkeypa
         "RANK=0 and WORLD_SIZE=2 are set, but not by torchrun, by which processes find each other; start them with: "
         "torchrun --nproc-per-node 2 -m camplug ..."
     ) in refused(*command)
-    monkeypatch.setattr("camplug.wsss.train.train_heads.wait_for_processes", lambda name: None)
+    monkeypatch.setattr("camplug.wsss.train.heads_task.wait_for_processes", lambda name: None)
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert "3 processes cannot share a batch of 4; give a multiple of 3." in refused(*command)
     assert not list((place / "runs").rglob("*.png"))

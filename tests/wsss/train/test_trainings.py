@@ -62,7 +62,7 @@ def logged(folder: Path, run="*"):
 def test_it_learns_and_goes_on_where_it_was(kind, amp, trained_on, tmp_path, monkeypatch):
     if amp and trained_on.type != "cuda":
         pytest.skip("half precision is of CUDA alone")
-    place = "camplug.wsss.deeplab.train.fit" if kind in stepped.HEADS else "camplug.wsss.classifier.train.fit"
+    place = "camplug.wsss.train.task.fit"
     train, read = training(kind, tmp_path, trained_on, amp)
     noted = Noted()
     with monkeypatch.context() as patched:

@@ -14,11 +14,12 @@ from camplug.errors import InputError
 from camplug.models import load_model
 from camplug.settings import check_names, list_settings, prefix_errors, restore_settings, to_plain, update_settings
 from camplug.wsss.atm.method import ATM
+from camplug.wsss.classifier.checkpoint import CLASSIFIER_FILE
 from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.network import build_classifier
 from camplug.wsss.classifier.settings import LearningSettings, SpanSettings, get_preset
-from camplug.wsss.classifier.train import FILE, train_classifier
+from camplug.wsss.classifier.train import train_classifier
 from camplug.wsss.fpr.method import FPR
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.data import View
@@ -68,7 +69,7 @@ class ClassifierStage(TrainingStage):
     inputs: ClassVar[Inputs] = {"network": ("network",)}
     output = "network"
     section = "classifier"
-    file = FILE
+    file = CLASSIFIER_FILE.file
 
     @override
     def read_settings(self, value: Any, sections: Mapping[str, Any]) -> NetworkSettings | ClassifierSettings:
@@ -120,7 +121,7 @@ class ClassifierStage(TrainingStage):
 
     @override
     def load_network(self, stage: Stage, context: StageContext) -> nn.Module:
-        return load_model(str(context.cache.get_folder(stage) / FILE))
+        return load_model(str(context.cache.get_folder(stage) / self.file))
 
     @override
     def build_network(self, stage: Stage, context: StageContext) -> nn.Module:

@@ -12,8 +12,8 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.settings import check_names, list_settings, restore_settings, to_plain, update_settings
 from camplug.wsss.deeplab import DeepLabSettings, build_deeplab, load_deeplab, multiscale_loss, train_deeplab
+from camplug.wsss.deeplab.checkpoint import DEEPLAB_FILE
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
-from camplug.wsss.deeplab.train import FILE
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.estimate import Cost, count_file_bytes, estimate_training
 from camplug.wsss.recipe.graph import RecipeGraph
@@ -46,7 +46,7 @@ class DeepLabStage(TrainingStage):
     output = "network"
     section = "deeplab"
     settings_type = SegmentationSettings
-    file = FILE
+    file = DEEPLAB_FILE.file
 
     @override
     def read_settings(self, value: Any, sections: Mapping[str, Any]) -> SegmentationSettings | None:
@@ -96,7 +96,7 @@ class DeepLabStage(TrainingStage):
 
     @override
     def load_network(self, stage: Stage, context: StageContext) -> nn.Module:
-        return load_deeplab(context.cache.get_folder(stage) / FILE)
+        return load_deeplab(context.cache.get_folder(stage) / self.file)
 
     @override
     def build_network(self, stage: Stage, context: StageContext) -> nn.Module:
