@@ -31,7 +31,7 @@ from camplug.wsss.pseudo.make import check_long_side
 from camplug.wsss.store.processes import get_shard
 
 if TYPE_CHECKING:
-    from camplug.wsss.crf import CRFSettings
+    from camplug.wsss.crf import Refinement
     from camplug.wsss.seeds import SeedFolder
     from camplug.wsss.store.jobs import Report
 
@@ -54,7 +54,7 @@ class LabelOptions:
     """
 
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the label pictures.")] = Path("labels")
-    certainty: Annotated[float, typer.Option(help="Probability of a pixel's label before the CRF.")] = 0.7
+    certainty: Annotated[float, typer.Option(help="Probability of a pixel's label before the dense CRF.")] = 0.7
     dtype: Annotated[str, typer.Option(help="Storage type of the maps of --maps: uint8 or float16.")] = "uint8"
     scale: Annotated[float, typer.Option(help="Size of the maps that --maps stores relative to the photographs.")] = 1.0
     long_side: Annotated[
@@ -87,7 +87,7 @@ def pseudo_labels(
     as_json: common.AsJson = False,
     **given: Any,
 ) -> None:
-    """Make pseudo-labels from seeds: an optional random walk (IRN or AffinityNet), a background, a dense CRF.
+    """Make pseudo-labels from seeds: an optional random walk, a background, a refinement by colours.
 
     Writes palette PNGs. Stopped at any moment, the same command continues; after a change of a seed or a photograph,
     its labels alone are made again.
@@ -96,6 +96,7 @@ def pseudo_labels(
     """
     with common.report_errors():
         from camplug.wsss.class_names import order_like_folder
+        from camplug.wsss.crf import PARSettings
         from camplug.wsss.data import open_images
         from camplug.wsss.pseudo import PseudoLabels
         from camplug.wsss.seeds import SeedFolder
@@ -114,6 +115,8 @@ def pseudo_labels(
             before = made_with.get("walk") if walk_settings is None else walk_settings
             threshold, origin = choose_threshold(walk, before, source, dataset, kind_of_walk)
         crf = apply_values(CRFOptions(), values).make_settings()
+        if "certainty" in values and isinstance(crf, PARSettings):
+            raise InputError("--certainty has no effect with --crf par; leave it out.")
         rank, _ = get_shard()
         scores = make_scores(walk, threshold, walk_settings, common.choose_device(options.device, rank))
         facts = describe_walk(walk_settings, threshold, origin)
@@ -145,7 +148,7 @@ def _prepare_maps(options: LabelOptions, made_of: dict[str, Any], overwrite: boo
 
 
 def _prepare_labels(
-    options: LabelOptions, made_of: dict[str, Any], crf: CRFSettings | None, overwrite: bool
+    options: LabelOptions, made_of: dict[str, Any], crf: Refinement | None, overwrite: bool
 ) -> Callable[..., Report]:
     """Prepare the folder of label pictures; return what makes them."""
     from camplug.wsss.pseudo import LabelFolder, make_labels

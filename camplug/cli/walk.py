@@ -16,7 +16,7 @@ from camplug.cli.crf_options import CRFOptions
 from camplug.cli.evaluate import read_threshold
 from camplug.errors import InputError
 from camplug.settings import apply_values, list_settings
-from camplug.wsss.pseudo.walk_settings import IRN_THRESHOLD, AffinityNetWalkSettings, IRNWalkSettings
+from camplug.wsss.pseudo.walk_settings import IRN_THRESHOLD, UNTRAINED_WALKS, WALK_SETTINGS
 from camplug.wsss.store.identity import hash_photographs, make_file_digest
 from camplug.wsss.store.processes import get_shard
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from camplug.wsss.data import SegmentationData
     from camplug.wsss.seeds import SeedFolder
 
-WALK_SETTINGS: dict[str, Any] = {"irn": IRNWalkSettings, "affinitynet": AffinityNetWalkSettings}
 IRN_ORIGIN = "IRN's own, chosen for other seeds: choose yours with --maps and `camplug evaluate`"
 
 
@@ -46,8 +45,11 @@ class WalkOptions:
     """
 
     walk: Annotated[
-        Literal["none", "irn", "affinitynet"] | None,
-        typer.Option(help="Random walk: none, irn or affinitynet.", show_default="by the weights, none without"),
+        Literal["none", "irn", "affinitynet", "colour"] | None,
+        typer.Option(
+            help="Random walk: none, irn, affinitynet, or colour, which needs no weights.",
+            show_default="by the weights, none without",
+        ),
     ] = None
     weights: Annotated[
         Path | None, typer.Option(help="Heads made by `camplug train irn` or `camplug train affinitynet`.")
@@ -77,7 +79,7 @@ class WalkOptions:
     ] = None
     beta: Annotated[float | None, _number("Power of affinities.", "beta")] = None
     steps: Annotated[int | None, _number("Steps of the walk.", "steps")] = None
-    power: Annotated[float | None, _number("Power of the maps, for irn.", "power")] = None
+    power: Annotated[float | None, _number("Power of the maps, for irn and colour.", "power")] = None
     clear: Annotated[float | None, _number("Factor by which boundaries lower the maps, for irn.", "clear")] = None
 
     def __post_init__(self) -> None:
@@ -92,12 +94,13 @@ class WalkOptions:
         from camplug.wsss.train.heads import load_heads
 
         if self.weights is None:
-            if self.walk in (None, "none"):
-                return "none"
+            if self.walk in (None, "none", *UNTRAINED_WALKS):
+                return self.walk or "none"
             raise InputError(f"--walk {self.walk} needs --weights; `camplug train {self.walk}` makes them.")
-        if self.walk == "none":
-            raise InputError("--walk none uses no --weights; leave one of the two out.")
-        found: str = load_heads(self.weights, kind=self.walk).kind
+        if self.walk in ("none", *UNTRAINED_WALKS):
+            raise InputError(f"--walk {self.walk} uses no --weights; leave one of the two out.")
+        kind: Any = self.walk
+        found: str = load_heads(self.weights, kind=kind).kind
         return found
 
 
@@ -110,10 +113,10 @@ def refuse_idle_options(given: Collection[str], walk: str, maps: bool) -> None:
         maps: store the walked maps, not labels.
     """
     if maps and walk == "none":
-        raise InputError("--maps stores the maps after a walk; give --weights of one.")
+        raise InputError("--maps stores the maps after a walk; give --weights of one, or --walk colour.")
     own = set() if walk == "none" else set(list_settings(WALK_SETTINGS[walk]()))
     idle = {name for cls in WALK_SETTINGS.values() for name in list_settings(cls())} - own
-    if walk == "none":
+    if walk in ("none", *UNTRAINED_WALKS):
         idle |= {"model", "checkpoint", "num_classes"}
     if walk == "affinitynet":
         idle |= {"threshold", "threshold_from"}
@@ -134,13 +137,13 @@ def make_walk_settings(walk: str, weights: Path | None, values: Mapping[str, Any
 
     Args:
         walk: name of the walk.
-        weights: file of its network.
+        weights: file of its network, if it has one.
         values: given options.
     """
     if walk == "none":
         return None
-    digest = make_file_digest(str(weights), "file of heads")
-    return {"kind": walk, "weights": digest, **asdict(apply_values(WALK_SETTINGS[walk](), values))}
+    digest = {} if weights is None else {"weights": make_file_digest(str(weights), "file of heads")}
+    return {"kind": walk, **digest, **asdict(apply_values(WALK_SETTINGS[walk](), values))}
 
 
 def compute_threshold(seeds: SeedFolder, data: SegmentationData, walk: str) -> tuple[float, str]:
@@ -219,12 +222,14 @@ def make_scores(options: WalkOptions, threshold: float | None, walk: dict[str, A
     Raises:
         InputError: a number out of range; a classifier that is unknown, or not the one of the weights.
     """
-    from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk, Threshold
+    from camplug.wsss.pseudo import AffinityNetWalk, ColourWalk, IRNWalk, Threshold
 
     if walk is None:
         assert threshold is not None
         return Threshold(threshold)
     numbers = {name: walk[name] for name in list_settings(WALK_SETTINGS[walk["kind"]]())}
+    if walk["kind"] == "colour":
+        return ColourWalk(0.0 if threshold is None else threshold, **numbers)
     network = load_walk_network(options, device)
     if walk["kind"] == "affinitynet":
         return AffinityNetWalk(network, **numbers)
@@ -240,7 +245,7 @@ def load_walk_network(options: WalkOptions, device: str) -> Any:
     from camplug.wsss.train.heads import FILE_KEYS, find_file, is_file_path, load_heads
 
     require_lightning()
-    from camplug.wsss.recipe.walks import WALKS
+    from camplug.wsss.recipe.walks import LEARNED_WALKS
 
     weights = str(options.weights)
     heads = load_heads(weights)
@@ -254,7 +259,7 @@ def load_walk_network(options: WalkOptions, device: str) -> Any:
             known[key] = find_file(heads.made_with, key, weights)
     checkpoint = None if known.get("checkpoint") is None else Path(str(known["checkpoint"]))
     model = common.load_network(str(known["model"]), checkpoint, known.get("num_classes"), device)
-    return WALKS[heads.kind].load(Path(weights), model)
+    return LEARNED_WALKS[heads.kind].load(Path(weights), model)
 
 
 def require_lightning() -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 from operator import index
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ from camplug.errors import InputError
 from camplug.explain.fuse import resize_maps
 from camplug.images.photo import read_photo
 from camplug.plug import send_to
+from camplug.wsss.crf.settings import PARSettings
 
-DILATIONS = (1, 2, 4, 8, 12, 24)
 MIN_DEVIATION = 1e-6  # deviations below, relative to the largest colour value, are rounding (8-bit steps are 0.004)
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -41,11 +41,11 @@ def pixel_adaptive_refinement(
     photo: Any,
     maps: A,
     *,
-    dilations: Sequence[int] = DILATIONS,
-    iterations: int = 10,
-    w1: float = 0.3,
-    w2: float = 0.01,
-    scale: float = 0.5,
+    dilations: Sequence[int] = PARSettings.dilations,
+    iterations: int = PARSettings.iterations,
+    w1: float = PARSettings.w1,
+    w2: float = PARSettings.w2,
+    scale: float = PARSettings.scale,
 ) -> A:
     r"""Refine maps by repeated averages over neighbours, weighted by their similarity in colour.
 
@@ -83,8 +83,8 @@ def pixel_adaptive_refinement(
         InputError: the photograph cannot be read or has another size than the maps, values are not finite, or an option
             is out of its range.
     """
+    PARSettings(cast(Any, dilations), iterations, w1, w2, scale)  # checks the ranges
     offsets = _list_offsets(dilations)
-    _check_options(iterations, w1, w2, scale)
     planes = _check_maps(maps)
     colours = _load_colours(photo, planes)
     if planes.numel():
@@ -101,13 +101,8 @@ def pixel_adaptive_refinement(
 
 def _list_offsets(dilations: Sequence[int]) -> list[Offset]:
     """List (dy, dx) of all neighbours, in the order of dilations."""
-    try:
-        distances = [index(d) for d in dilations]
-    except TypeError:
-        distances = []
-    if not distances or min(distances) < 1:
-        raise InputError(f"dilations={dilations!r}; give whole numbers of pixels, each at least 1, such as (1, 2, 4).")
-    return [(dy * d, dx * d) for d in distances for dy, dx in product((-1, 0, 1), repeat=2) if (dy, dx) != (0, 0)]
+    steps = [step for step in product((-1, 0, 1), repeat=2) if step != (0, 0)]
+    return [(dy * d, dx * d) for d in map(index, dilations) for dy, dx in steps]
 
 
 def _compute_weights(colours: Tensor, offsets: list[Offset], w1: float, w2: float) -> Tensor:
@@ -189,18 +184,3 @@ def _check_maps(maps: Any) -> Tensor:
     if not planes.isfinite().all():
         raise InputError("the maps hold nan or infinity; give finite numbers (a map without evidence is 0).")
     return planes if kind == "float64" else planes.float()
-
-
-def _check_options(iterations: Any, w1: float, w2: float, scale: float) -> None:
-    try:
-        steps = index(iterations)
-    except TypeError:
-        steps = -1
-    if steps < 0:
-        raise InputError(f"iterations={iterations!r}; give a whole number of at least 0 (ToCo: 10).")
-    if not (isinstance(w1, (int, float)) and 0 < w1 < float("inf")):
-        raise InputError(f"w1={w1!r}; give a number above 0 (ToCo: 0.3).")
-    if not (isinstance(w2, (int, float)) and 0 <= w2 < float("inf")):
-        raise InputError(f"w2={w2!r}; give a number of at least 0 (ToCo: 0.01).")
-    if not (isinstance(scale, (int, float)) and 0 < scale <= 1):
-        raise InputError(f"scale={scale!r}; give a number above 0, up to 1 (ToCo: 0.5).")

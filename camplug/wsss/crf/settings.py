@@ -1,11 +1,12 @@
-"""Settings of the dense CRF."""
+"""Settings of the dense CRF and of pixel-adaptive refinement."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from operator import index
+from typing import Any, TypeAlias
 
 from camplug.errors import InputError
 from camplug.metrics.checks import check_whole
@@ -43,6 +44,54 @@ class CRFSettings:
             raise InputError(f"iterations={self.iterations}: give 0 or more.")
 
 
+@dataclass(frozen=True)
+class PARSettings:
+    """Settings of `pixel_adaptive_refinement`; the defaults are those of AFA and ToCo.
+
+    Attributes:
+        dilations: distances of the neighbours, in pixels at `scale`.
+        iterations: number of steps; 0 changes nothing but the resolution.
+        w1: tolerance of colour differences in standard deviations, above 0.
+        w2: weight of the distance relative to colour, 0 or more.
+        scale: scale of the photograph at which maps are refined, in (0, 1].
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
+    iterations: int = 10
+    w1: float = 0.3
+    w2: float = 0.01
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        distances = self.dilations if isinstance(self.dilations, (list, tuple)) else ()
+        if min((_read_whole(d) for d in distances), default=0) < 1:
+            raise InputError(
+                f"dilations={self.dilations!r}; give whole numbers of pixels, each at least 1, such as (1, 2, 4)."
+            )
+        if _read_whole(self.iterations) < 0:
+            raise InputError(f"iterations={self.iterations!r}; give a whole number of at least 0 (ToCo: 10).")
+        if not (isinstance(self.w1, (int, float)) and 0 < self.w1 < float("inf")):
+            raise InputError(f"w1={self.w1!r}; give a number above 0 (ToCo: 0.3).")
+        if not (isinstance(self.w2, (int, float)) and 0 <= self.w2 < float("inf")):
+            raise InputError(f"w2={self.w2!r}; give a number of at least 0 (ToCo: 0.01).")
+        if not (isinstance(self.scale, (int, float)) and 0 < self.scale <= 1):
+            raise InputError(f"scale={self.scale!r}; give a number above 0, up to 1 (ToCo: 0.5).")
+
+
+Refinement: TypeAlias = CRFSettings | PARSettings
+
+
+def _read_whole(value: Any) -> int:
+    """Return a whole number; -1 for anything else."""
+    try:
+        return index(value)
+    except TypeError:
+        return -1
+
+
 def _check(name: str, given: Any, parts: Sequence[str]) -> None:
     try:
         *deviations, compat = numbers = [float(number) for number in given]
@@ -64,10 +113,32 @@ PRESETS = {
 """Published settings: IRN (AdvCAM, ReCAM, ...), PSA (SEAM, ...) and deeplab-pytorch (CLIP-ES)."""
 
 
+REFINEMENTS: dict[str, Refinement] = {**PRESETS, "par": PARSettings()}
+"""Settings of all refinements by name: the dense CRFs of `PRESETS`, and pixel-adaptive refinement (AFA, ToCo)."""
+
+
 def resolve_settings(given: Any) -> CRFSettings:
-    """Return settings unchanged, or those of a preset; raise InputError for unknown names."""
+    """Return settings of a dense CRF unchanged, or those of a preset; raise InputError for unknown names."""
     if isinstance(given, CRFSettings):
         return given
     if isinstance(given, str) and given in PRESETS:
         return PRESETS[given]
     raise InputError(f"there is no CRF {given!r}; give {', '.join(map(repr, PRESETS))}, or CRFSettings(...).")
+
+
+def resolve_refinement(given: str | Refinement | None) -> Refinement | None:
+    """Return the settings of a refinement by name; return settings and None unchanged.
+
+    Raises:
+        InputError: there is no such refinement.
+    """
+    if given is None or isinstance(given, PARSettings):
+        return given
+    if isinstance(given, str) and given in REFINEMENTS:
+        return REFINEMENTS[given]
+    if isinstance(given, str):
+        raise InputError(
+            f"there is no CRF {given!r}; give {', '.join(map(repr, REFINEMENTS))}, CRFSettings(...) or "
+            "PARSettings(...)."
+        )
+    return resolve_settings(given)

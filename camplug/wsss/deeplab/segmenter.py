@@ -1,4 +1,4 @@
-"""Segmentation of photographs by a trained network: fusion of several views and a dense CRF."""
+"""Segmentation of photographs by a trained network: fusion of several views and a refinement."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch import Tensor
 from camplug.errors import InputError
 from camplug.plug import find_first_weight, send_to
 from camplug.wsss.class_names import match_classes, renumber_labels
-from camplug.wsss.crf import CRFSettings, DenseCRF, make_unary_from_scores
+from camplug.wsss.crf import Refinement, refine_scores
+from camplug.wsss.crf.settings import resolve_refinement
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.network import DeepLab
-from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.store.jobs import Report, make_results
 from camplug.wsss.store.label_folder import LabelFolder
 from camplug.wsss.train.backbone import make_normalizer
@@ -41,8 +41,8 @@ class Segmenter:
         flip: use each view's mirror image, too.
         fuse: "mean" of the views' probabilities, or "max": the largest logit of each class, then softmax, as in the
             code of the second DeepLab.
-        crf: name in `camplug.wsss.crf.PRESETS` (such as "deeplab"), settings, or None. It starts from the probabilities
-            and leaves out classes below 0.01 at every pixel.
+        crf: name in `camplug.wsss.crf.REFINEMENTS` ("deeplab", "par"), settings of a dense CRF or of pixel-adaptive
+            refinement, or None. It starts from the probabilities and leaves out classes below 0.01 at every pixel.
         long_side: length of the longer side to which photographs are resized first, as in training; None keeps their
             size.
 
@@ -56,7 +56,7 @@ class Segmenter:
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         fuse: Fuse = "mean",
-        crf: str | CRFSettings | None = None,
+        crf: str | Refinement | None = None,
         long_side: int | None = None,
     ) -> None:
         if not scales or not all(0 < scale <= 8 for scale in scales):
@@ -67,7 +67,7 @@ class Segmenter:
             raise InputError(f"long_side={long_side}; give at least 1.")
         self.network = network.eval().to(memory_format=torch.channels_last)
         self.scales, self.flip, self.fuse = tuple(map(float, scales)), flip, fuse
-        self.crf, self.long_side = resolve_crf(crf), long_side
+        self.crf, self.long_side = resolve_refinement(crf), long_side
         self._normalized = make_normalizer(network.preprocess)
 
     @property
@@ -76,7 +76,7 @@ class Segmenter:
         return self.network.classes
 
     def scores(self, photo: NDArray[np.uint8], classes: Collection[int] | None = None) -> NDArray[np.float32]:
-        """Compute the probabilities [K+1,H,W] of a photograph's pixels, background first, after the CRF if any.
+        """Compute the probabilities [K+1,H,W] of a photograph's pixels, background first, refined if wanted.
 
         Args:
             photo: RGB uint8 [H,W,3].
@@ -138,12 +138,12 @@ class Segmenter:
         return [full[0], full[1].flip(-1)] if self.flip else [full[0]]
 
 
-def _refine(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: CRFSettings) -> NDArray[np.float32]:
-    """Refine probabilities by a dense CRF; classes unlikely at every pixel are left out to save time and get 0."""
+def _refine(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: Refinement) -> NDArray[np.float32]:
+    """Refine probabilities; classes unlikely at every pixel are left out to save time and get 0."""
     peaks = probabilities.max((1, 2))
     likely = peaks >= min(UNLIKELY, float(peaks.max()))
     refined = np.zeros_like(probabilities)
-    refined[likely] = DenseCRF(photo, crf).refine(make_unary_from_scores(probabilities[likely]))
+    refined[likely] = refine_scores(photo, probabilities[likely], crf)
     return refined
 
 

@@ -1,8 +1,9 @@
 """Pseudo-labels: label pictures from activation maps, refined by random walks and dense CRFs."""
 
+from camplug.wsss.pseudo.colour_walk import ColourWalk
 from camplug.wsss.pseudo.make import make_labels, make_walked_seeds, renumber_to_data
 from camplug.wsss.pseudo.refine import PseudoLabels, Scores, Threshold
-from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
+from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, ColourWalkSettings, IRNWalkSettings
 from camplug.wsss.pseudo.walks import AffinityNetWalk, IRNWalk, MapWalk
 from camplug.wsss.store.label_folder import LabelFolder
 
@@ -13,6 +14,8 @@ __all__ = [
     "MapWalk",
     "AffinityNetWalk",
     "AffinityNetWalkSettings",
+    "ColourWalk",
+    "ColourWalkSettings",
     "PseudoLabels",
     "Scores",
     "Threshold",

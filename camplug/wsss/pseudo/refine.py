@@ -1,4 +1,4 @@
-"""Pseudo-labels of one photograph from its activation maps: scores with a background, then a dense CRF."""
+"""Pseudo-labels of one photograph from its activation maps: scores with a background, then a refinement."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.wsss.crf import CRFSettings, DenseCRF, refine_labels
-from camplug.wsss.crf.settings import resolve_settings
+from camplug.wsss.crf import CRFSettings, DenseCRF, PARSettings, Refinement, refine_labels, refine_scores
+from camplug.wsss.crf.settings import resolve_refinement, resolve_settings
 
 Photo: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -18,7 +18,7 @@ MAX_MAPS = 254  # maximum number of maps; 255 is ignored
 
 
 class Scores(Protocol):
-    """Interface of functions that score the classes of every pixel: `Threshold`, `IRNWalk`, `AffinityNetWalk`."""
+    """Interface of functions that score the classes of every pixel: `Threshold` and the walks."""
 
     def __call__(self, photo: Photo, maps: Floats, /) -> Floats:
         """Compute scores [K+1,H,W], background first.
@@ -58,14 +58,15 @@ class Threshold:
 
 
 class PseudoLabels:
-    """Labels of a photograph: the class of the highest score, optionally refined by a dense CRF.
+    """Labels of a photograph: the class of the highest score, optionally refined by the photograph's colours.
 
-    The CRF starts from the labels, as in IRN, with the photograph's classes and the background only.
+    A dense CRF starts from the labels, as in IRN, with the photograph's classes and the background only.
+    Pixel-adaptive refinement (PAR) averages the scores before the labels are taken.
 
     Args:
         scores: function that scores the photograph's classes and the background.
-        crf: name in `camplug.wsss.crf.PRESETS`, settings, or None for no CRF.
-        certainty: initial probability of a pixel's label in the CRF.
+        crf: name in `camplug.wsss.crf.REFINEMENTS`, settings of a dense CRF or of PAR, or None for neither.
+        certainty: initial probability of a pixel's label in the dense CRF.
 
     Raises:
         InputError: there is no such CRF, or certainty is outside (0, 1).
@@ -75,8 +76,8 @@ class PseudoLabels:
     array([[0, 0, 1]], dtype=uint8)
     """
 
-    def __init__(self, scores: Scores, crf: str | CRFSettings | None = None, certainty: float = 0.7) -> None:
-        self.scores, self.crf, self.certainty = scores, resolve_crf(crf), certainty
+    def __init__(self, scores: Scores, crf: str | Refinement | None = None, certainty: float = 0.7) -> None:
+        self.scores, self.crf, self.certainty = scores, resolve_refinement(crf), certainty
         if not 0 < certainty < 1:
             raise InputError(f"certainty={certainty:g}; give a probability between 0 and 1, such as 0.7.")
 
@@ -93,8 +94,11 @@ class PseudoLabels:
         check_maps(photo, maps)
         if not len(maps):
             return np.zeros(maps.shape[1:], np.uint8)
-        labels: NDArray[np.integer] = self.scores(photo, maps).argmax(0)  # ties: the first
-        if self.crf is not None:
+        scores = self.scores(photo, maps)
+        if isinstance(self.crf, PARSettings):
+            scores = refine_scores(photo, scores, self.crf)
+        labels: NDArray[np.integer] = scores.argmax(0)  # ties: the first
+        if isinstance(self.crf, CRFSettings):
             labels = refine_labels(DenseCRF(photo, self.crf), labels, len(maps) + 1, self.certainty)
         return np.asarray(labels, np.uint8)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 IRN_THRESHOLD = 0.25  # background of IRN's maps (Ahn, Cho & Kwak, CVPR 2019)
 
@@ -37,3 +38,26 @@ class AffinityNetWalkSettings:
     alpha: float = 16.0
     beta: float = 8.0
     steps: int = 256
+
+
+@dataclass(frozen=True)
+class ColourWalkSettings:
+    """Settings of `ColourWalk`, checked there.
+
+    Args:
+        beta: power of the affinities.
+        steps: steps of the walk.
+        power: power of the maps.
+    """
+
+    beta: float = 10.0
+    steps: int = 256
+    power: float = 1.0
+
+
+WALK_SETTINGS: dict[str, type[Any]] = {
+    "irn": IRNWalkSettings,
+    "affinitynet": AffinityNetWalkSettings,
+    "colour": ColourWalkSettings,
+}
+UNTRAINED_WALKS = ("colour",)

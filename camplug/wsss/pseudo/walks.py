@@ -1,4 +1,4 @@
-"""Random walks of maps over learned affinities, of IRN and of AffinityNet."""
+"""Random walks of maps over affinities: those of IRN and of AffinityNet."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.wsss.affinity import SparseAffinity, compute_chebyshev_terms, make_half_disc, propagate
-from camplug.wsss.affinity.grid import enlarge_planes
+from camplug.wsss.affinity import SparseAffinity, make_half_disc, propagate
 from camplug.wsss.affinity.walk import TOLERANCE
 from camplug.wsss.irn.instances import Instance, find_instances
-from camplug.wsss.irn.network import STRIDE, grid_size
 from camplug.wsss.irn.paths import path_affinity
-from camplug.wsss.pseudo.refine import Floats, Photo, Threshold, check_maps
+from camplug.wsss.pseudo.grid_walk import GridWalk, check_walk, enlarge_to_photo, shrink_to_grid
+from camplug.wsss.pseudo.refine import Floats, Photo, check_maps
 from camplug.wsss.pseudo.walk_settings import IRN_THRESHOLD, AffinityNetWalkSettings, IRNWalkSettings
-from camplug.wsss.store.seed_folder import shrink_maps
 
 
 class MapWalk(Protocol):
-    """Interface of random walks: `IRNWalk` or `AffinityNetWalk`."""
+    """Interface of random walks: `IRNWalk`, `AffinityNetWalk` or `ColourWalk`."""
 
     def maps(self, photo: Photo, maps: Floats, /) -> Floats:
         """Propagate the maps of a photograph, [K,H,W] in [0, 1]."""
@@ -45,7 +44,7 @@ class Affinities(Protocol):
         """Predict affinities on the grid of stride 8."""
 
 
-class IRNWalk:
+class IRNWalk(GridWalk):
     """Scores by IRN's random walk, which stops at boundaries (Ahn, Cho & Kwak, CVPR 2019).
 
     Maps are reduced to the grid of stride 4, raised to `power` and lowered at boundaries, x = M^power (1 - clear B),
@@ -77,40 +76,16 @@ class IRNWalk:
         tolerance: float | None = TOLERANCE,
         radius: int = 5,
     ) -> None:
-        self.with_background = Threshold(threshold)
-        _check_walk(beta, steps, tolerance)
-        if not 0 < power < inf:
-            raise InputError(f"power={power:g}; give a number above 0, 1 for the maps as they are.")
+        super().__init__(threshold, beta, steps, power, tolerance)
         if not 0 <= clear <= 1:
             raise InputError(f"clear={clear:g}; give a number from 0 to 1.")
-        self.irn, self.beta, self.steps, self.tolerance = irn, beta, steps, tolerance
-        self.power, self.clear = power, clear
+        self.irn, self.clear = irn, clear
         self.offsets, self.radius = make_half_disc(radius), radius
 
-    def maps(self, photo: Photo, maps: Floats) -> Floats:
-        """Propagate maps [K,H,W]; the largest value becomes 1, unless all are 0.
-
-        Args:
-            photo: RGB photograph, uint8 [H,W,3].
-            maps: maps [K,H,W] in [0, 1]; K may be 0.
-
-        Raises:
-            InputError: photograph and maps do not fit.
-        """
-        check_maps(photo, maps)
-        if not len(maps):
-            return np.zeros(maps.shape, np.float32)
-        size = (maps.shape[1], maps.shape[2])
+    @override
+    def spread(self, photo: Photo, maps: Floats) -> Tensor:
         boundary = self.irn.boundaries(photo)
-        walked = self._spread(boundary, _shrink_to_grid(maps, boundary.device))
-        pixels = _enlarge_to_photo(walked, STRIDE, size)
-        greatest = pixels.amax()
-        scaled: Floats = torch.where(greatest > 0, pixels / greatest, pixels).cpu().numpy()
-        return scaled
-
-    def __call__(self, photo: Photo, maps: Floats) -> Floats:
-        """Compute scores [K+1,H,W]: the threshold, followed by the propagated maps."""
-        return self.with_background(photo, self.maps(photo, maps))
+        return self._spread(boundary, shrink_to_grid(maps, boundary.device))
 
     def find_instances(self, photo: Photo, maps: Floats, *, smallest: float = 0.01) -> list[Instance]:
         """Find the objects of a photograph by the centres that displacements point to; see `irn.find_instances`.
@@ -132,7 +107,7 @@ class IRNWalk:
             raise InputError("this IRN has no displacements, which tell objects apart; train one with a width above 0.")
         boundary = self.irn.boundaries(photo)
         return find_instances(
-            _shrink_to_grid(maps, boundary.device),
+            shrink_to_grid(maps, boundary.device),
             displacement,
             lambda planes: self._spread(boundary, torch.as_tensor(planes, device=boundary.device)),
             (maps.shape[1], maps.shape[2]),
@@ -145,17 +120,6 @@ class IRNWalk:
         affinity = SparseAffinity.from_pairs(path_affinity(boundary[None], self.radius)[0], self.offsets)
         start = maps.clamp(0, 1) ** self.power * (1 - self.clear * boundary)
         return propagate(start, affinity, self.steps, self.beta, tolerance=self.tolerance)
-
-
-def _shrink_to_grid(maps: Floats, device: torch.device) -> Tensor:
-    """Reduce maps [K,H,W] to IRN's grid."""
-    full = torch.from_numpy(np.ascontiguousarray(maps, np.float32)).to(device)
-    return shrink_maps(full, grid_size(maps.shape[1], maps.shape[2]))
-
-
-def _enlarge_to_photo(planes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
-    """Enlarge planes [K,h,w] to the photograph's size; negative values (within the tolerance) become 0."""
-    return enlarge_planes(planes, stride, size).float().clamp_(min=0)
 
 
 class AffinityNetWalk:
@@ -182,7 +146,7 @@ class AffinityNetWalk:
         steps: int = AffinityNetWalkSettings.steps,
         tolerance: float | None = TOLERANCE,
     ) -> None:
-        _check_walk(beta, steps, tolerance)
+        check_walk(beta, steps, tolerance)
         if not 0 < alpha < inf:
             raise InputError(f"alpha={alpha:g}; give a number above 0; the lower, the more background.")
         self.net, self.alpha, self.beta, self.steps, self.tolerance = net, alpha, beta, steps, tolerance
@@ -217,13 +181,6 @@ class AffinityNetWalk:
         planes = np.asarray(make_walk_planes(maps, self.alpha), np.float32)
         walked = propagate(planes, self.net.affinities(photo), self.steps, self.beta, tolerance=self.tolerance)
         scores: Floats = (
-            _enlarge_to_photo(torch.from_numpy(walked), CELL, (maps.shape[1], maps.shape[2])).contiguous().numpy()
+            enlarge_to_photo(torch.from_numpy(walked), CELL, (maps.shape[1], maps.shape[2])).contiguous().numpy()
         )
         return scores
-
-
-def _check_walk(beta: float, steps: int, tolerance: float | None) -> None:
-    """Raise InputError for options out of range, before any image is processed."""
-    if not 0 < beta < inf:
-        raise InputError(f"beta={beta:g}; give a number above 0; IRN has 10, PSA 8.")
-    compute_chebyshev_terms(steps, tolerance)

@@ -82,7 +82,7 @@ def _tabulate_origins(report: dict[str, Any]) -> Table | None:
         training = get_stage(row["kind"]).describe_training(row)
         if training is not None:
             rows.append([row["stage"], "image labels given", training[0], "", training[1], ""])
-    head = ["product", "labels", "threshold, and how it was chosen", "best here", "dense CRF", "list hash"]
+    head = ["product", "labels", "threshold, and how it was chosen", "best here", "CRF or PAR", "list hash"]
     note = "Best here is the threshold that would be best on the very images: chosen with their masks, so optimistic."
     return Table("How the figures came about", head, rows, note) if rows else None
 

@@ -1,4 +1,4 @@
-"""Random walks over learned affinities that a recipe can refine seeds with, one description each."""
+"""Random walks that a recipe can refine seeds with, one description each."""
 
 from __future__ import annotations
 
@@ -22,43 +22,52 @@ from camplug.wsss.irn.checkpoint import load_irn
 from camplug.wsss.irn.network import STRIDE as IRN_STRIDE
 from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.irn.train import train_irn
-from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk, MapWalk
+from camplug.wsss.pseudo import AffinityNetWalk, ColourWalk, IRNWalk, MapWalk
 from camplug.wsss.pseudo.refine import Floats, Photo
-from camplug.wsss.pseudo.walk_settings import IRN_THRESHOLD, AffinityNetWalkSettings, IRNWalkSettings
+from camplug.wsss.pseudo.walk_settings import IRN_THRESHOLD, WALK_SETTINGS
 
 FIXED = "fixed, given by the recipe"
 
 
 @dataclass(frozen=True)
 class Walk:
+    """Random walk.
+
+    Attributes:
+        settings: dataclass of the walk.
+        crf: dense CRF that pseudo-labels get by default.
+        threshold: background threshold of the walked maps by default; None if the recipe has to give one.
+        make: the walk, from its network (None without one) and the values of `settings`.
+    """
+
+    settings: type[Any]
+    crf: str
+    threshold: float | None
+    make: Callable[..., MapWalk]
+
+
+@dataclass(frozen=True)
+class LearnedWalk(Walk):
     """Random walk over the affinities or boundaries of a trained network.
 
     Attributes:
         training: dataclass of the network's training.
-        settings: dataclass of the walk.
-        crf: dense CRF that pseudo-labels get by default.
-        threshold: background threshold of the walked maps by default.
         file: name of the trained network's file.
         stride: pixels per position of the network's labels.
         train: training of the network, see `train_irn`.
         load: trained network, from its file and its classifier.
         build: untrained network, from a `Backbone` and the settings of the network.
-        make: the walk, from a network and the values of `settings`.
         prepare: work for each image that is done once in a training, for estimates of its cost, from the network, a
             photograph, its maps and its dense CRF.
         describe_labels: thresholds of the training's labels in words, from those used and the settings given.
     """
 
     training: type[Any]
-    settings: type[Any]
-    crf: str
-    threshold: float
     file: str
     stride: int
     train: Callable[..., Any]
     load: Callable[[Path, nn.Module], nn.Module]
     build: Callable[..., nn.Module]
-    make: Callable[..., MapWalk]
     prepare: Callable[[Any, Photo, Floats, DenseCRF | None], NDArray[np.uint8]]
     describe_labels: Callable[[Mapping[str, Any], Mapping[str, Any]], str]
 
@@ -78,10 +87,14 @@ def _describe_affinitynet(used: Mapping[str, Any], given: Mapping[str, Any]) -> 
     return f"alphas {used['low']:g} and {used['high']:g}: {FIXED}"
 
 
-WALKS = {
-    "irn": Walk(
+def _make_colour_walk(network: None, **settings: Any) -> ColourWalk:
+    return ColourWalk(0.0, **settings)  # thresholds are applied later
+
+
+LEARNED_WALKS = {
+    "irn": LearnedWalk(
         training=IRNSettings,
-        settings=IRNWalkSettings,
+        settings=WALK_SETTINGS["irn"],
         crf="irn",
         threshold=IRN_THRESHOLD,
         file="irn.pt",
@@ -93,9 +106,9 @@ WALKS = {
         prepare=_prepare_irn,
         describe_labels=_describe_irn,
     ),
-    "affinitynet": Walk(
+    "affinitynet": LearnedWalk(
         training=AffinityNetSettings,
-        settings=AffinityNetWalkSettings,
+        settings=WALK_SETTINGS["affinitynet"],
         crf="affinitynet",
         threshold=0.5,  # the walk's own background ends there, see `AffinityNetWalk.maps`
         file="affinitynet.pt",
@@ -107,4 +120,9 @@ WALKS = {
         prepare=lambda network, photo, maps, crf: make_alpha_labels(maps, crf),
         describe_labels=_describe_affinitynet,
     ),
+}
+
+WALKS: dict[str, Walk] = {
+    **LEARNED_WALKS,
+    "colour": Walk(settings=WALK_SETTINGS["colour"], crf="irn", threshold=None, make=_make_colour_walk),
 }

@@ -20,7 +20,7 @@ from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.pseudo.make import check_long_side
 from camplug.wsss.pseudo.refine import resolve_crf
-from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
+from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, ColourWalkSettings, IRNWalkSettings
 from camplug.wsss.recipe.cache import count_bytes
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.estimate import Cost, count_file_bytes, estimate_training
@@ -29,12 +29,13 @@ from camplug.wsss.recipe.sample import Sample, SampleContext, draw_crops, move_b
 from camplug.wsss.recipe.sections import NetworkSettings, read_backbone, read_section
 from camplug.wsss.recipe.stage import Inputs, Outcome, Stage
 from camplug.wsss.recipe.stages.base import TrainingStage, list_training_options
-from camplug.wsss.recipe.walks import WALKS, Walk
+from camplug.wsss.recipe.walks import LEARNED_WALKS, WALKS, LearnedWalk
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.store.seed_folder import check_storage
 from camplug.wsss.train import Backbone, Crop
 
-OWN = ("layers", "dtype", "scale", "long_side")  # settings that are read as they are
+OF_HEADS = ("backbone", "layers", "training")
+OF_MAPS = ("dtype", "scale", "long_side")
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,22 @@ class RefineSettings:
     """Settings of the refinement of seeds before they are cut.
 
     Attributes:
-        kind: "none"; "crf", a dense CRF after the cut; "affinitynet" or "irn", a walk over learned affinities.
+        kind: "none"; "crf", a dense CRF after the cut; "affinitynet" or "irn", a walk over learned affinities;
+            "colour", a walk over similar colours.
         backbone: network under the heads; None is the classifier.
         layers: layers that the heads read.
-        training: settings of the heads' training.
+        training: settings of the heads' training; None without heads.
         walk: settings of the walk.
         dtype: type of the stored walked maps, "uint8" or "float16".
         scale: size of the stored walked maps relative to the photographs.
         long_side: longer side to which larger photographs are brought for the walk; None keeps their size.
     """
 
-    kind: Literal["none", "crf", "affinitynet", "irn"] = "none"
+    kind: Literal["none", "crf", "affinitynet", "irn", "colour"] = "none"
     backbone: NetworkSettings | None = None
     layers: str | tuple[str, ...] = "stages"
     training: IRNSettings | AffinityNetSettings | None = None
-    walk: IRNWalkSettings | AffinityNetWalkSettings | None = None
+    walk: IRNWalkSettings | AffinityNetWalkSettings | ColourWalkSettings | None = None
     dtype: str = "uint8"
     scale: float = 1.0
     long_side: int | None = None
@@ -81,27 +83,30 @@ class AffinitiesStage(TrainingStage):
         kind: Any = section.get("kind") or "none"
         if kind not in (*WALKS, "none", "crf"):
             raise InputError(f"refine.kind = {kind!r}; allowed are {', '.join(['none', 'crf', *sorted(WALKS)])}.")
+        without_effect = () if kind in LEARNED_WALKS else OF_HEADS if kind in WALKS else section
+        unused = [name for name in section if name != "kind" and name in without_effect]
+        if unused:
+            raise InputError(f"refine.{unused[0]} has no effect with kind: {kind}; leave it out.")
         if kind not in WALKS:
-            unused = [name for name in section if name != "kind"]
-            if unused:
-                raise InputError(f"refine.{unused[0]} has no effect with kind: {kind}; leave it out.")
             return restore_settings(RefineSettings, {"kind": kind})
-        check_names(section, ("kind", "backbone", "training", "walk", *OWN), "refine")
         walk = WALKS[kind]
+        check_names(section, ("kind", *OF_HEADS, "walk", *OF_MAPS), "refine")
         settings = update_settings(walk.settings(), read_section(section.get("walk"), "refine.walk"), "refine.walk")
         with prefix_errors("refine.walk"):
             walk.make(None, **to_plain(settings))  # checks their ranges
+        own = {name: section[name] for name in ("layers", *OF_MAPS) if name in section}
+        base = replace(update_settings(RefineSettings(kind), own, "refine"), walk=settings)
+        if not isinstance(walk, LearnedWalk):
+            return base
         training = update_settings(
             walk.training(), read_section(section.get("training"), "refine.training"), "refine.training"
         )
-        own = {name: section[name] for name in OWN if name in section}
-        base = update_settings(RefineSettings(kind), own, "refine")
-        return replace(base, backbone=read_backbone(section, "refine"), training=training, walk=settings)
+        return replace(base, backbone=read_backbone(section, "refine"), training=training)
 
     @override
     def add_stages(self, graph: RecipeGraph) -> None:
         refine = graph.recipe.refine
-        if refine.walk is None:
+        if refine.training is None:
             return
         network = graph.name_network(refine.backbone)
         settings = {"kind": refine.kind, "layers": to_plain(refine.layers), "training": to_plain(refine.training)}
@@ -178,11 +183,11 @@ class AffinitiesStage(TrainingStage):
         if not row["learned_from"]:
             return None
         used, given = row["learned_from"], row["settings"]["training"]
-        return WALKS[used["method"]].describe_labels(used, given), json.dumps(given["crf"])
+        return LEARNED_WALKS[used["method"]].describe_labels(used, given), json.dumps(given["crf"])
 
 
-def _get_walk(stage: Stage) -> Walk:
-    return WALKS[stage.settings["kind"]]
+def _get_walk(stage: Stage) -> LearnedWalk:
+    return LEARNED_WALKS[stage.settings["kind"]]
 
 
 def _restore_layers(stage: Stage) -> str | list[str]:

@@ -10,7 +10,7 @@ from torch import nn
 from typing_extensions import override
 
 from camplug.settings import restore_settings
-from camplug.wsss.crf import CRFSettings
+from camplug.wsss.crf import CRFSettings, PARSettings, Refinement
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.estimate import Cost, estimate_images
 from camplug.wsss.recipe.sample import Sample
@@ -78,6 +78,10 @@ def list_training_options(stage: Stage, context: StageContext, model: nn.Module)
     }
 
 
-def restore_crf(settings: Any) -> CRFSettings | None:
-    """Return the settings of a dense CRF from plain data."""
-    return None if settings is None else restore_settings(CRFSettings, settings)
+def restore_refinement(settings: Any) -> Refinement | None:
+    """Return the settings of a dense CRF or of pixel-adaptive refinement from plain data."""
+    if settings is None:
+        return None
+    if "dilations" in settings:
+        return restore_settings(PARSettings, settings)
+    return restore_settings(CRFSettings, settings)

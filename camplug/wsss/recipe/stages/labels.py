@@ -11,15 +11,15 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.settings import to_plain, update_settings
-from camplug.wsss.crf import CRFSettings
+from camplug.wsss.crf import CRFSettings, PARSettings
+from camplug.wsss.crf.settings import resolve_refinement
 from camplug.wsss.pseudo import LabelFolder, PseudoLabels, Threshold, make_labels
 from camplug.wsss.pseudo.make import check_long_side
-from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.graph import RecipeGraph
 from camplug.wsss.recipe.sections import check_threshold, check_threshold_part, read_section
 from camplug.wsss.recipe.stage import Inputs, Outcome, Stage
-from camplug.wsss.recipe.stages.base import ImageStage, restore_crf
+from camplug.wsss.recipe.stages.base import ImageStage, restore_refinement
 from camplug.wsss.recipe.stages.cut import add_choice
 from camplug.wsss.recipe.stages.evaluate import add_evaluation
 from camplug.wsss.recipe.walks import WALKS
@@ -36,8 +36,8 @@ class PseudoLabelSettings:
             separates the values of all maps of train best, without a mask; see
             `camplug.wsss.seeds.compute_otsu_thresholds`.
         optimistic: permission for that list to share images with those that are reported.
-        crf: name or settings of a dense CRF; None for none.
-        certainty: probability of the labels that the CRF begins with.
+        crf: name or settings of a dense CRF, "par" for pixel-adaptive refinement, or None.
+        certainty: probability of the labels that the dense CRF begins with.
         long_side: longer side to which larger photographs are brought, and their labels back; None keeps their size.
     """
 
@@ -49,7 +49,7 @@ class PseudoLabelSettings:
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
-        resolve_crf(self.crf)
+        resolve_refinement(self.crf)
         if not 0 < self.certainty < 1:
             raise InputError(f"certainty={self.certainty:g}; give a probability between 0 and 1, such as 0.7.")
         check_long_side(self.long_side)
@@ -79,15 +79,18 @@ class LabelsStage(ImageStage):
                 "pseudo_labels.threshold is missing: up to which value a map is background; give a number, or "
                 '"best on threshold" and the list data.threshold.'
             )
-        if kind == "crf" and resolve_crf(found.crf) is None:
+        if kind == "crf" and resolve_refinement(found.crf) is None:
             raise InputError("pseudo_labels.crf = none leaves refine.kind: crf without one; set refine.kind: none.")
+        if "certainty" in given and isinstance(resolve_refinement(found.crf), PARSettings):
+            raise InputError("pseudo_labels.certainty has no effect with crf: par; leave it out.")
         check_threshold_part(found.threshold, sections["data"], "pseudo_labels")
         return found
 
     @override
     def add_stages(self, graph: RecipeGraph) -> None:
         how = graph.recipe.pseudo_labels
-        settings = {"threshold": how.threshold, "crf": to_plain(resolve_crf(how.crf)), "certainty": how.certainty}
+        crf = to_plain(resolve_refinement(how.crf))
+        settings = {"threshold": how.threshold, "crf": crf, "certainty": how.certainty}
         if how.long_side is not None:
             settings["long_side"] = how.long_side
         for part in graph.recipe.evaluate.products_on:
@@ -106,7 +109,7 @@ class LabelsStage(ImageStage):
         assert threshold is not None
         return partial(
             make_labels,
-            PseudoLabels(Threshold(threshold), restore_crf(settings["crf"]), settings["certainty"]),
+            PseudoLabels(Threshold(threshold), restore_refinement(settings["crf"]), settings["certainty"]),
             context.view(stage),
             SeedFolder(context.get_input(stage, "maps")),
             context.prepare_folder(stage, LabelFolder, {**settings, "threshold": threshold}),

@@ -1,4 +1,4 @@
-"""Stage that spreads maps by a random walk over learned affinities."""
+"""Stage that spreads maps by a random walk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing_extensions import override
 from camplug.settings import to_plain
 from camplug.wsss.pseudo import make_walked_seeds
 from camplug.wsss.recipe.context import StageContext
-from camplug.wsss.recipe.graph import RecipeGraph
+from camplug.wsss.recipe.graph import NamedNetwork, RecipeGraph
 from camplug.wsss.recipe.stage import Inputs, Stage
 from camplug.wsss.recipe.stages.base import ImageStage
 from camplug.wsss.recipe.stages.cut import evaluate_maps
@@ -21,7 +21,7 @@ from camplug.wsss.store.jobs import Report
 
 
 class MapsStage(ImageStage):
-    """Maps after a random walk over learned affinities."""
+    """Maps after a random walk."""
 
     name = "maps"
     inputs: ClassVar[Inputs] = {"seeds": ("maps",), "heads": ("network",), "network": ("network",)}
@@ -32,14 +32,15 @@ class MapsStage(ImageStage):
     @override
     def add_stages(self, graph: RecipeGraph) -> None:
         refine = graph.recipe.refine
-        if refine.walk is None or graph.heads is None:
+        if refine.walk is None:
             return
-        network = graph.name_network(refine.backbone)
+        network = NamedNetwork() if graph.heads is None else graph.name_network(refine.backbone)
+        heads = {} if graph.heads is None else {"heads": graph.heads}
         settings = {"kind": refine.kind, "walk": to_plain(refine.walk), "dtype": refine.dtype, "scale": refine.scale}
         if refine.long_side is not None:
             settings["long_side"] = refine.long_side
         for part, seeds in graph.maps.items():
-            inputs = {"seeds": seeds, "heads": graph.heads, **network.inputs}
+            inputs = {"seeds": seeds, **heads, **network.inputs}
             stage = Stage(f"maps {part}", self.name, settings | network.settings, inputs, part, network.files)
             graph.maps[part] = graph.add(stage)
         evaluate_maps(graph, graph.recipe.pseudo_labels.threshold)
@@ -47,13 +48,12 @@ class MapsStage(ImageStage):
     @override
     def prepare(self, stage: Stage, context: StageContext) -> Callable[..., Report]:
         settings = stage.settings
-        heads = context.load_input(stage, "heads")
+        heads = context.load_input(stage, "heads") if "heads" in stage.inputs else None
         walk = WALKS[settings["kind"]].make(heads, **settings["walk"])
-        made_with = {
-            **settings,
-            "heads": context.digest_input(stage, "heads"),
-            "network": context.describe_network(stage, heads.backbone.model),
-        }
+        made_with = dict(settings)
+        if heads is not None:
+            made_with["heads"] = context.digest_input(stage, "heads")
+            made_with["network"] = context.describe_network(stage, heads.backbone.model)
         return partial(
             make_walked_seeds,
             walk,

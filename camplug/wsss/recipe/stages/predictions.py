@@ -11,14 +11,14 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.settings import to_plain
-from camplug.wsss.crf import CRFSettings
+from camplug.wsss.crf import CRFSettings, PARSettings
+from camplug.wsss.crf.settings import resolve_refinement
 from camplug.wsss.deeplab import Segmenter, make_predictions
 from camplug.wsss.pseudo import LabelFolder
-from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.graph import RecipeGraph
 from camplug.wsss.recipe.stage import Inputs, Stage
-from camplug.wsss.recipe.stages.base import ImageStage, restore_crf
+from camplug.wsss.recipe.stages.base import ImageStage, restore_refinement
 from camplug.wsss.recipe.stages.evaluate import add_evaluation
 from camplug.wsss.store.jobs import Report
 
@@ -31,7 +31,7 @@ class PredictionSettings:
         scales: factors of the photographs' size.
         flip: True segments the mirrored photographs, too.
         fuse: "mean" or "max" over all views.
-        crf: name or settings of a dense CRF; None for none.
+        crf: name or settings of a dense CRF, "par" for pixel-adaptive refinement, or None.
         long_side: longer side to which photographs are brought first; None keeps their size.
     """
 
@@ -42,7 +42,7 @@ class PredictionSettings:
     long_side: int | None = None
 
     def __post_init__(self) -> None:
-        resolve_crf(self.crf)
+        resolve_refinement(self.crf)
         if not self.scales or not all(scale > 0 for scale in self.scales):
             raise InputError(f"scales={self.scales}; give at least one number, each above 0.")
 
@@ -69,7 +69,7 @@ class PredictionsStage(ImageStage):
         if "val" not in recipe.data:
             return
         add_evaluation(graph, self._add(graph, graph.segmenter, "val", "val"), "val")
-        crf = to_plain(resolve_crf(recipe.segment.crf))
+        crf = to_plain(resolve_refinement(recipe.segment.crf))
         if crf is not None:
             add_evaluation(graph, self._add(graph, graph.segmenter, "val", "crf val", crf=crf), "val")
 
@@ -80,7 +80,7 @@ class PredictionsStage(ImageStage):
     @override
     def prepare(self, stage: Stage, context: StageContext) -> Callable[..., Report]:
         s, network = stage.settings, context.load_input(stage, "deeplab").to(context.device)
-        crf = restore_crf(s["crf"])
+        crf = restore_refinement(s["crf"])
         segmenter = Segmenter(network, tuple(s["scales"]), s["flip"], s["fuse"], crf, s["long_side"])
         made_with = {k: v for k, v in s.items() if k != "only"} | {"network": context.digest_input(stage, "deeplab")}
         folder = context.prepare_folder(stage, LabelFolder, made_with)
@@ -88,4 +88,6 @@ class PredictionsStage(ImageStage):
 
     @override
     def title_panel(self, stage: Stage) -> str:
-        return f"{self.panel} with CRF" if stage.settings["crf"] is not None else str(self.panel)
+        crf = restore_refinement(stage.settings["crf"])
+        name = "PAR" if isinstance(crf, PARSettings) else "CRF"
+        return str(self.panel) if crf is None else f"{self.panel} with {name}"
