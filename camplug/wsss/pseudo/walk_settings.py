@@ -50,8 +50,8 @@ class ColourWalkSettings:
         power: power of the maps.
     """
 
-    beta: float = 10.0
-    steps: int = 256
+    beta: float = 30.0
+    steps: int = 32
     power: float = 1.0
 
 

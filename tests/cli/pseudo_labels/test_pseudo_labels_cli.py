@@ -25,6 +25,7 @@ from camplug.wsss.data.masks import read_mask
 from camplug.wsss.irn.checkpoint import load_irn
 from camplug.wsss.pseudo import (
     AffinityNetWalk,
+    ColourWalk,
     IRNWalk,
     LabelFolder,
     PseudoLabels,
@@ -280,3 +281,21 @@ def test_a_long_side(place):
     assert LabelFolder("a").read_settings()["long_side"] == 20
     assert Image.open("a/scene0_000000.png").size == SCENES.photo(0).size
     assert "long_side differs" in refused(*PLAIN, "--threshold", "0.6", "--crf", "none", "-o", "a")
+
+
+def test_colours_without_weights(place):
+    """The walk over colours and pixel-adaptive refinement, and maps whose report chooses the threshold."""
+    walk = ("--walk", "colour", "--beta", "5", "--steps", "20", "--power", "1.5")
+    shown = good(*PLAIN, *walk, "--threshold", "0.35", "--crf", "par", "-o", "a").stdout
+    assert "walk colour: 20 steps in 20 products, error at most 0.0e+00\nthreshold 0.35, given\na: 6 labels" in shown
+    labels = PseudoLabels(ColourWalk(0.35, beta=5, steps=20, power=1.5), "par")
+    assert contents(place / "a", "png") == by_library(place, labels)
+    settings = LabelFolder("a").read_settings()
+    assert settings["walk"] == {"kind": "colour", "beta": 5, "steps": 20, "power": 1.5}
+    assert settings["crf"] == {"dilations": [1, 2, 4, 8, 12, 24], "iterations": 10, "w1": 0.3, "w2": 0.01, "scale": 0.5}
+    good(*PLAIN, *walk, "--maps", "-o", "walked")
+    good("evaluate", "walked", "--data", "scenes:6", "-o", "r.json")
+    best = json.loads((place / "r.json").read_text())["best_threshold_here"]
+    numbers = json.loads(good(*PLAIN, *walk, "--threshold-from", "r.json", "--crf", "none", "-o", "b", "--json").stdout)
+    assert numbers["threshold"] == best
+    assert "holds labels of other settings" in refused(*PLAIN, *walk, "--threshold", "0.35", "-o", "a")

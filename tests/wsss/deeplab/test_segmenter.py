@@ -14,7 +14,7 @@ from torch import nn
 
 import camplug
 from camplug.errors import InputError
-from camplug.wsss.crf import PRESETS, DenseCRF, make_unary_from_scores
+from camplug.wsss.crf import PRESETS, DenseCRF, make_unary_from_scores, pixel_adaptive_refinement
 from camplug.wsss.deeplab import DeepLabNetworkSettings, Segmenter, build_deeplab, make_predictions
 from camplug.wsss.deeplab.segmenter import sample_grid
 from camplug.wsss.pseudo import LabelFolder
@@ -186,6 +186,9 @@ def test_given_classes_share_all_of_it(device):
     refined = Segmenter(net, crf="irn").scores(image, (2,))
     conditional = make_unary_from_scores(Segmenter(net).scores(image, (2,))[[0, 3]])
     assert np.allclose(refined[[0, 3]], DenseCRF(image, PRESETS["irn"]).refine(conditional), atol=1e-5)
+    refined = Segmenter(net, crf="par").scores(image, (2,))
+    averaged = pixel_adaptive_refinement(image, Segmenter(net).scores(image, (2,))[[0, 3]])
+    assert np.allclose(refined[[0, 3]], averaged, atol=1e-5)
     with pytest.raises(InputError, match=r"classes=\[1, 3\]; the network has 3, counted from 0."):
         Segmenter(net).scores(image, (1, 3))
 

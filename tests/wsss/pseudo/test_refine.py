@@ -11,9 +11,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity
 from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
-from camplug.wsss.crf import CRFSettings, DenseCRF, make_unary_from_labels
+from camplug.wsss.crf import (
+    CRFSettings,
+    DenseCRF,
+    PARSettings,
+    make_unary_from_labels,
+    pixel_adaptive_refinement,
+)
 from camplug.wsss.irn import IRN, IRNHeadSettings
-from camplug.wsss.pseudo import AffinityNetWalk, IRNWalk, PseudoLabels, Threshold, refine
+from camplug.wsss.pseudo import AffinityNetWalk, ColourWalk, IRNWalk, PseudoLabels, Threshold, refine
 from camplug.wsss.train import Backbone
 
 SIZES = [(10, 13), (16, 8), (9, 1), (1, 9), (1, 1), (5, 4)]
@@ -162,6 +168,25 @@ def test_irn_walk(size, options, device):
     wanted = np.concatenate([np.full((1, *size), 0.2), expected]).argmax(0)
     assert_array_equal(labels[sure], wanted[sure])
     assert labels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("options", [{}, {"power": 1.5, "beta": 4, "steps": 7}])
+def test_colour_walk(options):
+    """Cells of 4x4 pixels have their mean colours; a is exp(-d^2 / (2 30^2)) up to a distance below 5 positions."""
+    photo = photo_of(16, 24) // 4
+    maps = maps_of(2, 16, 24)
+    cells = photo.reshape(4, 4, 6, 4, 3).mean((1, 3)).round().reshape(24, 3)  # Pillow's box filter rounds
+    places = np.array(list(np.ndindex(4, 6)))
+    near = ((places[:, None] - places) ** 2).sum(2) < 25
+    matrix = np.exp(((cells[:, None] - cells) ** 2).sum(2) / -1800) * near
+    settings = {"beta": ColourWalk(0).beta, "steps": ColourWalk(0).steps, "power": 1.0, **options}
+    start = np.stack([shrunk(m, 4) for m in maps.astype(np.float64)]) ** settings["power"]
+    small = walked(start, matrix, settings["beta"], settings["steps"])
+    expected = np.stack([stretched(m, 4, (16, 24)) for m in small])
+    made = ColourWalk(0.2, **options).maps(photo, maps)
+    assert_allclose(made, expected / expected.max(), atol=2e-3)  # a step of colour where the mean ends in .5
+    scores = ColourWalk(0.2, **options)(photo, maps)
+    assert_array_equal(scores, np.concatenate([np.full((1, 16, 24), 0.2, np.float32), made]))
 
 
 def test_maps_do_not_cross_a_boundary():
@@ -330,3 +355,21 @@ def test_photographs_and_maps_that_do_not_fit(photo, maps, says):
         with pytest.raises(InputError) as error:
             scores(photo, maps)
         assert says in str(error.value)
+
+
+def test_par_refines_scores_before_the_labels():
+    """The background keeps its score, so labels are those of refined maps at the same threshold."""
+    photo, maps = photo_of(12, 14), maps_of(2, 12, 14)
+    refined = pixel_adaptive_refinement(photo, maps)
+    wanted = np.concatenate([np.full((1, 12, 14), 0.45), refined])
+    sure = np.diff(np.sort(wanted, 0)[-2:], axis=0)[0] > 1e-4
+    assert sure.mean() > 0.9
+    assert_array_equal(PseudoLabels(Threshold(0.45), "par")(photo, maps)[sure], wanted.argmax(0)[sure])
+    few = PARSettings(dilations=(1,), iterations=1, scale=1)
+    refined = pixel_adaptive_refinement(photo, maps, dilations=(1,), iterations=1, scale=1)
+    wanted = np.concatenate([np.full((1, 12, 14), 0.45), refined])
+    sure = np.diff(np.sort(wanted, 0)[-2:], axis=0)[0] > 1e-4
+    assert_array_equal(PseudoLabels(Threshold(0.45), few)(photo, maps)[sure], wanted.argmax(0)[sure])
+    assert not PseudoLabels(Threshold(0.45), "par")(photo, maps[:0]).any()
+    with pytest.raises(InputError, match="there is no CRF 'pra'; give 'irn', 'affinitynet', 'deeplab', 'par', CRFSe"):
+        PseudoLabels(Threshold(0.45), "pra")

@@ -56,7 +56,13 @@ def test_settings_survive_json():
 
 @pytest.mark.parametrize(
     ("kind", "threshold", "crf"),
-    [("irn", 0.25, "irn"), ("affinitynet", 0.5, "affinitynet"), ("crf", 0.3, "irn"), ("none", 0.3, None)],
+    [
+        ("irn", 0.25, "irn"),
+        ("affinitynet", 0.5, "affinitynet"),
+        ("crf", 0.3, "irn"),
+        ("none", 0.3, None),
+        ("colour", 0.3, "irn"),
+    ],
 )
 def test_defaults_follow_the_kind_of_refinement(kind, threshold, crf):
     own = {} if kind in ("irn", "affinitynet") else {"threshold": 0.3}
@@ -110,7 +116,15 @@ def test_fpr_names_the_classifier_that_it_begins_with():
         ({"deeplab": {"lr": -1}}, "deeplab: lr=-1.0; give at least 0."),
         ({"deeplab": {"refinement": 0.1}}, "deeplab.refinement and deeplab.saliency go together"),
         ({"refine": {"kind": "crf"}}, "refine.training has no effect with kind: crf"),
-        ({"refine": {"kind": "walk"}}, "refine.kind = 'walk'; allowed are none, crf, affinitynet, irn."),
+        (
+            {"refine": {"kind": "colour", "training": {"epochs": 1}}},
+            "refine.training has no effect with kind: colour; leave it out.",
+        ),
+        (
+            {"pseudo_labels": {"crf": "par", "certainty": 0.8}},
+            "pseudo_labels.certainty has no effect with crf: par; leave it out.",
+        ),
+        ({"refine": {"kind": "walk"}}, "refine.kind = 'walk'; allowed are none, crf, affinitynet, colour, irn."),
         ({"refine": {"walk": {"beta": -1}}}, "refine.walk: beta=-1; give a number above 0"),
         ({"refine": {"training": {"foreground": 0.1, "background": 0.2}}}, "refine.training: thresholds 0.1"),
         ({"seeds": {"explainer": "MultiView(CAM, scales=(0,))"}}, "seeds.explainer: scales=(0,); give positive"),

@@ -71,6 +71,16 @@ def test_without_refinement_deeplab_and_val_the_road_is_short():
     ]
 
 
+def test_a_walk_without_training_has_no_network():
+    recipe = make_recipe({**tiny().text, "refine": {"kind": "colour", "walk": {"steps": 8}, "scale": 0.5}})
+    stages = {stage.name: stage for stage in list_stages(recipe, {k: part.open() for k, part in recipe.data.items()})}
+    assert [name for name in NAMES if name not in stages] == ["affinities"]
+    maps = stages["maps val"]
+    assert dict(maps.inputs) == {"seeds": stages["seeds val"]}
+    assert maps.settings["walk"] == {"beta": 30.0, "steps": 8, "power": 1.0}
+    assert (maps.settings["kind"], maps.settings["scale"]) == ("colour", 0.5)
+
+
 def test_one_threshold_without_masks_for_all_lists():
     recipe = tiny(pseudo_labels={"threshold": "otsu"})
     data = {name: part.open() for name, part in recipe.data.items()}
@@ -101,8 +111,10 @@ FROM_DEEPLAB = NAMES[NAMES.index("deeplab") :]
         ({"seeds": {"explainer": "MultiView(GradCAM, scales=(1,))"}}, FROM_SEEDS),
         ({"classifier": {"train": {"model": "import:trainable:net", "epochs": 3}}}, NAMES),
         ({"segment": {"crf": "irn"}}, NAMES[-2:]),
+        ({"segment": {"crf": "par"}}, NAMES[-2:]),
         ({"segment": {"flip": True}}, NAMES[-4:]),
         ({"refine": {"walk": {"steps": 16}}}, NAMES[NAMES.index("maps train") :]),
+        ({"pseudo_labels": {"crf": "par"}}, [n for n in NAMES if "labels" in n] + FROM_DEEPLAB),
         ({"pseudo_labels": {"crf": "affinitynet"}}, [n for n in NAMES if "labels" in n] + FROM_DEEPLAB),
         ({"evaluate": {"classes": ["striped disc"]}}, None),
     ],
