@@ -54,10 +54,7 @@ class ATMTraining(AgreementTraining):
         method, changes = self.method, self.method.changes
         if not changes:
             return super().compute_losses(x, batch, step)
-        if step == self.current_epoch == self.global_rank == 0:
-            for change in changes:
-                warn_if_saturated(batch.pixels, change)
-        views = torch.cat([x, *(self.normalize(adjust_grey(batch.pixels, change)) for change in changes)])
+        views = torch.cat([x, *self.make_views(batch, step)])
         maps = self.network.class_maps(self.network.features(views))
         every = batch.present.repeat(1 + len(changes), 1)
         losses = {"classification": (1.0, self.compute_classification_loss(self.network.logits(maps), every))}
@@ -65,11 +62,20 @@ class ATMTraining(AgreementTraining):
         self.record_maps(original)
         first, last = others[0], others[-1]  # the same view if only one is enabled
         if method.similarity:
-            value = similarity_loss(original, first, last, batch.present)
+            value = similarity_loss(original, first, last, batch.present, average=method.average)
             losses["similarity"] = (self.ramp_factor * method.similarity, value)
         if method.background_similarity:
             merged = merge_maps(first, last, batch.present, background=method.background, sure=method.sure)
-            value = background_similarity_loss(original, merged, batch.present, foreground=method.planes == "all")
+            value = background_similarity_loss(
+                original, merged, batch.present, foreground=method.planes == "all", average=method.average
+            )
             losses["background_similarity"] = (self.ramp_factor * method.background_similarity, value)
             self.log("merged", (merged.amax(1) > 0).float().mean(), batch_size=len(batch.image))
         return losses
+
+    def make_views(self, batch: ClassifierCrop, step: int) -> list[Tensor]:
+        """Make the adjusted views of a batch, normalised; warn in the first step where they saturate."""
+        if step == self.current_epoch == self.global_rank == 0:
+            for change in self.method.changes:
+                warn_if_saturated(batch.pixels, change)
+        return [self.normalize(adjust_grey(batch.pixels, change)) for change in self.method.changes]

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.wsss.atm.merge import broadcast_labels
 
+Average = Literal["all", "present"]
 
-def similarity_loss(original: Tensor, enhanced: Tensor | None, decreased: Tensor | None, present: Tensor) -> Tensor:
+
+def similarity_loss(
+    original: Tensor,
+    enhanced: Tensor | None,
+    decreased: Tensor | None,
+    present: Tensor,
+    *,
+    average: Average = "all",
+) -> Tensor:
     r"""Compute the distance of the original view's class maps from the adjusted views' (Qin et al., TCSVT 2024).
 
     .. math:: L_s = \tfrac12 \left( \overline{|M_o - M_d|} + \overline{|M_o - M_e|} \right) \qquad (5)
 
-    Each bar is a mean over all positions of all present classes of the batch, instead of the printed sum, so that the
-    loss does not depend on the size of the maps. Absent classes are left out; a batch without present classes gives 0
-    with a graph. All views get a gradient.
+    Each bar is a mean over all positions of all classes of the batch, instead of the printed sum, so that the loss does
+    not depend on the size of the maps. The maps of absent classes count as 0, as in SEAM's code (Wang et al., CVPR
+    2020), so the loss is small where few of many classes are present. A batch without present classes gives 0 with a
+    graph. All views get a gradient.
 
     Args:
         original: M_o, max-normalised, [N,C,h,w].
         enhanced: M_e, max-normalised, [N,C,h,w]; None leaves its term out, and the other term is not halved.
         decreased: M_d, max-normalised, [N,C,h,w]; None leaves its term out.
         present: 1 where image n shows class c, [N,C].
+        average: "all" divides by the number of all classes, "present" by the number of present ones.
 
     Raises:
         InputError: no adjusted view is given, or the shapes do not fit together.
@@ -35,7 +48,7 @@ def similarity_loss(original: Tensor, enhanced: Tensor | None, decreased: Tensor
     if not views:
         raise InputError("there is no adjusted view; give the maps of the enhanced or the decreased view, or of both.")
     shown = broadcast_labels(present, original, *views)
-    return torch.stack([_mean_difference(original, view, shown) for view in views]).mean()
+    return torch.stack([_mean_difference(original, view, shown, average) for view in views]).mean()
 
 
 def make_background_planes(maps: Tensor, present: Tensor, *, foreground: bool = True) -> Tensor:
@@ -68,19 +81,22 @@ def make_background_planes(maps: Tensor, present: Tensor, *, foreground: bool = 
     return torch.cat([1 - strongest, torch.where(maps == strongest, maps, 0)], 1)
 
 
-def background_similarity_loss(original: Tensor, merged: Tensor, present: Tensor, *, foreground: bool = True) -> Tensor:
+def background_similarity_loss(
+    original: Tensor, merged: Tensor, present: Tensor, *, foreground: bool = True, average: Average = "all"
+) -> Tensor:
     r"""Compute the distance of the original view's background planes from those of the merged maps (Qin et al., 2024).
 
     .. math:: L_{bs} = \overline{|M_b - \hat M_b|} \qquad (6)
 
-    The bar is a mean over all positions of all planes of the batch: the background and the present classes of each
-    image. The merged maps are the target and get no gradient.
+    The bar is a mean over all positions of all planes of the batch: the background and the classes of each image, of
+    which absent ones count as 0. The merged maps are the target and get no gradient.
 
     Args:
         original: M_o, max-normalised, [N,C,h,w].
         merged: merged maps of the adjusted views, from `merge_maps`, of the same shape.
         present: 1 where image n shows class c, [N,C].
         foreground: compare the planes of the classes, too, not only the background plane.
+        average: see `similarity_loss`; the background plane is always counted.
 
     Raises:
         InputError: the shapes do not fit together.
@@ -93,13 +109,18 @@ def background_similarity_loss(original: Tensor, merged: Tensor, present: Tensor
     planes = make_background_planes(original, present, foreground=foreground)
     wanted = make_background_planes(merged.detach(), present, foreground=foreground)
     background = torch.ones_like(shown[:, :1])
-    return _mean_difference(planes, wanted, torch.cat([background, shown], 1) if foreground else background)
+    return _mean_difference(planes, wanted, torch.cat([background, shown], 1) if foreground else background, average)
 
 
-def _mean_difference(one: Tensor, other: Tensor, shown: Tensor) -> Tensor:
-    """Compute the mean absolute difference over the planes in `shown`, bool [N,C,1,1]; 0 if there are none."""
+def _mean_difference(one: Tensor, other: Tensor, shown: Tensor, average: Average) -> Tensor:
+    """Compute the mean absolute difference over the planes in `shown`, bool [N,C,1,1]; other planes count as 0 or not.
+
+    It is 0 if no plane is in `shown`.
+    """
     difference = torch.where(shown, (_widen(one) - _widen(other)).abs(), 0)
     positions = one.shape[2] * one.shape[3]
+    if average == "all":
+        return difference.sum() / (shown.numel() * positions)
     return difference.sum() / (shown.sum() * positions).clamp_min(1)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.wsss.atm.attention import check_dilations
+from camplug.wsss.atm.losses import Average
 from camplug.wsss.atm.merge import BACKGROUND, SURE
 from camplug.wsss.atm.views import GreyChange
 from camplug.wsss.classifier.crops import ClassifierCrops
@@ -20,6 +21,7 @@ from camplug.wsss.classifier.settings import LearningSettings
 if TYPE_CHECKING:
     from camplug.wsss.atm.lightning_module import ATMTraining
 
+AVERAGES = get_args(Average)
 PLANES = ("all", "background")
 FUM_PARTS = ("channel_attention", "spatial_attention", "atrous", "context")
 
@@ -38,6 +40,8 @@ class ATM(Method):
         decreased: alpha and beta of the decreased view.
         similarity: weight of the distance between the views' class maps (lambda_s).
         background_similarity: weight of the distance from the merged maps (lambda_bs).
+        average: classes that both distances are averaged over: all, absent ones as 0, as in SEAM's code, or present
+            ones, which makes them about ten times as large on VOC and can empty the maps.
         ramp: part of the training in which both weights rise from 0 (ours), since the maps of a new head can vanish
             under full weights.
         background: value of the background plane when maps are merged, 0 to 1.
@@ -70,6 +74,7 @@ class ATM(Method):
     decreased: tuple[float, float] = (0.8, 15.0)
     similarity: float = 0.5
     background_similarity: float = 0.5
+    average: Average = "all"
     ramp: float = 0.0
     background: float = BACKGROUND
     sure: float = SURE
@@ -101,6 +106,8 @@ class ATM(Method):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}; give a value from 0 to 1, as the maps have.")
         check_ramp(self.ramp)
+        if self.average not in AVERAGES:
+            raise InputError(f"average={self.average!r}; allowed are {', '.join(AVERAGES)}.")
         if self.planes not in PLANES:
             raise InputError(f"planes={self.planes!r}; allowed are {', '.join(PLANES)}.")
         check_dilations(self.dilations)

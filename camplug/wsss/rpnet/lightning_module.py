@@ -95,11 +95,16 @@ class RPNetTraining(AgreementTraining):
             with torch.no_grad():
                 for scale in method.scales:
                     if scale != 1:
-                        maps.append(self._enhanced(*self._features(_rescale(x, scale)), batch.present, generator))
+                        rescaled = self._features(self.rescale_view(x, batch, scale))
+                        maps.append(self._enhanced(*rescaled, batch.present, generator))
         target = average_maps(maps, (plain.shape[-2], plain.shape[-1]))
         value = self_supervised_loss(target, plain, batch.present)
         self.record_maps(normalize_maps(plain, batch.present))
         return losses | {"self_supervised": (self.ramp_factor * method.weight, value)}
+
+    def rescale_view(self, x: Tensor, batch: ClassifierCrop, scale: float) -> Tensor:
+        """Return the normalised images of a batch in another size."""
+        return rescale(x, scale)
 
     def _features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Compute the reduced features [N,width,h,w] and the maps of the earlier stages [N,D,h,w]."""
@@ -156,7 +161,7 @@ class RPNetTraining(AgreementTraining):
         return region
 
 
-def _rescale(x: Tensor, scale: float) -> Tensor:
+def rescale(x: Tensor, scale: float) -> Tensor:
     """Resize images by a factor, with sides rounded to multiples of 32, at least 32."""
     h, w = (max(MULTIPLE, MULTIPLE * round(side * scale / MULTIPLE)) for side in x.shape[-2:])
     return F.interpolate(x, (h, w), mode="bilinear", align_corners=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from moved import everywhere
@@ -28,9 +30,10 @@ def each(maps, present):
     return [(i, k, y, x) for i in range(n) for k in range(c) if present[i, k] for y in range(h) for x in range(w)]
 
 
-def mean_difference(one, other, present):
+def mean_difference(one, other, present, average="all"):
+    """Absent classes differ by 0, and count where all classes are averaged over."""
     entries = each(one, present)
-    return sum(abs(one[e] - other[e]) for e in entries) / len(entries)
+    return sum(abs(one[e] - other[e]) for e in entries) / (one.numel() if average == "all" else len(entries))
 
 
 def planes_by_loop(maps, present):
@@ -55,20 +58,23 @@ def assert_same(found, expected, variables):
 
 
 def test_similarity_golden_number():
-    """One present class on two positions: |o - d| = .2 and .4, mean .3; |o - e| = .1 and 0, mean .05; half the sum."""
+    """One of two classes is present: |o - d| = .2 and .4, |o - e| = .1 and 0, and 0 for the absent class."""
     original = torch.tensor([[[[0.5, 1.0]], [[9.0, 9.0]]]])
     enhanced = torch.tensor([[[[0.6, 1.0]], [[0.0, 0.0]]]])
     decreased = torch.tensor([[[[0.3, 0.6]], [[0.0, 0.0]]]])
     present = torch.tensor([[1, 0]])
-    assert float(similarity_loss(original, enhanced, decreased, present)) == pytest.approx(0.175)
-    assert float(similarity_loss(original, enhanced, None, present)) == pytest.approx(0.05)
-    assert float(similarity_loss(original, None, decreased, present)) == pytest.approx(0.3)
+    assert float(similarity_loss(original, enhanced, decreased, present)) == pytest.approx((0.6 + 0.1) / 4 / 2)
+    assert float(similarity_loss(original, enhanced, None, present)) == pytest.approx(0.025)
+    assert float(similarity_loss(original, None, decreased, present)) == pytest.approx(0.15)
+    assert float(similarity_loss(original, enhanced, decreased, present, average="present")) == pytest.approx(0.175)
 
 
-def test_similarity_equals_a_loop():
+@pytest.mark.parametrize("average", ["all", "present"])
+def test_similarity_equals_a_loop(average):
     original, enhanced, decreased = maps_of(3)
-    expected = (mean_difference(original, decreased, PRESENT) + mean_difference(original, enhanced, PRESENT)) / 2
-    assert_same(similarity_loss(original, enhanced, decreased, PRESENT), expected, [original, enhanced, decreased])
+    bars = [mean_difference(original, view, PRESENT, average) for view in (decreased, enhanced)]
+    found = similarity_loss(original, enhanced, decreased, PRESENT, average=average)
+    assert_same(found, sum(bars) / 2, [original, enhanced, decreased])
 
 
 @pytest.mark.parametrize("enhanced", [True, False])
@@ -100,23 +106,28 @@ def test_planes_equal_a_loop():
 
 
 def test_background_similarity_golden_number():
-    """Planes .5 .5 and .1 .9 in place of .2 .8 and .1 .9: differences .3 .3 0 0 over 4 entries."""
+    """Planes .5 .1 and .5 .9 in place of .2 .1 and .8 .9: differences .3 0 and .3 0; 0 0 for the absent class."""
     original = torch.tensor([[[[0.5, 0.9]], [[0.3, 0.3]]]])
     merged = torch.tensor([[[[0.8, 0.9]], [[0.0, 0.9]]]])
     present = torch.tensor([[1, 0]])
-    assert float(background_similarity_loss(original, merged, present)) == pytest.approx(0.15)
-    assert float(background_similarity_loss(original, merged, present, foreground=False)) == pytest.approx(0.15)
-    both = torch.tensor([[1, 1]])  # and the second class: 0 0 in place of 0 .9, over 6 entries
-    assert float(background_similarity_loss(original, merged, both)) == pytest.approx(1.5 / 6)
+    loss = partial(background_similarity_loss, original, merged, present)
+    assert float(loss()) == pytest.approx(0.6 / 6)
+    assert float(loss(average="present")) == pytest.approx(0.6 / 4)
+    assert float(loss(foreground=False)) == float(loss(foreground=False, average="present")) == pytest.approx(0.15)
+    both = torch.tensor([[1, 1]])  # and the second class: 0 0 in place of 0 .9
+    for average in ("all", "present"):
+        assert float(background_similarity_loss(original, merged, both, average=average)) == pytest.approx(1.5 / 6)
 
 
+@pytest.mark.parametrize("average", ["all", "present"])
 @pytest.mark.parametrize("foreground", [True, False])
-def test_background_similarity_equals_a_loop(foreground):
+def test_background_similarity_equals_a_loop(foreground, average):
     original, enhanced, decreased = maps_of(3)
     merged = merge_maps(enhanced, decreased, PRESENT)
-    shown = torch.cat([torch.ones(3, 1), PRESENT if foreground else torch.zeros(3, 4)], 1)
-    expected = mean_difference(planes_by_loop(original, PRESENT), planes_by_loop(merged, PRESENT), shown)
-    assert_same(background_similarity_loss(original, merged, PRESENT, foreground=foreground), expected, [original])
+    planes = [planes_by_loop(maps, PRESENT)[:, : None if foreground else 1] for maps in (original, merged)]
+    shown = torch.cat([torch.ones(3, 1), PRESENT], 1)[:, : planes[0].shape[1]]
+    found = background_similarity_loss(original, merged, PRESENT, foreground=foreground, average=average)
+    assert_same(found, mean_difference(*planes, shown, average), [original])
 
 
 def test_merged_maps_are_detached():

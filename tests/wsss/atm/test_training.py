@@ -100,11 +100,13 @@ def by_hand(module, batch, method):
     one, other = enhanced if kept["enhanced"] else decreased, decreased if kept["decreased"] else enhanced
     merged = merge_maps(one, other, batch.present, background=method.background, sure=method.sure)
     if method.similarity:
-        value = similarity_loss(maps["original"], enhanced, decreased, batch.present)
+        value = similarity_loss(maps["original"], enhanced, decreased, batch.present, average=method.average)
         expected["similarity"] = (method.similarity, value)
     if method.background_similarity:
         foreground = method.planes == "all"
-        value = background_similarity_loss(maps["original"], merged, batch.present, foreground=foreground)
+        value = background_similarity_loss(
+            maps["original"], merged, batch.present, foreground=foreground, average=method.average
+        )
         expected["background_similarity"] = (method.background_similarity, value)
     return expected, merged
 
@@ -124,7 +126,8 @@ def gradients(module, parts):
         {"enhance": False, "decrease": False},
         {"fum": False, "similarity": 0.1, "background_similarity": 2, "planes": "background"},
         {"similarity": 0, "background": 0.6, "sure": 0.7},
-        {"background_similarity": 0, "residual": True},
+        {"background_similarity": 0, "residual": True, "average": "present"},
+        {"average": "present", "planes": "background"},
         {"similarity": 0, "background_similarity": 0},
     ],
     ids=str,
@@ -325,6 +328,7 @@ def test_the_neck_of_the_options():
         ({"background_similarity": float("inf")}, "background_similarity=inf; give a weight of 0 or more"),
         ({"background": 30}, "background=30; give a value from 0 to 1"),
         ({"sure": -0.1}, "sure=-0.1; give a value from 0 to 1"),
+        ({"average": "image"}, "average='image'; allowed are all, present"),
         ({"planes": "foreground"}, "planes='foreground'; allowed are all, background"),
         ({"dilations": (0, 1, 2, 3)}, r"dilations=\(0, 1, 2, 3\); give whole numbers from 1 up: the paper's"),
         ({"dilations": ()}, r"dilations=\(\); give whole numbers"),
