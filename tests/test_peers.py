@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from documented import ROOT, blocks
 from reference import reference_map
 from torch import nn
 from torchvision.models import vgg
@@ -212,3 +213,19 @@ def test_what_grad_cam_leaves_behind_and_we_do_not():
     by_gradcam(model, model.layer4, x)
     assert not model.training
     assert any(p.grad is not None for p in model.parameters())
+
+
+def test_ported_code_gives_equal_maps():
+    first, *pairs = [b for b in blocks(ROOT / "docs" / "coming_from.md") if b.language == "python"]
+    namespace = {}
+    torch.manual_seed(0)
+    exec(first.text, namespace)
+    assert len(pairs) == 8
+    for theirs, ours in zip(pairs[::2], pairs[1::2], strict=True):
+        assert theirs.not_run
+        assert ours.not_run is None
+        exec(theirs.text, namespace)
+        exec(ours.text, namespace)
+        want = torch.as_tensor(namespace["theirs"]).detach()
+        scale = float(want.abs().max())
+        assert (namespace["ours"] - want).abs().max() < 1e-3 * scale, theirs.text  # grad-cam divides by max + 1e-7
