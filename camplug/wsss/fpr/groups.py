@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from camplug.errors import InputError
 
 UNGROUPED = -1
+SHOWN = 5  # classes named in a sentence
 
 VOC_GROUPS: dict[str, tuple[str, ...]] = {
     "person": ("person",),
@@ -109,6 +110,32 @@ def is_usable(negative_class: int, present_classes: Iterable[int], groups: Seque
     if group == UNGROUPED:
         return True
     return list(groups).count(group) > 1 and all(groups[c] != group for c in present_classes)
+
+
+def describe_unusable(classes: Sequence[str], counts: Sequence[int], usable: Sequence[bool]) -> str:
+    """Describe the classes of a data set that pixel rectification has no effect on.
+
+    Args:
+        classes: class names.
+        counts: number of images that show each class; a class that none shows is not named.
+        usable: True for classes with usable negatives.
+
+    Returns:
+        One sentence with the classes, the most frequent first, and their share of all labels; "" if there are none.
+
+    >>> describe_unusable(["cat", "dog", "car"], [10, 20, 10], [False, False, True])[:60]
+    'pixel rectification leaves out dog, cat (75 % of the labels)'
+    """
+    left_out = [c for c, use in enumerate(usable) if counts[c] and not use]
+    if not left_out:
+        return ""
+    left_out.sort(key=lambda c: -counts[c])
+    names = ", ".join(classes[c] for c in left_out[:SHOWN]) + (" ..." if len(left_out) > SHOWN else "")
+    share = 100 * sum(counts[c] for c in left_out) / sum(counts)
+    return (
+        f"pixel rectification leaves out {names} ({share:.0f} % of the labels): their maps light up falsely in no "
+        "image, or only in images with a class of their group; give groups none to use these images, too, or weight 0."
+    )
 
 
 def _hint(name: str, known: Collection[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from camplug.wsss.classifier.lightning_module import ClassifierTraining
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.settings import LearningSettings
 from camplug.wsss.fpr.gather import PrototypePass
+from camplug.wsss.fpr.groups import describe_unusable
 from camplug.wsss.fpr.losses import region_contrast_loss
 from camplug.wsss.fpr.pixels import pixel_rectification_loss
 from camplug.wsss.fpr.prototypes import Prototypes
@@ -23,8 +25,6 @@ from camplug.wsss.train.processes import get_rank_and_world
 
 if TYPE_CHECKING:
     from camplug.wsss.fpr.method import FPR
-
-SHOWN = 5  # classes named in a warning
 
 
 class FPRTraining(ClassifierTraining):
@@ -54,7 +54,7 @@ class FPRTraining(ClassifierTraining):
 
     def __init__(self, network: Classifier, learning: LearningSettings, fpr: FPR, crops: ClassifierCrops) -> None:
         super().__init__(network, learning, ids=crops.data.ids, seed=crops.seed)
-        self.fpr = fpr
+        self.fpr, self.crops = fpr, crops
         self.prototypes: Prototypes | None = None
         self.gather: PrototypePass | None = None
         self._labels = torch.empty(0), torch.empty(0)  # of the last batch, on the device and on the host
@@ -100,14 +100,11 @@ class FPRTraining(ClassifierTraining):
             self._warn_about_unusable(self.prototypes)
 
     def _warn_about_unusable(self, prototypes: Prototypes) -> None:
-        names = [n for n, kept in zip(self.network.classes, prototypes.usable, strict=True) if not kept.any()]
-        if names:
-            warnings.warn(
-                f"pixel rectification leaves out {', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''} "
-                f"({len(names)} of {len(prototypes.usable)} classes): their maps light up in no other image, or "
-                "only in those with a class of their group; a class alone in its group has no usable false positives.",
-                stacklevel=2,
-            )
+        shown = Counter(c for i in self.crops.indices for c in self.crops.get_classes(i))
+        counts = [shown[c] for c in range(len(self.network.classes))]
+        text = describe_unusable(self.network.classes, counts, [bool(kept.any()) for kept in prototypes.usable])
+        if text:
+            warnings.warn(text, stacklevel=2)
 
     @override
     def compute_losses(self, x: Tensor, batch: ClassifierCrop, step: int) -> Mapping[str, tuple[float, Tensor]]:

@@ -7,6 +7,7 @@ import pytest
 from camplug.errors import InputError
 from camplug.wsss.data import VOC_CLASSES
 from camplug.wsss.fpr import COCO_GROUPS, VOC_GROUPS, get_group_numbers, is_usable
+from camplug.wsss.fpr.groups import describe_unusable
 
 
 def test_voc_groups_hold_every_class_once():
@@ -44,6 +45,16 @@ def test_a_group_with_one_of_its_classes_in_the_data_has_no_usable_negatives():
 
 def test_own_groups():
     assert get_group_numbers(["b", "c", "a"], {"one": ["a", "b"], "two": ["c", "d"]}) == [0, 1, 0]
+
+
+def test_classes_without_negatives_are_described_by_frequency():
+    """The labels are 4 + 8 + 4 + 0 = 16; dog and cat have 12 of them, bird is shown by no image."""
+    text = describe_unusable(["cat", "dog", "car", "bird"], [4, 8, 4, 0], [False, False, True, False])
+    assert text.startswith("pixel rectification leaves out dog, cat (75 % of the labels): their maps")
+    assert "groups none" in text
+    assert describe_unusable(["cat", "bird"], [4, 0], [True, False]) == ""
+    many = describe_unusable(list("abcdef"), [1, 2, 3, 4, 5, 6], [False] * 6)
+    assert "leaves out f, e, d, c, b ... (100 % of the labels)" in many
 
 
 @pytest.mark.parametrize(
