@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ from camplug.cli.explanations import ExplainerOptions, find_demo_photo, refuse_o
 from camplug.cli.options import add_options, read_options
 from camplug.errors import CamplugError, InputError
 from camplug.explain import create, list_methods
+from camplug.explain.base import Explainer
 from camplug.explain.explanation import Explanation
 from camplug.explain.registry import get_method
 from camplug.images.save import save_picture
@@ -46,31 +49,11 @@ def compare(
             )
         chosen = apply_values(ExplainerOptions(), read_options(given, None, ExplainerOptions()))
         network, options = chosen.load()
-        if methods is None:
-            names = [n for n in list_methods() if not get_method(n).needs_many_passes]
-        else:
-            parts = split_methods(methods)
-            names = [n for p in parts for n in list_methods(p) or [p if "(" in p else get_method(p).name]]
-        if not names:
-            raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods())}.")
+        names = _choose_methods(methods)
         photo = path or find_demo_photo()
         refuse_overwriting([photo], [output])
-        wanted: Any = classes[0] if classes else None
-        results: list[Explanation] = []
-        refused: list[dict[str, str]] = []
-        for name in dict.fromkeys(names):
-            try:
-                result = create(name, network, **options).explain(photo, wanted)
-                assert isinstance(result, Explanation)
-            except CamplugError as error:
-                if not results and len(names) == 1:
-                    raise
-                refused.append({"method": name, "error": str(error)})
-                continue
-            results.append(result)
-            wanted = result.classes[0]
-        if not results:
-            raise CamplugError(refused[0]["error"])
+        explainers = {name: partial(create, name, network, **options) for name in names}
+        results, refused = _explain_by_methods(explainers, photo, classes[0] if classes else None)
         first = results[0]
         maps, titles = [r.maps[0].numpy() for r in results], [r.method for r in results]
         title = first.title(multi_label=chosen.multi_label or None).replace("\n", ": ")
@@ -83,6 +66,49 @@ def compare(
         for r in refused:
             common.err.print(f"[yellow]left out:[/] {r['method']}: {common.escape_markup(r['error'])}", soft_wrap=True)
         common.out.print(f"written: {output}", soft_wrap=True)
+
+
+def _choose_methods(methods: str | None) -> list[str]:
+    """Return the names of methods and wrapped methods; by default all methods but those of many passes.
+
+    Raises:
+        InputError: no method has one of the names.
+    """
+    if methods is None:
+        names = [n for n in list_methods() if not get_method(n).needs_many_passes]
+    else:
+        parts = split_methods(methods)
+        names = [n for p in parts for n in list_methods(p) or [p if "(" in p else get_method(p).name]]
+    if not names:
+        raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods())}.")
+    return list(dict.fromkeys(names))
+
+
+def _explain_by_methods(
+    explainers: Mapping[str, Callable[[], Explainer]], photo: Path, wanted: Any
+) -> tuple[list[Explanation], list[dict[str, str]]]:
+    """Explain a photograph by several methods, all for the class of the first one.
+
+    Returns:
+        The explanations, and the names of methods that cannot work on the model, with the reasons.
+
+    Raises:
+        CamplugError: no method works on the model.
+    """
+    results: list[Explanation] = []
+    refused: list[dict[str, str]] = []
+    for name, make in explainers.items():
+        try:
+            result = make().explain(photo, wanted)
+        except CamplugError as error:
+            refused.append({"method": name, "error": str(error)})
+            if len(refused) == len(explainers):
+                raise CamplugError(refused[0]["error"]) from error
+            continue
+        assert isinstance(result, Explanation)
+        results.append(result)
+        wanted = result.classes[0]
+    return results, refused
 
 
 def split_methods(text: str) -> list[str]:

@@ -89,16 +89,8 @@ def check(
         inclusive=multi_label,
         link=explanation.link if explanation.link != "logits" else None,
     )
-    m, curves, random_weights = _measure_map(
-        explainer,
-        score,
-        explanation.all_names,
-        random=random,
-        steps=steps,
-        stages=stages,
-        batch_size=batch_size,
-        seed=seed,
-    )
+    options = {"random": random, "steps": steps, "stages": stages, "batch_size": batch_size, "seed": seed}
+    m, curves, random_weights = _measure_map(explainer, score, explanation.all_names, **options)
     return TrustReport(
         decide_verdict(m),
         list_reasons(m),

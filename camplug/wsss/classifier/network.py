@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
-from camplug.explain.cam import find_pooled_head
+from camplug.explain.cam import PooledHead, find_pooled_head
 from camplug.explain.tensor_ops import widen
 from camplug.images.preprocess import Preprocess
 from camplug.models.preprocess import find_preprocess
@@ -152,14 +152,9 @@ def build_classifier(
     if isinstance(model, Classifier):
         return _reuse_classifier(model, classes, neck, output_stride, keep_head)
     reads = get_preprocess(model) if preprocess is None else preprocess
-    x = torch.rand(make_example(model).shape, generator=torch.Generator().manual_seed(0)).to(make_example(model))
-    try:
-        head = find_pooled_head(model, x)
-        cut = find_cut(model, head.layer, relu=head.relu)
-    except ModelError:
-        if keep_head:
-            raise ModelError(_explain_missing_head(0, len(classes), None)) from None
-        head, cut = None, find_cut(model)
+    head, cut = _find_head(model)
+    if head is None and keep_head:
+        raise ModelError(_explain_missing_head(0, len(classes), None))
     body = Body(model, cut)
     between = None if neck is None else _build_neck(neck, body)
     has = 0 if head is None else len(head.weight)
@@ -181,6 +176,17 @@ def build_classifier(
             network.head.weight.copy_(head.weight[rows, :, None, None])
             network.head.bias.copy_(head.bias[rows])
     return network.eval()
+
+
+def _find_head(model: nn.Module) -> tuple[PooledHead | None, Cut]:
+    """Find the trained head of a network, None if it has none that can be kept, and the end of its body."""
+    example = make_example(model)
+    x = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+    try:
+        head = find_pooled_head(model, x)
+        return head, find_cut(model, head.layer, relu=head.relu)
+    except ModelError:
+        return None, find_cut(model)
 
 
 def rebuild_classifier(

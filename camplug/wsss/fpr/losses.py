@@ -109,9 +109,8 @@ def region_contrast_loss(
         raise InputError(f"temperature={temperature} and offset={offset}; give one above 0 and one of at least 0.")
     if reduction not in ("mean", "sum"):
         raise InputError(f'reduction={reduction!r}; give "mean" or "sum".')
-    shown = check_inputs(features, class_maps, present, prototypes)
-    masks = make_class_masks(class_maps, theta, EPS)
-    pairs = [(n, c) for n, c in shown.nonzero().tolist() if len(prototypes.positive[c])]
+    shown = check_inputs(features, class_maps, present, prototypes).nonzero().tolist()
+    pairs, masks = [(n, c) for n, c in shown if len(prototypes.positive[c])], make_class_masks(class_maps, theta, EPS)
     if not pairs:
         nothing = masked_mean(features, masks[:, :0]).sum()  # 0 with a graph
         return RegionContrast(nothing, nothing, nothing, torch.zeros((), dtype=torch.int64, device=features.device))
@@ -119,17 +118,30 @@ def region_contrast_loss(
     masks = masks.index_select(1, used)
     f = masked_mean(features, masks)[image, column]  # of every pair, [P,D]
     counted = masks.flatten(2).any(2)[image, column]
-    centre, others, there = (x.to(features.device)[of] for x in prototypes.padded)
-    pull = distances(f, centre.to(f), distance) / temperature + offset
-    push = torch.zeros_like(pull)
-    if others.shape[1]:
-        gaps = distances(f[:, None], others.to(f), distance)
-        exponent = gaps.masked_fill(~there, torch.inf).amin(1) / temperature + offset  # infinite without negatives
-        push = -(-torch.expm1(-exponent)).clamp_min(LEAST).log()
+    parts = _compare_regions(f, [x.to(features.device)[of] for x in prototypes.padded], temperature, offset, distance)
     count = counted.sum()
     share = count.clamp_min(1) if reduction == "mean" else 1
-    positive, negative = (torch.where(counted, part, 0).sum() / share for part in (pull, push))
+    positive, negative = (torch.where(counted, part, 0).sum() / share for part in parts)
     return RegionContrast(positive + negative, positive, negative, count)
+
+
+def _compare_regions(
+    f: Tensor, prototypes: list[Tensor], temperature: float, offset: float, distance: Distance
+) -> tuple[Tensor, Tensor]:
+    """Compute the positive and the negative part of the loss of each region [P].
+
+    Args:
+        f: features of the regions [P,D].
+        prototypes: positive prototypes [P,D], negative ones [P,K,D], and a mask of those that exist [P,K].
+        temperature, offset, distance: see `region_contrast_loss`.
+    """
+    centre, others, there = prototypes
+    pull = distances(f, centre.to(f), distance) / temperature + offset
+    if not others.shape[1]:
+        return pull, torch.zeros_like(pull)
+    gaps = distances(f[:, None], others.to(f), distance)
+    exponent = gaps.masked_fill(~there, torch.inf).amin(1) / temperature + offset  # infinite without negatives
+    return pull, -(-torch.expm1(-exponent)).clamp_min(LEAST).log()
 
 
 def _numbers(pairs: list[tuple[int, int]], device: torch.device) -> list[Tensor]:

@@ -114,15 +114,18 @@ def foreground_probability(
     """
     _check(blocks, group, scale)
     region = find_confident_regions(blocks[0], threshold) if region is None else region
-    best = []
-    for features in blocks:
-        masks = [region, drop_positions(region, keep, generator)] if drop else [region]
-        own = torch.stack([compute_prototypes(features, mask) for mask in masks], 1)  # [N,1 or 2,D]
-        shared = own.reshape(-1, group * own.shape[1], own.shape[2])  # [groups,group or 2*group,D]
-        best.append(region_similarity(features, shared.repeat_interleave(group, 0)).amax(1, keepdim=True))
+    masks = [[region, drop_positions(region, keep, generator)] if drop else [region] for _ in blocks]
+    best = [_compare_with_group(features, own, group) for features, own in zip(blocks, masks, strict=True)]
     positive = torch.cat(best, 1).amax(1, keepdim=True).relu()
     probability = scale * positive / (positive.amax((2, 3), keepdim=True) + PEAK_EPS)
     return smooth_maps(probability, sigma, window, border) if smooth else probability
+
+
+def _compare_with_group(features: Tensor, masks: list[Tensor], group: int) -> Tensor:
+    """Compute the largest similarity [N,1,h,w] to the prototypes of all masks [N,h,w] of the images of a group."""
+    own = torch.stack([compute_prototypes(features, mask) for mask in masks], 1)  # [N,masks,D]
+    shared = own.reshape(-1, group * own.shape[1], own.shape[2])  # [groups,group*masks,D]
+    return region_similarity(features, shared.repeat_interleave(group, 0)).amax(1, keepdim=True)
 
 
 def _check(blocks: Sequence[Tensor], group: int, scale: float) -> None:
