@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typer.testing import CliRunner
+import functools
+from unittest import mock
+
+import typer
+from typer import testing
 
 from camplug.cli.app import app
 
+build = functools.cache(typer.main.get_command)  # takes longer than most commands
+
 
 def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+    with mock.patch.object(testing, "_get_command", build):
+        return testing.CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 def good(*arguments):

@@ -17,6 +17,11 @@ from camplug.wsss.data.painting import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _kept_scenes():
+    """Every scene drawn anew."""
+
+
 def all_of(data, i):
     return np.asarray(data.photo(i)), data.mask(i), data.part(i), data.labels(i)
 
