@@ -110,15 +110,13 @@ class Explanation:
 
         Right and bottom are exclusive; components are 8-connected.
         """
-        from scipy import ndimage
+        import cv2
 
         found = []
         for mask in self.mask(threshold).numpy():
-            parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
-            areas = ndimage.sum_labels(mask, parts, range(1, count + 1))
-            slices = ndimage.find_objects(parts)
-            order = sorted(range(count), key=lambda i: -areas[i])
-            found.append([(s[1].start, s[0].start, s[1].stop, s[0].stop) for s in (slices[i] for i in order)])
+            _, _, parts, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+            parts = sorted(parts[1:].tolist(), key=lambda part: -part[cv2.CC_STAT_AREA])  # the first is the background
+            found.append([(left, top, left + width, top + height) for left, top, width, height, _ in parts])
         return found
 
     def overlay(self, k: int = 0, **options: Any) -> Image:

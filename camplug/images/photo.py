@@ -17,26 +17,30 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SIXTEEN_BITS = 65535.0
 TWELVE_BITS = 4095.0  # maximum of 12-bit data, as cameras and microscopes store it in 16 bits
+ORIENTATION = 0x0112  # EXIF tag
+BITS_PER_SAMPLE, PLANAR_CONFIGURATION, SEPARATE_PLANES = 258, 284, 2  # TIFF tags, and a value of the second
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
 def read_photo(source: Any) -> Image:
     """Read a photograph as an upright RGB PIL image.
 
-    EXIF rotation is applied, transparency is composed over white, 16-bit and floating-point grey is scaled to 8 bits,
-    CMYK and palettes are converted. 16-bit grey without values above 4095 counts as 12-bit data, with a warning.
+    EXIF rotation is applied, transparency is composed over white, 16-bit photographs and floating-point grey are scaled
+    to 8 bits, CMYK and palettes are converted. 16 bits without values above 4095 count as 12-bit data, with a warning.
 
     Args:
         source: path, PIL image, or uint8 array or tensor [H,W,3], [H,W] or (tensors) [3,H,W].
 
     Raises:
-        InputError: the file is missing, damaged or no image, the array is not uint8, or a side is below 2 pixels.
+        InputError: the file is missing, damaged or no image, its colours are separate planes of 16 bits, the array is
+            not uint8, or a side is below 2 pixels.
     """
     from PIL import Image as pil
 
     if isinstance(source, (str, os.PathLike)):
-        image = _open(os.fspath(source))
+        image = _open_with(os.fspath(source), _decode)
     elif isinstance(source, pil.Image):
         image = _decode(source, "the image")
     elif isinstance(source, torch.Tensor):
@@ -66,10 +70,6 @@ def check_photo(path: str | os.PathLike[str]) -> None:
     _open_with(os.fspath(path), lambda image, called: None)
 
 
-def _open(path: str) -> Image:
-    return _open_with(path, _decode)
-
-
 def _open_with(path: str, use: Callable[[Image, str], T]) -> T:
     """Open an image file and return the result of `use`."""
     from PIL import Image as pil
@@ -94,10 +94,77 @@ def _open_with(path: str, use: Callable[[Image, str], T]) -> T:
 
 def _decode(image: Image, called: str) -> Image:
     try:
+        deep = _has_deep_colours(image, called)
+        raw = _read_file(image) if deep else b""
         image.load()
+    except InputError:
+        raise
     except Exception as error:  # decoders raise anything on damaged files
         raise _make_damage_error(called, error) from None
-    return _rotate_upright(image)
+    return _rotate_upright(_decode_deep_colours(image, raw) if deep else image)
+
+
+def _has_deep_colours(image: Image, called: str) -> bool:
+    """Return whether the file of an image, which is not decoded yet, has 16 bits per colour.
+
+    Raises:
+        InputError: each colour is a plane of its own, of which Pillow reads the lower bytes.
+    """
+    tile: Any = getattr(image, "tile", None)
+    if not tile or image.mode not in ("RGB", "RGBA") or image.format not in ("PNG", "TIFF"):
+        return False
+    has_raw_mode = ";16" in str(tile[0].args)
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(PLANAR_CONFIGURATION) == SEPARATE_PLANES:
+        if not has_raw_mode and max(tags.get(BITS_PER_SAMPLE, (8,))) > 8:
+            raise InputError(
+                f"{called} stores each colour as a plane of 16 bits, which cannot be read; save it as PNG, or as TIFF "
+                "with the colours of each pixel side by side."
+            )
+        return False  # Pillow reads the upper bytes, OpenCV mixes up the colours
+    return has_raw_mode
+
+
+def _read_file(image: Image) -> bytes:
+    """Read the whole file of an image that is not decoded yet."""
+    file: Any = image.fp  # type: ignore[attr-defined]
+    place = file.tell()
+    file.seek(0)
+    raw: bytes = file.read()
+    file.seek(place)
+    return raw
+
+
+def _decode_deep_colours(image: Image, raw: bytes) -> Image:
+    """Decode a file with 16 bits per colour, of which Pillow keeps the upper 8, and scale it to 8 bits.
+
+    Args:
+        image: decoded image, which is returned if OpenCV cannot decode the file.
+        raw: content of the file.
+    """
+    import cv2
+    from PIL import Image as pil
+
+    values = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.shape != (image.height, image.width, len(image.mode)):
+        return image
+    top = _find_maximum(values[..., :3])
+    pixels = np.empty(values.shape, np.uint8)
+    pixels[..., :3] = (values[..., 2::-1] / top * 255).round()
+    pixels[..., 3:] = (values[..., 3:] / SIXTEEN_BITS * 255).round()
+    deep = pil.fromarray(pixels)
+    deep.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+    return deep
+
+
+def _find_maximum(values: np.ndarray[Any, Any]) -> float:
+    """Return the value of white in 16-bit data: 4095 if no value lies above, else 65535."""
+    if values.max() > TWELVE_BITS:
+        return SIXTEEN_BITS
+    warnings.warn(
+        "a photograph of 16 bits holds no value above 4095 and is taken for 12-bit data: 4095 is white.", stacklevel=4
+    )
+    return TWELVE_BITS
 
 
 def _make_damage_error(called: str, error: Exception) -> InputError:
@@ -133,13 +200,7 @@ def _to_rgb(image: Image, called: str) -> Image:
         grey = np.asarray(image).astype(np.float64)
         if not np.isfinite(grey).all():
             raise InputError(f"{called} holds NaN or infinite pixels; give finite ones.")
-        top = 65535.0 if grey.max() > 255 or image.mode.startswith("I;16") else 255.0
-        if top > TWELVE_BITS >= grey.max():
-            top = TWELVE_BITS
-            warnings.warn(
-                "a grey photograph of 16 bits holds no value above 4095 and is taken for 12-bit data: 4095 is white.",
-                stacklevel=3,
-            )
+        top = _find_maximum(grey) if grey.max() > 255 or image.mode.startswith("I;16") else 255.0
         if image.mode == "F" and grey.max() <= 1:
             top = 1.0
         if grey.min() < 0 or grey.max() > 65535:

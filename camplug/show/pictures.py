@@ -88,6 +88,7 @@ def overlay(
     Raises:
         InputError: sizes differ, the array is no photograph, or the opacity is outside of 0 to 1.
     """
+    import cv2
     from PIL import Image as pil
 
     photo = to_rgb(photo)
@@ -95,8 +96,7 @@ def overlay(
         raise InputError(f"the photograph is {photo.shape[:2]} and the map {heat.shape}; they must be of one size.")
     if not 0 <= opacity <= 1:
         raise InputError(f"opacity={opacity}; allowed are 0 to 1.")
-    blended = (1 - opacity) * photo + opacity * colorize(heat, colors)
-    picture = pil.fromarray(blended.round().astype(np.uint8))
+    picture = pil.fromarray(cv2.addWeighted(photo, 1 - opacity, colorize(heat, colors), opacity, 0))
     return _add_bar(picture, colors, opacity) if bar else picture
 
 

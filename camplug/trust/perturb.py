@@ -6,7 +6,6 @@ import math
 from typing import Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from camplug.errors import InputError
@@ -51,14 +50,17 @@ def make_baseline(x: Tensor, kind: Baseline) -> Tensor:
 
 def blur(x: Tensor, sigma: float) -> Tensor:
     """Blur images [N,C,H,W] with a Gaussian of three standard deviations to each side; edges are repeated."""
-    reach = math.ceil(3 * sigma)
-    place = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
-    weights = torch.exp(-(place**2) / (2 * sigma**2))
-    weights = weights / weights.sum()
-    n, c, h, w = x.shape
-    flat = F.pad(x.reshape(n * c, 1, h, w), (reach, reach, reach, reach), mode="replicate")
-    flat = F.conv2d(F.conv2d(flat, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))
-    return flat.reshape(n, c, h, w)
+    h, w = (_make_blur_matrix(length, sigma).to(x) for length in x.shape[2:])
+    return h @ x @ w.T  # faster than convolutions of one channel
+
+
+def _make_blur_matrix(length: int, sigma: float) -> Tensor:
+    """Make the matrix [length,length] whose row i holds the weights of the positions around i."""
+    offsets = torch.arange(-math.ceil(3 * sigma), math.ceil(3 * sigma) + 1)
+    weights = torch.exp(-(offsets.double() ** 2) / (2 * sigma**2))
+    place = (torch.arange(length)[:, None] + offsets).clamp(0, length - 1)
+    matrix = torch.zeros(length, length, dtype=torch.float64)
+    return matrix.scatter_add_(1, place, (weights / weights.sum()).expand(length, -1))
 
 
 def rank_pixels(maps: Tensor, seed: int = 0) -> Tensor:

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from camplug.errors import InputError
 from camplug.images.photo import read_photo
@@ -22,8 +22,8 @@ Map = NDArray[np.float32]
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SIDE = 64  # longer side of the photograph whose spectrum is computed, in pixels
 BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16
-XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
-WHITE = XYZ.sum(1)  # D65
+STEPS = np.arange(256) / 255
+LINEAR = np.where(STEPS <= 0.04045, STEPS / 12.92, ((STEPS + 0.055) / 1.055) ** 2.4).astype(np.float32)  # sRGB's gamma
 
 
 def compute_colour_contrast(photo: Any) -> Map:
@@ -49,11 +49,14 @@ def compute_colour_contrast(photo: Any) -> Map:
     >>> compute_colour_contrast(photo)[10, ::2].round(1)
     array([0. , 0. , 0. , 0. , 0.7, 1. , 0.3, 0. , 0. , 0. ], dtype=float32)
     """
-    image = convert_to_lab(np.asarray(read_photo(photo)))
-    mean = image.mean((0, 1))
-    for axis in (0, 1):
-        image = ndimage.convolve1d(image, BINOMIAL, axis, mode="nearest")
-    return _stretch(np.linalg.norm(image - mean, axis=2))
+    picture = read_photo(photo)
+    if picture.getcolors(1):  # one colour, whose rounding errors would be stretched
+        return np.zeros((picture.height, picture.width), np.float32)
+    image = convert_to_lab(np.asarray(picture))
+    blurred = cv2.sepFilter2D(image, -1, BINOMIAL, BINOMIAL, borderType=cv2.BORDER_REPLICATE)
+    difference = cv2.subtract(blurred, np.array(cv2.mean(image)))
+    squared = cv2.transform(cv2.multiply(difference, difference), np.ones((1, 3), np.float32))  # sum over the channels
+    return _stretch(np.sqrt(squared))
 
 
 def compute_spectral_residual(photo: Any, *, sigma: float = 2.5) -> Map:
@@ -86,9 +89,10 @@ def compute_spectral_residual(photo: Any, *, sigma: float = 2.5) -> Map:
         return np.zeros((grey.height, grey.width), np.float32)
     spectrum = np.fft.fft2(pixels)
     course = np.log1p(np.abs(spectrum))  # plus 1, as frequencies of drawings may be 0
-    residual = course - ndimage.uniform_filter(course, 3, mode="nearest")
+    residual = course - cv2.blur(course, (3, 3), borderType=cv2.BORDER_REPLICATE)
     back = np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))
-    salient = ndimage.gaussian_filter(np.abs(back) ** 2, sigma, mode="nearest")
+    side = 2 * round(4 * sigma) + 1
+    salient = cv2.GaussianBlur(np.abs(back) ** 2, (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
     return _stretch(_resize(salient.astype(np.float32), (grey.height, grey.width)))
 
 
@@ -176,18 +180,16 @@ def read_saliency(folder: Path, name: str, size: tuple[int, int]) -> Map:
     return _resize(values, size).clip(0, 1)
 
 
-def convert_to_lab(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Convert sRGB to CIELAB (white D65): lightness 0 to 100, green to red, blue to yellow.
+def convert_to_lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Convert sRGB [H,W,3] to CIELAB (white D65): lightness 0 to 100, green to red, blue to yellow; exact to 0.05.
 
     >>> convert_to_lab(np.array([[[255, 255, 255], [255, 0, 0]]], np.uint8)).round() + 0
     array([[[100.,   0.,   0.],
-            [ 53.,  80.,  67.]]])
+            [ 53.,  80.,  67.]]], dtype=float32)
     """
-    steps = np.arange(256) / 255
-    linear = np.where(steps <= 0.04045, steps / 12.92, ((steps + 0.055) / 1.055) ** 2.4)
-    xyz = linear[rgb] @ (XYZ / WHITE[:, None]).T
-    x, y, z = np.moveaxis(np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116), -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+    # OpenCV's own conversion of sRGB interpolates and is exact to 0.5 only, that of linear RGB is not
+    lab: NDArray[np.float32] = np.asarray(cv2.cvtColor(cv2.LUT(rgb, LINEAR), cv2.COLOR_LRGB2Lab), np.float32)
+    return lab
 
 
 def _compute(kind: Callable[[Any], Map], data: SegmentationData, i: int) -> Map:

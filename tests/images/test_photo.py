@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from PIL import Image
 from camplug.errors import InputError
 from camplug.images.photo import read_photo
 
+PLANAR = struct.pack("<HHIH", 284, 3, 1, 1)  # TIFF entry: the colours of a pixel lie side by side
 QUARTERS = {(0, 0): (255, 0, 0), (0, 1): (0, 255, 0), (1, 0): (0, 0, 255), (1, 1): (255, 255, 255)}
 # how the camera stored the picture, so that the flag turns it upright
 STORED = {
@@ -161,12 +165,57 @@ def test_twelve_bits_in_sixteen(tmp_path, name):
     assert pixels[0, :, 1].tolist() == [0, 16, 64, 254]
 
 
-def test_sixteen_bit_colour(tmp_path):
-    cv2 = pytest.importorskip("cv2", reason="Pillow writes no 16-bit colour PNG; OpenCV does")
-    bgr = np.zeros((4, 4, 3), np.uint16)
-    bgr[:] = (257 * 10, 257 * 100, 257 * 200)
-    assert cv2.imwrite(str(tmp_path / "deep.png"), bgr)
-    assert (np.asarray(read_photo(tmp_path / "deep.png")) == (200, 100, 10)).all()
+DEEP = np.arange(0, 65536, 683, dtype=np.uint16).reshape(4, 8, 3)  # RGB of 16 bits
+
+
+def write_deep(path, values=DEEP, orientation=1):
+    """Write RGB or RGBA of 16 bits, which Pillow cannot; the orientation is stored and the pixels stay."""
+    order = [2, 1, 0, 3][: values.shape[2]]
+    done, raw = cv2.imencode(path.suffix, values[..., order], [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    assert done
+    raw = raw.tobytes()
+    if path.suffix == ".png":
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        chunk = b"eXIf" + exif.tobytes()[6:]
+        raw = raw[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + raw[33:]
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_sixteen_bit_colours_are_rounded_to_eight(tmp_path, ending):
+    want = (DEEP / 257).round()
+    np.testing.assert_array_equal(np.asarray(read_photo(write_deep(tmp_path / f"deep.{ending}"))), want)
+    with Image.open(tmp_path / f"deep.{ending}") as opened:
+        np.testing.assert_array_equal(np.asarray(read_photo(opened)), want)
+
+
+def test_sixteen_bit_colours_are_turned_upright(tmp_path):
+    pixels = np.asarray(read_photo(write_deep(tmp_path / "turned.png", orientation=6)))  # 90 degrees clockwise
+    np.testing.assert_array_equal(pixels, np.rot90((DEEP / 257).round(), -1))
+
+
+def test_sixteen_bit_transparency_is_laid_on_white(tmp_path):
+    values = np.dstack([DEEP, np.full((4, 8), 65535, np.uint16)])
+    values[2:, :, 3] = 0
+    pixels = np.asarray(read_photo(write_deep(tmp_path / "deep.png", values)))
+    np.testing.assert_array_equal(pixels[:2], (DEEP[:2] / 257).round())
+    assert (pixels[2:] == 255).all()
+
+
+def test_twelve_bit_colours_in_sixteen(tmp_path):
+    with pytest.warns(UserWarning, match="a photograph of 16 bits holds no value above 4095"):
+        pixels = np.asarray(read_photo(write_deep(tmp_path / "twelve.png", DEEP // 16)))
+    np.testing.assert_array_equal(pixels, (DEEP // 16 / 4095 * 255).round())
+
+
+def test_planes_of_sixteen_bits_are_refused(tmp_path):
+    raw = write_deep(tmp_path / "planes.tif").read_bytes()
+    assert raw.count(PLANAR) == 1
+    (tmp_path / "planes.tif").write_bytes(raw.replace(PLANAR, PLANAR[:-2] + b"\x02\x00"))
+    with pytest.raises(InputError, match=r"planes.tif' stores each colour as a plane of 16 bits.*save it as PNG"):
+        read_photo(tmp_path / "planes.tif")
 
 
 @pytest.mark.parametrize("top,scale", [(1.0, 255.0), (255.0, 1.0)])

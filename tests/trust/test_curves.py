@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from planted import colours, draw
+from scipy import ndimage
 
 import camplug
 from camplug import InputError
@@ -81,6 +83,12 @@ def test_equal_values_are_ordered_at_random_and_reproducibly():
     assert ranks.flatten().tolist() != list(range(64))
     assert torch.equal(ranks, rank_pixels(flat))
     assert not torch.equal(ranks, rank_pixels(flat, seed=1))
+
+
+def test_blur_is_that_of_scipy():
+    x = torch.rand(2, 3, 30, 41, generator=torch.manual_seed(0), dtype=torch.float64)
+    wanted = ndimage.gaussian_filter(x.numpy(), (0, 0, 1.5, 1.5), mode="nearest", radius=(0, 0, 5, 5))
+    assert_allclose(make_baseline(x, "blur"), wanted, rtol=1e-12)
 
 
 def test_blur_keeps_constants_and_the_mean_of_a_point():

@@ -9,10 +9,9 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from camplug.errors import InputError
-from camplug.images.photo import SUFFIXES, read_photo
+from camplug.images.photo import ORIENTATION, SUFFIXES, read_photo
 
 MAX_CLASSES = 254  # masks use 0 for background, 255 for ignored
-ORIENTATION = 0x0112  # the EXIF tag
 
 
 def resolve_folder(path: str | os.PathLike[str]) -> Path:
