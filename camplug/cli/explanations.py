@@ -145,29 +145,8 @@ def refuse_overwriting(photos: list[Path], targets: list[Path]) -> None:
 
 def summarize(path: Path, result: Explanation, written: list[str], multi_label: bool) -> dict[str, Any]:
     """Return one explanation's classes, probabilities and boxes, for `--json` and tables."""
-    inclusive = multi_label or None  # None: the link of the model decides
-    return {
-        "image": str(path),
-        "size": list(result.image.size),
-        "method": result.method,
-        "evidence": result.evidence,
-        "outputs": result.link,
-        "probabilities": result.probability_kind(inclusive),
-        "explained": [
-            {
-                "index": int(index),
-                "name": name,
-                "probability": result.probability(k, multi_label=inclusive),
-                "output": score,
-                "boxes": boxes,
-            }
-            for k, (index, name, score, boxes) in enumerate(
-                zip(result.classes, result.names, result.scores, result.boxes(), strict=True)
-            )
-        ],
-        "top": [{"index": int(i), "name": n, "probability": p} for i, n, p in result.top(multi_label=inclusive)],
-        "written": written,
-    }
+    shown = replace(result, multi_label=result.multi_label or multi_label)
+    return {"image": str(path), **shown.to_dict(), "written": written}
 
 
 def show_classes(entry: dict[str, Any]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -12,7 +15,7 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.explain.fuse import normalize_map
-from camplug.images.save import save_picture, write_atomically
+from camplug.images.save import write_atomically
 from camplug.models.class_names import get_class_title
 from camplug.plug import Against, Evidence, Link
 
@@ -20,9 +23,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Explanation:
     """Maps of one photograph at its own size.
+
+    `result["tabby"]` and `result[0]` are single maps [H,W]; `==` compares the content; in a notebook the grid of maps
+    is shown.
 
     Attributes:
         image: the photograph, upright RGB.
@@ -50,6 +56,37 @@ class Explanation:
     link: Link = "logits"
     multi_label: bool = False
     evidence: Evidence = "positive"
+
+    def __repr__(self) -> str:
+        shown = [self.title(k).replace("\n", " ") for k in range(len(self.maps))]
+        more = f", and {len(shown) - 5} more" if len(shown) > 5 else ""
+        width, height = self.image.size
+        return f"Explanation({self.method} of {', '.join(shown[:5]) or 'no class'}{more}; {width}x{height})"
+
+    def _repr_html_(self) -> str:
+        buffer = BytesIO()
+        self.grid().save(buffer, format="PNG")
+        picture = base64.b64encode(buffer.getvalue()).decode()
+        return f'<img src="data:image/png;base64,{picture}" alt="{html.escape(repr(self))}" style="max-width:100%">'
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Explanation):
+            return NotImplemented
+        mine, theirs = self._make_arrays(), other._make_arrays()
+        return all(np.array_equal(mine[k], theirs[k], equal_nan=mine[k].dtype.kind == "f") for k in mine)
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, k: int | str) -> Tensor:
+        """Return the map [H,W] of a class, by its position or name; see `maps`.
+
+        Raises:
+            InputError: there is no such map.
+        """
+        return self.maps[self._check_index(k)]
 
     def probabilities(self, *, multi_label: bool | None = None) -> Tensor:
         """Compute the probabilities [C] of all classes, see `probability_kind`.
@@ -119,8 +156,8 @@ class Explanation:
             found.append([(left, top, left + width, top + height) for left, top, width, height, _ in parts])
         return found
 
-    def overlay(self, k: int = 0, **options: Any) -> Image:
-        """Draw the k-th map over the photograph; see `camplug.show.overlay` for the options."""
+    def overlay(self, k: int | str = 0, **options: Any) -> Image:
+        """Draw a map, by position or class name, over the photograph; see `camplug.show.overlay` for the options."""
         from camplug.show import overlay
 
         return overlay(np.asarray(self.image), self.normalized_maps()[self._check_index(k)].numpy(), **options)
@@ -132,40 +169,88 @@ class Explanation:
         titles = [self.title(k) for k in range(len(self.maps))]
         return grid(np.asarray(self.image), list(self.normalized_maps().numpy()), titles, **options)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a picture (.png, .jpg, .webp), or the data (.npz without pickle, for `Explanation.load`), atomically.
+    def to_dict(self, threshold: float = 0.5) -> dict[str, Any]:
+        """Return size, method, classes with probabilities and boxes, as values that JSON takes; no maps.
+
+        Args:
+            threshold: share of a map's maximum from which on its boxes count, see `boxes`.
+        """
+        rows = zip(self.classes, self.names, self.scores, self.boxes(threshold), strict=True)
+        return {
+            "size": list(self.image.size),
+            "method": self.method,
+            "evidence": self.evidence,
+            "outputs": self.link,
+            "probabilities": self.probability_kind(),
+            "explained": [
+                {
+                    "index": int(index),
+                    "name": name,
+                    "probability": self.probability(k),
+                    "output": None if np.isnan(score) else score,
+                    "boxes": [list(box) for box in boxes],
+                }
+                for k, (index, name, score, boxes) in enumerate(rows)
+            ],
+            "top": [
+                {"index": int(i), "name": n, "probability": p}
+                for i, n, p in (self.top() if self.logits is not None else [])
+            ],
+        }
+
+    def save(self, path: str | os.PathLike[str] | BinaryIO, *, kind: str | None = None) -> None:
+        """Write a picture (png, jpg, webp), or the data (npz without pickle, for `Explanation.load`).
+
+        Args:
+            path: file, written atomically, or a binary file object such as `io.BytesIO`.
+            kind: "png", "jpg", "webp" or "npz"; default: the suffix of the path, "png" for a file object.
 
         Raises:
-            InputError: the suffix is unknown, or the file cannot be written.
+            InputError: the kind is unknown, or the file cannot be written.
         """
-        path = os.fspath(path)
-        ending = os.path.splitext(path)[1].lower()
-        if ending == ".npz":
-            none: list[str] = []
-            arrays = {
-                "maps": self.maps.numpy(),
-                "image": np.asarray(self.image),
-                "classes": np.array(self.classes, dtype=np.int64),
-                "against": np.array([isinstance(c, Against) for c in self.classes], dtype=np.bool_),
-                "names": np.array(self.names, dtype=np.str_),
-                "scores": np.array(self.scores, dtype=np.float64),
-                "logits": np.zeros(0, np.float32) if self.logits is None else self.logits.float().numpy(),
-                "method": np.array(self.method, dtype=np.str_),
-                "all_names": np.array(self.all_names or none, dtype=np.str_),
-                "link": np.array(self.link, dtype=np.str_),
-                "multi_label": np.array(self.multi_label),
-                "evidence": np.array(self.evidence, dtype=np.str_),
-            }
-            write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
-        elif ending in (".png", ".jpg", ".jpeg", ".webp"):
+        opened = hasattr(path, "write")
+        called = "the file object" if opened else os.fspath(path)  # type: ignore[arg-type]
+        wanted = kind or ("png" if opened else os.path.splitext(called)[1].lower().removeprefix("."))
+        if wanted == "npz":
+            arrays = self._make_arrays()
+
+            def write(file: Any) -> None:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+        elif wanted in ("png", "jpg", "jpeg", "webp"):
             picture = self.overlay() if len(self.maps) == 1 else self.grid()
-            save_picture(picture, path)
+
+            def write(file: Any) -> None:
+                picture.save(file, format="jpeg" if wanted == "jpg" else wanted)
+
         else:
-            raise InputError(f"{path!r}: an explanation is saved as .png, .jpg, .webp (picture) or .npz (numbers).")
+            raise InputError(f"{called!r}: an explanation is saved as .png, .jpg, .webp (picture) or .npz (numbers).")
+        if opened:
+            write(path)
+        else:
+            write_atomically(called, write)
+
+    def _make_arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the content as arrays without objects."""
+        none: list[str] = []
+        return {
+            "maps": self.maps.numpy(),
+            "image": np.asarray(self.image),
+            "classes": np.array(self.classes, dtype=np.int64),
+            "against": np.array([isinstance(c, Against) for c in self.classes], dtype=np.bool_),
+            "names": np.array(self.names, dtype=np.str_),
+            "scores": np.array(self.scores, dtype=np.float64),
+            "logits": np.zeros(0, np.float32) if self.logits is None else self.logits.float().numpy(),
+            "method": np.array(self.method, dtype=np.str_),
+            "all_names": np.array(self.all_names or none, dtype=np.str_),
+            "link": np.array(self.link, dtype=np.str_),
+            "multi_label": np.array(self.multi_label),
+            "evidence": np.array(self.evidence, dtype=np.str_),
+        }
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Explanation:
-        """Read an .npz file written by `save`.
+    def load(cls, path: str | os.PathLike[str] | BinaryIO) -> Explanation:
+        """Read an .npz file (path or file object) written by `save`.
 
         Raises:
             InputError: the file is missing, damaged, or no explanation.
@@ -192,11 +277,16 @@ class Explanation:
                     evidence=str(data["evidence"]),  # type: ignore[arg-type]
                 )
         except FileNotFoundError:
-            raise InputError(f"there is no file {os.fspath(path)!r}.") from None
+            raise InputError(f"there is no file {str(path)!r}.") from None
         except Exception as error:
-            raise InputError(f"{os.fspath(path)!r} is not an explanation saved by camplug ({error}).") from None
+            raise InputError(f"{str(path)!r} is not an explanation saved by camplug ({error}).") from None
 
-    def _check_index(self, k: int) -> int:
+    def _check_index(self, k: int | str) -> int:
+        if isinstance(k, str):
+            if k not in self.names:
+                shown = ", ".join(map(repr, self.names[:5])) or "no class"
+                raise InputError(f"there is no map of {k!r}; this explanation has {shown}.")
+            return self.names.index(k)
         if not -len(self.maps) <= k < len(self.maps):
             raise InputError(f"map {k} does not exist; this explanation has {len(self.maps)}.")
         return k

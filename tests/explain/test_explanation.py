@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 import pickle
+import re
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -170,3 +174,61 @@ def test_load_runs_no_code(tmp_path):
     for name in ("evil.npz", "evil.pkl"):
         with pytest.raises(InputError, match="is not an explanation"):
             Explanation.load(tmp_path / name)
+
+
+def test_maps_are_found_by_name_and_position():
+    e = explanation()
+    assert torch.equal(e["alpha"], e.maps[1])
+    assert torch.equal(e[-1], e.maps[2])
+    assert len(e) == 3
+    assert np.array_equal(np.asarray(e.overlay("alpha")), np.asarray(e.overlay(1)))
+    with pytest.raises(InputError, match="no map of 'delta'; this explanation has 'gamma', 'alpha', 'beta é'"):
+        e["delta"]
+
+
+def test_equality_is_of_the_content():
+    assert explanation() == explanation()
+    assert explanation(scores=[float("nan")] * 3) == explanation(scores=[float("nan")] * 3)
+    assert explanation() != explanation(maps=torch.zeros(3, 20, 30))
+    assert explanation() != explanation(evidence="negative")
+    assert explanation() != "something else"
+
+
+def test_a_notebook_shows_a_picture_and_a_console_one_line():
+    e = explanation()
+    assert repr(e) == "Explanation(fully of gamma 65.7% (softmax), alpha 8.9% (softmax), beta é 24.2% (softmax); 30x20)"
+    found = re.fullmatch(r'<img src="data:image/png;base64,([^"]+)" alt="Explanation\(.*\)" style=.*>', e._repr_html_())
+    with Image.open(BytesIO(base64.b64decode(found[1]))) as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(e.grid()))
+    assert repr(explanation(maps=torch.zeros(0, 20, 30), names=[], classes=[], scores=[])).startswith(
+        "Explanation(fully of no class;"
+    )
+
+
+def test_a_dict_for_services():
+    e = explanation(scores=[3.0, float("nan"), 2.0])
+    found = json.loads(json.dumps(e.to_dict(), allow_nan=False))
+    assert found["size"] == [30, 20]
+    assert [row["name"] for row in found["explained"]] == ["gamma", "alpha", "beta é"]
+    assert found["explained"][0]["boxes"] == [[20, 10, 30, 18], [3, 2, 9, 5]]
+    assert found["explained"][1]["output"] is None
+    assert found["top"][0] == {"index": 2, "name": "gamma", "probability": pytest.approx(float(e.probabilities()[2]))}
+    assert explanation(logits=None).to_dict()["top"] == []
+
+
+@pytest.mark.parametrize("kind", [None, "jpg", "webp"])
+def test_pictures_go_into_file_objects(kind):
+    buffer = BytesIO()
+    explanation().save(buffer, kind=kind)
+    with Image.open(buffer) as picture:
+        assert picture.format == {None: "PNG", "jpg": "JPEG", "webp": "WEBP"}[kind]
+        assert picture.size == explanation().grid().size
+
+
+def test_numbers_go_into_file_objects_and_come_back():
+    buffer = BytesIO()
+    explanation().save(buffer, kind="npz")
+    buffer.seek(0)
+    assert Explanation.load(buffer) == explanation()
+    with pytest.raises(InputError, match="the file object"):
+        explanation().save(buffer, kind="bmp")
