@@ -48,6 +48,7 @@ from camplug.plug import Against, Layer, Tape, dense
 if TYPE_CHECKING:
     from camplug.explain.explanation import Explanation
     from camplug.images.preprocess import Preprocess
+    from camplug.images.sample import sample_photo
     from camplug.models import list_models, load_model
 
 
@@ -99,6 +100,7 @@ __all__ = [
     "load_model",
     "register",
     "register_wrapper",
+    "sample_photo",
     "targets",
 ]
 
@@ -108,6 +110,7 @@ __getattr__, __dir__ = attach_lazy(
     {
         "camplug.explain.explanation": ("Explanation",),
         "camplug.images.preprocess": ("Preprocess",),
+        "camplug.images.sample": ("sample_photo",),
         "camplug.models": ("list_models", "load_model"),
     },
 )

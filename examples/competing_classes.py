@@ -6,13 +6,13 @@ import numpy as np
 from PIL import Image
 
 import camplug
-from camplug.cli.explanations import find_demo_photo
+from camplug.images.sample import find_sample_photo
 
 model = camplug.load_model("demo")
 if len(sys.argv) > 1:
     photo, classes = sys.argv[1], sys.argv[2:]
 else:  # the demo's cat beside the same cat upside down makes do for two animals
-    cat = Image.open(find_demo_photo()).convert("RGB").resize((320, 213))
+    cat = Image.open(find_sample_photo()).convert("RGB").resize((320, 213))
     photo = Image.fromarray(np.concatenate([np.asarray(cat), np.asarray(cat)[::-1]], axis=1))
     classes = ["Egyptian cat", "tabby"]
 

@@ -5,10 +5,10 @@ import sys
 import torch
 
 import camplug
-from camplug.cli.explanations import find_demo_photo
+from camplug.images.sample import find_sample_photo
 
 model = camplug.load_model("demo")
-photo = sys.argv[1] if len(sys.argv) > 1 else find_demo_photo()
+photo = sys.argv[1] if len(sys.argv) > 1 else find_sample_photo()
 
 camplug.CAM(model).explain(photo, "Egyptian cat").save("stride_32.png")
 camplug.Dense(camplug.CAM(model), output_stride=8).explain(photo, "Egyptian cat").save("stride_8.png")

@@ -3,10 +3,10 @@
 import sys
 
 import camplug
-from camplug.cli.explanations import find_demo_photo
+from camplug.images.sample import find_sample_photo
 
 model = camplug.load_model("demo")  # or any trained classifier of your own
-photo = sys.argv[1] if len(sys.argv) > 1 else find_demo_photo()
+photo = sys.argv[1] if len(sys.argv) > 1 else find_sample_photo()
 
 result = camplug.FullyCAM(model).explain(photo)
 for index, name, probability in result.top(3):

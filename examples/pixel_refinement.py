@@ -5,12 +5,12 @@ import sys
 import numpy as np
 
 import camplug
-from camplug.cli.explanations import find_demo_photo
+from camplug.images.sample import find_sample_photo
 from camplug.show import grid
 from camplug.wsss.crf import pixel_adaptive_refinement
 
 model = camplug.load_model("demo")
-photo = sys.argv[1] if len(sys.argv) > 1 else find_demo_photo()
+photo = sys.argv[1] if len(sys.argv) > 1 else find_sample_photo()
 
 result = camplug.GradCAM(model).explain(photo, None if len(sys.argv) > 1 else "Egyptian cat")
 maps = {"Grad-CAM": result.maps[0]}

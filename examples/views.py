@@ -3,10 +3,10 @@
 import sys
 
 import camplug
-from camplug.cli.explanations import find_demo_photo
+from camplug.images.sample import find_sample_photo
 
 model = camplug.load_model("demo")
-photo = sys.argv[1] if len(sys.argv) > 1 else find_demo_photo()
+photo = sys.argv[1] if len(sys.argv) > 1 else find_sample_photo()
 
 one = camplug.FullyCAM(model)
 eight = camplug.MultiView(one, scales=(0.5, 1.0, 1.5, 2.0), flip=True)

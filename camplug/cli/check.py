@@ -9,9 +9,10 @@ import typer
 
 from camplug.cli import common
 from camplug.cli.explain import make_file_name
-from camplug.cli.explanations import ExplainerOptions, find_demo_photo, refuse_overwriting
+from camplug.cli.explanations import ExplainerOptions, refuse_overwriting
 from camplug.cli.options import add_options, read_options
 from camplug.explain import create
+from camplug.images.sample import find_sample_photo
 from camplug.images.save import save_picture
 from camplug.settings import apply_values
 
@@ -51,7 +52,7 @@ def check(  # noqa: PLR0917
         if layers:
             options["layers"] = layers[0] if len(layers) == 1 else layers
         explainer = create(method, network, **options)
-        photo = path or find_demo_photo()
+        photo = path or find_sample_photo()
         target = output or Path(f"{photo.stem}_{make_file_name(explainer.name)}_check.png")
         refuse_overwriting([photo], [target])
         report = check_map(

@@ -11,13 +11,14 @@ import numpy as np
 import typer
 
 from camplug.cli import common
-from camplug.cli.explanations import ExplainerOptions, find_demo_photo, refuse_overwriting, show_classes, summarize
+from camplug.cli.explanations import ExplainerOptions, refuse_overwriting, show_classes, summarize
 from camplug.cli.options import add_options, read_options
 from camplug.errors import CamplugError, InputError
 from camplug.explain import create, list_methods
 from camplug.explain.base import Explainer
 from camplug.explain.explanation import Explanation
 from camplug.explain.registry import get_method
+from camplug.images.sample import find_sample_photo
 from camplug.images.save import save_picture
 from camplug.settings import apply_values
 from camplug.show import grid
@@ -50,7 +51,7 @@ def compare(
         chosen = apply_values(ExplainerOptions(), read_options(given, None, ExplainerOptions()))
         network, options = chosen.load()
         names = _choose_methods(methods)
-        photo = path or find_demo_photo()
+        photo = path or find_sample_photo()
         refuse_overwriting([photo], [output])
         explainers = {name: partial(create, name, network, **options) for name in names}
         results, refused = _explain_by_methods(explainers, photo, classes[0] if classes else None)

@@ -13,7 +13,6 @@ import typer
 from camplug.cli import common
 from camplug.cli.explanations import (
     ExplainerOptions,
-    find_demo_photo,
     find_images,
     refuse_overwriting,
     show_classes,
@@ -24,6 +23,7 @@ from camplug.errors import CamplugError, InputError, TargetError
 from camplug.explain import create
 from camplug.explain.base import Explainer
 from camplug.explain.explanation import Explanation
+from camplug.images.sample import find_sample_photo
 from camplug.images.save import save_picture
 from camplug.settings import apply_values
 from camplug.show import grid
@@ -69,7 +69,7 @@ def explain(  # noqa: PLR0917
             return
         explainer = create(method or "fully", network, **options)
         folder = output or Path("camplug_maps")
-        files, single = find_images(paths or [find_demo_photo()], folder)
+        files, single = find_images(paths or [find_sample_photo()], folder)
         if single:
             target = output or Path(f"{files[0].stem}_{make_file_name(explainer.name)}.png")
             refuse_overwriting(files, [target])
@@ -93,7 +93,7 @@ def make_file_name(text: str) -> str:
 def _explain_demo(
     network: Any, wanted: Any, options: dict[str, Any], target: Path, multi_label: bool
 ) -> dict[str, Any]:
-    photo = find_demo_photo()
+    photo = find_sample_photo()
     results: list[Explanation] = []
     for name in DEMO_METHODS:
         shown = wanted if not results else [results[0].classes[0]]

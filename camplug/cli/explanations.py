@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,22 +90,6 @@ def make_explainer_options(
 def to_rgb(colour: Colour) -> tuple[float, float, float]:
     """Return the numbers of red, green and blue; one number stands for all."""
     return colour if isinstance(colour, tuple) else (colour, colour, colour)
-
-
-def find_demo_photo() -> Path:
-    """Return the photograph of a cat that scikit-image ships.
-
-    Raises:
-        InputError: scikit-image is not installed.
-    """
-    found = find_spec("skimage")
-    photo = Path(str(found.origin)).parent / "data" / "chelsea.png" if found and found.origin else None
-    if photo is None or not photo.exists():
-        raise InputError(
-            "without a photograph the demo's own is explained, which comes with scikit-image; install it with: "
-            'pip install "camplug[demo]", or give a photograph.'
-        )
-    return photo
 
 
 def find_images(paths: list[Path], results: Path) -> tuple[list[Path], bool]:
