@@ -156,7 +156,7 @@ def report(data: dict[str, Any]) -> list[str]:
     lines = [f"`{data['command']}`", ""]
     lines += [
         f"Long side 320 px; thresholds chosen on every {EVERY}rd image of train ({data['images']['train']}), "
-        f"{data['images']['val']} images of val reported, in brackets train. CPU seconds of the refinement, one thread.",
+        f"{data['images']['val']} images of val reported, in brackets train. CPU seconds of a refinement, one thread.",
         "",
     ]
     body = []

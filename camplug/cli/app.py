@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 import camplug
-from camplug.cli import check, compare, evaluate, explain, listing, pseudo_labels, seeds, segment, train, wsss
+from camplug.cli import (
+    check,
+    compare,
+    evaluate,
+    explain,
+    instances,
+    listing,
+    pseudo_labels,
+    seeds,
+    segment,
+    train,
+    wsss,
+)
 
 app = typer.Typer(
     name="camplug",
@@ -24,6 +36,7 @@ app.command("check")(check.check)
 app.command("seeds")(seeds.seeds)
 app.add_typer(train.app)
 app.command("pseudo-labels")(pseudo_labels.pseudo_labels)
+app.command("instances")(instances.instances)
 app.command("segment")(segment.segment)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(wsss.app)

@@ -214,6 +214,8 @@ def find_results(folder: Path) -> tuple[str, dict[str, Any]]:
         raise InputError(f"there is no folder {str(folder)!r}.")
     if (folder / SETTINGS).exists():
         settings = SeedFolder(folder).read_settings()
+        if settings.get("holds") == "instances":
+            raise InputError(f"{str(folder)!r} holds instances; give a folder of seeds or of label pictures.")
         return ("labels" if settings.get("holds") == "labels" else "seeds"), settings
     if next(folder.rglob("*.png"), None) is not None:
         return "labels", {}

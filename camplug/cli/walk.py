@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,9 +13,11 @@ import typer
 from camplug.cli import common
 from camplug.cli.crf_options import CRFOptions
 from camplug.cli.evaluate import read_threshold
+from camplug.cli.walk_network import WeightsOptions, load_walk_network
 from camplug.errors import InputError
 from camplug.settings import apply_values, list_settings
-from camplug.wsss.pseudo.walk_settings import IRN_THRESHOLD, UNTRAINED_WALKS, WALK_SETTINGS
+from camplug.wsss.irn.instances import IRN_THRESHOLD
+from camplug.wsss.pseudo.walk_settings import UNTRAINED_WALKS, WALK_SETTINGS
 from camplug.wsss.store.identity import hash_photographs, make_file_digest
 from camplug.wsss.store.processes import get_shard
 
@@ -37,32 +38,9 @@ def _number(help_text: str, name: str) -> Any:
 
 
 @dataclass(frozen=True)
-class WalkOptions:
-    """Walk, its weights and numbers, and the threshold that follows it.
+class ThresholdOptions:
+    """Background threshold."""
 
-    Raises:
-        InputError: less than one class.
-    """
-
-    walk: Annotated[
-        Literal["none", "irn", "affinitynet", "colour"] | None,
-        typer.Option(
-            help="Random walk: none, irn, affinitynet, or colour, which needs no weights.",
-            show_default="by the weights, none without",
-        ),
-    ] = None
-    weights: Annotated[
-        Path | None, typer.Option(help="Heads made by `camplug train irn` or `camplug train affinitynet`.")
-    ] = None
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help="As for `camplug explain`.", show_default="the one that the weights name"),
-    ] = None
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="State dict to load into the model.", show_default="the one that the weights name"),
-    ] = None
-    num_classes: common.NumClasses = None
     threshold: Annotated[
         float | Literal["otsu"] | None,
         typer.Option(
@@ -74,6 +52,19 @@ class WalkOptions:
         Path | None,
         typer.Option(help="Take the threshold that was best in this report (.json) of `camplug evaluate`."),
     ] = None
+
+
+@dataclass(frozen=True)
+class WalkOptions(WeightsOptions, ThresholdOptions):
+    """Walk, its weights and numbers, and the threshold that follows it."""
+
+    walk: Annotated[
+        Literal["none", "irn", "affinitynet", "colour"] | None,
+        typer.Option(
+            help="Random walk: none, irn, affinitynet, or colour, which needs no weights.",
+            show_default="by the weights, none without",
+        ),
+    ] = None
     alpha: Annotated[
         float | None, _number("Power of affinitynet's background: the lower, the more background.", "alpha")
     ] = None
@@ -81,9 +72,6 @@ class WalkOptions:
     steps: Annotated[int | None, _number("Steps of the walk.", "steps")] = None
     power: Annotated[float | None, _number("Power of the maps, for irn and colour.", "power")] = None
     clear: Annotated[float | None, _number("Factor by which boundaries lower the maps, for irn.", "clear")] = None
-
-    def __post_init__(self) -> None:
-        common.check_num_classes(self.num_classes)
 
     def choose_walk(self) -> str:
         """Return the walk: the named one, or the one that the weights are for.
@@ -167,7 +155,7 @@ def compute_threshold(seeds: SeedFolder, data: SegmentationData, walk: str) -> t
 
 
 def choose_threshold(
-    options: WalkOptions,
+    options: ThresholdOptions,
     walk: dict[str, Any] | None,
     seeds: SeedFolder,
     data: SegmentationData,
@@ -234,38 +222,6 @@ def make_scores(options: WalkOptions, threshold: float | None, walk: dict[str, A
     if walk["kind"] == "affinitynet":
         return AffinityNetWalk(network, **numbers)
     return IRNWalk(network, IRN_THRESHOLD if threshold is None else threshold, **numbers)
-
-
-def load_walk_network(options: WalkOptions, device: str) -> Any:
-    """Load the network of the weights on the classifier that they name, unless another one is given.
-
-    Raises:
-        InputError: lightning is missing; the classifier is unknown, or not the one of the weights.
-    """
-    from camplug.wsss.train.heads import FILE_KEYS, find_file, is_file_path, load_heads
-
-    require_lightning()
-    from camplug.wsss.recipe.walks import LEARNED_WALKS
-
-    weights = str(options.weights)
-    heads = load_heads(weights)
-    own = {"model": options.model, "checkpoint": options.checkpoint, "num_classes": options.num_classes}
-    given = {name: value for name, value in own.items() if value is not None}
-    known = heads.made_with | given
-    if known.get("model") is None:
-        raise InputError(f"{weights!r} does not name its classifier; give it with --model.")
-    for key in FILE_KEYS:
-        if key not in given and is_file_path(key, known.get(key)):
-            known[key] = find_file(heads.made_with, key, weights)
-    checkpoint = None if known.get("checkpoint") is None else Path(str(known["checkpoint"]))
-    model = common.load_network(str(known["model"]), checkpoint, known.get("num_classes"), device)
-    return LEARNED_WALKS[heads.kind].load(Path(weights), model)
-
-
-def require_lightning() -> None:
-    """Raise `InputError` if the package lightning is not installed."""
-    if find_spec("lightning") is None:
-        raise InputError('this needs the package lightning; install it with: pip install "camplug[train]".')
 
 
 def describe_walk(walk: dict[str, Any] | None, threshold: float | None, how: str) -> dict[str, Any]:

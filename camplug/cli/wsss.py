@@ -12,7 +12,7 @@ import typer
 
 from camplug.cli import common
 from camplug.cli.progress_display import ProgressDisplay, handle_interrupt
-from camplug.cli.walk import require_lightning
+from camplug.cli.walk_network import require_lightning
 from camplug.errors import InputError
 from camplug.wsss.store.processes import get_shard
 

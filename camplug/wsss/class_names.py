@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,6 +109,18 @@ class RenumberedData(SegmentationData):
         self.data, self.classes = data, tuple(classes)
         self.ids, self.has_labels, self.has_masks = data.ids, data.has_labels, data.has_masks
         self._numbers = match_classes(classes, data.classes, what)
+
+    @property
+    @override
+    def image_numbers(self) -> tuple[Any, ...]:
+        return self.data.image_numbers
+
+    @property
+    @override
+    def class_numbers(self) -> tuple[Any, ...]:
+        known = dict(zip(self._numbers, self.data.class_numbers, strict=True))
+        free = (number for number in count(1) if number not in known.values())
+        return tuple(known[c] if c in known else next(free) for c in range(len(self.classes)))
 
     @override
     def labels(self, i: int) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ SHORT = {
     "train atm": TRAINING,
     "train rpnet": f"{TRAINING} --images 2",
     "train fpr": f"{TRAINING} --clusters 2",
-    "train irn": f"{HEADS} --width 0 --foreground 0.2 --background 0.1",
+    "train irn": f"{HEADS} --width 16 --foreground 0.2 --background 0.1",
     "train affinitynet": f"{HEADS} --width 56",
     "train deeplab": f"{HEADS} --width 8",
     "seeds": "--long-side 64",

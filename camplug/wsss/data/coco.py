@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,11 +15,13 @@ from camplug.images.photo import read_photo
 from camplug.wsss.data.coco_layout import find_annotations, find_photos, make_image_id, select_classes
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.read_files import MAX_CLASSES, check_size, check_unique, read_text, resolve_folder
+from camplug.wsss.data.run_lengths import decode_run_lengths, import_pycocotools
 from camplug.wsss.store.identity import make_digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MASKS_NEED = "masks=False goes without masks"
 MAX_COORDINATE = 1e5  # pixels; farther polygon corners are damage and would take very long to fill
 
 
@@ -65,7 +66,7 @@ class COCO(SegmentationData):
         photos: str | os.PathLike[str] | None = None,
     ) -> None:
         if masks:
-            _import_pycocotools()  # raises at once where it is missing
+            import_pycocotools(MASKS_NEED)  # raises at once where it is missing
         self.has_masks = masks
         self.root = resolve_folder(root)
         if annotations is None:
@@ -99,7 +100,18 @@ class COCO(SegmentationData):
         self.classes = tuple(names.values())
         self.ids = tuple(make_image_id(name) for name, _ in self._files)
         self._index = {number: c for c, number in enumerate(names)}
+        self._image_numbers = tuple(m["id"] for m in images)
         check_unique(self.ids, f"the list of images in {str(path)!r}")
+
+    @property
+    def image_numbers(self) -> tuple[Any, ...]:
+        """Numbers of the images in the annotations."""
+        return self._image_numbers
+
+    @property
+    def class_numbers(self) -> tuple[Any, ...]:
+        """Numbers of the categories in the annotations."""
+        return tuple(self._index)
 
     def labels(self, i: int) -> tuple[int, ...]:
         """Return the classes of image i's annotations that are not crowds, sorted; see `SegmentationData.labels`."""
@@ -216,36 +228,12 @@ def fill_outline(outline: Any, height: int, width: int) -> NDArray[np.bool_]:
         polygons = [p for p in polygons if p.size >= 6]  # pycocotools would read two corners as a box
         if not polygons:
             return np.zeros((height, width), bool)
-        coding = _import_pycocotools()
+        coding = import_pycocotools(MASKS_NEED)
         merged = coding.merge(coding.frPyObjects([p.tolist() for p in polygons], height, width))
         runs = decode_run_lengths(merged["counts"])
     if sum(runs) != height * width or min(runs) < 0:
         raise ValueError(f"its run lengths add up to {sum(runs)} pixels, not {height * width}")
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
-
-
-def decode_run_lengths(counts: str | bytes) -> list[int]:
-    """Decode COCO's compressed run lengths: outside and inside in turn, column by column.
-
-    A character has five bits, the lowest first, and one bit that is set if more follow; from the fourth on, a run is
-    the difference to the one before last.
-
-    >>> decode_run_lengths("52203")
-    [5, 2, 2, 2, 5]
-    """
-    text = counts.encode() if isinstance(counts, str) else counts
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = character - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value = shift = 0
-    return runs
 
 
 def _pack_outline(outline: Any) -> Any:
@@ -261,12 +249,3 @@ def _make_plain(outline: Any) -> Any:
     if isinstance(outline, list):
         return [p.tolist() if isinstance(p, np.ndarray) else p for p in outline]
     return outline
-
-
-def _import_pycocotools() -> Any:
-    try:
-        return import_module("pycocotools.mask")
-    except ImportError:
-        raise InputError(
-            'COCO\'s masks need pycocotools: pip install "camplug[coco]"; masks=False goes without masks.'
-        ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,16 @@ class SegmentationData(ABC):
     has_labels: bool = True
     has_masks: bool
     ignore: ClassVar[int] = IGNORE
+
+    @property
+    def image_numbers(self) -> tuple[Any, ...]:
+        """Numbers of the images in COCO files, 1 to n unless the data set has its own."""
+        return tuple(range(1, len(self) + 1))
+
+    @property
+    def class_numbers(self) -> tuple[Any, ...]:
+        """Numbers of the classes in COCO files, 1 to C unless the data set has its own."""
+        return tuple(range(1, len(self.classes) + 1))
 
     @abstractmethod
     def labels(self, i: int) -> tuple[int, ...]:

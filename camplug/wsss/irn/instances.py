@@ -16,6 +16,9 @@ from camplug.wsss.affinity.grid import enlarge_planes
 from camplug.wsss.affinity.sparse import to_numpy
 from camplug.wsss.irn.network import STRIDE, grid_size
 
+IRN_THRESHOLD = 0.25  # background of IRN's maps (Ahn, Cho & Kwak, CVPR 2019)
+SMALLEST = 0.01
+
 Floats = NDArray[np.floating[Any]]
 Whole = NDArray[np.integer[Any]]
 
@@ -132,8 +135,8 @@ def find_instances(
     spread: Callable[[Floats], Any],
     size: Sequence[int],
     *,
-    threshold: float = 0.25,
-    smallest: float = 0.01,
+    threshold: float = IRN_THRESHOLD,
+    smallest: float = SMALLEST,
     steps: int = 300,
     short: float = 2.5,
 ) -> list[Instance]:
@@ -170,16 +173,10 @@ def find_instances(
     [(0, 512, 1.0), (0, 512, 1.0)]
     """
     height, width = _read_size(size)
-    for name, value in (("threshold", threshold), ("smallest", smallest)):
-        if not (isinstance(value, (int, float)) and 0 <= value < 1):
-            raise InputError(f"{name}={value!r}; give a number from 0 to below 1.")
+    check_share(threshold, "threshold")
+    check_share(smallest, "smallest")
     field = _read_field(displacement)
-    if field.shape[1:] != grid_size(height, width):
-        h, w = grid_size(height, width)
-        raise InputError(
-            f"the displacement is {list(field.shape)} and the photograph {height}x{width}, whose grid of stride "
-            f"{STRIDE} is {h}x{w}; give the displacement of this photograph."
-        )
+    _check_grid(field, height, width)
     clusters, _ = cluster_positions(field, find_centroids(field, steps), short)
     parts = cut_instance_maps(maps, clusters)
     if not parts:
@@ -192,6 +189,21 @@ def find_instances(
         for piece in _split_pieces(owner == label, smallest * height * width)
     ]
     return sorted(found, key=lambda one: -one.score)
+
+
+def check_share(value: Any, name: str) -> None:
+    """Raise `InputError` for a value that is no number from 0 to below 1."""
+    if not (isinstance(value, (int, float)) and 0 <= value < 1):
+        raise InputError(f"{name}={value!r}; give a number from 0 to below 1.")
+
+
+def _check_grid(field: Floats, height: int, width: int) -> None:
+    h, w = grid_size(height, width)
+    if field.shape[1:] != (h, w):
+        raise InputError(
+            f"the displacement is {list(field.shape)} and the photograph {height}x{width}, whose grid of stride "
+            f"{STRIDE} is {h}x{w}; give the displacement of this photograph."
+        )
 
 
 def _run_spread(spread: Callable[[Floats], Any], planes: Floats) -> Floats:

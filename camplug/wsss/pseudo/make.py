@@ -63,7 +63,7 @@ def make_labels(
     seeds = seeds.renumber(data.classes)
 
     def make(i: int) -> NDArray[np.uint8]:
-        photo, maps, seed = _load_image(data, seeds, i, long_side)
+        photo, maps, seed = load_image(data, seeds, i, long_side)
         found = renumber_to_data(labels(photo, maps), seed.classes)
         if found.shape == seed.size:
             return found
@@ -113,7 +113,7 @@ def make_walked_seeds(
     seeds = seeds.renumber(data.classes)
 
     def make(i: int) -> Seed:
-        photo, maps, seed = _load_image(data, seeds, i, long_side)
+        photo, maps, seed = load_image(data, seeds, i, long_side)
         walked = torch.from_numpy(walk.maps(photo, maps))
         own = min(1.0, scale * max(seed.size) / max(photo.shape[:2]))
         return Seed(pack_maps(walked, dtype, own), seed.classes, seed.size, seed.logits)
@@ -149,7 +149,7 @@ def check_long_side(long_side: int | None) -> None:
         raise InputError(f"long_side={long_side}; give at least 1 pixel.")
 
 
-def _load_image(
+def load_image(
     data: SegmentationData, seeds: SeedFolder, i: int, long_side: int | None
 ) -> tuple[Photo, NDArray[np.float32], Seed]:
     """Load the photograph and the maps of image i, reduced to `long_side`, and its seed; check that they fit."""

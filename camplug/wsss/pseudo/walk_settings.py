@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-IRN_THRESHOLD = 0.25  # background of IRN's maps (Ahn, Cho & Kwak, CVPR 2019)
-
 
 @dataclass(frozen=True)
 class IRNWalkSettings:

@@ -13,11 +13,13 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.wsss.affinity import SparseAffinity, make_half_disc, propagate
 from camplug.wsss.affinity.walk import TOLERANCE
-from camplug.wsss.irn.instances import Instance, find_instances
+from camplug.wsss.irn.instances import IRN_THRESHOLD, SMALLEST, Instance, find_instances
 from camplug.wsss.irn.paths import path_affinity
 from camplug.wsss.pseudo.grid_walk import GridWalk, check_walk, enlarge_to_photo, shrink_to_grid
 from camplug.wsss.pseudo.refine import Floats, Photo, check_maps
-from camplug.wsss.pseudo.walk_settings import IRN_THRESHOLD, AffinityNetWalkSettings, IRNWalkSettings
+from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, IRNWalkSettings
+
+NO_DISPLACEMENTS = "this IRN has no displacements, which tell objects apart; train one with a width above 0."
 
 
 class MapWalk(Protocol):
@@ -87,7 +89,7 @@ class IRNWalk(GridWalk):
         boundary = self.irn.boundaries(photo)
         return self._spread(boundary, shrink_to_grid(maps, boundary.device))
 
-    def find_instances(self, photo: Photo, maps: Floats, *, smallest: float = 0.01) -> list[Instance]:
+    def find_instances(self, photo: Photo, maps: Floats, *, smallest: float = SMALLEST) -> list[Instance]:
         """Find the objects of a photograph by the centres that displacements point to; see `irn.find_instances`.
 
         Args:
@@ -104,7 +106,7 @@ class IRNWalk(GridWalk):
         check_maps(photo, maps)
         displacement = self.irn.displacements(photo)
         if displacement is None:
-            raise InputError("this IRN has no displacements, which tell objects apart; train one with a width above 0.")
+            raise InputError(NO_DISPLACEMENTS)
         boundary = self.irn.boundaries(photo)
         return find_instances(
             shrink_to_grid(maps, boundary.device),

@@ -19,12 +19,13 @@ from camplug.wsss.affinitynet.train import train_affinitynet
 from camplug.wsss.crf import DenseCRF
 from camplug.wsss.irn import IRN, make_ir_labels
 from camplug.wsss.irn.checkpoint import load_irn
+from camplug.wsss.irn.instances import IRN_THRESHOLD
 from camplug.wsss.irn.network import STRIDE as IRN_STRIDE
 from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.irn.train import train_irn
 from camplug.wsss.pseudo import AffinityNetWalk, ColourWalk, IRNWalk, MapWalk
 from camplug.wsss.pseudo.refine import Floats, Photo
-from camplug.wsss.pseudo.walk_settings import IRN_THRESHOLD, WALK_SETTINGS
+from camplug.wsss.pseudo.walk_settings import WALK_SETTINGS
 
 FIXED = "fixed, given by the recipe"
 

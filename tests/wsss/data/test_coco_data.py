@@ -13,7 +13,7 @@ from PIL import Image
 
 from camplug.errors import InputError
 from camplug.wsss.data import COCO, open_data
-from camplug.wsss.data.coco import decode_run_lengths
+from camplug.wsss.data.run_lengths import decode_run_lengths
 
 H, W = 10, 12
 
