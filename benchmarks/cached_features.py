@@ -141,7 +141,7 @@ def score(network: Classifier, args: Any, classes: tuple[str, ...] = CLASSES) ->
             shown = [c for c in data.labels(i) if c in wanted]
             mask = data.mask(i)
             maps = network.class_maps(network.features(x[None].float()))[:, shown].clamp_min(0)
-            maps = F.interpolate(maps, mask.shape, mode="bilinear")[0]
+            maps = F.interpolate(maps, mask.shape, mode="bilinear")[0] if shown else torch.zeros(0, *mask.shape)
             sweeps[split].add(normalize_map(maps, "max").numpy(), shown, mask)
     indices = [0, *(data.classes.index(c) + 1 for c in classes)]
     threshold, on_train = sweeps["train"].best("present", indices)

@@ -39,6 +39,7 @@ PLACES = (
     "wsss/recipe",
     "wsss/rpnet",
     "wsss/saliency.py",
+    "wsss/saliency_network.py",
     "wsss/seeds",
     "wsss/store",
     "wsss/train",

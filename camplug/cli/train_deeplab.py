@@ -27,7 +27,8 @@ class DeepLabOptions:
     saliency: Annotated[
         str | None,
         typer.Option(
-            help="For --refinement: folder of grey pictures, or contrast or spectral, which need none.",
+            help="For --refinement: folder of grey pictures, file of a saliency network (TorchScript, torch.export, "
+            "ONNX or deeplab.pt; options: net.onnx?side=320&output=logits), or contrast or spectral, which need none.",
             show_default="none",
         ),
     ] = None

@@ -117,7 +117,10 @@ def make_saliency(source: str | Path) -> Callable[[SegmentationData, int], Map]:
         return partial(_compute, KINDS[source])
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        raise InputError(f"saliency {str(source)!r}: give {' or '.join(KINDS)}, or a folder of grey PNGs or JPEGs.")
+        raise InputError(
+            f"saliency {str(source)!r}: give {' or '.join(KINDS)}, a folder of grey PNGs or JPEGs, or the file of a "
+            "saliency network (.pt, .pt2, .onnx)."
+        )
     return partial(_read, folder)
 
 

@@ -266,5 +266,5 @@ def test_the_check_counts_what_is_missing(tmp_path):
 @pytest.mark.parametrize("use", [make_saliency, lambda source: check_saliency(source, Scenes(1))])
 def test_neither_kind_nor_folder(tmp_path, use):
     for source in ("contrasts", tmp_path / "missing"):
-        with pytest.raises(InputError, match="give contrast or spectral, or a folder of grey PNGs or JPEGs"):
+        with pytest.raises(InputError, match="give contrast or spectral, a folder of grey PNGs or JPEGs, or the file"):
             use(source)

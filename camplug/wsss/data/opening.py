@@ -95,13 +95,8 @@ def parse_source(text: str) -> tuple[str, str, dict[str, Any]]:
     ('voc', 'PATH', {'masks': None, 'labels': 'xml'})
     """
     place, options = text, dict[str, Any]()
-    if "?" in text and not Path(text.partition(":")[2] or text).expanduser().exists():
-        place, _, tail = text.partition("?")
-        for part in tail.split("&"):
-            name, equals, value = part.partition("=")
-            if not equals or not name:
-                raise InputError(f"{text!r}: {part!r} is no option; write for instance ?masks=SegmentationClassAug.")
-            options[unquote(name)] = None if value == "none" else unquote(value)
+    if not Path(text.partition(":")[2] or text).expanduser().exists():
+        place, options = split_options(text, "?masks=SegmentationClassAug")
     kind, colon, rest = place.partition(":")
     if colon and kind in OPENERS:
         return kind, rest, options
@@ -110,6 +105,29 @@ def parse_source(text: str) -> tuple[str, str, dict[str, Any]]:
             f"{place!r} is no folder, and {kind!r} no kind of data set; the kinds are {', '.join(OPENERS)}."
         )
     return recognise_kind(place), place, options
+
+
+def split_options(text: str, example: str) -> tuple[str, dict[str, Any]]:
+    """Split a text into the part before "?" and the options behind it; "none" stands for None.
+
+    Args:
+        text: a text such as "PATH?one=1&other=2", with %XX for special characters in the options.
+        example: options for the error message.
+
+    Raises:
+        InputError: an option has no name or no value.
+
+    >>> split_options("net.onnx?side=320", "?side=224")
+    ('net.onnx', {'side': '320'})
+    """
+    place, mark, tail = text.partition("?")
+    options = dict[str, Any]()
+    for part in tail.split("&") if mark else ():
+        name, equals, value = part.partition("=")
+        if not equals or not name:
+            raise InputError(f"{text!r}: {part!r} is no option; write for instance {example}.")
+        options[unquote(name)] = None if value == "none" else unquote(value)
+    return place, options
 
 
 def recognise_kind(path: str) -> str:

@@ -17,9 +17,11 @@ from camplug.wsss.deeplab.crops import Saliency, SegmentationCrops
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.deeplab.network import DeepLab, build_deeplab, get_deeplab_settings
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, DeepLabSettings
-from camplug.wsss.saliency import KINDS, make_saliency_table
+from camplug.wsss.saliency import KINDS, check_saliency, make_saliency, make_saliency_table
+from camplug.wsss.saliency_network import SaliencyFolder, parse_network, write_saliency
 from camplug.wsss.store.identity import hash_weights
 from camplug.wsss.store.label_folder import LabelFolder
+from camplug.wsss.store.processes import get_shard, wait_for_processes
 from camplug.wsss.train.crops import check_label_content
 from camplug.wsss.train.fit import check_batch
 from camplug.wsss.train.folder import describe_classes
@@ -53,8 +55,9 @@ def train_deeplab(
             ignored.
         out: folder for checkpoints, losses and the network.
         settings: settings of network and training.
-        saliency: saliency maps for `settings.network.refinement`: a folder of grey pictures, or "contrast" or
-            "spectral", which need no model.
+        saliency: saliency maps for `settings.network.refinement`: a folder of grey pictures, "contrast" or "spectral",
+            which need no model, or the file of a saliency network (see `camplug.wsss.saliency_network.parse_network`),
+            whose maps are written to `out`/saliency first.
         options: see `TrainOptions`.
 
     Raises:
@@ -82,11 +85,16 @@ class DeepLabTask(NetworkTask[DeepLab]):
         saliency: str | Path | None,
         options: TrainOptions,
     ) -> None:
-        self.load_saliency = _find_saliency(saliency, settings.network, data)
+        _check_refinement(saliency, settings.network)
         if not Path(labels).is_dir():
             raise InputError(f"there is no folder of labels {str(labels)!r}.")
         super().__init__(model, data, out, options)
-        self.labels, self.settings, self.saliency = LabelFolder(labels), settings, saliency
+        self.load_saliency: Saliency | None
+        self.labels, self.settings = LabelFolder(labels), settings
+        self.saliency, self.load_saliency = saliency, None
+        if saliency is not None:
+            self.saliency = self._write_maps(saliency)
+            self.load_saliency = make_saliency(self.saliency)
         self.training, self.is_steady = settings.training, settings.network.schedule.is_steady
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.training.seed)
@@ -131,21 +139,27 @@ class DeepLabTask(NetworkTask[DeepLab]):
             module, items, len(items), training.batch, unreadable_there, {"accumulate": settings.accumulate}
         )
 
+    def _write_maps(self, given: str | Path) -> str | Path:
+        """Write the maps of a saliency network that are missing and return their folder; return other sources."""
+        source = parse_network(str(given))
+        if source is None:
+            check_saliency(given, self.data)
+            return given
+        folder, shard = SaliencyFolder(self.folder.path / "saliency"), get_shard()
+        folder.prepare(source.describe(), overwrite=self.options["overwrite"])
+        with self.watch.steps("saliency maps", len(range(shard[0], len(self.data), shard[1]))) as step:
+            report = write_saliency(source, self.data, folder, shard=shard, step=lambda _: step())
+        wait_for_processes("saliency")
+        self.watch.done(f"{folder.path}: {report.made} saliency maps made, {report.found} found")
+        return folder.path
+
     @override
     def describe_network(self, network: DeepLab) -> str:
         return f"DeepLab with the head {network.kind} for {len(network.classes)} classes"
 
 
-def _find_saliency(
-    given: str | Path | None, settings: DeepLabNetworkSettings, data: SegmentationData
-) -> Saliency | None:
-    """Return the loader of saliency, or None where the loss has no term for it; raise InputError if they differ."""
+def _check_refinement(given: str | Path | None, settings: DeepLabNetworkSettings) -> None:
+    """Raise InputError if only one of saliency and the weight of its term is given."""
     if (given is not None) != (settings.refinement > 0):
         given_what = "saliency without refinement" if given is not None else "refinement without saliency"
         raise InputError(f"{given_what}: the activation-aware term needs both; give both, or neither.")
-    if given is None:
-        return None
-    from camplug.wsss.saliency import check_saliency, make_saliency
-
-    check_saliency(given, data)
-    return make_saliency(given)

@@ -14,6 +14,7 @@ from camplug.settings import to_plain
 from camplug.wsss.recipe.data import identify_images
 from camplug.wsss.recipe.stage import Data, Stage, get_stage
 from camplug.wsss.saliency import KINDS, make_saliency_table
+from camplug.wsss.saliency_network import parse_network
 from camplug.wsss.store.identity import hash_file, make_digest
 
 DONE, SPENT = "done.json", "spent.json"
@@ -73,6 +74,8 @@ class Cache:
         source = stage.settings.get("saliency")
         if source is None or source in KINDS or stage.part is None:
             return None
+        if (network := parse_network(source)) is not None:
+            return make_digest(network.describe())
         return make_digest(list(make_saliency_table(Path(source), self.data[stage.part]).values()))
 
     def list_others(self, stage: Stage) -> list[Path]:
@@ -151,7 +154,7 @@ def remove_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
             "checkpoint": network["checkpoint"] is not None,
         }
     if found.get("saliency") not in (None, *KINDS):
-        found["saliency"] = "a folder"
+        found["saliency"] = "files"
     return found
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from typing_extensions import override
 
 from camplug.errors import InputError
@@ -17,14 +16,11 @@ from camplug.wsss.data import make_voc_palette
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.data.read_files import MAX_CLASSES
 from camplug.wsss.store.identity import Inputs
-from camplug.wsss.store.result_folder import ResultFolder
+from camplug.wsss.store.picture_folder import PictureFolder
 from camplug.wsss.store.settings_folder import SETTINGS
 
-MADE_OF = "made_of"  # key of the text with the digests
-END = b"IEND\xaeB`\x82"  # last bytes of a complete PNG
 
-
-class LabelFolder(ResultFolder[NDArray[np.uint8]]):
+class LabelFolder(PictureFolder):
     """Folder of labels, uint8 [H,W]: 0 background, c + 1 for class c, 255 ignored.
 
     Args:
@@ -32,7 +28,6 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
     """
 
     what = "labels"
-    suffix = ".png"
     names: tuple[str, ...] = ()  # class names of the files
     order: list[int] | None = None  # number in the files of each class of the data; None if they are equal
     count = MAX_CLASSES  # number of classes that files may have
@@ -75,23 +70,8 @@ class LabelFolder(ResultFolder[NDArray[np.uint8]]):
         super().prepare(settings, overwrite=overwrite, inputs=inputs)
 
     @override
-    def is_whole(self, name: str) -> bool:
-        try:
-            with open(self.get_path(name), "rb") as file:
-                file.seek(-len(END), 2)
-                return file.read() == END
-        except OSError:  # missing, or too short
-            return False
-
-    @override
-    def read_digest_text(self, name: str) -> str | None:
-        with Image.open(self.get_path(name)) as picture:  # reads the header only
-            found = picture.info.get(MADE_OF)
-        return found if isinstance(found, str) else None
-
-    @override
-    def write(self, result: NDArray[np.uint8], file: IO[bytes], digest_text: str) -> None:
-        picture, text = Image.fromarray(result), PngInfo()
+    def make_picture(self, result: NDArray[np.uint8]) -> Image.Image:
+        """Make a picture in VOC's colours."""
+        picture = super().make_picture(result)
         picture.putpalette(make_voc_palette().tobytes())
-        text.add_text(MADE_OF, digest_text)
-        picture.save(file, "PNG", pnginfo=text)
+        return picture

@@ -177,7 +177,7 @@ def test_what_is_refused(tmp_path):
         labelled.trained(tmp_path, settings=refined)
     with pytest.raises(InputError, match="saliency without refinement: the activation-aware term needs both"):
         labelled.trained(tmp_path, saliency="contrast")
-    with pytest.raises(InputError, match="saliency 'nowhere': give contrast or spectral, or a folder"):
+    with pytest.raises(InputError, match="saliency 'nowhere': give contrast or spectral, a folder"):
         labelled.trained(tmp_path, settings=refined, saliency="nowhere")
     labelled.trained(tmp_path)
     other = DeepLabSettings(replace(labelled.NETWORK, loss="balanced"), labelled.SPAN)

@@ -30,7 +30,7 @@ class SegmentationSettings:
     Attributes:
         training: see `camplug.wsss.deeplab.DeepLabSettings`.
         backbone: network under it; None is the classifier.
-        saliency: a folder, "contrast" or "spectral"; None for none.
+        saliency: a folder, the file of a network, "contrast" or "spectral"; None for none.
     """
 
     training: DeepLabSettings
@@ -61,8 +61,8 @@ class DeepLabStage(TrainingStage):
         training = update_settings(training, own, "deeplab")
         if (training.network.refinement > 0) != (saliency is not None):
             raise InputError(
-                "deeplab.refinement and deeplab.saliency go together: give both (saliency: contrast, spectral or a "
-                "folder) or none."
+                "deeplab.refinement and deeplab.saliency go together: give both (saliency: contrast, spectral, a "
+                "folder or the file of a network) or none."
             )
         return SegmentationSettings(training, read_backbone(section, "deeplab"), saliency)
 
