@@ -115,7 +115,7 @@ WRAPPERS = camplug.list_wrappers()
 
 def made(text: str, model: torch.nn.Module, long_side: int) -> camplug.Explainer:
     """The explainer of a row, for photographs of this long side."""
-    return create(text, model, preprocess=replace(find_preprocess(model), long_side=long_side))  # type: ignore[type-var]
+    return create(text, model, preprocess=replace(find_preprocess(model), long_side=long_side))
 
 
 def shared(text: str, model: torch.nn.Module, long_side: int) -> camplug.Explainer:

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 import pytest
 import typer
 
-from camplug.cli.explanations import to_rgb
 from camplug.cli.options import add_options, read_options
 from camplug.errors import InputError
+from camplug.images.preprocess import repeat_channel
 from camplug.settings import (
     apply_values,
     check_names,
@@ -281,8 +281,8 @@ def test_options_of_a_command(tmp_path):
 
 
 def test_colours():
-    assert to_rgb(0.5) == (0.5, 0.5, 0.5)
-    assert to_rgb((0.1, 0.2, 0.3)) == (0.1, 0.2, 0.3)
+    assert repeat_channel(0.5) == (0.5, 0.5, 0.5)
+    assert repeat_channel((0.1, 0.2, 0.3)) == (0.1, 0.2, 0.3)
 
 
 def test_values_set_in_sections():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,7 @@ from camplug.cli import common
 from camplug.cli.common import Colour
 from camplug.errors import InputError
 from camplug.explain.explanation import Explanation
-from camplug.images.photo import SUFFIXES
+from camplug.images.photo import list_photos
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +63,6 @@ def make_explainer_options(
     Raises:
         InputError: the file of class names cannot be read; `mean` or `std` do not fit the network.
     """
-    from camplug.images.preprocess import Preprocess
     from camplug.models.preprocess import find_preprocess
 
     options: dict[str, Any] = {}
@@ -74,22 +72,8 @@ def make_explainer_options(
         except (OSError, UnicodeDecodeError):
             raise InputError(f"{str(class_names)!r} cannot be read as a text file of class names.") from None
     if mean is not None or std is not None or long_side is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the missing numbers are given here
-            base = find_preprocess(network)
-        assert isinstance(base, Preprocess)
-        options["preprocess"] = replace(
-            base,
-            mean=base.mean if mean is None else to_rgb(mean),
-            std=base.std if std is None else to_rgb(std),
-            long_side=long_side,
-        )
+        options["preprocess"] = find_preprocess(network, warn=False).change(mean, std, long_side)
     return options
-
-
-def to_rgb(colour: Colour) -> tuple[float, float, float]:
-    """Return the numbers of red, green and blue; one number stands for all."""
-    return colour if isinstance(colour, tuple) else (colour, colour, colour)
 
 
 def find_images(paths: list[Path], results: Path) -> tuple[list[Path], bool]:
@@ -105,12 +89,7 @@ def find_images(paths: list[Path], results: Path) -> tuple[list[Path], bool]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if results.resolve() != path.resolve():
-                inside = [p for p in inside if results.resolve() not in p.resolve().parents]
-            if not inside:
-                raise InputError(f"the folder {str(path)!r} holds no image ({', '.join(SUFFIXES)}).")
-            found += inside
+            found += list_photos(path, results)
         elif len(paths) > 1 or path.exists():
             found.append(path)
         else:

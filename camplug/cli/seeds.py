@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from camplug.cli import common
-from camplug.cli.explanations import make_explainer_options, to_rgb
+from camplug.cli.explanations import make_explainer_options
 from camplug.cli.jobs import run_job
 from camplug.cli.option_groups import DataOptions, NetworkOptions
 from camplug.cli.options import add_options, read_options
@@ -83,6 +83,7 @@ def seeds(
     Broken images are listed at the end, exit code 1.
     """
     with common.report_errors():
+        from camplug.images.preprocess import repeat_channel
         from camplug.wsss.class_names import order_like_folder
         from camplug.wsss.data import Photographs, open_data, open_images
         from camplug.wsss.seeds import SeedFolder, find_output_names, make_seeds
@@ -104,8 +105,8 @@ def seeds(
         settings = {
             "explainer": chosen.explainer,
             "long_side": chosen.long_side,
-            "mean": None if network.mean is None else to_rgb(network.mean),
-            "std": None if network.std is None else to_rgb(network.std),
+            "mean": None if network.mean is None else repeat_channel(network.mean),
+            "std": None if network.std is None else repeat_channel(network.std),
             **stored,
             **make_network_settings(net, network.model, network.num_classes),
             "classes": list(dataset.classes),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -59,6 +60,24 @@ def read_photo(source: Any) -> Image:
     if min(image.size) < 2:
         raise InputError(f"{called} has {image.width}x{image.height} pixels; a map needs at least 2x2.")
     return _to_rgb(image, called)
+
+
+def list_photos(folder: Path, without: Path | None = None) -> list[Path]:
+    """List the image files in a folder and its subfolders, sorted.
+
+    Args:
+        folder: folder.
+        without: folder whose files are left out, unless it is `folder` itself.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if without is not None and without.resolve() != folder.resolve():
+        found = [path for path in found if without.resolve() not in path.resolve().parents]
+    if not found:
+        raise InputError(f"the folder {str(folder)!r} holds no image ({', '.join(SUFFIXES)}).")
+    return found
 
 
 def check_photo(path: str | os.PathLike[str]) -> None:

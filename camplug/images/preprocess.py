@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,26 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LONGEST = 4  # limit of the aspect ratio, which bounds the cost of panoramas
+
+
+@lru_cache(maxsize=64)
+def make_channel_tensor(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Make a cached tensor [C,1,1] of one value per channel on a device; do not change it in place.
+
+    >>> make_channel_tensor((0.5, 0.25), torch.device("cpu")).shape
+    torch.Size([2, 1, 1])
+    """
+    with torch.inference_mode(False):  # the first caller may be in inference mode, later ones not
+        return torch.tensor(values, dtype=torch.float32).to(device)[:, None, None]
+
+
+def repeat_channel(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    """Return the numbers of red, green and blue; one number stands for all.
+
+    >>> repeat_channel(0.5)
+    (0.5, 0.5, 0.5)
+    """
+    return value if isinstance(value, tuple) else (value, value, value)
 
 
 @dataclass(frozen=True)
@@ -84,11 +105,22 @@ class Preprocess:
         resample = getattr(pil.Resampling, self.interpolation.upper(), pil.Resampling.BILINEAR)
         photo = photo.convert("L") if self.channels == 1 else photo
         pixels = np.asarray(photo.resize((out_w, out_h), resample)).reshape(out_h, out_w, self.channels)
-        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().div_(255)
-        mean, std = (torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (self.mean, self.std))
+        return self.normalize(torch.from_numpy(pixels.copy()).permute(2, 0, 1)), Box(0, 0, width, height)
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Normalise pixels [...,C,H,W] in 0 to 255."""
+        mean, std = (make_channel_tensor(tuple(v), pixels.device) for v in (self.mean, self.std))
         if self.channels == 1:
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
-        return (x - mean) / std, Box(0, 0, width, height)
+        return (pixels.float() / 255 - mean) / std
+
+    def change(
+        self, mean: float | tuple[float, ...] | None, std: float | tuple[float, ...] | None, long_side: int | None
+    ) -> Preprocess:
+        """Return the preprocessing with another long side and, unless None, another mean and standard deviation."""
+        given = {"mean": mean, "std": std}
+        changed: dict[str, Any] = {name: repeat_channel(value) for name, value in given.items() if value is not None}
+        return replace(self, **changed, long_side=long_side)
 
 
 @dataclass(frozen=True)

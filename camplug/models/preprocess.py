@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 from torch import nn
 
@@ -16,13 +16,25 @@ from camplug.plug.layers import find_token_layers
 _warned = False
 
 
-def find_preprocess(model: nn.Module, transform: Any = None) -> Preprocess | Custom:
+@overload
+def find_preprocess(model: nn.Module, transform: None = None, *, warn: bool = True) -> Preprocess: ...
+@overload
+def find_preprocess(model: nn.Module, transform: Any, *, warn: bool = True) -> Preprocess | Custom: ...
+def find_preprocess(model: nn.Module, transform: Any = None, *, warn: bool = True) -> Preprocess | Custom:
     """Return the preprocessing of a model.
 
     Sources in this order: `transform`, where a torchvision preset (`weights.transforms()`) is applied without its
     centre crop, and any other callable unchanged; the model's attribute `transforms` or `weights` (torchvision), or
     `pretrained_cfg` (timm); ImageNet's values, with one warning. Transformers with a fixed input size get photographs
     resized to exactly this size, other models with their aspect ratio. Models with one channel get them in grey.
+
+    Args:
+        model: classifier.
+        transform: preprocessing that takes precedence over the model's.
+        warn: warn once where ImageNet's values are assumed.
+
+    Raises:
+        InputError: the transform is not callable.
     """
     inner = unwrap(model)
     if isinstance(transform, Preprocess) and transform.channels == 3:  # the default
@@ -59,7 +71,7 @@ def find_preprocess(model: nn.Module, transform: Any = None) -> Preprocess | Cus
         )
     size = _find_size(inner) or (224, 224)
     global _warned
-    if not _warned:
+    if warn and not _warned:
         _warned = True
         warnings.warn(
             "the model does not say how it wants its images; ImageNet's mean and standard deviation and "

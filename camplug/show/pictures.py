@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from camplug.errors import InputError
+from camplug.show.figures import render_figure
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,6 +74,17 @@ def to_rgb(photo: Array) -> Array:
     return photo
 
 
+def blend(photo: Array, colours: Array, opacity: float) -> Array:
+    """Blend two images [H,W,3] uint8.
+
+    >>> blend(np.full((1, 1, 3), 100, np.uint8), np.zeros((1, 1, 3), np.uint8), 0.6).tolist()
+    [[[40, 40, 40]]]
+    """
+    import cv2
+
+    return np.asarray(cv2.addWeighted(photo, 1 - opacity, colours, opacity, 0))
+
+
 def overlay(
     photo: Array, heat: Array, *, colors: str = DEFAULT_COLORS, opacity: float = 0.6, bar: bool = True
 ) -> Image:
@@ -88,7 +100,6 @@ def overlay(
     Raises:
         InputError: sizes differ, the array is no photograph, or the opacity is outside of 0 to 1.
     """
-    import cv2
     from PIL import Image as pil
 
     photo = to_rgb(photo)
@@ -96,7 +107,7 @@ def overlay(
         raise InputError(f"the photograph is {photo.shape[:2]} and the map {heat.shape}; they must be of one size.")
     if not 0 <= opacity <= 1:
         raise InputError(f"opacity={opacity}; allowed are 0 to 1.")
-    picture = pil.fromarray(cv2.addWeighted(photo, 1 - opacity, colorize(heat, colors), opacity, 0))
+    picture = pil.fromarray(blend(photo, colorize(heat, colors), opacity))
     return _add_bar(picture, colors, opacity) if bar else picture
 
 
@@ -146,10 +157,8 @@ def grid(
     Raises:
         InputError: the number of titles differs from that of maps, or see `overlay`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
-    from PIL import Image as pil
 
     if len(heats) != len(titles):
         raise InputError(f"{len(heats)} maps and {len(titles)} titles; give one title per map.")
@@ -172,6 +181,4 @@ def grid(
     figure.colorbar(bar, ax=list(axes), fraction=0.03, pad=0.01, shrink=0.85).ax.tick_params(labelsize=8)
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    return pil.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return render_figure(figure)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from camplug.errors import InputError
+from camplug.show.figures import render_figure
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,9 +32,7 @@ def curves(
     Raises:
         InputError: a line has another length than x.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image as pil
 
     figure = Figure(figsize=(5.2, 3.4), dpi=110, layout="constrained")
     axis = figure.subplots()
@@ -52,6 +49,4 @@ def curves(
     axis.grid(alpha=0.3)
     if any(lines):
         axis.legend(fontsize=8)
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    return pil.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return render_figure(figure)

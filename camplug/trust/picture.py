@@ -8,6 +8,7 @@ import numpy as np
 import torch.nn.functional as F
 
 from camplug.show import colorize, overlay
+from camplug.show.figures import render_figure
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,9 +24,7 @@ def draw_report(report: TrustReport) -> Image:
     Args:
         report: result of `camplug.trust.check`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image as pil
 
     one = report.explanation
     photo = np.asarray(one.image)
@@ -51,9 +50,7 @@ def draw_report(report: TrustReport) -> Image:
             small = F.interpolate(heat[None, None], scale_factor=min(1, 160 / max(heat.shape)), mode="area")[0, 0]
             _show(axis, colorize(small.numpy()), title)
     figure.suptitle(f"{report.verdict}: {one.method}, {one.names[0]}", fontsize=12, parse_math=False)
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    return pil.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return render_figure(figure)
 
 
 def _draw_curves(axes: Any, curves: Curves) -> None:

@@ -133,3 +133,11 @@ def test_a_photograph_in_grey():
         Preprocess(mean=(0.1, 0.2), channels=1)
     with pytest.raises(InputError, match=r"the model reads 5 channels, and a photograph has 3 colours; give a float"):
         Preprocess(channels=5)(plain(16, 8))
+
+
+def test_other_numbers():
+    made = Preprocess((8, 8), (0.1, 0.2, 0.3), (0.5, 0.5, 0.5), long_side=9)
+    assert made.change(None, 0.25, None) == Preprocess((8, 8), (0.1, 0.2, 0.3), (0.25, 0.25, 0.25))
+    assert made.change((0.3, 0.2, 0.1), None, 64) == Preprocess((8, 8), (0.3, 0.2, 0.1), (0.5, 0.5, 0.5), long_side=64)
+    with pytest.raises(InputError, match="images of 8x8 pixels only"):
+        Preprocess((8, 8), keep_aspect=False).change(None, None, 64)

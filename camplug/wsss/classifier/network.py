@@ -68,7 +68,7 @@ class Classifier(nn.Module):
         self.neck = nn.Identity() if neck is None else neck
         self.output_stride = output_stride
         self.classes = [str(name) for name in classes]
-        self.preprocess = get_preprocess(body.model) if preprocess is None else preprocess
+        self.preprocess = find_preprocess(body.model) if preprocess is None else preprocess
         weight = find_first_weight(body)
         with torch.no_grad():
             width = self.eval().features(make_example(body.model)).shape[1]
@@ -151,7 +151,7 @@ def build_classifier(
     model = copy.deepcopy(unwrap(model)).eval()
     if isinstance(model, Classifier):
         return _reuse_classifier(model, classes, neck, output_stride, keep_head)
-    reads = get_preprocess(model) if preprocess is None else preprocess
+    reads = find_preprocess(model) if preprocess is None else preprocess
     head, cut = _find_head(model)
     if head is None and keep_head:
         raise ModelError(_explain_missing_head(0, len(classes), None))
@@ -216,12 +216,6 @@ def get_classifier_settings(network: Classifier) -> dict[str, Any]:
         "output_stride": network.output_stride,
         "bias": network.head.bias is not None,
     }
-
-
-def get_preprocess(model: nn.Module) -> Preprocess:
-    """Return the preprocessing of a model, or ImageNet's where it has none."""
-    found = find_preprocess(model)
-    return found if isinstance(found, Preprocess) else Preprocess()
 
 
 def _reuse_classifier(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.images.photo import SUFFIXES, read_photo
+from camplug.images.photo import list_photos, read_photo
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.read_files import check_unique, strip_ending
 
@@ -41,10 +41,7 @@ class Photographs(SegmentationData):
             path = Path(given).expanduser()
             if not path.exists():
                 raise InputError(f"there is no file or folder {str(given)!r}.")
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-            if not inside:
-                raise InputError(f"the folder {str(given)!r} holds no image ({', '.join(SUFFIXES)}).")
-            for file in inside:
+            for file in list_photos(path) if path.is_dir() else [path]:
                 names.append(strip_ending(file.relative_to(path).as_posix() if path.is_dir() else file.name))
                 self._files[names[-1]] = file
         self.ids = tuple(names)

@@ -14,9 +14,10 @@ from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
 from camplug.images.preprocess import Preprocess
+from camplug.models.preprocess import find_preprocess
 from camplug.plug import Tape, dense, find_first_weight, get_patch_size, to_grid, unwrap
 from camplug.wsss.classifier.body import Body, Cut, make_example
-from camplug.wsss.classifier.network import Classifier, build_classifier, get_preprocess
+from camplug.wsss.classifier.network import Classifier, build_classifier
 from camplug.wsss.classifier.stages import Stage, find_stage_layers
 from camplug.wsss.data.read_files import MAX_CLASSES
 from camplug.wsss.deeplab.heads import ASPP, LargeFOV, V3Plus, get_dilations
@@ -68,7 +69,7 @@ class DeepLab(nn.Module):
         self.body = body
         self.output_stride = output_stride
         self.classes = [str(name) for name in classes]
-        self.preprocess = get_preprocess(body.model) if preprocess is None else preprocess
+        self.preprocess = find_preprocess(body.model) if preprocess is None else preprocess
         if head == "v3+" and low is None:
             (low,) = find_stage_layers(body, [LOW_STRIDE], "the decoder's stride")
         self.low = low if head == "v3+" else None

@@ -22,7 +22,6 @@ from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.store.jobs import Report, make_results
 from camplug.wsss.store.label_folder import LabelFolder
-from camplug.wsss.train.backbone import make_normalizer
 
 UNLIKELY = 0.01
 Fuse: TypeAlias = Literal["mean", "max"]
@@ -68,7 +67,6 @@ class Segmenter:
         self.network = network.eval().to(memory_format=torch.channels_last)
         self.scales, self.flip, self.fuse = tuple(map(float, scales)), flip, fuse
         self.crf, self.long_side = resolve_refinement(crf), long_side
-        self._normalized = make_normalizer(network.preprocess)
 
     @property
     def classes(self) -> list[str]:
@@ -127,7 +125,7 @@ class Segmenter:
             picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)
         weight = find_first_weight(self.network)
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-        x = self._normalized(pixels if weight is None else send_to(pixels, weight.device))
+        x = self.network.preprocess.normalize(pixels if weight is None else send_to(pixels, weight.device))
         if self.flip:
             x = torch.cat([x, x.flip(-1)])
         stride = self.network.stride

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +12,9 @@ from torch import nn
 
 from camplug.images.preprocess import Preprocess
 from camplug.models import load_model
+from camplug.models.preprocess import find_preprocess
 from camplug.settings import restore_settings
 from camplug.wsss.classifier.checkpoint import read_made_with
-from camplug.wsss.classifier.network import get_preprocess
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.recipe.cache import Cache
@@ -103,13 +103,7 @@ class StageContext:
     def make_preprocess(self, stage: Stage, model: nn.Module, long_side: int | None = None) -> Preprocess:
         """Return the preprocessing of photographs for a stage's network."""
         named = restore_settings(NetworkSettings, stage.settings.get("network", {}))
-        base = get_preprocess(model)
-        return replace(
-            base,
-            mean=base.mean if named.mean is None else _repeat_channel(named.mean),
-            std=base.std if named.std is None else _repeat_channel(named.std),
-            long_side=long_side,
-        )
+        return find_preprocess(model).change(named.mean, named.std, long_side)
 
     def describe_network(self, stage: Stage, model: nn.Module) -> dict[str, Any]:
         """Return what identifies the network of a stage and its preprocessing, for the settings of results."""
@@ -160,7 +154,3 @@ class StageContext:
             return figures["threshold"], f"Otsu's method on data.train ({figures['images']} images), no mask used"
         how = f"best on data.{part} ({figures['images_scored']} images, list {figures['list_sha256']})"
         return float(figures["best_threshold_here"]), how
-
-
-def _repeat_channel(value: float | tuple[float, float, float]) -> tuple[float, float, float]:
-    return value if isinstance(value, tuple) else (value, value, value)

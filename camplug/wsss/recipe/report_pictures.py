@@ -14,6 +14,7 @@ from PIL import Image
 from camplug.errors import InputError
 from camplug.images.save import save_picture
 from camplug.show import overlay
+from camplug.show.pictures import blend
 from camplug.wsss.data import SegmentationData, make_voc_palette
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.pseudo import LabelFolder
@@ -113,5 +114,4 @@ def colour_labels(photo: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArra
     >>> colour_labels(np.full((1, 2, 3), 100, np.uint8), np.array([[0, 1]], np.uint8)).tolist()
     [[[40, 40, 40], [117, 40, 40]]]
     """
-    mixed = (1 - OPACITY) * photo + OPACITY * make_voc_palette()[labels]
-    return np.asarray(mixed.round(), np.uint8)
+    return blend(photo, make_voc_palette()[labels], OPACITY)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +17,6 @@ from camplug.models.preprocess import find_preprocess
 from camplug.plug import Layer, find_first_weight, send_to, unwrap
 from camplug.plug.layers import Selector
 from camplug.wsss.store.identity import hash_weights
-from camplug.wsss.train.device_state import make_channel_tensor
 
 MULTIPLE = 32  # multiples of this keep the maps of all resolutions aligned
 
@@ -29,17 +25,6 @@ def pad_to_multiple(x: Tensor) -> Tensor:
     """Pad images [N,C,H,W] at the right and the bottom to multiples of 32, repeating the edge."""
     h, w = x.shape[-2:]
     return F.pad(x, (0, -w % MULTIPLE, 0, -h % MULTIPLE), mode="replicate")
-
-
-def normalize_pixels(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Normalise images [...,3,H,W] in 0 to 255 by the mean and standard deviation of values in 0 to 1."""
-    middle, spread = (make_channel_tensor(tuple(v), pixels.device) for v in (mean, std))
-    return (pixels.float() / 255 - middle) / spread
-
-
-def make_normalizer(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
-    """Return the function that normalises pixels [...,3,H,W] in 0 to 255; it can be pickled without the model."""
-    return partial(normalize_pixels, mean=preprocess.mean, std=preprocess.std)
 
 
 class Backbone:
@@ -65,10 +50,7 @@ class Backbone:
     def __init__(self, model: nn.Module, layers: Selector = "stages", preprocess: Preprocess | None = None) -> None:
         self.model = unwrap(model)
         if preprocess is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about the fallback to ImageNet's mean and deviation
-                found = find_preprocess(self.model)
-            preprocess = found if isinstance(found, Preprocess) else Preprocess()
+            preprocess = find_preprocess(self.model, warn=False)
         self.preprocess = replace(preprocess, long_side=None)
         side = 4 * MULTIPLE
         weight = find_first_weight(self.model)
@@ -117,7 +99,7 @@ class Backbone:
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Normalise images [...,3,H,W] in 0 to 255 for the model."""
-        return make_normalizer(self.preprocess)(pixels)
+        return self.preprocess.normalize(pixels)
 
     def read(self, photo: NDArray[np.uint8], device: torch.device | str) -> Tensor:
         """Convert a photograph, RGB uint8 [H,W,3], to the input of the model, [1,3,H,W] on the device.

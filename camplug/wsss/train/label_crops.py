@@ -10,7 +10,6 @@ from camplug.wsss.data import SegmentationData
 from camplug.wsss.store.identity import make_file_table, make_photograph_table
 from camplug.wsss.store.jobs import Report
 from camplug.wsss.store.label_folder import LabelFolder
-from camplug.wsss.train.backbone import make_normalizer
 from camplug.wsss.train.crops import LabelCrops, load_label_picture
 from camplug.wsss.train.folder import find_labelled
 from camplug.wsss.train.settings import TrainSettings
@@ -43,7 +42,7 @@ def make_label_crops(
     return LabelCrops(
         data,
         partial(load_label_picture, labels.renumber(data.classes), data),
-        make_normalizer(preprocess),
+        preprocess.normalize,
         crop=training.crop,
         scales=training.scales,
         stride=stride,

@@ -15,7 +15,6 @@ from camplug.errors import InputError
 from camplug.wsss.deeplab.crops import SegmentationCrops
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.train import LabelCrops
-from camplug.wsss.train.backbone import make_normalizer
 from camplug.wsss.train.crops import load_label_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(self.log|does not say).*")
@@ -27,7 +26,7 @@ def test_saliency_is_cut_out_like_the_photograph(tmp_path):
     crops = LabelCrops(
         data,
         partial(load_label_picture, LabelFolder(labelled.labels(tmp_path)).renumber(data.classes), data),
-        make_normalizer(grey),
+        grey.normalize,
         crop=64,
         scales=(0.6, 1.6),
         stride=1,
@@ -76,4 +75,4 @@ def test_pixels_are_normalised():
     reads = camplug.Preprocess(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
     pixels = torch.tensor([0, 255], dtype=torch.uint8).expand(3, 1, 2)
     wanted = torch.tensor([[[-1.0, 1.0]], [[-1.0, 3.0]], [[0.0, 1.0]]])
-    assert torch.allclose(make_normalizer(reads)(pixels), wanted)
+    assert torch.allclose(reads.normalize(pixels), wanted)

@@ -6,7 +6,6 @@ import os
 import pickle
 import signal
 from contextlib import nullcontext
-from functools import partial
 
 import numpy as np
 import pytest
@@ -16,10 +15,10 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
 
 from camplug.errors import InputError, ModelError
+from camplug.images.preprocess import Preprocess
 from camplug.wsss.data import Scenes
 from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.train import Backbone, LabelCrops, ScheduleSettings, fit
-from camplug.wsss.train.backbone import normalize_pixels
 
 SCENES = Scenes(6, (48, 48))
 SETTINGS = IRNHeadSettings(radius=3, width=16, schedule=ScheduleSettings(lr=0.02, momentum=0.9))
@@ -250,7 +249,7 @@ def test_what_a_gpu_would_be_given(tmp_path, monkeypatch, device, number, bf16):
 def test_workers_are_given_no_model(tmp_path):
     """A crop is normalised by plain numbers: what is sent to a worker holds no weight, wherever the model lies."""
     data = SCENES
-    crops = LabelCrops(data, data.mask, partial(normalize_pixels, mean=(0.5,) * 3, std=(0.25,) * 3), crop=32)
+    crops = LabelCrops(data, data.mask, Preprocess(mean=(0.5,) * 3, std=(0.25,) * 3).normalize, crop=32)
     assert len(pickle.dumps(crops.normalize)) < 500
     assert torch.equal(crops[0, 1].image, LabelCrops(data, data.mask, Backbone(tiny()).normalize, crop=32)[0, 1].image)
 

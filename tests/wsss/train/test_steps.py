@@ -11,11 +11,11 @@ from lightning.pytorch import LightningModule
 from moved import moved, without_waits
 
 from camplug.errors import ModelError
+from camplug.images.preprocess import make_channel_tensor
 from camplug.plug import send_to
 from camplug.wsss.train import FiniteLosses, check_finite
 from camplug.wsss.train import finite as looks
 from camplug.wsss.train.callbacks import LossCheck
-from camplug.wsss.train.device_state import make_channel_tensor
 
 ALL = [*stepped.METHODS, *stepped.HEADS]
 

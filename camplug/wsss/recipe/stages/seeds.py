@@ -12,8 +12,8 @@ from torch import nn
 from typing_extensions import override
 
 import camplug
+from camplug.models.preprocess import find_preprocess
 from camplug.settings import prefix_errors, to_plain
-from camplug.wsss.classifier.network import get_preprocess
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.estimate import Cost, estimate_images
 from camplug.wsss.recipe.graph import RecipeGraph
@@ -106,7 +106,7 @@ def _count_classes(model: nn.Module, device: str) -> int:
     if classes is not None:
         return len(classes)
     with torch.no_grad():
-        return int(model(torch.zeros(1, 3, *get_preprocess(model).size, device=device)).shape[-1])
+        return int(model(torch.zeros(1, 3, *find_preprocess(model).size, device=device)).shape[-1])
 
 
 def _build_example() -> nn.Module:
