@@ -13,6 +13,7 @@ from camplug.explain.fully import FullyCAM
 from camplug.explain.gradcam import GradCAM
 from camplug.explain.gradcam_pp import GradCAMPlusPlus
 from camplug.explain.hirescam import HiResCAM
+from camplug.explain.image_explainer import ImageExplainer
 from camplug.explain.inputs import IMAGE, Aligned, Inputs, PerImage, Shared
 from camplug.explain.layercam import LayerCAM
 from camplug.explain.perturb import RISE, Occlusion
@@ -40,6 +41,7 @@ __all__ = [
     "GradCAM",
     "GradCAMPlusPlus",
     "HiResCAM",
+    "ImageExplainer",
     "Inputs",
     "IterativeErasing",
     "LayerCAM",

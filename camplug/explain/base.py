@@ -24,6 +24,7 @@ from camplug.explain.batch import (
 )
 from camplug.explain.fuse import Fusion, LayerWeighting, Normalize
 from camplug.explain.inputs import Batch, Inputs
+from camplug.explain.tensor_ops import widen
 from camplug.plug import (
     Classes,
     Evidence,
@@ -264,8 +265,8 @@ class LayerExplainer(Explainer):
         """
         a, g = (self.lay_on_grid(t, layer, batch) for t in (activation, gradient))
         if a.ndim == 4:
-            return self.layer_map(a, g), a.shape[1]
-        rows = self.layer_map(a.flatten(2)[:, :, None], g.flatten(2)[:, :, None])
+            return widen(self.layer_map(a, g)), a.shape[1]
+        rows = widen(self.layer_map(a.flatten(2)[:, :, None], g.flatten(2)[:, :, None]))
         return rows.reshape(len(a), *a.shape[2:]), a.shape[1]
 
     def lay_on_grid(self, tensor: Tensor, layer: Layer, batch: Batch) -> Tensor:

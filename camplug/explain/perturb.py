@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,64 +12,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.explain.base import Explainer, Result
-from camplug.explain.batch import call_model, check_batch, check_size, find_class_logits
-from camplug.explain.fuse import Normalize, normalize_map, resize_maps
-from camplug.explain.inputs import Batch, Inputs
-from camplug.explain.masked_scores import check_batch_size, score_copies, split_images
+from camplug.explain.image_explainer import ImageExplainer
+from camplug.explain.inputs import Batch
+from camplug.explain.masked_scores import score_copies
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import widen
 from camplug.explain.wrapper import is_number
 from camplug.models.outputs import is_multi_label
-from camplug.plug import Classes, Evidence, Size, Tape, Targets, resolve_classes
-
-
-class _Perturbation(Explainer):
-    """Base class of explainers that score changed copies of each image and need no layers."""
-
-    needs_many_passes: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        batch_size: int = 32,
-        normalize: Normalize = "max",
-        evidence: Evidence = "positive",
-        class_names: Sequence[str] | None = None,
-        preprocess: Callable[[Any], Tensor] | None = None,
-    ) -> None:
-        super().__init__(model, normalize=normalize, evidence=evidence, class_names=class_names, preprocess=preprocess)
-        self.batch_size = check_batch_size(batch_size)
-
-    def explain_image(self, image: Batch, targets: Targets, scores: Tensor) -> Tensor:
-        """Compute the maps [K,h,w] of one image [1,C,H,W] with scores [K]; not normalised."""
-        raise NotImplementedError
-
-    @override
-    @torch.no_grad()
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
-        batch = check_batch(self.model, x, inputs)
-        out_size, n = check_size(batch, size), len(batch)
-        with Tape(self.model, [""], forward_only=True, image=batch.where):
-            output = call_model(self.model, batch)
-        targets = resolve_classes(classes, output, n, self.evidence)
-        targets.check(output)
-        rounds = [(_list_images(targets, r), targets.compute_scores(output, r).detach()) for r in range(targets.rounds)]
-        maps = []
-        for i, (image, own) in enumerate(split_images(batch, targets)):
-            if own.rounds == 0:
-                maps.append(widen(batch.x).new_zeros(0, *out_size))
-                continue
-            scores = torch.stack([values[images.index(i)] for images, values in rounds[: own.rounds]])
-            raw = self.explain_image(image, own, scores).clamp_min(0)
-            maps.append(normalize_map(resize_maps(raw, out_size), self.normalize))
-        return Result(maps, targets, find_class_logits(output, n))
-
-
-def _list_images(targets: Targets, r: int) -> list[int]:
-    """List the images that have a score in round r."""
-    return list(range(len(targets.classes))) if targets.score is not None else targets.get_round(r)[0]
+from camplug.plug import Targets
 
 
 def occlude(image: Tensor, boxes: Sequence[tuple[int, int, int, int]]) -> Tensor:
@@ -82,7 +32,7 @@ def occlude(image: Tensor, boxes: Sequence[tuple[int, int, int, int]]) -> Tensor
 
 
 @register("occlusion")
-class Occlusion(_Perturbation):
+class Occlusion(ImageExplainer):
     r"""Occlusion: drop of the score when a window shows the mean colour only.
 
     .. math:: L_p = \frac{\sum_{w \ni p} \big(y(x) - y(x_w)\big)}{|\{w \ni p\}|}
@@ -147,7 +97,7 @@ def make_rise_masks(count: int, cells: int, p: float, size: tuple[int, int], gen
 
 
 @register("rise")
-class RISE(_Perturbation):
+class RISE(ImageExplainer):
     r"""RISE: mean of random masks, weighted by the class probability of the masked image.
 
     .. math:: L = \frac{1}{p\,M} \sum_{i=1}^{M} y(x \odot m_i)\, m_i \quad \text{(eq. 6)}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import nn
 
 from camplug.errors import CamplugError, InputError
+from camplug.plugins import PREFIX, import_object, is_same_definition, load_plugins
 
 if TYPE_CHECKING:
     from camplug.explain.base import Explainer
@@ -24,7 +25,13 @@ W_ = TypeVar("W_", bound="type[Wrapper]")
 
 
 def register(name: str) -> Callable[[E_], E_]:
-    """Return a class decorator that makes an explainer available to `create`, `list_methods` and the command line."""
+    """Return a class decorator that makes an explainer available to `create`, `list_methods` and the command line.
+
+    The same class of the same module may be registered again, as when a notebook cell runs again.
+
+    Raises:
+        InputError: when the decorator is applied, another class has the name.
+    """
 
     def add(cls: E_) -> E_:
         _add(_methods, name, cls)
@@ -35,7 +42,11 @@ def register(name: str) -> Callable[[E_], E_]:
 
 
 def register_wrapper(name: str) -> Callable[[W_], W_]:
-    """Return a class decorator that makes a wrapper available to `create`, `list_wrappers` and the command line."""
+    """Return a class decorator that makes a wrapper available to `create`, `list_wrappers` and the command line.
+
+    Raises:
+        InputError: when the decorator is applied, another class has the name, see `register`.
+    """
 
     def add(cls: W_) -> W_:
         _add(_wrappers, name, cls)
@@ -46,8 +57,11 @@ def register_wrapper(name: str) -> Callable[[W_], W_]:
 
 
 def _add(registry: dict[str, Any], name: str, cls: type) -> None:
-    if name in _methods or name in _wrappers:
-        raise ValueError(f"a method named {name!r} is registered already")
+    old: Any = _methods.get(name) or _wrappers.get(name)
+    if old is not None and not (name in registry and is_same_definition(old, cls)):
+        raise InputError(
+            f"the name {name!r} is taken by {old.__module__}.{old.__qualname__}; register the new one by another name."
+        )
     registry[name] = cls
 
 
@@ -57,6 +71,7 @@ def list_methods(pattern: str = "*") -> list[str]:
     >>> list_methods("*grad*")
     ['eigengradcam', 'gradcam', 'gradcam++', 'xgradcam']
     """
+    load_plugins()
     return sorted(fnmatch.filter(_methods, pattern))
 
 
@@ -66,15 +81,22 @@ def list_wrappers(pattern: str = "*") -> list[str]:
     >>> list_wrappers("multi*")
     ['multiview']
     """
+    load_plugins()
     return sorted(fnmatch.filter(_wrappers, pattern))
 
 
 def get_method(name: str) -> type[Explainer]:
     """Return the explainer class with a registered name or class name; ignores case, "-" and "_".
 
+    Args:
+        name: registered name, or "import:PACKAGE.MODULE:NAME".
+
     Raises:
-        InputError: the method does not exist.
+        InputError: the method does not exist, or what is imported is no explainer.
     """
+    if name.startswith(PREFIX):
+        return _import_explainer(name)
+    load_plugins()
     plain = _simplify_name(name)
     for candidate in (plain, plain.removesuffix("cam"), plain + "cam"):
         if candidate in _methods:
@@ -96,6 +118,7 @@ def get_wrapper(name: str) -> type[Wrapper]:
     Raises:
         InputError: the wrapper does not exist.
     """
+    load_plugins()
     if _simplify_name(name) not in _wrappers:
         raise InputError(f"there is no wrapper {name!r}; available are {', '.join(list_wrappers())}.")
     return _wrappers[_simplify_name(name)]
@@ -108,7 +131,8 @@ def create(name: str, model: nn.Module, **options: Any) -> Explainer:
     `create("MultiView(FullyCAM(channel_norm=False), scales=(0.5, 1), flip=True)", model)`.
 
     Args:
-        name: method of `list_methods`, or wrappers of `list_wrappers` around one; arguments are Python literals.
+        name: method of `list_methods`, or wrappers of `list_wrappers` around one; arguments are Python literals. In
+            place of a name, "import:PACKAGE.MODULE:NAME" is a class of your own.
         model: model to explain.
         options: further arguments of the innermost method.
 
@@ -117,12 +141,46 @@ def create(name: str, model: nn.Module, **options: Any) -> Explainer:
     """
     if "(" not in name:
         return get_method(name)(model, **options)
+    load_plugins()
     try:
         line = re.sub(r"(?<=\w)\+\+(?=\s*[(),])", "PlusPlus", name.strip())  # gradcam++ is no name in Python
+        line = _IMPORT.sub(lambda m: f"{_MARK}{m[1]}__{m[2]}".replace(".", "___"), line)  # an identifier of Python
         tree = ast.parse(line, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two: nested too deeply
         raise InputError(f'{name!r} cannot be read; write for instance "MultiView(FullyCAM, flip=True)".') from None
     return _build(tree, model, options, name)
+
+
+_IMPORT = re.compile(r"\bimport:([\w.]+):(\w+)")
+_MARK = "_imported_"
+
+
+def _get_class(name: str, text: str) -> type[Explainer]:
+    """Return the class that an identifier of an expression stands for."""
+    if not name.startswith(_MARK):
+        return get_method(name)
+    for found in _IMPORT.finditer(text):
+        if f"{_MARK}{found[1]}__{found[2]}".replace(".", "___") == name:
+            return _import_explainer(found[0])
+    return get_method(name)
+
+
+def _import_explainer(text: str) -> type[Explainer]:
+    from camplug.explain.base import Explainer
+
+    found = import_object(text)
+    if not (isinstance(found, type) and issubclass(found, Explainer)):
+        raise InputError(f"{text!r} is {found!r}; give a class derived from camplug.Explainer.")
+    if not found.name and not is_wrapper(found):
+        found.name = found.__name__.lower()
+    return found
+
+
+def is_wrapper(cls: type[Explainer]) -> bool:
+    """Return whether a class of explainers wraps another explainer."""
+    from camplug.explain.wrapper import Wrapper
+
+    return issubclass(cls, Wrapper)
 
 
 def _build(node: ast.expr, model: nn.Module, options: dict[str, Any], text: str) -> Explainer:
@@ -134,12 +192,12 @@ def _build(node: ast.expr, model: nn.Module, options: dict[str, Any], text: str)
         )
     keywords = {str(k.arg): _evaluate(k.value, model, text) for k in call.keywords} if call else {}
     arguments = list(call.args) if call else []
-    wrapper = _wrappers.get(_simplify_name(head.id))
-    if wrapper is None:
-        made, first = get_method(head.id), model
+    made: type[Explainer] = _wrappers.get(_simplify_name(head.id)) or _get_class(head.id, text)
+    first: Any = model
+    if not is_wrapper(made):
         keywords = {**options, **keywords}
     elif arguments:
-        made, first = wrapper, _build(arguments.pop(0), model, options, text)  # type: ignore[assignment]
+        first = _build(arguments.pop(0), model, options, text)
     else:
         raise InputError(f"{head.id} wraps an explainer; write {head.id}(FullyCAM).")
     try:

@@ -6,7 +6,6 @@ import difflib
 import importlib
 import logging
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +14,8 @@ import torch
 from torch import nn
 
 from camplug.checkpoint import find_other_count, load_state, read_checkpoint, remove_prefix
-from camplug.errors import ModelError
+from camplug.errors import InputError, ModelError
+from camplug.plugins import PREFIX, import_object
 
 SOURCES = ("demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE", "a classifier's file")
 FILES = (".pt", ".pth", ".ckpt")
@@ -165,11 +165,11 @@ def _build_torchvision(name: str, pretrained: bool, options: dict[str, Any]) -> 
 
 
 def _import_model(name: str, options: dict[str, Any]) -> nn.Module:
-    module_name, _, attribute = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
     try:
-        made = getattr(importlib.import_module(module_name), attribute)
+        made = import_object(f"{PREFIX}{name}")
+    except InputError as error:
+        raise ModelError(str(error).replace("MODULE:NAME", "MODULE:CALLABLE")) from None
+    try:
         model = made if isinstance(made, nn.Module) and not options else made(**options)
     except Exception as error:  # arbitrary code
         says = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -216,7 +216,7 @@ def test_nothing_is_ever_run(line, model, tmp_path, monkeypatch):
 def test_a_name_is_given_once():
     for register in (camplug.register, camplug.register_wrapper):
         for name in ("fully", "multiview"):
-            with pytest.raises(ValueError, match=f"a method named '{name}' is registered already"):
+            with pytest.raises(InputError, match=f"the name .{name}. is taken by camplug"):
                 register(name)(GradCAM)
     assert GradCAM.name == "gradcam"
 

@@ -10,7 +10,7 @@ from camplug.wsss.classifier.checkpoint import load_classifier, save_classifier
 from camplug.wsss.classifier.crops import ClassifierCrop, ClassifierCrops
 from camplug.wsss.classifier.losses import classification_loss
 from camplug.wsss.classifier.maps import normalize_maps
-from camplug.wsss.classifier.method import Method
+from camplug.wsss.classifier.method import Method, get_training, register_training
 from camplug.wsss.classifier.network import Classifier, build_classifier
 from camplug.wsss.classifier.settings import PRESETS, LearningSettings, SpanSettings, get_preset
 
@@ -32,6 +32,8 @@ __all__ = [
     "normalize_maps",
     "build_classifier",
     "get_preset",
+    "get_training",
+    "register_training",
     "save_classifier",
     "train_classifier",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from camplug.errors import InputError
+from camplug.plugins import PREFIX, import_object, is_same_definition, load_plugins
 from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.settings import LearningSettings
@@ -49,6 +50,44 @@ class Method:
         return ClassifierTraining(network, learning, ids=crops.data.ids, seed=crops.seed)
 
 
+_METHODS: dict[str, type[Method]] = {}
+
+
+def register_training(cls: type[Method]) -> type[Method]:
+    """Make a training method available to recipes by its `name`; a class decorator.
+
+    The same class of the same module may be registered again.
+
+    Raises:
+        InputError: another class has the name.
+    """
+    old = _METHODS.get(cls.name)
+    if old is not None and not is_same_definition(old, cls):
+        raise InputError(
+            f"the training method {cls.name!r} is taken by {old.__module__}.{old.__qualname__}; give the new one "
+            "another name."
+        )
+    _METHODS[cls.name] = cls
+    return cls
+
+
+def get_training(name: str) -> type[Method]:
+    """Return a training method by its name, or by "import:PACKAGE.MODULE:NAME", which registers it.
+
+    Raises:
+        InputError: there is no such method.
+    """
+    if name.startswith(PREFIX):
+        found = import_object(name)
+        if not (isinstance(found, type) and issubclass(found, Method)):
+            raise InputError(f"{name!r} is {found!r}; give a class derived from camplug.wsss.classifier.Method.")
+        return register_training(found)
+    load_plugins()
+    if name not in _METHODS:
+        raise InputError(f"there is no training method {name!r}; allowed are {', '.join(_METHODS)}.")
+    return _METHODS[name]
+
+
 def check_ramp(ramp: float) -> None:
     """Check the part of the training in which weights rise.
 
@@ -57,3 +96,6 @@ def check_ramp(ramp: float) -> None:
     """
     if not 0 <= ramp <= 1:
         raise InputError(f"ramp={ramp}; give a part of the training, 0 to 1.")
+
+
+register_training(Method)

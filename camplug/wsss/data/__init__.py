@@ -3,7 +3,7 @@
 from camplug.wsss.data.coco import COCO
 from camplug.wsss.data.dataset import SegmentationData
 from camplug.wsss.data.folder import Folder
-from camplug.wsss.data.opening import open_data, open_images
+from camplug.wsss.data.opening import open_data, open_images, register_data
 from camplug.wsss.data.palette import make_voc_palette
 from camplug.wsss.data.photographs import Photographs
 from camplug.wsss.data.scenes import Scenes
@@ -19,5 +19,6 @@ __all__ = [
     "VOC_CLASSES",
     "open_data",
     "open_images",
+    "register_data",
     "make_voc_palette",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from camplug.errors import InputError
 from camplug.images.photo import SUFFIXES
+from camplug.plugins import PREFIX, import_object, is_same_definition, load_plugins
 from camplug.wsss.data.coco import COCO
 from camplug.wsss.data.coco_layout import find_annotation_files
 from camplug.wsss.data.dataset import SegmentationData
@@ -19,6 +20,8 @@ from camplug.wsss.data.read_files import resolve_folder
 from camplug.wsss.data.scenes import Scenes
 from camplug.wsss.data.tables import LABEL_FILES
 from camplug.wsss.data.voc import VOC, find_voc
+
+Opener: TypeAlias = Callable[[str, str | None, Mapping[str, Any]], SegmentationData]
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "voc": ("masks", "labels", "classes", "mask_values", "palette"),
@@ -44,6 +47,9 @@ def open_data(text: str | os.PathLike[str], split: str | None = None, **options:
               Annotations, labels.csv or labels.json;
             - coco: masks (none: no masks), annotations (a file), photos (a folder);
             - folder: mask_values, palette.
+
+            "import:PACKAGE.MODULE:CALLABLE" is a data set of your own: the callable gets `split=`, if it is given, and
+            the options, and returns a `SegmentationData`.
         split: split of VOC and COCO; None: "train", "train2014", or the only one. Other kinds have no splits.
         options: the same options; they take precedence over those of the text.
 
@@ -55,7 +61,7 @@ def open_data(text: str | os.PathLike[str], split: str | None = None, **options:
     """
     kind, place, given = parse_source(os.fspath(text))
     given |= {name: value for name, value in options.items() if value is not None}
-    unknown = [name for name in given if name not in OPTIONS[kind]]
+    unknown = [name for name in given if kind in OPTIONS and name not in OPTIONS[kind]]
     if unknown:
         allowed = f"the options of {kind} are {', '.join(OPTIONS[kind])}" if OPTIONS[kind] else f"{kind} has no options"
         raise InputError(f"{os.fspath(text)!r}: there is no option {unknown[0]!r}; {allowed}.")
@@ -97,6 +103,7 @@ def parse_source(text: str) -> tuple[str, str, dict[str, Any]]:
     place, options = text, dict[str, Any]()
     if not Path(text.partition(":")[2] or text).expanduser().exists():
         place, options = split_options(text, "?masks=SegmentationClassAug")
+    load_plugins()
     kind, colon, rest = place.partition(":")
     if colon and kind in OPENERS:
         return kind, rest, options
@@ -203,12 +210,42 @@ def _open_scenes(numbers: str, split: str | None, options: Mapping[str, Any]) ->
     return Scenes(int(parts[0]), seed=int(parts[1]) if len(parts) > 1 else 0)
 
 
+def _open_imported(place: str, split: str | None, options: Mapping[str, Any]) -> SegmentationData:
+    make = import_object(f"{PREFIX}{place}")
+    found = make(**({} if split is None else {"split": split}), **options)
+    if not isinstance(found, SegmentationData):
+        raise InputError(f"import:{place} gave {type(found).__name__}; it must give a SegmentationData.")
+    return found
+
+
+def register_data(kind: str, opener: Opener, options: Sequence[str] | None = None) -> None:
+    """Make a kind of data set available to `open_data` and `--data KIND:PLACE`.
+
+    The same function of the same module may be registered again.
+
+    Args:
+        kind: name before the colon.
+        opener: function of the text behind the colon, the split or None, and the options.
+        options: names of the options; None: any.
+
+    Raises:
+        InputError: another opener has the name.
+    """
+    old = OPENERS.get(kind)
+    if old is not None and not is_same_definition(old, opener):
+        raise InputError(f"the kind of data set {kind!r} is taken by {old.__module__}.{old.__qualname__}.")
+    OPENERS[kind] = opener
+    if options is not None:
+        OPTIONS[kind] = tuple(options)
+
+
 def _check_no_split(what: str, split: str | None, instead: str) -> None:
     if split is not None:
         raise InputError(f"{what} has no splits, got {split!r}; {instead}.")
 
 
-OPENERS: dict[str, Callable[[str, str | None, Mapping[str, Any]], SegmentationData]] = {
+OPENERS: dict[str, Opener] = {
+    "import": _open_imported,
     "voc": _open_voc,
     "coco": _open_coco,
     "folder": _open_folder,

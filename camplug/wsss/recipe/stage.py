@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from camplug.errors import InputError
+from camplug.plugins import is_same_definition, load_plugins
 from camplug.settings import update_settings
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.recipe.sections import read_section
@@ -157,7 +158,7 @@ _KINDS: dict[str, StageKind] = {}
 
 
 def register_stage(kind: StageKind, after: str | None = None) -> None:
-    """Make a kind of stage available to recipes.
+    """Make a kind of stage available to recipes; the same class of the same module may be registered again.
 
     Args:
         kind: instance of the kind.
@@ -166,6 +167,10 @@ def register_stage(kind: StageKind, after: str | None = None) -> None:
     Raises:
         InputError: the name or the section is taken, or there is no kind `after`.
     """
+    old = _KINDS.get(kind.name)
+    if old is not None and is_same_definition(type(old), type(kind)):
+        _KINDS[kind.name] = kind
+        return
     taken = [k.name for k in _KINDS.values() if k.name == kind.name or (k.section and k.section == kind.section)]
     if taken:
         raise InputError(f"a stage {kind.name!r} cannot be registered: {taken[0]!r} has its name or section.")
@@ -196,4 +201,5 @@ def get_stage(name: str) -> StageKind:
 
 def list_kinds() -> list[StageKind]:
     """Return all registered kinds of stages, in the order in which a recipe runs them."""
+    load_plugins()
     return list(_KINDS.values())

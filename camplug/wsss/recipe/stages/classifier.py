@@ -16,7 +16,7 @@ from camplug.settings import check_names, list_settings, prefix_errors, restore_
 from camplug.wsss.atm.method import ATM
 from camplug.wsss.classifier.checkpoint import CLASSIFIER_FILE
 from camplug.wsss.classifier.crops import ClassifierCrops
-from camplug.wsss.classifier.method import Method
+from camplug.wsss.classifier.method import Method, get_training, register_training
 from camplug.wsss.classifier.network import build_classifier
 from camplug.wsss.classifier.settings import LearningSettings, SpanSettings, get_preset
 from camplug.wsss.classifier.train import train_classifier
@@ -31,7 +31,8 @@ from camplug.wsss.recipe.stage import Inputs, Outcome, Stage
 from camplug.wsss.recipe.stages.base import TrainingStage, list_training_options
 from camplug.wsss.rpnet.method import RPNet
 
-METHODS: dict[str, type[Method]] = {m.name: m for m in (Method, ATM, RPNet, FPR)}
+for _method in (ATM, RPNet, FPR):
+    register_training(_method)
 OPTIONS = ("method", "preset", "start", "head", "output_stride", "keep", "validation")
 CHOICES = {"head": ("keep", "new"), "keep": ("last", "best")}
 EXAMPLE = "for instance classifier: {given: {model: demo}}"
@@ -161,7 +162,7 @@ class ClassifierStage(TrainingStage):
 def _restore_method(stage: Stage) -> Method:
     """Return the training method of a stage."""
     options = {k: v for k, v in stage.settings["method"].items() if k != "name"}
-    return restore_settings(METHODS[stage.settings["method"]["name"]], options)
+    return restore_settings(get_training(stage.settings["method"]["name"]), options)
 
 
 def _read_classifier(
@@ -177,11 +178,11 @@ def _read_classifier(
 
 def _read_training(section: dict[str, Any], where: str, parts: Mapping[str, Any]) -> ClassifierSettings:
     name = section.get("method", "classifier")
-    if name not in METHODS:
-        raise InputError(f"{where}.method = {name!r}; allowed are {', '.join(METHODS)}.")
+    with prefix_errors(f"{where}.method"):
+        method = get_training(str(name))
     with prefix_errors(where):
         learning, span = get_preset(str(section.get("preset", "irn")))
-    groups: list[Any] = [METHODS[name](), learning, span]
+    groups: list[Any] = [method(), learning, span]
     network = list_settings(NetworkSettings())
     check_names(section, [*OPTIONS, *network, *(n for group in groups for n in list_settings(group))], where)
     start: NetworkSettings | ClassifierSettings
@@ -192,8 +193,8 @@ def _read_training(section: dict[str, Any], where: str, parts: Mapping[str, Any]
         start = _read_classifier(read_section(section["start"], f"{where}.start"), f"{where}.start", parts)
     else:
         start = update_settings(NetworkSettings(), {k: v for k, v in section.items() if k in network}, where)
-    if name == FPR.name and "start" not in section:
-        raise InputError(f"{where}: fpr goes on with a trained classifier; describe it in {where}.start.")
+    if method.needs_trained and "start" not in section:
+        raise InputError(f"{where}: {method.name} goes on with a trained classifier; describe it in {where}.start.")
     made = [update_settings(g, {k: v for k, v in section.items() if k in list_settings(g)}, where) for g in groups]
     own = {k: v for k, v in section.items() if k in ("head", "output_stride", "keep", "validation")}
     for key, allowed in CHOICES.items():

@@ -1,0 +1,216 @@
+"""Extensions: entry points, "import:" names, registering again, and the checks for explainers of one's own."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib.metadata import EntryPoint
+
+import pytest
+import torch
+from commands import good, refused
+from PIL import Image
+from recipes import tiny
+
+import camplug
+from camplug import plugins, testing
+from camplug.errors import InputError, ModelError
+from camplug.explain import registry
+from camplug.wsss.classifier import Method, get_training, method, register_training
+from camplug.wsss.data import Scenes, open_data, opening, register_data
+
+OWN = """
+import camplug
+from dataclasses import dataclass
+from camplug.wsss.classifier import Method
+from camplug.wsss.data import Scenes
+
+class Half(camplug.LayerExplainer):
+    def layer_map(self, activation, gradient):
+        return (activation * gradient).sum(1).clamp_min(0)
+
+class Twice(camplug.Wrapper):
+    def run(self, x, classes, size=None, inputs=None):
+        return self.explainer.run(x, classes, size, inputs=inputs)
+
+@dataclass(frozen=True)
+class Softer(Method):
+    name = "softer"
+    much: float = 0.5
+
+def open_few(split=None, count=3):
+    return Scenes(int(count))
+
+number = 7
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module of the working directory, and registries that forget it."""
+    (tmp_path / "camplug_test_own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    monkeypatch.setattr(registry, "_wrappers", dict(registry._wrappers))
+    monkeypatch.setattr(method, "_METHODS", dict(method._METHODS))
+    monkeypatch.setattr(opening, "OPENERS", dict(opening.OPENERS))
+    monkeypatch.setattr(opening, "OPTIONS", dict(opening.OPTIONS))
+    monkeypatch.setattr(plugins, "_is_loaded", True)
+    yield "import:camplug_test_own"
+    sys.modules.pop("camplug_test_own", None)
+
+
+def test_a_class_is_used_by_its_place(own):
+    model, x = testing.make_network(), testing.make_images()
+    explainer = camplug.create(f"{own}:Half", model, layers="body.4")
+    assert explainer.name == "half"
+    torch.testing.assert_close(explainer.maps(x, 1), camplug.HiResCAM(model, "body.4").maps(x, 1))
+    wrapped = camplug.create(f"MultiView({own}:Twice({own}:Half(layers='body.4')), scales=(1,), flip=False)", model)
+    torch.testing.assert_close(wrapped.maps(x, 1), explainer.maps(x, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("number", r"'import:camplug_test_own:number' is 7; give a class derived from camplug.Explainer"),
+        ("Nothing", r"could not be imported \(AttributeError: .*Nothing"),
+        ("Twice", r"wraps an explainer"),
+    ],
+)
+def test_what_is_no_explainer_is_refused(own, text, message):
+    with pytest.raises(InputError, match=message):
+        camplug.create(f"{own}:{text}" if text != "Twice" else f"{own}:Twice()", testing.make_network())
+
+
+def test_names_without_module_or_object_are_refused():
+    for text in ("import:math", "import::sqrt", "import:math:"):
+        with pytest.raises(InputError, match=r"write import:PACKAGE\.MODULE:NAME"):
+            plugins.import_object(text)
+    with pytest.raises(ModelError, match=r"import:nowhere_at_all:make.*ModuleNotFoundError.*MODULE:CALLABLE"):
+        camplug.load_model("import:nowhere_at_all:make")
+
+
+def test_the_command_line_takes_them(own, tmp_path):
+    Image.new("RGB", (40, 30), "red").save("photo.png")
+    good("explain", "photo.png", "--model", "import:camplug.testing:make_network", "--method", f"{own}:Half",
+         "--mean", "0.5", "--std", "0.5", "--class", "1", "--out", "map.png")  # fmt: skip
+    assert Image.open("map.png").size[1] == 30
+    model = ("--model", "import:camplug.testing:make_network")
+    assert "give a class derived from" in refused("explain", "photo.png", *model, "--method", f"{own}:number")
+
+
+def test_data_of_ones_own(own):
+    assert len(open_data(f"{own}:open_few")) == 3
+    assert len(open_data(f"{own}:open_few?count=5")) == 5
+    with pytest.raises(InputError, match="must give a SegmentationData"):
+        open_data(f"{own}:Softer")
+
+    def open_many(place, split, options):
+        return Scenes(int(place))
+
+    register_data("many", open_many, ("light",))
+    register_data("many", open_many, ("light",))
+    assert len(open_data("many:4")) == 4
+    with pytest.raises(InputError, match="there is no option 'dark'; the options of many are light"):
+        open_data("many:4?dark=1")
+    with pytest.raises(InputError, match=r"'voc' is taken by camplug\.wsss\.data\.opening\._open_voc"):
+        register_data("voc", open_many)
+
+
+def test_a_training_method_of_ones_own_in_a_recipe(own):
+    training = {"model": "demo", "method": f"{own}:Softer", "much": 0.25}
+    recipe = tiny(classifier={"train": training})
+    assert (recipe.classifier.method.name, recipe.classifier.method.much) == ("softer", 0.25)
+    assert get_training("softer") is type(recipe.classifier.method)
+    with pytest.raises(InputError, match=r"classifier\.train\.method: there is no training method 'nobody'; allowed"):
+        tiny(classifier={"train": {**training, "method": "nobody"}})
+
+
+def test_registering_again():
+    def define(base, name):
+        return type("Again", (base,), {"__module__": __name__, "__qualname__": name, "name": "again"})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_methods", dict(registry._methods))
+        patch.setattr(method, "_METHODS", dict(method._METHODS))
+        for register, base, get in (
+            (camplug.register("again"), camplug.GradCAM, registry.get_method),
+            (register_training, Method, get_training),
+        ):
+            register(define(base, "Again"))
+            second = register(define(base, "Again"))
+            assert get("again") is second
+            with pytest.raises(InputError, match=r"'again' is taken by test_plugins\.Again|taken by .*Again"):
+                register(define(base, "Other"))
+
+
+def test_entry_points_are_loaded_once_and_a_broken_one_is_left_out(own, monkeypatch):
+    points = [
+        EntryPoint("broken", "nowhere_at_all:x", plugins.GROUP),
+        EntryPoint("own", "camplug_test_own", plugins.GROUP),
+    ]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    monkeypatch.setattr(plugins, "_is_loaded", False)
+    with pytest.warns(UserWarning, match=r"the plug-in 'broken' \(nowhere_at_all:x\) cannot be imported"):
+        camplug.list_methods()
+    assert "camplug_test_own" in sys.modules
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        camplug.list_methods()
+
+
+# ---- the checks of camplug.testing find what they are for
+
+
+class Base(camplug.LayerExplainer):
+    def layer_map(self, activation, gradient):
+        return (activation * gradient).sum(1).clamp_min(0)
+
+
+class Signed(Base):
+    def layer_map(self, activation, gradient):
+        return (activation * gradient).sum(1)
+
+
+class Batched(Base):
+    def layer_map(self, activation, gradient):
+        return (activation * gradient.mean((0, 2, 3), keepdim=True)).sum(1).clamp_min(0) + activation.mean().abs()
+
+
+class Leaves(Base):
+    def run(self, x, classes, size=None, inputs=None):
+        self.model.train()
+        return super().run(x, classes, size, inputs)
+
+
+class Remembers(Base):
+    last = None
+
+    def layer_map(self, activation, gradient):
+        self.last = self.last if self.last is not None else super().layer_map(activation, gradient)
+        return self.last
+
+
+class Nan(Base):
+    def layer_map(self, activation, gradient):
+        return super().layer_map(activation, gradient) / 0.0 * 0.0
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Signed, r"maps lie in \[0, 1\]"),
+        (Batched, "the same images one by one"),
+        (Leaves, "the model is as before"),
+        (Nan, "NaN"),
+    ],
+)
+def test_faults_are_found(cls, message):
+    with pytest.raises((AssertionError, camplug.TargetError), match=message):
+        testing.check_explainer(cls)
+
+
+@pytest.mark.parametrize("name", ["gradcam", "fully", "occlusion", "MultiView(gradcam)", "ablationcam"])
+def test_our_own_pass(name):
+    testing.check_explainer(lambda model: camplug.create(name, model))
