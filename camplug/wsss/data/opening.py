@@ -245,10 +245,10 @@ def _check_no_split(what: str, split: str | None, instead: str) -> None:
 
 
 OPENERS: dict[str, Opener] = {
-    "import": _open_imported,
     "voc": _open_voc,
     "coco": _open_coco,
     "folder": _open_folder,
     "photos": _open_photos,
     "scenes": _open_scenes,
+    "import": _open_imported,
 }
