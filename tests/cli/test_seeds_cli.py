@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ import pytest
 import torch
 from commands import good, refused, run
 from contents import contents, marks
+from forked import start
 from PIL import Image
 
 import camplug
@@ -139,17 +138,14 @@ def test_killed_in_the_middle_and_run_again(place):
     options = ("--data", "scenes:12", "-m", f"import:{MODULE}:Holding", "--explainer", "FullyCAM(channel_norm=False)")
     good("seeds", *options, "-o", "whole")
     (place / "hold").touch()
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "camplug", "seeds", *options, "-o", "killed"], cwd=place, env=environment
-    )
+    process = start("seeds", *options, "-o", "killed").process
     try:
         while len(list((place / "killed").glob("*.npz"))) < 3:
-            assert process.poll() is None, "it ended by itself"
+            assert process.is_alive(), "it ended by itself"
             time.sleep(0.005)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     (place / "hold").unlink()
     before, whole = marks(place / "killed"), contents(place / "whole")
     assert 3 <= len(before) <= 8

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import heads
@@ -15,6 +11,7 @@ import numpy as np
 import pytest
 from commands import good, refused, run
 from contents import contents, marks
+from forked import start
 from heads import photos, random_seeds
 from label_commands import MODULE, PLAIN, SCENES
 from PIL import Image
@@ -174,14 +171,14 @@ def test_killed_in_the_middle_and_run_again(place):
     options = (*PLAIN, "--weights", "irn.pt", "-m", f"import:{MODULE}:Holding")
     good(*options, "-o", "whole")
     (place / "hold").touch()
-    process = subprocess.Popen([sys.executable, "-m", "camplug", *options, "-o", "killed"], cwd=place, env=os.environ)
+    process = start(*options, "-o", "killed").process
     try:
         while len(list((place / "killed").glob("*.png"))) < 2:
-            assert process.poll() is None, "it ended by itself"
+            assert process.is_alive(), "it ended by itself"
             time.sleep(0.005)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     (place / "hold").unlink()
     before, whole = marks(place / "killed"), contents(place / "whole", "png")
     assert 2 <= len(before) <= 4

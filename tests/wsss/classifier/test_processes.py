@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
+from forked import run
 
 COMMAND = [
     *("train", "classifier", "--data", "scenes:18", "--model", "timm:resnet10t", "--num-classes", "6"),
@@ -28,29 +25,17 @@ def weights(tmp_path):
     return file
 
 
-def run(out, start, processes, port=0):
-    commands = []
-    for rank in range(processes):
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "test"}
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        if processes > 1:
-            env |= {k: str(v) for k, v in own.items()}
-        command = [sys.executable, "-m", "camplug", *COMMAND, "--checkpoint", str(start), "--out", str(out)]
-        commands.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-    said = [process.communicate(timeout=300) for process in commands]
-    assert [process.returncode for process in commands] == [0] * processes, said
-    return json.loads(said[0][0])
+def trained(out, start, processes):
+    ended = run(*COMMAND, "--checkpoint", start, "--out", out, processes=processes)
+    assert [code for code, _, _ in ended] == [0] * processes, ended
+    return json.loads(ended[0][1])
 
 
 @pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path):
     start = weights(tmp_path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    alone = run(tmp_path / "one", start, 1)
-    shared = run(tmp_path / "two", start, 2, port)
+    alone = trained(tmp_path / "one", start, 1)
+    shared = trained(tmp_path / "two", start, 2)
     assert shared["losses"]["val_map"] == pytest.approx(alone["losses"]["val_map"], abs=1e-3)
     one, two = (torch.load(tmp_path / n / "classifier.pt", weights_only=True)["state"] for n in ("one", "two"))
     before = {f"body.model.{k}": v for k, v in torch.load(start, weights_only=True).items()}

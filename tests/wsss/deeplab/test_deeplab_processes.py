@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from forked import run
 
 from camplug.wsss.data import open_data
 from camplug.wsss.pseudo import LabelFolder
@@ -35,24 +32,11 @@ def labels_of(path):
     return path
 
 
-def run(labels, out, start, processes):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    commands = []
-    for rank in range(processes):
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "test"}
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        if processes > 1:
-            env |= {k: str(v) for k, v in own.items()}
-        given = [str(labels), *COMMAND, "--checkpoint", str(start), "--out", str(out)]
-        command = [sys.executable, "-m", "camplug", "train", "deeplab", *given]
-        commands.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-    said = [process.communicate(timeout=300) for process in commands]
-    assert [process.returncode for process in commands] == [0] * processes, said
-    assert all(not out for out, _ in said[1:])
-    return json.loads(said[0][0])
+def trained(labels, out, start, processes):
+    ended = run("train", "deeplab", labels, *COMMAND, "--checkpoint", start, "--out", out, processes=processes)
+    assert [code for code, _, _ in ended] == [0] * processes, ended
+    assert all(not out for _, out, _ in ended[1:])
+    return json.loads(ended[0][1])
 
 
 @pytest.mark.slow
@@ -63,8 +47,8 @@ def test_two_processes_train_like_one(tmp_path):
     start = tmp_path / "start.pth"
     torch.save(timm.create_model("resnet10t", num_classes=6).state_dict(), start)
     labels = labels_of(tmp_path / "labels")
-    run(labels, tmp_path / "one", start, 1)
-    run(labels, tmp_path / "two", start, 2)
+    trained(labels, tmp_path / "one", start, 1)
+    trained(labels, tmp_path / "two", start, 2)
     one, two = (torch.load(tmp_path / n / "deeplab.pt", weights_only=True)["state"] for n in ("one", "two"))
     before = {f"body.model.{k}": v for k, v in torch.load(start, weights_only=True).items()}
     assert all(torch.equal(one[k], two[k]) for k in one if "running" in k)  # batch norm is fixed

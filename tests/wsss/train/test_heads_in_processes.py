@@ -1,18 +1,16 @@
-"""IRN and AffinityNet under torchrun: two processes make the labels, the heads and the report that one makes."""
+"""IRN and AffinityNet in two processes: these processes make the labels, the heads and the report that one makes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import heads
 import pytest
 import torch
 from commands import refused
+from forked import run
 from heads import random_seeds, tiny
 
 from camplug.wsss.affinitynet import AffinityNet, AffinityNetHeadSettings
@@ -24,7 +22,6 @@ from camplug.wsss.train.heads import load_heads
 SCENES = Scenes(9)
 SHORT = ("--epochs", "2", "--batch", "4", "--crop", "32", "--radius", "3", "--crf", "none", "--device", "cpu")
 MODEL = "camplug_test_heads"
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 @pytest.fixture(autouse=True)
@@ -39,15 +36,13 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def trained(kind, out, launcher, *options):
+def trained(kind, out, processes, *options):
     """The JSON that the first process prints."""
     command = ["train", kind, "seeds", "--data", "scenes:9", "-m", f"import:{MODEL}:Tiny", *SHORT, *options]
-    done = subprocess.run(
-        [sys.executable, *launcher, "-m", "camplug", *command, "-o", out, "--json"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr  # there are images without a seed
-    return json.loads(done.stdout)
+    ended = run(*command, "-o", out, "--json", processes=processes)
+    codes = [code for code, _, _ in ended]
+    assert codes == [1, *[0] * (processes - 1)], ended  # the first process lists images without a seed
+    return json.loads(ended[0][1])
 
 
 def hashes(folder):
@@ -71,7 +66,7 @@ def started(kind):
     ],
 )
 def test_two_processes_are_like_one(kind, file, options):
-    one, two = trained(kind, "one", (), *options), trained(kind, "two", TORCHRUN, *options)
+    one, two = trained(kind, "one", 1, *options), trained(kind, "two", 2, *options)
     assert two["labels"] == one["labels"] == {"made": 8, "found": 0}
     assert two["broken"] == one["broken"]
     assert [b["image"] for b in two["broken"]] == [SCENES.ids[1]]
