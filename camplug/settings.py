@@ -80,7 +80,7 @@ def find_fields(settings: Any) -> dict[str, SettingsField]:
     """
     found: dict[str, SettingsField] = {}
     hints = get_type_hints(type(settings), include_extras=True)
-    texts = find_help(type(settings))
+    texts = {name: text for cls in reversed(type(settings).__mro__) for name, text in find_help(cls).items()}
     for entry in fields(settings):
         value = getattr(settings, entry.name, None)
         if not entry.init:
@@ -131,6 +131,11 @@ def restore_settings(cls: type[T], values: Mapping[str, Any]) -> T:
     """Return settings from their plain data, as `to_plain` and JSON give it."""
     found: T = read_value(cls, dict(values), cls.__name__)
     return found
+
+
+def restore_part(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Return settings from plain data that holds other entries, too; see `restore_settings`."""
+    return restore_settings(cls, {name: values[name] for name in get_type_hints(cls) if name in values})
 
 
 def to_plain(settings: Any) -> Any:

@@ -19,44 +19,43 @@ from camplug.cli.walk_network import WeightsOptions, load_walk_network
 from camplug.errors import InputError
 from camplug.settings import apply_values
 from camplug.wsss.irn.instances import SMALLEST, check_share
-from camplug.wsss.pseudo.make import check_long_side
+from camplug.wsss.pseudo.settings import SizeSettings
 from camplug.wsss.pseudo.walk_settings import IRNWalkSettings
 from camplug.wsss.store.processes import get_shard
 
 
 @dataclass(frozen=True)
 class InstanceOptions:
-    """Storage and size of instances.
+    """Storage and smallest area of instances.
 
     Raises:
-        InputError: a long side below 1; an area out of its range.
+        InputError: an area out of its range.
     """
 
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the instances.")] = Path("instances")
     smallest: Annotated[
         float, typer.Option(help="Minimum area of an instance, as a part of the photograph, in [0, 1).")
     ] = SMALLEST
-    long_side: Annotated[
-        int | None,
-        typer.Option(
-            help="Longer side that larger photographs are first resized to; their masks are resized back.",
-            show_default="their own size",
-        ),
-    ] = None
+    overwrite: common.Overwrite = False
     device: common.BestDevice = None
 
     def __post_init__(self) -> None:
         check_share(self.smallest, "smallest")
-        check_share(self.smallest, "smallest")
-        check_long_side(self.long_side)
 
 
-GROUPS = SeedsArgument(), DataOptions(), InstanceOptions(), WeightsOptions(), ThresholdOptions(), IRNWalkSettings()
+GROUPS = (
+    SeedsArgument(),
+    DataOptions(),
+    InstanceOptions(),
+    SizeSettings(),
+    WeightsOptions(),
+    ThresholdOptions(),
+    IRNWalkSettings(),
+)
 
 
 @add_options(*GROUPS)
 def instances(
-    overwrite: common.Overwrite = False,
     config: common.Config = None,
     as_json: common.AsJson = False,
     **given: Any,
@@ -98,9 +97,12 @@ def instances(
         walk = IRNWalk(network, threshold, **asdict(settings))
         folder = InstanceFolder(options.out)
         dataset = order_like_folder(folder, dataset)
-        stored: dict[str, Any] = {"smallest": options.smallest, "long_side": options.long_side}
+        stored: dict[str, Any] = {
+            "smallest": options.smallest,
+            "long_side": apply_values(SizeSettings(), values).long_side,
+        }
         made_of = {"classes": list(dataset.classes), "seeds": made_with, "walk": walk_settings, "threshold": threshold}
-        folder.prepare(made_of | stored, overwrite=overwrite)
+        folder.prepare(made_of | stored, overwrite=options.overwrite)
         facts = describe_walk(walk_settings, threshold, origin)
         if rank == 0 and not as_json:
             common.out.print(common.escape_markup("\n".join(format_facts(facts))), soft_wrap=True)

@@ -12,6 +12,7 @@ from camplug.cli import common
 from camplug.cli.common import Colour
 from camplug.cli.explanations import make_explainer_options
 from camplug.errors import InputError
+from camplug.images.preprocess import repeat_channel
 from camplug.wsss.store.processes import get_shard
 
 if TYPE_CHECKING:
@@ -74,6 +75,12 @@ class NetworkOptions:
         return replace(options["preprocess"], long_side=None) if options else None
 
     @property
+    def colours(self) -> dict[str, Any]:
+        """Given normalisation, stored with results."""
+        given = {"mean": self.mean, "std": self.std}
+        return {name: None if colour is None else repeat_channel(colour) for name, colour in given.items()}
+
+    @property
     def origin(self) -> dict[str, Any]:
         """Options that load the network again, stored with what is trained on it."""
         checkpoint = None if self.checkpoint is None else str(self.checkpoint.resolve())
@@ -99,6 +106,7 @@ class TrainingOptions:
             show_default="refuse",
         ),
     ] = False
+    overwrite: common.Overwrite = False
     log: Annotated[Literal["csv", "tensorboard"], typer.Option(help="csv or tensorboard.")] = "csv"
 
     def __post_init__(self) -> None:
@@ -108,4 +116,4 @@ class TrainingOptions:
     @property
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments that all trainings take."""
-        return {"workers": self.workers, "amp": self.amp, "allow_missing": self.allow_missing, "log": self.log}
+        return {name: value for name, value in vars(self).items() if name != "out"}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,13 +25,11 @@ from camplug.cli.walk import (
 )
 from camplug.errors import InputError
 from camplug.settings import apply_values
-from camplug.wsss.pseudo.make import check_long_side
+from camplug.wsss.pseudo.settings import LabelSettings, WalkedMapSettings
 from camplug.wsss.store.processes import get_shard
 
 if TYPE_CHECKING:
-    from camplug.wsss.crf import Refinement
     from camplug.wsss.seeds import SeedFolder
-    from camplug.wsss.store.jobs import Report
 
 
 @dataclass(frozen=True)
@@ -46,35 +42,23 @@ class SeedsArgument:
 
 
 @dataclass(frozen=True)
-class LabelOptions:
-    """Storage of labels or walked maps.
-
-    Raises:
-        InputError: a long side below 1.
-    """
+class RunOptions:
+    """Folder and device of labels or walked maps."""
 
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the label pictures.")] = Path("labels")
-    certainty: Annotated[float, typer.Option(help="Probability of a pixel's label before the dense CRF.")] = 0.7
-    dtype: Annotated[str, typer.Option(help="Storage type of the maps of --maps: uint8 or float16.")] = "uint8"
-    scale: Annotated[float, typer.Option(help="Size of the maps that --maps stores relative to the photographs.")] = 1.0
-    long_side: Annotated[
-        int | None,
-        typer.Option(
-            help="Longer side that larger photographs are first resized to; their labels are resized back.",
-            show_default="their own size",
-        ),
-    ] = None
+    overwrite: common.Overwrite = False
     device: common.BestDevice = None
 
-    def __post_init__(self) -> None:
-        check_long_side(self.long_side)
 
-    def describe_size(self) -> dict[str, int]:
-        """Return the longer side as a setting of results; empty for photographs at their own size."""
-        return {} if self.long_side is None else {"long_side": self.long_side}
-
-
-GROUPS = SeedsArgument(), DataOptions(), LabelOptions(), WalkOptions(), CRFOptions()
+GROUPS = (
+    SeedsArgument(),
+    DataOptions(),
+    RunOptions(),
+    LabelSettings(),
+    WalkedMapSettings(),
+    WalkOptions(),
+    CRFOptions(),
+)
 
 
 @add_options(*GROUPS)
@@ -82,7 +66,6 @@ def pseudo_labels(
     maps: Annotated[
         bool, typer.Option("--maps", help="Store the walked maps as seeds, to choose a threshold on.")
     ] = False,
-    overwrite: common.Overwrite = False,
     config: common.Config = None,
     as_json: common.AsJson = False,
     **given: Any,
@@ -98,11 +81,11 @@ def pseudo_labels(
         from camplug.wsss.class_names import order_like_folder
         from camplug.wsss.crf import PARSettings
         from camplug.wsss.data import open_images
-        from camplug.wsss.pseudo import PseudoLabels
+        from camplug.wsss.pseudo import LabelFolder, PseudoLabels, prepare_labels, prepare_walked_seeds
         from camplug.wsss.seeds import SeedFolder
 
         values = read_options(given, config, *GROUPS)
-        data, options = apply_values(DataOptions(), values), apply_values(LabelOptions(), values)
+        data, options = apply_values(DataOptions(), values), apply_values(RunOptions(), values)
         walk = apply_values(WalkOptions(), values)
         source, made_with = open_seeds(apply_values(SeedsArgument(), values).seeds, data)
         dataset = open_images(data.get_data(), data.split, made_with.get("classes", ()))
@@ -122,41 +105,23 @@ def pseudo_labels(
         facts = describe_walk(walk_settings, threshold, origin)
         dataset = order_like_folder(SeedFolder(options.out), dataset)
         made_of: dict[str, Any] = {"classes": list(dataset.classes), "seeds": made_with, "walk": walk_settings}
+        folder: Any = SeedFolder(options.out) if maps else LabelFolder(options.out)
+
+        def open_folder(own: dict[str, Any]) -> Any:
+            return folder.prepare(made_of | own, overwrite=options.overwrite)
+
         if maps:
-            make = partial(_prepare_maps(options, made_of, overwrite), scores, dataset, source)
+            walked = apply_values(WalkedMapSettings(), values)
+            make = prepare_walked_seeds(scores, walked, dataset, source, open_folder)
         else:
-            labels = PseudoLabels(scores, crf, options.certainty)
-            make_pictures = _prepare_labels(options, made_of | {"threshold": threshold}, crf, overwrite)
-            make = partial(make_pictures, labels, dataset, source)
+            made_of["threshold"] = threshold
+            settings = apply_values(LabelSettings(), values)
+            labels = PseudoLabels(scores, crf, settings.certainty)
+            make = prepare_labels(labels, settings, dataset, source, open_folder)
         if rank == 0 and not as_json:
             common.out.print(common.escape_markup("\n".join(format_facts(facts))), soft_wrap=True)
         what = "seeds" if maps else "labels"
         run_job("pseudo-labels", what, options.out, len(dataset), make, as_json=as_json, facts=facts)
-
-
-def _prepare_maps(options: LabelOptions, made_of: dict[str, Any], overwrite: bool) -> Callable[..., Report]:
-    """Prepare the folder of walked maps; return what makes them."""
-    from camplug.wsss.pseudo import make_walked_seeds
-    from camplug.wsss.seeds import SeedFolder
-    from camplug.wsss.store.seed_folder import check_storage
-
-    check_storage(options.dtype, options.scale)
-    stored: dict[str, Any] = {"dtype": options.dtype, "scale": options.scale, **options.describe_size()}
-    folder = SeedFolder(options.out)
-    folder.prepare(made_of | stored, overwrite=overwrite)
-    return partial(make_walked_seeds, folder=folder, **stored)
-
-
-def _prepare_labels(
-    options: LabelOptions, made_of: dict[str, Any], crf: Refinement | None, overwrite: bool
-) -> Callable[..., Report]:
-    """Prepare the folder of label pictures; return what makes them."""
-    from camplug.wsss.pseudo import LabelFolder, make_labels
-
-    refined = {"crf": None if crf is None else asdict(crf), "certainty": options.certainty}
-    folder = LabelFolder(options.out)
-    folder.prepare(made_of | refined | options.describe_size(), overwrite=overwrite)
-    return partial(make_labels, folder=folder, long_side=options.long_side)
 
 
 def open_seeds(path: Path | None, data: DataOptions) -> tuple[SeedFolder, dict[str, Any]]:

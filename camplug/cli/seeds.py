@@ -17,25 +17,21 @@ from camplug.cli.options import add_options, read_options
 from camplug.errors import InputError
 from camplug.explain import create
 from camplug.settings import apply_values
+from camplug.wsss.seeds.settings import SeedSettings
 
 PROBABILITY = 0.5
 
 
 @dataclass(frozen=True)
 class SeedsOptions:
-    """Explainer, classes and storage of its maps.
+    """Folder and classes of seeds.
 
     Raises:
         InputError: a probability that is out of range or has no effect.
     """
 
-    explainer: Annotated[
-        str, typer.Option(help='Written as in Python, "MultiView(FullyCAM, flip=False)" for instance.')
-    ] = "FullyCAM"
-    long_side: common.LongSide = None
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the seeds.")] = Path("seeds")
-    dtype: Annotated[str, typer.Option(help="Storage type of the maps: uint8 or float16.")] = "uint8"
-    scale: Annotated[float, typer.Option(help="Size of the stored maps relative to the photographs, at most 1.")] = 1.0
+    overwrite: common.Overwrite = False
     labels: Annotated[
         Literal["given", "predicted"],
         typer.Option(
@@ -65,12 +61,12 @@ class SeedsOptions:
         return PROBABILITY if self.probability is None else self.probability
 
 
-GROUPS = DataOptions(), SeedsOptions(), NetworkOptions()
+SETTINGS = SeedSettings(explainer="FullyCAM")
+GROUPS = DataOptions(), SETTINGS, SeedsOptions(), NetworkOptions()
 
 
 @add_options(*GROUPS)
 def seeds(
-    overwrite: common.Overwrite = False,
     config: common.Config = None,
     as_json: common.AsJson = False,
     **given: Any,
@@ -83,36 +79,28 @@ def seeds(
     Broken images are listed at the end, exit code 1.
     """
     with common.report_errors():
-        from camplug.images.preprocess import repeat_channel
         from camplug.wsss.class_names import order_like_folder
         from camplug.wsss.data import Photographs, open_data, open_images
-        from camplug.wsss.seeds import SeedFolder, find_output_names, make_seeds
+        from camplug.wsss.seeds import SeedFolder, find_output_names, prepare_seeds
         from camplug.wsss.store.identity import make_network_settings
 
         values = read_options(given, config, *GROUPS)
-        data = apply_values(DataOptions(), values)
-        chosen = apply_values(SeedsOptions(), values)
-        network = apply_values(NetworkOptions(), values)
-        dataset = (open_data if chosen.predicted is None else open_images)(data.get_data(), data.split)
+        data, settings = apply_values(DataOptions(), values), apply_values(SETTINGS, values)
+        options, network = apply_values(SeedsOptions(), values), apply_values(NetworkOptions(), values)
+        dataset = (open_data if options.predicted is None else open_images)(data.get_data(), data.split)
         net = network.load()
-        options = make_explainer_options(net, None, network.mean, network.std, chosen.long_side)
-        explainer = create(chosen.explainer, net, **options)
+        reads = make_explainer_options(net, None, network.mean, network.std, settings.long_side)
+        explainer = create(settings.explainer, net, **reads)
         if isinstance(dataset, Photographs):
             dataset = dataset.with_classes(find_output_names(explainer, dataset))
-        folder = SeedFolder(chosen.out)
+        folder = SeedFolder(options.out)
         dataset = order_like_folder(folder, dataset)
-        stored: dict[str, Any] = {"dtype": chosen.dtype, "scale": chosen.scale}
-        settings = {
-            "explainer": chosen.explainer,
-            "long_side": chosen.long_side,
-            "mean": None if network.mean is None else repeat_channel(network.mean),
-            "std": None if network.std is None else repeat_channel(network.std),
-            **stored,
-            **make_network_settings(net, network.model, network.num_classes),
-            "classes": list(dataset.classes),
-            "labels": chosen.labels,
-        }
-        settings |= {} if chosen.predicted is None else {"probability": chosen.predicted}
-        folder.prepare(settings, overwrite=overwrite)
-        make = partial(make_seeds, explainer, dataset, folder, predicted=chosen.predicted, **stored)
+        make = prepare_seeds(
+            explainer,
+            settings,
+            dataset,
+            partial(folder.prepare, overwrite=options.overwrite),
+            network=make_network_settings(net, network.model, network.num_classes) | network.colours,
+            predicted=options.predicted,
+        )
         run_job("seeds", "seeds", folder.path, len(dataset), make, as_json=as_json)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +16,7 @@ from camplug.cli.option_groups import DataOptions
 from camplug.cli.options import add_options, read_options
 from camplug.errors import InputError
 from camplug.settings import apply_values
+from camplug.wsss.deeplab.settings import SegmenterSettings
 from camplug.wsss.store.processes import get_shard
 
 if TYPE_CHECKING:
@@ -25,19 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """Network, its views of a photograph, and labels."""
+    """Network, classes and folder of the label pictures."""
 
     weights: Annotated[
         Path | None, typer.Option("--weights", "-w", help="Network made by `camplug train deeplab`.")
     ] = None
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the label pictures.")] = Path("predictions")
-    scales: Annotated[
-        tuple[float, ...], typer.Option(help="Factors of the photograph's size, separated by commas.")
-    ] = (1.0,)
-    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Also use mirrored images.")] = False
-    fuse: Annotated[Literal["mean", "max"], typer.Option(help="mean of the probabilities, or max of the logits.")] = (
-        "mean"
-    )
+    overwrite: common.Overwrite = False
     labels: Annotated[
         Literal["none", "given"],
         typer.Option(
@@ -45,10 +39,6 @@ class SegmentOptions:
             "all classes."
         ),
     ] = "none"
-    long_side: Annotated[
-        int | None,
-        typer.Option(help="Longer side that photographs are first resized to.", show_default="their own size"),
-    ] = None
     device: common.BestDevice = None
 
     def get_weights(self) -> Path:
@@ -62,7 +52,7 @@ class SegmentOptions:
         return self.weights
 
 
-GROUPS = DataOptions(), SegmentOptions(), CRFOptions(crf="none")
+GROUPS = DataOptions(), SegmentOptions(), SegmenterSettings(), CRFOptions(crf="none")
 
 
 @add_options(*GROUPS)
@@ -71,7 +61,6 @@ def segment(
         list[Path] | None,
         typer.Argument(help="Photographs without labels, or folders of them; or --data.", show_default=False),
     ] = None,
-    overwrite: common.Overwrite = False,
     config: common.Config = None,
     as_json: common.AsJson = False,
     **given: Any,
@@ -86,7 +75,7 @@ def segment(
     with common.report_errors():
         from camplug.wsss.class_names import order_like_folder
         from camplug.wsss.deeplab.checkpoint import load_deeplab
-        from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
+        from camplug.wsss.deeplab.segmenter import Segmenter, prepare_predictions
         from camplug.wsss.pseudo import LabelFolder
         from camplug.wsss.store.identity import make_file_digest
 
@@ -105,26 +94,14 @@ def segment(
         if labelled and not dataset.has_labels:
             raise InputError("--labels given needs image labels, and the data has none; leave it out.")
         crf = apply_values(CRFOptions(crf="none"), values).make_settings()
-        segmenter = Segmenter(
-            network,
-            scales=options.scales,
-            flip=options.flip,
-            fuse=options.fuse,
-            crf=crf,
-            long_side=options.long_side,
-        )
+        segmenter = Segmenter(network, **vars(apply_values(SegmenterSettings(), values)), crf=crf)
         dataset = order_like_folder(folder := LabelFolder(options.out), dataset)
-        settings = {
-            "classes": list(dataset.classes),
-            "network": {"weights": make_file_digest(file, "network")},
-            "scales": list(segmenter.scales),
-            "flip": segmenter.flip,
-            "fuse": segmenter.fuse,
-            "crf": None if crf is None else asdict(crf),
-            "long_side": segmenter.long_side,
-        }
-        folder.prepare(settings | ({"labels": "given"} if labelled else {}), overwrite=overwrite)
-        make = partial(make_predictions, segmenter, dataset, folder, labelled=labelled)
+
+        def open_folder(made_of: dict[str, Any]) -> LabelFolder:
+            return folder.prepare(made_of | {"classes": list(dataset.classes)}, overwrite=options.overwrite)
+
+        weights = make_file_digest(file, "network")
+        make = prepare_predictions(segmenter, dataset, open_folder, weights=weights, labelled=labelled)
         run_job("segment", "labels", folder.path, len(dataset), make, as_json=as_json)
 
 

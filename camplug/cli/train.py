@@ -70,7 +70,7 @@ def _register(name: str, title: str, settings: Any, label_fields: tuple[str, ...
     training = TrainingOptions(out=Path("runs") / name)
     groups = LabelSource(), DataOptions(), training, NetworkOptions(), LayerOptions(), settings, CRFNumbers()
 
-    def train(values: dict[str, Any], overwrite: bool, as_json: bool) -> None:
+    def train(values: dict[str, Any], as_json: bool) -> None:
         from camplug.wsss.recipe.walks import LEARNED_WALKS
 
         source = apply_values(LabelSource(), values)
@@ -78,7 +78,7 @@ def _register(name: str, title: str, settings: Any, label_fields: tuple[str, ...
         if source.labels is not None:
             _refuse_idle_options(values, label_fields)
         options = apply_values(training, values)
-        run = partial(LEARNED_WALKS[name].train, overwrite=overwrite, watch=make_display(as_json))
+        run = partial(LEARNED_WALKS[name].train, watch=make_display(as_json))
         done = _train(run, _apply_crf(settings, values), values, options)
         counts = None if done.labels is None else {"made": done.labels.made, "found": done.labels.found}
         show_training(done, options.out, as_json, {"label_settings": done.label_settings, "labels": counts})

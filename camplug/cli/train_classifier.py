@@ -56,8 +56,8 @@ def _register(app: typer.Typer, method: type[Method]) -> None:
     training = TrainingOptions(out=Path("runs") / method.name)
     groups = DataOptions(), ClassifierOptions(), training, NetworkOptions(), span, learning, method()
 
-    def train(values: dict[str, Any], overwrite: bool, as_json: bool) -> None:
-        _train(apply_values(method(), values), values, apply_values(training, values), overwrite, as_json)
+    def train(values: dict[str, Any], as_json: bool) -> None:
+        _train(apply_values(method(), values), values, apply_values(training, values), as_json)
 
     text = (
         f"{(method.__doc__ or '').strip().splitlines()[0]}\n\nWrites OUT/classifier.pt, which every command takes as "
@@ -68,7 +68,7 @@ def _register(app: typer.Typer, method: type[Method]) -> None:
     add_command(app, method.name, text, groups, train)
 
 
-def _train(method: Method, values: dict[str, Any], training: TrainingOptions, overwrite: bool, as_json: bool) -> None:
+def _train(method: Method, values: dict[str, Any], training: TrainingOptions, as_json: bool) -> None:
     from camplug.wsss.classifier.checkpoint import read_made_with
     from camplug.wsss.classifier.train import train_classifier
     from camplug.wsss.data import open_data
@@ -93,7 +93,6 @@ def _train(method: Method, values: dict[str, Any], training: TrainingOptions, ov
         keep_head=None if options.head is None else options.head == "keep",
         preprocess=network.find_preprocess(model),
         **training.keywords,
-        overwrite=overwrite,
         made_with=read_made_with(network.model, network.num_classes),
         watch=make_display(as_json),
     )

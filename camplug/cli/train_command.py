@@ -15,7 +15,7 @@ from camplug.wsss.store.processes import get_shard
 
 
 def add_command(
-    app: typer.Typer, name: str, text: str, groups: tuple[Any, ...], train: Callable[[dict[str, Any], bool, bool], None]
+    app: typer.Typer, name: str, text: str, groups: tuple[Any, ...], train: Callable[[dict[str, Any], bool], None]
 ) -> None:
     """Add a command that trains.
 
@@ -24,18 +24,17 @@ def add_command(
         name: name of the command.
         text: help of the command.
         groups: dataclass instances whose fields are its options.
-        train: trains with the given values; gets them, `overwrite` and `as_json`.
+        train: trains with the given values; gets them and `as_json`.
     """
 
     def command(
-        overwrite: common.Overwrite = False,
         config: common.Config = None,
         as_json: common.AsJson = False,
         **given: Any,
     ) -> None:
         with handle_interrupt(), common.report_errors():
             require_lightning()
-            train(read_options(given, config, *groups), overwrite, as_json)
+            train(read_options(given, config, *groups), as_json)
 
     app.command(name, help=text)(add_options(*groups)(command))
 

@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
     add_command(app, "deeplab", text, GROUPS, _train)
 
 
-def _train(values: dict[str, Any], overwrite: bool, as_json: bool) -> None:
+def _train(values: dict[str, Any], as_json: bool) -> None:
     from camplug.wsss.classifier.checkpoint import read_made_with
     from camplug.wsss.data import open_images
     from camplug.wsss.deeplab.train import train_deeplab
@@ -83,7 +83,6 @@ def _train(values: dict[str, Any], overwrite: bool, as_json: bool) -> None:
         saliency=options.saliency,
         preprocess=network.find_preprocess(model),
         **training.keywords,
-        overwrite=overwrite,
         made_with=read_made_with(network.model, network.num_classes),
         watch=make_display(as_json),
     )

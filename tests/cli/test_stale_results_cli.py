@@ -112,6 +112,18 @@ def test_overwriting_leaves_nothing_of_other_settings(place):
     assert sorted(p.name for p in (place / "seeds").iterdir()) == [*(f"s{i}.npz" for i in range(4)), "settings.json"]
 
 
+@pytest.mark.parametrize("command", [SEEDS, LABELS])
+def test_overwriting_by_a_file_of_options(place, command):
+    good(*SEEDS)
+    good(*command)
+    change = ("--long-side", "20")
+    assert "long_side differs" in refused(*command, *change)
+    (place / "c.toml").write_text("overwrite = false")
+    assert "long_side differs" in refused(*command, *change, "--config", "c.toml")
+    (place / "c.toml").write_text("overwrite = true")
+    assert said(*command, *change, "--config", "c.toml") == (4, 0)
+
+
 def test_a_refused_command_overwrites_nothing(place):
     good(*SEEDS)
     before = marks(place / "seeds")
@@ -211,7 +223,10 @@ def test_a_training_of_other_images(place):
     )
     Image.fromarray(np.zeros((24, 32), np.uint8)).save(place / "moved" / "masks" / "s0.png")
     assert "was there" in good(*moved).output  # no mask is read
-    good(*CLASSIFIER, "--overwrite")
+    sides = (place / "sides.yaml").read_text()
+    (place / "sides.yaml").write_text(f"{sides}\noverwrite: true")
+    good(*CLASSIFIER)
+    (place / "sides.yaml").write_text(sides)
     good(*[a if a != "run" else "fresh" for a in CLASSIFIER])
     assert same_weights(place / "run" / "classifier.pt", place / "fresh" / "classifier.pt")
     assert "was there" in good(*CLASSIFIER, "--overwrite").output

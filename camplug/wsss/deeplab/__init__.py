@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING
 
 from camplug.lazy import attach_lazy
-from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, DeepLabSettings
+from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, DeepLabSettings, SegmenterSettings
 
 if TYPE_CHECKING:
     from camplug.wsss.deeplab.checkpoint import load_deeplab, save_deeplab
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from camplug.wsss.deeplab.losses import multiscale_loss, segmentation_loss, shrink_labels
     from camplug.wsss.deeplab.network import DeepLab, build_deeplab
     from camplug.wsss.deeplab.refinement import Refinement, activation_aware_loss
-    from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions
+    from camplug.wsss.deeplab.segmenter import Segmenter, make_predictions, prepare_predictions
     from camplug.wsss.deeplab.train import train_deeplab
 
 
@@ -28,11 +28,13 @@ __all__ = [
     "LargeFOV",
     "Refinement",
     "Segmenter",
+    "SegmenterSettings",
     "V3Plus",
     "activation_aware_loss",
     "build_deeplab",
     "load_deeplab",
     "make_predictions",
+    "prepare_predictions",
     "multiscale_loss",
     "get_dilations",
     "save_deeplab",
@@ -51,6 +53,6 @@ __getattr__, __dir__ = attach_lazy(
         ".network": ("DeepLab", "build_deeplab"),
         ".refinement": ("Refinement", "activation_aware_loss"),
         ".train": ("train_deeplab",),
-        ".segmenter": ("Segmenter", "make_predictions"),
+        ".segmenter": ("Segmenter", "make_predictions", "prepare_predictions"),
     },
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.plug import find_first_weight, send_to
+from camplug.settings import to_plain
 from camplug.wsss.class_names import match_classes, renumber_labels
 from camplug.wsss.crf import Refinement, refine_scores
 from camplug.wsss.crf.settings import resolve_refinement
@@ -168,6 +169,32 @@ def sample_grid(grid: Tensor, shown: tuple[int, int], covered: tuple[int, int], 
     rows, columns = torch.meshgrid(*places, indexing="ij")
     where = torch.stack([columns, rows], -1)[None].expand(len(grid), -1, -1, -1)
     return F.grid_sample(grid, where, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def prepare_predictions(
+    segmenter: Segmenter,
+    data: SegmentationData,
+    open_folder: Callable[[dict[str, Any]], LabelFolder],
+    *,
+    weights: str,
+    labelled: bool = False,
+) -> Callable[..., Report]:
+    """Open the folder of the label pictures that a segmenter makes; see `make_predictions`.
+
+    Args:
+        segmenter: segmenter.
+        data: photographs.
+        open_folder: function that prepares the folder for results of given settings.
+        weights: digest of the network's file.
+        labelled: see `make_predictions`.
+
+    Returns:
+        Function of `shard` and `step` that makes the missing label pictures.
+    """
+    made_of = {"scales": list(segmenter.scales), "flip": segmenter.flip, "fuse": segmenter.fuse}
+    made_of |= {"crf": to_plain(segmenter.crf), "long_side": segmenter.long_side, "network": {"weights": weights}}
+    folder = open_folder(made_of | ({"labels": "given"} if labelled else {}))
+    return partial(make_predictions, segmenter, data, folder, labelled=labelled)
 
 
 def make_predictions(

@@ -14,6 +14,23 @@ Head = Literal["large-fov", "aspp", "v3+"]
 HEADS = get_args(Head)
 
 
+@dataclass(frozen=True)
+class SegmenterSettings:
+    """Settings of a segmentation, checked by `Segmenter`.
+
+    Args:
+        scales: factors of the photographs' size, separated by commas.
+        flip: segment mirrored photographs, too.
+        fuse: mean of the views' probabilities, or max of their logits.
+        long_side: longer side that photographs are first resized to; none keeps their own size.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    fuse: Literal["mean", "max"] = "mean"
+    long_side: int | None = None
+
+
 def make_default_schedule() -> ScheduleSettings:
     """Return the SGD settings of the second DeepLab, with 0.9 as momentum and as power of the decay."""
     return ScheduleSettings("sgd", lr=2.5e-4, momentum=0.9, weight_decay=5e-4, power=0.9)

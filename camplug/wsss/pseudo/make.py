@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from camplug.errors import InputError
+from camplug.settings import to_plain
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.data.read_files import MAX_CLASSES
-from camplug.wsss.pseudo.refine import Floats, Photo
+from camplug.wsss.pseudo.refine import Floats, Photo, PseudoLabels
+from camplug.wsss.pseudo.settings import LabelSettings, WalkedMapSettings, check_long_side
 from camplug.wsss.pseudo.walks import MapWalk
 from camplug.wsss.seeds import Seed, SeedFolder
 from camplug.wsss.store.jobs import Mismatch, Report, make_results
@@ -127,6 +131,42 @@ def make_walked_seeds(
     return make_results(data, folder, make, get_digests=get_digests, shard=shard, step=step)
 
 
+def prepare_labels(
+    labels: PseudoLabels,
+    settings: LabelSettings,
+    data: SegmentationData,
+    seeds: SeedFolder,
+    open_folder: Callable[[dict[str, Any]], LabelFolder],
+) -> Callable[..., Report]:
+    """Open the folder of the label pictures that are made with some settings; see `make_labels`.
+
+    Args:
+        labels: labels of a photograph.
+        settings: settings of the labels.
+        data: photographs.
+        seeds: maps.
+        open_folder: function that prepares the folder for results of given settings.
+
+    Returns:
+        Function of `shard` and `step` that makes the missing label pictures.
+    """
+    own = {"crf": to_plain(labels.crf), "certainty": labels.certainty, **settings.describe_size()}
+    return partial(make_labels, labels, data, seeds, open_folder(own), long_side=settings.long_side)
+
+
+def prepare_walked_seeds(
+    walk: MapWalk,
+    settings: WalkedMapSettings,
+    data: SegmentationData,
+    seeds: SeedFolder,
+    open_folder: Callable[[dict[str, Any]], SeedFolder],
+) -> Callable[..., Report]:
+    """Open the folder of the maps that a walk makes; see `make_walked_seeds` and `prepare_labels`."""
+    storage: dict[str, Any] = {"dtype": settings.dtype, "scale": settings.scale}
+    folder = open_folder(storage | settings.describe_size())
+    return partial(make_walked_seeds, walk, data, seeds, folder, long_side=settings.long_side, **storage)
+
+
 def renumber_to_data(labels: NDArray[np.integer], classes: Sequence[int]) -> NDArray[np.uint8]:
     """Convert labels 0 to K (255 ignored) of an image's classes to those of the data: 0, c + 1 for class c, 255.
 
@@ -137,16 +177,6 @@ def renumber_to_data(labels: NDArray[np.integer], classes: Sequence[int]) -> NDA
     values[: len(classes) + 1] = [0, *(c + 1 for c in classes)]
     mapped: NDArray[np.uint8] = values[labels]
     return mapped
-
-
-def check_long_side(long_side: int | None) -> None:
-    """Check the maximum length of the longer side.
-
-    Raises:
-        InputError: it is below 1.
-    """
-    if long_side is not None and long_side < 1:
-        raise InputError(f"long_side={long_side}; give at least 1 pixel.")
 
 
 def load_image(

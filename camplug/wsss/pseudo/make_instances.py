@@ -11,7 +11,8 @@ from PIL import Image
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.irn.instances import SMALLEST, Instance, check_share
-from camplug.wsss.pseudo.make import check_long_side, load_image
+from camplug.wsss.pseudo.make import load_image
+from camplug.wsss.pseudo.settings import check_long_side
 from camplug.wsss.pseudo.walks import IRNWalk
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.store.instance_folder import ImageInstances, InstanceFolder

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from camplug.errors import InputError
 from camplug.wsss.crf import CRFSettings, DenseCRF, PARSettings, Refinement, refine_labels, refine_scores
 from camplug.wsss.crf.settings import resolve_refinement, resolve_settings
+from camplug.wsss.pseudo.settings import LabelSettings, check_certainty
 
 Photo: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -76,10 +77,11 @@ class PseudoLabels:
     array([[0, 0, 1]], dtype=uint8)
     """
 
-    def __init__(self, scores: Scores, crf: str | Refinement | None = None, certainty: float = 0.7) -> None:
+    def __init__(
+        self, scores: Scores, crf: str | Refinement | None = None, certainty: float = LabelSettings.certainty
+    ) -> None:
         self.scores, self.crf, self.certainty = scores, resolve_refinement(crf), certainty
-        if not 0 < certainty < 1:
-            raise InputError(f"certainty={certainty:g}; give a probability between 0 and 1, such as 0.7.")
+        check_certainty(certainty)
 
     def __call__(self, photo: Photo, maps: Floats) -> NDArray[np.uint8]:
         """Compute labels [H,W]: 0 background, k + 1 for map k.

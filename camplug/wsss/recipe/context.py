@@ -116,17 +116,20 @@ class StageContext:
         """Return the digest of the file of a trained network that is an input of a stage."""
         return make_file_digest(self.find_network_file(stage, role), "network")
 
-    def prepare_folder(self, stage: Stage, cls: type[F], settings: Mapping[str, Any]) -> F:
+    def prepare_folder(
+        self, stage: Stage, cls: type[F], settings: Mapping[str, Any], made_of: Mapping[str, Any] | None = None
+    ) -> F:
         """Return the folder of a stage's results; results of earlier runs made of the same inputs are taken over.
 
         Args:
             stage: stage that makes them.
             cls: class of the folder.
             settings: settings that the results are made with.
+            made_of: further ones.
         """
         folder = cls(self.cache.get_folder(stage))
         classes = list(self.view(stage).classes)
-        folder.prepare({"version": get_stage(stage.kind).version, "classes": classes, **settings})
+        folder.prepare({"version": get_stage(stage.kind).version, "classes": classes, **(made_of or {}), **settings})
         others = [cls(other) for other in self.cache.list_others(stage)]
         folder.others = [other for other in others if other.get_settings_digest() == folder.get_settings_digest()]
         return folder

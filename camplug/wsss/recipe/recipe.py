@@ -14,7 +14,7 @@ from camplug.wsss.recipe.stages.deeplab import SegmentationSettings
 from camplug.wsss.recipe.stages.evaluate import EvaluationSettings
 from camplug.wsss.recipe.stages.labels import PseudoLabelSettings
 from camplug.wsss.recipe.stages.predictions import PredictionSettings
-from camplug.wsss.recipe.stages.seeds import SeedSettings
+from camplug.wsss.recipe.stages.seeds import SeedSection
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Recipe:
     title: str
     data: dict[str, ImageList]
     classifier: NetworkSettings | ClassifierSettings
-    seeds: SeedSettings = field(default_factory=SeedSettings)
+    seeds: SeedSection = field(default_factory=SeedSection)
     refine: RefineSettings = field(default_factory=RefineSettings)
     pseudo_labels: PseudoLabelSettings = field(default_factory=PseudoLabelSettings)
     deeplab: SegmentationSettings | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from camplug.explain.photographs import compute_maps_on_photo, predict_on_photo
 from camplug.models.class_names import find_class_names
 from camplug.wsss.class_names import match_classes
 from camplug.wsss.data import SegmentationData
+from camplug.wsss.seeds.settings import SeedSettings
 from camplug.wsss.store.jobs import Mismatch, Report, make_results
 from camplug.wsss.store.seed_folder import Dtype, Seed, SeedFolder, check_storage, pack_maps
 
@@ -102,6 +105,35 @@ class _SeedMaker:
         """Return the digests of the inputs of image i's seed."""
         labels = {"labels": self.data.label_digest(i)} if self.predicted is None else {}
         return {"photograph": self.data.photo_digest(i), **labels}
+
+
+def prepare_seeds(
+    explainer: Explainer,
+    settings: SeedSettings,
+    data: SegmentationData,
+    open_folder: Callable[[Mapping[str, Any]], SeedFolder],
+    *,
+    network: Mapping[str, Any],
+    predicted: float | None = None,
+) -> Callable[..., Report]:
+    """Open the folder of the seeds that an explainer makes with some settings; see `make_seeds`.
+
+    Args:
+        explainer: explainer that the settings describe.
+        settings: settings of the seeds.
+        data: images and labels.
+        open_folder: function that prepares the folder for results of given settings.
+        network: settings that identify the network and how it reads photographs.
+        predicted: see `make_seeds`.
+
+    Returns:
+        Function of `shard` and `step` that makes the missing seeds.
+    """
+    classes = {"labels": "given"} if predicted is None else {"labels": "predicted", "probability": predicted}
+    own = {name: getattr(settings, name) for name in ("explainer", "long_side", "dtype", "scale")}
+    folder = open_folder({**own, **network, "classes": list(data.classes), **classes})
+    storage: dict[str, Any] = {"dtype": settings.dtype, "scale": settings.scale}
+    return partial(make_seeds, explainer, data, folder, predicted=predicted, **storage)
 
 
 def find_output_names(explainer: Explainer, data: SegmentationData) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from typing_extensions import override
 
@@ -45,8 +45,8 @@ class InstanceFolder(ResultFolder[ImageInstances]):
     suffix = ".rle.json"
 
     @override
-    def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False, inputs: Inputs | None = None) -> None:
-        super().prepare({"holds": self.what, **settings}, overwrite=overwrite, inputs=inputs)
+    def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False, inputs: Inputs | None = None) -> Self:
+        return super().prepare({"holds": self.what, **settings}, overwrite=overwrite, inputs=inputs)
 
     @override
     def is_whole(self, name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,9 +65,9 @@ class LabelFolder(PictureFolder):
             raise InputError(f"{str(self.get_path(name))!r}: {error}") from None
 
     @override
-    def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False, inputs: Inputs | None = None) -> None:
+    def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False, inputs: Inputs | None = None) -> Self:
         settings = {"holds": self.what, **settings}  # unlike a folder of seeds
-        super().prepare(settings, overwrite=overwrite, inputs=inputs)
+        return super().prepare(settings, overwrite=overwrite, inputs=inputs)
 
     @override
     def make_picture(self, result: NDArray[np.uint8]) -> Image.Image:

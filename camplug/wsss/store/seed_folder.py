@@ -61,6 +61,25 @@ class Seed:
         return maps
 
 
+@dataclass(frozen=True)
+class MapStorage:
+    """Storage of maps.
+
+    Args:
+        dtype: type of the stored maps, uint8 (in steps of 1/255) or float16.
+        scale: size of the stored maps relative to the photographs, at most 1.
+
+    Raises:
+        InputError: another type, or a size that they cannot have.
+    """
+
+    dtype: str = "uint8"
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_storage(self.dtype, self.scale)
+
+
 def check_storage(dtype: str, scale: float) -> None:
     """Refuse what maps are not stored in, and sizes that they are not stored at.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from camplug.errors import InputError
 from camplug.images.save import write_atomically
@@ -47,7 +47,7 @@ class SettingsFolder:
         self._open = False  # settings are not written yet
         self._overwrite = False
 
-    def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False, inputs: Inputs | None = None) -> None:
+    def prepare(self, settings: Mapping[str, Any], *, overwrite: bool = False, inputs: Inputs | None = None) -> Self:
         """Create the folder for content of these settings, or continue one that has the same settings.
 
         `write_settings` writes them: a run that makes nothing leaves the folder free for other settings.
@@ -56,6 +56,9 @@ class SettingsFolder:
             settings: plain data; weights and files by their digests, never by their paths.
             overwrite: replace content of other settings instead of raising an error.
             inputs: digests of the inputs by image, for messages; their digests belong to the settings, too.
+
+        Returns:
+            This folder.
 
         Raises:
             InputError: the folder holds content of other settings, or cannot be created.
@@ -67,6 +70,7 @@ class SettingsFolder:
         except OSError as error:
             raise InputError(f"the folder {str(self.path)!r} cannot be made ({error.strerror}).") from None
         self._has_same_settings()
+        return self
 
     @property
     def is_replaced(self) -> bool:

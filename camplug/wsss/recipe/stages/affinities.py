@@ -17,8 +17,7 @@ from camplug.settings import check_names, prefix_errors, restore_settings, to_pl
 from camplug.wsss.affinitynet.settings import AffinityNetSettings
 from camplug.wsss.crf import DenseCRF
 from camplug.wsss.irn.settings import IRNSettings
-from camplug.wsss.pseudo import LabelFolder
-from camplug.wsss.pseudo.make import check_long_side
+from camplug.wsss.pseudo import LabelFolder, WalkedMapSettings
 from camplug.wsss.pseudo.refine import resolve_crf
 from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, ColourWalkSettings, IRNWalkSettings
 from camplug.wsss.recipe.cache import count_bytes
@@ -31,7 +30,6 @@ from camplug.wsss.recipe.stage import Inputs, Outcome, Stage
 from camplug.wsss.recipe.stages.base import TrainingStage, list_training_options
 from camplug.wsss.recipe.walks import LEARNED_WALKS, WALKS, LearnedWalk
 from camplug.wsss.seeds import SeedFolder
-from camplug.wsss.store.seed_folder import check_storage
 from camplug.wsss.train import Backbone, Crop
 
 OF_HEADS = ("backbone", "layers", "training")
@@ -39,8 +37,8 @@ OF_MAPS = ("dtype", "scale", "long_side")
 
 
 @dataclass(frozen=True)
-class RefineSettings:
-    """Settings of the refinement of seeds before they are cut.
+class RefineSettings(WalkedMapSettings):
+    """Settings of the refinement of seeds before they are cut, and of the stored walked maps.
 
     Attributes:
         kind: "none"; "crf", a dense CRF after the cut; "affinitynet" or "irn", a walk over learned affinities;
@@ -49,9 +47,6 @@ class RefineSettings:
         layers: layers that the heads read.
         training: settings of the heads' training; None without heads.
         walk: settings of the walk.
-        dtype: type of the stored walked maps, "uint8" or "float16".
-        scale: size of the stored walked maps relative to the photographs.
-        long_side: longer side to which larger photographs are brought for the walk; None keeps their size.
     """
 
     kind: Literal["none", "crf", "affinitynet", "irn", "colour"] = "none"
@@ -59,13 +54,6 @@ class RefineSettings:
     layers: str | tuple[str, ...] = "stages"
     training: IRNSettings | AffinityNetSettings | None = None
     walk: IRNWalkSettings | AffinityNetWalkSettings | ColourWalkSettings | None = None
-    dtype: str = "uint8"
-    scale: float = 1.0
-    long_side: int | None = None
-
-    def __post_init__(self) -> None:
-        check_storage(self.dtype, self.scale)
-        check_long_side(self.long_side)
 
 
 class AffinitiesStage(TrainingStage):
@@ -95,7 +83,7 @@ class AffinitiesStage(TrainingStage):
         with prefix_errors("refine.walk"):
             walk.make(None, **to_plain(settings))  # checks their ranges
         own = {name: section[name] for name in ("layers", *OF_MAPS) if name in section}
-        base = replace(update_settings(RefineSettings(kind), own, "refine"), walk=settings)
+        base = replace(update_settings(RefineSettings(kind=kind), own, "refine"), walk=settings)
         if not isinstance(walk, LearnedWalk):
             return base
         training = update_settings(

@@ -10,11 +10,10 @@ from typing import Any, ClassVar
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.settings import to_plain, update_settings
+from camplug.settings import restore_part, to_plain, update_settings
 from camplug.wsss.crf import CRFSettings, PARSettings
 from camplug.wsss.crf.settings import resolve_refinement
-from camplug.wsss.pseudo import LabelFolder, PseudoLabels, Threshold, make_labels
-from camplug.wsss.pseudo.make import check_long_side
+from camplug.wsss.pseudo import LabelFolder, LabelSettings, PseudoLabels, Threshold, prepare_labels
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.graph import RecipeGraph
 from camplug.wsss.recipe.sections import check_threshold, check_threshold_part, read_section
@@ -28,8 +27,8 @@ from camplug.wsss.store.jobs import Report
 
 
 @dataclass(frozen=True)
-class PseudoLabelSettings:
-    """Settings of the pseudo-labels.
+class PseudoLabelSettings(LabelSettings):
+    """Section of the pseudo-labels: their settings, threshold and refinement.
 
     Args:
         threshold: largest value of background: a number, "best on" a list of images with masks, or "otsu", which
@@ -37,22 +36,16 @@ class PseudoLabelSettings:
             `camplug.wsss.seeds.compute_otsu_thresholds`.
         optimistic: permission for that list to share images with those that are reported.
         crf: name or settings of a dense CRF, "par" for pixel-adaptive refinement, or None.
-        certainty: probability of the labels that the dense CRF begins with.
-        long_side: longer side to which larger photographs are brought, and their labels back; None keeps their size.
     """
 
     threshold: float | str | None = None
     optimistic: bool = False
     crf: CRFSettings | str | None = None
-    certainty: float = 0.7
-    long_side: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_threshold(self.threshold)
         resolve_refinement(self.crf)
-        if not 0 < self.certainty < 1:
-            raise InputError(f"certainty={self.certainty:g}; give a probability between 0 and 1, such as 0.7.")
-        check_long_side(self.long_side)
 
 
 class LabelsStage(ImageStage):
@@ -90,9 +83,7 @@ class LabelsStage(ImageStage):
     def add_stages(self, graph: RecipeGraph) -> None:
         how = graph.recipe.pseudo_labels
         crf = to_plain(resolve_refinement(how.crf))
-        settings = {"threshold": how.threshold, "crf": crf, "certainty": how.certainty}
-        if how.long_side is not None:
-            settings["long_side"] = how.long_side
+        settings = {"threshold": how.threshold, "crf": crf, "certainty": how.certainty, **how.describe_size()}
         for part in graph.recipe.evaluate.products_on:
             inputs = {"maps": graph.maps[part]}
             choice = add_choice(graph, how.threshold)
@@ -104,17 +95,13 @@ class LabelsStage(ImageStage):
 
     @override
     def prepare(self, stage: Stage, context: StageContext) -> Callable[..., Report]:
-        settings = stage.settings
+        settings: LabelSettings = restore_part(LabelSettings, stage.settings)
         threshold, _ = context.choose_threshold(stage)
         assert threshold is not None
-        return partial(
-            make_labels,
-            PseudoLabels(Threshold(threshold), restore_refinement(settings["crf"]), settings["certainty"]),
-            context.view(stage),
-            SeedFolder(context.get_input(stage, "maps")),
-            context.prepare_folder(stage, LabelFolder, {**settings, "threshold": threshold}),
-            long_side=settings.get("long_side"),
-        )
+        labels = PseudoLabels(Threshold(threshold), restore_refinement(stage.settings["crf"]), settings.certainty)
+        seeds = SeedFolder(context.get_input(stage, "maps"))
+        open_folder = partial(context.prepare_folder, stage, LabelFolder, made_of={"threshold": threshold})
+        return prepare_labels(labels, settings, context.view(stage), seeds, open_folder)
 
     @override
     def run(self, stage: Stage, context: StageContext) -> Outcome:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
-from camplug.settings import to_plain
-from camplug.wsss.pseudo import make_walked_seeds
+from camplug.settings import restore_part, to_plain
+from camplug.wsss.pseudo import WalkedMapSettings, prepare_walked_seeds
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.graph import NamedNetwork, RecipeGraph
 from camplug.wsss.recipe.stage import Inputs, Stage
@@ -37,8 +37,7 @@ class MapsStage(ImageStage):
         network = NamedNetwork() if graph.heads is None else graph.name_network(refine.backbone)
         heads = {} if graph.heads is None else {"heads": graph.heads}
         settings = {"kind": refine.kind, "walk": to_plain(refine.walk), "dtype": refine.dtype, "scale": refine.scale}
-        if refine.long_side is not None:
-            settings["long_side"] = refine.long_side
+        settings |= refine.describe_size()
         for part, seeds in graph.maps.items():
             inputs = {"seeds": seeds, **heads, **network.inputs}
             stage = Stage(f"maps {part}", self.name, settings | network.settings, inputs, part, network.files)
@@ -47,20 +46,17 @@ class MapsStage(ImageStage):
 
     @override
     def prepare(self, stage: Stage, context: StageContext) -> Callable[..., Report]:
-        settings = stage.settings
+        kind, options = stage.settings["kind"], stage.settings["walk"]
         heads = context.load_input(stage, "heads") if "heads" in stage.inputs else None
-        walk = WALKS[settings["kind"]].make(heads, **settings["walk"])
-        made_with = dict(settings)
+        walk = WALKS[kind].make(heads, **options)
+        made_of: dict[str, Any] = {"kind": kind, "walk": options}
         if heads is not None:
-            made_with["heads"] = context.digest_input(stage, "heads")
-            made_with["network"] = context.describe_network(stage, heads.backbone.model)
-        return partial(
-            make_walked_seeds,
+            made_of["heads"] = context.digest_input(stage, "heads")
+            made_of["network"] = context.describe_network(stage, heads.backbone.model)
+        return prepare_walked_seeds(
             walk,
+            restore_part(WalkedMapSettings, stage.settings),
             context.view(stage),
             SeedFolder(context.get_input(stage, "seeds")),
-            context.prepare_folder(stage, SeedFolder, made_with),
-            dtype=settings["dtype"],
-            scale=settings["scale"],
-            long_side=settings.get("long_side"),
+            partial(context.prepare_folder, stage, SeedFolder, made_of=made_of),
         )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.settings import to_plain
+from camplug.settings import restore_part, to_plain
 from camplug.wsss.crf import CRFSettings, PARSettings
 from camplug.wsss.crf.settings import resolve_refinement
-from camplug.wsss.deeplab import Segmenter, make_predictions
+from camplug.wsss.deeplab import Segmenter, SegmenterSettings, prepare_predictions
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.graph import RecipeGraph
@@ -24,22 +24,14 @@ from camplug.wsss.store.jobs import Report
 
 
 @dataclass(frozen=True)
-class PredictionSettings:
-    """Settings of predictions; with a CRF they are made and scored without it, too.
+class PredictionSettings(SegmenterSettings):
+    """Section of the predictions; with a refinement they are made and scored without it, too.
 
     Args:
-        scales: factors of the photographs' size.
-        flip: True segments the mirrored photographs, too.
-        fuse: "mean" or "max" over all views.
         crf: name or settings of a dense CRF, "par" for pixel-adaptive refinement, or None.
-        long_side: longer side to which photographs are brought first; None keeps their size.
     """
 
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    fuse: Literal["mean", "max"] = "mean"
-    crf: CRFSettings | str | None = None
-    long_side: int | None = None
+    crf: CRFSettings | PARSettings | str | None = None
 
     def __post_init__(self) -> None:
         resolve_refinement(self.crf)
@@ -51,6 +43,7 @@ class PredictionsStage(ImageStage):
     """Predictions of the segmentation network, without image labels."""
 
     name = "predictions"
+    version = 2
     inputs: ClassVar[Inputs] = {"deeplab": ("network",)}
     output = "labels"
     section = "segment"
@@ -79,12 +72,12 @@ class PredictionsStage(ImageStage):
 
     @override
     def prepare(self, stage: Stage, context: StageContext) -> Callable[..., Report]:
-        s, network = stage.settings, context.load_input(stage, "deeplab").to(context.device)
-        crf = restore_refinement(s["crf"])
-        segmenter = Segmenter(network, tuple(s["scales"]), s["flip"], s["fuse"], crf, s["long_side"])
-        made_with = {k: v for k, v in s.items() if k != "only"} | {"network": context.digest_input(stage, "deeplab")}
-        folder = context.prepare_folder(stage, LabelFolder, made_with)
-        return partial(make_predictions, segmenter, context.view(stage), folder)
+        settings = restore_part(SegmenterSettings, stage.settings)
+        network = context.load_input(stage, "deeplab").to(context.device)
+        segmenter = Segmenter(network, **vars(settings), crf=restore_refinement(stage.settings["crf"]))
+        open_folder = partial(context.prepare_folder, stage, LabelFolder)
+        weights = context.digest_input(stage, "deeplab")
+        return prepare_predictions(segmenter, context.view(stage), open_folder, weights=weights)
 
     @override
     def title_panel(self, stage: Stage) -> str:

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 import camplug
 from camplug.models.preprocess import find_preprocess
-from camplug.settings import prefix_errors, to_plain
+from camplug.settings import prefix_errors, restore_part, to_plain
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.estimate import Cost, estimate_images
 from camplug.wsss.recipe.graph import RecipeGraph
@@ -22,50 +22,42 @@ from camplug.wsss.recipe.sections import check_threshold, check_threshold_part
 from camplug.wsss.recipe.stage import Inputs, Stage
 from camplug.wsss.recipe.stages.base import ImageStage
 from camplug.wsss.recipe.stages.cut import evaluate_maps
-from camplug.wsss.seeds import SeedFolder, make_seeds
+from camplug.wsss.seeds import SeedFolder, SeedSettings, prepare_seeds
 from camplug.wsss.store.jobs import Report
-from camplug.wsss.store.seed_folder import check_storage
 
 
 @dataclass(frozen=True)
-class SeedSettings:
-    """Settings of the maps.
+class SeedSection(SeedSettings):
+    """Section of the maps: their settings, and the threshold at which they are scored.
 
     Args:
-        explainer: method, as for `camplug.create`.
-        long_side: longer side of the photographs as the model sees them.
-        scale: size of the stored maps relative to the photographs.
-        dtype: "uint8" or "float16".
         threshold: threshold at which maps are scored: a number, "best on" a list, or "otsu" (see
             `PseudoLabelSettings`); None takes the best on the scored images, which the report calls optimistic.
     """
 
-    explainer: str = "MultiView(CAM)"
-    long_side: int | None = None
-    scale: float = 1.0
-    dtype: str = "uint8"
     threshold: float | str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_threshold(self.threshold)
-        check_storage(self.dtype, self.scale)
 
 
 class SeedsStage(ImageStage):
     """Activation maps of every image for the classes that it is labelled with."""
 
     name = "seeds"
+    version = 2
     reads = ("photographs", "labels")
     inputs: ClassVar[Inputs] = {"network": ("network",)}
     output = "maps"
     section = "seeds"
-    settings_type = SeedSettings
+    settings_type = SeedSection
     panel = "seeds"
     cost_note = "disk: maps of no training"
 
     @override
-    def read_settings(self, value: Any, sections: Mapping[str, Any]) -> SeedSettings:
-        found: SeedSettings = super().read_settings(value, sections)
+    def read_settings(self, value: Any, sections: Mapping[str, Any]) -> SeedSection:
+        found: SeedSection = super().read_settings(value, sections)
         with prefix_errors("seeds.explainer"):
             camplug.create(found.explainer, _build_example())
         check_threshold_part(found.threshold, sections["data"], "seeds")
@@ -83,14 +75,13 @@ class SeedsStage(ImageStage):
 
     @override
     def prepare(self, stage: Stage, context: StageContext) -> Callable[..., Report]:
-        settings, model = stage.settings, context.load_network(stage)
-        preprocess = context.make_preprocess(stage, model, settings["long_side"])
-        explainer = camplug.create(settings["explainer"], model, preprocess=preprocess)
-        made_with = {**settings, "labels": "given", "network": context.describe_network(stage, model)}
-        folder = context.prepare_folder(stage, SeedFolder, made_with)
-        return partial(
-            make_seeds, explainer, context.view(stage), folder, dtype=settings["dtype"], scale=settings["scale"]
-        )
+        settings: SeedSettings = restore_part(SeedSettings, stage.settings)
+        model = context.load_network(stage)
+        preprocess = context.make_preprocess(stage, model, settings.long_side)
+        explainer = camplug.create(settings.explainer, model, preprocess=preprocess)
+        open_folder = partial(context.prepare_folder, stage, SeedFolder)
+        network = context.describe_network(stage, model)
+        return prepare_seeds(explainer, settings, context.view(stage), open_folder, network=network)
 
     @override
     def estimate(self, stage: Stage, sample: Sample) -> Cost:
