@@ -119,12 +119,12 @@ def written(data: Scenes, folder: Path, seed: int) -> dict[str, float]:
 
 
 def always_one(one: Tensor, other: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """In place of `refinement.agreement`: tau is 1 whatever the maps say."""
+    """In place of `refinement.compute_agreement`: tau is 1 whatever the maps say."""
     tau, conflicts = AGREEMENT(one, other, counted)
     return torch.ones_like(tau), conflicts
 
 
-AGREEMENT = refinement.agreement
+AGREEMENT = refinement.compute_agreement
 
 
 def trained(  # noqa: PLR0917
@@ -143,7 +143,7 @@ def trained(  # noqa: PLR0917
         ),
         TrainSettings(epochs, 16, SIDE, (1.0, 1.0), seed=seed),
     )
-    with mock.patch.object(refinement, "agreement", always_one) if fixed else nullcontext():
+    with mock.patch.object(refinement, "compute_agreement", always_one) if fixed else nullcontext():
         return train_deeplab(
             model,
             data,
