@@ -72,6 +72,7 @@ class Explainer(ABC):
     name: str = ""
     knows_classes: ClassVar[bool] = True
     needs_many_passes: ClassVar[bool] = False  # forward passes grow with channels, windows or masks
+    needs_attention: ClassVar[bool] = False  # explains transformers only
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from camplug.plug.freeze import find_first_weight, unwrap
 from camplug.plug.grid import Size, count_spatial_dims, find_layout, get_patch_size, to_grid
 from camplug.plug.layers import SELECTORS, Selector, named_layers, select
 from camplug.plug.outputs import Link, are_probabilities, find_link, get_logits
-from camplug.plug.tape import Layer, Tape
+from camplug.plug.tape import AttentionCall, Layer, Tape
 from camplug.plug.targets import Classes, Evidence, Score, Targets, UndecidedError, resolve_classes
 from camplug.plug.tensors import make_index, pick_values, send_to
 from camplug.plug.trace import Trace
@@ -15,6 +15,7 @@ from camplug.plug.tracer import copy_inputs, observe, trace_model
 __all__ = [
     "SELECTORS",
     "Against",
+    "AttentionCall",
     "Classes",
     "Evidence",
     "Layer",

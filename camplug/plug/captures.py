@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from camplug.errors import LayerError
+from camplug.plug.attention import AttentionInputs
 from camplug.plug.tensors import Probe, find_first_tensor, snapshot
 
 
@@ -20,27 +21,51 @@ class Layer(NamedTuple):
         name: name of the layer in the model.
         module: the layer.
         call: number of the call of this layer, from 0.
+        part: "output", or "attention" for the attention probabilities computed in the layer.
     """
 
     name: str
     module: nn.Module
     call: int
+    part: Literal["output", "attention"] = "output"
 
     def __str__(self) -> str:
-        return self.name if self.call == 0 else f"{self.name} (call {self.call + 1})"
+        name = self.name if self.part == "output" else f"{self.name} (attention)"
+        return name if self.call == 0 else f"{name} (call {self.call + 1})"
 
 
 Callback = Callable[[Layer, Tensor, Tensor], None]
 
 
+class AttentionCall(NamedTuple):
+    """Attention of one call of a layer.
+
+    Attributes:
+        layer: call of the innermost module that computed it.
+        probabilities: probabilities [N,heads,T,S] of T queries over S keys.
+        inputs: queries, keys and values.
+    """
+
+    layer: Layer
+    probabilities: Tensor
+    inputs: AttentionInputs
+
+    @property
+    def weighted(self) -> Tensor:
+        r"""Value-weighted attention :math:`A_{ij} \lVert v_j \rVert`, [N,heads,T,S] (Kobayashi et al., 2020)."""
+        lengths: Tensor = torch.linalg.vector_norm(self.inputs.value, dim=-1)
+        return self.probabilities * lengths[..., None, :]
+
+
 class Capture:
-    """Output of one call of one layer."""
+    """Output of one call of one layer, or the attention computed in it."""
 
-    __slots__ = ("activation", "edge", "handle", "layer")
+    __slots__ = ("activation", "edge", "handle", "inputs", "layer")
 
-    def __init__(self, layer: Layer, activation: Tensor) -> None:
+    def __init__(self, layer: Layer, activation: Tensor, inputs: AttentionInputs | None = None) -> None:
         self.layer = layer
         self.activation: Tensor | None = activation
+        self.inputs = inputs
         self.edge: Any = None  # graph edge at which backward stops; None if the anchor does
         self.handle: Any = None
 
@@ -48,7 +73,7 @@ class Capture:
         """Release the activation, and remove its hook."""
         if self.handle is not None:
             self.handle.remove()
-        self.activation = self.edge = None
+        self.activation = self.edge = self.inputs = None
 
 
 class Captures:
@@ -63,7 +88,7 @@ class Captures:
         self.items: list[Capture] = []
         self._grad = grad
         self._forward_only = forward_only
-        self._counts: Counter[str] = Counter()  # calls of each layer
+        self._counts: Counter[tuple[str, str]] = Counter()  # calls of each layer
         self._anchor: Tensor | None = None
         self._rooted = True  # all captured tensors depend on the anchor
         self._visit: Callback | None = None
@@ -75,6 +100,14 @@ class Captures:
         self._anchor = None
         self._rooted = True
 
+    def list_attention(self) -> list[AttentionCall]:
+        """List the captured attention, in the order in which it was computed."""
+        return [
+            AttentionCall(c.layer, c.activation, c.inputs)
+            for c in self.items
+            if c.activation is not None and c.inputs is not None
+        ]
+
     def keep(self, condition: Callable[[Tensor], bool]) -> None:
         """Drop the captures whose activation does not meet a condition."""
         kept = []
@@ -84,10 +117,16 @@ class Captures:
             else:
                 capture.drop()
         self.items = kept
-        self._counts = Counter(c.layer.name for c in kept)
+        self._counts = Counter((c.layer.name, c.layer.part) for c in kept)
 
-    def add(self, name: str, module: nn.Module, output: Any) -> Any:
+    def add(self, name: str, module: nn.Module, output: Any, attention: AttentionInputs | None = None) -> Any:
         """Capture the output of a call; return the output to use instead, or None.
+
+        Args:
+            name: name of the layer.
+            module: the layer.
+            output: output of the layer, or the attention probabilities computed in it.
+            attention: what the probabilities were computed from; None for an output.
 
         Raises:
             LayerError: the output holds no floating-point tensor.
@@ -111,8 +150,10 @@ class Captures:
                 self._rooted = False
         if is_in_backward():  # recomputed by activation checkpointing: already recorded
             return replaced
-        capture = Capture(Layer(name, module, self._counts[name]), snapshot(out if self._grad else out.detach()))
-        self._counts[name] += 1
+        part: Literal["output", "attention"] = "output" if attention is None else "attention"
+        layer = Layer(name, module, self._counts[name, part], part)
+        capture = Capture(layer, snapshot(out if self._grad else out.detach()), attention)
+        self._counts[name, part] += 1
         if out.requires_grad:
             capture.handle = self._hook_gradient(capture, out)
             if self._grad or not self._rooted:
@@ -168,3 +209,30 @@ class Captures:
 def is_in_backward() -> bool:
     """Return whether this thread runs a backward pass."""
     return bool(torch._C._current_graph_task_id() != -1)
+
+
+def make_idle_error(names: str) -> LayerError:
+    """Return the error for layers that did not run."""
+    return LayerError(
+        f"none of the wanted layers ({names}) ran in the forward pass; name layers that the model calls as modules "
+        "(the inside of a traced or scripted module has none)."
+    )
+
+
+def make_overwritten_error(names: str) -> LayerError:
+    """Return the error for a model that overwrites a value which the gradient at these layers needs."""
+    return LayerError(
+        "the model overwrites a value that the gradient needs (an in-place operation after another), so there is none "
+        f"at {names}; write one of the two without its underscore, take later layers with layers=, or a method that "
+        "needs no gradient."
+    )
+
+
+def make_unfed_error(names: str) -> LayerError:
+    """Return the error for layers that have no gradient of the score."""
+    return LayerError(
+        f"no wanted layer ({names}) feeds the score with a gradient: the score does not depend on it, it ran inside a "
+        "reentrant activation checkpoint (use_reentrant=True), or an operation without a gradient stands between (a "
+        "quantised layer, detach(), a custom Function); name others with layers=, or take a method that needs no "
+        "gradient."
+    )

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from camplug.errors import ModelError
+
 _lock = threading.Lock()
 
 
@@ -122,11 +124,20 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def has_fsdp1(modules: Iterable[nn.Module]) -> bool:
-    """Return whether one of a model's modules is a FullyShardedDataParallel (FSDP1)."""
+def check_no_fsdp1(modules: Iterable[nn.Module]) -> None:
+    """Check that none of a model's modules is a FullyShardedDataParallel (FSDP1).
+
+    Raises:
+        ModelError: one is.
+    """
     fsdp = sys.modules.get("torch.distributed.fsdp")  # imported wherever such a model exists
     kind = getattr(fsdp, "FullyShardedDataParallel", None)
-    return kind is not None and any(isinstance(m, kind) for m in modules)
+    if kind is not None and any(isinstance(m, kind) for m in modules):
+        raise ModelError(
+            "a part of the model is wrapped in FullyShardedDataParallel (FSDP1), whose parameters exist only within "
+            "its own passes; shard it with torch.distributed.fsdp.fully_shard (FSDP2), or explain the model as it was "
+            "before, with the weights of FSDP.state_dict."
+        )
 
 
 def find_first_weight(model: nn.Module) -> nn.Parameter | None:

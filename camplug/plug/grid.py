@@ -47,6 +47,10 @@ class Layout:
         patches = tensor[:, self.first : self.first + self.h * self.w]
         return patches.transpose(1, 2).reshape(tensor.shape[0], tensor.shape[2], self.h, self.w)
 
+    def pick(self, tensor: Tensor, dim: int) -> Tensor:
+        """Return the patches of a dimension of tokens."""
+        return tensor.narrow(dim, self.first, self.h * self.w)
+
 
 def count_spatial_dims(model: nn.Module) -> int:
     """Return the number of spatial dimensions of the model's first convolution; 2 without one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,15 +14,25 @@ from torch.utils._pytree import tree_map_only
 
 from camplug.errors import LayerError, ModelError
 from camplug.plug import hooks
+from camplug.plug.attention import AttentionInputs, AttentionReader
 from camplug.plug.callback_generator import generate_calls
-from camplug.plug.captures import Callback, Captures, Layer, is_in_backward
+from camplug.plug.captures import (
+    AttentionCall,
+    Callback,
+    Captures,
+    Layer,
+    is_in_backward,
+    make_idle_error,
+    make_overwritten_error,
+    make_unfed_error,
+)
 from camplug.plug.data_flow import find_images
 from camplug.plug.freeze import (
     Freeze,
+    check_no_fsdp1,
     force_eager,
     force_layer_by_layer,
     has_compiled,
-    has_fsdp1,
     has_fused_layers,
     unwrap,
 )
@@ -63,6 +73,8 @@ class Tape:
         forward_only: capture activations without a graph; `gradients` is not available then.
         image: index of the images among the leaves of the model's (args, kwargs), in the order of torch's pytrees;
             default: the first tensor that can be a batch of images.
+        attention: capture attention probabilities, too; fused attention is computed step by step meanwhile, in this
+            thread only. `layers` may be empty then.
 
     Raises:
         LayerError: a layer does not exist, did not run, or does not feed the score.
@@ -77,30 +89,27 @@ class Tape:
         grad: bool = False,
         forward_only: bool = False,
         image: int | None = None,
+        attention: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ModelError(f"camplug plugs into a torch.nn.Module; got {type(model).__name__}.")
         self.root = unwrap(model)
         self._layers = named_layers(self.root)
         self._dims = count_spatial_dims(self.root)
-        if has_fsdp1(self._layers.values()):
-            raise ModelError(
-                "a part of the model is wrapped in FullyShardedDataParallel (FSDP1), whose parameters exist only "
-                "within its own passes; shard it with torch.distributed.fsdp.fully_shard (FSDP2), or explain the "
-                "model as it was before, with the weights of FSDP.state_dict."
-            )
+        check_no_fsdp1(self._layers.values())
         self._grad = grad
         self._forward_only = forward_only
         self._selector = layers
         self._image = image
         self._wanted: dict[int, str] = {}
         self._is_unresolved = needs_trace(layers, self._layers)
-        if not self._is_unresolved:
+        if not self._is_unresolved and not (attention and isinstance(layers, (list, tuple)) and not layers):
             self._choose_layers(None)
         self._members = {id(module) for module in self._layers.values()}
         self._guard = Freeze(list(self._layers.values()))
         self._captures = Captures(grad=grad, forward_only=forward_only)
         self._images: int | None = None  # of the present pass, if known
+        self._reader = AttentionReader(self._layers, lambda: self._images, self._add_attention) if attention else None
         self._thread = 0
         self._stack: ExitStack | None = None
 
@@ -128,7 +137,7 @@ class Tape:
                 hook = self.root.register_forward_pre_hook(self._trace, with_kwargs=True, prepend=True)
                 stack.callback(hook.remove)
                 self._thread = threading.get_ident()
-            stack.enter_context(hooks.hook_calls(self))
+            stack.enter_context(self._listen())
             self._stack = stack.pop_all()
         return self
 
@@ -149,10 +158,20 @@ class Tape:
         """Captured calls with their activations, in the order in which the calls ended."""
         return [(c.layer, c.activation) for c in self._captures.items if c.activation is not None]
 
+    @property
+    def attention(self) -> list[AttentionCall]:
+        """Captured attention, in the order in which it was computed; empty without `attention=True`."""
+        return self._captures.list_attention()
+
+    @property
+    def unread_attention(self) -> int:
+        """Number of softmaxes over tokens whose probabilities are changed before use, so that they are not captured."""
+        return self._reader.mode.unread if self._reader else 0
+
     def __getitem__(self, name: str) -> Tensor:
         """Return the activation of the last call of the layer with this name."""
         for layer, activation in reversed(self.captures):
-            if layer.name == name:
+            if layer.name == name and layer.part == "output":
                 return activation
         raise LayerError(f"the tape holds no layer {name!r}; it holds {[str(la) for la, _ in self.captures]}.")
 
@@ -170,10 +189,7 @@ class Tape:
         """
         self._check_open()
         if not self._captures.items:
-            raise LayerError(
-                f"none of the wanted layers ({self._list_names()}) ran in the forward pass; name layers that the "
-                "model calls as modules (the inside of a traced or scripted module has none)."
-            )
+            raise make_idle_error(self._list_names())
         count, failure = 0, None
         if score.requires_grad:
             try:
@@ -181,23 +197,14 @@ class Tape:
             except RuntimeError as error:
                 if "modified by an inplace operation" not in str(error):
                     raise
-                raise LayerError(
-                    "the model overwrites a value that the gradient needs (an in-place operation after another), so "
-                    f"there is none at {self._list_names()}; write one of the two without its underscore, take later "
-                    "layers with layers=, or a method that needs no gradient."
-                ) from error
+                raise make_overwritten_error(self._list_names()) from error
             finally:
                 if not self._grad:
                     self._guard.restore()  # activation checkpointing froze it again
         if failure is not None:
             raise failure
         if count == 0:
-            raise LayerError(
-                f"no wanted layer ({self._list_names()}) feeds the score with a gradient: the score does not "
-                "depend on it, it ran inside a reentrant activation checkpoint (use_reentrant=True), or an operation "
-                "without a gradient stands between (a quantised layer, detach(), a custom Function); name others with "
-                "layers=, or take a method that needs no gradient."
-            )
+            raise make_unfed_error(self._list_names())
 
     def gradients(self, score: Tensor, *, retain_graph: bool = False) -> Iterator[tuple[Layer, Tensor, Tensor]]:
         """Iterate over (layer, activation, gradient), from the last captured call to the first.
@@ -209,7 +216,7 @@ class Tape:
         stream = torch.cuda.current_stream(score.device) if score.is_cuda else None
 
         def push(visit: Callback) -> None:
-            with hooks.hook_calls(self), torch.cuda.stream(stream) if stream else nullcontext():
+            with self._listen(), torch.cuda.stream(stream) if stream else nullcontext():
                 self.backward(score, visit, retain_graph=retain_graph)
 
         return generate_calls(push)
@@ -222,15 +229,23 @@ class Tape:
 
     # ---- listener interface, see camplug.plug.hooks
 
+    @contextmanager
+    def _listen(self) -> Iterator[None]:
+        with hooks.hook_calls(self), self._reader.listen() if self._reader else nullcontext():
+            yield
+
+    def _add_attention(self, name: str, module: nn.Module, probabilities: Tensor, inputs: AttentionInputs) -> Tensor:
+        replaced = self._captures.add(name, module, probabilities, inputs)
+        return probabilities if replaced is None else replaced
+
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Freeze the model; at the root, also clear the last pass and detach the inputs."""
         if id(module) not in self._members:
             return None
         if module is self.root and not is_in_backward():
             self._captures.clear()
-            self._images = (
-                None if (image := find_images(args, self._image)) is None or image.ndim < 4 else image.shape[0]
-            )
+            image = find_images(args, self._image)
+            self._images = None if image is None or image.ndim < 4 else image.shape[0]
         if self._grad:
             return None
         self._guard.apply()
@@ -256,12 +271,8 @@ class Tape:
 
         `kwargs` is missing if another thread's pass runs while torch adds or removes the hook.
         """
-        if (
-            self._is_unresolved
-            and not is_observing()
-            and not is_in_backward()
-            and threading.get_ident() == self._thread
-        ):
+        is_own_pass = not is_observing() and not is_in_backward() and threading.get_ident() == self._thread
+        if self._is_unresolved and is_own_pass:
             self._is_unresolved = False
             try:
                 self._choose_layers(trace_model(self.root, self._layers, args, kwargs, where=self._image))
@@ -271,13 +282,12 @@ class Tape:
 
     def _drop_single_positions(self) -> None:
         """Drop convolutions on a single position, which have no map."""
-        if any(self._is_map(activation) for _, activation in self.captures):
-            self._captures.keep(self._is_map)
 
-    def _is_map(self, activation: Tensor) -> bool:
-        if activation.ndim != self._dims + 2:
-            return True
-        return math.prod(activation.shape[2:]) > 1 and self._images in (None, activation.shape[0])
+        def is_map(a: Tensor) -> bool:
+            return a.ndim != self._dims + 2 or (math.prod(a.shape[2:]) > 1 and self._images in (None, a.shape[0]))
+
+        if any(is_map(activation) for _, activation in self.captures):
+            self._captures.keep(is_map)
 
     # ---- choosing layers
 
@@ -285,8 +295,8 @@ class Tape:
         self._wanted = {id(m): name for name, m in select(self.root, self._layers, self._selector, trace).items()}
 
     def _list_names(self) -> str:
-        names = self.names
+        names = self.names or ["attention"]
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-__all__ = ["Callback", "Layer", "Tape"]
+__all__ = ["AttentionCall", "Callback", "Layer", "Tape"]
