@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from torch import nn
 
 from camplug.cli import common
 from camplug.cli.explanations import ExplainerOptions, refuse_overwriting, show_classes, summarize
@@ -20,6 +21,7 @@ from camplug.explain.explanation import Explanation
 from camplug.explain.registry import get_method
 from camplug.images.sample import find_sample_photo
 from camplug.images.save import save_picture
+from camplug.plug.layers import has_attention
 from camplug.settings import apply_values
 from camplug.show import grid
 
@@ -50,7 +52,7 @@ def compare(
             )
         chosen = apply_values(ExplainerOptions(), read_options(given, None, ExplainerOptions()))
         network, options = chosen.load()
-        names = _choose_methods(methods)
+        names = _choose_methods(methods, network)
         photo = path or find_sample_photo()
         refuse_overwriting([photo], [output])
         explainers = {name: partial(create, name, network, **options) for name in names}
@@ -69,14 +71,15 @@ def compare(
         common.out.print(f"written: {output}", soft_wrap=True)
 
 
-def _choose_methods(methods: str | None) -> list[str]:
-    """Return the names of methods and wrapped methods; by default all methods but those of many passes.
+def _choose_methods(methods: str | None, network: nn.Module) -> list[str]:
+    """Return the names of methods and wrapped methods; by default all that fit the model and take few passes.
 
     Raises:
         InputError: no method has one of the names.
     """
     if methods is None:
-        names = [n for n in list_methods() if not get_method(n).needs_many_passes]
+        skipped = ("needs_many_passes",) if has_attention(network) else ("needs_many_passes", "needs_attention")
+        names = [n for n in list_methods() if not any(getattr(get_method(n), kind) for kind in skipped)]
     else:
         parts = split_methods(methods)
         names = [n for p in parts for n in list_methods(p) or [p if "(" in p else get_method(p).name]]

@@ -18,7 +18,7 @@ from camplug.explain.fuse import Fusion, Normalize
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.tensor_ops import widen
 from camplug.explain.wrapper import is_number
-from camplug.plug import AttentionCall, Classes, Evidence, Layer, Tape, find_layout, resolve_classes, unwrap
+from camplug.plug import AttentionCall, Classes, Evidence, Layer, Size, Tape, find_layout, resolve_classes, unwrap
 from camplug.plug.grid import Layout, get_patch_size
 
 
@@ -79,9 +79,7 @@ class AttentionExplainer(Explainer):
         """Check that the method fits the model's tokens, before the first backward pass."""
 
     @override
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
         out_size, n = check_size(batch, size), len(batch)
         with Tape(self.model, (), attention=True, image=batch.where) as tape:

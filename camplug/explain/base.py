@@ -149,9 +149,8 @@ class Explainer(ABC):
             LayerError: no suitable layer exists.
         """
         images = x.shape[0] if isinstance(x, Tensor) and x.ndim else 0
-        result = self.run_batch(
-            Batch(x, None if inputs is None else Inputs.of(inputs).for_images(images)), classes, size
-        )
+        others = None if inputs is None else Inputs.of(inputs).for_images(images)
+        result = self.run_batch(Batch(x, others), classes, size)
         return result.maps if result.targets.per_image else torch.cat(result.maps)
 
     def explain(

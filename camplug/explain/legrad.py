@@ -21,6 +21,7 @@ from camplug.plug import (
     AttentionCall,
     Classes,
     Layer,
+    Size,
     Tape,
     Targets,
     named_layers,
@@ -64,9 +65,7 @@ class LeGrad(AttentionExplainer):
         return torch.stack(parts).mean(0)
 
     @override
-    def run(
-        self, x: Tensor, classes: Classes, size: tuple[int, int] | None = None, inputs: Inputs | None = None
-    ) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
         out_size, n = check_size(batch, size), len(batch)
         with Tape(self.model, (), attention=True, forward_only=True, image=batch.where) as tape:

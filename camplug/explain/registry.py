@@ -68,7 +68,7 @@ def _add(registry: dict[str, Any], name: str, cls: type) -> None:
 def list_methods(pattern: str = "*") -> list[str]:
     """List the registered methods that match a wildcard pattern, in alphabetical order.
 
-    >>> list_methods("*grad*")
+    >>> list_methods("*gradcam*")
     ['eigengradcam', 'gradcam', 'gradcam++', 'xgradcam']
     """
     load_plugins()

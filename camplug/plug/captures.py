@@ -126,7 +126,7 @@ class Captures:
             name: name of the layer.
             module: the layer.
             output: output of the layer, or the attention probabilities computed in it.
-            attention: what the probabilities were computed from; None for an output.
+            attention: tensors that the probabilities were computed from; None for an output.
 
         Raises:
             LayerError: the output holds no floating-point tensor.

@@ -191,6 +191,15 @@ def _matches_glob(name: list[str], pattern: list[str]) -> bool:
     return bool(name) and fnmatch.fnmatchcase(name[0], pattern[0]) and _matches_glob(name[1:], pattern[1:])
 
 
+def has_attention(model: nn.Module) -> bool:
+    """Return whether a module of the model is an attention, judging by the names of the classes."""
+    return any(_is_attention(module) for module in model.modules())
+
+
+def _is_attention(module: nn.Module) -> bool:
+    return "attention" in type(module).__name__.lower()
+
+
 def find_token_layers(model: nn.Module, layers: dict[str, nn.Module]) -> list[str]:
     """Find one layer with tokens per transformer block; the result is cached per model.
 
@@ -205,7 +214,7 @@ def _find_token_layers(layers: dict[str, nn.Module]) -> list[str]:
     found = []
     for name, module in layers.items():
         children = dict(module.named_children())
-        attends = any("attention" in type(c).__name__.lower() for c in children.values())
+        attends = any(map(_is_attention, children.values()))
         norms = [child for child, c in children.items() if isinstance(c, nn.LayerNorm)]
         if attends and norms:
             found.append(f"{name}.{norms[0]}".lstrip(".") if class_token else name)

@@ -63,8 +63,8 @@ class Tape:
     With `grad=True`, the model runs unchanged (training mode, trainable parameters), and the activations stay attached
     to the graph, so that losses can be computed from them.
 
-    Activations are safe from in-place operations, by copy-on-write. Every call of a module is captured; calling the
-    model again clears the tape. A tape belongs to the thread that opened it; several threads may tape one model.
+    Activations are safe from in-place operations. Every call of a module is captured; calling the model again clears
+    the tape. A tape belongs to the thread that opened it; several threads may tape one model.
 
     Args:
         model: any module; wrappers by `torch.compile`, `DataParallel` and `DistributedDataParallel` are removed.
@@ -73,8 +73,7 @@ class Tape:
         forward_only: capture activations without a graph; `gradients` is not available then.
         image: index of the images among the leaves of the model's (args, kwargs), in the order of torch's pytrees;
             default: the first tensor that can be a batch of images.
-        attention: capture attention probabilities, too; fused attention is computed step by step meanwhile, in this
-            thread only. `layers` may be empty then.
+        attention: capture attention probabilities; fused attention is computed step by step. `layers` may be empty.
 
     Raises:
         LayerError: a layer does not exist, did not run, or does not feed the score.
@@ -165,7 +164,7 @@ class Tape:
 
     @property
     def unread_attention(self) -> int:
-        """Number of softmaxes over tokens whose probabilities are changed before use, so that they are not captured."""
+        """Number of softmaxes over tokens that are not captured, since their probabilities are changed before use."""
         return self._reader.mode.unread if self._reader else 0
 
     def __getitem__(self, name: str) -> Tensor:
@@ -255,10 +254,8 @@ class Tape:
 
     def after(self, module: nn.Module, output: Any) -> Any:
         """Capture a chosen layer; restore the model when its pass is over."""
-        result = None
         name = self._wanted.get(id(module))
-        if name is not None:
-            result = self._captures.add(name, module, output)
+        result = None if name is None else self._captures.add(name, module, output)
         if module is self.root and not is_in_backward():
             if not self._grad:
                 self._guard.restore()

@@ -13,18 +13,20 @@ import camplug
 from camplug import CAM, Compete, Dense, FullyCAM, GradCAM, InputError, MultiView, SplitUnite, create
 from camplug.explain import registry
 
-METHODS = (
-    "ablationcam, cam, eigencam, eigengradcam, fully, gradcam, gradcam++, hirescam, layercam, occlusion, rise, "
-    "scorecam, xgradcam"
-)
+METHODS = ", ".join(camplug.list_methods())
 CLASSES = [
+    camplug.AttentionRollout,
     camplug.CAM,
+    camplug.ClassTokenAttention,
     camplug.EigenCAM,
     camplug.FullyCAM,
     camplug.GradCAM,
     camplug.GradCAMPlusPlus,
+    camplug.GradECLIP,
+    camplug.GradientRollout,
     camplug.HiResCAM,
     camplug.LayerCAM,
+    camplug.LeGrad,
     camplug.XGradCAM,
 ]
 

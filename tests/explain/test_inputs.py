@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cases import CNN_METHODS
 from reference import FORMULAS, relative_error
 from torch import nn
 
@@ -11,7 +12,7 @@ import camplug
 from camplug import IMAGE, Aligned, InputError, Inputs, LayerError, PerImage, Shared
 from camplug.explain.tensor_ops import resize_aligned
 
-METHODS = [m for m in camplug.list_methods() if m not in ("cam", "occlusion", "rise")]
+METHODS = [m for m in CNN_METHODS if m not in ("cam", "occlusion", "rise")]
 WRAPPERS = {
     "multiview": lambda e: camplug.MultiView(e, scales=(0.5, 1.0, 1.5)),
     "splitunite": camplug.SplitUnite,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import wrapped
+from cases import CNN_METHODS
 from torch import nn
 from wrapped import same
 
@@ -18,7 +19,7 @@ def model_and_batch(n=3, device="cpu"):
     return wrapped.model_and_batch(n, device=device)
 
 
-@pytest.mark.parametrize("method", camplug.list_methods())
+@pytest.mark.parametrize("method", CNN_METHODS)
 def test_classes_in_every_form_agree(method, device):
     model, x = model_and_batch(device=device)
     e = camplug.create(method, model)
@@ -33,14 +34,14 @@ def test_classes_in_every_form_agree(method, device):
         assert torch.allclose(e.maps(x, one)[0], want[0], atol=1e-12)
 
 
-@pytest.mark.parametrize("method", camplug.list_methods())
+@pytest.mark.parametrize("method", CNN_METHODS)
 def test_none_is_the_predicted_class(method, device):
     model, x = model_and_batch(device=device)
     e = camplug.create(method, model)
     assert same(e.maps(x), e.maps(x, model(x).argmax(1)))
 
 
-@pytest.mark.parametrize("method", sorted(set(camplug.list_methods()) - {"cam", "rise"}))
+@pytest.mark.parametrize("method", sorted(set(CNN_METHODS) - {"cam", "rise"}))
 def test_a_callable_on_the_output(method, device):
     model, x = model_and_batch(device=device)
     e = camplug.create(method, model)
@@ -116,7 +117,7 @@ def test_a_missing_layer_is_told_at_once():
 
 
 def test_methods_by_name():
-    assert camplug.list_methods("*grad*") == ["eigengradcam", "gradcam", "gradcam++", "xgradcam"]
+    assert camplug.list_methods("*gradcam*") == ["eigengradcam", "gradcam", "gradcam++", "xgradcam"]
     model = awkward.FeatureModule()
     for name in ("fully", "FullyCAM", "fully-cam", "Grad-CAM", "gradcam++", "Layer_CAM", "eigen"):
         assert isinstance(camplug.create(name, model), camplug.Explainer)
@@ -160,7 +161,7 @@ def test_an_overflow_inside_the_map_is_told(device):
         camplug.GradCAM(model, "0").maps(10 * x, lambda y: y[:, 0, 0].nan_to_num())
 
 
-@pytest.mark.parametrize("method", camplug.list_methods())
+@pytest.mark.parametrize("method", CNN_METHODS)
 def test_unnormalized_is_a_copy_with_raw_values(method, device):
     model, x = model_and_batch(device=device)
     for how in ("max", "minmax", None):

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import camplug
+from camplug.explain.registry import get_method
 
 CLASS = 3
 
@@ -159,9 +160,12 @@ WRAPPERS = {  # a line for `camplug.create` around any method
 }
 
 
+CNN_METHODS = [name for name in camplug.list_methods() if not get_method(name).needs_attention]
+
+
 def explainers(inner):
     """Every method, and every wrapper around `inner`, by a short name."""
-    return {**{name: name for name in camplug.list_methods()}, **{k: w.format(inner) for k, w in WRAPPERS.items()}}
+    return {**{name: name for name in CNN_METHODS}, **{k: w.format(inner) for k, w in WRAPPERS.items()}}
 
 
 SLOW = {"compiled, inductor", "compiled, aot_eager"}
