@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+import camplug
 
 HEAVY = ("matplotlib", "cv2", "timm", "torchvision", "lightning", "pytorch_lightning", "scipy", "PIL", "typer", "rich")
 
@@ -25,7 +31,19 @@ def test_import_brings_in_torch_and_nothing_heavy():
     assert [m for m in new if m] == [], "import camplug must cost what import torch costs"
 
 
-def test_public_names_exist():
-    import camplug
+@pytest.mark.parametrize(
+    "room,allowed",
+    [("images", {"images"}), ("plug", {"plug"}), ("models", {"checkpoint", "images", "models", "plug", "plugins"})],
+)
+def test_rooms_at_the_bottom_know_little(room, allowed):
+    """Imports at the top of modules; `models` loads a classifier of the pipeline on demand."""
+    taken = set()
+    for path in (Path(camplug.__file__).parent / room).glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("camplug"):
+                taken |= {(node.module or "").split(".")[1]}
+    assert taken <= allowed | {"errors"}
 
+
+def test_public_names_exist():
     assert [n for n in camplug.__all__ if not hasattr(camplug, n)] == []
