@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,19 @@ def tile(pixels: np.ndarray) -> Image.Image:
     return picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
 
 
+def draw_tiles(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]], out: Path) -> None:
+    """Rows of pictures below their titles, as one picture."""
+    font, gap, head = ImageFont.load_default(size=14), 6, 24
+    size = (len(titles) * (TILE[0] + gap) - gap, len(rows) * (TILE[1] + gap) + head)
+    canvas = Image.new("RGB", size, "white")
+    for k, title in enumerate(titles):
+        ImageDraw.Draw(canvas).text((k * (TILE[0] + gap), 2), title, "black", font)
+    for n, row in enumerate(rows):
+        for k, pixels in enumerate(row):
+            canvas.paste(tile(pixels), (k * (TILE[0] + gap), head + n * (TILE[1] + gap)))
+    save_picture(canvas, str(out))
+
+
 def main(argv: list[str]) -> None:
     args = parsed(argv)
     columns = json.loads(args.load.read_text())["rows"][args.row]["columns"]
@@ -59,11 +73,7 @@ def main(argv: list[str]) -> None:
     refined = args.cache / f"{args.row}_irn_crf_{columns['irn_crf']['threshold']:g}_val"
     model = load_model("timm:tf_efficientnet_lite0", checkpoint=args.weights, num_classes=20).eval()
     irn = load_irn(args.cache / f"{args.row}_irn" / "irn.pt", model)
-    palette, font, gap, head = make_voc_palette(), ImageFont.load_default(size=14), 6, 24
-    size = (len(COLUMNS) * (TILE[0] + gap) - gap, args.count * (TILE[1] + gap) + head)
-    canvas = Image.new("RGB", size, "white")
-    for k, title in enumerate(COLUMNS):
-        ImageDraw.Draw(canvas).text((k * (TILE[0] + gap), 2), title, "black", font)
+    palette, rows = make_voc_palette(), []
     for n in range(args.count):
         i = n * args.every
         name, photo, truth = data.ids[i], np.asarray(data.photo(i)), data.mask(i)
@@ -72,16 +82,16 @@ def main(argv: list[str]) -> None:
             label_with_background(after.to_full_size(), columns["irn"]["threshold"]), after.classes
         )
         boundary = irn.boundaries(photo).numpy()
-        pictures = (
-            colorize(seed.to_full_size().max(0)),
-            np.repeat((255 * boundary).astype(np.uint8)[..., None], 3, axis=2),
-            palette[labels],
-            palette[read_mask(refined / f"{name}.png", 20)],
-            palette[truth],
+        rows.append(
+            (
+                colorize(seed.to_full_size().max(0)),
+                np.repeat((255 * boundary).astype(np.uint8)[..., None], 3, axis=2),
+                palette[labels],
+                palette[read_mask(refined / f"{name}.png", 20)],
+                palette[truth],
+            )
         )
-        for k, pixels in enumerate(pictures):
-            canvas.paste(tile(pixels), (k * (TILE[0] + gap), head + n * (TILE[1] + gap)))
-    save_picture(canvas, str(args.out))
+    draw_tiles(COLUMNS, rows, args.out)
 
 
 if __name__ == "__main__":

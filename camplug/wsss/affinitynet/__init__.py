@@ -9,7 +9,7 @@ from camplug.lazy import attach_lazy
 from camplug.wsss.affinitynet.affinities import feature_affinity
 from camplug.wsss.affinitynet.labels import add_background_scores, make_alpha_labels
 from camplug.wsss.affinitynet.network import STRIDE, FeatureHead, grid_size
-from camplug.wsss.affinitynet.planes import label_planes, make_walk_planes, walk_to_labels
+from camplug.wsss.affinitynet.planes import make_walk_planes
 
 if TYPE_CHECKING:
     from camplug.wsss.affinitynet.checkpoint import load_affinitynet, save_affinitynet
@@ -26,9 +26,7 @@ __all__ = [
     "make_alpha_labels",
     "feature_affinity",
     "grid_size",
-    "label_planes",
     "load_affinitynet",
-    "walk_to_labels",
     "save_affinitynet",
     "add_background_scores",
     "train_affinitynet",

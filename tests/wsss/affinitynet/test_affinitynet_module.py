@@ -18,9 +18,9 @@ from camplug.wsss.affinitynet import (
     AffinityNetHeadSettings,
     feature_affinity,
     grid_size,
-    walk_to_labels,
 )
 from camplug.wsss.data import Scenes
+from camplug.wsss.pseudo import AffinityNetWalk, PseudoLabels
 from camplug.wsss.train import Backbone, Crop, LabelCrops, ScheduleSettings, fit
 
 SMALL = AffinityNetHeadSettings(width=56)
@@ -174,7 +174,8 @@ def test_crops_need_not_be_multiples_of_32(device):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (40, 1), (32, 64), (33, 65), (75, 101)])
 def test_photographs_of_any_size(size, device):
-    affinity = network(device=device).affinities(photo(*size))
+    net, picture = network(device=device), photo(*size)
+    affinity = net.affinities(picture)
     assert isinstance(affinity, SparseAffinity)
     assert affinity.device.type == device.type
     assert affinity.size == grid_size(*size)
@@ -184,7 +185,7 @@ def test_photographs_of_any_size(size, device):
     assert planes.min() - 1e-3 <= walked.min()
     assert walked.max() <= planes.max() + 1e-3
     maps = np.random.default_rng(2).random((2, *size)).astype(np.float32)
-    assert walk_to_labels(maps, affinity).shape == size
+    assert PseudoLabels(AffinityNetWalk(net))(picture, maps).shape == size
 
 
 def test_look_is_the_affinity_of_the_features(device):
