@@ -25,6 +25,7 @@ from camplug.wsss.affinity.sparse import SparseAffinity
 Backend: TypeAlias = Literal["scipy", "torch"]
 BACKENDS = ("scipy", "torch")
 TOLERANCE = 1e-6
+STEPS, BETA = 256, 10.0  # those of IRN
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 MAX_STEPS = 10**6
 
@@ -34,8 +35,8 @@ A = TypeVar("A", NDArray[Any], torch.Tensor)
 def propagate(
     maps: A,
     affinity: SparseAffinity,
-    steps: int = 256,
-    beta: float = 10.0,
+    steps: int = STEPS,
+    beta: float = BETA,
     *,
     tolerance: float | None = TOLERANCE,
     backend: Backend | None = None,
@@ -105,7 +106,7 @@ class Walk:
     def __init__(
         self,
         affinity: SparseAffinity,
-        beta: float = 10.0,
+        beta: float = BETA,
         *,
         double: bool = False,
         backend: Backend = "scipy",
@@ -130,7 +131,7 @@ class Walk:
         else:
             self._matrix = _make_torch_csr([torch.from_numpy(part) for part in (starts, places, values)], self._device)
 
-    def __call__(self, maps: A, steps: int = 256, tolerance: float | None = TOLERANCE) -> A:
+    def __call__(self, maps: A, steps: int = STEPS, tolerance: float | None = TOLERANCE) -> A:
         """Propagate maps; see `propagate`."""
         coefficients, _ = compute_chebyshev_terms(steps, tolerance)
         columns = self._make_columns(maps if isinstance(maps, torch.Tensor) else np.asarray(maps))

@@ -13,6 +13,7 @@ from camplug.errors import InputError
 from camplug.wsss.crf import DenseCRF, make_unary_from_scores
 from camplug.wsss.data.dataset import IGNORE
 
+ALPHA = 16.0  # power of the background before the walk, in the published code
 SLACK = 1e-6  # tolerance for rounding of maps in [0, 1]
 
 

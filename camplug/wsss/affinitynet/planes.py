@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.wsss.affinitynet.labels import add_background_scores
+from camplug.wsss.affinitynet.labels import ALPHA, add_background_scores
 from camplug.wsss.affinitynet.network import STRIDE
 
 
-def make_walk_planes(maps: NDArray[np.floating], alpha: float = 16.0, stride: int = STRIDE) -> NDArray[np.floating]:
+def make_walk_planes(maps: NDArray[np.floating], alpha: float = ALPHA, stride: int = STRIDE) -> NDArray[np.floating]:
     """Make the input of the walk, background and maps on the grid: [K+1,h,w], h = ceil(H / stride).
 
     Values are averaged over cells of stride x stride pixels, at the border over the pixels inside the photograph (the

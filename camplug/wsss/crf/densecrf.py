@@ -11,7 +11,7 @@ from camplug.errors import InputError
 from camplug.wsss.crf.kernels import make_bilateral_kernel, make_gaussian_kernel
 from camplug.wsss.crf.lattice import Floats
 from camplug.wsss.crf.meanfield import run_mean_field
-from camplug.wsss.crf.settings import CRFSettings, resolve_settings
+from camplug.wsss.crf.settings import CERTAINTY, CRFSettings, resolve_settings
 from camplug.wsss.crf.unary import make_unary_from_labels
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class DenseCRF:
 
 
 def refine_labels(
-    photo: Any, labels: ArrayLike, classes: int, certainty: float = 0.7, unsure: int | None = 255
+    photo: Any, labels: ArrayLike, classes: int, certainty: float = CERTAINTY, unsure: int | None = 255
 ) -> NDArray[np.int64]:
     """Refine a label image: argmax of Q for `make_unary_from_labels`.
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from camplug.errors import InputError
 from camplug.metrics.checks import check_whole
 
+CERTAINTY = 0.7  # probability of labels that a CRF starts from, as in IRN and PSA
 _MIN_DEVIATION = 1e-3  # smallest standard deviation: far below a pixel or a level
 
 

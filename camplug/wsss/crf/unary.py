@@ -9,11 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from camplug.errors import InputError
 from camplug.metrics.checks import check_integers, check_labels, check_whole
+from camplug.wsss.crf.settings import CERTAINTY
 
 Floats = NDArray[np.float32]
 
 
-def make_unary_from_labels(labels: ArrayLike, classes: int, certainty: float = 0.7, unsure: int | None = 255) -> Floats:
+def make_unary_from_labels(
+    labels: ArrayLike, classes: int, certainty: float = CERTAINTY, unsure: int | None = 255
+) -> Floats:
     """Compute potentials of a label image: -log(certainty) for the label, -log((1 - certainty) / (K - 1)) for others.
 
     This is the label CRF of IRN.

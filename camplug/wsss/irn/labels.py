@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.wsss.crf import DenseCRF, refine_labels
+from camplug.wsss.crf.settings import CERTAINTY
 from camplug.wsss.data.dataset import IGNORE
 
 
@@ -37,7 +38,7 @@ def make_ir_labels(
     *,
     foreground: float = 0.30,
     background: float = 0.05,
-    certainty: float = 0.7,
+    certainty: float = CERTAINTY,
 ) -> NDArray[np.uint8]:
     """Make the training labels of IRN from the maps of one image, 0 to K and 255 ignored, [H,W].
 

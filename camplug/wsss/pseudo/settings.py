@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from camplug.errors import InputError
+from camplug.wsss.crf.settings import CERTAINTY
 from camplug.wsss.store.seed_folder import MapStorage
 
 
@@ -55,7 +56,7 @@ class LabelSettings(SizeSettings):
         InputError: no probability between 0 and 1, or a side below 1.
     """
 
-    certainty: float = 0.7
+    certainty: float = CERTAINTY
 
     def __post_init__(self) -> None:
         super().__post_init__()

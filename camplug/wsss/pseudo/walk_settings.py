@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from camplug.wsss.affinity.walk import BETA, STEPS
+from camplug.wsss.affinitynet.labels import ALPHA
+
 
 @dataclass(frozen=True)
 class IRNWalkSettings:
@@ -17,8 +20,8 @@ class IRNWalkSettings:
         clear: factor by which boundaries lower the maps, 0 to 1.
     """
 
-    beta: float = 10.0
-    steps: int = 256
+    beta: float = BETA
+    steps: int = STEPS
     power: float = 1.0
     clear: float = 1.0
 
@@ -33,9 +36,9 @@ class AffinityNetWalkSettings:
         steps: steps of the walk.
     """
 
-    alpha: float = 16.0
+    alpha: float = ALPHA
     beta: float = 8.0
-    steps: int = 256
+    steps: int = STEPS
 
 
 @dataclass(frozen=True)
