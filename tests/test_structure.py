@@ -16,7 +16,6 @@ LONG_FUNCTIONS = {
     "trust/check.py:check",
     "wsss/classifier/network.py:build_classifier",
     "wsss/fpr/losses.py:region_contrast_loss",
-    "wsss/irn/instances.py:find_instances",
     "wsss/rpnet/comparison.py:foreground_probability",
 }
 """What is longer for now: entries go, none comes."""
