@@ -44,6 +44,9 @@ def conditional(explainer: str) -> list[tuple[str, str]]:
 
 LARGE = "(1, 1.5, 2)"
 WEIGHED = "weight='sigmoid'"
+SUM_SPLIT = "combine='sum', scaling='own', weight='sigmoid'"
+SUM_ERASE = "combine='sum', scaling='raw'"
+SUM_BOTH = "split={'combine': 'sum', 'scaling': 'own', 'weight': 'sigmoid'}, erase={'combine': 'sum', 'scaling': 'raw'}"
 
 
 def settings(explainer: str) -> list[tuple[str, str]]:
@@ -52,15 +55,19 @@ def settings(explainer: str) -> list[tuple[str, str]]:
     return [
         (explainer, explainer),
         ("split: weighed, + whole, sum", split),
-        ("split: the same, patches x2 (camplug)", f"SplitUnite({explainer})"),
+        ("split: the same, patches x2", f"SplitUnite({explainer}, {SUM_SPLIT})"),
         ("split: global, + whole", f"SplitUnite({explainer}, 'paper', scaling='raw', whole=True)"),
         ("erase: weighed, sum", f"IterativeErasing({explainer}, 'paper', {WEIGHED})"),
-        ("erase: global, sum (camplug)", f"IterativeErasing({explainer})"),
-        ("both (camplug)", f"ClassConditional({explainer})"),
+        ("erase: global, sum", f"IterativeErasing({explainer}, {SUM_ERASE})"),
+        ("both of these", f"ClassConditional({explainer}, {SUM_BOTH})"),
     ]
 
 
 BEST = f"Compete(MultiView({R}, scales={LARGE}), judge=MultiView(CAM, scales={LARGE}))"
+
+COSINES = "power=3, reach=None, flip=False"
+LAST_MAPS = f"layers='stages', {COSINES}"
+TWO_BLOCKS = f"layers=['blocks.2', 'blocks.4'], {COSINES}"
 
 
 def relative(explainer: str) -> list[tuple[str, str]]:
@@ -68,14 +75,33 @@ def relative(explainer: str) -> list[tuple[str, str]]:
     how = f"{explainer}, 'paper', scaling='relative'"
     return [
         (explainer, explainer),
-        ("split (camplug)", f"SplitUnite({explainer})"),
-        ("split: relative, + whole", f"SplitUnite({how}, whole=True)"),
+        ("split: weighed, + whole, sum, patches x2", f"SplitUnite({explainer}, {SUM_SPLIT})"),
+        ("split: relative, + whole, maximum", f"SplitUnite({how}, whole=True)"),
         ("the same, patches x2", f"SplitUnite({how}, whole=True, zoom=2)"),
-        ("erase (camplug)", f"IterativeErasing({explainer})"),
-        ("erase: relative, max", f"IterativeErasing({how}, combine='max')"),
+        ("the same, mean (default)", f"SplitUnite({explainer})"),
+        ("erase: global, sum", f"IterativeErasing({explainer}, {SUM_ERASE})"),
         ("erase: relative, sum", f"IterativeErasing({how})"),
+        ("erase: relative, maximum (default)", f"IterativeErasing({explainer})"),
     ]
 
+
+def large(explainer: str) -> list[tuple[str, str]]:
+    """The same on larger photographs at a finer stride."""
+    dense = f"Dense({explainer}, 16)"
+    return [
+        (dense, dense),
+        ("split (paper)", f"SplitUnite({dense}, 'paper')"),
+        ("split: relative, + whole, maximum", f"SplitUnite({dense}, 'paper', scaling='relative', whole=True)"),
+        ("the same, mean", f"SplitUnite({dense}, zoom=1)"),
+        ("the same, patches x2 (default)", f"SplitUnite({dense})"),
+        ("erase (paper)", f"IterativeErasing({dense}, 'paper')"),
+        ("erase: relative, maximum (default)", f"IterativeErasing({dense})"),
+        ("both, parts at their size", f"ClassConditional({dense}, split={{'zoom': 1}})"),
+    ]
+
+
+TWICE = "scales=(2,), flip=False"
+LP = "LPCAM(prototypes='prototypes.npz')"
 
 TABLES: dict[str, list[tuple[str, str]]] = {
     "layers": [
@@ -106,8 +132,8 @@ TABLES: dict[str, list[tuple[str, str]]] = {
         ("scales 1, 1.5, 2 with flips", f"MultiView({R}, scales={LARGE})"),
         ("eight views, competing", f"Compete(MultiView({R}), judge=MultiView(CAM))"),
         ("1, 1.5, 2, competing", BEST),
-        ("erase, competing", f"Compete(IterativeErasing({R}), judge=CAM)"),
-        ("split, competing", f"Compete(SplitUnite({R}), judge=SplitUnite(CAM))"),
+        ("erase, competing", f"Compete(IterativeErasing({R}, {SUM_ERASE}), judge=CAM)"),
+        ("split, competing", f"Compete(SplitUnite({R}, {SUM_SPLIT}), judge=SplitUnite(CAM, {SUM_SPLIT}))"),
         (
             "1, 1.5, dense 16, competing",
             f"Compete(MultiView(Dense({R}, 16), scales=(1, 1.5)), judge=MultiView(CAM, scales={LARGE}))",
@@ -115,15 +141,22 @@ TABLES: dict[str, list[tuple[str, str]]] = {
     ],
     "propagate": [
         ("1, 1.5, 2, competing", BEST),
-        ("the same, propagated", f"Propagate({BEST})"),
-        ("propagated, block outputs", f"Propagate({BEST}, layers=['blocks.2', 'blocks.4'])"),
-        ("CAM, 2", "MultiView(CAM, scales=(2,), flip=False)"),
-        ("the same, propagated", "Propagate(MultiView(CAM, scales=(2,), flip=False))"),
-        (
-            "propagated, block outputs",
-            "Propagate(MultiView(CAM, scales=(2,), flip=False), layers=['blocks.2', 'blocks.4'])",
-        ),
+        ("propagated: last maps, cosines alone", f"Propagate({BEST}, {LAST_MAPS})"),
+        ("propagated: two block outputs, cosines alone", f"Propagate({BEST}, {TWO_BLOCKS})"),
+        ("propagated (best)", f"Propagate({BEST})"),
+        ("CAM, 2", f"MultiView(CAM, {TWICE})"),
+        ("propagated: last maps, cosines alone", f"Propagate(MultiView(CAM, {TWICE}), {LAST_MAPS})"),
     ],
+    "prototypes": [
+        ("CAM", "CAM"),
+        ("Finer-CAM", "FinerCAM(GradCAM)"),
+        ("LPCAM", LP),
+        ("CAM, 2", f"MultiView(CAM, {TWICE})"),
+        ("LPCAM, 2", f"MultiView({LP}, {TWICE})"),
+        ("CAM, 2, propagated", f"Propagate(MultiView(CAM, {TWICE}))"),
+        ("LPCAM, 2, propagated", f"Propagate(MultiView({LP}, {TWICE}))"),
+    ],
+    "large": large("CAM"),
     "relative": relative("CAM"),
     "relative_fully": relative(R),
     "conditional": [*conditional("CAM"), *conditional(F)],

@@ -14,6 +14,7 @@ from camplug.cli import (
     compare,
     evaluate,
     explain,
+    fit_prototypes,
     instances,
     listing,
     pseudo_labels,
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command("explain")(explain.explain)
 app.command("compare")(compare.compare)
 app.command("check")(check.check)
+app.command("fit-prototypes")(fit_prototypes.fit_prototypes)
 app.command("seeds")(seeds.seeds)
 app.add_typer(train.app)
 app.command("pseudo-labels")(pseudo_labels.pseudo_labels)

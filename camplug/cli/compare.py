@@ -84,7 +84,7 @@ def _choose_methods(methods: str | None, network: nn.Module) -> list[str]:
         parts = split_methods(methods)
         names = [n for p in parts for n in list_methods(p) or [p if "(" in p else get_method(p).name]]
     if not names:
-        raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods())}.")
+        raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods(fitted=True))}.")
     return list(dict.fromkeys(names))
 
 

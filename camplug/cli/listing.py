@@ -24,10 +24,10 @@ def methods(
     from rich.table import Table
 
     with common.report_errors():
-        rows = [describe_method(name, "method", get_method(name)) for name in list_methods(pattern)]
+        rows = [describe_method(name, "method", get_method(name)) for name in list_methods(pattern, fitted=True)]
         rows += [describe_method(name, "wrapper", get_wrapper(name)) for name in list_wrappers(pattern)]
         if not rows:
-            known = ", ".join([*list_methods(), *list_wrappers()])
+            known = ", ".join([*list_methods(fitted=True), *list_wrappers()])
             raise InputError(f"no method matches {pattern!r}; available are {known}.")
         if as_json:
             common.print_json(rows)

@@ -10,6 +10,7 @@ from camplug.explain.dense import Dense
 from camplug.explain.eigen_grad_cam import EigenGradCAM
 from camplug.explain.eigencam import EigenCAM
 from camplug.explain.erase import IterativeErasing
+from camplug.explain.finer import FinerCAM
 from camplug.explain.fully import FullyCAM
 from camplug.explain.grad_eclip import GradECLIP
 from camplug.explain.gradcam import GradCAM
@@ -19,9 +20,11 @@ from camplug.explain.image_explainer import ImageExplainer
 from camplug.explain.inputs import IMAGE, Aligned, Inputs, PerImage, Shared
 from camplug.explain.layercam import LayerCAM
 from camplug.explain.legrad import LeGrad
+from camplug.explain.local_prototypes import LocalPrototypes, fit_prototypes
+from camplug.explain.lpcam import LPCAM
 from camplug.explain.perturb import RISE, Occlusion
 from camplug.explain.propagate import Propagate
-from camplug.explain.registry import create, list_methods, list_wrappers, register, register_wrapper
+from camplug.explain.registry import best_seeds, create, list_methods, list_wrappers, register, register_wrapper
 from camplug.explain.rollout import AttentionRollout, GradientRollout
 from camplug.explain.score_cam import ScoreCAM
 from camplug.explain.split import SplitUnite
@@ -32,6 +35,7 @@ from camplug.explain.xgradcam import XGradCAM
 __all__ = [
     "CAM",
     "IMAGE",
+    "LPCAM",
     "RISE",
     "AblationCAM",
     "Aligned",
@@ -43,6 +47,7 @@ __all__ = [
     "EigenCAM",
     "EigenGradCAM",
     "Explainer",
+    "FinerCAM",
     "FullyCAM",
     "GradCAM",
     "GradCAMPlusPlus",
@@ -55,6 +60,7 @@ __all__ = [
     "LayerCAM",
     "LayerExplainer",
     "LeGrad",
+    "LocalPrototypes",
     "MultiView",
     "Occlusion",
     "PerImage",
@@ -64,7 +70,9 @@ __all__ = [
     "SplitUnite",
     "Wrapper",
     "XGradCAM",
+    "best_seeds",
     "create",
+    "fit_prototypes",
     "list_methods",
     "list_wrappers",
     "register",

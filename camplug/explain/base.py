@@ -73,6 +73,7 @@ class Explainer(ABC):
     knows_classes: ClassVar[bool] = True
     needs_many_passes: ClassVar[bool] = False  # forward passes grow with channels, windows or masks
     needs_attention: ClassVar[bool] = False  # explains transformers only
+    needs_fit: ClassVar[bool] = False  # needs something made of training images
 
     def __init__(
         self,
@@ -135,8 +136,7 @@ class Explainer(ABC):
             classes: an int (for all images), N ints, N lists of ints, None (the predicted class), or a callable from
                 the model's output to one score per image, see `camplug.targets`.
             size: height and width of the maps; default: the input's.
-            inputs: further inputs of the model: a tuple of positional arguments after the images, a dict of keyword
-                arguments, or `camplug.Inputs`.
+            inputs: further inputs of the model: arguments after the images (tuple or dict), or `camplug.Inputs`.
 
         Returns:
             [N,h,w] for one class per image ([N,l] of signals, [N,d,h,w] of volumes), a list of N tensors [K_i,h,w] for

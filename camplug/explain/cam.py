@@ -36,7 +36,6 @@ from camplug.plug import (
     named_layers,
     resolve_classes,
     send_to,
-    trace_model,
     unwrap,
 )
 from camplug.plug.grid import CONVOLUTIONS
@@ -218,14 +217,23 @@ def find_pooled_head(model: nn.Module, x: Tensor) -> PooledHead:
     Raises:
         ModelError: the model has no such head.
     """
-    explainer = CAM(model)
-    layers = named_layers(unwrap(model))
-    head = explainer._find_head(trace_model(unwrap(model), layers, (x,)), layers)
+    return read_pooled_map(CAM(model), Batch(x))[1]
+
+
+def read_pooled_map(explainer: CAM, batch: Batch) -> tuple[Tensor, PooledHead]:
+    """Run the model, and return the map [N,K,h,w] that it pools, and the head that reads the pooled map.
+
+    Raises:
+        ModelError: the model has no such head.
+    """
+    model = unwrap(explainer.model)
+    layers = named_layers(model)
+    head = explainer._find_head(batch.trace(model), layers)
     if not head.features:
         raise ModelError(_describe_refusal(model))
-    with Tape(model, [head.name, *head.features], forward_only=True) as tape:
-        name, _, relu = explainer._find_pooled_map(tape, head, unwrap(model)(x), Batch(x))
-    return PooledHead(name, relu, head.weight, head.bias)
+    with Tape(model, [head.name, *head.features], forward_only=True, image=batch.where) as tape:
+        name, features, relu = explainer._find_pooled_map(tape, head, call_model(model, batch), batch)
+    return features, PooledHead(name, relu, head.weight, head.bias)
 
 
 def _is_head(module: nn.Module, classes: int | None) -> bool:

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from camplug.explain.base import Explainer
     from camplug.explain.wrapper import Wrapper
 
+BEST = (
+    "Propagate(Compete(MultiView(FullyCAM(channel_norm=False), scales=(1, 1.5, 2)), "
+    "judge=MultiView(CAM, scales=(1, 1.5, 2))))"
+)
+RECIPES = {"best": BEST}  # expressions by name
+_RECIPE = re.compile(r"""('[^']*'|"[^"]*"|import:[\w.:]+)|\b(best)\b(?!\s*[(=])""", re.IGNORECASE)  # and what to skip
+
 _methods: dict[str, type[Explainer]] = {}
 _wrappers: dict[str, type[Wrapper]] = {}
 E_ = TypeVar("E_", bound="type[Explainer]")
@@ -65,14 +72,18 @@ def _add(registry: dict[str, Any], name: str, cls: type) -> None:
     registry[name] = cls
 
 
-def list_methods(pattern: str = "*") -> list[str]:
+def list_methods(pattern: str = "*", *, fitted: bool = False) -> list[str]:
     """List the registered methods that match a wildcard pattern, in alphabetical order.
+
+    Args:
+        pattern: wildcard pattern.
+        fitted: also list methods that need more than the model, something made of training images.
 
     >>> list_methods("*gradcam*")
     ['eigengradcam', 'gradcam', 'gradcam++', 'xgradcam']
     """
     load_plugins()
-    return sorted(fnmatch.filter(_methods, pattern))
+    return [n for n in sorted(fnmatch.filter(_methods, pattern)) if fitted or not _methods[n].needs_fit]
 
 
 def list_wrappers(pattern: str = "*") -> list[str]:
@@ -109,7 +120,7 @@ def get_method(name: str) -> type[Explainer]:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     if plain in _wrappers:
         hint = f" It is a wrapper; write what it wraps: {name}(FullyCAM)."
-    raise InputError(f"there is no method {name!r}; available are {', '.join(list_methods())}.{hint}")
+    raise InputError(f"there is no method {name!r}; available are {', '.join(list_methods(fitted=True))}.{hint}")
 
 
 def get_wrapper(name: str) -> type[Wrapper]:
@@ -132,13 +143,14 @@ def create(name: str, model: nn.Module, **options: Any) -> Explainer:
 
     Args:
         name: method of `list_methods`, or wrappers of `list_wrappers` around one; arguments are Python literals. In
-            place of a name, "import:PACKAGE.MODULE:NAME" is a class of your own.
+            place of a name, "import:PACKAGE.MODULE:NAME" is a class of your own, and "best" what `best_seeds` returns.
         model: model to explain.
         options: further arguments of the innermost method.
 
     Raises:
         InputError: a method or wrapper does not exist, or the text is no such expression.
     """
+    name = expand_recipes(name)
     if "(" not in name:
         return get_method(name)(model, **options)
     load_plugins()
@@ -149,6 +161,32 @@ def create(name: str, model: nn.Module, **options: Any) -> Explainer:
     except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two: nested too deeply
         raise InputError(f'{name!r} cannot be read; write for instance "MultiView(FullyCAM, flip=True)".') from None
     return _build(tree, model, options, name)
+
+
+def best_seeds(model: nn.Module, **options: Any) -> Explainer:
+    """Return the explainer with the best maps for pseudo-labels of the recipes without training, for any CNN.
+
+    Fully-CAM without division by channel maxima at three scales and their mirror images, competition of an image's
+    classes by CAM at these scales, and propagation over similar features; the same as `create("best", model)`. It costs
+    about ten times the time of `FullyCAM` on one view (docs/seeds.md). A model without a pooled map needs another judge
+    than CAM: write the expression `camplug.explain.registry.BEST` with GradCAM.
+
+    Args:
+        model: classifier with convolutions.
+        options: arguments of `FullyCAM`, such as `class_names` and `preprocess`.
+    """
+    return create("best", model, **options)
+
+
+def expand_recipes(text: str) -> str:
+    """Return an explainer's text with the names of `RECIPES` replaced by what they stand for.
+
+    >>> expand_recipes("Dense(Best, 16)") == f"Dense({BEST}, 16)"
+    True
+    >>> expand_recipes("LPCAM(prototypes='best.npz')")
+    "LPCAM(prototypes='best.npz')"
+    """
+    return _RECIPE.sub(lambda m: m[1] or RECIPES[m[2].lower()], text)
 
 
 _IMPORT = re.compile(r"\bimport:([\w.]+):(\w+)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -32,7 +32,7 @@ SPLIT: dict[str, dict[str, Any]] = {
         "zoom": 1.0,
     },
     "camplug": {
-        "margins": (0, 0), "many": "per-class", "combine": "sum", "scaling": "own", "weight": "sigmoid",
+        "margins": (0, 0), "many": "per-class", "combine": "mean", "scaling": "relative", "weight": None,
         "whole": True, "zoom": 2.0,
     },
 }  # fmt: skip
@@ -86,6 +86,29 @@ def make_patches(
     ]
 
 
+class _Union:
+    """Union of the maps of an image's patches.
+
+    Args:
+        like: maps of the whole image [K,H,W], for shape and device.
+        combine: "max", "mean" or "sum" of the maps that cover a position.
+    """
+
+    def __init__(self, like: Tensor, combine: str) -> None:
+        self.combine = combine
+        self.maps, self.counts = torch.zeros_like(like), torch.zeros_like(like)
+
+    def add(self, patch: Patch, rows: list[int], maps: Tensor) -> None:
+        """Add maps [k,h,w] of a patch for consecutive classes."""
+        part = (slice(rows[0], rows[-1] + 1), slice(patch.top, patch.bottom), slice(patch.left, patch.right))
+        self.maps[part] = torch.maximum(self.maps[part], maps) if self.combine == "max" else self.maps[part] + maps
+        self.counts[part] += 1
+
+    def result(self) -> Tensor:
+        """Return the united maps [K,H,W]; 0 where no patch lies."""
+        return self.maps / self.counts.clamp_min(1) if self.combine == "mean" else self.maps
+
+
 @register_wrapper("splitunite")
 class SplitUnite(Wrapper):
     """Explain four parts of each image separately and unite their maps.
@@ -96,9 +119,9 @@ class SplitUnite(Wrapper):
     the whole image only ("none", the authors' code). The result is the maximum over the patches' maps at their
     positions. Patches of equal size form one batch.
 
-    Presets: "paper"; "repo" (the authors' code); "camplug": patches at twice their size, weighted by the class
-    probability in them, added to each other and to the map of the whole image. On real photographs, "paper" and "repo"
-    are worse than no splitting, "camplug" is better (docs/seeds.md).
+    Presets: "paper"; "repo" (the authors' code); "camplug": patches at twice their size, on the scale of the whole
+    image, and at each position the mean of the maps that cover it, including that of the whole image. On real
+    photographs, "paper" and "repo" are worse than no splitting, "camplug" is better (docs/seeds.md).
 
     Args:
         explainer: any explainer, used for the patches.
@@ -106,14 +129,15 @@ class SplitUnite(Wrapper):
         margins: extension of the box in pixels for one class, and for two.
         many: patches for three or more classes: "per-class" or "none".
         smallest: minimum side of a patch in pixels.
-        combine: combination of the patches' maps: "max" (the paper) or "sum".
+        combine: combination of the maps that cover a position: "max" (the paper), "mean" or "sum" (which favours
+            positions in several patches, such as the box between two centres).
         scaling: scale of the patches' maps before they are combined: "own" divides each by its maximum, also without
             the object (the paper); "relative" by the larger of its maximum and that of the whole image's map
-            (`scale_relative`); "raw" keeps it.
+            (`scale_relative`); "raw" keeps it. Without `normalize`, "relative" keeps the scale of the whole image.
         weight: class probability that weights each patch: "sigmoid", "softmax" or None.
         whole: also unite the map of the whole image.
         zoom: enlargement of each patch before it enters the model.
-        locate: explainer for the centres; default: `explainer`.
+        locate: explainer for the centres; default: the map of the whole image.
         normalize: normalisation of the united map: "max", "minmax" or None.
     """
 
@@ -144,7 +168,7 @@ class SplitUnite(Wrapper):
         whole = settings["whole"] if whole is None else whole
         zoom = settings["zoom"] if zoom is None else zoom
         check_choice("many", self.many, ("per-class", "none"))
-        check_choice("combine", combine, ("max", "sum"))
+        check_choice("combine", combine, ("max", "mean", "sum"))
         check_choice("scaling", scaling, SCALINGS)
         check_choice("weight", weight, ("sigmoid", "softmax", None))
         pixels = (*chosen, smallest) if isinstance(chosen, (tuple, list)) and len(chosen) == 2 else ()
@@ -172,55 +196,62 @@ class SplitUnite(Wrapper):
         out_size = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)
         full = batch.size
-        located = self.locate.run_batch(batch, wanted, full)
         inner = self.explainer if self.scaling == "own" else self.explainer.without_normalization()
-        peaks = None
-        if self.scaling == "relative":
-            whole = inner.run_batch(batch, wanted, full)
-            peaks = [m.amax((1, 2)) if len(m) else m.new_zeros(0) for m in whole.maps]
+        # a factor does not move the centres, so the map of the whole image serves for both
+        shared = self.locate is self.explainer and (inner is self.explainer or self.explainer.normalize != "minmax")
+        located = (inner if shared else self.locate).run_batch(batch, wanted, full)
+        whole = located if shared or not self._needs_whole(wanted) else inner.run_batch(batch, wanted, full)
+        peaks = [m.amax((1, 2)) if len(m) else m.new_zeros(0) for m in whole.maps]
+        weights = compute_class_weights(whole.logits, whole.targets.classes, self.weight)
+        unions = [_Union(m, self.combine) for m in located.maps]
         jobs: list[tuple[int, Patch, list[int]]] = []  # image, patch, indices into the image's classes
         centres = iter(find_centres_of_mass(torch.cat(located.maps)))
         for i, maps in enumerate(located.maps):
             own = [next(centres) for _ in range(len(maps))]
+            if self._includes_whole(len(own)):
+                unions[i].add(
+                    Patch(0, 0, *full), list(range(len(own))), self._scale(whole.maps[i], peaks[i], weights[i])
+                )
             jobs += [(i, patch, rows) for patch, rows in self._list_patches(own, full)]
-        united = [torch.zeros_like(m) for m in located.maps]
-        for job, found in self._explain_patches(inner, batch, wanted, jobs, peaks):
-            i, patch, rows = job
-            place = united[i][rows[0] : rows[-1] + 1, patch.top : patch.bottom, patch.left : patch.right]
-            place.copy_(torch.maximum(place, found) if self.combine == "max" else place + found)
+        for (i, patch, rows), maps, w in self._explain_patches(inner, batch, wanted, jobs):
+            unions[i].add(patch, rows, self._scale(maps, peaks[i][rows[0] : rows[-1] + 1], w))
+        united = [union.result() for union in unions]
+        if self.scaling == "relative" and self.normalize is None:
+            united = [m * peak[:, None, None] for m, peak in zip(united, peaks, strict=True)]
         fused = [normalize_map(resize_maps(m, out_size), self.normalize) for m in united]
         return set_class_form(Result(fused, located.targets, located.logits), per_image)
 
+    def _includes_whole(self, classes: int) -> bool:
+        """Return whether the map of the whole image is united, in an image with a number of classes."""
+        return classes > 0 and (self.whole or (classes > 2 and self.many == "none"))
+
+    def _needs_whole(self, wanted: list[list[int]]) -> bool:
+        return self.scaling == "relative" or any(self._includes_whole(len(row)) for row in wanted)
+
+    def _scale(self, maps: Tensor, peaks: Tensor, weights: Tensor) -> Tensor:
+        """Return maps [K,h,w] of a patch with the scale and weight that they are united with."""
+        return (scale_relative(maps, peaks) if self.scaling == "relative" else maps) * weights[:, None, None]
+
     def _list_patches(self, centres: list[tuple[int, int]], size: tuple[int, int]) -> list[tuple[Patch, list[int]]]:
         """List the patches of one image with the indices of their classes, from the centres of the classes' maps."""
-        everything = (Patch(0, 0, *size), list(range(len(centres))))
-        if not centres:
+        if not centres or (len(centres) > 2 and self.many == "none"):
             return []
-        found = [everything] if self.whole else []
         if len(centres) <= 2:
             margin = self.margins[len(centres) - 1]
-            return found + [(p, everything[1]) for p in make_patches(centres, size, margin, self.smallest)]
-        if self.many == "none":
-            return [everything]
-        return found + [
+            return [(p, list(range(len(centres)))) for p in make_patches(centres, size, margin, self.smallest)]
+        return [
             (p, [k])
             for k, centre in enumerate(centres)
             for p in make_patches([centre], size, self.margins[0], self.smallest)
         ]
 
     def _explain_patches(
-        self,
-        inner: Explainer,
-        batch: Batch,
-        wanted: list[list[int]],
-        jobs: list[tuple[int, Patch, list[int]]],
-        peaks: list[Tensor] | None,
-    ) -> list[tuple[tuple[int, Patch, list[int]], Tensor]]:
-        """Return each job with the maps of its patch; patches of equal size form one batch."""
+        self, inner: Explainer, batch: Batch, wanted: list[list[int]], jobs: list[tuple[int, Patch, list[int]]]
+    ) -> Iterator[tuple[tuple[int, Patch, list[int]], Tensor, Tensor]]:
+        """Yield each job with the maps of its patch and the weights of its classes; equal sizes form one batch."""
         by_size: dict[tuple[int, int], list[tuple[int, Patch, list[int]]]] = defaultdict(list)
         for job in jobs:
             by_size[job[1].bottom - job[1].top, job[1].right - job[1].left].append(job)
-        found = []
         for size, group in by_size.items():
             zoom = 1.0 if size == batch.size else self.zoom
             parts = batch.cut([(i, p) for i, p, _ in group])
@@ -228,8 +259,4 @@ class SplitUnite(Wrapper):
             called = "a part of the image; models of one input size cannot be explained in parts"
             result = run_at_size(inner, zoomed, [[wanted[i][k] for k in rows] for i, _, rows in group], called, size)
             weights = compute_class_weights(result.logits, result.targets.classes, self.weight)
-            for job, maps, w in zip(group, result.maps, weights, strict=True):
-                i, _, rows = job
-                one = maps if peaks is None else scale_relative(maps, peaks[i][rows[0] : rows[-1] + 1])
-                found.append((job, one * w[:, None, None]))
-        return found
+            yield from zip(group, result.maps, weights, strict=True)

@@ -1,4 +1,4 @@
-"""Layer selection by name, glob, module, type, or the selectors "convs", "last" and "stages"."""
+"""Layer selection by name, glob, module, type, or the selectors "convs", "last", "stages" and "blocks"."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Selector: TypeAlias = (
 )
 """Accepted values of `layers=`; a sequence may mix names, globs, modules and types."""
 
-SELECTORS = ("convs", "last", "stages")
-NEEDS_TRACE = ("last", "stages")
+SELECTORS = ("convs", "last", "stages", "blocks")
+NEEDS_TRACE = ("last", "stages", "blocks")
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -74,11 +74,13 @@ def select(
               transformer. A convolution with adapters (LoRA) is one layer.
             - "last": the last feature map or token layer between the image and the score.
             - "stages": the last feature map or token layer of every resolution.
+            - "blocks": the outermost modules of layers of every resolution (the stages of a ResNet or EfficientNet), or
+              where there is none the last feature map.
             - a layer name, or a glob ("layer4.*.conv3"; "*" matches within one part of the name, "**" any number of
               parts).
             - a module, a module type, or a callable `(name, module) -> bool`.
             - a list of names, globs, modules and types.
-        trace: trace of the model; needed for "last" and "stages", and for "convs" of transformers.
+        trace: trace of the model; needed for "last", "stages" and "blocks", and for "convs" of transformers.
 
     Raises:
         LayerError: nothing matches.
@@ -127,7 +129,7 @@ def _match_text(model: nn.Module, layers: dict[str, nn.Module], text: str, trace
     if text in NEEDS_TRACE:
         if trace is None:
             raise LayerError(f'layers="{text}" is found by watching the model run; call the model itself, not a part.')
-        found = trace.find_stages() if text == "stages" else trace.find_last()
+        found = {"stages": trace.find_stages, "blocks": trace.find_outer_blocks}.get(text, trace.find_last)()
         if not found:
             raise LayerError(
                 f"no layer of this {kind} puts out one feature map [N,C,h,w] that carries the image to the score; name "

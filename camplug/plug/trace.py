@@ -230,6 +230,14 @@ class Trace:
                     by_size[(laid.h, laid.w) if laid else call.shape[2:]] = call.name
         return list(by_size.values())
 
+    def find_outer_blocks(self) -> list[str]:
+        """Return the outermost modules of layers of every resolution; without one, its entry of `find_stages`."""
+        sizes = {c.name: c.shape[2:] for c in self.list_maps()}
+        depth = {name: name.count(".") for name in sizes if any(n.startswith(f"{name}.") for n in sizes)}
+        outer = {sizes[n]: min(d for m, d in depth.items() if sizes[m] == sizes[n]) for n in depth}
+        blocks = [n for n, d in depth.items() if d == outer[sizes[n]]]
+        return [*blocks, *(n for n in self.find_stages() if sizes.get(n) not in outer)]
+
     def all_end_early(self, names: Sequence[str]) -> bool:
         """Return whether all calls of these layers end long before the head."""
         return all(self._ends_early(c) for c in self.calls if c.name in names)

@@ -94,8 +94,8 @@ def test_refusals():
         ClassConditional(Channels()).maps(torch.rand(1, 3, 4, 4), lambda output: output[:, 0])
     with pytest.raises(InputError, match=r"^preset='mine'; allowed are 'paper', 'repo'"):
         ClassConditional(Channels(), "mine")
-    with pytest.raises(InputError, match=r"^combine='mean'; allowed are 'max', 'sum'"):
-        ClassConditional(Channels(), split={"combine": "mean"})
+    with pytest.raises(InputError, match=r"^combine='min'; allowed are 'max', 'mean'"):
+        ClassConditional(Channels(), split={"combine": "min"})
     with pytest.raises(InputError, match="threshold lies between 0 and 1"):
         ClassConditional(Channels(), erase={"threshold": 2})
     with pytest.raises(InputError, match="normalize='sum'; allowed are"):

@@ -18,7 +18,7 @@ from cases import CASES, CLASS, SLOW, assert_same, built, state_of, twin_of
 from reference import reference_map, relative_error
 
 import camplug
-from camplug import ClassConditional, Compete, Dense, IterativeErasing, MultiView, Propagate, SplitUnite
+from camplug import ClassConditional, Compete, Dense, FinerCAM, IterativeErasing, MultiView, Propagate, SplitUnite
 from camplug.explain.base import Result
 from camplug.plug import resolve_classes
 
@@ -31,6 +31,7 @@ WRAPPERS = {
     "classconditional": lambda e, judge: ClassConditional(e, "paper", split={"smallest": 4}, erase={"max_iter": 2}),
     "compete": Compete,
     "propagate": lambda e, judge: Propagate(e, strides=(1, 2), zoom=1),
+    "finercam": lambda e, judge: FinerCAM(e, 2),
     "dense": lambda e, judge: Dense(e, 1),  # every model of the cases has stride 2
 }
 JUMPY = {"iterativeerasing", "splitunite", "classconditional"}  # a threshold, a whole pixel: rounding may move them
@@ -51,6 +52,13 @@ class Reference(camplug.Explainer):
             logits = self.model(x)
         targets = resolve_classes(classes, logits, len(x))
         size = size or tuple(x.shape[2:])
+        if targets.score:
+            scores = [lambda out, i=i: targets.score(out.expand(len(x), -1))[i : i + 1] for i in range(len(x))]
+            found = [
+                reference_map(self.method, self.model, self.layers, image, score, size)[None]
+                for image, score in zip(x.split(1), scores, strict=True)
+            ]
+            return Result(found, targets, logits)
         maps = []
         for image, row in zip(x.split(1), targets.classes, strict=True):
             found = [

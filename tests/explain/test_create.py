@@ -13,7 +13,7 @@ import camplug
 from camplug import CAM, Compete, Dense, FullyCAM, GradCAM, InputError, MultiView, SplitUnite, create
 from camplug.explain import registry
 
-METHODS = ", ".join(camplug.list_methods())
+METHODS = ", ".join(camplug.list_methods(fitted=True))
 CLASSES = [
     camplug.AttentionRollout,
     camplug.CAM,
@@ -50,6 +50,7 @@ def test_names_of_wrappers():
         "classconditional",
         "compete",
         "dense",
+        "finercam",
         "iterativeerasing",
         "multiview",
         "propagate",
@@ -236,3 +237,13 @@ def test_an_own_wrapper_is_available(model, monkeypatch):
     assert made.explainer.normalize is None
     assert "twice" in camplug.list_wrappers()
     assert made.name == "multiview(twice(cam))"
+
+
+def test_best_stands_for_an_expression(model):
+    made = camplug.best_seeds(model, class_names=["a", "b"])
+    assert made.name == "propagate(compete(multiview(fully)))"
+    assert made.class_names == ["a", "b"]
+    assert described(create("best", model, class_names=["a", "b"])) == described(made)
+    assert described(create("Dense(best, 1)", model)) == described(Dense(camplug.best_seeds(model), 1))
+    for kept in ("CAM", "Best(CAM)", "LPCAM(prototypes='a best one.npz')", "import:best:CAM", "Dense(CAM, best=1)"):
+        assert registry.expand_recipes(kept) == kept

@@ -55,16 +55,22 @@ def test_presets_golden(preset, device):
 
 def test_global_passes_keep_their_scale(device):
     inner = Channels()
-    got = IterativeErasing(inner, scaling="raw", normalize=None).maps(red(10.0, 8.0, 5.0, 1.0, device=device), 0)
+    got = IterativeErasing(inner, "paper", scaling="raw", normalize=None).maps(
+        red(10.0, 8.0, 5.0, 1.0, device=device), 0
+    )
     assert got[0, 0].tolist() == [16.0, 14.0, 10.0, 2.0]  # the second pass counts 6 at most, the first 10
     assert inner.normalize == "max"
+    # [10, 8, 5, 1], then [6, 6, 5, 1] and [6, 6, 6, 1] at a maximum of 10 at most: nothing new above 7
+    got = IterativeErasing(inner, normalize=None).maps(red(10.0, 8.0, 5.0, 1.0, device=device), 0)
+    torch.testing.assert_close(got[0, 0].cpu(), torch.tensor([10.0, 8.0, 5.0, 1.0]))
 
 
 def test_presets_are_the_papers_and_the_authors():
     for preset, numbers in (("paper", PAPER), ("repo", REPO)):
         erasing = IterativeErasing(Channels(), preset)
         assert {name: getattr(erasing, name) for name in numbers} == numbers
-    assert [IterativeErasing(Channels(), p).scaling for p in ("paper", "repo", "camplug")] == ["own", "own", "raw"]
+    assert [IterativeErasing(Channels(), p).scaling for p in ("paper", "repo", "camplug")] == ["own", "own", "relative"]
+    assert IterativeErasing(Channels()).combine == "max"
     assert IterativeErasing(Channels()).stop == 0.01
     own = IterativeErasing(Channels(), "repo", threshold=0.5, max_iter=2)
     assert (own.threshold, own.stop, own.max_iter, own.combine) == (0.5, 0.02, 2, "max")

@@ -23,7 +23,7 @@ def slow_unit(f):
     return centred / np.where(length > 0, length, 1)
 
 
-def slow_propagated(maps, f, power):
+def slow_propagated(maps, f, power, reach=None):
     k, h, w = maps.shape
     out = np.zeros((k, h, w))
     for y in range(h):
@@ -34,20 +34,23 @@ def slow_propagated(maps, f, power):
                     a, b = f[:, y, x].astype(np.float64), f[:, v, u].astype(np.float64)
                     lengths = np.sqrt((a**2).sum() * (b**2).sum())
                     s = max(a @ b / lengths, 0) ** power if lengths else 0.0
+                    s *= np.exp(-((y - v) ** 2 + (x - u) ** 2) / max(h, w) ** 2 / 2 / reach**2) if reach else 1
                     out[:, y, x] += s * maps[:, v, u]
                     total += s
             out[:, y, x] /= total or 1
     return out
 
 
-@pytest.mark.parametrize("power", [1.0, 3.0])
-def test_formulas_against_loops(power, device):
+@pytest.mark.parametrize(("power", "reach"), [(1.0, None), (3.0, None), (2.0, 0.35)])
+def test_formulas_against_loops(power, reach, device):
     f, maps = torch.randn(2, 5, 3, 4, dtype=torch.float64), torch.rand(2, 3, 4, dtype=torch.float64)
     units = make_unit_features(f.to(device))
     for i in range(2):
         np.testing.assert_allclose(units[i].cpu().numpy(), slow_unit(f[i].numpy()), atol=1e-12)
-        got = propagate_maps(maps.to(device), units[i], power).cpu().numpy()
-        np.testing.assert_allclose(got, slow_propagated(maps.numpy(), slow_unit(f[i].numpy()), power), atol=1e-12)
+        got = propagate_maps(maps.to(device), units[i], power, reach).cpu().numpy()
+        np.testing.assert_allclose(
+            got, slow_propagated(maps.numpy(), slow_unit(f[i].numpy()), power, reach), atol=1e-12
+        )
 
 
 def test_two_regions_share_what_they_have(device):
@@ -59,9 +62,9 @@ def test_two_regions_share_what_they_have(device):
 
 def test_in_chunks_it_is_the_same(monkeypatch):
     f, maps = torch.randn(6, 5, 7), torch.rand(2, 5, 7)
-    whole = propagate_maps(maps, f)
+    whole = propagate_maps(maps, f, reach=0.2)
     monkeypatch.setattr(propagate, "CHUNK", 100)
-    torch.testing.assert_close(propagate_maps(maps, f), whole)
+    torch.testing.assert_close(propagate_maps(maps, f, reach=0.2), whole)
 
 
 def test_positions_without_features_are_zero():
@@ -93,17 +96,24 @@ def x(device):
     return torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(1)).double().to(device)
 
 
-def test_the_wrapper_is_its_parts(model, x):
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_wrapper_is_its_parts(flip, model, x):
     inner = camplug.GradCAM(model)
-    got = camplug.Propagate(inner, strides=(4, 8), zoom=1.5).maps(x, [[0, 2], [1]], (20, 30))
-    for i, classes in enumerate([[0, 2], [1]]):
-        image = F.interpolate(x[i : i + 1], (48, 72), mode="bicubic", antialias=True)
+    got = camplug.Propagate(inner, strides=(4, 8), zoom=1.5, flip=flip).maps(x, [[0, 2], [1]], (20, 30))
+
+    def unit(image):
         four = model.four(model.two(image).relu())
         eight = model.eight(four.relu())
-        parts = [make_unit_features(t) for t in (F.adaptive_avg_pool2d(four, (6, 9)), eight)]
+        return [make_unit_features(t) for t in (F.adaptive_avg_pool2d(four, (6, 9)), eight)]
+
+    for i, classes in enumerate([[0, 2], [1]]):
+        image = F.interpolate(x[i : i + 1], (48, 72), mode="bicubic", antialias=True)
+        parts = unit(image)
+        if flip:
+            parts = [F.normalize(a + b.flip(-1), dim=1) for a, b in zip(parts, unit(image.flip(-1)), strict=True)]
         f = torch.cat(parts, 1)[0].detach()
         maps = F.adaptive_avg_pool2d(inner.maps(x[i : i + 1], [classes])[0], (6, 9))
-        want = F.interpolate(propagate_maps(maps, f)[:, None], (20, 30), mode="bilinear")[:, 0]
+        want = F.interpolate(propagate_maps(maps, f, 2.0, 0.4)[:, None], (20, 30), mode="bilinear")[:, 0]
         torch.testing.assert_close(got[i], normalize_map(want))
 
 
@@ -132,11 +142,11 @@ def test_the_model_is_left_as_it_was(model, x):
 
 
 def test_refusals(model, x):
-    with pytest.raises(camplug.LayerError, match=r"strides=\(16,\): the stages of this model have strides 2, 4, 8;"):
+    with pytest.raises(camplug.LayerError, match=r"strides=\(16,\): the layers of this model have strides 2, 4, 8;"):
         camplug.Propagate(camplug.CAM(model), strides=(16,)).maps(x, 0)
     with pytest.raises(camplug.InputError, match=r"strides=8; give numbers of pixels"):
         camplug.Propagate(camplug.CAM(model), strides=8)
-    for wrong in ({"zoom": 0}, {"power": -1}, {"max_positions": "many"}):
+    for wrong in ({"zoom": 0}, {"power": -1}, {"reach": 0}, {"max_positions": "many"}):
         with pytest.raises(camplug.InputError, match="give numbers above 0"):
             camplug.Propagate(camplug.CAM(model), **wrong)
     with pytest.raises(camplug.InputError, match="Propagate wraps an explainer"):

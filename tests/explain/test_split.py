@@ -134,6 +134,9 @@ def test_uniting_golden(device):
     ]
     whole = SplitUnite(Channels(), "paper", smallest=1, combine="sum", whole=True, normalize=None)
     assert whole.maps(x, 0)[0, 0].tolist() == [2.5, 3.0, 0.75, 2.25]
+    # the whole image [2, 4, 1, 3] and the parts, none above 4: (2 + 2 + 2) / 3, ...; above and below are the same row
+    own = SplitUnite(Channels(), smallest=1, zoom=1, normalize=None)
+    assert own.maps(x, 0)[0, 0].tolist() == [2.0, 4.0, 1.0, 3.0]
     margin = SplitUnite(Channels(), "paper", smallest=1, margins=(1, 0), normalize=None)  # [2, 4] and [2, 4, 1, 3]
     assert margin.maps(x, 0)[0, 0].tolist() == [0.5, 1.0, 0.25, 0.75]
 
@@ -152,7 +155,8 @@ def test_presets_are_the_papers_and_the_authors():
     assert (repo.margins, repo.many) == ((10, 20), "none")
     assert SplitUnite(Channels(), "repo", margins=[3, 4], many="per-class").margins == (3, 4)
     own = SplitUnite(Channels())
-    assert (own.margins, own.combine, own.weight, own.whole, own.zoom) == ((0, 0), "sum", "sigmoid", True, 2.0)
+    assert (own.margins, own.combine, own.scaling, own.weight) == ((0, 0), "mean", "relative", None)
+    assert (own.whole, own.zoom) == (True, 2.0)
     assert SplitUnite(Channels(), weight=None, whole=False).weight is None
 
 
@@ -160,7 +164,9 @@ CLASSES = {"one": [[3], [0]], "two": [[3, 0], [1, 4]], "three": [[4, 2, 0], [0, 
 OPTIONS = {
     "paper": {"margins": (0, 0), "many": "per-class"},
     "repo": {"margins": (10, 20), "many": "none"},
-    "camplug": {"combine": "sum", "weight": "sigmoid", "whole": True, "zoom": 2.0},
+    "camplug": {"combine": "mean", "scaling": "relative", "whole": True, "zoom": 2.0},
+    "sum, sigmoid, whole, zoom": {"combine": "sum", "weight": "sigmoid", "whole": True, "zoom": 2.0},
+    "mean, margins": {"combine": "mean", "margins": (2, 1)},
     "small margins": {"margins": (1, 2), "many": "per-class"},
     "small margins, none": {"margins": (2, 1), "many": "none"},
     "sum": {"combine": "sum"},
@@ -245,7 +251,7 @@ def test_an_image_of_many_classes_is_seen_once_if_it_is_not_split(device):
     x = torch.rand(2, 3, 8, 12)
     recorder = Recording(Channels())
     got = SplitUnite(recorder, many="none", whole=True).maps(x, [[0, 1, 2], [2, 1, 0]])
-    assert [tuple(seen.shape) for seen, _, _ in recorder.seen] == [(2, 3, 8, 12)] * 2  # located, explained
+    assert [tuple(seen.shape) for seen, _, _ in recorder.seen] == [(2, 3, 8, 12)]
     torch.testing.assert_close(got[0], got[1].new_tensor(np.stack([slow.scaled(c) for c in x[0].cpu().numpy()])))
 
 
@@ -253,7 +259,6 @@ def test_only_parts_are_zoomed():
     recorder = Recording(Channels())
     SplitUnite(recorder, smallest=1, zoom=2.0, whole=True).maps(torch.ones(1, 3, 7, 9), 0)
     assert [(tuple(seen.shape[2:]), size) for seen, _, size in recorder.seen] == [
-        ((7, 9), (7, 9)),
         ((7, 9), (7, 9)),
         ((6, 8), (3, 4)),
         ((6, 10), (3, 5)),
@@ -299,7 +304,7 @@ def test_a_callable_is_refused():
     [
         ({"preset": "mine"}, r"^preset='mine'; allowed are 'paper', 'repo', 'camplug'\.$"),
         ({"many": "some"}, r"^many='some'; allowed are 'per-class', 'none'\.$"),
-        ({"combine": "mean"}, r"^combine='mean'; allowed are 'max', 'sum'\.$"),
+        ({"combine": "min"}, r"^combine='min'; allowed are 'max', 'mean', 'sum'\.$"),
         ({"scaling": "none"}, r"^scaling='none'; allowed are 'own', 'relative', 'raw'\.$"),
         ({"weight": "relu"}, r"^weight='relu'; allowed are 'sigmoid', 'softmax', None\.$"),
         ({"normalize": "sum"}, "^normalize='sum'; allowed are"),

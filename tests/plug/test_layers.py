@@ -106,6 +106,21 @@ def test_the_last_map_of_torchvision_models(name):
     assert all(m.training for m in model.modules())
 
 
+BLOCKS = {
+    "resnet18": ["relu", "layer1", "layer2", "layer3", "layer4"],
+    "vgg11": ["features", "features.1", "features.4", "features.9", "features.14", "features.19"],
+    "efficientnet_b0": ["features", *(f"features.{i}" for i in range(6))],
+    "mobilenet_v3_small": ["features", *(f"features.{i}" for i in range(9))],
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_outermost_blocks_of_every_resolution(name):
+    """The last block has the resolution of the module around all of them, which stands for it."""
+    model = torchvision.models.get_model(name)
+    assert names(model, "blocks", torch.randn(2, 3, 96, 96)) == BLOCKS[name]
+
+
 @pytest.mark.parametrize(
     ("name", "want"),
     [

@@ -156,6 +156,7 @@ WRAPPERS = {  # a line for `camplug.create` around any method
     "classconditional": "ClassConditional({}, split={{'smallest': 4}}, erase={{'max_iter': 2}})",
     "compete": "Compete({}, judge=CAM)",
     "propagate": "Propagate({}, strides=(2,), zoom=1)",
+    "finercam": "FinerCAM({}, 2)",
     "dense": "Dense({}, 1)",
 }
 

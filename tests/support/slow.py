@@ -95,6 +95,8 @@ def erasing(
         hidden |= new
         if new.sum() == 0 or new.sum() / new.size < stop or not any(followed):
             break
+    if relative:  # on the scale of the first pass
+        joined = joined * np.array(peaks)[:, None, None]
     return joined, n
 
 
@@ -145,7 +147,7 @@ def splitting(
             about = centres if len(classes) <= 2 else centres[k : k + 1]
             jobs += [(*q, k) for q in quarters(about, size, margins[len(about) - 1], smallest)]
     peaks = [m.max() for m in look(image, classes)]
-    united = np.zeros((len(classes), *size))
+    united, counts = np.zeros((len(classes), *size)), np.zeros((len(classes), *size))
     for top, bottom, left, right, k in jobs:
         part = image[:, top:bottom, left:right]
         seen = classes if len(classes) <= 2 or many == "none" else [classes[k]]  # what is erased depends on all of them
@@ -158,7 +160,10 @@ def splitting(
             found = raw / (max(raw.max(), peaks[k]) or 1) * chance(part, seen)[row]
         place = united[k, top:bottom, left:right]
         united[k, top:bottom, left:right] = np.maximum(place, found) if combine == "max" else place + found
-    return united
+        counts[k, top:bottom, left:right] += 1
+    if combine == "mean":
+        united /= np.maximum(counts, 1)
+    return united * np.array(peaks)[:, None, None] if relative else united  # on the scale of the whole image
 
 
 def competing(look, judge, image, classes, power):

@@ -5,6 +5,7 @@
 
 from typing import TYPE_CHECKING
 
+from camplug.explain.clustering import compute_centroids
 from camplug.lazy import attach_lazy
 from camplug.wsss.fpr.collector import Collector
 from camplug.wsss.fpr.gather import PrototypePass
@@ -12,7 +13,7 @@ from camplug.wsss.fpr.groups import COCO_GROUPS, VOC_GROUPS, find_known_groups, 
 from camplug.wsss.fpr.losses import RegionContrast, distances, region_contrast_loss
 from camplug.wsss.fpr.method import FPR
 from camplug.wsss.fpr.pixels import PixelRectification, false_positive_pixels, pixel_rectification_loss
-from camplug.wsss.fpr.prototypes import Prototypes, compute_centroids
+from camplug.wsss.fpr.prototypes import Prototypes
 from camplug.wsss.fpr.regions import make_class_masks, masked_mean
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.explain.clustering import compute_centroids, import_sklearn
 from camplug.wsss.fpr.groups import UNGROUPED, is_usable
-from camplug.wsss.fpr.prototypes import Prototypes, compute_centroids, import_sklearn
+from camplug.wsss.fpr.prototypes import Prototypes
 from camplug.wsss.fpr.regions import make_class_masks, masked_mean
 
 AT_ONCE = 16  # images per transfer from a GPU

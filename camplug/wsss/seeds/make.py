@@ -13,11 +13,14 @@ from PIL.Image import Image
 from camplug.errors import InputError
 from camplug.explain.base import Explainer
 from camplug.explain.fuse import normalize_map
+from camplug.explain.lpcam import list_files
 from camplug.explain.photographs import compute_maps_on_photo, predict_on_photo
+from camplug.explain.registry import expand_recipes
 from camplug.models.class_names import find_class_names
 from camplug.wsss.class_names import match_classes
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.seeds.settings import SeedSettings
+from camplug.wsss.store.identity import make_file_digest
 from camplug.wsss.store.jobs import Mismatch, Report, make_results
 from camplug.wsss.store.seed_folder import Dtype, Seed, SeedFolder, check_storage, pack_maps
 
@@ -130,7 +133,10 @@ def prepare_seeds(
         Function of `shard` and `step` that makes the missing seeds.
     """
     classes = {"labels": "given"} if predicted is None else {"labels": "predicted", "probability": predicted}
-    own = {name: getattr(settings, name) for name in ("explainer", "long_side", "dtype", "scale")}
+    own: dict[str, Any] = {name: getattr(settings, name) for name in ("long_side", "dtype", "scale")}
+    own["explainer"] = expand_recipes(settings.explainer)
+    if files := list_files(explainer):
+        own["explainer_files"] = [make_file_digest(file, "file of prototypes") for file in files]
     folder = open_folder({**own, **network, "classes": list(data.classes), **classes})
     storage: dict[str, Any] = {"dtype": settings.dtype, "scale": settings.scale}
     return partial(make_seeds, explainer, data, folder, predicted=predicted, **storage)

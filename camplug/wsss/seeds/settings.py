@@ -12,7 +12,7 @@ class MethodSettings:
     """Method of the maps, and size of the photographs.
 
     Args:
-        explainer: method written as in Python, "MultiView(FullyCAM, flip=False)" for instance.
+        explainer: "best", or a method written as in Python, "MultiView(FullyCAM, flip=False)" for instance.
         long_side: longer side of the photographs as the model sees them; none is the model's own size.
     """
 

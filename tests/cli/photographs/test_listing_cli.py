@@ -13,8 +13,8 @@ from camplug.explain import list_methods, list_wrappers
 
 def test_methods():
     rows = json.loads(good("methods", "--json").stdout)
-    assert [r["name"] for r in rows] == [*list_methods(), *list_wrappers()]
-    assert [r["kind"] for r in rows] == ["method"] * len(list_methods()) + ["wrapper"] * len(list_wrappers())
+    assert [r["name"] for r in rows] == [*list_methods(fitted=True), *list_wrappers()]
+    assert [r["kind"] for r in rows] == ["method"] * len(list_methods(fitted=True)) + ["wrapper"] * len(list_wrappers())
     assert {r["name"]: r["layers"] for r in rows}["fully"] == "convs"
     assert all(r["layers"] == "" for r in rows if r["kind"] == "wrapper")
     assert all(len(r["about"]) > 20 for r in rows)

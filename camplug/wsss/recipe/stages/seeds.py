@@ -12,6 +12,7 @@ from torch import nn
 from typing_extensions import override
 
 import camplug
+from camplug.explain.lpcam import list_files
 from camplug.models.preprocess import find_preprocess
 from camplug.settings import prefix_errors, restore_part, to_plain
 from camplug.wsss.recipe.context import StageContext
@@ -67,8 +68,9 @@ class SeedsStage(ImageStage):
     def add_stages(self, graph: RecipeGraph) -> None:
         recipe, network = graph.recipe, graph.name_network()
         settings = {k: v for k, v in to_plain(recipe.seeds).items() if k != "threshold"} | network.settings
+        files = (*network.files, *list_files(camplug.create(recipe.seeds.explainer, _build_example())))
         for part in graph.list_parts():
-            stage = Stage(f"seeds {part}", self.name, settings, network.inputs, part, network.files)
+            stage = Stage(f"seeds {part}", self.name, settings, network.inputs, part, files)
             graph.maps[part] = graph.add(stage)
         is_walked = recipe.refine.walk is not None
         evaluate_maps(graph, recipe.seeds.threshold if is_walked else recipe.pseudo_labels.threshold)
