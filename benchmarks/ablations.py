@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import re
 import shlex
 import statistics
@@ -25,10 +24,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from markdown_tables import table
-from measure import machine
-from results import add_result_options, command_line, tell
+from results import add_result_options, describe_run, tell
 
 CONFIGS = Path("configs")
 SCENES = ["--data", "scenes:160", "--device", "cpu"]
@@ -102,9 +99,7 @@ def measured(method: str, out: Path, seed: int, options: list[str]) -> dict[str,
 def everything(args: argparse.Namespace) -> dict[str, Any]:
     known = json.loads(args.json.read_text()) if args.json is not None and args.json.exists() else {}
     data: dict[str, Any] = {
-        "command": command_line(),
-        "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "lightning", "numpy"]),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
+        **describe_run("torchvision", "timm", "lightning", "numpy"),
         "tables": known.get("tables", {}),
         "classifier": known.get("classifier", {}),
     }

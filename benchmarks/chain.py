@@ -48,6 +48,12 @@ class Chain:
             kept.write_text(json.dumps(said))
         return json.loads(kept.read_text())  # type: ignore[no-any-return]
 
+    def keep_every(self, every: int, ids: list[str], split: str) -> list[str]:
+        """Every n-th of the images, as the list `split`.txt in the cache."""
+        kept = ids[::every]
+        (self.cache / f"{split}.txt").write_text("\n".join(kept) + "\n")
+        return kept
+
     def on(self, split: str) -> list[Any]:
         """Options that name a part of the data: train, val, or a list `split`.txt in the cache."""
         lists = {"train": LISTS[0], "val": LISTS[1], "some": self.cache / "some_of_train.txt"}

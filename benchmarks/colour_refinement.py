@@ -21,9 +21,8 @@ import numpy as np
 import torch
 from chain import CLASSES, LISTS, Chain
 from markdown_tables import table
-from measure import machine
 from numpy.typing import NDArray
-from results import add_result_options, command_line, tell
+from results import add_result_options, describe_run, tell
 
 from camplug.metrics import ConfusionMatrix, Scores, ThresholdSweep
 from camplug.wsss.crf import pixel_adaptive_refinement
@@ -139,12 +138,10 @@ def measured_row(chain: Chain, row: str, weights: Path) -> dict[str, Any]:
 def everything(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     chain = Chain(args.data, args.cache)
-    ids = LISTS[0].read_text().split()[::EVERY]
-    (args.cache / "third.txt").write_text("\n".join(ids) + "\n")
+    ids = chain.keep_every(EVERY, LISTS[0].read_text().split(), "third")
     rows = {row: measured_row(chain, row, args.weights) for row in args.rows}
     return {
-        "command": command_line(),
-        "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "numpy", "scipy"]),
+        **describe_run("torchvision", "timm", "numpy", "scipy"),
         "images": {"train": len(ids), "val": len(LISTS[1].read_text().split())},
         "rows": rows,
         "commands": chain.commands,

@@ -14,17 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from chain import LISTS, Chain, scores
 from markdown_tables import table
-from measure import machine
-from results import add_result_options, command_line, tell
+from results import add_result_options, describe_run, tell
 
 VIEWS = "scales=(1, 1.5)"
 ROWS = {
@@ -141,7 +138,7 @@ def measured_row(chain: Chain, row: str, labels: str, weights: Path, epochs: int
 def everything(args: argparse.Namespace) -> dict[str, Any]:
     chain = Chain(args.data, args.cache)
     ids = (args.data / "ImageSets" / "Segmentation" / "train_aug.txt").read_text().split()
-    (args.cache / "part.txt").write_text("\n".join(ids[:: args.every]) + "\n")
+    part = chain.keep_every(args.every, ids, "part")
     rows = {
         named(row, labels): {"row": row, "labels_by": labels}
         | measured_row(chain, row, labels, args.weights, args.epochs)
@@ -149,12 +146,10 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
         for labels in args.labels
     }
     return {
-        "command": command_line(),
-        "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "lightning", "numpy"]),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
+        **describe_run("torchvision", "timm", "lightning", "numpy"),
         "epochs": args.epochs,
         "every": args.every,
-        "images": {"part": len(ids[:: args.every]), "val": len(LISTS[1].read_text().split())},
+        "images": {"part": len(part), "val": len(LISTS[1].read_text().split())},
         "rows": rows,
         "commands": chain.commands,
     }

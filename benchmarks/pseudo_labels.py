@@ -12,17 +12,14 @@ follows, on every n-th image of it, since each threshold needs CRFs of its own.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from chain import LISTS, Chain, scores
 from markdown_tables import table
-from measure import machine
-from results import add_result_options, command_line, tell
+from results import add_result_options, describe_run, tell
 
 VIEWS = "scales=(1, 1.5, 2)"
 ROWS = {
@@ -148,12 +145,10 @@ COLUMNS = {
 def everything(args: argparse.Namespace) -> dict[str, Any]:
     chain = Chain(args.data, args.cache)
     ids = LISTS[0].read_text().split()
-    (args.cache / "some_of_train.txt").write_text("\n".join(ids[:: args.crf_every]) + "\n")
+    chain.keep_every(args.crf_every, ids, "some_of_train")
     rows = {row: measured_row(chain, row, args.weights) for row in args.rows}
     return {
-        "command": command_line(),
-        "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "numpy", "scipy"]),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
+        **describe_run("torchvision", "timm", "numpy", "scipy"),
         "crf_every": args.crf_every,
         "images": {"train": len(ids), "val": len(LISTS[1].read_text().split())},
         "rows": rows,

@@ -25,10 +25,9 @@ from unittest import mock
 import numpy as np
 import torch
 from markdown_tables import table
-from measure import machine
 from numpy.typing import NDArray
 from PIL import Image
-from results import add_result_options, by_seed, command_line, tell
+from results import add_result_options, by_seed, describe_run, tell
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -231,8 +230,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     facts: dict[str, Any] = {
-        "command": command_line(),
-        "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "lightning", "numpy"]),
+        **describe_run("torchvision", "lightning", "numpy"),
         "count": args.count,
         "epochs": args.epochs,
         "alphas": args.alphas,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from markdown_tables import renew
+from measure import machine
 
 
 def add_result_options(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +25,15 @@ def add_result_options(parser: argparse.ArgumentParser) -> None:
 def command_line() -> str:
     """The command that is running, as it stands in the docs."""
     return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
+
+def describe_run(*packages: str) -> dict[str, Any]:
+    """The command, the machine with the versions of camplug, torch and the packages, and the threads."""
+    return {
+        "command": command_line(),
+        "machine": machine(torch.device("cpu"), ["camplug", "torch", *packages]),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
+    }
 
 
 def tell(

@@ -14,18 +14,15 @@ background threshold of each row is chosen on every n-th image of train, and val
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from chain import LISTS, Chain, scores
 from markdown_tables import table
-from measure import machine
-from results import add_result_options, command_line, tell
+from results import add_result_options, describe_run, tell
 
 EXPLAINERS = {"cam": "CAM", "fully": "FullyCAM(channel_norm=False)"}
 BUDGET = shlex.split("--preset modern --cut 8 --batch 16 --crop 224 --sides 224,336 --device cpu")
@@ -107,19 +104,16 @@ def measured_row(chain: Chain, row: str, seed: int, epochs: int) -> dict[str, An
 
 def everything(args: argparse.Namespace) -> dict[str, Any]:
     chain = Chain(args.data, args.cache)
-    ids = LISTS[0].read_text().split()
-    (args.cache / "some_of_train.txt").write_text("\n".join(ids[:: args.every]) + "\n")
+    some = chain.keep_every(args.every, LISTS[0].read_text().split(), "some_of_train")
     rows = {
         row: [measured_row(chain, row, seed, args.epochs) for seed in ((0, 1, 2) if row in args.seeds else (0,))]
         for row in args.rows
     }
     return {
-        "command": command_line(),
-        "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "lightning", "numpy"]),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
+        **describe_run("torchvision", "timm", "lightning", "numpy"),
         "epochs": args.epochs,
         "every": args.every,
-        "images": {"train": len(ids[:: args.every]), "val": len(LISTS[1].read_text().split())},
+        "images": {"train": len(some), "val": len(LISTS[1].read_text().split())},
         "rows": rows,
         "commands": chain.commands,
     }

@@ -6,7 +6,7 @@ from operator import index
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from camplug.errors import InputError
 
@@ -111,3 +111,19 @@ def check_mergeable(counter: Any, other: Any, what: str) -> None:
             f"one {what} has num_classes={counter.num_classes}, ignore={counter.ignore}, the other "
             f"num_classes={other.num_classes}, ignore={other.ignore}; merge counts of one dataset only"
         )
+
+
+def check_thresholds(thresholds: ArrayLike) -> NDArray[np.float64]:
+    """Return thresholds as an increasing grid in [0, 1).
+
+    Raises:
+        InputError: they are no list of increasing numbers from 0 to below 1.
+    """
+    grid = np.array(thresholds, np.float64)
+    if grid.ndim != 1 or not grid.size:
+        raise InputError(f"thresholds are {list(grid.shape)}; give a list of one or more numbers")
+    if not (np.diff(grid) > 0).all() or not (grid[0] >= 0 and grid[-1] < 1):
+        raise InputError(
+            f"thresholds go from {grid[0]} to {grid[-1]}; give increasing numbers, each one once, from 0 to below 1"
+        )
+    return grid

@@ -14,6 +14,7 @@ from camplug.metrics.checks import (
     check_maps,
     check_mergeable,
     check_num_classes,
+    check_thresholds,
     check_truth,
     check_whole,
 )
@@ -62,7 +63,7 @@ class ThresholdSweep:
 
     def __init__(self, num_classes: int, thresholds: ArrayLike | None = None, ignore: int = 255) -> None:
         self.num_classes, self.ignore = check_num_classes(num_classes, ignore)
-        self.thresholds = _check_thresholds(np.arange(1, 100) / 100 if thresholds is None else thresholds)
+        self.thresholds = check_thresholds(np.arange(1, 100) / 100 if thresholds is None else thresholds)
         self.histograms: dict[int, NDArray[np.int64]] = {}
         self.images: dict[int, int] = {}
 
@@ -289,14 +290,3 @@ def apply_best_threshold(
     """
     threshold, _ = chosen.best(convention, classes)
     return threshold, float(miou(reported.at(threshold), convention, classes))
-
-
-def _check_thresholds(thresholds: ArrayLike) -> Floats:
-    grid = np.array(thresholds, np.float64)
-    if grid.ndim != 1 or not grid.size:
-        raise InputError(f"thresholds are {list(grid.shape)}; give a list of one or more numbers")
-    if not (np.diff(grid) > 0).all() or not (grid[0] >= 0 and grid[-1] < 1):
-        raise InputError(
-            f"thresholds go from {grid[0]} to {grid[-1]}; give increasing numbers, each one once, from 0 to below 1"
-        )
-    return grid

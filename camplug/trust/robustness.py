@@ -45,9 +45,7 @@ def max_sensitivity(
     Raises:
         InputError: the maps do not fit the images, or no sample.
     """
-    check_maps(x, maps)
-    if samples < 1:
-        raise InputError(f"samples={samples}; give at least 1.")
+    _check(x, maps, samples)
     owners = [i for i in range(len(x)) for _ in range(samples)]
     generator = torch.Generator().manual_seed(seed)
     found = []
@@ -93,9 +91,7 @@ def infidelity(
     Raises:
         InputError: the maps do not fit the images, or no sample.
     """
-    check_maps(x, maps)
-    if samples < 1:
-        raise InputError(f"samples={samples}; give at least 1.")
+    _check(x, maps, samples)
     squares = draw_squares(samples, (x.shape[2], x.shape[3]), seed).to(x.device)
     base = make_baseline(x, baseline)
 
@@ -141,3 +137,10 @@ def draw_squares(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
         top, left = (int(torch.randint(0, n - side + 1, (), generator=generator)) for n in (h, w))
         square[top : top + side, left : left + side] = True
     return squares
+
+
+def _check(x: Tensor, maps: Tensor, samples: int) -> None:
+    """Raise InputError unless the maps fit the images and there is a sample."""
+    check_maps(x, maps)
+    if samples < 1:
+        raise InputError(f"samples={samples}; give at least 1.")

@@ -103,8 +103,12 @@ def test_it_is_planned_run_kept_and_shown(registered, tmp_path):
 
 
 def test_registrations_that_do_not_fit(registered):
+    class Second(SmoothStage):
+        pass
+
+    register_stage(SmoothStage())  # the same class, of a module that is imported again
     with pytest.raises(InputError, match="a stage 'smooth' cannot be registered: 'smooth' has its name or section"):
-        register_stage(SmoothStage())
+        register_stage(Second())
     with pytest.raises(InputError, match="there is no stage 'walk'; registered are classifier, seeds, smooth"):
         get_stage("walk")
 
