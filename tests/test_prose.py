@@ -13,7 +13,6 @@ import camplug
 
 ROOT = Path(camplug.__file__).parent
 PLACES = (
-    "checkpoint.py",
     "cli",
     "errors.py",
     "explain",

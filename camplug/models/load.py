@@ -13,8 +13,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from camplug.checkpoint import find_other_count, load_state, read_checkpoint, remove_prefix
 from camplug.errors import InputError, ModelError
+from camplug.models.checkpoint import find_other_count, load_state, read_checkpoint, remove_prefix
 from camplug.plugins import PREFIX, import_object
 
 SOURCES = ("demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE", "a classifier's file")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from camplug.checkpoint import find_other_count, load_state, read_checkpoint, remove_prefix
 from camplug.errors import InputError, ModelError
+from camplug.models.checkpoint import find_other_count, load_state, read_checkpoint, remove_prefix
 
 
 def network(classes=3):
