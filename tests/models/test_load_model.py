@@ -201,10 +201,10 @@ def test_import_hands_on_the_number_of_classes(own_module):
         ("{m}:number", "'int' object is not callable"),
         ("{m}:three", "gave int; it must give a torch.nn.Module"),
         ("{m}:fails", r"RuntimeError: no such luck\); write"),
-        ("{m}", "could not be loaded"),
+        ("{m}", "cannot be read"),
         ("camplug_test_none:make", "No module named 'camplug_test_none'"),
-        (":make", "could not be loaded"),
-        ("..up:make", "could not be loaded"),
+        (":make", "cannot be read"),
+        ("..up:make", "could not be imported"),
     ],
 )
 def test_import_of_something_else(own_module, name, says):
@@ -216,7 +216,7 @@ def test_import_of_something_else(own_module, name, says):
 def test_import_of_a_module_that_does_not_parse(tmp_path, monkeypatch):
     (tmp_path / "camplug_test_broken.py").write_text("def make(:\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=r"import:camplug_test_broken:make could not be loaded.*SyntaxError"):
+    with pytest.raises(ModelError, match=r"import:camplug_test_broken:make. could not be imported.*SyntaxError"):
         load_model("import:camplug_test_broken:make")
 
 

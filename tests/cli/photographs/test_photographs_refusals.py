@@ -100,7 +100,7 @@ def test_unknown_methods_models_and_devices(place, square):
     assert "no method matches ','" in refused("compare", square, "-m", MODEL, "--methods", ",")
     assert "did you mean" in refused("explain", square, "-m", "timm:resnet5O")
     assert "'resnet50' names no model; allowed are demo" in refused("explain", square, "-m", "resnet50")
-    assert "could not be loaded" in refused("explain", square, "-m", "import:camplug_test_none:make")
+    assert "could not be imported" in refused("explain", square, "-m", "import:camplug_test_none:make")
     for device in ("gpu", "cuda:99", "meta", ""):
         assert f"the device {device!r} is not available here; there is: cpu" in refused(
             "explain", square, "-m", MODEL, "--device", device
