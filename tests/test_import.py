@@ -21,14 +21,20 @@ import camplug
 new = sorted(m for m in set(sys.modules) - before if not m.startswith("camplug"))
 print(",".join(sorted({m.split(".")[0] for m in sys.modules})))
 print(",".join(new))
+print(",".join(m for m in sys.modules if m.startswith(("camplug.wsss", "pycocotools"))))
+import camplug.wsss.affinity, camplug.wsss.irn.losses, camplug.wsss.irn.paths, camplug.wsss.fpr
+camplug.wsss.fpr.FPR()
+print(",".join(sorted({m.split(".")[0] for m in sys.modules} & {"lightning", "pytorch_lightning", "sklearn"})))
 """
 
 
-def test_import_brings_in_torch_and_nothing_heavy():
+def test_imports_bring_in_torch_and_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
-    loaded, new = (line.split(",") for line in done.stdout.splitlines()[:2])
+    loaded, new, optional, trainers = (line.split(",") for line in done.stdout.split("\n")[:4])
     assert not set(HEAVY) & set(loaded)
     assert [m for m in new if m] == [], "import camplug must cost what import torch costs"
+    assert optional == [""], "import camplug must leave the pipeline alone"
+    assert trainers == [""], "affinities, losses, paths and settings must work without Lightning"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Processes of their own for the command line, forked from one that has loaded torch and Lightning: that takes longest.
+"""Processes for the command line and for code, forked from one that has loaded torch and Lightning: that takes longest.
 
 The server that they are forked from has run nothing, so that nothing of a test's process is in them.
 """
@@ -19,8 +19,8 @@ from typing import Any
 LOADED = ["torch", "timm", "lightning.pytorch", "camplug.cli.app"]
 
 
-def work(arguments: list[str], environment: dict[str, str], folder: str, written: str) -> None:
-    """What the forked process does: `python -m camplug` with these arguments."""
+def work(arguments: list[str], code: str | None, environment: dict[str, str], folder: str, written: str) -> None:
+    """What the forked process does: `python -m camplug` with these arguments, or `python -c code`."""
     import torch
     from lightning_utilities.core.rank_zero import rank_zero_only
 
@@ -35,7 +35,10 @@ def work(arguments: list[str], environment: dict[str, str], folder: str, written
     sys.path.insert(0, folder)
     sys.argv = ["camplug", *arguments]
     try:
-        runpy.run_module("camplug", run_name="__main__", alter_sys=True)
+        if code is None:
+            runpy.run_module("camplug", run_name="__main__", alter_sys=True)
+        else:
+            exec(code, {"__name__": "__main__"})
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -56,25 +59,25 @@ class Running:
         return self.process.exitcode, out, err
 
 
-def start(*arguments: Any, **environment: Any) -> Running:
-    """Start `camplug` with these arguments in the working folder, and variables besides those of this process."""
+def start(*arguments: Any, code: str | None = None, **environment: Any) -> Running:
+    """Start `camplug`, or code, in the working folder, with variables besides those of this process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
     written = str(Path(tempfile.mkdtemp()) / "camplug")
     given = {**os.environ, **{name: str(value) for name, value in environment.items()}}
-    process = context.Process(target=work, args=([str(a) for a in arguments], given, os.getcwd(), written))
+    process = context.Process(target=work, args=([str(a) for a in arguments], code, given, os.getcwd(), written))
     process.start()
     return Running(process, written)
 
 
-def run(*arguments: Any, processes: int = 1) -> list[tuple[int, str, str]]:
-    """Run `camplug` in one process, or in several that find each other as those of torchrun do."""
+def run(*arguments: Any, processes: int = 1, code: str | None = None) -> list[tuple[int, str, str]]:
+    """Run `camplug`, or code, in one process, or in several that find each other as those of torchrun do."""
     if processes == 1:
-        return [start(*arguments).wait()]
+        return [start(*arguments, code=code).wait()]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "test"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    running = [start(*arguments, **shared, RANK=rank, LOCAL_RANK=rank) for rank in range(processes)]
+    running = [start(*arguments, code=code, **shared, RANK=rank, LOCAL_RANK=rank) for rank in range(processes)]
     return [one.wait() for one in running]

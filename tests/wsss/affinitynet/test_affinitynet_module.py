@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -219,9 +216,3 @@ def test_settings_are_checked_at_once():
         network(AffinityNetHeadSettings(radius=1, width=56))
     with pytest.raises(InputError, match="width=100"):
         network(AffinityNetHeadSettings(width=100))
-
-
-def test_affinities_do_not_import_lightning():
-    code = "import sys, camplug.wsss.affinity; print('lightning' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 import weakref
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from forked import start
 from heads import photos
 from PIL import Image
 from torch import nn
@@ -246,17 +243,10 @@ dist.destroy_process_group()
 
 def test_two_processes_get_what_one_gets(tmp_path):
     """The same prototypes to the last bit, and the mean of their gradients is that of all regions and pixels."""
-    tests = Path(__file__).parents[2]
-    paths = os.pathsep.join([str(tests / "support"), str(tests.parent)])
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PROCESS, __file__, str(tmp_path)],
-            env={**os.environ, "RANK": str(rank), "PYTHONPATH": paths},
-        )
-        for rank in range(2)
-    ]
+    started = [start(__file__, tmp_path, code=PROCESS, RANK=rank) for rank in range(2)]
     wanted, grads, counts = gradients(settings(), 0, 1)
-    assert [process.wait(60) for process in started] == [0, 0]
+    ended = [process.wait() for process in started]
+    assert [code for code, _, _ in ended] == [0, 0], ended
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for prototypes, mean, _ in found:
         assert prototypes.keys() == wanted.keys()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
 
@@ -387,10 +385,3 @@ def test_groups_that_do_not_fit_are_told_before_anything_is_settled(start, tmp_p
 def test_options_refused(options, sentence):
     with pytest.raises(InputError, match=sentence):
         FPR(**options)
-
-
-def test_options_need_no_lightning():
-    code = (
-        "import sys, camplug.wsss.fpr as f; f.FPR(); sys.exit('lightning' in sys.modules or 'sklearn' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
+from forked import run
 
 from camplug.errors import InputError
 from camplug.wsss.store.processes import exchange, wait_for_processes
@@ -42,28 +39,13 @@ def alone(monkeypatch):
     return monkeypatch
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 @pytest.mark.slow
 def test_processes_meet_as_often_as_they_want(alone, tmp_path):
     """The words are left in the first process itself, which is harder than with torchrun's own store."""
-    base = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    base |= {"TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", MEETING, str(tmp_path / "file")]
-    started = [
-        subprocess.Popen(
-            command, env={**os.environ, **base, "RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=120) for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
+    ended = run(tmp_path / "file", code=MEETING, processes=2)
+    assert [code for code, _, _ in ended] == [0, 0], ended
     expected = [["r0", "r1"], ["again 0 \u00e4", "again 1 \u00e4"], ["0", "1"], ["done", "3.0"], ["", ""]]
-    assert [json.loads(out) for out, _ in said] == [expected] * 2
+    assert [json.loads(out) for _, out, _ in ended] == [expected] * 2
 
 
 def test_one_process_waits_for_nobody(alone):
