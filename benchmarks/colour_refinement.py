@@ -6,12 +6,14 @@
 
 Thresholds are chosen on every third image of train. Maps after the walk and after PAR are swept over thresholds like
 seeds: PAR leaves a constant background as it is, so labels are the same whether scores or maps are averaged. The dense
-CRF starts from labels, so a few thresholds around the seeds' best one are tried. Seeds are kept in --cache.
+CRF starts from labels, so a few thresholds around the seeds' best one are tried. Seeds are kept in --cache, and rows in
+--json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -132,19 +134,20 @@ def measured_row(chain: Chain, row: str, weights: Path) -> dict[str, Any]:
     columns["crf"] = {"train": on_train[best], "val": scores(on_val, best)}
     count = len(measured["val"].data)
     seconds = {name: value / count for name, value in measured["val"].seconds.items()}
-    return {"label": label, "explainer": explainer, "columns": columns, "seconds": seconds}
+    facts = {"label": label, "explainer": explainer, "commands": chain.commands[-2:]}
+    return {**facts, "columns": columns, "seconds": seconds}
 
 
 def everything(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     chain = Chain(args.data, args.cache)
     ids = chain.keep_every(EVERY, LISTS[0].read_text().split(), "third")
-    rows = {row: measured_row(chain, row, args.weights) for row in args.rows}
+    kept = json.loads(args.json.read_text())["rows"] if args.json is not None and args.json.exists() else {}
+    rows = kept | {row: measured_row(chain, row, args.weights) for row in args.rows if row not in kept}
     return {
         **describe_run("torchvision", "timm", "numpy", "scipy"),
         "images": {"train": len(ids), "val": len(LISTS[1].read_text().split())},
         "rows": rows,
-        "commands": chain.commands,
     }
 
 
