@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import nn
 from typing_extensions import Unpack, override
 
-from camplug.wsss.affinitynet.checkpoint import load_affinitynet
 from camplug.wsss.affinitynet.labels import make_alpha_labels
 from camplug.wsss.affinitynet.lightning_module import AffinityNet
 from camplug.wsss.affinitynet.network import STRIDE
@@ -35,13 +34,15 @@ def train_affinitynet(
 
     Works as `camplug.wsss.irn.train_irn`, with the same arguments and errors.
     """
-    return AffinityNetTask(model, data, labels_from, out, settings or AffinityNetSettings(), options).run()
+    return AffinityNetTask(model, data, labels_from, out, settings, options).run()
 
 
 class AffinityNetTask(HeadsTask[AffinityNet]):
     """Training of AffinityNet; see `train_affinitynet`."""
 
     name = "affinitynet"
+    network_type = AffinityNet
+    settings_type = AffinityNetSettings
     stride = STRIDE
     thresholds = "alphas (low, high)"
     settings: AffinityNetSettings
@@ -53,11 +54,3 @@ class AffinityNetTask(HeadsTask[AffinityNet]):
     @override
     def label(self, maps: Floats, crf: DenseCRF | None) -> NDArray[np.uint8]:
         return make_alpha_labels(maps, crf, low=self.settings.low, high=self.settings.high)
-
-    @override
-    def build(self) -> AffinityNet:
-        return AffinityNet(self.backbone, self.settings.network)
-
-    @override
-    def load(self) -> AffinityNet:
-        return load_affinitynet(self.file, self.model)

@@ -13,7 +13,6 @@ from typing_extensions import Unpack, override
 from camplug.errors import InputError
 from camplug.wsss.crf import DenseCRF
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.irn.checkpoint import load_irn
 from camplug.wsss.irn.labels import make_ir_labels
 from camplug.wsss.irn.lightning_module import IRN
 from camplug.wsss.irn.network import STRIDE
@@ -53,13 +52,15 @@ def train_irn(
         ModelError: the model does not have the layers, or the loss became NaN or infinite.
         KeyboardInterrupt: stopped by Ctrl-C.
     """
-    return IRNTask(model, data, labels_from, out, settings or IRNSettings(), options).run()
+    return IRNTask(model, data, labels_from, out, settings, options).run()
 
 
 class IRNTask(HeadsTask[IRN]):
     """Training of IRNet; see `train_irn`."""
 
     name = "irn"
+    network_type = IRN
+    settings_type = IRNSettings
     stride = STRIDE
     thresholds = "thresholds (foreground, background)"
     settings: IRNSettings
@@ -71,14 +72,6 @@ class IRNTask(HeadsTask[IRN]):
     @override
     def label(self, maps: Floats, crf: DenseCRF | None) -> NDArray[np.uint8]:
         return make_ir_labels(maps, crf, **{k: v for k, v in self.label_settings.items() if k != "method"})
-
-    @override
-    def build(self) -> IRN:
-        return IRN(self.backbone, self.settings.network)
-
-    @override
-    def load(self) -> IRN:
-        return load_irn(self.file, self.model)
 
     @override
     def finish(self, network: IRN) -> None:

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import Unpack
 
-from camplug.wsss.affinitynet import AffinityNet, make_alpha_labels
-from camplug.wsss.affinitynet.checkpoint import load_affinitynet
-from camplug.wsss.affinitynet.network import STRIDE as AFFINITYNET_STRIDE
-from camplug.wsss.affinitynet.settings import AffinityNetSettings
-from camplug.wsss.affinitynet.train import train_affinitynet
+from camplug.wsss.affinitynet import make_alpha_labels
+from camplug.wsss.affinitynet.train import AffinityNetTask
 from camplug.wsss.crf import DenseCRF
+from camplug.wsss.data import SegmentationData
 from camplug.wsss.irn import IRN, make_ir_labels
-from camplug.wsss.irn.checkpoint import load_irn
 from camplug.wsss.irn.instances import IRN_THRESHOLD
-from camplug.wsss.irn.network import STRIDE as IRN_STRIDE
-from camplug.wsss.irn.settings import IRNSettings
-from camplug.wsss.irn.train import train_irn
+from camplug.wsss.irn.train import IRNTask
 from camplug.wsss.pseudo import AffinityNetWalk, ColourWalk, IRNWalk, MapWalk
 from camplug.wsss.pseudo.refine import Floats, Photo
 from camplug.wsss.pseudo.walk_settings import WALK_SETTINGS
+from camplug.wsss.seeds import SeedFolder
+from camplug.wsss.train.heads import load_network
+from camplug.wsss.train.heads_task import HeadsResult, HeadsTask
+from camplug.wsss.train.options import HeadsOptions
 
 FIXED = "fixed, given by the recipe"
 
@@ -52,25 +52,37 @@ class LearnedWalk(Walk):
     """Random walk over the affinities or boundaries of a trained network.
 
     Attributes:
-        training: dataclass of the network's training.
-        file: name of the trained network's file.
-        stride: pixels per position of the network's labels.
-        train: training of the network, see `train_irn`.
-        load: trained network, from its file and its classifier.
-        build: untrained network, from a `Backbone` and the settings of the network.
+        task: training of the network.
         prepare: work for each image that is done once in a training, for estimates of its cost, from the network, a
             photograph, its maps and its dense CRF.
         describe_labels: thresholds of the training's labels in words, from those used and the settings given.
     """
 
-    training: type[Any]
-    file: str
-    stride: int
-    train: Callable[..., Any]
-    load: Callable[[Path, nn.Module], nn.Module]
-    build: Callable[..., nn.Module]
+    task: type[HeadsTask[Any]]
     prepare: Callable[[Any, Photo, Floats, DenseCRF | None], NDArray[np.uint8]]
     describe_labels: Callable[[Mapping[str, Any], Mapping[str, Any]], str]
+
+    @property
+    def file(self) -> str:
+        """Name of the trained network's file."""
+        return f"{self.task.name}.pt"
+
+    def train(
+        self,
+        model: nn.Module,
+        data: SegmentationData,
+        labels_from: SeedFolder | Path,
+        out: Path,
+        settings: Any,
+        **options: Unpack[HeadsOptions],
+    ) -> HeadsResult[Any]:
+        """Train the network; see `camplug.wsss.irn.train_irn`."""
+        return self.task(model, data, labels_from, out, settings, options).run()
+
+    def load(self, path: Path, model: nn.Module) -> nn.Module:
+        """Load the trained network from its file and its classifier."""
+        network: nn.Module = load_network(path, model, self.task.network_type)
+        return network
 
 
 def _prepare_irn(network: IRN, photo: Photo, maps: Floats, crf: DenseCRF | None) -> NDArray[np.uint8]:
@@ -94,29 +106,19 @@ def _make_colour_walk(network: None, **settings: Any) -> ColourWalk:
 
 LEARNED_WALKS = {
     "irn": LearnedWalk(
-        training=IRNSettings,
         settings=WALK_SETTINGS["irn"],
+        task=IRNTask,
         crf="irn",
         threshold=IRN_THRESHOLD,
-        file="irn.pt",
-        stride=IRN_STRIDE,
-        train=train_irn,
-        load=load_irn,
-        build=IRN,
         make=IRNWalk,
         prepare=_prepare_irn,
         describe_labels=_describe_irn,
     ),
     "affinitynet": LearnedWalk(
-        training=AffinityNetSettings,
         settings=WALK_SETTINGS["affinitynet"],
+        task=AffinityNetTask,
         crf="affinitynet",
         threshold=0.5,  # the walk's own background ends there, see `AffinityNetWalk.maps`
-        file="affinitynet.pt",
-        stride=AFFINITYNET_STRIDE,
-        train=train_affinitynet,
-        load=load_affinitynet,
-        build=AffinityNet,
         make=AffinityNetWalk,
         prepare=lambda network, photo, maps, crf: make_alpha_labels(maps, crf),
         describe_labels=_describe_affinitynet,

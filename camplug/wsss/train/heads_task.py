@@ -27,7 +27,7 @@ from camplug.wsss.train.backbone import Backbone
 from camplug.wsss.train.crops import ShuffledSampler, check_label_content
 from camplug.wsss.train.fit import check_batch
 from camplug.wsss.train.folder import describe_labels
-from camplug.wsss.train.heads import TITLES, save_heads
+from camplug.wsss.train.heads import TITLES, load_network, save_heads
 from camplug.wsss.train.label_crops import compute_label_tables, find_trainable, make_label_crops
 from camplug.wsss.train.options import HeadsOptions, TrainOptions
 from camplug.wsss.train.result import TrainingResult
@@ -67,14 +67,18 @@ class HeadsTask(TrainingTask[N]):
         data: photographs; labels and masks are not read.
         labels_from: seeds to make labels from, or a folder of ready-made label pictures.
         out: folder for labels, checkpoints, losses and the heads.
-        settings: settings with `network`, `training` and `crf`.
+        settings: settings of `settings_type`; None for its defaults.
         options: see `HeadsOptions`.
 
     Attributes:
+        network_type: class of the network, made of a backbone and the settings of the network.
+        settings_type: dataclass with the fields `network`, `training` and `crf`.
         stride: stride of the network's grid.
         thresholds: name of the thresholds of the labels, for messages.
     """
 
+    network_type: ClassVar[type[Any]]
+    settings_type: ClassVar[type[Any]]
     stride: ClassVar[int]
     thresholds: ClassVar[str]
     training: TrainSettings
@@ -85,15 +89,16 @@ class HeadsTask(TrainingTask[N]):
         data: SegmentationData,
         labels_from: SeedFolder | Path,
         out: str | Path,
-        settings: Any,
+        settings: Any | None,
         options: HeadsOptions,
     ) -> None:
         given: TrainOptions = {k: v for k, v in options.items() if k != "layers"}  # type: ignore[assignment]
         super().__init__(model, data, out, given)
         wait_for_processes("training")  # raises early if processes cannot wait for each other
-        self.settings, self.training, self.labels_from = settings, settings.training, labels_from
-        self.is_steady = settings.network.schedule.is_steady
-        self.crf: CRFSettings | None = resolve_crf(settings.crf)
+        self.settings = self.settings_type() if settings is None else settings
+        self.training, self.labels_from = self.settings.training, labels_from
+        self.is_steady = self.settings.network.schedule.is_steady
+        self.crf: CRFSettings | None = resolve_crf(self.settings.crf)
         self.label_settings = self.find_label_settings()
         self.backbone = Backbone(model, options.get("layers", "stages"), self.options["preprocess"])
         self.seeds = labels_from if isinstance(labels_from, SeedFolder) else None
@@ -109,10 +114,6 @@ class HeadsTask(TrainingTask[N]):
     @abstractmethod
     def label(self, maps: Floats, crf: DenseCRF | None) -> NDArray[np.uint8]:
         """Make the labels of an image from its maps [K,H,W] and the CRF of its photograph."""
-
-    @abstractmethod
-    def build(self) -> N:
-        """Build the untrained network."""
 
     @override
     def describe(self) -> dict[str, Any]:
@@ -150,7 +151,7 @@ class HeadsTask(TrainingTask[N]):
         ShuffledSampler(len(crops), batch=training.batch, share=get_shard())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
-            self.network = self.build()
+            self.network = self.network_type(self.backbone, self.settings.network)
         mend = "give labels that show classes"
         if self.seeds is not None:
             mend = f"give other {self.thresholds}"
@@ -184,6 +185,11 @@ class HeadsTask(TrainingTask[N]):
     @override
     def finish(self, network: N) -> None:
         save_heads(self.file, network, self.options["made_with"] or {})
+
+    @override
+    def load(self) -> N:
+        network: N = load_network(self.file, self.model, self.network_type)
+        return network
 
     @override
     def reload(self, network: N) -> N:

@@ -87,7 +87,7 @@ class AffinitiesStage(TrainingStage):
         if not isinstance(walk, LearnedWalk):
             return base
         training = update_settings(
-            walk.training(), read_section(section.get("training"), "refine.training"), "refine.training"
+            walk.task.settings_type(), read_section(section.get("training"), "refine.training"), "refine.training"
         )
         return replace(base, backbone=read_backbone(section, "refine"), training=training)
 
@@ -117,7 +117,7 @@ class AffinitiesStage(TrainingStage):
             data,
             SeedFolder(context.get_input(stage, "seeds")),
             context.cache.get_folder(stage),
-            restore_settings(walk.training, settings["training"]),
+            restore_settings(walk.task.settings_type, settings["training"]),
             layers=_restore_layers(stage),
             **options | {"preprocess": context.make_preprocess(stage, model)},
         )
@@ -137,13 +137,14 @@ class AffinitiesStage(TrainingStage):
     def build_network(self, stage: Stage, context: StageContext) -> nn.Module:
         walk = _get_walk(stage)
         backbone = Backbone(context.load_network(stage), _restore_layers(stage))
-        training = restore_settings(walk.training, stage.settings["training"])
-        return walk.build(backbone, training.network).to(context.device).eval()
+        training = restore_settings(walk.task.settings_type, stage.settings["training"])
+        network: nn.Module = walk.task.network_type(backbone, training.network)
+        return network.to(context.device).eval()
 
     @override
     def estimate(self, stage: Stage, sample: Sample) -> Cost:
         walk = _get_walk(stage)
-        training: Any = restore_settings(walk.training, stage.settings["training"])
+        training: Any = restore_settings(walk.task.settings_type, stage.settings["training"])
         with sample.open_context() as context:
             network: Any = self.build_network(stage, context)
             seeds = SeedFolder(context.get_input(stage, "seeds"))
@@ -158,7 +159,7 @@ class AffinitiesStage(TrainingStage):
             size = count_bytes(labels.path)
 
         def prepare(context: SampleContext, crop: int, count: int) -> Any:
-            batch = move_batch(Crop(*draw_crops(count, crop, sample.shown, walk.stride)), sample.device)
+            batch = move_batch(Crop(*draw_crops(count, crop, sample.shown, walk.task.stride)), sample.device)
             network.train()
             return lambda: network.training_step(batch, 0)
 
