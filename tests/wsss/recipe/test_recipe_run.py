@@ -20,7 +20,8 @@ from camplug.errors import InputError
 from camplug.metrics import ConfusionMatrix, Scores
 from camplug.wsss.data import Scenes
 from camplug.wsss.data.masks import read_mask
-from camplug.wsss.recipe import run_recipe
+from camplug.wsss.pseudo import ColourWalk, PseudoLabels, Threshold, renumber_to_data
+from camplug.wsss.recipe import make_recipe, run_recipe
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.report_pictures import colour_labels
 from camplug.wsss.seeds import SeedFolder, compute_otsu_thresholds, count_strongest_values
@@ -237,6 +238,26 @@ def test_a_broken_photograph_is_told_and_passed(tmp_path, monkeypatch):
         told["classifier"] == told["seeds train"] == [{"image": "scene0_000002", "error": "the photograph is damaged."}]
     )
     assert [b["image"] for b in told["evaluate labels train"]] == ["scene0_000002"]
+
+
+def test_refinements_by_colours_make_what_the_library_makes(tmp_path):
+    """The walk over colours, and PAR at a fixed threshold, by hand from the run's own seeds."""
+    sections = {name: part for name, part in tiny().text.items() if name != "deeplab"}
+    sections |= {
+        "refine": {"kind": "colour", "walk": {"steps": 8}},
+        "pseudo_labels": {"threshold": 0.4, "crf": "par"},
+        "evaluate": {"products_on": ["train"], "pictures": 0},
+    }
+    run_recipe(make_recipe(sections), tmp_path)
+    maps, labels = (next((tmp_path / "cache").glob(f"{name}-train-*")) for name in ("maps", "labels"))
+    scenes = make_recipe(sections).data["train"].open()
+    for i, name in enumerate(scenes.ids):
+        photo, seed = np.asarray(scenes.photo(i)), seeds_of_train(tmp_path).load(name)
+        walked = ColourWalk(0, steps=8).maps(photo, seed.to_full_size())
+        stored = SeedFolder(maps).load(name).to_full_size()
+        np.testing.assert_allclose(stored, walked, atol=0.51 / 255)
+        wanted = renumber_to_data(PseudoLabels(Threshold(0.4), "par")(photo, stored), seed.classes)
+        assert np.array_equal(read_mask(labels / f"{name}.png", 3), wanted)
 
 
 def test_two_processes_make_what_one_makes(whole, tmp_path):
