@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,11 +28,29 @@ from camplug.images.sample import find_sample_photo
 from camplug.images.save import save_picture
 from camplug.settings import apply_values
 from camplug.show import grid
+from camplug.show.overlays import DEFAULT_COLORS, DEFAULT_OPACITY
 
 DEMO_METHODS = {"fully": "Fully-CAM", "cam": "CAM", "gradcam": "Grad-CAM"}
 
 
-@add_options(ExplainerOptions())
+@dataclass(frozen=True)
+class PictureOptions:
+    """Look of the overlays.
+
+    Attributes:
+        colors: colour map of matplotlib, such as viridis.
+        opacity: opacity of a map where it is 1, from 0 to 1.
+        contour: outline where a map reaches this share of its maximum.
+        boxes: boxes around the parts that reach this share of the maximum.
+    """
+
+    colors: str = DEFAULT_COLORS
+    opacity: float = DEFAULT_OPACITY
+    contour: float | None = None
+    boxes: float | None = None
+
+
+@add_options(ExplainerOptions(), PictureOptions())
 def explain(  # noqa: PLR0917
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Photographs, or folders of them.", show_default="a photograph of a cat")
@@ -47,7 +66,9 @@ def explain(  # noqa: PLR0917
     layers: Annotated[list[str] | None, typer.Option(help="Layer name or glob, convs, last, stages; repeat.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Picture (.png, .jpg) or numbers (.npz); a folder for several photographs."),
+        typer.Option(
+            "--out", "-o", help="Picture (.png, .svg, ...) or numbers (.npz); a folder for several photographs."
+        ),
     ] = None,
     as_json: common.AsJson = False,
     **given: Any,
@@ -59,12 +80,14 @@ def explain(  # noqa: PLR0917
     """
     with common.report_errors():
         chosen = apply_values(ExplainerOptions(), read_options(given, None, ExplainerOptions()))
+        style = asdict(apply_values(PictureOptions(), read_options(given, None, PictureOptions())))
         network, options = chosen.load()
         wanted: Any = list(classes) if classes else None
         if layers:
             options["layers"] = layers[0] if len(layers) == 1 else layers
         if not paths and method is None:
-            entry = _explain_demo(network, wanted, options, output or Path("camplug_explain.png"), chosen.multi_label)
+            target = output or Path("camplug_explain.png")
+            entry = _explain_demo(network, wanted, options, target, multi_label=chosen.multi_label, style=style)
             _show_entries([entry], [], as_json)
             return
         explainer = create(method or "fully", network, **options)
@@ -76,10 +99,10 @@ def explain(  # noqa: PLR0917
             result = explainer.explain(files[0], wanted)
             assert isinstance(result, Explanation)
             result.multi_label |= chosen.multi_label
-            result.save(target)
+            result.save(target, **style)
             _show_entries([summarize(files[0], result, [str(target)], chosen.multi_label)], [], as_json)
             return
-        entries, broken = _explain_files(explainer, files, wanted, folder, chosen.multi_label)
+        entries, broken = _explain_files(explainer, files, wanted, folder, multi_label=chosen.multi_label, style=style)
         _show_entries(entries, broken, as_json)
         if broken:
             raise typer.Exit(1)
@@ -91,7 +114,7 @@ def make_file_name(text: str) -> str:
 
 
 def _explain_demo(
-    network: Any, wanted: Any, options: dict[str, Any], target: Path, multi_label: bool
+    network: Any, wanted: Any, options: dict[str, Any], target: Path, *, multi_label: bool, style: dict[str, Any]
 ) -> dict[str, Any]:
     photo = find_sample_photo()
     results: list[Explanation] = []
@@ -107,13 +130,15 @@ def _explain_demo(
         [r.maps[0].numpy() for r in results],
         list(DEMO_METHODS.values()),
         title=first.title(multi_label=multi_label or None).replace("\n", ": "),
+        **{name: value for name, value in style.items() if name != "boxes"},
+        each=[{"boxes": [] if style["boxes"] is None else r.boxes(style["boxes"])[0]} for r in results],
     )
     save_picture(picture, str(target))
     return summarize(photo, first, [str(target)], multi_label)
 
 
 def _explain_files(
-    explainer: Explainer, files: list[Path], wanted: Any, folder: Path, multi_label: bool
+    explainer: Explainer, files: list[Path], wanted: Any, folder: Path, *, multi_label: bool, style: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:
     from rich.progress import track
 
@@ -134,7 +159,7 @@ def _explain_files(
             result.multi_label |= multi_label
             targets = [str(folder / f"{name}.png"), str(folder / f"{name}.npz")]
             for target in targets:
-                result.save(target)
+                result.save(target, **style)
             entries.append(summarize(file, result, targets, multi_label))
         except (CamplugError, RuntimeError, MemoryError) as error:  # other images may fit into memory
             if isinstance(error, TargetError) and not entries:  # a wrong class fails for every photograph

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from camplug.errors import InputError
@@ -20,6 +20,7 @@ from camplug.models.class_names import get_class_title
 from camplug.plug import Against, Evidence, Link
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 
@@ -43,6 +44,7 @@ class Explanation:
         link: kind of the raw outputs: "logits", or probabilities from a "softmax" or "sigmoid".
         multi_label: the model declares classes that are not exclusive.
         evidence: "negative" for maps of the evidence against the classes.
+        seen: region of the photograph in the model's input (left, top, right, bottom), if it is not the whole.
     """
 
     image: Image
@@ -56,6 +58,7 @@ class Explanation:
     link: Link = "logits"
     multi_label: bool = False
     evidence: Evidence = "positive"
+    seen: tuple[float, float, float, float] | None = None
 
     def __repr__(self) -> str:
         shown = [self.title(k).replace("\n", " ") for k in range(len(self.maps))]
@@ -72,7 +75,9 @@ class Explanation:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Explanation):
             return NotImplemented
-        mine, theirs = self._make_arrays(), other._make_arrays()
+        from camplug.explain.explanation_arrays import make_arrays
+
+        mine, theirs = make_arrays(self), make_arrays(other)
         return all(np.array_equal(mine[k], theirs[k], equal_nan=mine[k].dtype.kind == "f") for k in mine)
 
     __hash__ = None  # type: ignore[assignment]  # mutable
@@ -157,17 +162,48 @@ class Explanation:
         return found
 
     def overlay(self, k: int | str = 0, **options: Any) -> Image:
-        """Draw a map, by position or class name, over the photograph; see `camplug.show.overlay` for the options."""
+        """Draw a map over the photograph.
+
+        Args:
+            k: position or class name.
+            options: see `camplug.show.overlay`; `boxes` may also be a threshold for `boxes()`.
+        """
         from camplug.show import overlay
 
-        return overlay(np.asarray(self.image), self.normalized_maps()[self._check_index(k)].numpy(), **options)
+        k = self._check_index(k)
+        style = {"outside": self._find_outside(), **options, **self._find_boxes([k], options)[0]}
+        return overlay(np.asarray(self.image), self.normalized_maps()[k].numpy(), **style)
+
+    def _find_boxes(self, chosen: Sequence[int], options: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the argument `boxes` of the overlay of each map, if it is given as a threshold."""
+        threshold = options.get("boxes", ())
+        if threshold is not None and not isinstance(threshold, (int, float)):
+            return [{} for _ in chosen]
+        found = None if threshold is None else self.boxes(threshold)
+        return [{"boxes": () if found is None else found[k]} for k in chosen]
 
     def grid(self, **options: Any) -> Image:
-        """Draw the photograph and all its maps side by side; see `camplug.show.grid` for the options."""
-        from camplug.show import grid
+        """Draw the photograph and all its maps side by side; see `overlay` and `camplug.show.grid` for the options."""
+        from camplug.show.figures import render_figure
 
+        return render_figure(self._make_figure(**options))
+
+    def _make_figure(self, **options: Any) -> Figure:
+        from camplug.show import make_grid_figure
+
+        style = {"outside": self._find_outside(), **options}
+        style["each"] = self._find_boxes(range(len(self.maps)), style)
         titles = [self.title(k) for k in range(len(self.maps))]
-        return grid(np.asarray(self.image), list(self.normalized_maps().numpy()), titles, **options)
+        return make_grid_figure(np.asarray(self.image), list(self.normalized_maps().numpy()), titles, **style)
+
+    def _find_outside(self) -> np.ndarray[Any, Any] | None:
+        """Return the positions [H,W] whose middle is outside of the model's input; None if it saw all of them."""
+        if self.seen is None:
+            return None
+        width, height = self.image.size
+        left, top, right, bottom = self.seen
+        x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+        return ~(((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right)))
 
     def to_dict(self, threshold: float = 0.5) -> dict[str, Any]:
         """Return size, method, classes with probabilities and boxes, as values that JSON takes; no maps.
@@ -198,12 +234,13 @@ class Explanation:
             ],
         }
 
-    def save(self, path: str | os.PathLike[str] | BinaryIO, *, kind: str | None = None) -> None:
-        """Write a picture (png, jpg, webp), or the data (npz without pickle, for `Explanation.load`).
+    def save(self, path: str | os.PathLike[str] | BinaryIO, *, kind: str | None = None, **options: Any) -> None:
+        """Write a picture (png, jpg, webp, svg, pdf), or the data (npz without pickle, for `Explanation.load`).
 
         Args:
             path: file, written atomically, or a binary file object such as `io.BytesIO`.
-            kind: "png", "jpg", "webp" or "npz"; default: the suffix of the path, "png" for a file object.
+            kind: "png", "jpg", "webp", "svg", "pdf" or "npz"; default: the suffix of the path, "png" for a file object.
+            options: look of the overlays, see `overlay`.
 
         Raises:
             InputError: the kind is unknown, or the file cannot be written.
@@ -212,41 +249,32 @@ class Explanation:
         called = "the file object" if opened else os.fspath(path)  # type: ignore[arg-type]
         wanted = kind or ("png" if opened else os.path.splitext(called)[1].lower().removeprefix("."))
         if wanted == "npz":
-            arrays = self._make_arrays()
+            from camplug.explain.explanation_arrays import make_arrays
+
+            arrays = make_arrays(self)
 
             def write(file: Any) -> None:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
+        elif wanted in ("svg", "pdf"):
+            figure = self._make_figure(**options)
+
+            def write(file: Any) -> None:
+                figure.savefig(file, format=wanted)
+
         elif wanted in ("png", "jpg", "jpeg", "webp"):
-            picture = self.overlay() if len(self.maps) == 1 else self.grid()
+            title = f"{self.method}: {self.title()}".replace("\n", ", ") if len(self.maps) == 1 else None
+            picture = self.grid(**options) if title is None else self.overlay(**{"title": title, **options})
 
             def write(file: Any) -> None:
                 picture.save(file, format="jpeg" if wanted == "jpg" else wanted)
 
         else:
-            raise InputError(f"{called!r}: an explanation is saved as .png, .jpg, .webp (picture) or .npz (numbers).")
+            raise InputError(f"{called!r}: an explanation is saved as .png, .jpg, .webp, .svg, .pdf or .npz (numbers).")
         if opened:
             write(path)
         else:
             write_atomically(called, write)
-
-    def _make_arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the content as arrays without objects."""
-        none: list[str] = []
-        return {
-            "maps": self.maps.numpy(),
-            "image": np.asarray(self.image),
-            "classes": np.array(self.classes, dtype=np.int64),
-            "against": np.array([isinstance(c, Against) for c in self.classes], dtype=np.bool_),
-            "names": np.array(self.names, dtype=np.str_),
-            "scores": np.array(self.scores, dtype=np.float64),
-            "logits": np.zeros(0, np.float32) if self.logits is None else self.logits.float().numpy(),
-            "method": np.array(self.method, dtype=np.str_),
-            "all_names": np.array(self.all_names or none, dtype=np.str_),
-            "link": np.array(self.link, dtype=np.str_),
-            "multi_label": np.array(self.multi_label),
-            "evidence": np.array(self.evidence, dtype=np.str_),
-        }
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | BinaryIO) -> Explanation:
@@ -255,31 +283,9 @@ class Explanation:
         Raises:
             InputError: the file is missing, damaged, or no explanation.
         """
-        from PIL import Image as pil
+        from camplug.explain.explanation_arrays import load_explanation
 
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                logits = torch.from_numpy(data["logits"]) if data["logits"].size else None
-                return cls(
-                    image=pil.fromarray(data["image"]),
-                    maps=torch.from_numpy(data["maps"]),
-                    classes=[
-                        Against(c) if against else c
-                        for c, against in zip(data["classes"].tolist(), data["against"].tolist(), strict=True)
-                    ],
-                    names=data["names"].tolist(),
-                    scores=data["scores"].tolist(),
-                    logits=logits,
-                    method=str(data["method"]),
-                    all_names=data["all_names"].tolist() or None,
-                    link=str(data["link"]),  # type: ignore[arg-type]
-                    multi_label=bool(data["multi_label"]),
-                    evidence=str(data["evidence"]),  # type: ignore[arg-type]
-                )
-        except FileNotFoundError:
-            raise InputError(f"there is no file {str(path)!r}.") from None
-        except Exception as error:
-            raise InputError(f"{str(path)!r} is not an explanation saved by camplug ({error}).") from None
+        return load_explanation(path)
 
     def _check_index(self, k: int | str) -> int:
         if isinstance(k, str):

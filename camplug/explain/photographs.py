@@ -227,6 +227,7 @@ def _explain_batch(
             link,
             inclusive,
             explainer.evidence,
+            None if item.box == Box(0, 0, *item.photo.size) else item.box,
         )
         _warn_of_blank_maps(one, result.maps[i])
         explanations.append(one)

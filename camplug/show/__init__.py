@@ -1,6 +1,7 @@
 """Images from arrays: overlays, grids and plots."""
 
-from camplug.show.pictures import colorize, grid, overlay
+from camplug.show.grids import grid, make_grid_figure
+from camplug.show.overlays import colorize, overlay
 from camplug.show.plots import curves
 
-__all__ = ["colorize", "curves", "grid", "overlay"]
+__all__ = ["colorize", "curves", "grid", "make_grid_figure", "overlay"]

@@ -119,9 +119,10 @@ def test_pictures(tmp_path, ending, kind):
     one.save(str(path))
     with Image.open(path) as picture:
         assert picture.format == kind
-        assert picture.size == one.overlay().size
+        expected = one.overlay(title="fully: gamma, 65.7% (softmax)")
+        assert picture.size == expected.size
         if kind == "PNG":
-            assert picture.tobytes() == one.overlay().tobytes()
+            assert picture.tobytes() == expected.tobytes()
 
 
 def test_several_maps_make_a_grid(tmp_path):
@@ -133,7 +134,7 @@ def test_several_maps_make_a_grid(tmp_path):
 
 @pytest.mark.parametrize("name", ["e.txt", "e", "e.npy", "e.gif"])
 def test_other_endings_are_refused(tmp_path, name):
-    with pytest.raises(InputError, match=r"saved as \.png, \.jpg, \.webp \(picture\) or \.npz \(numbers\)"):
+    with pytest.raises(InputError, match=r"saved as \.png, \.jpg, \.webp, \.svg, \.pdf or \.npz \(numbers\)"):
         explanation().save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
@@ -232,3 +233,21 @@ def test_numbers_go_into_file_objects_and_come_back():
     assert Explanation.load(buffer) == explanation()
     with pytest.raises(InputError, match="the file object"):
         explanation().save(buffer, kind="bmp")
+
+
+@pytest.mark.parametrize(("kind", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_vector_graphics(tmp_path, kind, start):
+    explanation().save(tmp_path / f"e.{kind}", contour=0.5)
+    assert (tmp_path / f"e.{kind}").read_bytes().startswith(start)
+
+
+def test_the_part_outside_of_the_input_is_hatched_and_remembered(tmp_path):
+    e = explanation(seen=(5.0, 0.0, 25.0, 20.0))
+    assert e != explanation()
+    plain, hatched = (np.asarray(one.overlay(bar=False)).astype(int) for one in (explanation(), e))
+    changed = (plain != hatched).any(2)
+    assert changed[:, :5].any()
+    assert changed[:, 25:].any()
+    assert not changed[:, 5:25].any()
+    e.save(tmp_path / "e.npz")
+    assert Explanation.load(tmp_path / "e.npz").seen == (5.0, 0.0, 25.0, 20.0)

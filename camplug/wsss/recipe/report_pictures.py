@@ -14,7 +14,7 @@ from PIL import Image
 from camplug.errors import InputError
 from camplug.images.save import save_picture
 from camplug.show import overlay
-from camplug.show.pictures import blend
+from camplug.show.overlays import blend
 from camplug.wsss.data import SegmentationData, make_voc_palette
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.pseudo import LabelFolder

@@ -15,6 +15,8 @@ from camplug.show import colorize, grid, overlay
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (60, 90, 3), dtype=np.uint8)
 HEAT = RNG.random((60, 90)).astype(np.float32)
+RED = np.full((60, 90, 3), (255, 0, 0), np.uint8)
+NOTHING = np.zeros((60, 90))
 
 
 def panels(picture, colour):
@@ -46,9 +48,57 @@ def test_unknown_colours():
 def test_opacity_mixes_photograph_and_colours():
     colour = colorize(HEAT)
     np.testing.assert_array_equal(np.asarray(overlay(PHOTO, HEAT, opacity=0, bar=False)), PHOTO)
-    np.testing.assert_array_equal(np.asarray(overlay(PHOTO, HEAT, opacity=1, bar=False)), colour)
-    half = np.asarray(overlay(PHOTO, HEAT, opacity=0.25, bar=False)).astype(float)
+    np.testing.assert_array_equal(np.asarray(overlay(PHOTO, HEAT, opacity=1, fade=False, bar=False)), colour)
+    half = np.asarray(overlay(PHOTO, HEAT, opacity=0.25, fade=False, bar=False)).astype(float)
     assert np.abs(half - (0.75 * PHOTO + 0.25 * colour)).max() <= 0.5
+    faded = np.asarray(overlay(PHOTO, HEAT, opacity=0.8, bar=False)).astype(float)
+    share = 0.8 * HEAT[..., None]
+    assert np.abs(faded - ((1 - share) * PHOTO + share * colour)).max() <= 0.51
+
+
+def test_the_photograph_is_as_it_was_where_the_map_is_zero():
+    heat = np.where(np.indices((60, 90))[1] < 45, 0.0, 1.0)
+    drawn = np.asarray(overlay(PHOTO, heat, bar=False))
+    np.testing.assert_array_equal(drawn[:, :45], PHOTO[:, :45])
+
+
+def test_an_outline_runs_along_the_threshold():
+    heat = np.zeros((60, 90))
+    heat[20:40, 30:70] = 0.5
+    changed = (np.asarray(overlay(RED, heat, opacity=0, contour=0.5, bar=False)) != RED).any(2)
+    rows, columns = np.nonzero(changed)
+    assert np.abs(np.array([rows.min(), rows.max(), columns.min(), columns.max()]) - (20, 39, 30, 69)).max() <= 2
+    assert not changed[23:37, 33:67].any()
+    white = np.asarray(overlay(RED, heat, opacity=0, contour=0.5, bar=False))[20, 30:70]
+    assert (white == 255).all()
+    assert not (np.asarray(overlay(RED, heat, opacity=0, contour=0.6, bar=False)) != RED).any()
+    with pytest.raises(InputError, match=r"contour=1\.5; give a value above 0"):
+        overlay(RED, heat, contour=1.5)
+
+
+def test_boxes_are_drawn_on_their_pixels():
+    drawn = np.asarray(overlay(RED, NOTHING, boxes=[(10, 20, 30, 50)], bar=False))
+    assert (drawn[20, 10:30] == 255).all()
+    assert (drawn[49, 10:30] == 255).all()
+    assert (drawn[20:50, 29] == 255).all()
+    assert (drawn[25:45, 15:25] == RED[0, 0]).all()
+
+
+def test_what_the_model_did_not_see_is_hatched():
+    outside = np.zeros((60, 90), bool)
+    outside[:, 60:] = True
+    drawn = np.asarray(overlay(RED, NOTHING, outside=outside, bar=False))
+    np.testing.assert_array_equal(drawn[:, :60], RED[:, :60])
+    assert (drawn[:, 60:] == 150).all(2).mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_title_stands_above_and_is_cut_where_it_is_too_long():
+    plain, titled = (np.asarray(overlay(RED, NOTHING, title=t, bar=False)) for t in (None, "fully: a cat"))
+    long = np.asarray(overlay(RED, NOTHING, title="w" * 500, bar=False))
+    assert titled.shape == long.shape
+    high = len(titled) - len(plain)
+    np.testing.assert_array_equal(titled[high:], plain)
+    assert (titled[:high] < 100).any()
 
 
 @pytest.mark.parametrize("opacity", [-0.1, 1.1, float("nan")])
@@ -63,12 +113,13 @@ def test_sizes_must_fit():
 
 
 def test_the_bar_stands_beside_the_picture_and_runs_from_one_down_to_zero():
-    bare, barred = overlay(PHOTO, HEAT, bar=False), overlay(PHOTO, HEAT, opacity=0.6)
+    bare, barred = overlay(PHOTO, HEAT, bar=False), overlay(PHOTO, HEAT)
     assert barred.height == bare.height
     pixels = np.asarray(barred).astype(int)
     np.testing.assert_array_equal(pixels[:, :90], np.asarray(bare))
     column = next(x for x in range(90, barred.width) if (pixels[:, x] != 255).any(1).all())  # the first of the bar
-    expected = 0.4 * 127 + 0.6 * colorize(np.linspace(1, 0, 60)[:, None])[:, 0].astype(float)
+    share = 0.8 * np.linspace(1, 0, 60)[:, None]
+    expected = (1 - share) * 127 + share * colorize(np.linspace(1, 0, 60)[:, None])[:, 0].astype(float)
     assert np.abs(pixels[:, column] - expected).max() <= 1
     assert (pixels[:, 90:column] == 255).all()
     written = (pixels[:, column + 12 :] < 128).any((1, 2))  # "1" at the top, "0.5", and "0" at the bottom
@@ -92,10 +143,6 @@ def test_the_arguments_are_not_changed():
     np.testing.assert_array_equal(heat, HEAT)
 
 
-RED = np.full((60, 90, 3), (255, 0, 0), np.uint8)
-NOTHING = np.zeros((60, 90))
-
-
 @pytest.mark.parametrize(
     "maps,columns,rows", [(0, None, [1]), (3, None, [4]), (4, 5, [5]), (7, None, [5, 3]), (3, 2, [2, 2])]
 )
@@ -112,7 +159,7 @@ def test_photograph_and_maps_stand_side_by_side(maps, columns, rows):
 
 def test_the_first_panel_is_the_photograph_and_the_others_are_the_overlays_in_order():
     levels = [0.2, 0.5, 0.9]
-    picture = grid(RED, [np.full((60, 90), v) for v in levels], ["a", "b", "c"], colors="gray", opacity=1)
+    picture = grid(RED, [np.full((60, 90), v) for v in levels], ["a", "b", "c"], colors="gray", opacity=1, fade=False)
     ((top, left, bottom, _),) = panels(picture, (255, 0, 0))
     greys = [panels(picture, np.array([round(v * 255)] * 3)) for v in levels]
     row = [next(b for b in boxes if abs(b[0] - top) <= 1 and abs(b[2] - bottom) <= 1) for boxes in greys]
