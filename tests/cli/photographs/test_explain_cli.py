@@ -53,7 +53,7 @@ def test_one_photograph(place, square):
     assert files(place) == [f"{MODULE}.py", "square.png", "square_fully.png"]
     assert "dark ground" in result.stdout
     assert "written: square_fully.png" in result.stdout
-    assert Image.open("square_fully.png").height == 80
+    assert Image.open("square_fully.png").height == 80 + 15  # and a line of text
 
 
 def test_class_method_and_numbers(place, square):
