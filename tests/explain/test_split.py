@@ -235,6 +235,21 @@ def test_patches_of_one_size_go_through_the_model_together():
     model = Means()
     SplitUnite(Channels(model), "paper", smallest=1).maps(torch.zeros(3, 3, 8, 12), 0)
     assert model.passes == 2  # twelve quarters of 4x6
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("scaling", ["own", "relative", "raw"])
+def test_the_whole_image_is_explained_once(scaling, whole):
+    model = Means()
+    SplitUnite(Channels(model), scaling=scaling, whole=whole, smallest=1).maps(torch.zeros(3, 3, 8, 12), 0)
+    assert model.passes == 2  # the images, and their quarters
+    located = Means()
+    locate = Channels(located)
+    SplitUnite(Channels(model), scaling=scaling, whole=whole, smallest=1, locate=locate).maps(
+        torch.zeros(1, 3, 8, 12), 0
+    )
+    assert located.passes == 1
+    assert model.passes == 2 + (2 if whole or scaling == "relative" else 1)
     recorder = Recording(Channels())
     SplitUnite(recorder, "paper", smallest=1).maps(torch.ones(2, 3, 7, 11), [[0], [1]])  # the centre of both is (3, 5)
     assert [tuple(seen.shape) for seen, _, _ in recorder.seen] == [
