@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ def read_photo(source: Any) -> Image:
     to 8 bits, CMYK and palettes are converted. 16 bits without values above 4095 count as 12-bit data, with a warning.
 
     Args:
-        source: path, PIL image, or uint8 array or tensor [H,W,3], [H,W] or (tensors) [3,H,W].
+        source: path, bytes of an image file, binary file object, PIL image, or uint8 array or tensor [H,W,3], [H,W] or
+            (tensors) [3,H,W].
 
     Raises:
         InputError: the file is missing, damaged or no image, its colours are separate planes of 16 bits, the array is
@@ -42,6 +44,10 @@ def read_photo(source: Any) -> Image:
 
     if isinstance(source, (str, os.PathLike)):
         image = _open_with(os.fspath(source), _decode)
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        image = _open_with(BytesIO(source), _decode)
+    elif hasattr(source, "read") and hasattr(source, "seek"):
+        image = _open_with(source, _decode)
     elif isinstance(source, pil.Image):
         image = _decode(source, "the image")
     elif isinstance(source, torch.Tensor):
@@ -53,7 +59,7 @@ def read_photo(source: Any) -> Image:
         image = _from_array(source)
     else:
         raise InputError(
-            "an image can be a path, a PIL image, a uint8 array [H,W,3] or a float tensor; got "
+            "an image can be a path, bytes, a file object, a PIL image, a uint8 array [H,W,3] or a float tensor; got "
             f"{type(source).__name__}."
         )
     called = repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "the image"
@@ -89,26 +95,27 @@ def check_photo(path: str | os.PathLike[str]) -> None:
     _open_with(os.fspath(path), lambda image, called: None)
 
 
-def _open_with(path: str, use: Callable[[Image, str], T]) -> T:
-    """Open an image file and return the result of `use`."""
+def _open_with(path: str | BinaryIO, use: Callable[[Image, str], T]) -> T:
+    """Open an image file, or a file object, and return the result of `use`."""
     from PIL import Image as pil
     from PIL import UnidentifiedImageError
 
+    called = repr(path) if isinstance(path, str) else "the image"
     try:
         with pil.open(path) as image:
-            return use(image, repr(path))
+            return use(image, called)
     except FileNotFoundError:
         raise InputError(f"there is no file {path!r}.") from None
     except IsADirectoryError:
         raise InputError(f"{path!r} is a folder; give an image file.") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path!r} is not an image that Pillow can read (JPEG, PNG, WebP, TIFF, ...).") from None
+        raise InputError(f"{called} is not an image that Pillow can read (JPEG, PNG, WebP, TIFF, ...).") from None
     except PermissionError:
         raise InputError(f"{path!r} cannot be read: permission denied.") from None
     except InputError:
         raise
     except Exception as error:
-        raise _make_damage_error(repr(path), error) from None
+        raise _make_damage_error(called, error) from None
 
 
 def _decode(image: Image, called: str) -> Image:

@@ -276,7 +276,7 @@ def test_other_arrays_are_refused(array):
 
 
 def test_other_types_are_refused():
-    with pytest.raises(InputError, match=r"a path, a PIL image, a uint8 array .* got dict"):
+    with pytest.raises(InputError, match=r"bytes, a file object, a PIL image, a uint8 array .* got dict"):
         read_photo({})
 
 
@@ -340,3 +340,28 @@ def test_random_damage_never_raises_anything_else(tmp_path):
                 assert read_photo(tmp_path / "bad").mode == "RGB"
             except InputError as error:
                 assert "bad'" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_bytes_and_file_objects_are_what_their_file_is(tmp_path, form):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x", format=form)
+    data = (tmp_path / "x").read_bytes()
+    want = np.asarray(read_photo(tmp_path / "x"))
+    for source in (data, bytearray(data), memoryview(data), io.BytesIO(data)):
+        np.testing.assert_array_equal(np.asarray(read_photo(source)), want)
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", io.BytesIO(b"no image")])
+def test_bytes_that_are_no_image(data):
+    with pytest.raises(InputError, match=r"the image is not an image that Pillow can read"):
+        read_photo(data)
+
+
+def test_bytes_of_sixteen_bits_and_of_half_a_file():
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
+    data = cv2.imencode(".png", deep)[1].tobytes()
+    want = np.round(deep[..., ::-1] / 257).astype(int)
+    assert np.abs(np.asarray(read_photo(data)).astype(int) - want).max() <= 1
+    with pytest.raises(InputError, match="the image is damaged"):
+        read_photo(data[: len(data) // 2])
