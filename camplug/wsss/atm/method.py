@@ -17,6 +17,7 @@ from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.method import Method, check_ramp
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.settings import LearningSettings
+from camplug.wsss.train.settings import check_counts
 
 if TYPE_CHECKING:
     from camplug.wsss.atm.lightning_module import ATMTraining
@@ -111,10 +112,7 @@ class ATM(Method):
         if self.planes not in PLANES:
             raise InputError(f"planes={self.planes!r}; allowed are {', '.join(PLANES)}.")
         check_dilations(self.dilations)
-        for name in ("width", "reduction", "most_positions"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}={value}; give at least 1.")
+        check_counts(self, "width", "reduction", "most_positions")
         if self.residual and not self.context:
             raise InputError("residual adds to the context relation, which context=False leaves out; set one.")
         if self.centred and not self.context:

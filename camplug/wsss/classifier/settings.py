@@ -12,6 +12,7 @@ from camplug.plug import named_layers, trace_model
 from camplug.wsss.classifier.body import Body, make_example
 from camplug.wsss.classifier.stages import find_stage_layers
 from camplug.wsss.train.schedule import ScheduleSettings
+from camplug.wsss.train.settings import check_counts
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,7 @@ class SpanSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "crop"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}; give at least 1.")
-        if self.seed < 0:
-            raise InputError(f"seed={self.seed}; give 0 or more.")
+        check_counts(self, "epochs", "batch", "crop", seed=self.seed)
         if not 1 <= self.sides[0] <= self.sides[1]:
             raise InputError(f"sides={self.sides}; give the smallest and the largest longer side in pixels.")
 

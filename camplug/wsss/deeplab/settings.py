@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from camplug.errors import InputError
 from camplug.plug.dense import check_stride
 from camplug.wsss.train.schedule import ScheduleSettings
-from camplug.wsss.train.settings import TrainSettings
+from camplug.wsss.train.settings import TrainSettings, check_counts
 
 Head = Literal["large-fov", "aspp", "v3+"]
 HEADS = get_args(Head)
@@ -83,8 +83,7 @@ class DeepLabNetworkSettings:
                 raise InputError(f"{name}={getattr(self, name)!r}; allowed are {', '.join(allowed)}.")
         if self.output_stride is not None:
             check_stride(self.output_stride)
-        if self.width < 1:
-            raise InputError(f"width={self.width}; give at least 1.")
+        check_counts(self, "width")
         if self.dilations is not None and (not self.dilations or min(self.dilations) < 1):
             raise InputError(f"dilations={self.dilations}; give whole numbers from 1 on, or none for the usual ones.")
         if self.head == "large-fov" and self.dilations is not None and len(self.dilations) != 1:
@@ -121,5 +120,4 @@ class DeepLabSettings:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        if self.accumulate < 1:
-            raise InputError(f"accumulate={self.accumulate}; give at least 1.")
+        check_counts(self, "accumulate")

@@ -18,6 +18,7 @@ from camplug.wsss.rpnet.comparison import LARGEST_GROUP
 from camplug.wsss.rpnet.groups import Groups
 from camplug.wsss.rpnet.neck import EnhancedBlock, check_enhanced_block
 from camplug.wsss.rpnet.smoothing import Border
+from camplug.wsss.train.settings import check_counts
 
 if TYPE_CHECKING:
     from camplug.wsss.rpnet.lightning_module import RPNetTraining
@@ -86,8 +87,7 @@ class RPNet(Method):
     def __post_init__(self) -> None:
         if not 1 <= self.images <= LARGEST_GROUP:
             raise InputError(f"images={self.images}; give 1 to {LARGEST_GROUP}.")
-        if self.width < 1:
-            raise InputError(f"width={self.width}; give at least 1.")
+        check_counts(self, "width")
         if not self.stage_names or len(set(self.stage_names)) < len(self.stage_names):
             raise InputError(f"stages={self.stages!r}; give each once: last, strides such as 8, or names of layers.")
         check_enhanced_block(self.enhanced_block)

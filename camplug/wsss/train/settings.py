@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from camplug.errors import InputError
 
@@ -31,12 +32,26 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "crop", "long_side"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}={value}; give at least 1.")
-        if self.seed < 0:
-            raise InputError(f"seed={self.seed}; give 0 or more.")
+        check_counts(self, "epochs", "batch", "crop", "long_side", seed=self.seed)
         if not 0 < self.scales[0] <= self.scales[1]:
             low, high = self.scales
             raise InputError(f"scales {low:g} and {high:g}: give the smallest and the largest factor, above 0.")
+
+
+def check_counts(settings: Any, *names: str, seed: int = 0) -> None:
+    """Check fields of settings that count something, and a seed.
+
+    Args:
+        settings: settings.
+        names: names of the fields; None passes.
+        seed: seed.
+
+    Raises:
+        InputError: a field is below 1, or the seed below 0.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name}={value}; give at least 1.")
+    if seed < 0:
+        raise InputError(f"seed={seed}; give 0 or more.")
