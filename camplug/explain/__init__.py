@@ -7,9 +7,11 @@ from camplug.explain.class_tokens import ClassTokenAttention
 from camplug.explain.compete import Compete
 from camplug.explain.conditional import ClassConditional
 from camplug.explain.dense import Dense
+from camplug.explain.dff import DeepFeatureFactorization
 from camplug.explain.eigen_grad_cam import EigenGradCAM
 from camplug.explain.eigencam import EigenCAM
 from camplug.explain.erase import IterativeErasing
+from camplug.explain.fem import FEM
 from camplug.explain.finer import FinerCAM
 from camplug.explain.fully import FullyCAM
 from camplug.explain.grad_eclip import GradECLIP
@@ -18,15 +20,21 @@ from camplug.explain.gradcam_pp import GradCAMPlusPlus
 from camplug.explain.hirescam import HiResCAM
 from camplug.explain.image_explainer import ImageExplainer
 from camplug.explain.inputs import IMAGE, Aligned, Inputs, PerImage, Shared
+from camplug.explain.kpca_cam import KPCACAM
 from camplug.explain.layercam import LayerCAM
 from camplug.explain.legrad import LeGrad
 from camplug.explain.local_prototypes import LocalPrototypes, fit_prototypes
 from camplug.explain.lpcam import LPCAM
 from camplug.explain.perturb import RISE, Occlusion
+from camplug.explain.pixels import IntegratedGradients, SmoothGrad
 from camplug.explain.propagate import Propagate
+from camplug.explain.recipro_cam import ReciproCAM
+from camplug.explain.refine_cam import RefineCAM
 from camplug.explain.registry import best_seeds, create, list_methods, list_wrappers, register, register_wrapper
 from camplug.explain.rollout import AttentionRollout, GradientRollout
 from camplug.explain.score_cam import ScoreCAM
+from camplug.explain.shapley_cam import ShapleyCAM
+from camplug.explain.smooth_gradcam_pp import SmoothGradCAMPlusPlus
 from camplug.explain.split import SplitUnite
 from camplug.explain.views import MultiView
 from camplug.explain.wrapper import Wrapper
@@ -34,7 +42,9 @@ from camplug.explain.xgradcam import XGradCAM
 
 __all__ = [
     "CAM",
+    "FEM",
     "IMAGE",
+    "KPCACAM",
     "LPCAM",
     "RISE",
     "AblationCAM",
@@ -43,6 +53,7 @@ __all__ = [
     "ClassConditional",
     "ClassTokenAttention",
     "Compete",
+    "DeepFeatureFactorization",
     "Dense",
     "EigenCAM",
     "EigenGradCAM",
@@ -56,6 +67,7 @@ __all__ = [
     "HiResCAM",
     "ImageExplainer",
     "Inputs",
+    "IntegratedGradients",
     "IterativeErasing",
     "LayerCAM",
     "LayerExplainer",
@@ -65,8 +77,13 @@ __all__ = [
     "Occlusion",
     "PerImage",
     "Propagate",
+    "ReciproCAM",
+    "RefineCAM",
     "ScoreCAM",
+    "ShapleyCAM",
     "Shared",
+    "SmoothGrad",
+    "SmoothGradCAMPlusPlus",
     "SplitUnite",
     "Wrapper",
     "XGradCAM",

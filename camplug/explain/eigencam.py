@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from camplug.explain.base import LayerExplainer
-from camplug.explain.batch import choose_calls
-from camplug.explain.fuse import Fusion
-from camplug.explain.inputs import Batch
+from camplug.explain.activation import ActivationExplainer
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import widen
-from camplug.plug import Tape, Targets
 
 
 def eigen_cam(activation: Tensor) -> Tensor:
@@ -45,23 +39,9 @@ def eigen_cam(activation: Tensor) -> Tensor:
 
 
 @register("eigencam")
-class EigenCAM(LayerExplainer):
+class EigenCAM(ActivationExplainer):
     """Eigen-CAM: first principal direction of the last feature map; independent of the class, without gradients."""
 
-    needs_gradient: ClassVar[bool] = False
-    knows_classes: ClassVar[bool] = False
-
     @override
-    def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
+    def activation_map(self, activation: Tensor) -> Tensor:
         return eigen_cam(activation)
-
-    @override
-    def fuse_rounds(self, tape: Tape, output: Any, targets: Targets, batch: Batch) -> list[Fusion]:
-        if targets.score is not None:
-            targets.compute_scores(output, 0)  # raises for NaN
-        with torch.autocast(batch.x.device.type, enabled=False):
-            maps = [
-                self.make_layer_map(layer, activation, activation, batch)
-                for layer, activation in choose_calls(tape, self.call)
-            ]
-        return [self.fuse(maps)] * targets.rounds

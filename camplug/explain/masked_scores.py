@@ -13,6 +13,7 @@ from camplug.errors import InputError
 from camplug.explain.batch import call_model
 from camplug.explain.inputs import Batch
 from camplug.explain.wrapper import is_number
+from camplug.models.outputs import is_multi_label
 from camplug.plug import Tape, Targets, get_logits
 
 
@@ -33,14 +34,30 @@ def split_images(batch: Batch, targets: Targets) -> Iterator[tuple[Batch, Target
         yield batch.take([i]), Targets((targets.classes[i],), targets.score, True, targets.evidence, targets.link)
 
 
-def read_scores(output: Any, targets: Targets, count: int) -> Tensor:
+Probabilities = Callable[[Tensor], Tensor]
+"""Function from logits [M,C] to class probabilities [M,C]."""
+
+
+def find_probabilities(model: nn.Module, targets: Targets) -> Probabilities | None:
+    """Return the function from the model's outputs to probabilities; None where the outputs are probabilities."""
+    if targets.link in ("softmax", "sigmoid"):
+        return None
+    if is_multi_label(model):
+        return torch.sigmoid
+    return lambda z: z.sigmoid() if z.shape[1] == 1 else z.softmax(1)
+
+
+def read_scores(output: Any, targets: Targets, count: int, probabilities: Probabilities | None = None) -> Tensor:
     """Return the signed scores [M,K] of M copies of one image from the model's output for them.
 
     Args:
         output: output of the model for M copies.
         targets: targets of the image.
         count: M.
+        probabilities: function whose values count for classes instead of the outputs.
     """
+    if probabilities is not None and targets.score is None:
+        output = probabilities(get_logits(output, count))
     copies = Targets(targets.classes * count, targets.score, True, targets.evidence, targets.link)
     return torch.stack([copies.compute_scores(output, r).detach() for r in range(targets.rounds)], 1)
 
@@ -54,7 +71,7 @@ def score_copies(  # noqa: PLR0917
     make: Callable[[int, int], Tensor],
     batch_size: int,
     *,
-    probabilities: Callable[[Tensor], Tensor] | None = None,
+    probabilities: Probabilities | None = None,
 ) -> Tensor:
     """Return the scores [M,K] of M changed copies of one image.
 
@@ -73,7 +90,5 @@ def score_copies(  # noqa: PLR0917
         copies = image.take([0] * (last - first)).with_images(make(first, last))
         with Tape(model, [""], forward_only=True, image=image.where):
             output = call_model(model, copies)
-        if probabilities is not None and targets.score is None:
-            output = probabilities(get_logits(output, last - first))
-        found.append(read_scores(output, targets, last - first))
+        found.append(read_scores(output, targets, last - first, probabilities))
     return torch.cat(found)

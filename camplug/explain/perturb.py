@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,10 @@ from typing_extensions import override
 from camplug.errors import InputError
 from camplug.explain.image_explainer import ImageExplainer
 from camplug.explain.inputs import Batch
-from camplug.explain.masked_scores import score_copies
+from camplug.explain.masked_scores import find_probabilities, score_copies
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import widen
 from camplug.explain.wrapper import is_number
-from camplug.models.outputs import is_multi_label
 from camplug.plug import Targets
 
 
@@ -142,15 +141,7 @@ class RISE(ImageExplainer):
                 return image.x * masks[start:stop, None]
 
             y = score_copies(
-                self.model, image, targets, count, make, count, probabilities=self._get_probabilities(targets)
+                self.model, image, targets, count, make, count, probabilities=find_probabilities(self.model, targets)
             )
             total += torch.einsum("mk,mhw->khw", widen(y), widen(masks))
         return total / (self.p * self.masks)
-
-    def _get_probabilities(self, targets: Targets) -> Callable[[Tensor], Tensor] | None:
-        """Return the function from outputs to probabilities; None where the outputs are probabilities already."""
-        if targets.link in ("softmax", "sigmoid"):
-            return None
-        if is_multi_label(self.model):
-            return torch.sigmoid
-        return lambda z: z.sigmoid() if z.shape[1] == 1 else z.softmax(1)

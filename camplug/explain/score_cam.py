@@ -37,9 +37,9 @@ def score_cam(activation: Tensor, scores: Tensor) -> Tensor:
 
 
 class LayerScores(NamedTuple):
-    """Scores of one image: with each channel changed [C,K], and as it is [K]."""
+    """Scores of one image: of its changed copies [M,K], and as it is [K]."""
 
-    channels: Tensor
+    changed: Tensor
     plain: Tensor
 
 
@@ -110,7 +110,7 @@ class ScoreCAM(LayerExplainer):
 
     def layer_map_of(self, activation: Tensor, scores: LayerScores, k: int) -> Tensor:
         """Compute the map [1,h,w] of one layer and class from its scores."""
-        return score_cam(activation, scores.channels[:, k][None])
+        return score_cam(activation, scores.changed[:, k][None])
 
     def score_layer(self, image: Batch, targets: Targets, layer: Layer, activation: Tensor) -> LayerScores:
         """Score the image masked by each channel of a layer [1,C,h,w]; -inf for constant channels."""

@@ -12,23 +12,10 @@ import torch
 import camplug
 from camplug import CAM, Compete, Dense, FullyCAM, GradCAM, InputError, MultiView, SplitUnite, create
 from camplug.explain import registry
+from camplug.explain.registry import get_method
 
 METHODS = ", ".join(camplug.list_methods(fitted=True))
-CLASSES = [
-    camplug.AttentionRollout,
-    camplug.CAM,
-    camplug.ClassTokenAttention,
-    camplug.EigenCAM,
-    camplug.FullyCAM,
-    camplug.GradCAM,
-    camplug.GradCAMPlusPlus,
-    camplug.GradECLIP,
-    camplug.GradientRollout,
-    camplug.HiResCAM,
-    camplug.LayerCAM,
-    camplug.LeGrad,
-    camplug.XGradCAM,
-]
+CLASSES = [get_method(name) for name in camplug.list_methods()]
 
 
 @pytest.fixture

@@ -19,10 +19,12 @@ import camplug
 pytestmark = pytest.mark.slow  # a long table of cases
 
 FULLY, LAYER = explainers("FullyCAM"), explainers("LayerCAM")
+HALF = [name for name in LAYER if name != "reciprocam"]  # its scores differ in digits that half precision has not
 FORMATS = {torch.float16: 0.002, torch.bfloat16: 0.01}  # mean difference: twice what the CPU's own rounding makes
 # CUDA's bicubic kernel has its weights in float32, whatever the images' format
 ATOL = {"cpu": 1e-8, "simulated": 1e-8, "cuda": 1e-6}
-NOISY = {"scorecam", "ablationcam", "occlusion", "rise"}  # differences of scores lose digits in half precision
+# differences of scores, thresholds and factors lose digits in half precision
+NOISY = {"scorecam", "ablationcam", "occlusion", "rise", "fem", "dff"}
 JUMPY = {"iterativeerasing", "classconditional"}  # a position beside a threshold may fall on the other side
 
 
@@ -62,7 +64,7 @@ def test_the_predicted_class_equals_that_of_the_cpu(name, device):
     torch.testing.assert_close(got.cpu(), want, rtol=0, atol=ATOL[device.type])
 
 
-@pytest.mark.parametrize("name", LAYER)
+@pytest.mark.parametrize("name", HALF)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("narrow", ["model", "autocast"])
 @pytest.mark.parametrize("dtype", FORMATS)

@@ -10,9 +10,10 @@ from torch import nn
 
 import camplug
 from camplug import IMAGE, Aligned, InputError, Inputs, LayerError, PerImage, Shared
+from camplug.explain.registry import get_method
 from camplug.explain.tensor_ops import resize_aligned
 
-METHODS = [m for m in CNN_METHODS if m not in ("cam", "occlusion", "rise")]
+METHODS = [m for m in CNN_METHODS if m != "cam" and issubclass(get_method(m), camplug.LayerExplainer)]
 WRAPPERS = {
     "multiview": lambda e: camplug.MultiView(e, scales=(0.5, 1.0, 1.5)),
     "splitunite": camplug.SplitUnite,

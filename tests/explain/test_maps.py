@@ -41,14 +41,14 @@ def test_none_is_the_predicted_class(method, device):
     assert same(e.maps(x), e.maps(x, model(x).argmax(1)))
 
 
-@pytest.mark.parametrize("method", sorted(set(CNN_METHODS) - {"cam", "rise"}))
+@pytest.mark.parametrize("method", sorted(set(CNN_METHODS) - {"cam", "rise", "reciprocam", "shapleycam"}))
 def test_a_callable_on_the_output(method, device):
     model, x = model_and_batch(device=device)
     e = camplug.create(method, model)
     assert torch.allclose(e.maps(x, lambda y: y[:, 2]), e.maps(x, 2), atol=1e-12)
     contrast = e.maps(x, lambda y: y[:, 2] - y[:, 0])
     assert contrast.shape == x[:, 0].shape
-    if method not in ("eigencam", "scorecam"):  # a softmax of nearly equal scores is nearly flat
+    if e.knows_classes and method != "scorecam":  # a softmax of nearly equal scores is nearly flat
         assert not torch.allclose(contrast, e.maps(x, 2))
     with pytest.raises(TargetError, match="one number per image"):
         e.maps(x, lambda y: y.sum())
@@ -117,7 +117,7 @@ def test_a_missing_layer_is_told_at_once():
 
 
 def test_methods_by_name():
-    assert camplug.list_methods("*gradcam*") == ["eigengradcam", "gradcam", "gradcam++", "xgradcam"]
+    assert camplug.list_methods("grad*") == ["gradcam", "gradcam++", "gradeclip", "gradientrollout"]
     model = awkward.FeatureModule()
     for name in ("fully", "FullyCAM", "fully-cam", "Grad-CAM", "gradcam++", "Layer_CAM", "eigen"):
         assert isinstance(camplug.create(name, model), camplug.Explainer)

@@ -12,6 +12,7 @@ from camplug.explain.base import LayerExplainer
 from camplug.explain.registry import get_method, list_methods
 
 METHODS = [name for name in list_methods() if issubclass(get_method(name), LayerExplainer)]
+OPTIONS = {"fem": {"deviations": 1.0}}  # of five positions none is two deviations above the mean
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
@@ -53,9 +54,9 @@ def lift(x, large, axes):
 def test_a_signal_has_the_map_of_an_image_of_one_row(name):
     signal, image = make_pair(1, 2, (1,))
     x = torch.randn(3, 2, 10, dtype=torch.float64)
-    ours = camplug.create(name, signal).maps(x, [0, 2, 1])
+    ours = camplug.create(name, signal, **OPTIONS.get(name, {})).maps(x, [0, 2, 1])
     assert ours.shape == (3, 10)
-    want = camplug.create(name, image).maps(lift(x, 2, (1,)), [0, 2, 1])
+    want = camplug.create(name, image, **OPTIONS.get(name, {})).maps(lift(x, 2, (1,)), [0, 2, 1])
     torch.testing.assert_close(ours, want[:, 0], rtol=1e-6, atol=1e-8)
     assert float(ours.amax()) == 1
 
@@ -66,8 +67,8 @@ def test_a_volume_of_one_layer_has_the_map_of_the_image(name, axes):
     image, volume = make_pair(2, 3, axes)
     x = torch.randn(2, 2, 6, 9, dtype=torch.float64)
     size = tuple(lift(torch.zeros(1, 1, 7, 5), 3, axes).shape[2:])
-    ours = camplug.create(name, volume).maps(lift(x, 3, axes), [[0, 1], [2]], size=size)
-    want = camplug.create(name, image).maps(x, [[0, 1], [2]], size=(7, 5))
+    ours = camplug.create(name, volume, **OPTIONS.get(name, {})).maps(lift(x, 3, axes), [[0, 1], [2]], size=size)
+    want = camplug.create(name, image, **OPTIONS.get(name, {})).maps(x, [[0, 1], [2]], size=(7, 5))
     assert [m.shape[0] for m in ours] == [2, 1]
     for a, b in zip(ours, want, strict=True):
         torch.testing.assert_close(a.reshape(b.shape), b, rtol=1e-6, atol=1e-8)

@@ -31,7 +31,8 @@ def test_compare(place, square):
 
 
 def test_compare_leaves_out_methods_of_many_passes_and_of_transformers_unless_they_are_named(place, square):
-    many = ["ablationcam", "occlusion", "rise", "scorecam"]
+    many = ["ablationcam", "integratedgradients", "occlusion", "reciprocam", "rise", "scorecam", "smoothgrad"]
+    many.append("smoothgradcam++")
     attention = ["classtoken", "gradeclip", "gradientrollout", "legrad", "rollout"]
     names = json.loads(good("compare", square, "-m", MODEL, "-c", "0", "--json").stdout)["methods"]
     assert names == [name for name in list_methods() if name not in many + attention]
