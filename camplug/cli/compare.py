@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ from camplug.show import grid
 
 
 @add_options(ExplainerOptions())
-def compare(
+def compare(  # noqa: PLR0917
     path: Annotated[Path | None, typer.Argument(help="A photograph.", show_default="a photograph of a cat")] = None,
     classes: Annotated[
         list[str] | None, typer.Option("--class", "-c", help="Class index or name.", show_default="predicted")
@@ -40,6 +40,9 @@ def compare(
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path("camplug_compare.png"),
+    measure: Annotated[
+        bool, typer.Option("--check", help="Measure how faithful each map is: deletion, insertion, ROAD, ...")
+    ] = False,
     as_json: common.AsJson = False,
     **given: Any,
 ) -> None:
@@ -55,17 +58,21 @@ def compare(
         names = _choose_methods(methods, network)
         photo = path or find_sample_photo()
         refuse_overwriting([photo], [output])
-        explainers = {name: partial(create, name, network, **options) for name in names}
-        results, refused = _explain_by_methods(explainers, photo, classes[0] if classes else None)
+        makers = {name: partial(create, name, network, **options) for name in names}
+        found, refused = _explain_by_methods(makers, photo, classes[0] if classes else None)
+        results = [result for _, result in found]
         first = results[0]
         maps, titles = [r.maps[0].numpy() for r in results], [r.method for r in results]
         title = first.title(multi_label=chosen.multi_label or None).replace("\n", ": ")
         save_picture(grid(np.asarray(first.image), maps, titles, title=title), str(output))
         entry = summarize(photo, first, [str(output)], chosen.multi_label)
+        measured = _measure_maps([explainer for explainer, _ in found], photo, int(first.classes[0])) if measure else {}
         if as_json:
-            common.print_json({**entry, "methods": [r.method for r in results], "refused": refused})
+            document = {**entry, "methods": [r.method for r in results], "refused": refused}
+            common.print_json(document | ({"metrics": measured} if measure else {}))
             return
         show_classes(entry)
+        _show_metrics(measured)
         for r in refused:
             common.err.print(f"[yellow]left out:[/] {r['method']}: {common.escape_markup(r['error'])}", soft_wrap=True)
         common.out.print(f"written: {output}", soft_wrap=True)
@@ -90,29 +97,64 @@ def _choose_methods(methods: str | None, network: nn.Module) -> list[str]:
 
 def _explain_by_methods(
     explainers: Mapping[str, Callable[[], Explainer]], photo: Path, wanted: Any
-) -> tuple[list[Explanation], list[dict[str, str]]]:
+) -> tuple[list[tuple[Explainer, Explanation]], list[dict[str, str]]]:
     """Explain a photograph by several methods, all for the class of the first one.
 
     Returns:
-        The explanations, and the names of methods that cannot work on the model, with the reasons.
+        The explainers with their explanations, and the methods that cannot work on the model, with the reasons.
 
     Raises:
         CamplugError: no method works on the model.
     """
-    results: list[Explanation] = []
+    results: list[tuple[Explainer, Explanation]] = []
     refused: list[dict[str, str]] = []
     for name, make in explainers.items():
         try:
-            result = make().explain(photo, wanted)
+            explainer = make()
+            result = explainer.explain(photo, wanted)
         except CamplugError as error:
             refused.append({"method": name, "error": str(error)})
             if len(refused) == len(explainers):
                 raise CamplugError(refused[0]["error"]) from error
             continue
         assert isinstance(result, Explanation)
-        results.append(result)
+        results.append((explainer, result))
         wanted = result.classes[0]
     return results, refused
+
+
+METRICS = ("deletion", "insertion", "road", "confidence_drop", "sparseness")
+
+
+def _measure_maps(explainers: Sequence[Explainer], photo: Path, wanted: int) -> dict[str, dict[str, float]]:
+    """Return the metrics of each explainer's map of a photograph, by method and metric."""
+    from camplug.explain.photographs import read_input
+    from camplug.trust import Trust
+
+    trust = Trust({e.name: e for e in explainers}, METRICS)
+    trust.add(read_input(explainers[0], photo)[1][None], wanted)
+    return {e: {m: float(trust.values(e, m)[0]) for m in METRICS} for e in trust.explainers}
+
+
+def _show_metrics(measured: Mapping[str, Mapping[str, float]]) -> None:
+    """Print the metrics as a table; the best value of each is bold."""
+    from rich.table import Table
+
+    from camplug.trust.registry import find_metrics
+
+    if not measured:
+        return
+    metrics = find_metrics(METRICS)
+    table = Table("method", title="faithfulness: lower (-) or higher (+) is better", title_justify="left")
+    best = {}
+    for metric in metrics:
+        table.add_column(f"{metric.name} ({'-' if metric.better == 'lower' else '+'})", justify="right")
+        choose = min if metric.better == "lower" else max
+        best[metric.name] = choose(row[metric.name] for row in measured.values())
+    for name, row in measured.items():
+        marks = {m: "[bold]{:.3f}[/]" if row[m] == best[m] else "{:.3f}" for m in best}
+        table.add_row(common.escape_markup(name), *(marks[m].format(row[m]) for m in best))
+    common.out.print(table)
 
 
 def split_methods(text: str) -> list[str]:

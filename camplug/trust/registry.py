@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.plugins import is_same_definition
 
 if TYPE_CHECKING:
     from camplug.trust.trial import Trial
@@ -42,19 +43,21 @@ def register_metric(
 ) -> Callable[[Callable[[Trial], Tensor]], Callable[[Trial], Tensor]]:
     """Decorate a function of a `Trial` to make it available to `Trust` by name.
 
+    The same function of the same module may be registered again.
+
     Args:
         name: name of the metric.
         better: "higher" or "lower".
         needs_masks: the metric compares with masks of the objects.
 
     Raises:
-        ValueError: the name is taken.
+        InputError: when the decorator is applied, another function has the name.
     """
 
-    if name in _metrics:
-        raise ValueError(f"a metric named {name!r} is registered already")
-
     def add(compute: Callable[[Trial], Tensor]) -> Callable[[Trial], Tensor]:
+        old = _metrics[name].compute if name in _metrics else None
+        if old is not None and not is_same_definition(old, compute):
+            raise InputError(f"the metric {name!r} is taken by {old.__module__}.{old.__qualname__}.")
         _metrics[name] = Metric(name, better, compute, needs_masks)
         return compute
 

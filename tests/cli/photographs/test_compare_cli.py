@@ -10,7 +10,10 @@ from commands import good, refused
 from PIL import Image
 from square_commands import MODEL, red_panels
 
-from camplug.explain import list_methods
+from camplug import load_model
+from camplug.explain import create, list_methods
+from camplug.explain.photographs import read_input
+from camplug.trust import Trust
 
 
 def test_compare_takes_one_class(place, square):
@@ -80,3 +83,28 @@ def test_compare_without_arguments(place, demo):
     result = good("compare", "--methods", "cam,gradcam")
     assert "Egyptian cat" in result.stdout
     assert len(red_panels(place / "camplug_compare.png")) == 3
+
+
+def test_compare_measures_the_maps(place, square):
+    given = (
+        "compare",
+        square,
+        "-m",
+        MODEL,
+        "-c",
+        "0",
+        "--methods",
+        "gradcam,layercam,eigencam",
+        "--check",
+        "-o",
+        "c.png",
+    )
+    found = json.loads(good(*given, "--json").stdout)["metrics"]
+    assert list(found) == ["gradcam", "layercam", "eigencam"]
+    x = read_input(create("gradcam", load_model(MODEL)), square)[1][None]
+    own = load_model(MODEL)
+    trust = Trust({n: create(n, own) for n in found}, ("deletion", "sparseness")).add(x, 0)
+    for name, row in found.items():
+        assert row["deletion"] == pytest.approx(float(trust.values(name, "deletion")[0]), abs=1e-6)
+        assert row["sparseness"] == pytest.approx(float(trust.values(name, "sparseness")[0]), abs=1e-6)
+    assert "deletion" in good(*given).stdout
