@@ -8,7 +8,8 @@ from camplug.wsss.atm import ATM
 from camplug.wsss.classifier import Method
 
 OFF: dict[str, Any] = {"enhance": False, "decrease": False}
-ALONE: dict[str, Any] = {"channel_attention": False, "spatial_attention": False}
+RELATION: dict[str, Any] = {**OFF, "channel_attention": False, "spatial_attention": False, "atrous": False}
+ENTRY: dict[str, Any] = {"stage": "entry"}  # the cached layer
 
 
 class Row(NamedTuple):
@@ -19,7 +20,7 @@ class Row(NamedTuple):
         method: method of the package.
         base: row of the ordinary training of equal length, that this row is compared with; "" for that row itself.
         new_head: begin with a new head; a method with a neck that learns always does.
-        epochs: epochs instead of those of the command.
+        epochs: epochs instead of those of the command; 0 does not train.
         classes: the only classes that are labelled and scored; none for all.
     """
 
@@ -33,7 +34,16 @@ class Row(NamedTuple):
 
 ROWS: dict[str, Row] = {
     "ordinary": Row("ordinary", Method(), base=""),
-    "atm": Row("ATM", ATM(fum=False)),
     "atm_present": Row("ATM, losses averaged over present classes", ATM(fum=False, average="present")),
-    "plain": Row("ordinary, new head", Method(), base="", new_head=True),
+    "atm": Row("ATM", ATM(fum=False)),
+    "fum_relation": Row("FUM's relation alone", ATM(**RELATION, **ENTRY)),
+    "fum_atrous": Row("FUM without its relation", ATM(**OFF, **ENTRY, context=False)),
+    "fum": Row("FUM", ATM(**OFF, **ENTRY)),
+    "atm_fum": Row("ATM + FUM", ATM(**ENTRY)),
+    "start": Row("the trained classifier, not trained further", Method(), base="", epochs=0),
+    "last_start": Row("+ relation of the last map, after its ReLU", ATM(**RELATION, level="last"), "start", epochs=0),
+    "centred_start": Row(
+        "+ relation of the last map, centred", ATM(**RELATION, level="last", centred=True), "start", epochs=0
+    ),
+    "pyramid_start": Row("+ relation of the stage of stride 16, centred", ATM(**RELATION, **ENTRY), "start", epochs=0),
 }

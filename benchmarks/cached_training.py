@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cached_features import CLASSES, CROP, GREY, SIDES, VIEWS, CachedCrops, connect, load_network, score, write_cache
+from cached_features import CLASSES, CROP, GREY, VIEWS, CachedCrops, connect, load_network, score, write_cache
 from cached_rows import ROWS
 from device_data import facts, opened
 from markdown_tables import table
@@ -33,6 +33,7 @@ from camplug.wsss.classifier import build_classifier, get_preset
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.train.fit import fit
 
+SETTINGS = ("epochs", "steps", "batch", "lr")
 MEASURES = ("miou", "precision", "recall", "fdr", "train")
 
 
@@ -63,6 +64,8 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=1e-4, help="learning rate of the layers before the head")
+    parser.add_argument("--steps", type=int, help="steps of an epoch, on photographs drawn by the seed; all by default")
     add_result_options(parser)
     return parser.parse_args(argv)
 
@@ -72,8 +75,7 @@ def run_row(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     row = ROWS[name]
     whole = opened(args.data, "train_aug")
     data = Relabelled(whole, row.classes) if row.classes else whole
-    learning, span = get_preset("modern")
-    span = replace(span, epochs=row.epochs or args.epochs, batch=args.batch, crop=CROP, sides=SIDES, seed=seed)
+    epochs = args.epochs if row.epochs is None else row.epochs
     torch.manual_seed(seed)
     network = build_classifier(
         load_network(args.weights),
@@ -81,21 +83,18 @@ def run_row(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
         neck=row.method.get_neck_settings(),
         keep_head=False if row.new_head else None,
     )
-    crops = CachedCrops(data, args.cache, seed=seed)
+    drawn = np.random.default_rng(seed).permutation(len(data))[: args.steps and args.steps * args.batch]
+    crops = CachedCrops(data, args.cache, seed=seed, indices=sorted(drawn.tolist()))
+    learning, _ = get_preset("modern")
+    learning = replace(learning, schedule=replace(learning.schedule, lr=args.lr))
     module = row.method.make_module(network, learning, crops)
     connect(module, crops)
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        losses = fit(
-            module,
-            row.method.make_items(crops),
-            Path(folder),
-            epochs=span.epochs,
-            batch=span.batch // row.method.group,
-            device="cpu",
-            progress=False,
-        )
-    seconds = time.perf_counter() - began
+    began, losses = time.process_time(), dict[str, float]()
+    if epochs:
+        with tempfile.TemporaryDirectory() as folder:
+            items, batch = row.method.make_items(crops), args.batch // row.method.group
+            losses = fit(module, items, Path(folder), epochs=epochs, batch=batch, device="cpu", progress=False)
+    seconds = time.process_time() - began
     found = score(network, args, row.classes or CLASSES)
     return {"row": name, "seed": seed, "seconds": seconds, "losses": losses, **found}
 
@@ -103,9 +102,14 @@ def run_row(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
 def measured(args: argparse.Namespace) -> dict[str, Any]:
     """Train what the file does not hold, seed by seed."""
     write_cache(args)
-    kept = json.loads(args.json.read_text())["rows"] if args.json is not None and args.json.exists() else []
-    data = {"command": command_line(), "machine": facts("cpu"), "epochs": args.epochs, "rows": kept}
-    there = {(row["row"], row["seed"]) for row in kept}
+    data = {"command": command_line(), "machine": facts("cpu"), "rows": []}
+    data |= {name: getattr(args, name) for name in SETTINGS}
+    if args.json is not None and args.json.exists():
+        kept = json.loads(args.json.read_text())
+        if any(kept[name] != data[name] for name in SETTINGS):
+            raise SystemExit(f"{args.json} holds rows of other {', '.join(SETTINGS)}; give another file, or delete it.")
+        data["rows"] = kept["rows"]
+    there = {(row["row"], row["seed"]) for row in data["rows"]}
     for seed in args.seeds:
         for name in args.rows:
             if (name, seed) not in there:
@@ -118,14 +122,15 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
 
 def report(data: dict[str, Any]) -> list[str]:
     """The tables in Markdown, one for each row that others are compared with."""
+    length = f"{data['batch'] * data['steps']} of 3131" if data["steps"] else "3131"
     lines = [
         f"`{data['command']}`",
         "",
-        f"EfficientNet-Lite0 behind its last map of stride 16, {data['epochs']} epoch of 3131 photographs at {CROP} "
-        "pixels on cached features. CAM's seeds on val (222 images, one view) at the threshold of train, mean ± "
-        "standard deviation over seeds; in brackets the mean difference from the first row of the table, seed by "
-        "seed, ± its standard deviation. The last but one column is mIoU-7 on every third image of train, at its best "
-        "threshold.",
+        f"EfficientNet-Lite0 behind its last map of stride 16, {data['epochs']} epoch of {length} photographs at "
+        f"{CROP} pixels on cached features, going on with the trained classifier. CAM's seeds on val (222 images, one "
+        "view) at the threshold of train, mean ± standard deviation over seeds; in brackets the mean difference from "
+        "the first row of the table, seed by seed, ± its standard deviation. The last but one column is mIoU-7 on "
+        "every third image of train, at its best threshold; seconds are of CPU.",
         "",
     ]
     by_name = {name: [r for r in data["rows"] if r["row"] == name] for name in ROWS}

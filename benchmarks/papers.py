@@ -48,10 +48,11 @@ ROWS: dict[str, tuple[str, Method]] = {
     START: ("the classifier that all go on with", Method()),
     "ordinary": ("ordinary", Method()),
     "atm": ("ATM", ATM(fum=False)),
-    "atm_small": ("ATM, weights 0.036 and 0.0625", ATM(fum=False, similarity=0.036, background_similarity=0.0625)),
+    "atm_present": ("ATM, losses averaged over present classes", ATM(fum=False, average="present")),
     "fum": ("FUM", ATM(**OFF)),
-    "fum_residual": ("FUM, residual", ATM(**OFF, residual=True)),
+    "fum_last": ("FUM, relation of the last map", ATM(**OFF, level="last")),
     "atrous": ("FUM's atrous convolutions alone", ATM(**OFF, **ATROUS)),
+    "atm_fum": ("ATM + FUM", ATM()),
     "rpnet_neck": ("RPNet's neck alone", RPNet(weight=0.0, each_first=False)),
     "rpnet1": ("RPNet, 1 image, ramp 0.5", RPNet(images=1, ramp=0.5)),
     "rpnet2": ("RPNet, 2 images, ramp 0.5", RPNet(images=2, each_first=False, ramp=0.5)),
@@ -116,7 +117,6 @@ def row_of(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
         learning=learning,
         span=span,
         preprocess=READS,
-        keep_head=False if ROWS[name][1].get_neck_settings() else None,  # a new neck needs a new head
         workers=args.workers,
         amp=args.amp,
     )

@@ -28,22 +28,23 @@ EXPLAINERS = {"cam": "CAM", "fully": "FullyCAM(channel_norm=False)"}
 BUDGET = shlex.split("--preset modern --cut 8 --batch 16 --crop 224 --sides 224,336 --device cpu")
 SCALES = ["--scales", "1,0.5"]  # of RPNet's target; four scales take three times as long
 PAIRS = ["--images", "2", "--no-each-first"]  # as many crops in an epoch as the other rows
+LAST, PRESENT = ["--level", "last"], ["--average", "present"]  # as the module and the losses were first
 OFF = ["--no-enhance", "--no-decrease"]
 ALONE = ["--no-atrous", "--no-channel-attention", "--no-spatial-attention"]
 ROWS: dict[str, tuple[str, str, list[str]]] = {  # label, method, options
     "classifier": ("classifier", "classifier", []),
-    "atm": ("+ ATM", "atm", ["--no-fum"]),
-    "atm_ramp": ("+ ATM, ramp 0.5", "atm", ["--no-fum", "--ramp", "0.5"]),
-    "fum": ("+ FUM", "atm", OFF),
-    "atm_fum": ("+ ATM + FUM", "atm", []),
-    "fum_residual": ("+ FUM, residual", "atm", [*OFF, "--residual"]),
-    "context": ("+ FUM's context alone", "atm", [*OFF, *ALONE]),
-    "centred": ("+ context alone, centred", "atm", [*OFF, *ALONE, "--centred"]),
-    "atm_centred": ("+ ATM + context alone, centred", "atm", [*ALONE, "--centred"]),
+    "atm": ("+ ATM", "atm", ["--no-fum", *PRESENT]),
+    "atm_ramp": ("+ ATM, ramp 0.5", "atm", ["--no-fum", *PRESENT, "--ramp", "0.5"]),
+    "fum": ("+ FUM", "atm", [*OFF, *LAST]),
+    "atm_fum": ("+ ATM + FUM", "atm", [*LAST, *PRESENT]),
+    "fum_residual": ("+ FUM, residual", "atm", [*OFF, *LAST, "--residual"]),
+    "context": ("+ FUM's context alone", "atm", [*OFF, *LAST, *ALONE]),
+    "centred": ("+ context alone, centred", "atm", [*OFF, *ALONE, *LAST, "--centred"]),
+    "atm_centred": ("+ ATM + context alone, centred", "atm", [*ALONE, *LAST, *PRESENT, "--centred"]),
     "atm_centred_ramp": (
         "+ ATM, ramp 0.5, + context alone, centred",
         "atm",
-        [*ALONE, "--centred", "--ramp", "0.5"],
+        [*ALONE, *LAST, *PRESENT, "--centred", "--ramp", "0.5"],
     ),
     "rpnet_neck": ("RPNet's neck alone", "rpnet", ["--weight", "0", "--no-each-first"]),
     "rpnet1": ("RPNet, 1 image", "rpnet", ["--images", "1", *SCALES]),
@@ -51,8 +52,8 @@ ROWS: dict[str, tuple[str, str, list[str]]] = {  # label, method, options
     "rpnet2_scales": ("RPNet, 2 images, four scales", "rpnet", PAIRS),
     "rpnet2_ramp": ("RPNet, 2 images, four scales, ramp 0.5", "rpnet", [*PAIRS, "--ramp", "0.5"]),
     "more": ("classifier, on", "fpr", ["--region-contrast", "0", "--pixel-rectification", "0"]),
-    "atm_on": ("ATM, on", "atm", ["--no-fum"]),
-    "atm_centred_on": ("ATM + context alone, centred, on", "atm", [*ALONE, "--centred"]),
+    "atm_on": ("ATM, on", "atm", ["--no-fum", *PRESENT]),
+    "atm_centred_on": ("ATM + context alone, centred, on", "atm", [*ALONE, *LAST, *PRESENT, "--centred"]),
     "rc": ("FPR, L_RC", "fpr", ["--pixel-rectification", "0"]),
     "fpr": ("FPR, L_RC + L_PR", "fpr", []),
     "fpr_l2": ("FPR, L_RC + L_PR, L2 distance", "fpr", ["--distance", "l2"]),

@@ -39,7 +39,8 @@ from camplug.wsss.train import ScheduleSettings
 CLASSES, SIZE = 4, (64, 64)
 FIRST, FURTHER = 30, 20
 START, ON = 3e-3, 1e-3  # learning rates
-ALONE = {"atrous": False, "channel_attention": False, "spatial_attention": False, "centred": True}
+ALONE = {"atrous": False, "channel_attention": False, "spatial_attention": False, "level": "last", "centred": True}
+FIRST: dict[str, Any] = {"level": "last", "average": "present"}  # as module and losses were first
 OFF = {"enhance": False, "decrease": False}
 NECK: dict[str, Any] = {"width": 64, "stages": "last,2", "each_first": False}
 
@@ -63,12 +64,12 @@ PROBLEMS = {
         (2, 2, 1),
         {
             "ordinary": Method(),
-            "ATM": ATM(fum=False),
-            "FUM": ATM(**OFF),
-            "FUM, residual": ATM(**OFF, residual=True),
-            "ATM + FUM, residual": ATM(residual=True),
+            "ATM": ATM(fum=False, average="present"),
+            "FUM": ATM(**OFF, level="last"),
+            "FUM, residual": ATM(**OFF, level="last", residual=True),
+            "ATM + FUM, residual": ATM(**FIRST, residual=True),
             "FUM's context alone, centred": ATM(**OFF, **ALONE),
-            "ATM + FUM's context alone, centred": ATM(**ALONE),
+            "ATM + FUM's context alone, centred": ATM(**ALONE, average="present"),
         },
     ),
     "coarse": Problem(

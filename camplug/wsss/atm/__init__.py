@@ -13,6 +13,7 @@ from camplug.wsss.atm.fum import FUM, context_relation
 from camplug.wsss.atm.losses import background_similarity_loss, make_background_planes, similarity_loss
 from camplug.wsss.atm.merge import assign_classes, merge_maps
 from camplug.wsss.atm.method import ATM
+from camplug.wsss.atm.pyramid_fum import PyramidFUM
 from camplug.wsss.atm.views import DECREASED, ENHANCED, GreyChange, adjust_grey, compute_saturation, warn_if_saturated
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "Atrous",
     "ChannelAttention",
     "GreyChange",
+    "PyramidFUM",
     "SpatialAttention",
     "adjust_grey",
     "make_background_planes",

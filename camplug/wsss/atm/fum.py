@@ -179,14 +179,23 @@ class FUM(nn.Module):
     def _check(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise InputError(f"features {list(x.shape)}; this FUM takes [N,{self.channels},h,w].")
-        n, _, h, w = x.shape
-        if self.context and h * w > self.most_positions:
-            mebibytes = n * (h * w) ** 2 * x.element_size() / 2**20
-            raise InputError(
-                f"features of {h} x {w} are {h * w} positions, more than most_positions={self.most_positions}, and "
-                f"their context relation would take {mebibytes:.0f} MiB; give smaller images, or a larger "
-                "most_positions."
-            )
+        if self.context:
+            check_positions(x, self.most_positions)
+
+
+def check_positions(x: Tensor, most: int) -> None:
+    """Check that features [N,C,h,w] have at most `most` positions.
+
+    Raises:
+        InputError: they have more, and their relation would take much memory.
+    """
+    n, _, h, w = x.shape
+    if h * w > most:
+        mebibytes = n * (h * w) ** 2 * x.element_size() / 2**20
+        raise InputError(
+            f"features of {h} x {w} are {h * w} positions, more than most_positions={most}, and their context relation "
+            f"would take {mebibytes:.0f} MiB; give smaller images, or a larger most_positions."
+        )
 
 
 def _make_attention(option: bool | nn.Module, fresh: Callable[[], nn.Module]) -> nn.Module | None:

@@ -17,12 +17,14 @@ from camplug.wsss.classifier.crops import ClassifierCrops
 from camplug.wsss.classifier.method import Method, check_ramp
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.settings import LearningSettings
+from camplug.wsss.classifier.stages import AUTO
 from camplug.wsss.train.settings import check_counts
 
 if TYPE_CHECKING:
     from camplug.wsss.atm.lightning_module import ATMTraining
 
 AVERAGES = get_args(Average)
+LEVELS = ("pyramid", "last")
 PLANES = ("all", "background")
 FUM_PARTS = ("channel_attention", "spatial_attention", "atrous", "context")
 
@@ -49,15 +51,20 @@ class ATM(Method):
         sure: threshold for positions where only one view finds a class, 0 to 1.
         planes: planes that are compared with the merged maps, all or background alone.
         fum: put the focused-unfocused module before the head; all options below are its own.
+        level: features that positions are related by: pyramid, an earlier stage with 256 channels (`PyramidFUM`, which
+            keeps a trained head), or last, the network's last map after its ReLU (`FUM`, which begins with a new head).
+        stage: earlier stage of the pyramid: auto, half the stride of the last map; a stride in pixels of the network
+            as built; or the name of a layer.
+        lateral: channels of the level of the pyramid.
         channel_attention: weigh channels (squeeze and excitation).
         spatial_attention: weigh positions.
         atrous: atrous convolutions in series.
         context: replace each position by the mean of the positions related to it.
         dilations: dilations of the atrous convolutions; the paper prints 0,1,2,3 for 1,2,3,4.
-        width: channels of the atrous convolutions; none is a quarter of the network's.
+        width: channels of the atrous convolutions; none is a quarter of those of the level.
         reduction: factor by which the middle layer of the channel attention has fewer channels.
-        residual: add the attended features to the related ones.
-        centred: relate positions by their difference from the mean of the image (ours).
+        residual: add the attended features to the related ones (level last).
+        centred: relate positions by their difference from the mean of the image (level last; the pyramid always does).
         most_positions: largest map, height times width, whose positions are related.
 
     Raises:
@@ -81,6 +88,9 @@ class ATM(Method):
     sure: float = SURE
     planes: Literal["all", "background"] = "all"
     fum: bool = True
+    level: Literal["pyramid", "last"] = "pyramid"
+    stage: str = AUTO
+    lateral: int = 256
     channel_attention: bool = True
     spatial_attention: bool = True
     atrous: bool = True
@@ -112,11 +122,18 @@ class ATM(Method):
         if self.planes not in PLANES:
             raise InputError(f"planes={self.planes!r}; allowed are {', '.join(PLANES)}.")
         check_dilations(self.dilations)
-        check_counts(self, "width", "reduction", "most_positions")
-        if self.residual and not self.context:
-            raise InputError("residual adds to the context relation, which context=False leaves out; set one.")
-        if self.centred and not self.context:
-            raise InputError("centred is of the context relation, which context=False leaves out; set one.")
+        check_counts(self, "width", "reduction", "most_positions", "lateral")
+        self._check_level()
+
+    def _check_level(self) -> None:
+        """Raise InputError unless the options of the module fit its level."""
+        if self.level not in LEVELS:
+            raise InputError(f"level={self.level!r}; allowed are {', '.join(LEVELS)}.")
+        for name in ("residual", "centred"):
+            if getattr(self, name) and (self.level != "last" or not self.context):
+                raise InputError(
+                    f"{name}=True is of the context relation with level='last'; set these, or leave it out."
+                )
 
     @property
     def changes(self) -> tuple[GreyChange, ...]:
@@ -126,13 +143,16 @@ class ATM(Method):
 
     @override
     def get_neck_settings(self) -> dict[str, Any] | None:
-        """Return the settings of the FUM; a width of None is left open, so that a trained FUM is kept."""
+        """Return the settings of the FUM, without a width of None and a stage of auto: a trained FUM is kept."""
         parts = {name: getattr(self, name) for name in FUM_PARTS}
         if not self.fum or not any(parts.values()):
             return None
-        width = {} if self.width is None else {"width": self.width}
-        others = {name: getattr(self, name) for name in ("reduction", "residual", "centred", "most_positions")}
-        return {"kind": "fum", **parts, "dilations": list(self.dilations), **width, **others}
+        names = ["reduction", "most_positions", *(["width"] if self.width is not None else [])]
+        settings = {**parts, "dilations": list(self.dilations), **{name: getattr(self, name) for name in names}}
+        if self.level == "last":
+            return {"kind": "fum", **settings, "residual": self.residual, "centred": self.centred}
+        stage = {} if self.stage == AUTO else {"stage": self.stage}
+        return {"kind": "pyramid_fum", **settings, **stage, "lateral": self.lateral}
 
     @override
     def make_module(self, network: Classifier, learning: LearningSettings, crops: ClassifierCrops) -> ATMTraining:

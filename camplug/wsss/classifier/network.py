@@ -22,8 +22,13 @@ from camplug.models.preprocess import find_preprocess
 from camplug.plug import dense, find_first_weight, unwrap
 from camplug.wsss.classifier.body import Body, Cut, find_cut, make_example
 from camplug.wsss.classifier.head_rows import find_rows, take_rows
+from camplug.wsss.classifier.stages import find_neck_stage, run_with_stage
 
-NECKS = {"fum": "camplug.wsss.atm.fum:FUM", "regions": "camplug.wsss.rpnet.neck:RegionNeck"}
+NECKS = {
+    "fum": "camplug.wsss.atm.fum:FUM",
+    "pyramid_fum": "camplug.wsss.atm.pyramid_fum:PyramidFUM",
+    "regions": "camplug.wsss.rpnet.neck:RegionNeck",
+}
 
 
 class Classifier(nn.Module):
@@ -91,7 +96,9 @@ class Classifier(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Compute the features that the head reads, [N,J,h,w], from normalised images [N,3,H,W]."""
         with nullcontext() if self.output_stride is None else dense(self.body, self.output_stride):
-            output: Tensor = self.neck(self.body(x))
+            stage = getattr(self.neck, "stage", None)  # of a neck that reads an earlier map, too
+            maps = (self.body(x),) if stage is None else run_with_stage(self.body, x, stage)
+            output: Tensor = self.neck(*maps)
         return output
 
     def class_maps(self, features: Tensor) -> Tensor:
@@ -134,8 +141,8 @@ def build_classifier(
     Args:
         model: timm or torchvision model, trained classifier, or module that returns its last feature map.
         classes: class names.
-        neck: kind ("fum", "regions") and settings of the module between body and head, without its channels. A new
-            neck with parameters requires a new head.
+        neck: kind ("pyramid_fum", "fum", "regions") and settings of the module between body and head, without its
+            channels. Any new neck with parameters but "pyramid_fum" requires a new head.
         output_stride: see `Classifier`.
         keep_head: keep the trained head, so that the classifier gives the logits of the model, in the order of
             `classes`; by default it is kept where it has these classes. They are matched by name; a model without
@@ -159,9 +166,9 @@ def build_classifier(
     between = None if neck is None else _build_neck(neck, body)
     has = 0 if head is None else len(head.weight)
     rows = find_rows(model, has, classes, keep_head)
-    fits = rows is not None and _is_parameter_free(between)
+    fits = rows is not None and _fits_head(between)
     if keep_head and not fits:
-        raise ModelError(_explain_missing_head(has, len(classes), None if _is_parameter_free(between) else neck))
+        raise ModelError(_explain_missing_head(has, len(classes), None if _fits_head(between) else neck))
     keeps = fits and keep_head is not False
     network = Classifier(
         body,
@@ -227,9 +234,9 @@ def _reuse_classifier(
 ) -> Classifier:
     """Adapt a trained classifier to other classes, neck and stride."""
     same = neck is None or _has_neck(network, neck)
-    if neck is not None and not same and _is_parameter_free(network.neck):
+    if neck is not None and not same and _fits_head(network.neck):
         new = _build_neck(neck, network.body)
-        if _is_parameter_free(new):
+        if _fits_head(new):
             network.neck, same = new, True
     rows = find_rows(network, len(network.classes), classes, keep_head)
     fits = same and rows is not None
@@ -260,14 +267,17 @@ def _build_neck(settings: Mapping[str, Any], body: Body) -> nn.Module:
     if "channels" not in options:
         with torch.no_grad():
             options["channels"] = body.eval()(make_example(body.model)).shape[1]
-    neck: nn.Module = getattr(import_module(place), name)(**options)
+    kind_of_neck = getattr(import_module(place), name)
+    if getattr(kind_of_neck, "needs_stage", False) and "stage_channels" not in options:
+        options["stage"], options["stage_channels"] = find_neck_stage(body, *filter(None, [options.get("stage")]))
+    neck: nn.Module = kind_of_neck(**options)
     weight = find_first_weight(body)
     return neck if weight is None else neck.to(weight)
 
 
-def _is_parameter_free(neck: nn.Module | None) -> bool:
-    """Return whether a neck has no parameters, so that a trained head still fits."""
-    return neck is None or not any(True for _ in neck.parameters())
+def _fits_head(neck: nn.Module | None) -> bool:
+    """Return whether a trained head fits behind a new neck, which has no parameters or keeps the channels."""
+    return neck is None or getattr(neck, "keeps_channels", False) or not any(True for _ in neck.parameters())
 
 
 def _explain_missing_head(has: int, wanted: int, neck: Mapping[str, Any] | None) -> str:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from camplug.errors import InputError, LayerError
 from camplug.plug import get_patch_size, named_layers, select, to_grid, trace_model
 from camplug.wsss.classifier.body import Body, make_example
+
+AUTO = "auto"
 
 
 class Stage(NamedTuple):
@@ -40,6 +42,38 @@ def find_stage_layers(body: Body, stages: Sequence[str], what: str = "stage") ->
     """
     passed = _Trace(body, what)
     return [passed.find_by_stride(stage) if stage.isdecimal() else passed.find_by_name(stage) for stage in stages]
+
+
+def find_neck_stage(body: Body, stage: str = AUTO) -> tuple[str, int]:
+    """Find the layer of the earlier stage that a neck reads, and its channels.
+
+    Args:
+        body: body, run once on a black image.
+        stage: see `find_stage_layers`, or "auto": the last map of half the stride of the body's map; the last layer
+            where there is none.
+
+    Raises:
+        InputError: the network has no such stage.
+    """
+    passed = _Trace(body, "stage")
+    if stage == AUTO:
+        layer = passed.find_half_stride()
+    else:
+        layer = (passed.find_by_stride(stage) if stage.isdecimal() else passed.find_by_name(stage)).layer
+    with torch.no_grad():
+        return layer, run_with_stage(body, make_example(body.model), layer)[1].shape[1]
+
+
+def run_with_stage(body: Body, x: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """Run a body, and return its map and that of an earlier layer (its last call), both [N,K,h,w] with a gradient."""
+    captured: list[Tensor] = []
+    # a clone, since an in-place layer may follow
+    handle = body.get_submodule(layer).register_forward_hook(lambda _, inputs, output: captured.append(output.clone()))
+    try:
+        last: Tensor = body(x)
+    finally:
+        handle.remove()
+    return last, to_grid(captured[-1], (x.shape[-2], x.shape[-1]), get_patch_size(body.model), layer)
 
 
 class _Trace:
@@ -84,6 +118,12 @@ class _Trace:
         found = [stage for stage, size, features in self.calls if size == near and features]
         outside = [stage for stage in found if not any(self._changes_size(p, near) for p in _list_parents(stage.layer))]
         return (outside or found)[-1]
+
+    def find_half_stride(self) -> str:
+        """Find the last layer of half the stride of the last map, or of its stride where there is none."""
+        sides = [size[1] for _, size, features in self.calls if features]
+        finer = [side for side in sides if 1.5 * sides[-1] <= side <= 3 * sides[-1]]
+        return self.find_by_stride(str(round(self.side / (finer or sides)[-1]))).layer
 
     def find_by_name(self, stage: str) -> Stage:
         model = self.body.model

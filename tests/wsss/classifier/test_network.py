@@ -171,7 +171,7 @@ def test_what_cannot_be_cut_is_told():
         build_classifier(resnet(5), NAMES, keep_head=True)
     with pytest.raises(ModelError, match="behind a new neck"):
         build_classifier(resnet(), NAMES, neck={"kind": "fum"}, keep_head=True)
-    with pytest.raises(InputError, match="neck='nothing'; allowed are fum, regions"):
+    with pytest.raises(InputError, match="neck='nothing'; allowed are fum, pyramid_fum, regions"):
         build_classifier(resnet(), NAMES, neck={"kind": "nothing"})
     with pytest.raises(InputError, match="no class to tell apart"):
         build_classifier(resnet(), [])
