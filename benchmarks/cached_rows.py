@@ -9,6 +9,7 @@ from camplug.wsss.classifier import Method
 
 OFF: dict[str, Any] = {"enhance": False, "decrease": False}
 RELATION: dict[str, Any] = {**OFF, "channel_attention": False, "spatial_attention": False, "atrous": False}
+STRONG: dict[str, Any] = {"background": 0.1, "similarity": 2.0, "background_similarity": 2.0}  # chosen on train
 ENTRY: dict[str, Any] = {"stage": "entry"}  # the cached layer
 
 
@@ -36,10 +37,11 @@ ROWS: dict[str, Row] = {
     "ordinary": Row("ordinary", Method(), base=""),
     "atm_present": Row("ATM, losses averaged over present classes", ATM(fum=False, average="present")),
     "atm": Row("ATM", ATM(fum=False)),
+    "atm_strong": Row("ATM, weights 2, background 0.1", ATM(fum=False, **STRONG)),
     "fum_relation": Row("FUM's relation alone", ATM(**RELATION, **ENTRY)),
     "fum_atrous": Row("FUM without its relation", ATM(**OFF, **ENTRY, context=False)),
     "fum": Row("FUM", ATM(**OFF, **ENTRY)),
-    "atm_fum": Row("ATM + FUM", ATM(**ENTRY)),
+    "atm_fum": Row("ATM, weights 2, background 0.1, + FUM", ATM(**STRONG, **ENTRY)),
     "start": Row("the trained classifier, not trained further", Method(), base="", epochs=0),
     "last_start": Row("+ relation of the last map, after its ReLU", ATM(**RELATION, level="last"), "start", epochs=0),
     "centred_start": Row(

@@ -69,7 +69,7 @@ def small(name):
     sections = {key: dict(values) for key, values in SMALL.items()}
     if name == "rpnet_irn":
         sections["classifier.train"]["stages"] = "last,4"
-    if name == "fpr_irn":
+    if name in ("atm_fum", "fpr_irn"):  # go on with a trained classifier
         train = sections["classifier.train"]
         sections["classifier.train.start.train"] = {**train}
         del train["model"], train["output_stride"]
