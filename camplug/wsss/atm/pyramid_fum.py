@@ -101,9 +101,8 @@ class PyramidFUM(nn.Module):
     def _open_gates(self) -> None:
         """Let both gates begin at 0.5, so that the doubled ones are 1."""
         if self.channel_attention is not None:
-            last = self.channel_attention.gate[2]
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            for parameter in self.channel_attention.gate[2].parameters():
+                nn.init.zeros_(parameter)
         if self.spatial_attention is not None:
             nn.init.zeros_(self.spatial_attention.conv.weight)
 
