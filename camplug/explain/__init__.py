@@ -28,6 +28,7 @@ from camplug.explain.lpcam import LPCAM
 from camplug.explain.perturb import RISE, Occlusion
 from camplug.explain.pixels import IntegratedGradients, SmoothGrad
 from camplug.explain.propagate import Propagate
+from camplug.explain.propagate_attention import PropagateAttention
 from camplug.explain.recipro_cam import ReciproCAM
 from camplug.explain.refine_cam import RefineCAM
 from camplug.explain.registry import best_seeds, create, list_methods, list_wrappers, register, register_wrapper
@@ -77,6 +78,7 @@ __all__ = [
     "Occlusion",
     "PerImage",
     "Propagate",
+    "PropagateAttention",
     "ReciproCAM",
     "RefineCAM",
     "ScoreCAM",

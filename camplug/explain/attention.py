@@ -86,7 +86,7 @@ class AttentionExplainer(Explainer):
             output = call_model(self.model, batch)
             targets = resolve_classes(classes, output, n, self.evidence, either_side=not self.knows_classes)
             targets.check(output)
-            calls, tokens = self.find_attention(tape, batch)
+            calls, tokens = find_attention(self.model, tape, batch, type(self).__name__)
             self.check_tokens(tape, output, n, tokens)
             fusions = [
                 self._fuse_round(tape, calls, tokens, targets.compute_scores(output, r), retain=r + 1 < targets.rounds)
@@ -120,63 +120,71 @@ class AttentionExplainer(Explainer):
             fusion.add(relevance.view(-1, tokens.h, tokens.w).clamp_min(0), 1)
         return fusion
 
-    def find_attention(self, tape: Tape, batch: Batch) -> tuple[dict[Layer, AttentionCall], Layout]:
-        """Return the attention over tokens of the images, first to last, and the arrangement of its first keys.
-
-        Raises:
-            LayerError: there is none, or it cannot be read.
-        """
-        model = unwrap(self.model)
-        trace, found = batch.trace(model), {}
-        without_image = {call.name for call in trace.calls if not call.image}
-        for call in tape.attention:
-            if call.layer.name in without_image:
-                continue  # of texts
-            shape = tuple(call.probabilities.shape)
-            if len(shape) != 4 or shape[0] != len(batch):
-                raise LayerError(
-                    f"the attention of {call.layer.name!r} has the shape {list(shape)} for {_count(len(batch))}: it is "
-                    f"computed within parts of an image, and {self._get_name()} reads attention between all tokens; "
-                    "take GradCAM or FullyCAM."
-                )
-            found[call.layer] = call
-        if tape.unread_attention > 0 or not found:
-            raise LayerError(self._describe_refusal(tape.unread_attention))
-        first = next(iter(found.values()))
-        shapes = [tuple(call.probabilities.shape[2:]) for call in found.values()]
-        count = shapes[0][1]
-        if any(shape != (count, count) for shape in shapes[:-1]) or shapes[-1][1] != count:
-            raise LayerError(
-                f"the attention of this {self._get_kind()} is not always over the same tokens (queries and keys: "
-                f"{', '.join(f'{t}x{s}' for t, s in dict.fromkeys(shapes))}), so {self._get_name()} cannot follow it; "
-                "take GradCAM or FullyCAM."
-            )
-        tokens = find_layout(
-            (len(batch), count, 1), batch.size, get_patch_size(model), images=len(batch), spans=trace.spans
-        )
-        if tokens is None:
-            raise LayerError(
-                f"the attention of {first.layer.name!r} is over {count} tokens, which are not the patches of an image "
-                f"of {batch.size[0]}x{batch.size[1]}; take GradCAM or FullyCAM."
-            )
-        return found, tokens
-
-    def _describe_refusal(self, unread: int) -> str:
-        if unread > 0:
-            return (
-                f"this {self._get_kind()} changes attention probabilities before it uses them (as heads that talk to "
-                f"each other do), so {self._get_name()} cannot read them; take GradCAM or FullyCAM."
-            )
-        return (
-            f"{self._get_name()} reads the attention of transformers, and this {self._get_kind()} computes none with "
-            "torch's attention or a softmax and a matrix product; take GradCAM or FullyCAM."
-        )
-
     def _get_kind(self) -> str:
         return type(unwrap(self.model)).__name__
 
-    def _get_name(self) -> str:
-        return type(self).__name__
+
+def find_attention(model: nn.Module, tape: Tape, batch: Batch, name: str) -> tuple[dict[Layer, AttentionCall], Layout]:
+    """Return the attention over tokens of the images, first to last, and the arrangement of its first keys.
+
+    Args:
+        model: the model, which ran on the tape.
+        tape: tape of its attention.
+        batch: the images.
+        name: name of the method, for errors.
+
+    Raises:
+        LayerError: there is none, or it cannot be read.
+    """
+    inner = unwrap(model)
+    kind, trace = type(inner).__name__, batch.trace(inner)
+    without_image = {call.name for call in trace.calls if not call.image}
+    found = {call.layer: call for call in tape.attention if call.layer.name not in without_image}  # not of texts
+    for call in found.values():
+        shape = tuple(call.probabilities.shape)
+        if len(shape) != 4 or shape[0] != len(batch):
+            raise LayerError(
+                f"the attention of {call.layer.name!r} has the shape {list(shape)} for {_count(len(batch))}: it is "
+                f"computed within parts of an image, and {name} reads attention between all tokens; take GradCAM or "
+                "FullyCAM."
+            )
+    if tape.unread_attention > 0:
+        raise LayerError(
+            f"this {kind} changes attention probabilities before it uses them (as heads that talk to each other do), "
+            f"so {name} cannot read them; take GradCAM or FullyCAM."
+        )
+    if not found:
+        raise LayerError(
+            f"{name} reads the attention of transformers, and this {kind} computes none with torch's attention or a "
+            "softmax and a matrix product; take GradCAM or FullyCAM."
+        )
+    return found, _find_tokens(list(found.values()), batch, kind, name)
+
+
+def _find_tokens(calls: list[AttentionCall], batch: Batch, kind: str, name: str) -> Layout:
+    """Return the arrangement of the keys.
+
+    Raises:
+        LayerError: it changes between the layers, or holds no patches of the image.
+    """
+    shapes = [tuple(call.probabilities.shape[2:]) for call in calls]
+    count = shapes[0][1]
+    if any(shape != (count, count) for shape in shapes[:-1]) or shapes[-1][1] != count:
+        raise LayerError(
+            f"the attention of this {kind} is not always over the same tokens (queries and keys: "
+            f"{', '.join(f'{t}x{s}' for t, s in dict.fromkeys(shapes))}), so {name} cannot follow it; take GradCAM or "
+            "FullyCAM."
+        )
+    model, trace = calls[0].inputs.path[0], batch.trace(calls[0].inputs.path[0])
+    tokens = find_layout(
+        (len(batch), count, 1), batch.size, get_patch_size(model), images=len(batch), spans=trace.spans
+    )
+    if tokens is None:
+        raise LayerError(
+            f"the attention of {calls[0].layer.name!r} is over {count} tokens, which are not the patches of an image "
+            f"of {batch.size[0]}x{batch.size[1]}; take GradCAM or FullyCAM."
+        )
+    return tokens
 
 
 def find_queries(gradient: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.errors import LayerError
-from camplug.explain.attention import AttentionExplainer
+from camplug.explain.attention import AttentionExplainer, find_attention
 from camplug.explain.base import Result
 from camplug.explain.batch import call_model, check_batch, check_size, find_class_logits, finish_maps
 from camplug.explain.fuse import Fusion
@@ -72,7 +72,7 @@ class LeGrad(AttentionExplainer):
             output = call_model(self.model, batch)
             targets = resolve_classes(classes, output, n, self.evidence)
             targets.check(output)
-            calls, tokens = self.find_attention(tape, batch)
+            calls, tokens = find_attention(self.model, tape, batch, type(self).__name__)
             blocks, dim = self._find_blocks(list(calls.values()), batch)
             logits = find_class_logits(output, n)
             del output, calls

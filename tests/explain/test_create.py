@@ -41,6 +41,7 @@ def test_names_of_wrappers():
         "iterativeerasing",
         "multiview",
         "propagate",
+        "propagateattention",
         "splitunite",
     ]
     assert camplug.list_wrappers("*e") == ["compete", "dense", "propagate", "splitunite"]
