@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from camplug.errors import InputError, TargetError
 from camplug.explain.batch import check_batch, compute_logits
 from camplug.explain.explanation import Explanation
 from camplug.explain.fuse import normalize_map
+from camplug.explain.guard import warn_of_useless_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.images.geometry import Box
 from camplug.images.photo import read_photo
@@ -229,31 +229,10 @@ def _explain_batch(
             explainer.evidence,
             None if item.box == Box(0, 0, *item.photo.size) else item.box,
         )
-        _warn_of_blank_maps(one, result.maps[i])
+        others = None if inputs is None else inputs.take([i])
+        warn_of_useless_maps(explainer, one, result.maps[i], item.x, others)
         explanations.append(one)
     return explanations
-
-
-def _warn_of_blank_maps(one: Explanation, maps: Tensor) -> None:
-    """Warn of maps [K,h,w] that are empty or constant, before they were laid on the photograph."""
-    low, high = maps.amin((1, 2)), maps.amax((1, 2))
-    constant = high - low <= 100 * torch.finfo(torch.float32).eps * high.abs()
-    for k, (name, peak, flat) in enumerate(
-        zip(one.names, one.maps.amax((1, 2)).tolist(), constant.tolist(), strict=True)
-    ):
-        if peak == 0:
-            if one.link != "logits" and (one.probability(k) or 0) > 0.999:
-                continue  # warned of already: saturated probability
-            message = f"no positive evidence for {name!r}: its {one.method} map is all 0."
-            if one.evidence == "negative":
-                message = f"no evidence against {name!r}: its {one.method} map is all 0."
-            warnings.warn(message, stacklevel=6)
-        elif flat and maps.shape[1] * maps.shape[2] > 1:
-            warnings.warn(
-                f"the {one.method} map of {name!r} is constant, so that it shows no place; take layers with more than "
-                "one position (layers=).",
-                stacklevel=6,
-            )
 
 
 def _count_outputs(explainer: Explainer, x: Tensor, inputs: Inputs | None) -> int:
