@@ -17,6 +17,7 @@ EPS = 1e-4  # in the normalisation of maps and under the root of distances, as i
 LEAST = 1e-5  # lower bound of 1 - S
 
 Distance = Literal["rms", "l2"]
+ContrastDistance = Literal["rms", "l2", "spread"]
 
 
 class RegionContrast(NamedTuple):
@@ -72,7 +73,7 @@ def region_contrast_loss(
     theta: float = 0.1,
     temperature: float = 13.0,
     offset: float = 0.1,
-    distance: Distance = "rms",
+    distance: ContrastDistance = "rms",
     reduction: Literal["mean", "sum"] = "mean",
 ) -> RegionContrast:
     r"""Pull the region of each present class to its positive prototypes and push it off its nearest negative one.
@@ -96,7 +97,9 @@ def region_contrast_loss(
         theta: threshold of the normalised class maps.
         temperature: T, above 0.
         offset: o, at least 0; it bounds the negative part by -log(1 - exp(-o)), 2.35 at 0.1.
-        distance: "rms" or "l2"; see `distances`.
+        distance: "rms" or "l2"; see `distances`. "spread" (ours) divides the rms by the class's own spread, the mean
+            distance of its positive prototypes from their centre; give temperature 1 with it. Then the push falls below
+            the pull beyond a distance of the spread, where with T = 13 it is the larger one up to 7.7.
         reduction: "mean" over pairs, or "sum", for division by the number of pairs of several processes.
 
     Returns:
@@ -118,7 +121,8 @@ def region_contrast_loss(
     masks = masks.index_select(1, used)
     f = masked_mean(features, masks)[image, column]  # of every pair, [P,D]
     counted = masks.flatten(2).any(2)[image, column]
-    parts = _compare_regions(f, [x.to(features.device)[of] for x in prototypes.padded], temperature, offset, distance)
+    compared = [x.to(features.device)[of] for x in (*prototypes.padded, prototypes.spread)]
+    parts = _compare_regions(f, compared, temperature, offset, distance)
     count = counted.sum()
     share = count.clamp_min(1) if reduction == "mean" else 1
     positive, negative = (torch.where(counted, part, 0).sum() / share for part in parts)
@@ -126,21 +130,24 @@ def region_contrast_loss(
 
 
 def _compare_regions(
-    f: Tensor, prototypes: list[Tensor], temperature: float, offset: float, distance: Distance
+    f: Tensor, prototypes: list[Tensor], temperature: float, offset: float, distance: ContrastDistance
 ) -> tuple[Tensor, Tensor]:
     """Compute the positive and the negative part of the loss of each region [P].
 
     Args:
         f: features of the regions [P,D].
-        prototypes: positive prototypes [P,D], negative ones [P,K,D], and a mask of those that exist [P,K].
+        prototypes: positive prototypes [P,D], negative ones [P,K,D], a mask of those that exist [P,K], and the spread
+            of the positive ones [P].
         temperature, offset, distance: see `region_contrast_loss`.
     """
-    centre, others, there = prototypes
-    pull = distances(f, centre.to(f), distance) / temperature + offset
+    centre, others, there, spread = prototypes
+    kind: Distance = "rms" if distance == "spread" else distance
+    unit = temperature * spread.to(f) if distance == "spread" else torch.full_like(spread, temperature).to(f)
+    pull = distances(f, centre.to(f), kind) / unit + offset
     if not others.shape[1]:
         return pull, torch.zeros_like(pull)
-    gaps = distances(f[:, None], others.to(f), distance)
-    exponent = gaps.masked_fill(~there, torch.inf).amin(1) / temperature + offset  # infinite without negatives
+    gaps = distances(f[:, None], others.to(f), kind)
+    exponent = gaps.masked_fill(~there, torch.inf).amin(1) / unit + offset  # infinite without negatives
     return pull, -(-torch.expm1(-exponent)).clamp_min(LEAST).log()
 
 

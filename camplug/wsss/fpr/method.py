@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from typing_extensions import override
 
@@ -15,6 +15,7 @@ from camplug.wsss.classifier.method import Method
 from camplug.wsss.classifier.network import Classifier
 from camplug.wsss.classifier.settings import LearningSettings
 from camplug.wsss.fpr.groups import find_known_groups, get_group_numbers
+from camplug.wsss.fpr.losses import ContrastDistance
 
 if TYPE_CHECKING:
     from camplug.wsss.fpr.lightning_module import FPRTraining
@@ -35,7 +36,8 @@ class FPR(Method):
         theta: threshold of the region of a class map, relative to its maximum.
         temperature: divisor of the distances in the region contrast.
         offset: summand of these distances; 0 in the paper, 0.1 in its code.
-        distance: distance of the region contrast: rms over channels, as in the paper's code, or l2, as in its text.
+        distance: distance of the region contrast: rms over channels, as in the paper's code, l2, as in its text, or
+            spread (ours), rms in units of the class's own spread, with temperature 1.
         region_contrast: weight of the region contrast; 0 for none.
         pixel_rectification: weight of the pixel rectification; 0 for none.
         groups: super-classes whose members give each other no negatives for pixel rectification: voc, coco, none, or
@@ -56,7 +58,7 @@ class FPR(Method):
     theta: float = 0.1
     temperature: float = 13.0
     offset: float = 0.1
-    distance: Literal["rms", "l2"] = "rms"
+    distance: ContrastDistance = "rms"
     region_contrast: float = 0.12
     pixel_rectification: float = 15e-5
     groups: str | Mapping[str, Sequence[str]] = "auto"
@@ -74,8 +76,8 @@ class FPR(Method):
         for name in ("offset", "region_contrast", "pixel_rectification"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name}={getattr(self, name)}; give 0 or more.")
-        if self.distance not in ("rms", "l2"):
-            raise InputError(f"distance={self.distance!r}; allowed are rms and l2.")
+        if self.distance not in get_args(ContrastDistance):
+            raise InputError(f"distance={self.distance!r}; allowed are {', '.join(get_args(ContrastDistance))}.")
         if not self.pass_scales or not all(0 < s < float("inf") for s in self.pass_scales):
             raise InputError(f"pass_scales={self.pass_scales}; give at least one number, each above 0.")
         if isinstance(self.groups, str):

@@ -75,6 +75,17 @@ class Prototypes:
         return Padded(centre, negative, send_to(there.view(len(self.negative), most), centre.device))
 
     @cached_property
+    def spread(self) -> Tensor:
+        """Mean rms distance of the positive prototypes of each class from their centre, [C].
+
+        A class with less than two prototypes has the mean spread of the others, or 1 if there are none.
+        """
+        centred = [x.detach() - x.detach().mean(0, keepdim=True) for x in self.positive]
+        found = torch.stack([x.square().mean(1).sqrt().mean() if len(x) > 1 else x.sum() * 0 for x in centred])
+        some = found[found > 0]
+        return torch.where(found > 0, found, some.mean() if len(some) else 1.0)
+
+    @cached_property
     def usable_negatives(self) -> list[Tensor | None]:
         """Usable negatives of each class, None where it has none; cached, since selecting them synchronises."""
         kept = torch.cat(self.usable).tolist() if self.usable else []

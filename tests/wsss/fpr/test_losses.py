@@ -81,6 +81,27 @@ def test_golden_number():
     assert float(found.loss.detach()) == pytest.approx(near - math.log(1 - math.exp(-far)), rel=1e-9)
 
 
+def test_distances_in_units_of_the_class_own_spread():
+    """Prototypes at (0, 0) and (4, 0): centre (2, 0), spread rms (2, 0) = sqrt 2. The region's mean is (6, 0).
+
+    d = sqrt((16 + 0) / 2) = 2 sqrt 2 from the centre and sqrt(4 / 2) = sqrt 2 from the negative (8, 0), so 2 and 1
+    spreads.
+    """
+    features = torch.tensor([6.0, 0.0], dtype=torch.float64).view(1, 2, 1, 1)
+    prototypes = made([[[0.0, 0.0], [4.0, 0.0]]], [[[8.0, 0.0]]])
+    assert prototypes.spread.tolist() == pytest.approx([math.sqrt(2)])
+    maps, present = torch.ones(1, 1, 1, 1), torch.ones(1, 1)
+    found = region_contrast_loss(features, maps, present, prototypes, temperature=1, offset=0, distance="spread")
+    assert float(found.positive) == pytest.approx(2, abs=1e-4)
+    assert float(found.negative) == pytest.approx(-math.log(1 - math.exp(-1)), abs=1e-4)
+
+
+def test_spread_of_a_class_with_one_prototype():
+    prototypes = made([[[0.0, 0.0], [4.0, 0.0]], [[1.0, 1.0]], []], [[], [], []])
+    assert prototypes.spread.tolist() == pytest.approx([math.sqrt(2)] * 3)
+    assert made([[[1.0, 1.0]]], [[]]).spread.tolist() == [1.0]
+
+
 @pytest.mark.parametrize("kind, offset", [("rms", 0.1), ("l2", 0.0)])
 def test_value_and_gradient_equal_a_loop(kind, offset):
     features, maps, present, prototypes = scene()

@@ -376,7 +376,7 @@ def test_groups_that_do_not_fit_are_told_before_anything_is_settled(start, tmp_p
         ({"offset": -0.1}, r"offset=-0\.1; give 0 or more"),
         ({"region_contrast": -1.0}, r"region_contrast=-1\.0; give 0 or more"),
         ({"pixel_rectification": float("nan")}, "pixel_rectification=nan; give 0 or more"),
-        ({"distance": "l1"}, "distance='l1'; allowed are rms and l2"),
+        ({"distance": "l1"}, "distance='l1'; allowed are rms, l2, spread"),
         ({"pass_scales": ()}, r"pass_scales=\(\); give at least one number, each above 0"),
         ({"pass_scales": (1.0, 0.0)}, "each above 0"),
         ({"groups": "vco"}, r"groups='vco' \(did you mean 'voc'\?\); allowed are auto, voc, coco, none"),
