@@ -1,7 +1,7 @@
 """RPNet: a trained classifier learns on, from what images of one class have in common. Needs camplug[train].
 
 "confident" is the share of positions that prototypes are taken of: with many channels the published threshold, 0.3,
-leaves hardly any out. RPNet begins with a new head. On so few scenes seeds differ by more than the methods do.
+leaves hardly any out. RPNet goes on with the trained head. On so few scenes seeds differ by more than the methods do.
 """
 
 import tempfile

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from camplug.errors import InputError
 from camplug.models.class_names import find_class_names
@@ -50,3 +50,20 @@ def take_rows(head: nn.Conv2d, rows: Sequence[int]) -> nn.Conv2d:
         if head.bias is not None and chosen.bias is not None:
             chosen.bias.copy_(head.bias[list(rows)])
     return chosen
+
+
+def move_weight(weight: Tensor, neck: nn.Module | None) -> Tensor:
+    """Return the weight [C,J] of a head behind a new neck that gives the maps of a trained one [C,K] in front of it."""
+    take = getattr(neck, "take_head", None)
+    return weight if take is None else take(weight)
+
+
+def move_head(head: nn.Conv2d, neck: nn.Module) -> nn.Conv2d:
+    """Return a 1x1 head behind a new neck that gives the maps of a trained one; see `move_weight`."""
+    weight = move_weight(head.weight.detach()[:, :, 0, 0], neck)
+    moved = nn.Conv2d(weight.shape[1], len(weight), 1, bias=head.bias is not None).to(head.weight)
+    with torch.no_grad():
+        moved.weight.copy_(weight[:, :, None, None])
+        if head.bias is not None and moved.bias is not None:
+            moved.bias.copy_(head.bias)
+    return moved

@@ -21,7 +21,7 @@ from camplug.images.preprocess import Preprocess
 from camplug.models.preprocess import find_preprocess
 from camplug.plug import dense, find_first_weight, unwrap
 from camplug.wsss.classifier.body import Body, Cut, find_cut, make_example
-from camplug.wsss.classifier.head_rows import find_rows, take_rows
+from camplug.wsss.classifier.head_rows import find_rows, move_head, move_weight, take_rows
 from camplug.wsss.classifier.stages import find_neck_stage, run_with_stage
 
 NECKS = {
@@ -142,7 +142,8 @@ def build_classifier(
         model: timm or torchvision model, trained classifier, or module that returns its last feature map.
         classes: class names.
         neck: kind ("pyramid_fum", "fum", "regions") and settings of the module between body and head, without its
-            channels. Any new neck with parameters but "pyramid_fum" requires a new head.
+            channels. A head that the model was trained with is kept behind "pyramid_fum" and "regions", whose maps are
+            at first those of the model; any other new neck with parameters requires a new head.
         output_stride: see `Classifier`.
         keep_head: keep the trained head, so that the classifier gives the logits of the model, in the order of
             `classes`; by default it is kept where it has these classes. They are matched by name; a model without
@@ -166,9 +167,9 @@ def build_classifier(
     between = None if neck is None else _build_neck(neck, body)
     has = 0 if head is None else len(head.weight)
     rows = find_rows(model, has, classes, keep_head)
-    fits = rows is not None and _fits_head(between)
+    fits = rows is not None and _fits_head(between, len(rows))
     if keep_head and not fits:
-        raise ModelError(_explain_missing_head(has, len(classes), None if _fits_head(between) else neck))
+        raise ModelError(_explain_missing_head(has, len(classes), None if _fits_head(between, has) else neck))
     keeps = fits and keep_head is not False
     network = Classifier(
         body,
@@ -180,7 +181,7 @@ def build_classifier(
     )
     if keeps and head is not None and network.head.bias is not None:
         with torch.no_grad():
-            network.head.weight.copy_(head.weight[rows, :, None, None])
+            network.head.weight.copy_(move_weight(head.weight[rows], between)[:, :, None, None])
             network.head.bias.copy_(head.bias[rows])
     return network.eval()
 
@@ -234,11 +235,11 @@ def _reuse_classifier(
 ) -> Classifier:
     """Adapt a trained classifier to other classes, neck and stride."""
     same = neck is None or _has_neck(network, neck)
-    if neck is not None and not same and _fits_head(network.neck):
-        new = _build_neck(neck, network.body)
-        if _fits_head(new):
-            network.neck, same = new, True
     rows = find_rows(network, len(network.classes), classes, keep_head)
+    if neck is not None and not same and rows is not None and _fits_head(network.neck):
+        new = _build_neck(neck, network.body)
+        if _fits_head(new, len(network.classes)):
+            network.head, network.neck, same = move_head(network.head, new), new, True
     fits = same and rows is not None
     if keep_head and not fits:
         raise ModelError(_explain_missing_head(len(network.classes), len(classes), None if same else neck))
@@ -275,8 +276,13 @@ def _build_neck(settings: Mapping[str, Any], body: Body) -> nn.Module:
     return neck if weight is None else neck.to(weight)
 
 
-def _fits_head(neck: nn.Module | None) -> bool:
-    """Return whether a trained head fits behind a new neck, which has no parameters or keeps the channels."""
+def _fits_head(neck: nn.Module | None, count: int | None = None) -> bool:
+    """Return whether a trained head of `count` classes fits behind a new neck.
+
+    It does if the neck has no parameters, keeps the channels, or takes such a head over.
+    """
+    if hasattr(neck, "take_head"):
+        return count is not None and count <= int(getattr(neck, "width", 0))
     return neck is None or getattr(neck, "keeps_channels", False) or not any(True for _ in neck.parameters())
 
 

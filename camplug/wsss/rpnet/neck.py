@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from camplug.errors import InputError
@@ -19,7 +20,7 @@ class RegionNeck(nn.Module):
     foreground probability (Liu et al., RPNet, eq. 10) and has a non-local block of its own:
     `neck.enhance(probability * neck.reduce_channels(x))`. As in the authors' code there is no ReLU after the
     convolution, so reduced features may be negative. Their code has both blocks for each image of a pair; here the
-    images of a group share them.
+    images of a group share them. A head that was trained in front of the neck can be kept (`take_head`).
 
     Args:
         channels: channels of the last stage.
@@ -59,6 +60,29 @@ class RegionNeck(nn.Module):
         block = self.context if self.enhanced_context is None else self.enhanced_context
         result: Tensor = block(features)
         return result
+
+    @torch.no_grad()
+    def take_head(self, weight: Tensor) -> Tensor:
+        r"""Initialise the reduction for a head that was trained in front of it.
+
+        .. math:: W' R = W, \qquad R R^T = 1
+
+        The reduction R gets orthonormal rows, of which the first ones span the rows of the head and the others are
+        random. The non-local block is the identity at first, so the head W' behind the neck gives the class maps of W.
+
+        Args:
+            weight: W, [C,channels], C at most `width`.
+
+        Returns:
+            W', [C,width].
+        """
+        rows = min(self.width, self.channels)
+        filled = torch.cat([weight.T, torch.randn(self.channels, rows).to(weight)], 1)[:, :rows].double()
+        basis = torch.linalg.qr(filled)[0]
+        self.reduce.weight[:rows] = basis.T[:, :, None, None].to(weight)
+        moved = weight.new_zeros(len(weight), self.width)
+        moved[:, :rows] = (weight.double() @ basis).to(weight)
+        return moved
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build this neck again, `RegionNeck(**settings)`."""

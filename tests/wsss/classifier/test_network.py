@@ -134,6 +134,22 @@ def test_a_neck_that_learns_nothing_keeps_the_head():
         assert not torch.allclose(network(x), plain(x))
 
 
+def test_a_trained_head_moves_behind_a_neck_that_takes_it():
+    """RPNet's neck can give the maps of the model at first, unless there are more classes than its channels."""
+    x = images()
+    for start in (resnet(), build_classifier(resnet(), NAMES)):
+        plain = build_classifier(start, NAMES)
+        moved = build_classifier(start, NAMES, neck={"kind": "regions", "width": 64})
+        assert moved.head.weight.shape[1] == 64
+        torch.testing.assert_close(moved(x), plain(x), atol=1e-5, rtol=1e-4)
+        narrow = {"kind": "regions", "width": 2}
+        assert not torch.allclose(build_classifier(start, NAMES, neck=narrow)(x), plain(x))
+        with pytest.raises(ModelError, match="behind a new neck"):
+            build_classifier(start, NAMES, neck=narrow, keep_head=True)
+    chosen = build_classifier(start, ["c", "a"], neck={"kind": "regions", "width": 64})  # rows by name
+    torch.testing.assert_close(chosen(x), plain(x)[:, [2, 0]], atol=1e-5, rtol=1e-4)
+
+
 def test_explainers_know_its_classes_and_its_photographs():
     model = resnet()
     model.pretrained_cfg = {"input_size": (3, 48, 48), "mean": (0.5,) * 3, "std": (0.25,) * 3}

@@ -99,6 +99,18 @@ def test_neck_is_built_again_from_its_settings():
     assert RegionNeck(6).settings() == {"channels": 6, "width": 512, "enhanced_block": "own"}
 
 
+@pytest.mark.parametrize("width", [4, 6, 9])
+def test_a_trained_head_gives_the_same_maps_behind_the_neck(width):
+    """Also where the neck has as many channels as the body, or more."""
+    weight, x = torch.randn(3, 6), torch.randn(2, 6, 3, 3)
+    neck = RegionNeck(6, width).eval()
+    moved = neck.take_head(weight)
+    wanted = torch.einsum("ck,nkyx->ncyx", weight, x)
+    torch.testing.assert_close(torch.einsum("ck,nkyx->ncyx", moved, neck(x)), wanted, atol=1e-5, rtol=1e-5)
+    rows = neck.reduce.weight[: min(width, 6), :, 0, 0]
+    torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), atol=1e-5, rtol=0)
+
+
 def test_the_enhanced_branch_has_its_own_block():
     x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
     own, shared = (trained(RegionNeck(6, 4, kind)).train() for kind in ("own", "shared"))
