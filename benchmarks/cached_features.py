@@ -70,9 +70,11 @@ def load_network(weights: Path) -> LateNetwork:
 class CachedCrops(ClassifierCrops):
     """Crops whose pixels are cached features of the original view, float16 [112,14,14]."""
 
-    def __init__(self, data: SegmentationData, folder: Path, *, seed: int, indices: list[int] | None = None) -> None:
+    def __init__(
+        self, data: SegmentationData, folder: Path, *, seed: int, indices: list[int] | None = None, every: int = 1
+    ) -> None:
         super().__init__(data, crop=CROP, sides=SIDES, seed=seed, indices=indices)
-        self.views = {view: np.load(_name(folder, view), mmap_mode="r") for view in list_views(folder)}
+        self.views = {view: np.load(file, mmap_mode="r") for view, file in list_views(folder, every).items()}
 
     def load_crop(self, epoch: int, i: int, slot: int = 0, classes: Any = ()) -> ClassifierCrop:
         present = torch.zeros(len(self.data.classes))
@@ -158,9 +160,14 @@ def score(network: Classifier, args: Any, classes: tuple[str, ...] = CLASSES) ->
 # ---- writing the cache
 
 
-def list_views(folder: Path) -> list[str]:
-    """List the views that the cache holds."""
-    return [view for view in VIEWS if _name(folder, view).exists()]
+def list_views(folder: Path, every: int) -> dict[str, Path]:
+    """List the views that the cache holds for every n-th photograph, and their files."""
+    names = {view: (_name(folder, view), _name(folder, view, every)) for view in VIEWS}
+    return {
+        view: next(file for file in files if file.exists())
+        for view, files in names.items()
+        if any(file.exists() for file in files)
+    }
 
 
 def write_cache(args: Any) -> None:
@@ -169,9 +176,10 @@ def write_cache(args: Any) -> None:
     _check(args.cache)
     network = load_network(args.weights)
     early = network.early.to(memory_format=torch.channels_last)
-    missing = [view for view in args.views if not _name(args.cache, view).exists()]
+    there = list_views(args.cache, args.every)
+    missing = [view for view in args.views if view not in there]
     if missing:
-        _write_views(early, opened(args.data, "train_aug"), args.cache, missing)
+        _write_views(early, opened(args.data, "train_aug"), args.cache, missing, args.every)
     for split, step in EVERY.items():
         file = args.cache / f"{split}.pt"
         if not file.exists():
@@ -180,24 +188,26 @@ def write_cache(args: Any) -> None:
             torch.save([_run(early, reads(data.photo(i))[0][None])[0].half() for i in range(len(data))], file)
 
 
-def _write_views(early: nn.Module, data: SegmentationData, folder: Path, views: list[str]) -> None:
+def _write_views(early: nn.Module, data: SegmentationData, folder: Path, views: list[str], every: int) -> None:
+    images = list(range(0, len(data), every))
     crops = ClassifierCrops(data, crop=CROP, sides=SIDES, mean=READS.mean, seed=0)
     mean, std = (255 * torch.tensor(v)[:, None, None] for v in (READS.mean, READS.std))
     files: dict[str, Any] = {}
-    for k in range(0, len(data), BATCH):
-        pixels = torch.stack([crops.load_crop(0, i).pixels for i in range(k, min(k + BATCH, len(data)))])
+    for k in range(0, len(images), BATCH):
+        numbers = images[k : k + BATCH]
+        pixels = torch.stack([crops.load_crop(0, i).pixels for i in numbers])
         for view in views:
             change = GREY.get(view)
             x = ((pixels if change is None else adjust_grey(pixels, change)) - mean) / std
             found = _run(early, rescale(x, float(view)) if view in SCALES else x).half().numpy()
             if view not in files:
-                name, shape = _name(folder, view).with_suffix(".part"), (len(data), *found.shape[1:])
+                name, shape = _name(folder, view, every).with_suffix(".part"), (len(data), *found.shape[1:])
                 files[view] = np.lib.format.open_memmap(name, "w+", np.float16, shape)
-            files[view][k : k + len(found)] = found
-        print(f"{k + len(found)} of {len(data)}", end="\r", file=sys.stderr, flush=True)
+            files[view][numbers] = found
+        print(f"{k + len(found)} of {len(images)}", end="\r", file=sys.stderr, flush=True)
     for view, file in files.items():
         file.flush()
-        _name(folder, view).with_suffix(".part").rename(_name(folder, view))
+        _name(folder, view, every).with_suffix(".part").rename(_name(folder, view, every))
 
 
 @torch.no_grad()
@@ -205,8 +215,8 @@ def _run(early: nn.Module, x: Tensor) -> Tensor:
     return early(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
 
-def _name(folder: Path, view: str) -> Path:
-    return folder / f"{view}.npy"
+def _name(folder: Path, view: str, every: int = 1) -> Path:
+    return folder / f"{view}{f'_every_{every}' if every > 1 else ''}.npy"
 
 
 def _check(folder: Path) -> None:

@@ -33,7 +33,7 @@ from camplug.wsss.classifier import build_classifier, get_preset
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.train.fit import fit
 
-SETTINGS = ("epochs", "steps", "batch", "lr")
+SETTINGS = ("epochs", "steps", "batch", "lr", "every")
 MEASURES = ("miou", "precision", "recall", "fdr", "train")
 
 
@@ -65,6 +65,9 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-4, help="learning rate of the layers before the head")
+    parser.add_argument(
+        "--every", type=int, default=1, help="train on every n-th photograph; views are cached for them"
+    )
     parser.add_argument("--steps", type=int, help="steps of an epoch, on photographs drawn by the seed; all by default")
     add_result_options(parser)
     return parser.parse_args(argv)
@@ -83,8 +86,9 @@ def run_row(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
         neck=row.method.get_neck_settings(),
         keep_head=False if row.new_head else None,
     )
-    drawn = np.random.default_rng(seed).permutation(len(data))[: args.steps and args.steps * args.batch]
-    crops = CachedCrops(data, args.cache, seed=seed, indices=sorted(drawn.tolist()))
+    numbers = np.arange(0, len(data), args.every)
+    drawn = np.random.default_rng(seed).permutation(numbers)[: args.steps and args.steps * args.batch]
+    crops = CachedCrops(data, args.cache, seed=seed, indices=sorted(drawn.tolist()), every=args.every)
     learning, _ = get_preset("modern")
     learning = replace(learning, schedule=replace(learning.schedule, lr=args.lr))
     module = row.method.make_module(network, learning, crops)
@@ -106,7 +110,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     data |= {name: getattr(args, name) for name in SETTINGS}
     if args.json is not None and args.json.exists():
         kept = json.loads(args.json.read_text())
-        if any(kept[name] != data[name] for name in SETTINGS):
+        if any(({"every": 1} | kept)[name] != data[name] for name in SETTINGS):
             raise SystemExit(f"{args.json} holds rows of other {', '.join(SETTINGS)}; give another file, or delete it.")
         data["rows"] = kept["rows"]
     there = {(row["row"], row["seed"]) for row in data["rows"]}
@@ -122,11 +126,13 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
 
 def report(data: dict[str, Any]) -> list[str]:
     """The tables in Markdown, one for each row that others are compared with."""
-    length = f"{data['batch'] * data['steps']} of 3131" if data["steps"] else "3131"
+    images = len(range(0, 3131, data.get("every", 1)))
+    length = f"{data['batch'] * data['steps']} of {images}" if data["steps"] else str(images)
+    epochs = f"{data['epochs']} epoch{'s' if data['epochs'] > 1 else ''}"
     lines = [
         f"`{data['command']}`",
         "",
-        f"EfficientNet-Lite0 behind its last map of stride 16, {data['epochs']} epoch of {length} photographs at "
+        f"EfficientNet-Lite0 behind its last map of stride 16, {epochs} of {length} photographs at "
         f"{CROP} pixels on cached features, going on with the trained classifier. CAM's seeds on val (222 images, one "
         "view) at the threshold of train, mean ± standard deviation over seeds; in brackets the mean difference from "
         "the first row of the table, seed by seed, ± its standard deviation. The last but one column is mIoU-7 on "

@@ -56,6 +56,10 @@ ROWS: dict[str, tuple[str, Method]] = {
     "rpnet_neck": ("RPNet's neck alone", RPNet(weight=0.0, each_first=False)),
     "rpnet1": ("RPNet, 1 image, ramp 0.5", RPNet(images=1, ramp=0.5)),
     "rpnet2": ("RPNet, 2 images, ramp 0.5", RPNet(images=2, each_first=False, ramp=0.5)),
+    "rpnet_scales": (
+        "RPNet, without prototypes, ramp 0.5",
+        RPNet(images=2, each_first=False, ramp=0.5, prototypes=False),
+    ),
     "rpnet2_16": (
         "RPNet, 2 images, ramp 0.5, stages last and 16, regions of classes",
         RPNet(images=2, each_first=False, ramp=0.5, stages="last,16", regions="classes"),
