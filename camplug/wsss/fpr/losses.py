@@ -97,9 +97,7 @@ def region_contrast_loss(
         theta: threshold of the normalised class maps.
         temperature: T, above 0.
         offset: o, at least 0; it bounds the negative part by -log(1 - exp(-o)), 2.35 at 0.1.
-        distance: "rms" or "l2"; see `distances`. "spread" (ours) divides the rms by the class's own spread, the mean
-            distance of its positive prototypes from their centre; give temperature 1 with it. Then the push falls below
-            the pull beyond a distance of the spread, where with T = 13 it is the larger one up to 7.7.
+        distance: "rms" or "l2" (see `distances`), or "spread" (ours), rms over `Prototypes.spread`, with temperature 1.
         reduction: "mean" over pairs, or "sum", for division by the number of pairs of several processes.
 
     Returns:
@@ -121,8 +119,7 @@ def region_contrast_loss(
     masks = masks.index_select(1, used)
     f = masked_mean(features, masks)[image, column]  # of every pair, [P,D]
     counted = masks.flatten(2).any(2)[image, column]
-    compared = [x.to(features.device)[of] for x in (*prototypes.padded, prototypes.spread)]
-    parts = _compare_regions(f, compared, temperature, offset, distance)
+    parts = _compare_regions(f, [x.to(features.device)[of] for x in prototypes.padded], temperature, offset, distance)
     count = counted.sum()
     share = count.clamp_min(1) if reduction == "mean" else 1
     positive, negative = (torch.where(counted, part, 0).sum() / share for part in parts)

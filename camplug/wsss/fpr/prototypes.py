@@ -21,11 +21,13 @@ class Padded(NamedTuple):
         centre: mean of the positive prototypes of each class, 0 without any, [C,D].
         negative: negative prototypes of each class, padded with 0, [C,m,D].
         there: mask of the negative prototypes without padding, bool [C,m].
+        spread: mean rms distance of the positive prototypes from their centre, [C]; see `Prototypes.spread`.
     """
 
     centre: Tensor
     negative: Tensor
     there: Tensor
+    spread: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ class Prototypes:
         centre = torch.stack([x.detach().mean(0) if len(x) else pad(x, 1)[0] for x in self.positive])
         there = torch.tensor([[k < len(x) for k in range(most)] for x in self.negative], dtype=torch.bool)
         negative = torch.stack([pad(x, most) for x in self.negative])
-        return Padded(centre, negative, send_to(there.view(len(self.negative), most), centre.device))
+        return Padded(centre, negative, send_to(there.view(len(self.negative), most), centre.device), self.spread)
 
     @cached_property
     def spread(self) -> Tensor:
