@@ -78,13 +78,14 @@ def test_prototypes_side_by_side(device):
     """Class 1 has no positive ones, class 0 one negative less; the second class's first negative is not usable."""
     one = some()
     there = one.to(device)
-    centre, negative, which = (x.cpu() for x in there.padded)
+    centre, negative, which, spread = (x.cpu() for x in there.padded)
     torch.testing.assert_close(centre, torch.stack([one.positive[0].mean(0), torch.zeros(2)]))
     assert torch.equal(negative, torch.stack([torch.cat([one.negative[0], torch.zeros(1, 2)]), one.negative[1]]))
     assert which.tolist() == [[True, False], [True, True]]
+    torch.testing.assert_close(spread, one.spread)
     assert [x.tolist() for x in there.usable_negatives] == [one.negative[0].tolist(), one.negative[1][1:].tolist()]
     nothing = Prototypes([torch.zeros(0, 5)] * 2, [torch.zeros(0, 3)] * 2, [torch.zeros(0).bool()] * 2)
-    assert [tuple(x.shape) for x in nothing.padded] == [(2, 0), (2, 0, 0), (2, 0)]
+    assert [tuple(x.shape) for x in nothing.padded] == [(2, 0), (2, 0, 0), (2, 0), (2,)]
     assert nothing.usable_negatives == [None, None]
 
 
