@@ -10,6 +10,7 @@ import torch
 import camplug
 
 CLOSE = {"rtol": 0, "atol": 1e-10}
+SINGLE = {"rtol": 1e-4, "atol": 1e-4}  # eager attention of transformers has its softmax in float32
 
 
 def run(model, x, score):
@@ -41,11 +42,11 @@ def test_hugging_face(kind, way):
     calls, gradients = run(model, x, lambda output: output.logits[:, 1])
     assert [c.probabilities.shape for c in calls] == [(2, 2, 5, 5)] * 2
     for call, one in zip(calls, want, strict=True):
-        torch.testing.assert_close(call.probabilities, one.detach(), **CLOSE)
+        torch.testing.assert_close(call.probabilities, one.detach(), **SINGLE)
         assert gradients[call.layer].abs().max() > 0
     for method in ("legrad", "gradientrollout", "gradeclip", "rollout"):
         maps = camplug.create(method, model).maps(x, 1)
-        torch.testing.assert_close(maps, camplug.create(method, eager).maps(x, 1), **CLOSE)
+        torch.testing.assert_close(maps, camplug.create(method, eager).maps(x, 1), **SINGLE)
 
 
 def test_open_clip():
