@@ -53,5 +53,4 @@ def report(name: str, model: Classifier) -> None:
 
 start = trained(body, "start", Method(), 16, 3e-3)  # in place of a network that knows ImageNet
 report("ordinary", trained(start, "ordinary", Method(), 8, 1e-3))
-report("ATM", trained(start, "atm", ATM(fum=False), 8, 1e-3))
 report("ATM + FUM", trained(start, "whole", ATM(), 8, 1e-3))
