@@ -51,9 +51,9 @@ def legrad(gradient: Tensor) -> Tensor:
 class LeGrad(AttentionExplainer):
     """LeGrad: positive gradients of the attention, each layer's from a score of its own tokens; mean of the layers.
 
-    The score of a layer is what the part of the network after the last block makes of that layer's tokens. With
-    attention pooling in that part, the pooling's attention is read instead, once for the tokens of each layer. Needs
-    two forward passes and one backward pass per class.
+    The score of a layer is what the part of the network after the last block makes of the mean of that layer's tokens,
+    as in the authors' code. With attention pooling in that part, it gets the tokens, and its attention is read instead,
+    once per layer. Needs two forward passes and one backward pass per class.
     """
 
     @override
@@ -74,16 +74,18 @@ class LeGrad(AttentionExplainer):
             targets.check(output)
             calls, tokens = find_attention(self.model, tape, batch, type(self).__name__)
             blocks, dim = self._find_blocks(list(calls.values()), batch)
+            pools = self._has_pooling(list(calls.values()), blocks, batch)
             logits = find_class_logits(output, n)
             del output, calls
         chosen = blocks if self.last is None else blocks[-self.last :]
-        each = _EachLayer(blocks, len(chosen), dim)
+        each = _EachLayer(blocks, len(chosen), dim, mean=not pools)
         with Tape(self.model, (), attention=True, image=batch.where) as tape, hook_calls(each):
             output = self._call_with_all(batch, logits, len(chosen))
-            repeated = Targets(targets.classes * len(chosen), targets.score, True, targets.evidence, targets.link)
+            copies = len(chosen) + 1  # the last are the unchanged tokens
+            repeated = Targets(targets.classes * copies, targets.score, True, targets.evidence, targets.link)
             inside = {call.layer for call in tape.attention if any(m in blocks for m in call.inputs.path)}
             rounds = range(targets.rounds)
-            scores = [repeated.compute_scores(output, r) for r in rounds]
+            scores = [repeated.compute_scores(output, r).view(copies, -1)[:-1] for r in rounds]
             fusions = [
                 self._fuse_layers(tape, scores[r], inside, tokens, retain=r + 1 < targets.rounds) for r in rounds
             ]
@@ -101,9 +103,8 @@ class LeGrad(AttentionExplainer):
             (of_blocks if layer in inside else of_pooling).append(part)
 
         tape.backward(scores, add, retain_graph=retain)
-        if of_pooling:  # [layers * N, P]
-            n = of_blocks[0].shape[0] if of_blocks else len(of_pooling[0])
-            relevance = torch.cat(of_pooling).view(-1, n, of_pooling[0].shape[1]).mean(0)
+        if of_pooling:  # [layers + 1, N, P], of the same attention
+            relevance = of_pooling[0].view(len(scores) + 1, -1, of_pooling[0].shape[1])[:-1].mean(0)
         else:
             relevance = torch.stack(of_blocks).mean(0)
         fusion = Fusion(None)
@@ -135,6 +136,14 @@ class LeGrad(AttentionExplainer):
             )
         return found, 1 if orders == {"LNC"} else 0
 
+    @staticmethod
+    def _has_pooling(calls: list[AttentionCall], blocks: list[nn.Module], batch: Batch) -> bool:
+        """Return whether an attention that feeds the score is in none of the blocks."""
+        trace = batch.trace(calls[0].inputs.path[0])
+        feeding = {call.name for call in trace.calls if call.feeds}
+        outside = [call for call in calls if not any(module in blocks for module in call.inputs.path)]
+        return any(call.layer.name in feeding for call in outside)
+
     def _call_with_all(self, batch: Batch, logits: Tensor | None, layers: int) -> Any:
         """Return the model's output for the tokens of several layers.
 
@@ -144,7 +153,7 @@ class LeGrad(AttentionExplainer):
         n, scores, error = len(batch), None, None
         try:
             output = call_model(self.model, batch)
-            scores = find_class_logits(output, layers * n)
+            scores = find_class_logits(output, (layers + 1) * n)
             if scores is None and logits is None:
                 return output
         except Exception as raised:  # a model may raise anything where the batch grows in the middle
@@ -158,10 +167,17 @@ class LeGrad(AttentionExplainer):
 
 
 class _EachLayer(NullListener):
-    """Pass the tokens of all blocks to the rest of the network as one batch; each block starts from constants."""
+    """Pass the tokens of all blocks to the rest of the network as one batch; each block starts from constants.
 
-    def __init__(self, blocks: list[nn.Module], last: int, dim: int) -> None:
-        self.blocks, self.last, self.dim = blocks, last, dim
+    Args:
+        blocks: all blocks.
+        last: number of blocks to pass on, counted from the last one; its unchanged tokens follow.
+        dim: dimension of the images.
+        mean: put the mean of the tokens in the place of each.
+    """
+
+    def __init__(self, blocks: list[nn.Module], last: int, dim: int, *, mean: bool) -> None:
+        self.blocks, self.last, self.dim, self.mean = blocks, last, dim, mean
         self.tokens: list[Tensor] = []
 
     @override
@@ -173,5 +189,8 @@ class _EachLayer(NullListener):
             return None
         self.tokens.append(out)
         if module is self.blocks[-1]:
-            return put_back(torch.cat(self.tokens[-self.last :], self.dim))
+            passed = self.tokens[-self.last :]
+            if self.mean:
+                passed = [tokens.mean(1 - self.dim, keepdim=True).expand_as(tokens) for tokens in passed]
+            return put_back(torch.cat([*passed, out.detach()], self.dim))
         return put_back(out.detach().clone())  # a copy: the next block may add to it in place

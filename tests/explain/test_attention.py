@@ -71,7 +71,9 @@ def slow_legrad(model, image, c):
     total = 0
     for block, tokens in zip(model.blocks, after, strict=False):  # each block by itself, then the head
         own, (a, *_) = manual_vit.run_block(block, tokens.detach().requires_grad_())
-        manual_vit.score(model, own)[c].backward()
+        mean = own.mean(0, keepdim=True)
+        mean = manual_vit.norm(model.fc_norm if model.global_pool == "avg" else model.norm, mean)
+        F.linear(mean, model.head.weight, model.head.bias)[0, c].backward()
         for h in range(len(a)):
             for i in range(a.shape[1]):
                 total = total + a.grad[h, i].clamp_min(0)
