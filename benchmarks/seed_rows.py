@@ -153,8 +153,6 @@ TABLES: dict[str, list[tuple[str, str]]] = {
         ("LPCAM", LP),
         ("CAM, 2", f"MultiView(CAM, {TWICE})"),
         ("LPCAM, 2", f"MultiView({LP}, {TWICE})"),
-        ("CAM, 2, propagated", f"Propagate(MultiView(CAM, {TWICE}))"),
-        ("LPCAM, 2, propagated", f"Propagate(MultiView({LP}, {TWICE}))"),
     ],
     "large": large("CAM"),
     "relative": relative("CAM"),

@@ -168,7 +168,7 @@ def best_seeds(model: nn.Module, **options: Any) -> Explainer:
 
     Fully-CAM without division by channel maxima at three scales and their mirror images, competition of an image's
     classes by CAM at these scales, and propagation over similar features; the same as `create("best", model)`. It costs
-    about ten times the time of `FullyCAM` on one view (docs/seeds.md). A model without a pooled map needs another judge
+    about 17 times the time of `FullyCAM` on one view (docs/seeds.md). A model without a pooled map needs another judge
     than CAM: write the expression `camplug.explain.registry.BEST` with GradCAM.
 
     Args:
