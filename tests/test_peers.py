@@ -229,3 +229,25 @@ def test_ported_code_gives_equal_maps():
         want = torch.as_tensor(namespace["theirs"]).detach()
         scale = float(want.abs().max())
         assert (namespace["ours"] - want).abs().max() < 1e-3 * scale, theirs.text  # grad-cam divides by max + 1e-7
+
+
+# ---- methods of transformers and of activations
+
+
+def test_legrad_and_kpca_cam_equal_the_peers():
+    from pytorch_grad_cam import KPCA_CAM
+    from torchcam.methods import LeGrad
+
+    torch.manual_seed(0)
+    vit = torchvision.models.vision_transformer.VisionTransformer(64, 16, 3, 2, 16, 32, num_classes=5).eval()
+    nn.init.normal_(vit.heads[-1].weight)
+    x = torch.randn(1, 3, 64, 64)
+    with LeGrad(vit, list(vit.encoder.layers)) as cam:
+        theirs = cam(CLASS, vit(x))[0]
+    ours = camplug.LeGrad(vit, normalize="minmax").maps(x, CLASS, size=(4, 4))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    model = awkward.FeatureModule().eval()
+    x = torch.randn(1, 3, 12, 16)
+    theirs = torch.from_numpy(KPCA_CAM(model, [model.act])(x, targets=[lambda y: y[CLASS]]))
+    ours = camplug.KPCACAM(model, "act", normalize="minmax").maps(x, CLASS)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
