@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from camplug.cli import common
 from camplug.cli.progress_display import ProgressDisplay, handle_interrupt
 from camplug.cli.walk_network import require_lightning
+from camplug.cli.wsss_init import init
 from camplug.errors import InputError
 from camplug.wsss.store.processes import get_shard
 
@@ -25,6 +27,8 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command("init")(init)
 
 DEMO = "scenes"
 Out: TypeAlias = Annotated[
@@ -138,7 +142,8 @@ def _run_recipe(recipe: Recipe, out: Path, device: str | None, workers: int, *, 
         common.print_json(report)
     else:
         _show_scores(report)
-        common.out.print(common.escape_markup(f"report: {page}"), soft_wrap=True)
+        for line in (f"report: {page}", *describe_next_steps(recipe, report, out)):
+            common.out.print(common.escape_markup(line), soft_wrap=True)
     if show and _has_display():
         import webbrowser
 
@@ -148,7 +153,30 @@ def _run_recipe(recipe: Recipe, out: Path, device: str | None, workers: int, *, 
         raise typer.Exit(1)
 
 
+def describe_next_steps(recipe: Recipe, report: dict[str, Any], out: Path) -> list[str]:
+    """Return what can be done with the results of a run, one line each."""
+    lines = []
+    if not report["scores"]:
+        lines.append(
+            "no masks: nothing was scored. Judge the pictures in the report by eye; a few masks, as in "
+            "docs/own_data.md, give mIoU."
+        )
+    if report["network"] is not None:
+        file = shlex.quote(str(out / report["network"]))
+        side = recipe.segment.long_side
+        size = "" if side is None else f" --long-side {side}"
+        lines += [
+            f"network: {out / report['network']}",
+            f"segment photographs: camplug segment PHOTOS --weights {file}{size} --out predictions --overlays overlays",
+            "score predictions on masks: camplug evaluate predictions --data DATA",
+            f"use it without camplug: camplug export {file} --onnx network.onnx",
+        ]
+    return lines
+
+
 def _show_scores(report: dict[str, Any]) -> None:
+    if not report["scores"]:
+        return
     from rich.table import Table
 
     table = Table("product", "list")

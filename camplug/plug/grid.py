@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
@@ -127,7 +127,8 @@ def to_grid(
     Raises:
         LayerError: the number of images differs, no arrangement fits the shape, or it is ambiguous.
     """
-    shape, wanted = list(tensor.shape), images
+    shape, wanted = _get_numbers(tensor.shape), images
+    image_size = (_get_numbers(image_size)[0], _get_numbers(image_size)[1])
     if images is not None and images > 1 and len(shape) == 3 and shape[0] == shape[1] == images:
         raise LayerError(
             f"the layer {layer!r} puts out {shape} for {images} images, which may be {images} images or {images} "
@@ -147,6 +148,11 @@ def to_grid(
         f"feature map [N,C,h,w] nor tokens [N,L,C] on the image's patch grid{_describe_grid(image_size, patch)}; "
         "choose another layer with layers=, or give reshape= to lay it out."
     )
+
+
+def _get_numbers(sizes: Sequence[Any]) -> list[int]:
+    """Return sizes as numbers; symbolic ones, as in torch.export, by their example, so that they stay variable."""
+    return [size if isinstance(size, int) else int(size.node.hint) for size in sizes]
 
 
 def _describe_grid(image_size: Pair, patch: Pair | None) -> str:

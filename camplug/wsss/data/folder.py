@@ -38,6 +38,7 @@ class Folder(FileData):
         root: folder of the data set.
         mask_values: meaning of mask values, such as "255=crack,0=background"; see `MaskCode`.
         palette: file with the colours of classes, for RGB masks; see `MaskCode`.
+        labels: .csv or .json file with the labels, in place of the folder's own.
 
     Raises:
         InputError: a file is missing or damaged, names a class that classes.txt lacks, or an image twice; none of the
@@ -49,17 +50,18 @@ class Folder(FileData):
         root: str | os.PathLike[str],
         mask_values: str | Mapping[Any, str] | None = None,
         palette: str | os.PathLike[str] | None = None,
+        labels: str | os.PathLike[str] | None = None,
     ) -> None:
         self.root = resolve_folder(root)
         photos = self.root / "images" if (self.root / "images").is_dir() else self.root
         self.has_masks = (self.root / "masks").is_dir()
-        labels, path = self._read_labels(photos)
-        self.classes = self._list_classes(labels, path)
+        shown, path = self._read_labels(photos) if labels is None else (read_labels(Path(labels)), Path(labels))
+        self.classes = self._list_classes(shown, path)
         index = {name: c for c, name in enumerate(self.classes)}
-        self._labels = [tuple(sorted({index[name] for name in names})) for names in labels.values()]
+        self._labels = [tuple(sorted({index[name] for name in names})) for names in shown.values()]
         self._photos = ImageFiles(photos)
-        self._names = list(labels)
-        self.ids = tuple(_make_id(name, path) for name in labels)
+        self._names = list(shown)
+        self.ids = tuple(_make_id(name, path) for name in shown)
         check_unique(self.ids, f"{str(path)!r}, endings aside,")
         if not any(self._photos.find(name).is_file() for name in self._names):
             raise InputError(

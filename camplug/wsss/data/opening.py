@@ -26,7 +26,7 @@ Opener: TypeAlias = Callable[[str, str | None, Mapping[str, Any]], SegmentationD
 OPTIONS: dict[str, tuple[str, ...]] = {
     "voc": ("masks", "labels", "classes", "mask_values", "palette"),
     "coco": ("masks", "annotations", "photos"),
-    "folder": ("mask_values", "palette"),
+    "folder": ("labels", "mask_values", "palette"),
     "photos": (),
     "scenes": (),
 }
@@ -46,7 +46,7 @@ def open_data(text: str | os.PathLike[str], split: str | None = None, **options:
               mask_values, palette. By default there are no masks without SegmentationClass, and no labels without
               Annotations, labels.csv or labels.json;
             - coco: masks (none: no masks), annotations (a file), photos (a folder);
-            - folder: mask_values, palette.
+            - folder: labels (a file), mask_values, palette.
 
             "import:PACKAGE.MODULE:CALLABLE" is a data set of your own: the callable gets `split=`, if it is given, and
             the options, and returns a `SegmentationData`.

@@ -17,6 +17,7 @@ from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.report_formats import format_html, format_markdown
 from camplug.wsss.recipe.report_pictures import draw_pictures
 from camplug.wsss.recipe.stage import Stage, get_stage
+from camplug.wsss.store.network_file import NETWORK
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "pillow")
 FIGURES = ("miou", "per_class", "averaged_over", "convention", "images_scored", "images_listed", "list_sha256")
@@ -38,6 +39,7 @@ def write_report(recipe: Recipe, stages: Sequence[Stage], cache: Cache, out: Pat
         {"image": name, "list": part, "panels": [{"title": p.title, "file": str(p.file.relative_to(out))} for p in row]}
         for name, row in pictures
     ]
+    report["network"] = NETWORK if report["finished"] and (out / NETWORK).is_file() else None
     write_json(out / "report.json", report)
     for name, text in (("report.md", format_markdown(report)), ("report.html", format_html(report, pictures))):
         content = text.encode()

@@ -14,12 +14,14 @@ from camplug.wsss.data import SegmentationData
 from camplug.wsss.recipe.cache import Cache, count_bytes
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.data import VARIABLE, ImageList
-from camplug.wsss.recipe.graph import list_stages
+from camplug.wsss.recipe.graph import RecipeGraph
 from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.report import write_report
-from camplug.wsss.recipe.stage import Stage
+from camplug.wsss.recipe.stage import Stage, get_stage
 from camplug.wsss.recipe.stages.evaluate import list_averaged
+from camplug.wsss.store.network_file import NETWORK
 from camplug.wsss.store.processes import exchange, get_shard, wait_for_processes
+from camplug.wsss.store.result_folder import link_or_copy
 from camplug.wsss.train.progress import ProgressCallback
 
 
@@ -39,6 +41,8 @@ def run_recipe(
         workers: number of processes that load images in trainings.
         watch: receiver of progress messages.
 
+    The trained segmentation network is then `out`/network.pt.
+
     Returns:
         The report, as in report.json.
 
@@ -49,7 +53,8 @@ def run_recipe(
     watch, out = ProgressCallback() if watch is None else watch, Path(out)
     data = {name: open_list(name, part) for name, part in recipe.data.items()}
     data = match_lists(recipe, data)
-    stages = list_stages(recipe, data)
+    graph = RecipeGraph(recipe, data)
+    stages = graph.stages
     cache = Cache(out, data)
     for stage in stages:
         cache.get_folder(stage)  # missing files are reported before anything runs
@@ -71,6 +76,7 @@ def run_recipe(
             write_report(recipe, stages, cache, out)
     report: dict[str, Any] = {}
     if rank == 0:
+        _publish_network(graph.segmenter, cache, out)
         report = write_report(recipe, stages, cache, out)
     wait_for_processes("end", needed=False)
     return report
@@ -111,6 +117,14 @@ def match_lists(recipe: Recipe, data: dict[str, SegmentationData]) -> dict[str, 
     how = recipe.evaluate.classes
     list_averaged(None if how is None else list(how), ["background", *classes])
     return {name: renumber_data(one, classes, "data.train") for name, one in data.items()}
+
+
+def _publish_network(segmenter: Stage | None, cache: Cache, out: Path) -> None:
+    """Give the segmentation network a name at the top of a run's folder; without one, remove an earlier run's."""
+    if segmenter is None:
+        (out / NETWORK).unlink(missing_ok=True)
+        return
+    link_or_copy(cache.get_folder(segmenter) / get_stage(segmenter.kind).get_file(segmenter), out / NETWORK)
 
 
 def _run_stage(stage: Stage, context: StageContext) -> None:

@@ -16,6 +16,7 @@ from camplug.images.save import write_atomically
 from camplug.wsss.train.checkpoints import network_in_checkpoint
 
 N = TypeVar("N", bound=nn.Module)
+NETWORK = "network.pt"  # segmentation network in the folder of a run
 
 
 @dataclass(frozen=True)

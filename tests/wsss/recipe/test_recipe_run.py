@@ -75,6 +75,9 @@ def whole(tmp_path_factory):
 def test_every_stage_runs_once_and_then_none(whole):
     out, report, watch = whole
     assert report["finished"]
+    assert report["network"] == "network.pt"
+    (trained,) = (out / "cache").glob("deeplab-*/deeplab.pt")
+    assert (out / "network.pt").read_bytes() == trained.read_bytes()
     assert len(watch.ran) == len(report["stages"]) == 23
     before = products(out)
     again = Heard()
