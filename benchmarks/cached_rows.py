@@ -16,6 +16,7 @@ ENTRY: dict[str, Any] = {"stage": "entry"}  # the cached layer
 PAIRS: dict[str, Any] = {"stages": "last,entry", "each_first": False}  # as many steps as in the other rows
 FARM = ("cow", "horse", "sheep")  # cats, dogs and people are in the photographs, but no labels tell of them
 NONE: dict[str, Any] = {"groups": "none"}
+SPREAD: dict[str, Any] = {"pixel_rectification": 0.0, "distance": "spread", "temperature": 1.0}
 
 
 class Row(NamedTuple):
@@ -62,10 +63,10 @@ ROWS: dict[str, Row] = {
     ),
     "farm_pr_published": Row("FPR, L_PR at 15e-5", FPR(region_contrast=0.0, **NONE), "farm", classes=FARM),
     "farm_rc": Row("FPR, L_RC", FPR(pixel_rectification=0.0, **NONE), "farm", classes=FARM),
-    "farm_spread": Row(
-        "FPR, L_RC in units of the spread",
-        FPR(pixel_rectification=0.0, distance="spread", temperature=1.0, **NONE),
-        "farm",
-        classes=FARM,
+    "farm_spread": Row("FPR, L_RC in units of the spread, 0.12", FPR(**SPREAD), "farm", classes=FARM),
+    "farm_spread_12": Row(
+        "FPR, L_RC in units of the spread, 1.2", FPR(region_contrast=1.2, **SPREAD), "farm", classes=FARM
     ),
+    "rc": Row("FPR, L_RC", FPR(pixel_rectification=0.0)),
+    "spread_12": Row("FPR, L_RC in units of the spread, 1.2", FPR(region_contrast=1.2, **SPREAD)),
 }

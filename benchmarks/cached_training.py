@@ -1,6 +1,8 @@
 """Training-time methods on cached features: rows of a minute that can rank a point, for docs/training.md.
 
     python benchmarks/cached_training.py --data VOCdevkit/VOC2012 --weights weights --json docs/figures/cached.json
+    python benchmarks/cached_training.py --data VOCdevkit/VOC2012 --weights weights --every 3 \
+        --views original 0.5 1.5 2.0 --rows ordinary rpnet_scales rpnet_classes --json docs/figures/cached_rpnet.json
     python benchmarks/cached_training.py --load docs/figures/cached.json --markdown docs/training.md
 
 The first run caches EfficientNet-Lite0's maps of stride 16 of all 3131 photographs, in three views; `--views` adds
@@ -171,7 +173,7 @@ def main(argv: list[str]) -> None:
     args = parsed(argv)
     if args.load is None and (args.data is None or args.weights is None):
         raise SystemExit("give --data and --weights, or --load a result.")
-    tell(args, lambda: measured(args), report, "cached")
+    tell(args, lambda: measured(args), report, args.load.stem if args.load else "cached")
 
 
 if __name__ == "__main__":
