@@ -76,6 +76,7 @@ class LeGrad(AttentionExplainer):
             blocks, dim = self._find_blocks(list(calls.values()), batch)
             pools = self._has_pooling(list(calls.values()), blocks, batch)
             logits = find_class_logits(output, n)
+            known = set(calls)  # without the attention between words
             del output, calls
         chosen = blocks if self.last is None else blocks[-self.last :]
         each = _EachLayer(blocks, len(chosen), dim, mean=not pools)
@@ -83,24 +84,28 @@ class LeGrad(AttentionExplainer):
             output = self._call_with_all(batch, logits, len(chosen))
             copies = len(chosen) + 1  # the last are the unchanged tokens
             repeated = Targets(targets.classes * copies, targets.score, True, targets.evidence, targets.link)
-            inside = {call.layer for call in tape.attention if any(m in blocks for m in call.inputs.path)}
+            found = [call for call in tape.attention if call.layer in known]
+            inside = {call.layer: any(m in blocks for m in call.inputs.path) for call in found}
             rounds = range(targets.rounds)
             scores = [repeated.compute_scores(output, r).view(copies, -1)[:-1] for r in rounds]
             fusions = [
                 self._fuse_layers(tape, scores[r], inside, tokens, retain=r + 1 < targets.rounds) for r in rounds
             ]
-            del output, scores
+            del output, scores, found
         each.tokens.clear()
         return Result(finish_maps(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
 
-    def _fuse_layers(self, tape: Tape, scores: Tensor, inside: set[Layer], tokens: Layout, *, retain: bool) -> Fusion:
-        """Return the fusion for the scores of all layers; `inside` are the attentions of the blocks."""
+    def _fuse_layers(
+        self, tape: Tape, scores: Tensor, inside: dict[Layer, bool], tokens: Layout, *, retain: bool
+    ) -> Fusion:
+        """Return the fusion for the scores of all layers; `inside` says of each attention whether a block has it."""
         of_blocks: list[Tensor] = []
         of_pooling: list[Tensor] = []
 
         def add(layer: Layer, probabilities: Tensor, gradient: Tensor) -> None:
-            part = tokens.pick(legrad(gradient), -1)
-            (of_blocks if layer in inside else of_pooling).append(part)
+            if layer in inside:
+                part = tokens.pick(legrad(gradient), -1)
+                (of_blocks if inside[layer] else of_pooling).append(part)
 
         tape.backward(scores, add, retain_graph=retain)
         if of_pooling:  # [layers + 1, N, P], of the same attention

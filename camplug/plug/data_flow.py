@@ -7,6 +7,7 @@ numbers only and keep no tensors alive.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -32,6 +33,22 @@ class Join:
         return sum(size for size, _ in self.parts)
 
 
+@dataclass(frozen=True)
+class Paths:
+    """Paths from the image to the scores, per operation.
+
+    Attributes:
+        feeds: the scores depend on the result.
+        trunk: every path from the image to the scores contains the operation.
+        last_read: clock value of the last operation on a path to the scores that reads the result; infinite for the
+            scores themselves.
+    """
+
+    feeds: list[bool]
+    trunk: list[bool]
+    last_read: list[float]
+
+
 class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Dispatch mode that records the operations of a forward pass on `image` as a graph."""
 
@@ -43,6 +60,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Clock values of all softmaxes over tokens and fused attentions."""
         self._sources: list[frozenset[int]] = [frozenset()]  # node 0 is the image
         self._depends = [True]
+        self._clocks = [0]
         self._homes: dict[int, tuple[StorageWeakRef, int]] = {}
         if image is not None:
             self._assign(image, 0)
@@ -71,6 +89,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         self._sources.append(sources)
         self._depends.append(any(self._depends[n] for n in sources))
+        self._clocks.append(self.clock)
         for tensor in out:
             self._assign(tensor, len(self._sources) - 1)
         if not self._depends[-1]:
@@ -96,20 +115,24 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return whether the result of an operation depends on the image."""
         return node is not None and self._depends[node]
 
-    def find_paths(self, scores: Iterable[Tensor]) -> tuple[list[bool], list[bool]]:
-        """Return per node whether it feeds the scores, and whether every path from the image to them contains it."""
+    def find_paths(self, scores: Iterable[Tensor]) -> Paths:
+        """Return the paths from the image to the scores."""
         ends = {n for n in map(self.find_node, scores) if n is not None}
         count = len(self._sources)
         here, onward = [0] * count, [0] * count  # number of paths from the image, and to the scores
         here[0] = 1
         for n in range(1, count):
             here[n] = sum(here[source] for source in self._sources[n])
+        last_read = [math.inf if n in ends else 0.0 for n in range(count)]
         for n in reversed(range(count)):
             onward[n] += n in ends
             for source in self._sources[n]:
                 onward[source] += onward[n]
+                if onward[n]:
+                    last_read[source] = max(last_read[source], self._clocks[n])
         whole = onward[0]
-        return [w > 0 for w in onward], [whole > 0 and h * w == whole for h, w in zip(here, onward, strict=True)]
+        trunk = [whole > 0 and h * w == whole for h, w in zip(here, onward, strict=True)]
+        return Paths([w > 0 for w in onward], trunk, last_read)
 
 
 def _get_key(tensor: Tensor) -> int | None:
@@ -134,10 +157,16 @@ def find_images(inputs: Any, where: int | None = None) -> Tensor | None:
     return next((t for t in tensors if t.ndim >= 4), tensors[0] if tensors else None)
 
 
+def count_images(inputs: Any, where: int | None = None) -> int | None:
+    """Return the number of images among the inputs of a call, see `find_images`; None if unknown."""
+    image = find_images(inputs, where)
+    return None if image is None or image.ndim < 4 else image.shape[0]
+
+
 def list_floats(output: Any) -> list[Tensor]:
     """List the floating-point tensors in a model's output."""
     leaves = tree_leaves(vars(output) if hasattr(output, "__dict__") and not isinstance(output, Tensor) else output)
     return [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]
 
 
-__all__ = ["Flow", "Join", "find_images", "list_floats"]
+__all__ = ["Flow", "Join", "Paths", "count_images", "find_images", "list_floats"]

@@ -26,7 +26,7 @@ from camplug.plug.captures import (
     make_overwritten_error,
     make_unfed_error,
 )
-from camplug.plug.data_flow import find_images
+from camplug.plug.data_flow import count_images
 from camplug.plug.freeze import (
     Freeze,
     check_no_fsdp1,
@@ -132,7 +132,7 @@ class Tape:
                 stack.enter_context(torch.set_grad_enabled(not self._forward_only))
                 stack.callback(self._guard.restore)
             stack.callback(self._captures.clear)
-            if self._is_unresolved:
+            if self._is_unresolved or self._reader:
                 hook = self.root.register_forward_pre_hook(self._trace, with_kwargs=True, prepend=True)
                 stack.callback(hook.remove)
                 self._thread = threading.get_ident()
@@ -243,8 +243,7 @@ class Tape:
             return None
         if module is self.root and not is_in_backward():
             self._captures.clear()
-            image = find_images(args, self._image)
-            self._images = None if image is None or image.ndim < 4 else image.shape[0]
+            self._images = count_images(args, self._image)
         if self._grad:
             return None
         self._guard.apply()
@@ -264,12 +263,14 @@ class Tape:
         return result
 
     def _trace(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
-        """Trace the model before its first pass, to find the layers of the selector.
+        """Count the images, also of keyword arguments; trace the model before its first pass, to find the layers.
 
         `kwargs` is missing if another thread's pass runs while torch adds or removes the hook.
         """
-        is_own_pass = not is_observing() and not is_in_backward() and threading.get_ident() == self._thread
-        if self._is_unresolved and is_own_pass:
+        if is_observing() or is_in_backward() or threading.get_ident() != self._thread:
+            return
+        self._images = count_images((args, kwargs), self._image)
+        if self._is_unresolved:
             self._is_unresolved = False
             try:
                 self._choose_layers(trace_model(self.root, self._layers, args, kwargs, where=self._image))

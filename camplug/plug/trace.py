@@ -25,8 +25,8 @@ class Call:
         shape: shape of the output.
         features: the output may be a feature map (no pooling, dropout, ...).
         image: the output depends on the image.
-        feeds: the score depends on the output.
-        trunk: every path from the image to the score contains the output.
+        feeds: the score depends on the returned output; not if it reads the same tensor inside the module only.
+        trunk: every path from the image to the score contains the returned output.
         reads_trunk: every path from the image to the score contains the input.
         node: the output's operation in the data-flow graph.
         span: clock values of start and end.

@@ -81,15 +81,20 @@ class Recorder:
 
     def complete_calls(self) -> tuple[Call, ...]:
         """Return the calls, with the fields that need the whole run (`feeds`, `trunk`, `reads_trunk`)."""
-        feeds, trunk = self.flow.find_paths(self.ends)
-
-        def at(marks: list[bool], node: int | None) -> bool:
-            return node is not None and marks[node]
-
-        return tuple(
-            replace(c, feeds=at(feeds, c.node), trunk=at(trunk, c.node), reads_trunk=at(trunk, read))
-            for c, read in self.calls
-        )
+        paths = self.flow.find_paths(self.ends)
+        found = []
+        for c, read in self.calls:
+            # containers may return features beside the pooled ones, and only the latter are read outside
+            used = c.node is not None and paths.last_read[c.node] > c.span[1]
+            found.append(
+                replace(
+                    c,
+                    feeds=used and c.node is not None and paths.feeds[c.node],
+                    trunk=used and c.node is not None and paths.trunk[c.node],
+                    reads_trunk=read is not None and paths.trunk[read],
+                )
+            )
+        return tuple(found)
 
 
 def _describe_weights(module: nn.Module) -> str:
