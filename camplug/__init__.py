@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from camplug.explain.explanation import Explanation
     from camplug.images.preprocess import Preprocess
     from camplug.images.sample import sample_photo
-    from camplug.models import list_models, load_model
+    from camplug.models import Prompts, list_models, load_model
 
 
 __all__ = [
@@ -117,6 +117,7 @@ __all__ = [
     "Occlusion",
     "PerImage",
     "Preprocess",
+    "Prompts",
     "Propagate",
     "PropagateAttention",
     "ReciproCAM",
@@ -153,6 +154,6 @@ __getattr__, __dir__ = attach_lazy(
         "camplug.explain.explanation": ("Explanation",),
         "camplug.images.preprocess": ("Preprocess",),
         "camplug.images.sample": ("sample_photo",),
-        "camplug.models": ("list_models", "load_model"),
+        "camplug.models": ("Prompts", "list_models", "load_model"),
     },
 )

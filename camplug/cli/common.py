@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -25,6 +26,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 Colour: TypeAlias = float | tuple[float, float, float]
+MODEL_HELP = "demo, timm:NAME, torchvision:NAME, hf:NAME, open_clip:ARCH/TAG or import:PACKAGE.MODULE:CALLABLE."
 MEAN_HELP = "Normalisation mean, if the model does not define it: one number, or three with commas."
 STD_HELP = "Normalisation standard deviation, if the model does not define it: one number, or three with commas."
 Checkpoint: TypeAlias = Annotated[Path | None, typer.Option(help="State dict to load into the model.")]
@@ -89,16 +91,64 @@ def check_num_classes(count: int | None) -> None:
         raise InputError(f"num_classes = {count}; give at least 1.")
 
 
-def load_network(model: str, checkpoint: Path | None, num_classes: int | None, device: str, seed: int = 0) -> nn.Module:
+@dataclass(frozen=True)
+class PromptOptions:
+    """Texts as classes, for models of images and texts.
+
+    Args:
+        prompts: texts that are the classes of a model of images and texts (CLIP, SigLIP).
+        background_prompts: texts that the prompts compete with.
+        template: sentence around every text, with {} in its place.
+
+    Raises:
+        InputError: background or template without prompts.
+    """
+
+    prompts: tuple[str, ...] = ()
+    background_prompts: tuple[str, ...] = ()
+    template: str = "{}"
+
+    def __post_init__(self) -> None:
+        if not self.prompts and (self.background_prompts or self.template != "{}"):
+            raise InputError('--background-prompts and --template belong to prompts; add --prompts "a dog,a cat".')
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a model, or the classifier of its prompts.
+
+        Raises:
+            InputError: the model needs prompts.
+        """
+        from camplug.models import Prompts
+        from camplug.models.towers import has_text_tower
+
+        if self.prompts:
+            return Prompts(model, self.prompts, background=self.background_prompts, templates=[self.template]).eval()
+        if has_text_tower(model):
+            raise InputError(
+                f'this {type(model).__name__} has no classes of its own; give them as texts: --prompts "a dog,a cat".'
+            )
+        return model
+
+
+def load_network(
+    model: str,
+    checkpoint: Path | None,
+    num_classes: int | None,
+    device: str,
+    seed: int = 0,
+    *,
+    prompts: PromptOptions | None = None,
+) -> nn.Module:
     """Load a model on a device; weights that begin at random depend on the seed alone.
 
     Raises:
-        InputError: no such device or model.
+        InputError: no such device or model, or a model of images and texts without prompts.
     """
     where = find_device(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return load_model(model, checkpoint=checkpoint, num_classes=num_classes).to(where)
+        loaded = load_model(model, checkpoint=checkpoint, num_classes=num_classes).to(where)
+        return (prompts or PromptOptions()).apply(loaded)
 
 
 def find_device(name: str) -> torch.device:

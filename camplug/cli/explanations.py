@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,9 +26,7 @@ class ExplainerOptions:
         InputError: less than one class.
     """
 
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="demo, timm:NAME, torchvision:NAME or import:PACKAGE.MODULE:CALLABLE.")
-    ] = "demo"
+    model: Annotated[str, typer.Option("--model", "-m", help=common.MODEL_HELP)] = "demo"
     checkpoint: common.Checkpoint = None
     num_classes: common.NumClasses = None
     class_names: Annotated[Path | None, typer.Option(help="Text file with one class name per line.")] = None
@@ -36,6 +34,7 @@ class ExplainerOptions:
     std: Annotated[Colour | None, typer.Option(help=common.STD_HELP)] = None
     long_side: common.LongSide = None
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu"
+    prompt_options: common.PromptOptions = field(default_factory=common.PromptOptions)
     multi_label: Annotated[bool, typer.Option("--multi-label", help="Probabilities by sigmoid, not softmax.")] = False
     evidence: Annotated[str, typer.Option(help="Evidence for the class (positive) or against it (negative).")] = (
         "positive"
@@ -46,7 +45,9 @@ class ExplainerOptions:
 
     def load(self) -> tuple[nn.Module, dict[str, Any]]:
         """Load the network, and return it with keyword arguments for its explainer."""
-        network = common.load_network(self.model, self.checkpoint, self.num_classes, self.device)
+        network = common.load_network(
+            self.model, self.checkpoint, self.num_classes, self.device, prompts=self.prompt_options
+        )
         options = make_explainer_options(network, self.class_names, self.mean, self.std, self.long_side)
         return network, options if self.evidence == "positive" else options | {"evidence": self.evidence}
 

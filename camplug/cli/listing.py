@@ -61,4 +61,5 @@ def models(
             common.out.print(name, soft_wrap=True)
         if pattern == "demo":
             common.out.print('timm:NAME, torchvision:NAME: camplug models "timm:*" lists them', soft_wrap=True)
+            common.out.print("hf:ORG/NAME, hf:FOLDER, open_clip:ARCH/TAG: Hugging Face and open_clip", soft_wrap=True)
             common.out.print("import:PACKAGE.MODULE:CALLABLE: a model of your own", soft_wrap=True)

@@ -64,10 +64,10 @@ class NetworkOptions:
     def __post_init__(self) -> None:
         common.check_num_classes(self.num_classes)
 
-    def load(self, seed: int = 0) -> nn.Module:
+    def load(self, seed: int = 0, prompts: common.PromptOptions | None = None) -> nn.Module:
         """Load the network on this process's device; weights that begin at random depend on the seed alone."""
         device = common.choose_device(self.device, get_shard()[0])
-        return common.load_network(self.model, self.checkpoint, self.num_classes, device, seed)
+        return common.load_network(self.model, self.checkpoint, self.num_classes, device, seed, prompts=prompts)
 
     def find_preprocess(self, network: nn.Module) -> Preprocess | None:
         """Return how the network reads photographs of any size, where `mean` or `std` is given."""

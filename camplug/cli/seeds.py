@@ -62,7 +62,7 @@ class SeedsOptions:
 
 
 SETTINGS = SeedSettings(explainer="FullyCAM")
-GROUPS = DataOptions(), SETTINGS, SeedsOptions(), NetworkOptions()
+GROUPS = DataOptions(), SETTINGS, SeedsOptions(), NetworkOptions(), common.PromptOptions()
 
 
 @add_options(*GROUPS)
@@ -88,7 +88,7 @@ def seeds(
         data, settings = apply_values(DataOptions(), values), apply_values(SETTINGS, values)
         options, network = apply_values(SeedsOptions(), values), apply_values(NetworkOptions(), values)
         dataset = (open_data if options.predicted is None else open_images)(data.get_data(), data.split)
-        net = network.load()
+        net = network.load(prompts=apply_values(common.PromptOptions(), values))
         reads = make_explainer_options(net, None, network.mean, network.std, settings.long_side)
         explainer = create(settings.explainer, net, **reads)
         if isinstance(dataset, Photographs):

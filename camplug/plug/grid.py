@@ -99,8 +99,8 @@ def find_layout(
         The layout; None if no arrangement fits, or the number of images differs.
     """
     if len(shape) == 4 and images in (None, shape[0]):
-        first = _measure_distortion(shape[2], shape[3], image_size)
-        if first == 0 or _measure_distortion(shape[1], shape[2], image_size) >= first:
+        first = measure_distortion(shape[2], shape[3], image_size)
+        if first == 0 or measure_distortion(shape[1], shape[2], image_size) >= first:
             return Layout("NCHW", shape[2], shape[3])
         return Layout("NHWC", shape[1], shape[2])
     if len(shape) == 3 and images in (None, *shape[:2]):
@@ -161,7 +161,7 @@ def _describe_grid(image_size: Pair, patch: Pair | None) -> str:
     return f" ({image_size[0] // patch[0]}x{image_size[1] // patch[1]}, or halves of it, and tokens known to be others)"
 
 
-def _measure_distortion(h: int, w: int, image_size: Pair) -> float:
+def measure_distortion(h: int, w: int, image_size: Pair) -> float:
     """Return the distance between the aspects of grid and image (0: equal up to one cell of rounding)."""
     wide = math.log((w * image_size[0]) / (h * image_size[1]))
     return max(0.0, abs(wide) - math.log1p(1 / min(h, w)))
@@ -190,7 +190,7 @@ def find_token_grid(count: int, size: Pair, patch: Pair | None) -> Pair | None:
     if count == 1:  # a pooled token
         return None
     h = round(math.sqrt(count * size[0] / size[1]))
-    return (h, count // h) if h and count % h == 0 and _measure_distortion(h, count // h, size) == 0 else None
+    return (h, count // h) if h and count % h == 0 and measure_distortion(h, count // h, size) == 0 else None
 
 
 def _list_grids(size: Pair, patch: Pair) -> list[Pair]:

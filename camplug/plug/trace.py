@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from camplug.errors import LayerError
 from camplug.plug.data_flow import Join
-from camplug.plug.grid import Layout, Pair, Size, Spans, find_layout, find_token_grid
+from camplug.plug.grid import Layout, Pair, Size, Spans, find_layout, find_token_grid, measure_distortion
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,11 @@ class Trace:
     def keep_convs(self, convs: Sequence[str]) -> list[str]:
         """Keep the convolutions with a feature map of the images that feeds the score and has several positions."""
         first = 1 if self.find_blocks() else 0  # 1: skip the patch convolution
-        mine = {c.name for c in self.list_all_maps() if c.depth > first or not c.depth}
+        maps = [c for c in self.list_all_maps() if c.depth > first or not c.depth]
+        if self.attention and self.size is not None and len(self.size) == 2:
+            h, w = self.size  # convolutions inside of attention may run on patches x positions (MobileViT v2)
+            maps = [c for c in maps if not measure_distortion(c.shape[2], c.shape[3], (h, w))] or maps
+        mine = {c.name for c in maps}
         return [name for name in convs if name in mine]
 
 

@@ -74,3 +74,25 @@ def test_attention_of_images_given_by_name_has_one_entry_per_image():
         (call,) = tape.attention
         assert call.probabilities.shape == (2, 2, 4, 4)  # [N,heads,T,T]
         torch.testing.assert_close(call.probabilities.sum(-1), torch.ones(2, 2, 4))
+
+
+class Unfolded(nn.Module):
+    """A convolution on patches x positions [N,C,4,16] beside attention, as MobileViT v2 has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 1, 1)
+        self.inner = nn.Conv2d(8, 8, 1)
+        self.after = nn.Conv2d(8, 8, 3, 1, 1)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        parts = x.unflatten(2, (4, 2)).unflatten(4, (4, 2)).permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(2, 3)
+        y = self.inner(parts)
+        x = x + self.after(x) * (y.softmax(-1) * y).sum((2, 3), keepdim=True)
+        return self.head(x.mean((2, 3)))
+
+
+def test_convolutions_on_unfolded_patches_have_no_map_of_the_image():
+    assert find(Unfolded(), "convs") == ["stem", "after"]

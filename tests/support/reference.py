@@ -22,10 +22,12 @@ def record(model, layers, x, score):
     kept = []
 
     def hook(module, inputs, output):
-        tensor = output[0] if isinstance(output, tuple) else output
+        tensor = output if isinstance(output, torch.Tensor) else output[0]
         kept.append(tensor.clone())
         kept[-1].retain_grad()
         on = kept[-1].clone()
+        if isinstance(output, dict):  # of transformers
+            return type(output)(**{**output, next(iter(output)): on})
         return (on, *output[1:]) if isinstance(output, tuple) else on
 
     for name in layers:

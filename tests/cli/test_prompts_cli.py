@@ -1,0 +1,54 @@
+"""Texts as classes on the command line, and models of Hugging Face from folders."""
+
+from __future__ import annotations
+
+import json
+
+import hosts
+import numpy as np
+import pytest
+import torch
+from commands import good, refused
+from PIL import Image
+
+import camplug
+from camplug.wsss.seeds import SeedFolder
+
+WORDS = ["a", "dog", "cat", "grass"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pytest.importorskip("transformers")
+    (tmp_path / "clip").mkdir()
+    hosts.make_host("hf CLIPModel").save_pretrained(tmp_path / "clip")
+    hosts.save_word_tokenizer(tmp_path / "clip", WORDS)
+    hosts.save_processor(tmp_path / "clip", size=64, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photos" / "a.png")
+    return tmp_path
+
+
+def test_explain_and_seeds_with_prompts(folder):
+    model, photo = f"hf:{folder / 'clip'}", folder / "photos" / "a.png"
+    options = ["--model", model, "--prompts", "dog,cat", "--background-prompts", "grass", "--template", "a {}"]
+    out = str(folder / "a.npz")
+    result = good("explain", str(photo), *options, "--class", "cat", "--method", "gradcam", "--out", out, "--json")
+    entry = json.loads(result.stdout)["images"][0]
+    assert [e["name"] for e in entry["explained"]] == ["cat"]
+    loaded = camplug.load_model(model)
+    prompts = camplug.Prompts(loaded, ["dog", "cat"], background=["grass"], templates=["a {}"]).eval()
+    expected = camplug.GradCAM(prompts).explain(photo, "cat")
+    torch.testing.assert_close(camplug.Explanation.load(out).maps, expected.maps, rtol=1e-3, atol=1e-3)
+    good("seeds", "--data", f"photos:{folder / 'photos'}", *options, "--labels", "predicted", "--probability", "0",
+         "--explainer", "gradcam", "--out", str(folder / "seeds"))  # fmt: skip
+    seeds = SeedFolder(folder / "seeds")
+    assert tuple(seeds.settings["classes"]) == ("dog", "cat", "grass")
+
+
+def test_refused_without_prompts(folder):
+    photo, model = str(folder / "photos" / "a.png"), f"hf:{folder / 'clip'}"
+    assert "this CLIPModel has no classes of its own; give them as texts" in refused("explain", photo, "--model", model)
+    says = refused("explain", photo, "--background-prompts", "grass")
+    assert "--background-prompts and --template belong to prompts" in says
