@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import multiprocessing
 import sys
 import warnings
 from collections.abc import Callable
@@ -130,7 +131,7 @@ def reference_legrad(host: Host, model: nn.Module, x: Tensor) -> Tensor | None:
         return None
     layers = []
     for probabilities, own in zip(attention, tokens, strict=True):
-        score = head(model, own)[0, CLASS]
+        score = head(model, own.mean(1, keepdim=True).expand_as(own))[0, CLASS]
         (gradient,) = torch.autograd.grad(score, probabilities, retain_graph=True)
         layers.append(gradient[0].clamp_min(0).mean((0, 1))[host.prefix :])
     relevance = torch.stack(layers).mean(0)
@@ -139,13 +140,22 @@ def reference_legrad(host: Host, model: nn.Module, x: Tensor) -> Tensor | None:
     return (map_ / map_.max()).detach()
 
 
-def make_table(hosts: list[Host]) -> list[str]:
+def measure_all(title: str) -> dict[str, Cell]:
+    """Measure all methods on a network."""
+    warnings.simplefilter("ignore")
+    host = find_host(title)
+    model = host.make()
+    cells = {method: measure(host, method, model) for method in METHODS}
+    print(title, {m: c.text for m, c in cells.items()}, flush=True)
+    return cells
+
+
+def make_table(hosts: list[Host], jobs: int) -> list[str]:
     """Return the lines of the table and of the refusals."""
     rows, sentences = [], []
-    for host in hosts:
-        model = host.make()
-        cells = {method: measure(host, method, model) for method in METHODS}
-        print(host.source, host.name, {m: c.text for m, c in cells.items()}, flush=True)
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        found = pool.map(measure_all, [f"{host.source} {host.name}" for host in hosts], chunksize=1)
+    for host, cells in zip(hosts, found, strict=True):
         last, all_layers = cells["gradcam"].layers, cells["fully"].layers
         row = [f"{host.source} {host.name}", *(cells[m].text for m in METHODS)]
         rows.append([*row, f"`{last[0]}`" if last else "", str(len(all_layers)) if all_layers else ""])
@@ -165,9 +175,10 @@ def main() -> None:
     """Write the table into docs/zoo.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="networks whose name contains this; the table is printed")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    lines = make_table([host for host in list_hosts() if args.only in f"{host.source} {host.name}"])
+    lines = make_table([host for host in list_hosts() if args.only in f"{host.source} {host.name}"], args.jobs)
     if args.only:
         print("\n".join(lines))
     else:

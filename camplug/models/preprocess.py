@@ -68,17 +68,7 @@ def find_preprocess(model: nn.Module, transform: Any = None, *, warn: bool = Tru
     inner = getattr(inner, "timm_model", inner)  # in a wrapper of Hugging Face
     config = getattr(inner, "pretrained_cfg", None) or getattr(inner, "default_cfg", None)
     if config:
-        config = config if isinstance(config, dict) else config.to_dict()
-        size = tuple(config.get("input_size") or (3, 224, 224))[1:]
-        return Preprocess(
-            _find_size(inner) or (int(size[0]), int(size[1])),
-            tuple(config.get("mean") or IMAGENET_MEAN),
-            tuple(config.get("std") or IMAGENET_STD),
-            config.get("interpolation") or "bilinear",
-            flexible and not config.get("fixed_input_size", False),
-            None,
-            channels,
-        )
+        return _read_timm(inner, config if isinstance(config, dict) else config.to_dict(), flexible, channels)
     size = _find_size(inner) or (224, 224)
     global _warned
     if warn and not _warned:
@@ -89,6 +79,20 @@ def find_preprocess(model: nn.Module, transform: Any = None, *, warn: bool = Tru
             stacklevel=2,
         )
     return Preprocess(size, keep_aspect=flexible, channels=channels)
+
+
+def _read_timm(model: nn.Module, config: dict[str, Any], flexible: bool, channels: int) -> Preprocess:
+    """Return the preprocessing of a configuration of timm."""
+    size = tuple(config.get("input_size") or (3, 224, 224))[1:]
+    return Preprocess(
+        _find_size(model) or (int(size[0]), int(size[1])),
+        tuple(config.get("mean") or IMAGENET_MEAN),
+        tuple(config.get("std") or IMAGENET_STD),
+        config.get("interpolation") or "bilinear",
+        flexible and not config.get("fixed_input_size", False),
+        None,
+        channels,
+    )
 
 
 def _find_size(model: nn.Module) -> tuple[int, int] | None:

@@ -43,8 +43,8 @@ def test_explain_and_seeds_with_prompts(folder):
     torch.testing.assert_close(camplug.Explanation.load(out).maps, expected.maps, rtol=1e-3, atol=1e-3)
     good("seeds", "--data", f"photos:{folder / 'photos'}", *options, "--labels", "predicted", "--probability", "0",
          "--explainer", "gradcam", "--out", str(folder / "seeds"))  # fmt: skip
-    seeds = SeedFolder(folder / "seeds")
-    assert tuple(seeds.settings["classes"]) == ("dog", "cat", "grass")
+    settings = SeedFolder(folder / "seeds").read_settings()
+    assert tuple(settings["classes"]) == ("dog", "cat", "grass")
 
 
 def test_refused_without_prompts(folder):

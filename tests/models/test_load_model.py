@@ -108,7 +108,7 @@ def test_torchvision_brings_its_preprocessing():
         ("torchvision:resnet5", r"torchvision has no model 'resnet5'; did you mean .*resnet50"),
         ("timm:zzzzzzzz", r'timm has no model \'zzzzzzzz\'; list_models\("timm:\*"\) names all of them'),
         ("torchvision:zzzzzzzz", r'list_models\("torchvision:\*"\) names all of them'),
-        ("resnet50", "'resnet50' names no model; allowed are demo, timm:NAME, torchvision:NAME, import:"),
+        ("resnet50", "'resnet50' names no model; allowed are demo, timm:NAME, torchvision:NAME, hf:ORG/NAME"),
         ("timm:", "names no model"),
         ("demo:x", "names no model"),
         ("", "names no model"),
