@@ -104,6 +104,8 @@ class LeGrad(AttentionExplainer):
 
         def add(layer: Layer, probabilities: Tensor, gradient: Tensor) -> None:
             if layer in inside:
+                if not inside[layer]:  # [heads, N] of all copies may be split by the number of images alone
+                    gradient = gradient.reshape((len(scores) + 1) * scores.shape[1], -1, *gradient.shape[2:])
                 part = tokens.pick(legrad(gradient), -1)
                 (of_blocks if inside[layer] else of_pooling).append(part)
 

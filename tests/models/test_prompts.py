@@ -161,3 +161,33 @@ def test_refused_models():
         Prompts(nn.Linear(2, 2), ["a", "b"])
     with pytest.raises(ModelError, match="got Siglip2Model; it reads packed sequences of patches"):
         Prompts(build("hf Siglip2Model"), ["a", "b"])
+
+
+def test_legrad_of_siglips_attention_pooling():
+    """Its `nn.MultiheadAttention` by hand, for the tokens of each layer; images and heads are kept apart."""
+    model = build("hf SiglipModel").double().eval()
+    prompts, x = Prompts(model, NAMES, tokenizer=hosts.tokenize, softmax=False), images().double()
+    vision = model.vision_model
+    head, attention = vision.head, vision.head.attention
+    states = vision(pixel_values=x, output_hidden_states=True).hidden_states[1:]
+    wq, wk, wv = attention.in_proj_weight.chunk(3)
+    bq, bk, bv = attention.in_proj_bias.chunk(3)
+    layers = []
+    for state in states:
+        tokens = vision.post_layernorm(state)
+
+        def split(t):
+            return t.unflatten(-1, (2, 16)).transpose(1, 2)
+
+        q, k, v = (split(F.linear(t, w, b)) for t, w, b in
+                   [(head.probe.expand(2, -1, -1), wq, bq), (tokens, wk, bk), (tokens, wv, bv)])  # fmt: skip
+        probabilities = (q @ k.mT / 4).softmax(-1)
+        pooled = attention.out_proj((probabilities @ v).transpose(1, 2).flatten(2))
+        pooled = (pooled + head.mlp(head.layernorm(pooled)))[:, 0]
+        score = model.logit_scale.exp() * (F.normalize(pooled, dim=-1) @ prompts.text_features[1])
+        (gradient,) = torch.autograd.grad(score.sum(), probabilities, retain_graph=True)
+        layers.append(gradient.clamp_min(0).mean((1, 2)))
+    expected = torch.stack(layers).mean(0).view(2, 1, 4, 4)
+    expected = F.interpolate(expected, (64, 64), mode="bilinear")[:, 0]
+    found = camplug.LeGrad(prompts, normalize=None).maps(x, 1)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-12)
