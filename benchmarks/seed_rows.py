@@ -85,23 +85,7 @@ def relative(explainer: str) -> list[tuple[str, str]]:
     ]
 
 
-def large(explainer: str) -> list[tuple[str, str]]:
-    """The same on larger photographs at a finer stride."""
-    dense = f"Dense({explainer}, 16)"
-    return [
-        (dense, dense),
-        ("split (paper)", f"SplitUnite({dense}, 'paper')"),
-        ("split: relative, + whole, maximum", f"SplitUnite({dense}, 'paper', scaling='relative', whole=True)"),
-        ("the same, mean", f"SplitUnite({dense}, zoom=1)"),
-        ("the same, patches x2 (default)", f"SplitUnite({dense})"),
-        ("erase (paper)", f"IterativeErasing({dense}, 'paper')"),
-        ("erase: relative, maximum (default)", f"IterativeErasing({dense})"),
-        ("both, parts at their size", f"ClassConditional({dense}, split={{'zoom': 1}})"),
-    ]
-
-
 TWICE = "scales=(2,), flip=False"
-LP = "LPCAM(prototypes='prototypes.npz')"
 
 TABLES: dict[str, list[tuple[str, str]]] = {
     "layers": [
@@ -147,14 +131,6 @@ TABLES: dict[str, list[tuple[str, str]]] = {
         ("CAM, 2", f"MultiView(CAM, {TWICE})"),
         ("propagated: last maps, cosines alone", f"Propagate(MultiView(CAM, {TWICE}), {LAST_MAPS})"),
     ],
-    "prototypes": [
-        ("CAM", "CAM"),
-        ("Finer-CAM", "FinerCAM(GradCAM)"),
-        ("LPCAM", LP),
-        ("CAM, 2", f"MultiView(CAM, {TWICE})"),
-        ("LPCAM, 2", f"MultiView({LP}, {TWICE})"),
-    ],
-    "large": large("CAM"),
     "relative": relative("CAM"),
     "relative_fully": relative(R),
     "conditional": [*conditional("CAM"), *conditional(F)],
