@@ -23,6 +23,7 @@ def run_job(
     *,
     as_json: bool,
     facts: dict[str, Any] | None = None,
+    finish: Callable[[], object] | None = None,
 ) -> None:
     """Make this process's share of a job, print a report, and wait for the other processes.
 
@@ -34,6 +35,7 @@ def run_job(
         make: makes the results; takes `shard` and `step`, see `camplug.wsss.store.jobs.for_each`.
         as_json: print one JSON document, not a line.
         facts: further entries of the JSON document.
+        finish: function called when all results are made, broken images or not.
 
     Raises:
         typer.Exit: code 1, some images are broken.
@@ -43,6 +45,8 @@ def run_job(
     with common.show_progress(what, len(range(rank, images, world)), shown=rank == 0) as advance:
         report = make(shard=(rank, world), step=lambda _: advance())
     seconds = time.perf_counter() - start
+    if finish is not None:
+        finish()
     if as_json:
         common.print_json(_describe(report, folder, seconds, (rank, world), facts or {}))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ import typer
 from camplug.cli import common
 from camplug.cli.crf_options import CRFOptions
 from camplug.cli.jobs import run_job
+from camplug.cli.label_overlays import check_overlays, write_overlays
 from camplug.cli.option_groups import DataOptions
 from camplug.cli.options import add_options, read_options
 from camplug.errors import InputError
@@ -28,7 +30,8 @@ class SegmentOptions:
     """Network, classes and folder of the label pictures."""
 
     weights: Annotated[
-        Path | None, typer.Option("--weights", "-w", help="Network made by `camplug train deeplab`.")
+        Path | None,
+        typer.Option("--weights", "-w", help="Network made by `camplug wsss run` or `camplug train deeplab`."),
     ] = None
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the label pictures.")] = Path("predictions")
     overwrite: common.Overwrite = False
@@ -40,6 +43,9 @@ class SegmentOptions:
         ),
     ] = "none"
     device: common.BestDevice = None
+    overlays: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of the labels over the photographs, with a legend.")
+    ] = None
 
     def get_weights(self) -> Path:
         """Return the file of the network.
@@ -59,7 +65,7 @@ GROUPS = DataOptions(), SegmentOptions(), SegmenterSettings(), CRFOptions(crf="n
 def segment(
     photos: Annotated[
         list[Path] | None,
-        typer.Argument(help="Photographs without labels, or folders of them; or --data.", show_default=False),
+        typer.Argument(help="Photographs without labels, folders or patterns of them; or --data.", show_default=False),
     ] = None,
     config: common.Config = None,
     as_json: common.AsJson = False,
@@ -67,8 +73,8 @@ def segment(
 ) -> None:
     """Make label pictures of photographs or of a data set with a segmentation network; `camplug evaluate` scores them.
 
-    Writes palette PNGs. Stopped at any moment, the same command continues; after a change of a photograph, its labels
-    alone are made again.
+    Writes palette PNGs, and pictures to look at with --overlays. Stopped at any moment, the same command continues;
+    after a change of a photograph, its labels alone are made again.
     Under torchrun the processes share the images: torchrun --nproc-per-node 2 -m camplug segment ...
     Broken images are listed at the end, exit code 1.
     """
@@ -82,6 +88,8 @@ def segment(
         values = read_options(given, config, *GROUPS)
         data, options = apply_values(DataOptions(), values), apply_values(SegmentOptions(), values)
         file = options.get_weights()
+        if options.overlays is not None:
+            check_overlays(options.overlays, options.out)
         if bool(photos) == (data.data is not None):
             raise InputError(
                 "give either photographs, as in camplug segment a.jpg b.jpg, or --data, as in --data "
@@ -102,7 +110,9 @@ def segment(
 
         weights = make_file_digest(file, "network")
         make = prepare_predictions(segmenter, dataset, open_folder, weights=weights, labelled=labelled)
-        run_job("segment", "labels", folder.path, len(dataset), make, as_json=as_json)
+        overlays = options.overlays
+        draw = None if overlays is None else partial(write_overlays, overlays, dataset, folder, get_shard())
+        run_job("segment", "labels", folder.path, len(dataset), make, as_json=as_json, finish=draw)
 
 
 def _open_images(photos: list[Path] | None, data: DataOptions, classes: Sequence[str]) -> SegmentationData:

@@ -186,7 +186,7 @@ def _get_line_width(pixels: Array) -> int:
     return max(1, min(len(pixels), len(pixels[0])) // 250)
 
 
-def _get_font(height: int) -> Any:
+def get_font(height: int) -> Any:
     """Return a font with most alphabets, in a size that suits a picture of this height."""
     from matplotlib import font_manager
     from PIL import ImageFont
@@ -199,7 +199,7 @@ def _add_title(picture: Image, title: str) -> Image:
     from PIL import Image as pil
     from PIL import ImageDraw
 
-    font = _get_font(picture.height)
+    font = get_font(picture.height)
     high = round(font.size * 1.7)
     canvas = pil.new("RGB", (picture.width, picture.height + high), "white")
     canvas.paste(picture, (0, high))
@@ -215,7 +215,7 @@ def _add_bar(picture: Image, colors: str, opacity: float, fade: bool) -> Image:
     from PIL import ImageDraw
 
     height = picture.height
-    font = _get_font(height)
+    font = get_font(height)
     text = round(font.size)
     gap, wide = max(3, text // 2), max(6, text)
     label = max(int(font.getlength(s)) for s in ("0", "0.5", "1")) + gap

@@ -10,6 +10,7 @@ import torch
 from commands import good, refused, run
 from PIL import Image
 
+from camplug.show.labels import overlay_labels
 from camplug.wsss.data import open_data
 from camplug.wsss.deeplab import load_deeplab
 from camplug.wsss.pseudo import LabelFolder
@@ -190,8 +191,18 @@ def test_photographs_without_labels_are_segmented(trained, tmp_path):
         for name, i in (("day.1/a", 0), ("b", 1)):
             picture = Image.open(tmp_path / out / f"{name}.png")
             assert np.array_equal(picture, Image.open(tmp_path / "truth" / f"{data.ids[i]}.png"))
-    one = json.loads(good("segment", tmp_path / "c.png", *given, tmp_path / "z").stdout)
+    overlays = tmp_path / "overlays"
+    one = json.loads(good("segment", tmp_path / "c*.png", *given, tmp_path / "z", "--overlays", overlays).stdout)
     assert one["made"] == 1
+    labels = np.array(Image.open(tmp_path / "z" / "c.png"))
+    drawn = overlay_labels(np.asarray(data.photo(2)), labels, data.classes)
+    assert np.array_equal(Image.open(overlays / "c.png"), drawn)
+    (overlays / "c.png").write_bytes(b"kept")
+    good("segment", tmp_path / "c.png", *given, tmp_path / "z", "--overlays", overlays)
+    assert (overlays / "c.png").read_bytes() == b"kept"  # made before
+    inside = refused("segment", tmp_path / "c.png", *given, tmp_path / "z", "--overlays", tmp_path / "z" / "o")
+    assert "lies in the folder of the label pictures" in inside
+    assert "there is no file or folder" in refused("segment", tmp_path / "n*.png", *given, tmp_path / "z")
     settings = json.loads((tmp_path / "z" / "settings.json").read_text())
     assert settings["classes"] == list(data.classes)
     says = refused("segment", tmp_path / "c.png", *given, tmp_path / "w", "--labels", "given")

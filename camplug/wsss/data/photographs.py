@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 
 
 class Photographs(SegmentationData):
-    """Photographs without labels: files, and all photographs in folders and their subfolders.
+    """Photographs without labels: files, patterns, and all photographs in folders and their subfolders.
 
     Args:
-        paths: files and folders. Photographs in folders are named by their path in the folder, files by their name.
+        paths: files, folders, and patterns such as "photos/*.jpg". Photographs in folders are named by their path in
+            the folder, files by their name.
         classes: class names of the network that predicts them.
 
     Raises:
@@ -37,10 +39,7 @@ class Photographs(SegmentationData):
         self.paths, self.classes = tuple(paths), tuple(classes)
         self._files = {}
         names = []
-        for given in paths:
-            path = Path(given).expanduser()
-            if not path.exists():
-                raise InputError(f"there is no file or folder {str(given)!r}.")
+        for path in (path for given in paths for path in _find_paths(given)):
             for file in list_photos(path) if path.is_dir() else [path]:
                 names.append(strip_ending(file.relative_to(path).as_posix() if path.is_dir() else file.name))
                 self._files[names[-1]] = file
@@ -68,3 +67,12 @@ class Photographs(SegmentationData):
     def photo_file(self, i: int) -> Path:
         """Return the file of image i's photograph."""
         return self._files[self.ids[self._check_index(i)]]
+
+
+def _find_paths(given: str | os.PathLike[str]) -> list[Path]:
+    """Return the file or folder of this path, or those that fit it as a pattern."""
+    path = Path(given).expanduser()
+    found = [path] if path.exists() else [Path(name) for name in sorted(glob(str(path)))]
+    if not found:
+        raise InputError(f"there is no file or folder {str(given)!r}.")
+    return found

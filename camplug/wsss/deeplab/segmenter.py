@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.images.photo import read_photo
 from camplug.plug import find_first_weight, send_to
 from camplug.settings import to_plain
 from camplug.wsss.class_names import match_classes, renumber_labels
@@ -74,24 +75,25 @@ class Segmenter:
         """Names of the network's foreground classes."""
         return self.network.classes
 
-    def scores(self, photo: NDArray[np.uint8], classes: Collection[int] | None = None) -> NDArray[np.float32]:
+    def scores(self, photo: Any, classes: Collection[int] | None = None) -> NDArray[np.float32]:
         """Compute the probabilities [K+1,H,W] of a photograph's pixels, background first, refined if wanted.
 
         Args:
-            photo: RGB uint8 [H,W,3].
+            photo: RGB uint8 [H,W,3], or a path, PIL image, bytes or file object, see `camplug.images.photo.read_photo`.
             classes: possible classes, counted from 0 without the background: all others get 0, the rest sums to 1. None
                 allows all.
 
         Raises:
             InputError: the photograph has another shape or dtype, or the network does not have a class.
         """
+        photo = _to_array(photo)
         probabilities: NDArray[np.float32] = self._fuse(photo, classes).cpu().numpy()
         return probabilities if self.crf is None else _refine(photo, probabilities, self.crf)
 
-    def __call__(self, photo: NDArray[np.uint8], classes: Collection[int] | None = None) -> NDArray[np.uint8]:
+    def __call__(self, photo: Any, classes: Collection[int] | None = None) -> NDArray[np.uint8]:
         """Return the labels [H,W] of a photograph, uint8: 0 background, c + 1 for class c; see `scores`."""
         if self.crf is None:  # copy labels only from the device
-            found: NDArray[np.uint8] = self._fuse(photo, classes).argmax(0).byte().cpu().numpy()
+            found: NDArray[np.uint8] = self._fuse(_to_array(photo), classes).argmax(0).byte().cpu().numpy()
             return found
         return np.asarray(self.scores(photo, classes).argmax(0), np.uint8)
 
@@ -135,6 +137,11 @@ class Segmenter:
         logits = self.network(filled.contiguous(memory_format=torch.channels_last)).float()
         full = sample_grid(logits, size, (filled.shape[2], filled.shape[3]), (height, width))
         return [full[0], full[1].flip(-1)] if self.flip else [full[0]]
+
+
+def _to_array(photo: Any) -> NDArray[np.uint8]:
+    """Return a photograph as an array; arrays are checked where they are used."""
+    return photo if isinstance(photo, np.ndarray) else np.asarray(read_photo(photo))
 
 
 def _refine(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: Refinement) -> NDArray[np.float32]:

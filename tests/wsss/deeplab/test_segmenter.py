@@ -258,3 +258,14 @@ def test_preprocessing_is_the_network_s_own():
     net.preprocess = camplug.Preprocess(mean=(0.1, 0.2, 0.3), std=(1.0, 0.5, 0.25))
     assert np.allclose(Segmenter(net).scores(image), softmax(by_hand(net, image, 1)), atol=1e-5)
     assert not np.allclose(Segmenter(net).scores(image), before, atol=1e-2)
+
+
+def test_photographs_may_be_files_and_pictures(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    segmenter = Segmenter(network())
+    for given in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(photo)):
+        assert np.array_equal(segmenter(given), segmenter(photo))
+        assert np.array_equal(segmenter.scores(given), segmenter.scores(photo))
+    with pytest.raises(InputError, match="there is no file"):
+        segmenter(tmp_path / "b.png")
