@@ -14,6 +14,7 @@ from camplug.cli import (
     compare,
     evaluate,
     explain,
+    export,
     fit_prototypes,
     instances,
     listing,
@@ -40,6 +41,7 @@ app.add_typer(train.app)
 app.command("pseudo-labels")(pseudo_labels.pseudo_labels)
 app.command("instances")(instances.instances)
 app.command("segment")(segment.segment)
+app.command("export")(export.export)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(wsss.app)
 app.command("methods")(listing.methods)
