@@ -16,7 +16,14 @@ def export(
     network: Annotated[Path, typer.Argument(help="Network made by `camplug wsss run` or `camplug train deeplab`.")],
     onnx: Annotated[Path | None, typer.Option(help="File to write as ONNX.", show_default=False)] = None,
     torch_export: Annotated[Path | None, typer.Option(help="File to write for torch.export.load.")] = None,
-    size: Annotated[str | None, typer.Option(help="HEIGHT,WIDTH of the photographs.", show_default="any size")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="HEIGHT,WIDTH of the photographs; needed by networks that pad by the size of the image, such as "
+            "EfficientNet-Lite0, whose export for any size takes many minutes.",
+            show_default="any size",
+        ),
+    ] = None,
     as_json: common.AsJson = False,
 ) -> None:
     """Write a segmentation network for use without camplug, and compare its results with PyTorch's.

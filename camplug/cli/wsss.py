@@ -169,7 +169,7 @@ def describe_next_steps(recipe: Recipe, report: dict[str, Any], out: Path) -> li
             f"network: {out / report['network']}",
             f"segment photographs: camplug segment PHOTOS --weights {file}{size} --out predictions --overlays overlays",
             "score predictions on masks: camplug evaluate predictions --data DATA",
-            f"use it without camplug: camplug export {file} --onnx network.onnx",
+            f"use it without camplug: camplug export {file} --onnx network.onnx --size HEIGHT,WIDTH",
         ]
     return lines
 
