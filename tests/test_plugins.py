@@ -95,7 +95,7 @@ def test_the_command_line_takes_them(own, tmp_path):
     Image.new("RGB", (40, 30), "red").save("photo.png")
     good("explain", "photo.png", "--model", "import:camplug.testing:make_network", "--method", f"{own}:Half",
          "--mean", "0.5", "--std", "0.5", "--class", "1", "--out", "map.png")  # fmt: skip
-    assert Image.open("map.png").size[1] == 30
+    assert Image.open("map.png").size[1] == 30 + 15  # and a line of text
     model = ("--model", "import:camplug.testing:make_network")
     assert "give a class derived from" in refused("explain", "photo.png", *model, "--method", f"{own}:number")
 

@@ -159,8 +159,8 @@ def test_own_metrics(model, images, monkeypatch):
     monkeypatch.setattr(registry, "_metrics", dict(registry._metrics))
     register_metric("peak", "higher")(lambda trial: trial.each_map(lambda maps: maps.amax((1, 2))))
     assert Trust(camplug.GradCAM(model, "0"), "peak").add(images).values("gradcam", "peak").tolist() == [1, 1, 1]
-    with pytest.raises(ValueError, match="registered already"):
-        register_metric("peak", "higher")
+    with pytest.raises(InputError, match="the metric 'peak' is taken by"):
+        register_metric("peak", "higher")(len)
 
 
 def test_what_is_refused(model, images):
