@@ -146,7 +146,5 @@ def test_options_of_a_recipe(tmp_path):
     assert said.open().mask(0).tolist() == ImageList(f"{root}?mask_values=255=crack").open().mask(0).tolist()
     with pytest.raises(InputError, match="labels: masks would open masks to learn from"):
         ImageList(f"voc:{root}?labels=masks").open()
-    with pytest.raises(InputError, match="no option .mask.; the options of folder are labels, mask_values, palette"):
-        InputError, match="there is no option 'mask'; the options of folder are labels, mask_values, palette"
-    ):
+    with pytest.raises(InputError, match=r"no option .mask.; the options of folder are labels, mask_values, palette"):
         ImageList(f"folder:{root}", options={"mask": 1}).open()
