@@ -107,7 +107,7 @@ HF_HEADS: dict[str, Head] = {
     "ViTMSNForImageClassification": lambda m, t: m.classifier(m.vit.layernorm(t)[:, 0]),
     "IJepaForImageClassification": lambda m, t: m.classifier(m.ijepa.layernorm(t).mean(1)),
 }
-"""What follows the last block."""
+"""Layers that follow the last block."""
 TIMM_VITS = ("vit_tiny_patch16_224", "deit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2", "test_vit")
 
 

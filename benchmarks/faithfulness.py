@@ -1,0 +1,142 @@
+"""Faithfulness of many methods on real photographs: the table `faithfulness` of docs/trust.md.
+
+    python benchmarks/faithfulness.py --data VOCdevkit/VOC2012 --weights voc_animals_lite0.pt --every 11 \
+        --json docs/figures/faithfulness.json
+    python benchmarks/faithfulness.py --load docs/figures/faithfulness.json --markdown docs/trust.md
+
+Of every image the first labelled class is explained; masks of that class are read for the pointing games alone. Pass
+--markdown with the measuring command, too, to renew the table at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from chain import LISTS
+from markdown_tables import table
+from PIL import Image
+from results import add_result_options, describe_run, tell
+from torch import Tensor
+from typing_extensions import override
+
+import camplug
+from camplug.explain.base import Explainer, Result
+from camplug.explain.photographs import read_input
+from camplug.explain.registry import get_method
+from camplug.images.preprocess import Preprocess
+from camplug.trust import Settings, Trust
+from camplug.trust.registry import find_metrics
+from camplug.wsss.data import VOC
+
+METRICS = {
+    "deletion": "deletion",
+    "insertion": "insertion",
+    "road": "ROAD",
+    "confidence_drop": "average drop",
+    "sparseness": "sparseness",
+    "pointing_game": "pointing game",
+    "energy_pointing_game": "energy in the object",
+}
+BEST = (
+    "MultiView(FullyCAM(channel_norm=False), scales=(1, 1.5))",
+    "LayerCAM('convs')",
+    "FullyCAM(channel_norm=False)",
+    "Propagate(FullyCAM(channel_norm=False))",
+)
+
+
+def parsed(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, help="VOCdevkit/VOC2012")
+    parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
+    parser.add_argument("--every", type=int, default=11, help="take every n-th image of val")
+    parser.add_argument("--long-side", type=int, default=224)
+    parser.add_argument("--methods", nargs="+", help="names or expressions; default: all that need no attention")
+    add_result_options(parser)
+    return parser.parse_args(argv)
+
+
+class Timed(Explainer):
+    """Another explainer, whose CPU seconds are counted."""
+
+    def __init__(self, explainer: Explainer) -> None:
+        super().__init__(explainer.model)
+        self.explainer, self.seconds = explainer, 0.0
+
+    @override
+    def run(self, x: Tensor, classes: Any, size: Any = None, inputs: Any = None) -> Result:
+        start = time.process_time()
+        result = self.explainer.run(x, classes, size)
+        self.seconds += time.process_time() - start
+        return result
+
+
+def everything(args: argparse.Namespace) -> dict[str, Any]:
+    model = camplug.load_model("timm:tf_efficientnet_lite0", checkpoint=args.weights, num_classes=20)
+    names = args.methods or [n for n in camplug.list_methods() if not get_method(n).needs_attention] + list(BEST)
+    explainers = {name: Timed(camplug.create(name, model)) for name in names}
+    trust = Trust(explainers, list(METRICS), Settings(steps=20))
+    data = VOC(args.data, str(LISTS[1]))
+    preprocess = Preprocess((224, 224), (0.5,) * 3, (0.5,) * 3, long_side=args.long_side)
+    reader = camplug.GradCAM(model, preprocess=preprocess)
+    chosen = range(0, len(data), args.every)
+    for i in chosen:
+        wanted = data.labels(i)[0]
+        x = read_input(reader, data.photo(i))[1]
+        mask = Image.fromarray((data.mask(i) == wanted + 1).astype(np.uint8))
+        small = np.asarray(mask.resize((x.shape[2], x.shape[1]), Image.Resampling.NEAREST), bool)
+        trust.add(x[None], wanted, masks=torch.from_numpy(small)[None])
+        print(f"{data.ids[i]}: {sum(e.seconds for e in explainers.values()):.0f} s of maps so far", file=sys.stderr)
+    found = trust.compute()
+    return {
+        **describe_run("torchvision", "timm", "numpy"),
+        "images": len(chosen),
+        "every": args.every,
+        "long_side": args.long_side,
+        "rows": {
+            name: {
+                "seconds": explainers[name].seconds / len(chosen),
+                **{m: [one.mean, one.low, one.high] for m, one in row.items()},
+            }
+            for name, row in found.items()
+        },
+    }
+
+
+def report(data: dict[str, Any]) -> list[str]:
+    """Return the table in Markdown, best insertion minus deletion first."""
+    arrows = {m.name: "-" if m.better == "lower" else "+" for m in find_metrics(list(METRICS))}
+    rows = sorted(data["rows"].items(), key=lambda item: item[1]["deletion"][0] - item[1]["insertion"][0])
+
+    def write(values: list[float]) -> str:
+        mean, low, high = values
+        return f"{mean:.2f} ({low:.2f} to {high:.2f})"
+
+    head = ["method", *(f"{title} ({arrows[m]})" for m, title in METRICS.items()), "CPU s / image"]
+    body = [[f"`{name}`", *(write(row[m]) for m in METRICS), f"{row['seconds']:.2f}"] for name, row in rows]
+    return [
+        f"`{data['command']}`",
+        "",
+        f"{data['images']} photographs of the VOC 2012 animals subset (every {data['every']}th of val) at a long side "
+        f"of {data['long_side']} pixels, EfficientNet-Lite0 fine-tuned on image labels; means with 95 % bootstrap "
+        "intervals over the images, ordered by insertion minus deletion. (+): higher is better, (-): lower.",
+        "",
+        *table(head, body),
+    ]
+
+
+def main(argv: list[str]) -> None:
+    args = parsed(argv)
+    if args.load is None and (args.data is None or args.weights is None):
+        raise SystemExit("give --data and --weights, or --load a result.")
+    tell(args, lambda: everything(args), report, "faithfulness")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
