@@ -28,7 +28,7 @@ from camplug.images.sample import find_sample_photo
 from camplug.images.save import save_picture
 from camplug.settings import apply_values
 from camplug.show import grid
-from camplug.show.overlays import DEFAULT_COLORS, DEFAULT_OPACITY
+from camplug.show.overlays import DEFAULT_COLORS, DEFAULT_OPACITY, check_style
 
 DEMO_METHODS = {"fully": "Fully-CAM", "cam": "CAM", "gradcam": "Grad-CAM"}
 
@@ -48,6 +48,9 @@ class PictureOptions:
     opacity: float = DEFAULT_OPACITY
     contour: float | None = None
     boxes: float | None = None
+
+    def __post_init__(self) -> None:
+        check_style(self.colors, self.opacity, self.contour)
 
 
 @add_options(ExplainerOptions(), PictureOptions())

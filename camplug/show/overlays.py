@@ -126,10 +126,7 @@ def overlay(
     photo = to_rgb(photo)
     if photo.shape[:2] != heat.shape:
         raise InputError(f"the photograph is {photo.shape[:2]} and the map {heat.shape}; they must be of one size.")
-    if not 0 <= opacity <= 1:
-        raise InputError(f"opacity={opacity}; allowed are 0 to 1.")
-    if contour is not None and not 0 < contour <= 1:
-        raise InputError(f"contour={contour}; give a value above 0 and up to 1, or None.")
+    check_style(colors, opacity, contour)
     pixels = _blend_map(photo, heat, colors, opacity, fade)
     if outside is not None:
         pixels = hatch(pixels, outside)
@@ -139,6 +136,19 @@ def overlay(
     picture = pil.fromarray(pixels)
     picture = _add_bar(picture, colors, opacity, fade) if bar else picture
     return picture if title is None else _add_title(picture, title)
+
+
+def check_style(colors: str, opacity: float, contour: float | None) -> None:
+    """Check the look of an overlay, see `overlay`.
+
+    Raises:
+        InputError: the colour map does not exist, or a number is out of its range.
+    """
+    get_colormap(colors)
+    if not 0 <= opacity <= 1:
+        raise InputError(f"opacity={opacity}; allowed are 0 to 1.")
+    if contour is not None and not 0 < contour <= 1:
+        raise InputError(f"contour={contour}; give a value above 0 and up to 1, or None.")
 
 
 def _blend_map(photo: Array, heat: Array, colors: str, opacity: float, fade: bool) -> Array:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pytest
 from commands import good, refused, run
 from PIL import Image
 from square_commands import MODEL, MODULE, SQUARE, files, iou, photo
@@ -99,3 +101,11 @@ def test_photographs_are_never_overwritten(place, square):
     assert "is the photograph itself" in refused("compare", square, "-m", MODEL, "-o", square)
     assert (place / square).read_bytes() == before
     assert files(place) == [f"{MODULE}.py", square]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--colors", "nope"), ("--opacity", "3"), ("--contour", "0")])
+def test_a_look_that_does_not_exist_is_refused_before_the_first_photograph(place, square, option, value):
+    Path("photos").mkdir()
+    Path(square).rename("photos/square.png")
+    refused("explain", "photos", "--model", MODEL, option, value, "--out", "maps")
+    assert not Path("maps").exists()
