@@ -35,13 +35,19 @@ def _strip_compile(name: str) -> str:
 def needs_trace(selector: Selector, layers: dict[str, nn.Module]) -> bool:
     """Return whether the selector needs a trace of the model.
 
-    "convs" needs none if most layers with weights are convolutions.
+    "convs" needs none if most layers with weights are convolutions and none is part of an attention.
     """
     items = selector if isinstance(selector, (list, tuple)) else [selector]
     named = {item for item in items if isinstance(item, str)}
     return not named.isdisjoint(NEEDS_TRACE) or (
-        "convs" in named and not _convs_first.get(layers[""], layers, "", lambda: _has_mostly_convs(layers))
+        "convs" in named and not _convs_first.get(layers[""], layers, "", lambda: _has_only_maps(layers))
     )
+
+
+def _has_only_maps(layers: dict[str, nn.Module]) -> bool:
+    kind = _get_conv_kind(layers)
+    inside = (m for module in layers.values() if _is_attention(module) for m in module.modules())
+    return _has_mostly_convs(layers) and not any(isinstance(module, kind) for module in inside)
 
 
 def _has_mostly_convs(layers: dict[str, nn.Module]) -> bool:

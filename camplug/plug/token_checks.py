@@ -1,6 +1,6 @@
-"""Checks of token layers that need more runs of the model: gradients at the patches, and row-major order.
+"""Checks of layers that need more runs of the model: gradients at the patches, row-major order, maps of the image.
 
-Both are properties of the model, not of an image, so they are computed once.
+They are properties of the model, not of an image, so they are computed once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from typing_extensions import override
 
 from camplug.plug.data_flow import find_images, list_floats
+from camplug.plug.grid import measure_distortion
 from camplug.plug.hooks import NullListener
 from camplug.plug.outputs import find_logits
 from camplug.plug.tensors import Probe, find_first_tensor
@@ -133,6 +134,60 @@ def find_scattered_layers(
         for name, now in run(spot).items():
             misses[name] += name in plain and _is_elsewhere(spot, plain[name], now)
     return frozenset(name for name, count in misses.items() if 2 * count > len(SPOTS))
+
+
+class _Shapes(NullListener):
+    """Listener that keeps the shapes of the outputs of all layers."""
+
+    def __init__(self, layers: dict[str, nn.Module]) -> None:
+        self.names = {id(module): name for name, module in layers.items()}
+        self.found: dict[str, tuple[int, ...]] = {}
+
+    @override
+    def after(self, module: nn.Module, output: Any) -> Any:
+        out, _ = find_first_tensor(output) if id(module) in self.names else (None, None)
+        if out is not None:
+            self.found[self.names[id(module)]] = tuple(out.shape)
+
+
+def find_unfolded_layers(
+    model: nn.Module,
+    layers: dict[str, nn.Module],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    trace: Trace,
+    *,
+    where: int | None = None,
+) -> frozenset[str]:
+    """Return the layers beside attention whose output [N,C,a,b] has not the aspect of the images, as in MobileViT v2.
+
+    Its convolutions inside of the attention put out patches x positions. Where both numbers happen to have the aspect
+    of the images, images of twice the height show it.
+    """
+    if not trace.attention or trace.size is None or len(trace.size) != 2:
+        return frozenset()
+    size = (trace.size[0], trace.size[1])
+    maps = {c.name: c for c in trace.list_all_maps()}
+    found = {n for n, c in maps.items() if _is_distorted(c.shape[2:], size) and _is_distorted(c.shape[1:3], size)}
+    if not found:
+        return frozenset()
+    shapes = _Shapes(layers)
+    args, kwargs = copy_inputs((args, kwargs))
+    image = find_images((args, kwargs), where)
+    if image is not None:
+        twice = torch.cat((image, image), -2)
+        args, kwargs = tree_map(lambda t: twice if t is image else t, (args, kwargs))
+        try:
+            observe(model, layers, args, shapes, kwargs=kwargs)
+        except Exception:  # the model reads images of one size
+            return frozenset(found)
+    high = (2 * size[0], size[1])
+    found.update(n for n, shape in shapes.found.items() if n in maps and _is_distorted(shape[2:], high))
+    return frozenset(found)
+
+
+def _is_distorted(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    return len(shape) == 2 and measure_distortion(shape[0], shape[1], size) > 0
 
 
 def _change_patch(image: Tensor, spot: tuple[float, float], patch: tuple[int, int] | None) -> Tensor:

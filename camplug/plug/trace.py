@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from camplug.errors import LayerError
 from camplug.plug.data_flow import Join
-from camplug.plug.grid import Layout, Pair, Size, Spans, find_layout, find_token_grid, measure_distortion
+from camplug.plug.grid import Layout, Pair, Size, Spans, find_layout, find_token_grid
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Trace:
         dead: layers without gradient at their patches, because the score reads other tokens.
         is_final: `dead` is known; False if no layer had a gradient.
         scattered: layers whose tokens are not in row-major order.
+        unfolded: layers whose output [N,C,a,b] is no map of the images, such as patches x positions.
     """
 
     calls: tuple[Call, ...]
@@ -75,6 +76,7 @@ class Trace:
     dead: frozenset[str] = frozenset()
     is_final: bool = True
     scattered: frozenset[str] = frozenset()
+    unfolded: frozenset[str] = frozenset()
 
     def find_layout(self, call: Call) -> Layout | None:
         """Return the arrangement of the call's output on the grid of the images; None if there is none.
@@ -115,12 +117,13 @@ class Trace:
     def list_all_maps(self) -> list[Call]:
         """List the calls with a feature map [N,C,h,w] of the images that feeds the score.
 
-        Excluded are pooling, dropout and the class maps of a 1x1 convolution head. Conditions that no call meets are
-        dropped, because the data flow is incomplete where values leave torch.
+        Excluded are pooling, dropout, `unfolded` layers and the class maps of a 1x1 convolution head. Conditions that
+        no call meets are dropped, because the data flow is incomplete where values leave torch.
         """
         dims = 2 if self.size is None else len(self.size)
         maps = [c for c in self.calls if len(c.shape) == dims + 2 and c.features]
         maps = [c for c in maps if self.images in (None, c.shape[0])] or maps
+        maps = [c for c in maps if c.name not in self.unfolded] or maps
         found = self.keep_connected(maps)
         wide = [c for c in found if math.prod(c.shape[2:]) > 1] or found
         while len(wide) > 1 and wide[-1].shape[1] == self.classes and any(c.shape[1] != self.classes for c in wide):
@@ -246,9 +249,6 @@ class Trace:
         """Keep the convolutions with a feature map of the images that feeds the score and has several positions."""
         first = 1 if self.find_blocks() else 0  # 1: skip the patch convolution
         maps = [c for c in self.list_all_maps() if c.depth > first or not c.depth]
-        if self.attention and self.size is not None and len(self.size) == 2:
-            h, w = self.size  # convolutions inside of attention may run on patches x positions (MobileViT v2)
-            maps = [c for c in maps if not measure_distortion(c.shape[2], c.shape[3], (h, w))] or maps
         mine = {c.name for c in maps}
         return [name for name in convs if name in mine]
 

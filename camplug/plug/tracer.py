@@ -155,8 +155,13 @@ def _trace_model(
         find_spans(flow.joins, size, patch),
         tuple(flow.attention),
     )
-    from camplug.plug.token_checks import find_dead_layers, find_scattered_layers  # circular: it runs the model, too
+    from camplug.plug.token_checks import (  # circular: it runs the model, too
+        find_dead_layers,
+        find_scattered_layers,
+        find_unfolded_layers,
+    )
 
+    trace = replace(trace, unfolded=find_unfolded_layers(model, layers, args, kwargs, trace, where=where))
     trace = replace(trace, scattered=find_scattered_layers(model, layers, args, kwargs, trace, where=where))
     found = find_dead_layers(model, layers, args, kwargs, trace)
     return replace(trace, dead=found or frozenset(), is_final=found is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from reference import reference_map
 from torch import nn
 
 import camplug
@@ -76,23 +77,45 @@ def test_attention_of_images_given_by_name_has_one_entry_per_image():
         torch.testing.assert_close(call.probabilities.sum(-1), torch.ones(2, 2, 4))
 
 
+class PositionAttention(nn.Module):
+    """A convolution on patches x positions [N,C,4,L/4] beside a softmax over positions, as MobileViT v2 has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        h, w = x.shape[2] // 2, x.shape[3] // 2
+        parts = x.unflatten(2, (h, 2)).unflatten(4, (w, 2)).permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(2, 3)
+        y = self.inner(parts)
+        y = y * (y.softmax(-1) * y).sum(-1, keepdim=True)
+        return y.unflatten(2, (2, 2)).unflatten(4, (h, w)).permute(0, 1, 4, 2, 5, 3).flatten(4).flatten(2, 3)
+
+
 class Unfolded(nn.Module):
-    """A convolution on patches x positions [N,C,4,16] beside attention, as MobileViT v2 has it."""
+    """Three resolutions, so that patches x positions of one of them have the shape of a map."""
 
     def __init__(self):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, 1, 1)
-        self.inner = nn.Conv2d(8, 8, 1)
-        self.after = nn.Conv2d(8, 8, 3, 1, 1)
+        self.first = PositionAttention()
+        self.middle = nn.Conv2d(8, 8, 3, 2, 1)
+        self.second = PositionAttention()
+        self.last = nn.Conv2d(8, 8, 3, 1, 1)
         self.head = nn.Linear(8, 2)
 
     def forward(self, x):
-        x = self.stem(x)
-        parts = x.unflatten(2, (4, 2)).unflatten(4, (4, 2)).permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(2, 3)
-        y = self.inner(parts)
-        x = x + self.after(x) * (y.softmax(-1) * y).sum((2, 3), keepdim=True)
-        return self.head(x.mean((2, 3)))
+        x = self.middle(self.first(self.stem(x)))
+        return self.head(self.last(self.second(x)).mean((2, 3)))
 
 
 def test_convolutions_on_unfolded_patches_have_no_map_of_the_image():
-    assert find(Unfolded(), "convs") == ["stem", "after"]
+    assert find(Unfolded(), "convs") == ["stem", "middle", "last"]  # "second.inner" puts out [N,8,4,4]
+    assert find(Unfolded(), "stages") == ["first", "last"]  # what its patches are folded to
+
+
+def test_fully_cam_beside_unfolded_patches_has_its_value():
+    torch.manual_seed(0)
+    model, x = Unfolded().double().eval(), torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    want = reference_map("fully", model, ["stem", "middle", "last"], x, lambda out: out[:, 1])
+    torch.testing.assert_close(camplug.FullyCAM(model).maps(x, 1)[0], want, rtol=1e-10, atol=1e-12)
