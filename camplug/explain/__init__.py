@@ -33,6 +33,7 @@ from camplug.explain.recipro_cam import ReciproCAM
 from camplug.explain.refine_cam import RefineCAM
 from camplug.explain.registry import best_seeds, create, list_methods, list_wrappers, register, register_wrapper
 from camplug.explain.rollout import AttentionRollout, GradientRollout
+from camplug.explain.saliency import InputXGradient, Saliency
 from camplug.explain.score_cam import ScoreCAM
 from camplug.explain.shapley_cam import ShapleyCAM
 from camplug.explain.smooth_gradcam_pp import SmoothGradCAMPlusPlus
@@ -67,6 +68,7 @@ __all__ = [
     "GradientRollout",
     "HiResCAM",
     "ImageExplainer",
+    "InputXGradient",
     "Inputs",
     "IntegratedGradients",
     "IterativeErasing",
@@ -81,6 +83,7 @@ __all__ = [
     "PropagateAttention",
     "ReciproCAM",
     "RefineCAM",
+    "Saliency",
     "ScoreCAM",
     "ShapleyCAM",
     "Shared",

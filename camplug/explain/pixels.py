@@ -1,4 +1,4 @@
-"""Attribution of pixels: integrated gradients (Sundararajan et al., 2017) and SmoothGrad (Smilkov et al., 2017)."""
+"""Attribution of pixels by gradients averaged over copies: integrated gradients (2017) and SmoothGrad (2017)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class _Entry(nn.Module):
         return self.model(*args, **kwargs)
 
 
-class _Pixels(Explainer):
+class PixelExplainer(Explainer):
     """Base class of explainers that average gradients with respect to the pixels of several copies of each image."""
 
     needs_many_passes: ClassVar[bool] = True
@@ -85,43 +85,38 @@ class _Pixels(Explainer):
     def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
         out_size = check_size(batch, size)
-        targets, logits = self._resolve(batch, classes)
+        targets, logits, gradients = self.average_gradients(batch, classes)
+        fusions = []
+        for gradient in gradients:
+            fusion = Fusion(None)
+            fusion.add(self.make_map(batch.x, gradient), 1)
+            fusions.append(fusion)
+        return Result(finish_maps(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
+
+    def average_gradients(self, batch: Batch, classes: Classes) -> tuple[Targets, Tensor | None, list[Tensor]]:
+        """Return the targets and logits of the images, and each round's mean gradients [N,C,H,W] over the copies."""
+        with self.open(batch) as (_, output):
+            targets = self.resolve(batch, output, classes)
+            logits = find_class_logits(output, len(batch))
         sums: list[Tensor | float] = [0.0] * targets.rounds
         count = 0
         for copies in self.make_copies(batch.x):
             count += 1
-            gradients = self._compute_gradients(batch.with_images(copies), targets)
+            with self.open(batch.with_images(copies)) as (tape, output):
+                gradients = compute_gradients(tape, output, targets)
             sums = [total + widen(gradient) for total, gradient in zip(sums, gradients, strict=True)]
-        fusions = []
-        for total in sums:
-            fusion = Fusion(None)
-            fusion.add(self.make_map(batch.x, torch.as_tensor(total / count)), 1)
-            fusions.append(fusion)
-        return Result(finish_maps(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
+        return targets, logits, [torch.as_tensor(total / count) for total in sums]
 
-    def _resolve(self, batch: Batch, classes: Classes) -> tuple[Targets, Tensor | None]:
-        """Return the targets of the unchanged images, and their logits."""
-        with self._open(batch) as (_, output):
-            targets = resolve_classes(classes, output, len(batch), self.evidence)
-            targets.check(output)
-            if targets.score is not None:
-                targets.compute_scores(output, 0)  # raises for what is not one number per image
-            return targets, find_class_logits(output, len(batch))
-
-    def _compute_gradients(self, batch: Batch, targets: Targets) -> list[Tensor]:
-        """Return the gradient of each round's scores with respect to the images."""
-        found: list[Tensor] = []
-
-        def add(layer: Layer, image: Tensor, gradient: Tensor) -> None:
-            found.append(gradient)
-
-        with self._open(batch) as (tape, output):
-            for r in range(targets.rounds):
-                tape.backward(targets.compute_scores(output, r), add, retain_graph=r + 1 < targets.rounds)
-        return found
+    def resolve(self, batch: Batch, output: Any, classes: Classes) -> Targets:
+        """Return the targets of the images, from the model's output for them."""
+        targets = resolve_classes(classes, output, len(batch), self.evidence)
+        targets.check(output)
+        if targets.score is not None:
+            targets.compute_scores(output, 0)  # raises for what is not one number per image
+        return targets
 
     @contextmanager
-    def _open(self, batch: Batch) -> Iterator[tuple[Tape, Any]]:
+    def open(self, batch: Batch) -> Iterator[tuple[Tape, Any]]:
         """Run the model with a tape at its images; yield the tape and the output."""
         model = _Entry(unwrap(self.model), batch.where)
         args, kwargs = batch.make_arguments()
@@ -129,8 +124,20 @@ class _Pixels(Explainer):
             yield tape, model(*args, **kwargs)
 
 
+def compute_gradients(tape: Tape, output: Any, targets: Targets) -> list[Tensor]:
+    """Return the gradient of each round's scores with respect to the images, from a tape at the images."""
+    found: list[Tensor] = []
+
+    def add(layer: Layer, image: Tensor, gradient: Tensor) -> None:
+        found.append(gradient)
+
+    for r in range(targets.rounds):
+        tape.backward(targets.compute_scores(output, r), add, retain_graph=r + 1 < targets.rounds)
+    return found
+
+
 @register("integratedgradients")
-class IntegratedGradients(_Pixels):
+class IntegratedGradients(PixelExplainer):
     """Integrated gradients: gradients on the way from a plain image to the image, times their difference.
 
     Attributions are added over the channels; what is left is evidence for the class per pixel.
@@ -163,7 +170,7 @@ class IntegratedGradients(_Pixels):
 
 
 @register("smoothgrad")
-class SmoothGrad(_Pixels):
+class SmoothGrad(PixelExplainer):
     r"""SmoothGrad: length of the mean gradient of noisy copies; how sensitive the score is to each pixel.
 
     .. math:: L = \sum_c \Big|\frac1n \sum_i \nabla_c S(x + \epsilon_i)\Big|
