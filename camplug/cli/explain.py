@@ -16,7 +16,7 @@ from camplug.cli.explanations import (
     ExplainerOptions,
     find_images,
     refuse_overwriting,
-    show_classes,
+    show_images,
     summarize,
 )
 from camplug.cli.options import add_options, read_options
@@ -37,7 +37,7 @@ DEMO_METHODS = {"fully": "Fully-CAM", "cam": "CAM", "gradcam": "Grad-CAM"}
 class PictureOptions:
     """Look of the overlays.
 
-    Attributes:
+    Args:
         colors: colour map of matplotlib, such as viridis.
         opacity: opacity of a map where it is 1, from 0 to 1.
         contour: outline where a map reaches this share of its maximum.
@@ -190,9 +190,5 @@ def _show_entries(entries: list[dict[str, Any]], broken: list[tuple[Path, str]],
     if as_json:
         common.print_json({"images": entries, "broken": [{"image": str(p), "error": e} for p, e in broken]})
     else:
-        for entry in entries[:10]:
-            show_classes(entry)
-            common.out.print(f"written: {', '.join(entry['written'])}", soft_wrap=True)
-        if len(entries) > 10:
-            common.out.print(f"... and {len(entries) - 10} more")
+        show_images(entries)
     common.show_broken([(str(path), error) for path, error in broken])

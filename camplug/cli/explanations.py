@@ -127,3 +127,29 @@ def show_classes(entry: dict[str, Any]) -> None:
         mark = ("against" if entry["evidence"] == "negative" else "yes") if row["name"] in explained else ""
         table.add_row(str(row["index"]), common.escape_markup(row["name"]), f"{row['probability']:.1%}", mark)
     common.out.print(table)
+
+
+def show_images(entries: list[dict[str, Any]], shown: int = 20) -> None:
+    """Print the classes of one image as a table, or one row for each of several images."""
+    from rich.table import Table
+
+    if len(entries) == 1:
+        show_classes(entries[0])
+        common.out.print(f"written: {', '.join(entries[0]['written'])}", soft_wrap=True)
+    if len(entries) < 2:
+        return
+    table = Table("image", "size", "explained", f"predicted ({entries[0]['probabilities']})")
+    for entry in entries[:shown]:
+        size = f"{entry['size'][0]}x{entry['size'][1]}"
+        explained, predicted = _format_classes(entry["explained"]), _format_classes(entry["top"][:1])
+        table.add_row(common.escape_markup(Path(entry["image"]).name), size, explained, predicted)
+    common.out.print(table)
+    if len(entries) > shown:
+        common.out.print(f"... and {len(entries) - shown} more")
+    folder = Path(entries[0]["written"][0]).parent
+    common.out.print(f"written: {folder}, one picture and one .npz for each of {len(entries)} images", soft_wrap=True)
+
+
+def _format_classes(rows: list[dict[str, Any]], count: int = 3) -> str:
+    names = [f"{common.escape_markup(row['name'])} {row['probability']:.1%}" for row in rows[:count]]
+    return ", ".join([*names, "..."] if len(rows) > count else names)

@@ -241,11 +241,11 @@ def _show_plan(rows: list[Row], probe: bool) -> None:
     from rich.table import Table
 
     table = Table(padding=(0, 0, 0, 1))
-    for column in ("stage", "state"):
-        table.add_column(column, no_wrap=True)
+    table.add_column("stage")  # the only column that may wrap, so that narrow consoles show the notes
+    table.add_column("state", no_wrap=True)
     for column in ("images", *(("time", "disk", "memory") if probe else ())):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("notes", style="dim")
+    table.add_column("notes", style="dim", no_wrap=True)
     notes: dict[str, str] = {}  # numbers of texts
     for row in rows:
         images = ("?" if row.images is None else f"{row.images:,}") + (f" x {row.epochs}" if row.epochs else "")

@@ -1,7 +1,7 @@
 """Class activation map methods, one file each, and wrappers around them."""
 
 from camplug.explain.ablation_cam import AblationCAM
-from camplug.explain.base import Explainer, LayerExplainer
+from camplug.explain.base import Explainer, LayerExplainer, Result
 from camplug.explain.cam import CAM
 from camplug.explain.class_tokens import ClassTokenAttention
 from camplug.explain.compete import Compete
@@ -83,6 +83,7 @@ __all__ = [
     "PropagateAttention",
     "ReciproCAM",
     "RefineCAM",
+    "Result",
     "Saliency",
     "ScoreCAM",
     "ShapleyCAM",

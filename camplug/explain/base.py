@@ -22,6 +22,7 @@ from camplug.explain.batch import (
     find_class_logits,
     finish_maps,
 )
+from camplug.explain.describe import Described
 from camplug.explain.fuse import Fusion, LayerWeighting, Normalize
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.tensor_ops import widen
@@ -58,7 +59,7 @@ class Result:
     logits: Tensor | None
 
 
-class Explainer(ABC):
+class Explainer(Described, ABC):
     """Base class of methods and wrappers.
 
     Args:
@@ -205,8 +206,7 @@ class LayerExplainer(Explainer):
         )
         if call is not None and (isinstance(call, bool) or not isinstance(call, int)):
             raise InputError(f"call={call!r}; give a whole number (0 is a layer's first call), or None for all calls.")
-        self.reshape = reshape
-        self.call = call
+        self.reshape, self.call = reshape, call
         self.tape()  # raise now if a layer does not exist
 
     def tape(self, image: int | None = None) -> Tape:

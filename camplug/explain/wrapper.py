@@ -13,6 +13,7 @@ from typing_extensions import override
 from camplug.errors import CamplugError, InputError, TargetError, make_size_error
 from camplug.explain.base import Explainer, Result
 from camplug.explain.batch import compute_logits
+from camplug.explain.describe import describe_call
 from camplug.explain.fuse import Normalize
 from camplug.explain.inputs import Batch
 from camplug.plug import Classes, UndecidedError, list_classes, resolve_classes
@@ -43,6 +44,10 @@ class Wrapper(Explainer):
         self.evidence = explainer.evidence
         self.explainer = explainer
         self.name = f"{self.kind}({explainer.name})"
+
+    @override
+    def __repr__(self) -> str:
+        return describe_call(self, repr(self.explainer))
 
     @override
     def without_normalization(self) -> Self:

@@ -235,3 +235,11 @@ def test_best_stands_for_an_expression(model):
     assert described(create("Dense(best, 1)", model)) == described(Dense(camplug.best_seeds(model), 1))
     for kept in ("CAM", "Best(CAM)", "LPCAM(prototypes='a best one.npz')", "import:best:CAM", "Dense(CAM, best=1)"):
         assert registry.expand_recipes(kept) == kept
+
+
+def test_an_explainer_shows_how_it_was_made():
+    model = awkward.Plain()
+    assert repr(FullyCAM(model)) == "FullyCAM(Plain, layers='convs')"
+    inner = FullyCAM(model, layers=["conv1"], normalize="minmax")
+    wrapped = MultiView(inner, scales=(1, 2))
+    assert repr(wrapped) == "MultiView(FullyCAM(Plain, layers=['conv1'], normalize='minmax'), scales=(1.0, 2.0))"

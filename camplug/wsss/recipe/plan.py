@@ -11,13 +11,15 @@ from pathlib import Path
 from camplug.errors import CamplugError, InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.recipe.cache import Cache
-from camplug.wsss.recipe.data import TYPICAL, VARIABLE
+from camplug.wsss.recipe.data import TYPICAL, VARIABLE, ImageList
 from camplug.wsss.recipe.estimate import Cost
 from camplug.wsss.recipe.graph import list_stages
 from camplug.wsss.recipe.placeholder_data import SyntheticImages
 from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.sample import Sample
 from camplug.wsss.recipe.stage import Stage, get_stage
+
+FOLDERS = ("voc", "coco", "folder", "photos")  # kinds of data sets that lie on disk
 
 
 @dataclass
@@ -65,7 +67,7 @@ def plan_recipe(
         notify: function that is called with the name of each stage that is measured.
 
     Raises:
-        InputError: a threshold is to be chosen where it must not; no camplug data set of that kind.
+        InputError: a threshold is to be chosen where it must not; data that are on disk cannot be opened.
     """
     data: dict[str, SegmentationData] = {}
     missing: dict[str, str] = {}
@@ -76,6 +78,8 @@ def plan_recipe(
         try:
             data[name] = part.open()
         except InputError as error:
+            if is_on_disk(part):
+                raise InputError(f"data.{name}: {error}") from None
             missing[name] = str(error)
     stages = list_stages(recipe, data)
     cache = Cache(Path(out), data)
@@ -91,6 +95,18 @@ def plan_recipe(
             notify(stage.name)
             costs.add(stage, row)
     return rows
+
+
+def is_on_disk(part: ImageList) -> bool:
+    """Return whether the data of a list of images are there; True for kinds of data that have no folder.
+
+    >>> is_on_disk(ImageList("voc:nowhere/VOC2012?masks=none")), is_on_disk(ImageList("folder:.")), is_on_disk(
+    ...     ImageList("scenes:8"))
+    (False, True, True)
+    """
+    kind, colon, rest = part.data.partition(":")
+    place = (rest if kind in FOLDERS else part.data).partition("?")[0]
+    return (bool(colon) and kind not in FOLDERS) or Path(place).expanduser().exists()
 
 
 def _get_state(stage: Stage, cache: Cache) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
@@ -91,6 +92,12 @@ def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
         file = resources.files("camplug.wsss.recipe") / "recipes" / f"{str(path).removesuffix('.yaml')}.yaml"
         text, suffix = file.read_text(encoding="utf-8"), ".yaml"
     else:
+        folder = str(path).removeprefix("folder:")
+        if Path(folder).is_dir():
+            raise InputError(
+                f"{str(path)!r} is a folder and no recipe; `camplug wsss init {shlex.quote(folder)}` writes one for "
+                "its photographs."
+            )
         raise InputError(
             f"there is no recipe {str(path)!r}; give a .yaml or .toml file, or one of those that come with camplug: "
             f"{', '.join(names)}."

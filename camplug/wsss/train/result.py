@@ -24,7 +24,7 @@ class TrainingResult(Generic[N]):
         broken: names of the images left out, with the reasons.
     """
 
-    network: N
+    network: N = field(repr=False)
     file: Path
     images: int = 0
     losses: dict[str, float] = field(default_factory=dict)

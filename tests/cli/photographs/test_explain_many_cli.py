@@ -33,10 +33,15 @@ def test_a_folder_with_a_broken_file(place):
     assert sorted(p.name for p in (place / "out").iterdir()) == ["a.npz", "a.png", "b.npz", "b.png"]
     assert iou(Explanation.load("out/a.npz").mask()[0], SQUARE) > 0.8
     assert iou(Explanation.load("out/b.npz").mask()[0], (80, 40, 104, 64)) > 0.8
-    table = run("explain", "in", "-m", MODEL, "--out", "out")
+    table = run("explain", "in", "-m", MODEL, "-c", "bright", "--out", "out")
     assert table.exit_code == 1
-    assert "a.png, 120x80" in table.stdout
-    assert "b.JPG, 120x80" in table.stdout
+    for name, entry in zip(("a.png", "b.JPG"), document["images"], strict=True):
+        explained, predicted = (
+            f"{row['name']} {row['probability']:.1%}" for row in (entry["explained"][0], entry["top"][0])
+        )
+        (row,) = [line.split("│")[1:-1] for line in table.stdout.splitlines() if name in line]
+        assert [cell.strip() for cell in row] == [name, "120x80", explained, predicted]
+    assert "written: out, one picture and one .npz for each of 2 images" in table.stdout
 
 
 def test_a_second_run_leaves_the_pictures_of_the_first_alone(place):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 
-from commands import good, refused
+from commands import build, good, refused
 
 import camplug
+from camplug.cli.app import app
 from camplug.explain import list_methods, list_wrappers
 
 
@@ -39,3 +40,17 @@ def test_version_and_help():
     text = good("--help").stdout
     assert all(command in text for command in ("explain", "compare", "methods", "models"))
     assert "--checkpoint" in re.sub(r"\x1b\[[0-9;]*m", "", good("explain", "--help").stdout)
+
+
+def list_commands(command, name):
+    below = getattr(command, "commands", None)
+    if below is None:
+        return [(name, command)]
+    return [pair for child in below for pair in list_commands(below[child], f"{name} {child}")]
+
+
+def test_every_option_has_a_help_text():
+    commands = list_commands(build(app), "camplug")
+    assert len(commands) > 15
+    lost = [(name, p.name) for name, command in commands for p in command.params if not p.help and p.name != "help"]
+    assert lost == []

@@ -183,6 +183,7 @@ def test_load_model_and_explainers_take_the_file(tmp_path):
     model = timm.create_model("resnet10t", num_classes=5)
     made = {"model": "timm:resnet10t", "num_classes": 5}
     done = trained(tmp_path, model=model, made_with=made, span=replace(SPAN, epochs=1))
+    assert repr(done).startswith(f"TrainingResult(file={done.file!r}, images=")
     found = camplug.load_model(str(done.file))
     x = torch.rand(1, 3, 48, 48)
     torch.testing.assert_close(found(x), done.network(x))

@@ -9,8 +9,12 @@ import pytest
 import yaml
 from commands import good, refused
 from recipes import SMALL, voc_tree
+from rich.console import Console
 
+from camplug.cli import common
+from camplug.cli.wsss import _show_plan
 from camplug.wsss.recipe import list_recipes, plan_recipe, read_recipe
+from camplug.wsss.recipe.plan import Row
 
 PAPERS = ("fully_cam_irn", "class_conditional_affinitynet", "atm_fum", "rpnet_irn", "fpr_irn")
 
@@ -136,11 +140,25 @@ def test_the_command_plans(tmp_path):
     assert "data.train is not on disk" in text
 
 
+def test_the_plan_has_its_notes_on_a_narrow_console(capsys, monkeypatch):
+    monkeypatch.setattr(common, "out", Console(width=80))
+    name = "evaluate predictions crf val"
+    _show_plan([Row(name, "to run", 10582, 50, 1e6, 1e9, 3.5e9, ["one", "two"])], probe=True)
+    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert " ".join(row[0].strip() for row in rows) == name
+    assert [cell.strip() for cell in rows[0][1:]] == ["to run", "10,582 x 50", "277.8 h", "1.0 GB", "3.5 GB", "1 2"]
+
+
 def test_the_command_refuses(tmp_path, monkeypatch):
     monkeypatch.delenv("CAMPLUG_VOC", raising=False)
     out = ["--out", tmp_path]
     assert "names ${CAMPLUG_VOC}, which is not set" in refused("wsss", "run", "fully_cam_irn", *out)
     assert "did you mean 'explainer'?" in refused("wsss", "demo", *out, "--set", "seeds.explaner=CAM")
     assert "there is no recipe 'fuly'" in refused("wsss", "run", "fuly", *out)
+    assert f"`camplug wsss init {tmp_path}` writes one" in refused("wsss", "run", f"folder:{tmp_path}", *out)
+    given = ["--set", f"data.train.data=folder:{tmp_path}", "--dry-run", "--no-probe"]
+    assert "data.train: a folder has no splits, got 'train_aug'" in refused(
+        "wsss", "run", "fully_cam_irn", *out, *given
+    )
     said = refused("wsss", "run", "fully_cam_irn", *out, "--data-root", tmp_path)
     assert said.startswith("error: data.train: ")
