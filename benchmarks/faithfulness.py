@@ -3,14 +3,18 @@
     python benchmarks/faithfulness.py --data VOCdevkit/VOC2012 --weights voc_animals_lite0.pt --every 11 \
         --json docs/figures/faithfulness.json
     python benchmarks/faithfulness.py --load docs/figures/faithfulness.json --markdown docs/trust.md
+    python benchmarks/faithfulness.py --data VOCdevkit/VOC2012 --weights voc_animals_lite0.pt --every 5 --cheap --miou \
+        --json docs/figures/faithfulness_seeds.json --section faithfulness_seeds --markdown docs/trust.md
 
 Of every image the first labelled class is explained; masks of that class are read for the pointing games alone. Pass
---markdown with the measuring command, too, to renew the table at once.
+--markdown with the measuring command, too, to renew the table at once. With --miou, the same methods make seeds of all
+labelled classes at the same size: the threshold is chosen on every fourth image of train, all images of val are scored.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import time
 from pathlib import Path
@@ -22,6 +26,9 @@ from chain import LISTS
 from markdown_tables import table
 from PIL import Image
 from results import add_result_options, describe_run, tell
+from seeds import CLASSES
+from seeds import measure as measure_seeds
+from seeds import row_of as score_seeds
 from torch import Tensor
 from typing_extensions import override
 
@@ -32,6 +39,7 @@ from camplug.explain.registry import get_method
 from camplug.images.preprocess import Preprocess
 from camplug.trust import Settings, Trust
 from camplug.trust.registry import find_metrics
+from camplug.trust.similarity import rank_correlation
 from camplug.wsss.data import VOC
 
 METRICS = {
@@ -49,6 +57,23 @@ BEST = (
     "FullyCAM(channel_norm=False)",
     "Propagate(FullyCAM(channel_norm=False))",
 )
+CHEAP = (
+    "cam",
+    "dff",
+    "eigencam",
+    "eigengradcam",
+    "fem",
+    "fully",
+    "gradcam++",
+    "inputxgradient",
+    "kpcacam",
+    "layercam",
+    "reciprocam",
+    "refinecam",
+    "saliency",
+    "shapleycam",
+)
+"""Methods of less than half a second; hirescam, gradcam and xgradcam give the maps of cam on this network."""
 
 
 def parsed(argv: list[str]) -> argparse.Namespace:
@@ -58,6 +83,10 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=11, help="take every n-th image of val")
     parser.add_argument("--long-side", type=int, default=224)
     parser.add_argument("--methods", nargs="+", help="names or expressions; default: all that need no attention")
+    parser.add_argument("--cheap", action="store_true", help="the methods of less than half a second")
+    parser.add_argument("--miou", action="store_true", help="score seeds of the same methods, too")
+    parser.add_argument("--cache", type=Path, default=Path("seeds_cache"), help="folder of the seeds' counts")
+    parser.add_argument("--section", default="faithfulness", help="section of the page")
     add_result_options(parser)
     return parser.parse_args(argv)
 
@@ -80,6 +109,8 @@ class Timed(Explainer):
 def everything(args: argparse.Namespace) -> dict[str, Any]:
     model = camplug.load_model("timm:tf_efficientnet_lite0", checkpoint=args.weights, num_classes=20)
     names = args.methods or [n for n in camplug.list_methods() if not get_method(n).needs_attention] + list(BEST)
+    if args.cheap:
+        names = [*CHEAP, *BEST[1:]]
     explainers = {name: Timed(camplug.create(name, model)) for name in names}
     trust = Trust(explainers, list(METRICS), Settings(steps=20))
     data = VOC(args.data, str(LISTS[1]))
@@ -94,6 +125,7 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
         trust.add(x[None], wanted, masks=torch.from_numpy(small)[None])
         print(f"{data.ids[i]}: {sum(e.seconds for e in explainers.values()):.0f} s of maps so far", file=sys.stderr)
     found = trust.compute()
+    seeds = make_seeds(args, model, names) if args.miou else {}
     return {
         **describe_run("torchvision", "timm", "numpy"),
         "images": len(chosen),
@@ -102,6 +134,7 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
         "rows": {
             name: {
                 "seconds": explainers[name].seconds / len(chosen),
+                **({"seeds": seeds[name]} if seeds else {}),
                 **{m: [one.mean, one.low, one.high] for m, one in row.items()},
             }
             for name, row in found.items()
@@ -109,10 +142,34 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def make_seeds(args: argparse.Namespace, model: torch.nn.Module, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Score the seeds of methods with the protocol of docs/seeds.md."""
+    args = copy.copy(args)
+    args.train, args.val, args.train_every, args.val_every = str(LISTS[0]), str(LISTS[1]), 4, 1
+    texts = {name: name if "(" in name else get_method(name).__name__ for name in names}
+    train, val = (measure_seeds(args, model, list(texts.values()), split) for split in ("train", "val"))
+    indices = [0, *(VOC.classes.index(name) + 1 for name in CLASSES)]
+    return {name: score_seeds(name, text, train[text], val[text], indices) for name, text in texts.items()}
+
+
+def relate(rows: list[dict[str, Any]]) -> str:
+    """Say how far the order of the methods by each metric is that of their seeds."""
+    miou = [row["seeds"]["val"] for row in rows]
+    signs = {m.name: -1 if m.better == "lower" else 1 for m in find_metrics(list(METRICS))}
+    found = {title: spearman(miou, [signs[m] * row[m][0] for row in rows]) for m, title in METRICS.items()}
+    return ", ".join(f"{title} {value:+.2f}" for title, value in found.items())
+
+
+def spearman(a: list[float], b: list[float]) -> float:
+    """Return the rank correlation of two lists."""
+    return float(rank_correlation(torch.tensor([a]), torch.tensor([b])))
+
+
 def report(data: dict[str, Any]) -> list[str]:
     """Return the table in Markdown, best insertion minus deletion first."""
     arrows = {m.name: "-" if m.better == "lower" else "+" for m in find_metrics(list(METRICS))}
     rows = sorted(data["rows"].items(), key=lambda item: item[1]["deletion"][0] - item[1]["insertion"][0])
+    has_seeds = all("seeds" in row for _, row in rows)
 
     def write(values: list[float]) -> str:
         mean, low, high = values
@@ -120,6 +177,17 @@ def report(data: dict[str, Any]) -> list[str]:
 
     head = ["method", *(f"{title} ({arrows[m]})" for m, title in METRICS.items()), "CPU s / image"]
     body = [[f"`{name}`", *(write(row[m]) for m in METRICS), f"{row['seconds']:.2f}"] for name, row in rows]
+    told = []
+    if has_seeds:
+        head.append("mIoU-7")
+        body = [[*line, f"{row['seeds']['val']:.1f}"] for line, (_, row) in zip(body, rows, strict=True)]
+        told = [
+            "mIoU-7: seeds on all 222 images of val, threshold from every fourth image of train, as in "
+            f"[seeds](seeds.md) but at {data['long_side']} pixels. Rank correlation over the {len(rows)} methods "
+            "between mIoU-7 and each metric (+1: the better by the metric, the better the seeds): "
+            f"{relate([row for _, row in rows])}.",
+            "",
+        ]
     return [
         f"`{data['command']}`",
         "",
@@ -127,6 +195,7 @@ def report(data: dict[str, Any]) -> list[str]:
         f"of {data['long_side']} pixels, EfficientNet-Lite0 fine-tuned on image labels; means with 95 % bootstrap "
         "intervals over the images, ordered by insertion minus deletion. (+): higher is better, (-): lower.",
         "",
+        *told,
         *table(head, body),
     ]
 
@@ -135,7 +204,7 @@ def main(argv: list[str]) -> None:
     args = parsed(argv)
     if args.load is None and (args.data is None or args.weights is None):
         raise SystemExit("give --data and --weights, or --load a result.")
-    tell(args, lambda: everything(args), report, "faithfulness")
+    tell(args, lambda: everything(args), report, args.section)
 
 
 if __name__ == "__main__":

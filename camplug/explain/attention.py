@@ -18,7 +18,18 @@ from camplug.explain.fuse import Fusion, Normalize
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.tensor_ops import widen
 from camplug.explain.wrapper import is_number
-from camplug.plug import AttentionCall, Classes, Evidence, Layer, Size, Tape, find_layout, resolve_classes, unwrap
+from camplug.plug import (
+    AttentionCall,
+    Classes,
+    Evidence,
+    Layer,
+    Size,
+    Tape,
+    Targets,
+    find_layout,
+    resolve_classes,
+    unwrap,
+)
 from camplug.plug.grid import Layout, get_patch_size
 
 
@@ -39,6 +50,7 @@ class AttentionExplainer(Explainer):
 
     needs_attention: ClassVar[bool] = True
     default_last: ClassVar[int | None] = None
+    layers: tuple[str, ...] = ()  # layers whose outputs `combine_round` reads, beside the attention
 
     def __init__(
         self,
@@ -70,6 +82,12 @@ class AttentionExplainer(Explainer):
     def combine(self, parts: list[Tensor], read: Tensor, tokens: Layout) -> Tensor:
         """Compute the relevance [N,P] of the patches from the results of `read_layer`, first to last."""
 
+    def combine_round(
+        self, parts: list[Tensor], read: Tensor, tokens: Layout, *, tape: Tape, targets: Targets, r: int
+    ) -> Tensor:
+        """Compute the relevance [N,P] in round r of the targets; the tape holds the outputs of `layers`."""
+        return self.combine(parts, read, tokens)
+
     @property
     def last_read(self) -> int | None:
         """Number of attention layers that `read_layer` is called for; None for all."""
@@ -82,24 +100,23 @@ class AttentionExplainer(Explainer):
     def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
         out_size, n = check_size(batch, size), len(batch)
-        with Tape(self.model, (), attention=True, image=batch.where) as tape:
+        with Tape(self.model, self.layers, attention=True, image=batch.where) as tape:
             output = call_model(self.model, batch)
             targets = resolve_classes(classes, output, n, self.evidence, either_side=not self.knows_classes)
             targets.check(output)
             calls, tokens = find_attention(self.model, tape, batch, type(self).__name__)
             self.check_tokens(tape, output, n, tokens)
             fusions = [
-                self._fuse_round(tape, calls, tokens, targets.compute_scores(output, r), retain=r + 1 < targets.rounds)
-                for r in range(targets.rounds)
+                self._fuse_round(tape, calls, tokens, targets, output=output, r=r) for r in range(targets.rounds)
             ]
             logits = find_class_logits(output, n)
             del output, calls
         return Result(finish_maps(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
 
     def _fuse_round(
-        self, tape: Tape, calls: dict[Layer, AttentionCall], tokens: Layout, score: Tensor, *, retain: bool
+        self, tape: Tape, calls: dict[Layer, AttentionCall], tokens: Layout, targets: Targets, *, output: Any, r: int
     ) -> Fusion:
-        """Return the fusion of one round of classes, by one backward pass."""
+        """Return the fusion of round r of the classes, by one backward pass."""
         parts: dict[Layer, Tensor] = {}
         reading: list[Tensor] = []
 
@@ -111,12 +128,13 @@ class AttentionExplainer(Explainer):
                 reading.append(find_queries(gradient))
             parts[layer] = self.read_layer(call, widen(gradient), reading[0], tokens)
 
-        tape.backward(score, add, retain_graph=retain)
+        tape.backward(targets.compute_scores(output, r), add, retain_graph=bool(self.layers) or r + 1 < targets.rounds)
         if not parts:
             raise LayerError(f"the score of this {self._get_kind()} depends on none of its attentions; take GradCAM.")
         fusion = Fusion(None)
         with torch.autocast(reading[0].device.type, enabled=False):
-            relevance = self.combine([parts[layer] for layer in calls if layer in parts], reading[0], tokens)
+            ordered = [parts[layer] for layer in calls if layer in parts]
+            relevance = self.combine_round(ordered, reading[0], tokens, tape=tape, targets=targets, r=r)
             fusion.add(relevance.view(-1, tokens.h, tokens.w).clamp_min(0), 1)
         return fusion
 

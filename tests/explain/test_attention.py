@@ -12,7 +12,7 @@ from reference import relative_error
 from torch import nn
 
 import camplug
-from camplug.explain.class_tokens import refine_by_affinity
+from camplug.explain.class_tokens import multiply_by_patch_cam, refine_by_affinity
 from camplug.explain.grad_eclip import grad_eclip, loosen_attention
 from camplug.explain.legrad import legrad
 from camplug.explain.rollout import roll_out, roll_out_gradients, weight_by_gradient
@@ -221,6 +221,61 @@ def test_class_tokens_equal_the_slow_reference(x):
             assert relative_error(got[i][k], finished(want, 0)) <= 1e-9
 
 
+class BothHeads(OwnTokens):
+    """As in MCTformer-V2: the patches are classified by a convolution, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(12, 3, 3, padding=1).double()
+
+    def forward(self, x):
+        y = self.blocks(torch.cat([self.tokens.expand(len(x), -1, -1), self.patch_embed(x)], 1))
+        cam = self.head(y[:, 3:].transpose(1, 2).unflatten(2, (2, 3)))
+        return y[:, :3].mean(2), cam.mean((2, 3))
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_class_tokens_times_the_class_map_of_the_patches(x, root):
+    torch.manual_seed(3)
+    model, maps = BothHeads().eval(), []
+    got = camplug.ClassTokenAttention(model, last=2, patch_cam="head", root=root).maps(x, CLASSES)
+    model.head.register_forward_hook(lambda module, args, out: maps.append(out.detach()))
+    model(x)
+    for i, classes in enumerate(CLASSES):
+        tokens, seen = torch.cat([model.tokens[0], model.patch_embed(x[i : i + 1])[0]]), []
+        for block in model.blocks:
+            tokens, (a, *_) = manual_vit.run_block(block, tokens)
+            seen.append(a.detach())
+        for k, c in enumerate(classes):
+            fused, want = torch.zeros(6).double(), torch.zeros(6).double()
+            for q in range(6):
+                own = sum(float(a[h, c, 3 + q]) for a in seen[1:] for h in range(2))
+                fused[q] = own * max(float(maps[0][i, c, q // 3, q % 3]), 0)
+                fused[q] = fused[q] ** 0.5 if root else fused[q]
+            for a in seen:
+                for h in range(2):
+                    for p in range(6):
+                        want[p] += sum(a[h, 3 + p, 3 + q] * fused[q] for q in range(6))
+            assert want.max() > 0
+            assert relative_error(got[i][k], finished(want, 0)) <= 1e-9
+
+
+def test_refusals_of_class_maps_of_patches(x):
+    model = BothHeads().eval()
+    for layer, said in {
+        "patch_embed": r"'patch_embed' puts out \[2, 6, 12\], which is no class map \[N,C,2,3\] of the patches",
+        "haed": "has no layer named 'haed'; did you mean 'head'",
+    }.items():
+        with pytest.raises(camplug.LayerError, match=said):
+            camplug.ClassTokenAttention(model, patch_cam=layer).maps(x, 1)
+    with pytest.raises(camplug.LayerError, match="give a class, not a callable"):
+        camplug.ClassTokenAttention(model, patch_cam="head").maps(x, lambda y: y[0][:, 1])
+    with pytest.raises(camplug.InputError, match="give its layer with patch_cam="):
+        camplug.ClassTokenAttention(model, root=True)
+    with pytest.raises(camplug.InputError, match="has no sign"):
+        camplug.ClassTokenAttention(model, evidence="negative")
+
+
 def test_class_tokens_of_other_transformers_are_refused(x):
     for model, found in ((host("class token"), 1), (OwnTokens(shared=True).eval(), 3), (host("average pooling"), 0)):
         said = rf"a token of its own for every class \(MCTformer\), and this \w+ has {found} tokens? besides"
@@ -240,6 +295,9 @@ def test_golden_numbers():
     torch.testing.assert_close(loosen_attention(q, k), torch.tensor([[[1.0, 0.5, 0.0]]]))
     assert loosen_attention(q, k[:, :1]).abs().max() == 0
     p = torch.tensor([[[0.5, 0.5], [0.0, 1.0]]])
+    a, cam = torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[8.0, -1.0, 4.0]])
+    torch.testing.assert_close(multiply_by_patch_cam(a, cam), torch.tensor([[4.0, 0.0, 1.0]]))
+    torch.testing.assert_close(multiply_by_patch_cam(a, cam, root=True), torch.tensor([[2.0, 0.0, 1.0]]))
     torch.testing.assert_close(refine_by_affinity(torch.tensor([[2.0, 4.0]]), p), torch.tensor([[3.0, 4.0]]))
 
 
