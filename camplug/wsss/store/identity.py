@@ -131,6 +131,7 @@ class _Hashes:
         self._lock = threading.Lock()
         self._opened: Path | None = None
         self._database: sqlite3.Connection | None = None
+        self._inherited: list[sqlite3.Connection | None] = []
 
     def get_hash(self, path: str) -> str:
         before = _get_stamp(path)
@@ -164,14 +165,27 @@ class _Hashes:
                 self._database = database
         return self._database
 
-    def forget(self) -> None:
-        """Reset the state in a forked process, where a lock of another thread would never be released."""
+    def prepare_fork(self) -> None:
+        """Wait until no thread is inside SQLite, whose own locks would stay closed in the forked process."""
+        self._lock.acquire()
+
+    def resume_in_parent(self) -> None:
+        """Allow queries again after a fork."""
+        self._lock.release()
+
+    def reset_in_child(self) -> None:
+        """Open the database anew in a forked process; the inherited connection belongs to the parent."""
+        self._inherited.append(self._database)  # closing it here would drop the parent's file locks
         self._lock, self._opened, self._database = threading.Lock(), None, None
 
 
 _HASHES = _Hashes()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_HASHES.forget)
+    os.register_at_fork(
+        before=_HASHES.prepare_fork,
+        after_in_parent=_HASHES.resume_in_parent,
+        after_in_child=_HASHES.reset_in_child,
+    )
 
 
 def _get_stamp(path: str) -> str:

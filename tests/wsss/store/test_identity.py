@@ -99,7 +99,8 @@ def test_threads_and_processes_share_it(tmp_path, cache, settled):
         file.write_bytes(bytes([i]))
     wanted = [hashed(file) for file in files]
     with ThreadPoolExecutor(4) as threads, ProcessPoolExecutor(2) as processes:
-        found = [pool.map(hash_file, files) for pool in (threads, processes)]
+        # the processes first: one that is forked while threads are hashing inherits OpenSSL's locks closed
+        found = [pool.map(hash_file, files) for pool in (processes, threads)]
         assert [list(f) for f in found] == [wanted, wanted]
     assert set(entries(cache).values()) <= set(wanted)
 
