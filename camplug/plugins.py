@@ -55,16 +55,33 @@ def import_object(text: str) -> Any:
     module, colon, name = text.removeprefix(PREFIX).partition(":")
     if not colon or not module or not name:
         raise InputError(f"{text!r} cannot be read; write import:PACKAGE.MODULE:NAME.")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
     try:
-        found: Any = importlib.import_module(module)
+        found: Any = _import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
     except Exception as error:  # arbitrary code
         says = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(f"{text!r} could not be imported ({says}); write import:PACKAGE.MODULE:NAME.") from None
     return found
+
+
+def import_plugin(module: str) -> None:
+    """Import a module that registers extensions; modules of the working directory are found, too.
+
+    Raises:
+        InputError: it cannot be imported.
+    """
+    try:
+        _import_module(module)
+    except Exception as error:  # arbitrary code
+        says = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"the plug-in {module!r} could not be imported ({says}); name a module.") from None
+
+
+def _import_module(name: str) -> Any:
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    return importlib.import_module(name)
 
 
 def is_same_definition(old: Any, new: Any) -> bool:

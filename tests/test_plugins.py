@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 import torch
-from commands import good, refused
+from commands import good, refused, run
 from PIL import Image
-from recipes import tiny
+from recipes import NET, tiny
 
 import camplug
 from camplug import plugins, testing
@@ -18,12 +21,15 @@ from camplug.errors import InputError, ModelError
 from camplug.explain import registry
 from camplug.wsss.classifier import Method, get_training, method, register_training
 from camplug.wsss.data import Scenes, open_data, opening, register_data
+from camplug.wsss.recipe import Walk, list_stages, make_recipe, register_walk, run_recipe, walks
+from camplug.wsss.seeds import SeedFolder
 
-OWN = """
+OWN = '''
 import camplug
 from dataclasses import dataclass
-from camplug.wsss.classifier import Method
+from camplug.wsss.classifier import ClassifierTraining, Method
 from camplug.wsss.data import Scenes
+from camplug.wsss.recipe import Walk
 
 class Half(camplug.LayerExplainer):
     def layer_map(self, activation, gradient):
@@ -33,16 +39,46 @@ class Twice(camplug.Wrapper):
     def run(self, x, classes, size=None, inputs=None):
         return self.explainer.run(x, classes, size, inputs=inputs)
 
+class SofterTraining(ClassifierTraining):
+    def compute_losses(self, x, batch, step):
+        return {**super().compute_losses(x, batch, step), "much": (1.0, x.new_tensor(self.much))}
+
 @dataclass(frozen=True)
 class Softer(Method):
+    """Training with a constant.
+
+    Args:
+        much: the constant.
+    """
+
     name = "softer"
     much: float = 0.5
+
+    def make_module(self, network, learning, crops):
+        module = SofterTraining(network, learning, ids=crops.data.ids, seed=crops.seed)
+        module.much = self.much
+        return module
+
+@dataclass(frozen=True)
+class PowerSettings:
+    power: float = 2.0
+
+class Power:
+    def __init__(self, network, power):
+        if power <= 0:
+            raise camplug.InputError(f"power={power}; give a number above 0.")
+        self.power = power
+
+    def maps(self, photo, maps):
+        return maps**self.power
+
+POWER = Walk(settings=PowerSettings, crf="none", threshold=0.25, make=Power)
 
 def open_few(split=None, count=3):
     return Scenes(int(count))
 
 number = 7
-"""
+'''
 
 
 @pytest.fixture
@@ -54,6 +90,7 @@ def own(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "_methods", dict(registry._methods))
     monkeypatch.setattr(registry, "_wrappers", dict(registry._wrappers))
     monkeypatch.setattr(method, "_METHODS", dict(method._METHODS))
+    monkeypatch.setattr(walks, "WALKS", dict(walks.WALKS))
     monkeypatch.setattr(opening, "OPENERS", dict(opening.OPENERS))
     monkeypatch.setattr(opening, "OPTIONS", dict(opening.OPTIONS))
     monkeypatch.setattr(plugins, "_is_loaded", True)
@@ -125,6 +162,70 @@ def test_a_training_method_of_ones_own_in_a_recipe(own):
     assert get_training("softer") is type(recipe.classifier.method)
     with pytest.raises(InputError, match=r"classifier\.train\.method: there is no training method 'nobody'; allowed"):
         tiny(classifier={"train": {**training, "method": "nobody"}})
+
+
+def test_a_training_method_of_ones_own_is_a_command(own):
+    method = f"{own}:Softer"
+    assert "The constant." in good("train", method, "--help").stdout
+    assert "Training with a constant." in good("train", "--help").stdout  # registered by now
+    short = ("--data", "scenes:4", "--device", "cpu", "-m", NET, "--preset", "modern", "--epochs", "1", "--batch", "4",
+             "--crop", "48", "--sides", "48,48", "--lr", "0.001")  # fmt: skip
+    for name, much in ((method, "0.25"), ("softer", "0.5")):
+        done = json.loads(good("train", name, *short, "--much", much, "--out", f"out{much}", "--json").stdout)
+        assert done["losses"]["much"] == float(much)
+        assert done["images"] == 4
+    assert camplug.load_model("out0.25/classifier.pt").classes == list(Scenes(4).classes)
+    assert "give a class derived from camplug.wsss.classifier.Method" in refused("train", f"{own}:Half", *short)
+    assert "No such command 'nobody'" in run("train", "nobody").stderr
+
+
+def sections(**refine):
+    recipe = tiny(refine=None, deeplab=None, evaluate={"products_on": ["train"]})
+    return {**dict(recipe.text), "refine": refine}
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_walk_of_ones_own_in_a_recipe(own, tmp_path):
+    text = sections(kind=f"{own}:POWER", walk={"power": 3})
+    recipe = make_recipe({**text, "pseudo_labels": {}})
+    assert (recipe.pseudo_labels.threshold, recipe.pseudo_labels.crf) == (0.25, None)
+    run_recipe(recipe, tmp_path / "run")
+    before, after = (SeedFolder(next((tmp_path / "run" / "cache").glob(f"{n}-train-*"))) for n in ("seeds", "maps"))
+    for name in recipe.data["train"].open().ids:
+        one, other = before.load(name), after.load(name)
+        assert np.abs(other.maps / 255 - one.to_full_size() ** 3).max() < 1 / 255
+    with pytest.raises(InputError, match=r"refine\.walk: power=-1\.0; give a number above 0"):
+        make_recipe({**text, "refine": {"kind": f"{own}:POWER", "walk": {"power": -1}}})
+    with pytest.raises(InputError, match=r"refine\.kind: 'import:.*:number' is 7; give a camplug\.wsss\.recipe\.Walk"):
+        make_recipe(sections(kind=f"{own}:number"))
+    with pytest.raises(
+        InputError, match=r"refine\.kind = 'nothing'; allowed are none, crf, affinitynet, colour, irn\."
+    ):
+        make_recipe(sections(kind="nothing"))
+
+
+def test_a_registered_walk_and_its_version(own):
+    walk = plugins.import_object(f"{own}:POWER")
+    for version in (1, 2):
+        register_walk("power", replace(walk, version=version))
+        stages = {stage.name: stage for stage in list_stages(make_recipe(sections(kind="power")), {})}
+        assert stages["maps train"].settings.get("version", 1) == version
+    with pytest.raises(InputError, match="the walk 'irn' exists already"):
+        register_walk("irn", walk)
+    assert isinstance(walk, Walk)
+
+
+def test_a_recipe_names_its_plug_ins(own, tmp_path):
+    (tmp_path / "camplug_test_walks.py").write_text(
+        "import camplug_test_own\nfrom camplug.wsss.recipe import register_walk\n"
+        "register_walk('of_a_file', camplug_test_own.POWER)\n"
+    )
+    recipe = make_recipe({"plugins": ["camplug_test_walks"], **sections(kind="of_a_file")})
+    assert recipe.refine.walk.power == 2.0
+    with pytest.raises(InputError, match=r"the plug-in 'nowhere_at_all' could not be imported \(ModuleNotFoundError"):
+        make_recipe({"plugins": "nowhere_at_all", **sections()})
+    with pytest.raises(InputError, match=r"plugins = 7; give a list of modules"):
+        make_recipe({"plugins": 7, **sections()})
 
 
 def test_registering_again():

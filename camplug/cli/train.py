@@ -23,6 +23,7 @@ from camplug.wsss.irn.settings import IRNSettings
 
 app = typer.Typer(
     name="train",
+    cls=train_classifier.TrainingCommands,
     help="Train classifiers, the networks that refine seeds, and segmentation networks.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,4 +1,4 @@
-"""Command `camplug train classifier|atm|rpnet|fpr`: classifiers from image-level labels, by four methods."""
+"""Commands `camplug train classifier|atm|rpnet|fpr`, and one for every training method of your own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
+from typing_extensions import override
 
+from camplug.cli import common
 from camplug.cli.option_groups import DataOptions, NetworkOptions, TrainingOptions
 from camplug.cli.train_command import add_command, make_display, show_training
+from camplug.plugins import PREFIX
 from camplug.settings import apply_values
 from camplug.wsss.atm.method import ATM
-from camplug.wsss.classifier.method import Method
+from camplug.wsss.classifier.method import Method, get_training, list_trainings
 from camplug.wsss.classifier.settings import get_preset
 from camplug.wsss.fpr.method import FPR
 from camplug.wsss.rpnet.method import RPNet
@@ -45,9 +49,33 @@ class ClassifierOptions:
     ] = None
 
 
+METHODS = (Method, ATM, RPNet, FPR)
+
+
+class TrainingCommands(TyperGroup):
+    """Commands of `camplug train`, with those of registered methods and of "import:PACKAGE.MODULE:NAME"."""
+
+    @override
+    def list_commands(self, ctx: Any) -> list[str]:
+        listed = super().list_commands(ctx)
+        return [*listed, *(name for name in list_trainings() if name not in listed)]
+
+    @override
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        if found is not None:
+            return found
+        with common.report_errors():
+            if not cmd_name.startswith(PREFIX) and cmd_name not in list_trainings():
+                return None
+            app = typer.Typer()
+            _register(app, get_training(cmd_name))
+            return typer.main.get_command(app)
+
+
 def register(app: typer.Typer) -> None:
-    """Add the four commands to `camplug train`."""
-    for method in (Method, ATM, RPNet, FPR):
+    """Add the commands of camplug's own methods to `camplug train`."""
+    for method in METHODS:
         _register(app, method)
 
 

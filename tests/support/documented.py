@@ -109,8 +109,9 @@ def leaf(words: list[str]) -> tuple[object, str, list[str]]:
     while rest and hasattr(command, "commands"):
         if rest[0].startswith("-"):
             break
-        assert rest[0] in command.commands, f"there is no command `camplug {' '.join([*name, rest[0]])}`"
-        command = command.commands[rest[0]]
+        found = command.get_command(typer.Context(command), rest[0])
+        assert found is not None, f"there is no command `camplug {' '.join([*name, rest[0]])}`"
+        command = found
         name.append(rest.pop(0))
     return command, " ".join(name), rest
 

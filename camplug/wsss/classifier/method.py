@@ -71,6 +71,12 @@ def register_training(cls: type[Method]) -> type[Method]:
     return cls
 
 
+def list_trainings() -> list[str]:
+    """Return the names of the registered training methods, those of plug-ins included."""
+    load_plugins()
+    return list(_METHODS)
+
+
 def get_training(name: str) -> type[Method]:
     """Return a training method by its name, or by "import:PACKAGE.MODULE:NAME", which registers it.
 
@@ -82,9 +88,9 @@ def get_training(name: str) -> type[Method]:
         if not (isinstance(found, type) and issubclass(found, Method)):
             raise InputError(f"{name!r} is {found!r}; give a class derived from camplug.wsss.classifier.Method.")
         return register_training(found)
-    load_plugins()
-    if name not in _METHODS:
-        raise InputError(f"there is no training method {name!r}; allowed are {', '.join(_METHODS)}.")
+    known = list_trainings()
+    if name not in known:
+        raise InputError(f"there is no training method {name!r}; allowed are {', '.join(known)}.")
     return _METHODS[name]
 
 

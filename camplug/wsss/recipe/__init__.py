@@ -12,9 +12,11 @@ from camplug.wsss.recipe.report import write_report
 from camplug.wsss.recipe.run import run_recipe
 from camplug.wsss.recipe.stage import Stage, StageKind
 from camplug.wsss.recipe.stages import ImageStage, TrainingStage, get_stage, register_stage
+from camplug.wsss.recipe.walks import LearnedWalk, Walk, register_walk
 
 __all__ = [
     "ImageStage",
+    "LearnedWalk",
     "Recipe",
     "RecipeGraph",
     "Row",
@@ -22,6 +24,7 @@ __all__ = [
     "StageContext",
     "StageKind",
     "TrainingStage",
+    "Walk",
     "get_stage",
     "list_recipes",
     "list_stages",
@@ -29,6 +32,7 @@ __all__ = [
     "plan_recipe",
     "read_recipe",
     "register_stage",
+    "register_walk",
     "run_recipe",
     "write_report",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from camplug.errors import InputError
+from camplug.plugins import import_plugin
 from camplug.settings import check_names, prefix_errors, to_plain, update_settings
 from camplug.settings_files import parse_config, set_value
 from camplug.wsss.recipe.data import VARIABLE, ImageList
@@ -59,6 +60,7 @@ def make_recipe(sections: Mapping[str, Any], name: str = "recipe") -> Recipe:
     Raises:
         InputError: as `read_recipe`.
     """
+    _import_plugins(sections.get("plugins"))
     check_names(sections, list_sections(), "")
     settings: dict[str, Any] = {"data": _read_data(read_section(sections.get("data"), "data", EXAMPLE))}
     for kind in list_kinds():
@@ -74,9 +76,18 @@ def make_recipe(sections: Mapping[str, Any], name: str = "recipe") -> Recipe:
     )
 
 
+def _import_plugins(modules: Any) -> None:
+    """Import the modules under "plugins", which register stages, walks and more."""
+    listed = [modules] if isinstance(modules, str) else modules or []
+    if not isinstance(listed, list) or not all(isinstance(module, str) for module in listed):
+        raise InputError(f"plugins = {modules!r}; give a list of modules: [mypackage.stages].")
+    for module in listed:
+        import_plugin(module)
+
+
 def list_sections() -> list[str]:
     """Return the names of the sections that a recipe may have."""
-    return ["title", "data", *(kind.section for kind in list_kinds() if kind.section is not None)]
+    return ["title", "plugins", "data", *(kind.section for kind in list_kinds() if kind.section is not None)]
 
 
 def _read_file(path: Path) -> tuple[str, dict[str, Any]]:

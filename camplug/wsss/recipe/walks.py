@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 from typing_extensions import Unpack
 
+from camplug.errors import InputError
+from camplug.plugins import PREFIX, import_object, is_same_definition, load_plugins
 from camplug.wsss.affinitynet import make_alpha_labels
 from camplug.wsss.affinitynet.train import AffinityNetTask
 from camplug.wsss.crf import DenseCRF
@@ -39,12 +41,14 @@ class Walk:
         crf: dense CRF that pseudo-labels get by default.
         threshold: background threshold of the walked maps by default; None if the recipe has to give one.
         make: the walk, from its network (None without one) and the values of `settings`.
+        version: number to raise whenever the same settings give other maps.
     """
 
     settings: type[Any]
     crf: str
     threshold: float | None
     make: Callable[..., MapWalk]
+    version: int = field(default=1, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -129,3 +133,44 @@ WALKS: dict[str, Walk] = {
     **LEARNED_WALKS,
     "colour": Walk(settings=WALK_SETTINGS["colour"], crf="irn", threshold=None, make=_make_colour_walk),
 }
+WITHOUT_WALK = ("none", "crf")
+
+
+def register_walk(name: str, walk: Walk) -> None:
+    """Make a random walk available to recipes, as `refine.kind`.
+
+    A walk with the same settings class of the same module may be registered again.
+
+    Raises:
+        InputError: another walk has the name.
+    """
+    old = WALKS.get(name)
+    if name in WITHOUT_WALK or (old is not None and not is_same_definition(old.settings, walk.settings)):
+        raise InputError(f"the walk {name!r} exists already; give the new one another name.")
+    WALKS[name] = walk
+
+
+def find_walk(kind: str) -> Walk | None:
+    """Return the walk of a kind of refinement, by its name or by "import:PACKAGE.MODULE:NAME"; None without a walk.
+
+    Raises:
+        InputError: there is no such kind, or the imported object is no walk.
+    """
+    if kind in WITHOUT_WALK:
+        return None
+    if isinstance(kind, str) and kind.startswith(PREFIX):
+        found = import_object(kind)
+        if not isinstance(found, Walk):
+            raise InputError(f"refine.kind: {kind!r} is {found!r}; give a camplug.wsss.recipe.Walk.")
+        return found
+    load_plugins()
+    if kind not in WALKS:
+        raise InputError(f"refine.kind = {kind!r}; allowed are {', '.join([*WITHOUT_WALK, *sorted(WALKS)])}.")
+    return WALKS[kind]
+
+
+def find_learned_walk(kind: str) -> LearnedWalk:
+    """Return a walk that has a trained network; see `find_walk`."""
+    walk = find_walk(kind)
+    assert isinstance(walk, LearnedWalk)
+    return walk

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
@@ -14,12 +14,9 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.settings import check_names, prefix_errors, restore_settings, to_plain, update_settings
-from camplug.wsss.affinitynet.settings import AffinityNetSettings
 from camplug.wsss.crf import DenseCRF
-from camplug.wsss.irn.settings import IRNSettings
 from camplug.wsss.pseudo import LabelFolder, WalkedMapSettings
 from camplug.wsss.pseudo.refine import resolve_crf
-from camplug.wsss.pseudo.walk_settings import AffinityNetWalkSettings, ColourWalkSettings, IRNWalkSettings
 from camplug.wsss.recipe.cache import count_bytes
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.estimate import Cost, count_file_bytes, estimate_training
@@ -28,7 +25,7 @@ from camplug.wsss.recipe.sample import Sample, SampleContext, draw_crops, move_b
 from camplug.wsss.recipe.sections import NetworkSettings, read_backbone, read_section
 from camplug.wsss.recipe.stage import Inputs, Outcome, Stage
 from camplug.wsss.recipe.stages.base import TrainingStage, list_training_options
-from camplug.wsss.recipe.walks import LEARNED_WALKS, WALKS, LearnedWalk
+from camplug.wsss.recipe.walks import LearnedWalk, find_learned_walk, find_walk
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.train import Backbone, Crop
 
@@ -42,18 +39,18 @@ class RefineSettings(WalkedMapSettings):
 
     Attributes:
         kind: "none"; "crf", a dense CRF after the cut; "affinitynet" or "irn", a walk over learned affinities;
-            "colour", a walk over similar colours.
+            "colour", a walk over similar colours; or a walk of your own, see `camplug.wsss.recipe.register_walk`.
         backbone: network under the heads; None is the classifier.
         layers: layers that the heads read.
         training: settings of the heads' training; None without heads.
         walk: settings of the walk.
     """
 
-    kind: Literal["none", "crf", "affinitynet", "irn", "colour"] = "none"
+    kind: str = "none"
     backbone: NetworkSettings | None = None
     layers: str | tuple[str, ...] = "stages"
-    training: IRNSettings | AffinityNetSettings | None = None
-    walk: IRNWalkSettings | AffinityNetWalkSettings | ColourWalkSettings | None = None
+    training: Any = None
+    walk: Any = None
 
 
 class AffinitiesStage(TrainingStage):
@@ -69,15 +66,13 @@ class AffinitiesStage(TrainingStage):
     def read_settings(self, value: Any, sections: Mapping[str, Any]) -> RefineSettings:
         section = read_section(value, "refine")
         kind: Any = section.get("kind") or "none"
-        if kind not in (*WALKS, "none", "crf"):
-            raise InputError(f"refine.kind = {kind!r}; allowed are {', '.join(['none', 'crf', *sorted(WALKS)])}.")
-        without_effect = () if kind in LEARNED_WALKS else OF_HEADS if kind in WALKS else section
+        walk = find_walk(kind)
+        without_effect = () if isinstance(walk, LearnedWalk) else OF_HEADS if walk is not None else section
         unused = [name for name in section if name != "kind" and name in without_effect]
         if unused:
             raise InputError(f"refine.{unused[0]} has no effect with kind: {kind}; leave it out.")
-        if kind not in WALKS:
+        if walk is None:
             return restore_settings(RefineSettings, {"kind": kind})
-        walk = WALKS[kind]
         check_names(section, ("kind", *OF_HEADS, "walk", *OF_MAPS), "refine")
         settings = update_settings(walk.settings(), read_section(section.get("walk"), "refine.walk"), "refine.walk")
         with prefix_errors("refine.walk"):
@@ -172,11 +167,11 @@ class AffinitiesStage(TrainingStage):
         if not row["learned_from"]:
             return None
         used, given = row["learned_from"], row["settings"]["training"]
-        return LEARNED_WALKS[used["method"]].describe_labels(used, given), json.dumps(given["crf"])
+        return find_learned_walk(row["settings"]["kind"]).describe_labels(used, given), json.dumps(given["crf"])
 
 
 def _get_walk(stage: Stage) -> LearnedWalk:
-    return LEARNED_WALKS[stage.settings["kind"]]
+    return find_learned_walk(stage.settings["kind"])
 
 
 def _restore_layers(stage: Stage) -> str | list[str]:

@@ -21,7 +21,7 @@ from camplug.wsss.recipe.stage import Inputs, Outcome, Stage
 from camplug.wsss.recipe.stages.base import ImageStage, restore_refinement
 from camplug.wsss.recipe.stages.cut import add_choice
 from camplug.wsss.recipe.stages.evaluate import add_evaluation
-from camplug.wsss.recipe.walks import WALKS
+from camplug.wsss.recipe.walks import find_walk
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.store.jobs import Report
 
@@ -61,7 +61,7 @@ class LabelsStage(ImageStage):
     @override
     def read_settings(self, value: Any, sections: Mapping[str, Any]) -> PseudoLabelSettings:
         kind = sections["refine"].kind
-        walk = WALKS.get(kind)
+        walk = find_walk(kind)
         start: dict[str, Any] = {"crf": None if kind == "none" else "irn"}
         if walk is not None:
             start = {"crf": walk.crf, "threshold": walk.threshold}

@@ -15,7 +15,7 @@ from camplug.wsss.recipe.graph import NamedNetwork, RecipeGraph
 from camplug.wsss.recipe.stage import Inputs, Stage
 from camplug.wsss.recipe.stages.base import ImageStage
 from camplug.wsss.recipe.stages.cut import evaluate_maps
-from camplug.wsss.recipe.walks import WALKS
+from camplug.wsss.recipe.walks import find_walk
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.store.jobs import Report
 
@@ -38,6 +38,9 @@ class MapsStage(ImageStage):
         heads = {} if graph.heads is None else {"heads": graph.heads}
         settings = {"kind": refine.kind, "walk": to_plain(refine.walk), "dtype": refine.dtype, "scale": refine.scale}
         settings |= refine.describe_size()
+        walk = find_walk(refine.kind)
+        if walk is not None and walk.version != 1:
+            settings["version"] = walk.version
         for part, seeds in graph.maps.items():
             inputs = {"seeds": seeds, **heads, **network.inputs}
             stage = Stage(f"maps {part}", self.name, settings | network.settings, inputs, part, network.files)
@@ -48,7 +51,9 @@ class MapsStage(ImageStage):
     def prepare(self, stage: Stage, context: StageContext) -> Callable[..., Report]:
         kind, options = stage.settings["kind"], stage.settings["walk"]
         heads = context.load_input(stage, "heads") if "heads" in stage.inputs else None
-        walk = WALKS[kind].make(heads, **options)
+        kind_of_walk = find_walk(kind)
+        assert kind_of_walk is not None
+        walk = kind_of_walk.make(heads, **options)
         made_of: dict[str, Any] = {"kind": kind, "walk": options}
         if heads is not None:
             made_of["heads"] = context.digest_input(stage, "heads")
