@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import html
 import importlib.util
 import re
 import shlex
@@ -10,6 +12,7 @@ import sys
 
 import pytest
 import timm
+import yaml
 from documented import PAGES, ROOT, arguments, check_options, run_page, short_preset, standing_in
 
 from camplug.explain import registry
@@ -153,3 +156,55 @@ def test_docstrings_become_markdown():
     assert as_markdown("One.\n\n>>> f([1,\n...    2])\n[3]\n\nTwo.") == (
         "One.\n\n```python\n>>> f([1,\n...    2])\n[3]\n```\n\nTwo."
     )
+
+
+def test_equations_become_mathml():
+    pytest.importorskip("latex2mathml", reason="the site is built with the extra docs")
+    typeset = tool("equations").on_page_content
+    page = (
+        '<p>For <span class="arithmatex">\\(a &lt; b_1\\)</span>:</p><div class="arithmatex">\n\\[\\frac{a}{2}\\]</div>'
+    )
+    assert re.sub(r" xmlns=\S+", "", typeset(page)).replace("&#x0003C;", "&lt;") == (
+        '<p>For <span class="arithmatex"><math display="inline"><mrow><mi>a</mi><mo>&lt;</mo><msub><mi>b</mi>'
+        '<mn>1</mn></msub></mrow></math></span>:</p><div class="arithmatex"><math display="block"><mrow><mfrac><mrow>'
+        "<mi>a</mi></mrow><mrow><mn>2</mn></mrow></mfrac></mrow></math></div>"
+    )
+    with pytest.raises(ValueError, match="leaves a command in"):
+        typeset('<span class="arithmatex">\\(\\nothing\\)</span>')
+
+
+def test_every_equation_of_the_pages_becomes_mathml():
+    pytest.importorskip("latex2mathml", reason="the site is built with the extra docs")
+    typeset, found = tool("equations").on_page_content, 0
+    for page in PAGES:
+        text = re.sub(r"`[^`\n]*`", "", prose(page))
+        for display, inline in re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", text, re.DOTALL):
+            latex = html.escape(f"\\[{display}\\]" if display else f"\\({inline}\\)", quote=False)
+            assert "<math" in typeset(f'<span class="arithmatex">{latex}</span>'), (named(page), latex)
+            found += 1
+    assert found > 50
+
+
+def test_the_site_needs_no_network():
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert "http" not in config
+    assert "font: false" in config
+
+
+def test_llms_txt_lists_every_page_with_a_sentence():
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    nav = yaml.safe_load(config.partition("\nnav:\n")[2])
+    llms = tool("llms")
+    listed = [path for _, _, path in llms.list_pages(nav)]
+    pages = {path: (DOCS / path).read_text(encoding="utf-8") for path in listed}
+    summary = llms.make_summary("camplug", "What it is.", nav, pages, "https://example.org/")
+    assert summary.startswith(
+        "# camplug\n\n> What it is.\n\n\n## Documentation\n\n- [camplug](https://example.org/index.html): camplug"
+    )
+    lines = re.findall(r"^- \[(.+?)\]\(https://example\.org/(.+?)\.html\): (.*)$", summary, re.MULTILINE)
+    assert [f"{path}.md" for _, path, _ in lines] == listed
+    assert all(len(text) > 15 for _, _, text in lines), lines
+    assert doctest.testmod(llms).failed == 0
+    whole = llms.make_whole(nav, pages)
+    assert "# Which networks work" in whole
+    assert ":::" not in whole
