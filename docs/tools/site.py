@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ import typer
 
 from camplug.cli.app import app
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def on_config(config: Any) -> Any:
+    """Called by mkdocs at the start: takes the addresses of pyproject.toml once they are no placeholders."""
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    if not any(url.startswith("https://example.org") for url in urls.values()):
+        config["site_url"], config["repo_url"] = urls["Documentation"], urls["Repository"]
+    return config
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:
