@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -25,9 +26,10 @@ from camplug.explain import create
 from camplug.explain.base import Explainer
 from camplug.explain.explanation import Explanation
 from camplug.images.sample import find_sample_photo
-from camplug.images.save import save_picture
+from camplug.images.save import save_picture, write_atomically
 from camplug.settings import apply_values
 from camplug.show import grid
+from camplug.show.gallery import Gallery
 from camplug.show.overlays import DEFAULT_COLORS, DEFAULT_OPACITY, check_style
 
 DEMO_METHODS = {"fully": "Fully-CAM", "cam": "CAM", "gradcam": "Grad-CAM"}
@@ -73,6 +75,10 @@ def explain(  # noqa: PLR0917
             "--out", "-o", help="Picture (.png, .svg, ...) or numbers (.npz); a folder for several photographs."
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Gallery in one .html file; other files are then written only with --out."),
+    ] = None,
     as_json: common.AsJson = False,
     **given: Any,
 ) -> None:
@@ -88,7 +94,7 @@ def explain(  # noqa: PLR0917
         wanted: Any = list(classes) if classes else None
         if layers:
             options["layers"] = layers[0] if len(layers) == 1 else layers
-        if not paths and method is None:
+        if not paths and method is None and html is None:
             target = output or Path("camplug_explain.png")
             entry = _explain_demo(network, wanted, options, target, multi_label=chosen.multi_label, style=style)
             _show_entries([entry], [], as_json)
@@ -96,17 +102,15 @@ def explain(  # noqa: PLR0917
         explainer = create(method or "fully", network, **options)
         folder = output or Path("camplug_maps")
         files, single = find_images(paths or [find_sample_photo()], folder)
-        if single:
+        if single and html is None:
             target = output or Path(f"{files[0].stem}_{make_file_name(explainer.name)}.png")
-            refuse_overwriting(files, [target])
-            result = explainer.explain(files[0], wanted)
-            assert isinstance(result, Explanation)
-            result.multi_label |= chosen.multi_label
-            result.save(target, **style)
-            _show_entries([summarize(files[0], result, [str(target)], chosen.multi_label)], [], as_json)
+            entry = _explain_file(explainer, files[0], wanted, target, multi_label=chosen.multi_label, style=style)
+            _show_entries([entry], [], as_json)
             return
-        entries, broken = _explain_files(explainer, files, wanted, folder, multi_label=chosen.multi_label, style=style)
-        _show_entries(entries, broken, as_json)
+        gallery = None if html is None else _GalleryFile(html, f"Where {chosen.model} looks: {explainer.name}", files)
+        kept, kind = folder if output or html is None else None, chosen.multi_label
+        entries, broken = _explain_files(explainer, files, wanted, kept, gallery, multi_label=kind, style=style)
+        _show_entries(entries, broken, as_json, gallery if entries else None)
         if broken:
             raise typer.Exit(1)
 
@@ -140,34 +144,89 @@ def _explain_demo(
     return summarize(photo, first, [str(target)], multi_label)
 
 
-def _explain_files(
-    explainer: Explainer, files: list[Path], wanted: Any, folder: Path, *, multi_label: bool, style: dict[str, Any]
-) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:
-    from rich.progress import track
+def _explain_file(
+    explainer: Explainer, file: Path, wanted: Any, target: Path, *, multi_label: bool, style: dict[str, Any]
+) -> dict[str, Any]:
+    refuse_overwriting([file], [target])
+    result = explainer.explain(file, wanted)
+    assert isinstance(result, Explanation)
+    result.multi_label |= multi_label
+    result.save(target, **style)
+    return summarize(file, result, [str(target)], multi_label)
 
-    names = _make_unique_names(files)
-    refuse_overwriting(files, [folder / f"{name}.png" for name in names])
+
+class _GalleryFile:
+    """Gallery with the file that it is written to.
+
+    Raises:
+        InputError: the file is no .html file, or its folder cannot be made.
+    """
+
+    def __init__(self, path: Path, title: str, files: list[Path]) -> None:
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise InputError(f"--html {str(path)!r} is the file of the gallery; give a name that ends with .html.")
+        _make_folder(path.parent)
+        self.path, self.content = path, Gallery(title)
+        self.base = os.path.commonpath([file.absolute().parent for file in files])
+
+    def add(self, file: Path, result: Explanation, style: dict[str, Any]) -> None:
+        """Add a photograph by its path below the folder of all."""
+        self.content.add(os.path.relpath(file, self.base), result, **style)
+
+    def write(self, broken: list[tuple[Path, str]]) -> None:
+        """Write the gallery if it holds a photograph."""
+        if self.content.items:
+            self.content.broken = [(str(file), error) for file, error in broken]
+            page = self.content.render().encode()
+            write_atomically(str(self.path), lambda file: file.write(page))
+
+
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {str(folder)!r} cannot be made ({error.strerror}).") from None
+
+
+def _explain_files(
+    explainer: Explainer,
+    files: list[Path],
+    wanted: Any,
+    folder: Path | None,
+    gallery: _GalleryFile | None,
+    *,
+    multi_label: bool,
+    style: dict[str, Any],
+) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:
+    from rich.progress import track
+
+    names = _make_unique_names(files)
+    if folder is not None:
+        refuse_overwriting(files, [folder / f"{name}.png" for name in names])
+        _make_folder(folder)
     entries: list[dict[str, Any]] = []
     broken: list[tuple[Path, str]] = []
     pairs = list(zip(files, names, strict=True))
     shown = common.err.is_terminal  # elsewhere a bar would only fill the log
-    for file, name in track(pairs, description="explaining", console=common.err) if shown else pairs:
-        try:
-            result = explainer.explain(file, wanted)
-            assert isinstance(result, Explanation)
-            result.multi_label |= multi_label
-            targets = [str(folder / f"{name}.png"), str(folder / f"{name}.npz")]
-            for target in targets:
-                result.save(target, **style)
-            entries.append(summarize(file, result, targets, multi_label))
-        except (CamplugError, RuntimeError, MemoryError) as error:  # other images may fit into memory
-            if isinstance(error, TargetError) and not entries:  # a wrong class fails for every photograph
-                raise
-            broken.append((file, str(error).strip() or type(error).__name__))
+    try:
+        for file, name in track(pairs, description="explaining", console=common.err) if shown else pairs:
+            try:
+                result = explainer.explain(file, wanted)
+                assert isinstance(result, Explanation)
+                result.multi_label |= multi_label
+                targets = [] if folder is None else [str(folder / f"{name}.png"), str(folder / f"{name}.npz")]
+                for target in targets:
+                    result.save(target, **style)
+                if gallery is not None:
+                    gallery.add(file, result, style)
+                entries.append(summarize(file, result, targets, multi_label))
+            except (CamplugError, RuntimeError, MemoryError) as error:  # other images may fit into memory
+                if isinstance(error, TargetError) and not entries:  # a wrong class fails for every photograph
+                    raise
+                broken.append((file, str(error).strip() or type(error).__name__))
+    finally:  # an interrupted command leaves what it has
+        if gallery is not None:
+            gallery.write(broken)
     return entries, broken
 
 
@@ -186,9 +245,17 @@ def _make_unique_names(files: list[Path]) -> list[str]:
     return list(names)
 
 
-def _show_entries(entries: list[dict[str, Any]], broken: list[tuple[Path, str]], as_json: bool) -> None:
+def _show_entries(
+    entries: list[dict[str, Any]],
+    broken: list[tuple[Path, str]],
+    as_json: bool,
+    gallery: _GalleryFile | None = None,
+) -> None:
     if as_json:
-        common.print_json({"images": entries, "broken": [{"image": str(p), "error": e} for p, e in broken]})
+        document = {"images": entries, "broken": [{"image": str(p), "error": e} for p, e in broken]}
+        common.print_json(document | ({"gallery": str(gallery.path)} if gallery else {}))
     else:
         show_images(entries)
+        if gallery:
+            common.out.print(f"gallery: {gallery.path}", soft_wrap=True)
     common.show_broken([(str(path), error) for path, error in broken])

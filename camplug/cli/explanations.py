@@ -135,7 +135,8 @@ def show_images(entries: list[dict[str, Any]], shown: int = 20) -> None:
 
     if len(entries) == 1:
         show_classes(entries[0])
-        common.out.print(f"written: {', '.join(entries[0]['written'])}", soft_wrap=True)
+        if entries[0]["written"]:
+            common.out.print(f"written: {', '.join(entries[0]['written'])}", soft_wrap=True)
     if len(entries) < 2:
         return
     table = Table("image", "size", "explained", f"predicted ({entries[0]['probabilities']})")
@@ -146,6 +147,8 @@ def show_images(entries: list[dict[str, Any]], shown: int = 20) -> None:
     common.out.print(table)
     if len(entries) > shown:
         common.out.print(f"... and {len(entries) - shown} more")
+    if not entries[0]["written"]:
+        return
     folder = Path(entries[0]["written"][0]).parent
     common.out.print(f"written: {folder}, one picture and one .npz for each of {len(entries)} images", soft_wrap=True)
 
