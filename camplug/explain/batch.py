@@ -90,6 +90,11 @@ def check_batch(model: nn.Module, x: Tensor, inputs: Any = None, *, images_only:
             f"this {type(unwrap(model)).__name__} reads packed sequences of patches instead of images, which camplug "
             "does not lay out; take a model of the same family with images of one size, such as SigLIP 2 at 224 pixels."
         )
+    if inputs is None and has_two_towers(unwrap(model)):
+        raise InputError(
+            f"this {type(unwrap(model)).__name__} compares images with texts, and got images alone; give texts as "
+            'classes with camplug.Prompts(model, ["a dog", "grass"]), or its further inputs with inputs=.'
+        )
     if not x.is_floating_point():
         raise InputError(f"maps() takes normalised floating-point images; got {x.dtype}. explain() takes raw pixels.")
     weight = find_first_weight(model)
@@ -109,6 +114,14 @@ def is_packed(model: nn.Module) -> bool:
     """Return whether a part of the model reads packed sequences of patches, as SigLIP 2 of Hugging Face (NaFlex)."""
     kinds = (getattr(getattr(module, "config", None), "model_type", "") for module in model.modules())
     return any(isinstance(kind, str) and kind.startswith("siglip2") for kind in kinds)
+
+
+def has_two_towers(model: nn.Module) -> bool:
+    """Return whether a model is one of images and texts of Hugging Face, such as CLIPModel."""
+    return hasattr(model, "config") and all(isinstance(getattr(model, n, None), nn.Module) for n in _TOWERS)
+
+
+_TOWERS = ("vision_model", "text_model")
 
 
 def choose_memory_format(model: nn.Module, batch: Batch) -> Batch:

@@ -48,6 +48,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return dict(state)
 
 
+_COMPILED = "_orig_mod."
+
+
 def remove_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str = "") -> dict[str, Tensor]:
     """Return a state dict without the prefix of a module that contained the model.
 
@@ -66,7 +69,8 @@ def remove_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: 
     >>> list(remove_prefix({"model.fc.weight": x, "loss.weight": x}, {"fc.weight": x}))
     ['fc.weight']
     """
-    state = {name.replace("_orig_mod.", ""): value for name, value in state.items()}
+    saved = {name.replace(_COMPILED, ""): name for name in state}
+    state = {name: state[as_saved] for name, as_saved in saved.items()}
     found: Counter[str] = Counter()
     for name in state:
         for i, letter in enumerate(name):
@@ -74,15 +78,23 @@ def remove_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: 
                 found[name[: i + 1]] += 1
     most = max(found.values(), default=0)
     if most <= len(own.keys() & state.keys()):
-        return state
+        return _drop_others(state, "", own, saved)
     prefixes = [prefix for prefix, count in found.items() if count == most]
     if len(prefixes) > 1:
         raise ModelError(
             f"{path!r} holds several networks that fit ({', '.join(sorted(prefixes))}); save the one you mean with "
             "torch.save(model.state_dict(), ...)."
         )
-    (prefix,) = prefixes
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return _drop_others(state, prefixes[0], own, saved)
+
+
+def _drop_others(
+    state: Mapping[str, Tensor], prefix: str, own: Mapping[str, Tensor], saved: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """Return the entries with a prefix, without it; if the model was compiled, without entries beside it."""
+    found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    compiled = {name for name in found if saved[prefix + name].endswith(f"{_COMPILED}{name}")}
+    return {name: value for name, value in found.items() if name in compiled or name in own} if compiled else found
 
 
 def find_other_count(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:

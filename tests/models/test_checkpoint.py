@@ -37,13 +37,29 @@ def test_files_that_hold_none(tmp_path):
 
 @pytest.mark.parametrize(
     "prefix, others",
-    [("", []), ("_orig_mod.", []), ("model.", ["loss.weight"]), ("module._orig_mod.", ["loss.weight"])],
+    [
+        ("", []),
+        ("_orig_mod.", []),
+        ("_orig_mod.", ["loss.weight"]),
+        ("model.", ["loss.weight"]),
+        ("module._orig_mod.", ["loss.weight", "module.loss.weight"]),
+        ("_orig_mod.module.", ["loss.weight"]),
+    ],
 )
 def test_prefixes_go_and_other_entries_with_them(prefix, others):
     own = network().state_dict()
     found = remove_prefix({f"{prefix}{k}": v for k, v in own.items()} | dict.fromkeys(others, torch.ones(2)), own)
     assert found.keys() == own.keys()
     assert all(found[k] is own[k] for k in own)
+
+
+def test_unknown_entries_of_the_network_itself_are_kept_for_the_error():
+    own = network().state_dict()
+    for prefix in ("", "_orig_mod.", "model.", "model._orig_mod."):
+        found = remove_prefix({f"{prefix}{k}": v for k, v in own.items()} | {f"{prefix}2.weight": torch.ones(1)}, own)
+        assert found.keys() == {*own, "2.weight"}
+    parts = {k.replace("0.", "0._orig_mod."): v for k, v in own.items()} | {"2.weight": torch.ones(1)}
+    assert remove_prefix(parts, own).keys() == {*own, "2.weight"}  # a compiled part says nothing of other entries
 
 
 def test_two_networks_in_one_file():

@@ -176,3 +176,27 @@ def test_packed_sequences_are_refused():
     model = hosts.make_host("hf Siglip2Model")
     with pytest.raises(InputError, match="this Siglip2Model reads packed sequences of patches instead of images"):
         camplug.GradCAM(model).maps(torch.zeros(1, 3, 64, 64), 0)
+
+
+class _TwoTowers(torch.nn.Module):
+    """As CLIPModel of Hugging Face: the first argument are the texts."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = object()
+        self.vision_model, self.text_model = torch.nn.Conv2d(3, 4, 3), torch.nn.Embedding(9, 4)
+
+    def forward(self, input_ids, pixel_values=None):
+        if pixel_values is None:
+            raise ValueError("You have to specify pixel_values")
+        return self.vision_model(pixel_values).mean((2, 3)) @ self.text_model(input_ids).sum(1).T
+
+
+def test_a_model_of_images_and_texts_says_that_it_needs_texts():
+    model, x = _TwoTowers().eval(), torch.rand(1, 3, 8, 8)
+    with pytest.raises(
+        InputError, match=r"this _TwoTowers compares images with texts, and got images alone; give texts"
+    ):
+        camplug.GradCAM(model, "vision_model").maps(x, 0)
+    inputs = camplug.Inputs(camplug.Shared(torch.ones(2, 3, dtype=torch.long)), pixel_values=camplug.IMAGE)
+    assert camplug.GradCAM(model, "vision_model").maps(x, 0, inputs=inputs).shape == (1, 8, 8)
