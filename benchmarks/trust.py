@@ -9,6 +9,8 @@ Quantus orders the values of all channels, so the images of `speed` have one cha
 from __future__ import annotations
 
 import argparse
+import statistics
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from markdown_tables import renew, table
-from measure import Spread, interleaved, ratios
+from measure import Spread, gflop, interleaved, ratios
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -113,9 +115,31 @@ def speed(args: argparse.Namespace) -> list[str]:
         times = {key: [cpu for _, cpu in found[key]] for key in both}
         ratio = ratios(times["Quantus"], times["camplug"])
         cells = [f"{Spread.of(times[key]).median * 1000:.1f}" for key in both]
-        body.append([name, *cells, f"{ratio.median:.1f} ({ratio.low:.1f} to {ratio.high:.1f})"])
+        work = [f"{gflop(both[key]):.1f}" for key in both]
+        share = statistics.median(measure_passes(model, ours) for _ in range(args.rounds))
+        most = "-" if share == 0 else f"{ratio.median / share:.1f}"
+        cells += [f"{ratio.median:.1f} ({ratio.low:.1f} to {ratio.high:.1f})", *work, f"{100 * share:.0f} %", most]
+        body.append([name, *cells])
         print(body[-1], flush=True)
-    return table(["metric", "camplug, CPU ms", "Quantus, CPU ms", "ratio (quartiles)"], body)
+    head = ["metric", "camplug, CPU ms", "Quantus, CPU ms", "ratio (quartiles)", "camplug, GFLOP", "Quantus, GFLOP"]
+    return table([*head, "model's share of camplug's time", "ratio if the rest took no time"], body)
+
+
+def measure_passes(model: nn.Module, call: Callable[[], Any]) -> float:
+    """Return the share of a call's CPU time that is spent in forward passes of the model."""
+    starts: list[float] = []
+    spent: list[float] = []
+    hooks = (
+        model.register_forward_pre_hook(lambda *_: starts.append(time.process_time())),
+        model.register_forward_hook(lambda *_: spent.append(time.process_time() - starts[-1])),
+    )
+    begin = time.process_time()
+    try:
+        call()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(spent) / (time.process_time() - begin)
 
 
 class Noise(camplug.Explainer):

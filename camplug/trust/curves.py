@@ -10,7 +10,7 @@ from torch import Tensor
 from camplug.errors import InputError
 from camplug.plug import send_to
 from camplug.trust.perturb import Baseline, check_maps, count_pixels, make_baseline, rank_pixels
-from camplug.trust.score import BATCH_SIZE, Score, score_in_batches, take_images
+from camplug.trust.score import BATCH_SIZE, ClassScore, Score, score_in_batches, take_images
 
 STEPS = 20
 """Default number of steps of a curve; 5 % of the pixels each."""
@@ -138,5 +138,8 @@ def area_under_curve(scores: Tensor, fractions: Tensor | None = None) -> Tensor:
 
 
 def _score_images(score: Score, images: Tensor, owners: list[int], batch_size: int) -> Tensor:
-    """Return the scores of the images [N,C,H,W] with these numbers."""
+    """Return the scores of the images [N,C,H,W] with these numbers; those of the originals are known."""
+    known = score.find_known(images) if isinstance(score, ClassScore) else None
+    if known is not None:
+        return known[owners]
     return score_in_batches(score, lambda start, stop: take_images(images, owners[start:stop]), owners, batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,11 @@ def _solve(image: Any, gone: Any) -> Any:
     from scipy.sparse.linalg import splu
 
     h, w = gone.shape
-    number = np.full((h, w), -1)
-    number[gone] = np.arange(gone.sum())
+    number = np.full(h * w, -1)
+    order = order_by_dissection(h, w)
+    chosen = order[gone.ravel()[order]]
+    number[chosen] = np.arange(len(chosen))
+    number = number.reshape(h, w)
     diagonal, known = np.zeros(gone.sum()), np.zeros((gone.sum(), len(image)))
     rows, columns, weights = [], [], []
     for dy, dx, weight in _STEPS:
@@ -81,5 +85,30 @@ def _solve(image: Any, gone: Any) -> Any:
     n = len(diagonal)
     row, column = np.concatenate([*rows, np.arange(n)]), np.concatenate([*columns, np.arange(n)])
     matrix = sparse.csc_matrix((np.concatenate([*weights, diagonal]), (row, column)), shape=(n, n))
-    solver = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    return solver.solve(known).T
+    solver = splu(matrix, permc_spec="NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    return solver.solve(known)[number[gone]].T
+
+
+@lru_cache(maxsize=8)
+def order_by_dissection(h: int, w: int) -> Any:
+    """Return the numbers of the pixels of an image in an order that keeps the factors of the system sparse, [h*w].
+
+    Nested dissection (George, 1973): the two halves of the image, each in such an order, then the line between them.
+    The order is that of the whole image, so it serves every mask, and is found faster than by minimum degree.
+    """
+    numbers = np.arange(h * w).reshape(h, w)
+    parts: list[Any] = []
+
+    def cut(block: Any) -> None:
+        if block.size <= 4:
+            parts.append(block.ravel())
+            return
+        if block.shape[0] < block.shape[1]:
+            block = block.T
+        middle = len(block) // 2
+        cut(block[:middle])
+        cut(block[middle + 1 :])
+        parts.append(block[middle])
+
+    cut(numbers)
+    return np.concatenate(parts)

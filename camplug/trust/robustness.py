@@ -11,7 +11,7 @@ from torch import Tensor
 from camplug.errors import InputError
 from camplug.explain.tensor_ops import safe_divide
 from camplug.trust.perturb import Baseline, check_maps, make_baseline
-from camplug.trust.score import BATCH_SIZE, Score, score_in_batches, take_images
+from camplug.trust.score import BATCH_SIZE, ClassScore, Score, score_in_batches, take_images
 
 Explain: TypeAlias = Callable[[Tensor, Sequence[int]], Tensor]
 """Function from images [M,C,H,W] and the number of the original image of each to the maps [M,H,W]."""
@@ -102,7 +102,9 @@ def infidelity(
 
     owners = [i for i in range(len(x)) for _ in range(samples)]
     after = score_in_batches(score, make, owners, batch_size).view(len(x), samples)
-    before = score_in_batches(score, lambda a, b: x[a:b], range(len(x)), batch_size)
+    before = score.find_known(x) if isinstance(score, ClassScore) else None
+    if before is None:
+        before = score_in_batches(score, lambda a, b: x[a:b], range(len(x)), batch_size)
     predicted = torch.einsum("nhw,khw->nk", maps.cpu().double(), squares.cpu().double())
     return mean_squared_misfit(predicted, before[:, None] - after, scaled=scaled)
 

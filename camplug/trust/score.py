@@ -81,6 +81,17 @@ class ClassScore:
         inputs = None if self.batch.inputs is None else self.batch.inputs.take(owners)
         return self.pick(compute_logits(self.model, check_batch(self.model, x, inputs)), owners)
 
+    @property
+    def before(self) -> Tensor:
+        """Probabilities [N] of the original images, in float64 on the CPU."""
+        return self.pick(self.outputs, range(len(self.batch))).cpu().double()
+
+    def find_known(self, x: Tensor) -> Tensor | None:
+        """Return `before` if x are the original images; else None."""
+        own = self.batch.x
+        same = x.shape == own.shape and x.dtype == own.dtype and x.device == own.device
+        return self.before if same and torch.equal(x, own) else None
+
     def pick(self, outputs: Tensor, owners: Sequence[int]) -> Tensor:
         """Return the probabilities [M] from raw outputs [M,C]."""
         p = self.to_probabilities(outputs)

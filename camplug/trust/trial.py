@@ -76,7 +76,7 @@ class Trial:
     @cached_property
     def before(self) -> Tensor:
         """Probabilities [N] of the images themselves."""
-        return self.score.pick(self.score.outputs, range(len(self.batch))).cpu().double()
+        return self.score.before
 
     @cached_property
     def ranks(self) -> Tensor:

@@ -141,3 +141,16 @@ def test_scores_are_of_one_class_per_image():
         ClassScore(model, check_batch(model, x), lambda output: output[:, 0])
     with pytest.raises(InputError, match="image 1 has 2 classes"):
         ClassScore(model, check_batch(model, x), [[0], [1, 2]])
+
+
+def test_the_original_images_are_not_run_again():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).double()
+    x, maps = torch.randn(2, 3, 6, 6, dtype=torch.float64), torch.rand(2, 6, 6)
+    score, runs = ClassScore(model, check_batch(model, x), [0, 1]), []
+    model.register_forward_hook(lambda module, args, out: runs.extend(out))
+    known = deletion_curve(score, x, maps, steps=3)
+    assert len(runs) == 2 * 3
+    unknown = deletion_curve(score.__call__, x, maps, steps=3)
+    assert len(runs) == 2 * 3 + 2 * 4
+    torch.testing.assert_close(known, unknown, rtol=1e-12, atol=0)

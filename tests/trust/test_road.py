@@ -11,6 +11,7 @@ import camplug
 from camplug import InputError
 from camplug.explain.batch import check_batch
 from camplug.trust import ClassScore, impute_pixels, road, road_curve
+from camplug.trust.imputation import order_by_dissection
 
 WEIGHTS = {1: 1 / 6, 2: 1 / 12}  # by the squared distance
 
@@ -54,6 +55,14 @@ def test_imputation_equals_a_dense_system(share, device):
     removed = torch.rand(7, 9) < share
     filled = impute_pixels(image.to(device), removed.to(device), noise=0)
     assert torch.allclose(filled.cpu(), dense(image, removed), atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 2), (5, 6), (13, 8)])
+def test_the_order_of_the_system_names_every_pixel_once_and_lines_after_their_sides(size):
+    order = order_by_dissection(*size).tolist()
+    assert sorted(order) == list(range(size[0] * size[1]))
+    if size == (5, 6):
+        assert order[-5:] == [3, 9, 15, 21, 27]  # the line in the middle of the longer side
 
 
 def test_noise_is_seeded_and_only_where_pixels_are_removed():

@@ -88,7 +88,7 @@ def test_the_memory_bound_holds_and_baselines_are_shared(model, images):
         Trust(explainers, ("deletion", "insertion"), SETTINGS).add(images)
         assert max(sizes) <= 7
         counts.append(sum(sizes))
-    inside, ends = 3 * 4 * 2, 3 * 2 * 2
+    inside, ends = 3 * 4 * 2, 3 * 2  # the ends without evidence; the originals are known from the prediction
     assert counts[1] - counts[0] == inside + 3  # nothing but the curves' inner steps and one explanation
     assert counts[0] == inside + ends + 3 + 3  # with the prediction
 
