@@ -159,12 +159,14 @@ class _GalleryFile:
     """Gallery with the file that it is written to.
 
     Raises:
-        InputError: the file is no .html file, or its folder cannot be made.
+        InputError: the file is no .html file or is a folder, or its folder cannot be made.
     """
 
     def __init__(self, path: Path, title: str, files: list[Path]) -> None:
         if path.suffix.lower() not in (".html", ".htm"):
             raise InputError(f"--html {str(path)!r} is the file of the gallery; give a name that ends with .html.")
+        if path.is_dir():  # refused here, since writing fails only after all photographs are explained
+            raise InputError(f"--html {str(path)!r} is a folder; give a file, such as {str(path / 'gallery.html')!r}.")
         _make_folder(path.parent)
         self.path, self.content = path, Gallery(title)
         self.base = os.path.commonpath([file.absolute().parent for file in files])

@@ -70,4 +70,6 @@ def test_refusals(place, folder):
     assert "give a name that ends with .html" in refused("explain", "in", "-m", MODEL, "--html", "all.png")
     assert "cannot be made" in refused("explain", "in", "-m", MODEL, "--html", "in/a.png/all.html")
     assert "no class" in refused("explain", "in", "-m", MODEL, "-c", "zebra", "--html", "all.html")
+    (place / "web.html").mkdir()
+    assert "give a file, such as 'web.html/gallery.html'" in refused("explain", "in", "-m", MODEL, "--html", "web.html")
     assert not (place / "all.html").exists()
