@@ -13,7 +13,7 @@ import sys
 import pytest
 import timm
 import yaml
-from documented import PAGES, ROOT, arguments, check_options, run_page, short_preset, standing_in
+from documented import PAGES, ROOT, arguments, check_options, load_tool, run_page, short_preset, standing_in
 
 from camplug.explain import registry
 from camplug.wsss import classifier
@@ -116,15 +116,8 @@ def test_every_page_of_the_reference_names_a_package_and_none_is_left_out():
         assert importlib.util.find_spec(module) is not None
 
 
-def tool(name):
-    spec = importlib.util.spec_from_file_location(f"camplug_docs_{name}", DOCS / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_reference_of_commands_has_every_command_with_its_options():
-    text = tool("site").commands()
+    text = load_tool("site").commands()
     for heading in ("explain", "train fpr", "pseudo-labels", "evaluate"):
         assert f"\n\n## camplug {heading}\n\n" in f"\n\n{text}"
     rows = text.partition("## camplug evaluate\n")[2].partition("\n## ")[0]
@@ -141,7 +134,7 @@ def test_the_reference_of_commands_has_every_command_with_its_options():
 
 
 def test_every_example_is_on_its_page():
-    text = tool("site").examples()
+    text = load_tool("site").examples()
     for path in (ROOT / "examples").glob("*.py"):
         assert f"`python examples/{path.name}`" in text
         assert path.read_text(encoding="utf-8").rstrip() in text
@@ -149,7 +142,7 @@ def test_every_example_is_on_its_page():
 
 def test_docstrings_become_markdown():
     pytest.importorskip("griffe", reason="the site is built with the extra docs")
-    as_markdown = tool("docstrings").as_markdown
+    as_markdown = load_tool("docstrings").as_markdown
     assert as_markdown("Doubles.\n\n.. math:: y = 2 x,\n    x > 0\n\nFor :math:`x`.") == (
         "Doubles.\n\n$$\ny = 2 x,\nx > 0\n$$\n\nFor $x$."
     )
@@ -160,7 +153,7 @@ def test_docstrings_become_markdown():
 
 def test_equations_become_mathml():
     pytest.importorskip("latex2mathml", reason="the site is built with the extra docs")
-    typeset = tool("equations").on_page_content
+    typeset = load_tool("equations").on_page_content
     page = (
         '<p>For <span class="arithmatex">\\(a &lt; b_1\\)</span>:</p><div class="arithmatex">\n\\[\\frac{a}{2}\\]</div>'
     )
@@ -175,7 +168,7 @@ def test_equations_become_mathml():
 
 def test_every_equation_of_the_pages_becomes_mathml():
     pytest.importorskip("latex2mathml", reason="the site is built with the extra docs")
-    typeset, found = tool("equations").on_page_content, 0
+    typeset, found = load_tool("equations").on_page_content, 0
     for page in PAGES:
         text = re.sub(r"`[^`\n]*`", "", prose(page))
         for display, inline in re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", text, re.DOTALL):
@@ -194,9 +187,15 @@ def test_the_site_needs_no_network():
 def test_llms_txt_lists_every_page_with_a_sentence():
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     nav = yaml.safe_load(config.partition("\nnav:\n")[2])
-    llms = tool("llms")
+    llms = load_tool("llms")
     listed = [path for _, _, path in llms.list_pages(nav)]
-    pages = {path: (DOCS / path).read_text(encoding="utf-8") for path in listed}
+    notebooks = load_tool("notebooks")
+    cells = {
+        f"notebooks/{p.stem}.md": notebooks.read_cells(p.read_text(encoding="utf-8"))
+        for p in notebooks.list_notebooks()
+    }
+    pages = {path: notebooks.make_page(each, "x") for path, each in cells.items()}
+    pages |= {path: (DOCS / path).read_text(encoding="utf-8") for path in listed if path not in pages}
     summary = llms.make_summary("camplug", "What it is.", nav, pages, "https://example.org/")
     assert summary.startswith(
         "# camplug\n\n> What it is.\n\n\n## Documentation\n\n- [camplug](https://example.org/index.html): camplug"
@@ -208,3 +207,5 @@ def test_llms_txt_lists_every_page_with_a_sentence():
     whole = llms.make_whole(nav, pages)
     assert "# Which networks work" in whole
     assert ":::" not in whole
+    picture = '# A\n\n<div><img src="data:image/png;base64,AAAA"></div>\n'
+    assert llms.make_whole(["a.md"], {"a.md": picture}) == "# A\n\n(a picture)\n"

@@ -48,7 +48,7 @@ def make_summary(title: str, about: str, nav: list[Any], pages: dict[str, str], 
 def make_whole(nav: list[Any], pages: dict[str, str]) -> str:
     """Return the text of all pages but the reference, which is made of docstrings."""
     texts = [pages[path].strip() for _, _, path in list_pages(nav) if not _list_modules(pages[path])]
-    return "\n\n---\n\n".join(texts) + "\n"
+    return re.sub(r"^<.*base64,.*$", "(a picture)", "\n\n---\n\n".join(texts), flags=re.MULTILINE) + "\n"
 
 
 def list_pages(nav: list[Any], section: str = "Documentation") -> list[tuple[str, str, str]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import timm
 import torch
@@ -252,3 +255,12 @@ def run_page(page: Path, place: Path, monkeypatch) -> None:
             raise
     for variable in ("RANK", "WORLD_SIZE"):
         assert variable not in os.environ
+
+
+def load_tool(name: str) -> ModuleType:
+    """Import a module of docs/tools, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"camplug_docs_{name}", ROOT / "docs" / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
