@@ -13,6 +13,7 @@ import camplug
 
 ROOT = Path(camplug.__file__).parent
 PLACES = (
+    "app",
     "cli",
     "errors.py",
     "explain",

@@ -22,6 +22,7 @@ from camplug.cli import (
     seeds,
     segment,
     train,
+    web_app,
     wsss,
 )
 
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command("explain")(explain.explain)
 app.command("compare")(compare.compare)
 app.command("check")(check.check)
+app.command("app")(web_app.web_app)
 app.command("fit-prototypes")(fit_prototypes.fit_prototypes)
 app.command("seeds")(seeds.seeds)
 app.add_typer(train.app)

@@ -8,12 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from camplug.cli import common
-from camplug.cli.explain import make_file_name
 from camplug.cli.explanations import ExplainerOptions, refuse_overwriting
 from camplug.cli.options import add_options, read_options
 from camplug.explain import create
 from camplug.images.sample import find_sample_photo
-from camplug.images.save import save_picture
+from camplug.images.save import make_file_name, save_picture
 from camplug.settings import apply_values
 
 

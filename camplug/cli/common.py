@@ -144,11 +144,21 @@ def load_network(
     Raises:
         InputError: no such device or model, or a model of images and texts without prompts.
     """
+    return (prompts or PromptOptions()).apply(load_bare_network(model, checkpoint, num_classes, device, seed))
+
+
+def load_bare_network(
+    model: str, checkpoint: Path | None, num_classes: int | None, device: str, seed: int = 0
+) -> nn.Module:
+    """Load a model as `load_network` does; a model of images and texts has no classes yet.
+
+    Raises:
+        InputError: no such device or model.
+    """
     where = find_device(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        loaded = load_model(model, checkpoint=checkpoint, num_classes=num_classes).to(where)
-        return (prompts or PromptOptions()).apply(loaded)
+        return load_model(model, checkpoint=checkpoint, num_classes=num_classes).to(where)
 
 
 def find_device(name: str) -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,14 +14,13 @@ from torch import nn
 from camplug.cli import common
 from camplug.cli.explanations import ExplainerOptions, refuse_overwriting, show_classes, summarize
 from camplug.cli.options import add_options, read_options
-from camplug.errors import CamplugError, InputError
+from camplug.errors import InputError
 from camplug.explain import create, list_methods
 from camplug.explain.base import Explainer
-from camplug.explain.explanation import Explanation
 from camplug.explain.registry import get_method
+from camplug.explain.side_by_side import explain_by_methods, list_quick_methods
 from camplug.images.sample import find_sample_photo
 from camplug.images.save import save_picture
-from camplug.plug.layers import has_attention
 from camplug.settings import apply_values
 from camplug.show import grid
 
@@ -59,7 +58,7 @@ def compare(  # noqa: PLR0917
         photo = path or find_sample_photo()
         refuse_overwriting([photo], [output])
         makers = {name: partial(create, name, network, **options) for name in names}
-        found, refused = _explain_by_methods(makers, photo, classes[0] if classes else None)
+        found, refused = explain_by_methods(makers, photo, classes[0] if classes else None)
         results = [result for _, result in found]
         first = results[0]
         maps, titles = [r.maps[0].numpy() for r in results], [r.method for r in results]
@@ -85,42 +84,13 @@ def _choose_methods(methods: str | None, network: nn.Module) -> list[str]:
         InputError: no method has one of the names.
     """
     if methods is None:
-        skipped = ("needs_many_passes",) if has_attention(network) else ("needs_many_passes", "needs_attention")
-        names = [n for n in list_methods() if not any(getattr(get_method(n), kind) for kind in skipped)]
+        names = list_quick_methods(network)
     else:
         parts = split_methods(methods)
         names = [n for p in parts for n in list_methods(p) or [p if "(" in p else get_method(p).name]]
     if not names:
         raise InputError(f"no method matches {methods!r}; available are {', '.join(list_methods(fitted=True))}.")
     return list(dict.fromkeys(names))
-
-
-def _explain_by_methods(
-    explainers: Mapping[str, Callable[[], Explainer]], photo: Path, wanted: Any
-) -> tuple[list[tuple[Explainer, Explanation]], list[dict[str, str]]]:
-    """Explain a photograph by several methods, all for the class of the first one.
-
-    Returns:
-        The explainers with their explanations, and the methods that cannot work on the model, with the reasons.
-
-    Raises:
-        CamplugError: no method works on the model.
-    """
-    results: list[tuple[Explainer, Explanation]] = []
-    refused: list[dict[str, str]] = []
-    for name, make in explainers.items():
-        try:
-            explainer = make()
-            result = explainer.explain(photo, wanted)
-        except CamplugError as error:
-            refused.append({"method": name, "error": str(error)})
-            if len(refused) == len(explainers):
-                raise CamplugError(refused[0]["error"]) from error
-            continue
-        assert isinstance(result, Explanation)
-        results.append((explainer, result))
-        wanted = result.classes[0]
-    return results, refused
 
 
 METRICS = ("deletion", "insertion", "road", "confidence_drop", "sparseness")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from camplug.explain import create
 from camplug.explain.base import Explainer
 from camplug.explain.explanation import Explanation
 from camplug.images.sample import find_sample_photo
-from camplug.images.save import save_picture, write_atomically
+from camplug.images.save import make_file_name, save_picture, write_atomically
 from camplug.settings import apply_values
 from camplug.show import grid
 from camplug.show.gallery import Gallery
@@ -113,11 +112,6 @@ def explain(  # noqa: PLR0917
         _show_entries(entries, broken, as_json, gallery if entries else None)
         if broken:
             raise typer.Exit(1)
-
-
-def make_file_name(text: str) -> str:
-    """Return an explainer's name as a file name: "multiview(fully)" becomes multiview_fully."""
-    return re.sub(r"[^\w.+-]+", "_", text).strip("_")
 
 
 def _explain_demo(

@@ -48,8 +48,12 @@ class ExplainerOptions:
         network = common.load_network(
             self.model, self.checkpoint, self.num_classes, self.device, prompts=self.prompt_options
         )
+        return network, self.make_options(network)
+
+    def make_options(self, network: nn.Module) -> dict[str, Any]:
+        """Return keyword arguments for an explainer of a network."""
         options = make_explainer_options(network, self.class_names, self.mean, self.std, self.long_side)
-        return network, options if self.evidence == "positive" else options | {"evidence": self.evidence}
+        return options if self.evidence == "positive" else options | {"evidence": self.evidence}
 
 
 def make_explainer_options(

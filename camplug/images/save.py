@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from camplug.errors import InputError
@@ -23,6 +24,11 @@ def save_picture(picture: Image, path: str) -> None:
     if kind not in pil.SAVE:  # Pillow reads more formats than it writes
         raise InputError(f"{path!r}: pictures are written as .png, .jpg or .webp.")
     write_atomically(path, lambda file: picture.save(file, format=kind))
+
+
+def make_file_name(text: str) -> str:
+    """Return an explainer's name as a file name: "multiview(fully)" becomes multiview_fully."""
+    return re.sub(r"[^\w.+-]+", "_", text).strip("_")
 
 
 def write_atomically(path: str, write: Any) -> None:
