@@ -45,7 +45,7 @@ LoadClassifier = Callable[[tuple[str, ...]], tuple[nn.Module, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Choices:
-    """What a visitor wants to see.
+    """Class, methods and layers that a visitor chose.
 
     Attributes:
         cls: class as `encode_class` gives it, or a class name; empty for the predicted class.
