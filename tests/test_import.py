@@ -53,3 +53,7 @@ def test_rooms_at_the_bottom_know_little(room, allowed):
 
 def test_public_names_exist():
     assert [n for n in camplug.__all__ if not hasattr(camplug, n)] == []
+
+
+def test_tab_completion_knows_every_public_name():
+    assert {"Explanation", "Preprocess", "load_model", "sample_photo"} <= set(camplug.__all__) <= set(dir(camplug))

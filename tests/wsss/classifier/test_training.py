@@ -194,6 +194,13 @@ def test_load_model_and_explainers_take_the_file(tmp_path):
         camplug.load_model(str(done.file), num_classes=4)
 
 
+def test_a_model_by_name_is_found_again(tmp_path):
+    model = camplug.load_model("timm:resnet10t", num_classes=5, pretrained=False)
+    done = trained(tmp_path, model=model, span=replace(SPAN, epochs=1))
+    x = torch.rand(1, 3, 48, 48)
+    torch.testing.assert_close(load_classifier(done.file)(x), done.network(x))
+
+
 def test_a_loss_that_is_no_number_names_the_images():
     module, pictures = parts()
     items = [pictures[0, i] for i in (3, 5)]
