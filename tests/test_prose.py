@@ -33,6 +33,7 @@ PLACES = (
     "wsss/crf",
     "wsss/data",
     "wsss/deeplab",
+    "wsss/exchange",
     "wsss/fpr",
     "wsss/irn",
     "wsss/pseudo",

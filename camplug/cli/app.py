@@ -17,6 +17,7 @@ from camplug.cli import (
     export,
     fit_prototypes,
     instances,
+    label_exchange,
     listing,
     pseudo_labels,
     seeds,
@@ -44,6 +45,8 @@ app.command("pseudo-labels")(pseudo_labels.pseudo_labels)
 app.command("instances")(instances.instances)
 app.command("segment")(segment.segment)
 app.command("export")(export.export)
+app.command("export-labels")(label_exchange.export_labels)
+app.command("import-labels")(label_exchange.import_labels)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(wsss.app)
 app.command("methods")(listing.methods)

@@ -30,6 +30,15 @@ def make_class_colors(count: int) -> Array:
     return found
 
 
+def format_hex(colour: Array) -> str:
+    """Return a colour as HTML writes it.
+
+    >>> format_hex(np.array([255, 51, 0]))
+    '#ff3300'
+    """
+    return "#" + "".join(f"{int(part):02x}" for part in colour)
+
+
 def overlay_labels(
     photo: Array,
     labels: Array,
