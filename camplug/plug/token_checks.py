@@ -162,7 +162,7 @@ def find_unfolded_layers(
     """Return the layers beside attention whose output [N,C,a,b] has not the aspect of the images, as in MobileViT v2.
 
     Its convolutions inside of the attention put out patches x positions. Where both numbers happen to have the aspect
-    of the images, images of twice the height show it.
+    of the images, images of twice the height show it: the outputs grow in width.
     """
     if not trace.attention or trace.size is None or len(trace.size) != 2:
         return frozenset()
@@ -181,13 +181,16 @@ def find_unfolded_layers(
             observe(model, layers, args, shapes, kwargs=kwargs)
         except Exception:  # the model reads images of one size
             return frozenset(found)
-    high = (2 * size[0], size[1])
-    found.update(n for n, shape in shapes.found.items() if n in maps and _is_distorted(shape[2:], high))
+    found.update(n for n, shape in shapes.found.items() if n in maps and _grows_in_width(maps[n].shape, shape))
     return frozenset(found)
 
 
 def _is_distorted(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
     return len(shape) == 2 and measure_distortion(shape[0], shape[1], size) > 0
+
+
+def _grows_in_width(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    return len(before) == len(after) == 4 and after[2] * before[3] < after[3] * before[2]
 
 
 def _change_patch(image: Tensor, spot: tuple[float, float], patch: tuple[int, int] | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from reference import reference_map
 from torch import nn
 
@@ -35,9 +36,9 @@ class Pooled(nn.Module):
         return self.head(found if self.read else found.amax((2, 3)))
 
 
-def find(model, selector):
+def find(model, selector, side=8):
     layers = named_layers(model)
-    return list(select(model, layers, selector, trace_model(model, layers, (torch.ones(1, 3, 8, 8),))))
+    return list(select(model, layers, selector, trace_model(model, layers, (torch.ones(1, 3, side, side),))))
 
 
 def test_a_container_whose_features_nobody_reads_is_not_the_last_layer():
@@ -112,6 +113,24 @@ class Unfolded(nn.Module):
 def test_convolutions_on_unfolded_patches_have_no_map_of_the_image():
     assert find(Unfolded(), "convs") == ["stem", "middle", "last"]  # "second.inner" puts out [N,8,4,4]
     assert find(Unfolded(), "stages") == ["first", "last"]  # what its patches are folded to
+
+
+class Rounded(PositionAttention):
+    """As in MobileViT v2, maps of odd sides are enlarged by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        sides = [side + side % 2 for side in x.shape[2:]]
+        return super().forward(self.inside(F.interpolate(x, sides, mode="bilinear")))
+
+
+def test_maps_whose_sides_are_rounded_are_maps():
+    model = Unfolded()
+    model.second = Rounded()
+    assert find(model, "convs", 14) == ["stem", "middle", "second.inside", "last"]  # 8x8 for 14x14, 14x8 for 28x14
 
 
 def test_fully_cam_beside_unfolded_patches_has_its_value():
