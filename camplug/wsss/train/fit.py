@@ -137,7 +137,10 @@ def _make_trainer(out: Path, device: Device, callbacks: list[Any], options: FitO
     """Make the trainer of this process."""
     from lightning.pytorch import Trainer
 
-    bars = [_make_bar()] if options["progress"] and device.is_cuda else []
+    from camplug.wsss.train.progress_bar import TrainingProgressBar
+
+    # every step of the bar waits for a GPU
+    bars = [TrainingProgressBar(refresh_rate=10 if device.is_cuda else 1)] if options["progress"] else []
     return Trainer(
         accelerator=device.accelerator,
         callbacks=[*callbacks, *bars, *options["callbacks"]],
@@ -192,13 +195,6 @@ def _choose_precision(number: str) -> Literal["bf16-mixed", "16-mixed"]:
     """Return the mixed precision of a CUDA device: bfloat16 if supported, which needs no loss scaling, else float16."""
     with torch.cuda.device(int(number) if number else None):
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-
-
-def _make_bar() -> Any:
-    """Make a progress bar that synchronises with the device at every tenth step only."""
-    from lightning.pytorch.callbacks import RichProgressBar
-
-    return RichProgressBar(refresh_rate=10)
 
 
 def _choose_devices(device: Device, world: int) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import re
 import signal
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from camplug.images.preprocess import Preprocess
 from camplug.wsss.data import Scenes
 from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.train import Backbone, LabelCrops, ScheduleSettings, fit
+from camplug.wsss.train.progress_bar import TrainingProgressBar
 
 SCENES = Scenes(6, (48, 48))
 SETTINGS = IRNHeadSettings(radius=3, width=16, schedule=ScheduleSettings(lr=0.02, momentum=0.9))
@@ -258,3 +262,18 @@ def test_the_last_images_are_left_out(tmp_path):
     irn, crops = parts(indices=[0, 1, 2, 3, 4])
     fit(irn, crops, tmp_path, epochs=2, batch=2, device="cpu", progress=False)
     assert irn.trainer.global_step == 4
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_progress_bar_takes_one_line(tmp_path, monkeypatch, width):
+    out = io.StringIO()
+    console = {"file": out, "width": width, "force_terminal": True, "color_system": None}
+    made = partial(TrainingProgressBar, console_kwargs=console)
+    monkeypatch.setattr("camplug.wsss.train.progress_bar.TrainingProgressBar", made)
+    irn, crops = parts()
+    fit(irn, crops, tmp_path, epochs=1, batch=2, device="cpu")
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", out.getvalue()))
+    shown = [line.rstrip() for line in lines if "Epoch 0/0" in line]
+    assert len(shown) >= 2
+    assert re.search(r"3/3 .* affinity: \d\.\d+$", shown[-1]), shown
+    assert max(map(len, shown)) <= width
