@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from typing import Any
 
 from camplug.app.pictures import draw_mask, make_download_links
-from camplug.app.service import LAYERS, MOST_METHODS, WRAPPERS, Choices, MapService, format_report
+from camplug.app.service import LAYERS, MOST_METHODS, WRAPPERS, Answer, Choices, MapService, format_report
 from camplug.errors import CamplugError, InputError
 from camplug.images.sample import find_sample_photo
 
 HOUR = 3600
 TOP = 3
 PREDICTED = ("predicted", "")
+ADVICE = "Runs the model some hundred times."
+ERRORS = (CamplugError, RuntimeError, MemoryError)
 MOST_BYTES = "30mb"
 STYLE = """
 .gradio-container { max-width: 80rem !important; }
@@ -105,7 +106,7 @@ def _add_inputs(gr: Any, service: MapService) -> dict[str, Any]:
         elem_id="photo",
     )
     photo.preprocess = lambda file: None if file is None else file.path  # camplug reads it, and says what is wrong
-    found = {"photo": photo, "sample": gr.Button("Sample photograph", size="sm")}
+    found = {"photo": photo, "sample": gr.Button("Sample photograph", size="sm", visible=_has_sample())}
     found["prompts"] = gr.Textbox(
         label="Texts as classes, with commas between them",
         value=", ".join(service.prompts),
@@ -128,6 +129,14 @@ def _add_inputs(gr: Any, service: MapService) -> dict[str, Any]:
             list(LAYERS), value="default", allow_custom_value=True, label="Layers (name or glob)", elem_id="layers"
         )
     return found | {"run": gr.Button("Explain", variant="primary", elem_id="explain")}
+
+
+def _has_sample() -> bool:
+    try:
+        find_sample_photo()
+    except InputError:
+        return False
+    return True
 
 
 def _add_results(gr: Any) -> dict[str, Any]:
@@ -155,7 +164,7 @@ def _add_results(gr: Any) -> dict[str, Any]:
         found["links"] = gr.HTML(elem_id="links")
     with gr.Tab("Is the map trustworthy?"):
         found["check"] = gr.Button("Check the first method", elem_id="check")
-        found["verdict"] = gr.Markdown("Takes about a minute on a CPU.", elem_id="verdict")
+        found["verdict"] = gr.Markdown(ADVICE, elem_id="verdict")
         found["report"] = gr.Image(label="Check", interactive=False, buttons=["fullscreen"], elem_id="report")
     return found
 
@@ -165,69 +174,68 @@ def _connect(gr: Any, service: MapService, state: Any, inputs: dict[str, Any], r
         texts = tuple(text.strip() for text in prompts.split(",") if text.strip())
         return Choices(cls or "", tuple(methods), wrapper, (layers or "").strip(), texts)
 
-    @_report_errors(gr)
-    def start(photo: Any, *given: Any) -> list[Any]:
-        return (
-            [[], forget_class(), None, "", gr.Radio([], value=None), None] if photo is None else explain(photo, *given)
-        )
-
-    @_report_errors(gr)
     def explain(photo: Any, *given: Any) -> list[Any]:
-        answer = service.explain(photo, read(*given))
-        labels = [PREDICTED, *((f"{c.name} ({c.probability:.1%})", c.code) for c in answer.classes)]
-        titles = [r.title().replace("\n", ": ") for r in answer.explanations]
-        pictures = [(r.overlay(), f"{r.method}, {title}") for r, title in zip(answer.explanations, titles, strict=True)]
-        names = [(r.method, k) for k, r in enumerate(answer.explanations)]
-        return [
-            answer.explanations,
-            gr.Dropdown(labels, value=given[0] or ""),
-            pictures,
-            "\n\n".join(answer.notes),
-            gr.Radio(names, value=0),
-            {c.name: c.probability for c in answer.classes[:TOP]},
-        ]
+        try:
+            return _show_answer(gr, service.explain(photo, read(*given)), given[0])
+        except ERRORS as error:  # the sentence stays, and no maps of another request beside it
+            return _show_nothing(gr, describe_error(error))
 
-    @_report_errors(gr)
+    def start(photo: Any, *given: Any) -> list[Any]:
+        return _show_nothing(gr) if photo is None else explain(photo, *given)
+
     def mask(explanations: list[Any], k: int | None, threshold: float, boxes: bool) -> tuple[Any, str]:
         if k is None or k >= len(explanations):
             return None, ""
         shown = explanations[k]
         return draw_mask(shown, threshold, boxes), make_download_links(shown, threshold, boxes)
 
-    @_report_errors(gr)
     def check(photo: Any, *given: Any) -> tuple[str, Any]:
-        report = service.check(photo, read(*given))
+        try:
+            report = service.check(photo, read(*given))
+        except ERRORS as error:
+            return describe_error(error), None
         return format_report(report), report.picture()
-
-    def forget_class() -> Any:
-        return gr.Dropdown([PREDICTED], value="")
 
     photo, run = inputs["photo"], inputs["run"]
     choices = [photo, *(inputs[name] for name in ("cls", "methods", "wrapper", "layers", "prompts"))]
-    shown = [state, inputs["cls"], results["gallery"], results["notes"], results["method"], results["top"]]
+    answers = ("gallery", "notes", "top", "method", "verdict", "report")
+    shown = [state, inputs["cls"], *(results[name] for name in answers)]
     masks = [state, results["method"], results["threshold"], results["boxes"]]
     masked = {"inputs": masks, "outputs": [results["mask"], results["links"]], "show_progress": "hidden"}
     queued = {"concurrency_id": "model", "concurrency_limit": 1}
-    inputs["sample"].click(lambda: str(find_sample_photo()), outputs=photo, api_visibility="private")
-    changed = photo.change(forget_class, outputs=inputs["cls"], api_visibility="private")
-    changed.success(start, choices, shown, api_visibility="private", **queued).success(mask, **masked)
-    inputs["prompts"].submit(forget_class, outputs=inputs["cls"], api_visibility="private")
-    run.click(explain, choices, shown, api_name="explain", **queued).success(mask, **masked)
+    hidden = {"api_visibility": "private"}
+    forgotten = {"fn": lambda: gr.Dropdown([PREDICTED], value=""), "outputs": inputs["cls"], **hidden}
+    inputs["sample"].click(lambda: str(find_sample_photo()), outputs=photo, **hidden)
+    photo.change(**forgotten).success(start, choices, shown, **queued, **hidden).success(mask, **masked, **hidden)
+    inputs["prompts"].input(**forgotten)
+    run.click(explain, choices, shown, api_name="explain", **queued).success(mask, **masked, **hidden)
     for control in (results["method"], results["threshold"], results["boxes"]):
-        control.input(mask, trigger_mode="always_last", api_visibility="private", **masked)
+        control.input(mask, trigger_mode="always_last", **masked, **hidden)
     results["check"].click(check, choices, [results["verdict"], results["report"]], api_name="check", **queued)
 
 
-def _report_errors(gr: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator that shows camplug's errors to the visitor as one sentence."""
+def describe_error(error: BaseException) -> str:
+    """Return an error as one sentence in Markdown."""
+    return f"**Error:** {str(error).strip() or type(error).__name__}"
 
-    def decorate(answer: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*given: Any) -> Any:
-            try:
-                return answer(*given)
-            except (CamplugError, MemoryError) as error:
-                raise gr.Error(str(error) or "memory ran out.", print_exception=False) from None
 
-        return run
+def _show_answer(gr: Any, answer: Answer, cls: str) -> list[Any]:
+    """Return values of the outputs: state, class, gallery, notes, probabilities, maps to choose from, verdict."""
+    labels = [PREDICTED, *((f"{c.name} ({c.probability:.1%})", c.code) for c in answer.classes)]
+    titles = [f"{r.method}, {r.title()}".replace("\n", ": ") for r in answer.explanations]
+    names = [(r.method, k) for k, r in enumerate(answer.explanations)]
+    return [
+        answer.explanations,
+        gr.Dropdown(labels, value=cls or ""),
+        [(r.overlay(), title) for r, title in zip(answer.explanations, titles, strict=True)],
+        "\n\n".join(answer.notes),
+        {c.name: c.probability for c in answer.classes[:TOP]},
+        gr.Radio(names, value=0),
+        ADVICE,
+        None,
+    ]
 
-    return decorate
+
+def _show_nothing(gr: Any, note: str = "") -> list[Any]:
+    """Return values of the outputs without maps; the class stays."""
+    return [[], gr.skip(), None, note, None, gr.Radio([], value=None), ADVICE, None]

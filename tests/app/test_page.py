@@ -152,7 +152,7 @@ def test_a_visit_in_the_browser(address, model, tmp_path):
         page.goto(address)
         upload = page.locator("#photo input[type=file]")
         upload.set_input_files({"name": "broken.png", "mimeType": "image/png", "buffer": b"no picture"})
-        page.get_by_text("the photograph is not an image that Pillow can read").wait_for()
+        page.locator("#notes").get_by_text("the photograph is not an image that Pillow can read").wait_for()
         page.get_by_label("Remove Image").click()
         upload.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": to_png(pixels)})
         page.locator("#maps img").nth(1).wait_for()  # the default: two methods, the predicted class
