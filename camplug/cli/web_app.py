@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from torch import nn
@@ -12,6 +12,29 @@ from camplug.cli import common
 from camplug.cli.explanations import ExplainerOptions
 from camplug.cli.options import add_options, read_options
 from camplug.settings import apply_values
+
+if TYPE_CHECKING:
+    from camplug.app.service import MapService
+
+
+def make_service(chosen: ExplainerOptions) -> MapService:
+    """Return the service of a model; one of images and texts may do without prompts at first."""
+    from camplug.app.service import MapService
+    from camplug.models.towers import has_text_tower
+
+    network = common.load_bare_network(chosen.model, chosen.checkpoint, chosen.num_classes, chosen.device)
+
+    def load(prompts: tuple[str, ...]) -> tuple[nn.Module, dict[str, Any]]:
+        texts = replace(chosen.prompt_options, prompts=prompts) if prompts else common.PromptOptions()
+        model = texts.apply(network)
+        return model, chosen.make_options(model)
+
+    return MapService(
+        load,
+        needs_prompts=has_text_tower(network),
+        prompts=chosen.prompt_options.prompts,
+        multi_label=chosen.multi_label,
+    )
 
 
 @add_options(ExplainerOptions())
@@ -30,24 +53,10 @@ def web_app(
     """
     with common.report_errors():
         from camplug.app.page import check_address, launch_page, make_page
-        from camplug.app.service import MapService
-        from camplug.models.towers import has_text_tower
 
         check_address(host, port)
         chosen = apply_values(ExplainerOptions(), read_options(given, None, ExplainerOptions()))
-        network = common.load_bare_network(chosen.model, chosen.checkpoint, chosen.num_classes, chosen.device)
-
-        def load(prompts: tuple[str, ...]) -> tuple[nn.Module, dict[str, Any]]:
-            texts = replace(chosen.prompt_options, prompts=prompts) if prompts else common.PromptOptions()
-            model = texts.apply(network)
-            return model, chosen.make_options(model)
-
-        service = MapService(
-            load,
-            needs_prompts=has_text_tower(network),
-            prompts=chosen.prompt_options.prompts,
-            multi_label=chosen.multi_label,
-        )
+        service = make_service(chosen)
         page = make_page(service, f"Where does {'the demo model' if chosen.model == 'demo' else chosen.model} look?")
         address = launch_page(page, host, port, browser=browser)
         common.out.print(f"camplug app: {address} (Ctrl+C ends it)", soft_wrap=True)

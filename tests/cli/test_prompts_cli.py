@@ -52,3 +52,25 @@ def test_refused_without_prompts(folder):
     assert "this CLIPModel has no classes of its own; give them as texts" in refused("explain", photo, "--model", model)
     says = refused("explain", photo, "--background-prompts", "grass")
     assert "--background-prompts and --template belong to prompts" in says
+
+
+def test_visitors_of_the_web_page_give_texts_of_their_own(folder):
+    from camplug.app.service import Choices
+    from camplug.cli.common import PromptOptions
+    from camplug.cli.explanations import ExplainerOptions
+    from camplug.cli.web_app import make_service
+
+    model, photo = f"hf:{folder / 'clip'}", folder / "photos" / "a.png"
+    loaded = camplug.load_model(model)
+    service = make_service(ExplainerOptions(model=model))
+    with pytest.raises(camplug.InputError, match="this model has no classes of its own"):
+        service.explain(photo, Choices())
+    answer = service.explain(photo, Choices("cat", ("gradcam",), prompts=("dog", "cat")))
+    wanted = camplug.GradCAM(camplug.Prompts(loaded, ["dog", "cat"]).eval()).explain(photo, "cat")
+    assert answer.explanations == [wanted]
+    given = PromptOptions(("dog", "cat"), ("grass",), "a {}")
+    answer = make_service(ExplainerOptions(model=model, prompt_options=given)).explain(
+        photo, Choices("0", ("gradcam",))
+    )
+    prompts = camplug.Prompts(loaded, ["dog", "cat"], background=["grass"], templates=["a {}"]).eval()
+    assert answer.explanations == [camplug.GradCAM(prompts).explain(photo, 0)]
