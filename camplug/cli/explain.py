@@ -14,10 +14,12 @@ import typer
 from camplug.cli import common
 from camplug.cli.explanations import (
     ExplainerOptions,
+    check_share,
     find_images,
     refuse_overwriting,
     show_images,
     summarize,
+    write_masks,
 )
 from camplug.cli.options import add_options, read_options
 from camplug.errors import CamplugError, InputError, TargetError
@@ -36,22 +38,25 @@ DEMO_METHODS = {"fully": "Fully-CAM", "cam": "CAM", "gradcam": "Grad-CAM"}
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """Look of the overlays.
+    """Look of the overlays, and masks beside them.
 
     Args:
         colors: colour map of matplotlib, such as viridis.
         opacity: opacity of a map where it is 1, from 0 to 1.
         contour: outline where a map reaches this share of its maximum.
-        boxes: boxes around the parts that reach this share of the maximum.
+        boxes: boxes around the parts that reach this share of the maximum; their corners are printed, too.
+        mask: share of the maximum where masks begin, which are then written, too: a PNG of 0 and 255 per class.
     """
 
     colors: str = DEFAULT_COLORS
     opacity: float = DEFAULT_OPACITY
     contour: float | None = None
     boxes: float | None = None
+    mask: float | None = None
 
     def __post_init__(self) -> None:
         check_style(self.colors, self.opacity, self.contour)
+        check_share(self.mask)
 
 
 @add_options(ExplainerOptions(), PictureOptions())
@@ -125,17 +130,18 @@ def _explain_demo(
         result = create(name, network, **own).explain(photo, shown)
         assert isinstance(result, Explanation)
         results.append(result)
-    first = results[0]
+    first, share = results[0], style["boxes"]
     picture = grid(
         np.asarray(first.image),
         [r.maps[0].numpy() for r in results],
         list(DEMO_METHODS.values()),
         title=first.title(multi_label=multi_label or None).replace("\n", ": "),
-        **{name: value for name, value in style.items() if name != "boxes"},
-        each=[{"boxes": [] if style["boxes"] is None else r.boxes(style["boxes"])[0]} for r in results],
+        **{name: value for name, value in style.items() if name not in ("boxes", "mask")},
+        each=[{"boxes": [] if share is None else r.boxes(share)[0]} for r in results],
     )
     save_picture(picture, str(target))
-    return summarize(photo, first, [str(target)], multi_label)
+    written = [str(target), *write_masks(first, target, style["mask"], [photo])]
+    return summarize(photo, first, written, multi_label, share)
 
 
 def _explain_file(
@@ -145,8 +151,16 @@ def _explain_file(
     result = explainer.explain(file, wanted)
     assert isinstance(result, Explanation)
     result.multi_label |= multi_label
-    result.save(target, **style)
-    return summarize(file, result, [str(target)], multi_label)
+    written = _save(result, [target], style, [file])
+    return summarize(file, result, written, multi_label, style["boxes"])
+
+
+def _save(result: Explanation, targets: list[Path], style: dict[str, Any], photos: list[Path]) -> list[str]:
+    """Write an explanation to each of the files, and its masks; return the paths."""
+    look = {name: value for name, value in style.items() if name != "mask"}
+    for target in targets:
+        result.save(target, **look)
+    return [*map(str, targets), *(write_masks(result, targets[0], style["mask"], photos) if targets else [])]
 
 
 class _GalleryFile:
@@ -167,7 +181,8 @@ class _GalleryFile:
 
     def add(self, file: Path, result: Explanation, style: dict[str, Any]) -> None:
         """Add a photograph by its path below the folder of all."""
-        self.content.add(os.path.relpath(file, self.base), result, **style)
+        look = {name: value for name, value in style.items() if name != "mask"}
+        self.content.add(os.path.relpath(file, self.base), result, **look)
 
     def write(self, broken: list[tuple[Path, str]]) -> None:
         """Write the gallery if it holds a photograph."""
@@ -210,12 +225,11 @@ def _explain_files(
                 result = explainer.explain(file, wanted)
                 assert isinstance(result, Explanation)
                 result.multi_label |= multi_label
-                targets = [] if folder is None else [str(folder / f"{name}.png"), str(folder / f"{name}.npz")]
-                for target in targets:
-                    result.save(target, **style)
+                targets = [] if folder is None else [folder / f"{name}.png", folder / f"{name}.npz"]
+                written = _save(result, targets, style, files)
                 if gallery is not None:
                     gallery.add(file, result, style)
-                entries.append(summarize(file, result, targets, multi_label))
+                entries.append(summarize(file, result, written, multi_label, style["boxes"]))
             except (CamplugError, RuntimeError, MemoryError) as error:  # other images may fit into memory
                 if isinstance(error, TargetError) and not entries:  # a wrong class fails for every photograph
                     raise

@@ -13,6 +13,7 @@ from camplug.cli.common import Colour
 from camplug.errors import InputError
 from camplug.explain.explanation import Explanation
 from camplug.images.photo import list_photos
+from camplug.images.save import make_file_name, save_picture
 
 if TYPE_CHECKING:
     from torch import nn
@@ -110,10 +111,55 @@ def refuse_overwriting(photos: list[Path], targets: list[Path]) -> None:
             raise InputError(f"{str(target)!r} is the photograph itself; write the result to another place with --out.")
 
 
-def summarize(path: Path, result: Explanation, written: list[str], multi_label: bool) -> dict[str, Any]:
-    """Return one explanation's classes, probabilities and boxes, for `--json` and tables."""
+def summarize(
+    path: Path, result: Explanation, written: list[str], multi_label: bool, share: float | None = None
+) -> dict[str, Any]:
+    """Return one explanation's classes, probabilities and boxes, for `--json` and tables.
+
+    Args:
+        path: photograph.
+        result: its explanation.
+        written: paths of the results.
+        multi_label: probabilities by sigmoid.
+        share: share of a map's maximum from which on its boxes count, if boxes are drawn.
+    """
     shown = replace(result, multi_label=result.multi_label or multi_label)
-    return {"image": str(path), **shown.to_dict(), "written": written}
+    found = {"image": str(path), **shown.to_dict(0.5 if share is None else share), "written": written}
+    return found if share is None else found | {"boxes_from": share}
+
+
+def check_share(share: float | None) -> None:
+    """Raise `InputError` for a share of a map's maximum that is not above 0 and at most 1."""
+    if share is not None and not 0 < share <= 1:
+        raise InputError(f"--mask {share:g} is no share of a map's maximum; give a number above 0, at most 1.")
+
+
+def write_masks(result: Explanation, target: Path, share: float | None, photos: list[Path]) -> list[str]:
+    """Write the masks of an explanation beside its picture, if wanted; return their paths.
+
+    Args:
+        result: the explanation.
+        target: path of the picture; a mask's name has "_mask" and, of several classes, the class in addition.
+        share: share of a map's maximum where masks begin; None writes none.
+        photos: photographs, which no mask may replace.
+
+    Raises:
+        InputError: a mask would replace a photograph, or cannot be written.
+    """
+    from PIL import Image
+
+    if share is None:
+        return []
+    written = []
+    for k, (name, mask) in enumerate(zip(result.names, result.mask(share).numpy(), strict=True)):
+        of_class = f"_{make_file_name(name)}" if len(result.names) > 1 else ""
+        path = str(target.with_name(f"{target.stem}_mask{of_class}.png"))
+        if path in written:  # names that differ in signs alone
+            path = str(target.with_name(f"{target.stem}_mask{of_class}_{k}.png"))
+        refuse_overwriting(photos, [Path(path)])
+        save_picture(Image.fromarray(mask).convert("L"), path)
+        written.append(path)
+    return written
 
 
 def show_classes(entry: dict[str, Any]) -> None:
@@ -139,6 +185,9 @@ def show_images(entries: list[dict[str, Any]], shown: int = 20) -> None:
 
     if len(entries) == 1:
         show_classes(entries[0])
+        for row in entries[0]["explained"] if "boxes_from" in entries[0] else ():
+            boxes = " ".join(str(tuple(box)) for box in row["boxes"])
+            common.out.print(f"boxes of {common.escape_markup(row['name'])}: {boxes or 'none'}", soft_wrap=True)
         if entries[0]["written"]:
             common.out.print(f"written: {', '.join(entries[0]['written'])}", soft_wrap=True)
     if len(entries) < 2:
@@ -153,8 +202,11 @@ def show_images(entries: list[dict[str, Any]], shown: int = 20) -> None:
         common.out.print(f"... and {len(entries) - shown} more")
     if not entries[0]["written"]:
         return
-    folder = Path(entries[0]["written"][0]).parent
-    common.out.print(f"written: {folder}, one picture and one .npz for each of {len(entries)} images", soft_wrap=True)
+    files, folder = [Path(name) for name in entries[0]["written"]], Path(entries[0]["written"][0]).parent
+    masks = ", its masks" if any("_mask" in file.stem for file in files[2:]) else ""
+    common.out.print(
+        f"written: {folder}, one picture{masks} and one .npz for each of {len(entries)} images", soft_wrap=True
+    )
 
 
 def _format_classes(rows: list[dict[str, Any]], count: int = 3) -> str:

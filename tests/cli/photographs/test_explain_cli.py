@@ -77,6 +77,26 @@ def test_class_method_and_numbers(place, square):
     assert [t["index"] for t in entry["top"]] == back.logits.argsort(descending=True).tolist()
 
 
+def test_masks_and_boxes(place, square):
+    result = good(
+        "explain", square, "-m", MODEL, "-c", "bright spot", "--mask", "0.5", "--boxes", "0.8", "--out", "a.png"
+    )
+    mask = np.asarray(Image.open("a_mask.png"))
+    assert sorted(np.unique(mask)) == [0, 255]
+    expected = camplug.FullyCAM(camplug.load_model(MODEL)).explain(square, "bright spot")
+    assert np.array_equal(mask == 255, expected.mask(0.5)[0])
+    assert f"boxes of bright spot: {' '.join(map(str, expected.boxes(0.8)[0]))}\n" in result.stdout
+    assert "written: a.png, a_mask.png" in result.stdout
+    both = json.loads(good("explain", square, "-m", MODEL, "-c", "0", "-c", "1", "--mask", "0.5", "--json").stdout)
+    names = ["square_fully.png", "square_fully_mask_bright_spot.png", "square_fully_mask_dark_ground.png"]
+    assert both["images"][0]["written"] == names
+    assert all((place / name).is_file() for name in names)
+    assert "--mask 1.5 is no share of a map's maximum" in refused("explain", square, "-m", MODEL, "--mask", "1.5")
+    (place / "a_mask.png").write_bytes((place / square).read_bytes())
+    given = ("explain", "a_mask.png", "-m", MODEL, "--mask", "0.5", "--out", "a.png")
+    assert "'a_mask.png' is the photograph itself" in refused(*given)
+
+
 def test_the_command_line_says_what_the_library_says(place, square):
     good("explain", square, "-m", MODEL, "-c", "0", "-c", "dark ground", "--method", "Grad-CAM", "-o", "a.npz")
     model = camplug.load_model(MODEL)
