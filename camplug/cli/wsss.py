@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -142,7 +141,7 @@ def _run_recipe(recipe: Recipe, out: Path, device: str | None, workers: int, *, 
         common.print_json(report)
     else:
         _show_scores(report)
-        for line in (f"report: {page}", *describe_next_steps(recipe, report, out)):
+        for line in (f"report: {page}", *report["next"]):
             common.out.print(common.escape_markup(line), soft_wrap=True)
     if show and _has_display():
         import webbrowser
@@ -151,27 +150,6 @@ def _run_recipe(recipe: Recipe, out: Path, device: str | None, workers: int, *, 
     if broken:
         common.err.print(f"[bold red]skipped:[/] {broken} images at some stage; the report lists them.")
         raise typer.Exit(1)
-
-
-def describe_next_steps(recipe: Recipe, report: dict[str, Any], out: Path) -> list[str]:
-    """Return what can be done with the results of a run, one line each."""
-    lines = []
-    if not report["scores"]:
-        lines.append(
-            "no masks: nothing was scored. Judge the pictures in the report by eye; a few masks, as in "
-            "docs/own_data.md, give mIoU."
-        )
-    if report["network"] is not None:
-        file = shlex.quote(str(out / report["network"]))
-        side = recipe.segment.long_side
-        size = "" if side is None else f" --long-side {side}"
-        lines += [
-            f"network: {out / report['network']}",
-            f"segment photographs: camplug segment PHOTOS --weights {file}{size} --out predictions --overlays overlays",
-            "score predictions on masks: camplug evaluate predictions --data DATA",
-            f"use it without camplug: camplug export {file} --onnx network.onnx --size HEIGHT,WIDTH",
-        ]
-    return lines
 
 
 def _show_scores(report: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ import yaml
 from commands import good, refused
 from PIL import Image
 
-from camplug.cli.wsss import describe_next_steps
 from camplug.wsss.recipe import read_recipe
+from camplug.wsss.recipe.report_summary import describe_next_steps
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from camplug.wsss.recipe.cache import Cache, write_json
 from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.report_formats import format_html, format_markdown
 from camplug.wsss.recipe.report_pictures import draw_pictures
+from camplug.wsss.recipe.report_summary import describe_next_steps, summarise_report
 from camplug.wsss.recipe.stage import Stage, get_stage
 from camplug.wsss.store.network_file import NETWORK
 
@@ -36,12 +37,21 @@ def write_report(recipe: Recipe, stages: Sequence[Stage], cache: Cache, out: Pat
     part = "val" if "val" in recipe.evaluate.products_on else "score_on" if "score_on" in recipe.data else "train"
     pictures = draw_pictures(stages, cache, part, recipe.evaluate.pictures, out)
     report["pictures"] = [
-        {"image": name, "list": part, "panels": [{"title": p.title, "file": str(p.file.relative_to(out))} for p in row]}
-        for name, row in pictures
+        {
+            "image": row.name,
+            "list": part,
+            "labels": row.given,
+            "predicted": row.predicted,
+            "panels": [{"title": p.title, "file": str(p.file.relative_to(out))} for p in row.panels],
+        }
+        for row in pictures
     ]
     report["network"] = NETWORK if report["finished"] and (out / NETWORK).is_file() else None
+    report["summary"] = summarise_report(report)
+    report["next"] = describe_next_steps(recipe, report, out) if report["finished"] else []
+    classes = list(cache.data["train"].classes) if "train" in cache.data else []
     write_json(out / "report.json", report)
-    for name, text in (("report.md", format_markdown(report)), ("report.html", format_html(report, pictures))):
+    for name, text in (("report.md", format_markdown(report)), ("report.html", format_html(report, pictures, classes))):
         content = text.encode()
         write_atomically(str(out / name), lambda file, content=content: file.write(content))
     return report
@@ -65,6 +75,7 @@ def make_report(recipe: Recipe, stages: Sequence[Stage], cache: Cache) -> dict[s
                 "processes": None if found is None else found["processes"],
                 "broken": [] if found is None else found["broken"],
                 "losses": {} if found is None else found["figures"].get("losses", {}),
+                "labels": None if found is None else found["figures"].get("labels_check"),
                 "learned_from": {} if found is None else found["figures"].get("learned_from", {}),
                 "settings": to_plain(dict(stage.settings)),
             }
@@ -75,6 +86,11 @@ def make_report(recipe: Recipe, stages: Sequence[Stage], cache: Cache) -> dict[s
         "finished": all(found is not None for found in done.values()),
         "seconds": sum(row["seconds"] or 0 for row in rows),
         "data": {name: _describe_list(recipe, cache, name) for name in recipe.data},
+        "classifier": {
+            stage.part: found["figures"]["classifier"]
+            for stage, found in done.items()
+            if found is not None and "classifier" in found["figures"]
+        },
         "scores": [
             make_score(stage, found, cache) for stage, found in done.items() if stage.scores and found is not None
         ],

@@ -11,8 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from camplug.wsss.recipe.measure import format_seconds
-from camplug.wsss.recipe.report_pictures import Panel
+from camplug.wsss.recipe.report_charts import list_charts
+from camplug.wsss.recipe.report_pictures import ImageRow
 from camplug.wsss.recipe.report_tables import list_tables
+from camplug.wsss.recipe.stage import get_stage
 
 MOST_BROKEN = 50  # images that are listed by name
 
@@ -20,6 +22,8 @@ MOST_BROKEN = 50  # images that are listed by name
 def format_markdown(report: dict[str, Any]) -> str:
     """Return the report in Markdown, without pictures."""
     lines = [f"# {report['title'] or report['recipe']}", "", _describe_state(report), ""]
+    for title, sentences in _list_summary(report):
+        lines += [f"## {title}", "", *(f"- {sentence}" for sentence in sentences), ""]
     for table in list_tables(report):
         ruled = [table.head, ["---"] + ["---:"] * (len(table.head) - 1), *table.rows]
         lines += [f"## {table.title}", ""]
@@ -30,8 +34,14 @@ def format_markdown(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "## Versions", "", _format_versions(report), ""])
 
 
-def format_html(report: dict[str, Any], pictures: Sequence[tuple[str, list[Panel]]]) -> str:
-    """Return the report as one HTML file, pictures inside."""
+def format_html(report: dict[str, Any], pictures: Sequence[ImageRow], classes: Sequence[str]) -> str:
+    """Return the report as one HTML file, pictures inside.
+
+    Args:
+        report: content of report.json.
+        pictures: images with their pictures.
+        classes: class names of the data.
+    """
     environment = Environment(
         loader=PackageLoader("camplug.wsss.recipe", ""), autoescape=True, trim_blocks=True, keep_trailing_newline=True
     )
@@ -40,6 +50,10 @@ def format_html(report: dict[str, Any], pictures: Sequence[tuple[str, list[Panel
         title=report["title"] or report["recipe"],
         finished=report["finished"],
         state=_describe_state(report),
+        summary=_list_summary(report),
+        charts=list_charts(report, list(classes)),
+        links=_list_links(report),
+        next=report["next"],
         tables=list_tables(report),
         pictures=pictures,
         list=report["pictures"][0]["list"] if report.get("pictures") else "",
@@ -54,6 +68,19 @@ def _describe_state(report: dict[str, Any]) -> str:
     time = format_seconds(report["seconds"])
     text = f"Recipe {report['recipe']}: {done} of {len(report['stages'])} stages finished, {time}."
     return text if report["finished"] else text + " The run is not over: the same command goes on."
+
+
+def _list_summary(report: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    headings = {"made": "What was made", "quality": "How good it is", "look_at": "What to look at"}
+    return [(title, report["summary"][key]) for key, title in headings.items() if report["summary"][key]]
+
+
+def _list_links(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the names and places, relative to the page, of the network, the results shown, and the figures."""
+    links = [] if report["network"] is None else [("network", report["network"])]
+    shown = [row for row in report["stages"] if row["finished"] and get_stage(row["kind"]).panel]
+    links += [(row["stage"], f"{row['folder']}/") for row in shown if row["folder"] is not None]
+    return [*links, ("all figures", "report.json")]
 
 
 def _list_broken(report: dict[str, Any]) -> list[str]:

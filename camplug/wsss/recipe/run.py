@@ -15,6 +15,7 @@ from camplug.wsss.recipe.cache import Cache, count_bytes
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.data import VARIABLE, ImageList
 from camplug.wsss.recipe.graph import RecipeGraph
+from camplug.wsss.recipe.image_checks import check_results
 from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.report import write_report
 from camplug.wsss.recipe.stage import Stage, get_stage
@@ -142,6 +143,7 @@ def _run_stage(stage: Stage, context: StageContext) -> None:
     shares = [json.loads(text) for text in exchange(stage.name, json.dumps(outcome))]
     if rank == 0:
         document = join_outcomes(shares)
+        document["figures"] |= check_results(stage, context)
         document |= {"seconds": before + time.perf_counter() - start, "bytes": count_bytes(folder), "processes": world}
         cache.save_document(stage, document)
     wait_for_processes("finished")

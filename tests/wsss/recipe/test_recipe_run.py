@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import html
+import io
 import json
 import os
 import re
@@ -23,7 +25,7 @@ from camplug.wsss.data.masks import read_mask
 from camplug.wsss.pseudo import ColourWalk, PseudoLabels, Threshold, renumber_to_data
 from camplug.wsss.recipe import make_recipe, run_recipe
 from camplug.wsss.recipe.context import StageContext
-from camplug.wsss.recipe.report_pictures import colour_labels
+from camplug.wsss.recipe.report_pictures import draw_labels
 from camplug.wsss.seeds import SeedFolder, compute_otsu_thresholds, count_strongest_values
 
 IDS = Scenes(8).ids
@@ -201,21 +203,49 @@ def test_the_report_says_what_the_walk_learned_from(whole):
 def test_the_page_needs_nothing_else(whole):
     out, report, _ = whole
     page = (out / "report.html").read_text()
-    assert not re.findall(r"(?:src|href)=[\"'](?!data:)", page)
-    assert "http" not in page.replace("http-equiv", "")
+    assert not re.findall(r"src=[\"'](?!data:)", page)
+    assert "http" not in page
+    links = re.findall(r'href="([^"]*)"', page)
+    assert links[0] == "network.pt"
+    assert len(links) == 1 + 3 + 3 + 2 + 2 + 1  # network, seeds, maps, labels, predictions, figures
+    assert all((out / link).exists() for link in links)
     rows = report["pictures"]
     assert [row["image"] for row in rows] == ["scene1_000001", "scene1_000003"]
     titles = ["photo", "seeds", "refined maps", "pseudo-labels", "prediction", "prediction with CRF", "truth"]
     assert [panel["title"] for panel in rows[0]["panels"]] == titles
-    assert page.count("data:image/png;base64,") == 2 * len(titles)
+    assert page.count("data:image/jpeg;base64,") == 2 * len(titles)
     val = Scenes(4, (48, 64), seed=1, classes=3, plain=0.25)
-    shown = np.asarray(Image.open(out / rows[0]["panels"][-1]["file"]))
-    truth = Image.fromarray(colour_labels(np.asarray(val.photo(1)), val.mask(1)))
-    assert (shown == np.asarray(truth.resize((220, 165), Image.Resampling.BILINEAR))).all()
+    truth = io.BytesIO()
+    Image.fromarray(draw_labels(val.photo(1), val.mask(1), val.classes)).save(truth, "JPEG")
+    assert (out / rows[0]["panels"][-1]["file"]).read_bytes() == truth.getvalue()
+    assert rows[0]["labels"] == [val.classes[c] for c in val.labels(1)]
     text = (out / "report.md").read_text()
     miou = {score["stage"]: score["miou"] for score in report["scores"]}["evaluate labels val"]
     cells = " | ".join("-" if miou[c] is None else f"{100 * miou[c]:.1f}" for c in ("present", "all", "truth"))
     assert f"| labels val | val | 4 | {cells} |" in text
+
+
+def test_the_report_checks_labels_and_the_classifier(whole):
+    """The counts of empty and flooded labels and the average precision, again from the files of the run."""
+    out, report, _ = whole
+    val, folder = Scenes(4, (48, 64), seed=1, classes=3, plain=0.25), next((out / "cache").glob("labels-val-*"))
+    shares = [np.mean(read_mask(folder / f"{name}.png", 3) != 0) for name in val.ids]
+    found = {row["stage"]: row["labels"] for row in report["stages"]}
+    assert found["labels val"]["objects"] == pytest.approx(np.mean(shares))
+    assert found["labels val"]["empty_images"] == [n for n, s in zip(val.ids, shares, strict=True) if s == 0]
+    assert found["labels val"]["flooded"] == sum(s > 0.98 for s in shares)
+    assert found["seeds val"] is None
+    seeds = SeedFolder(next((out / "cache").glob("seeds-val-*")))
+    wanted = {}
+    for c, name in enumerate(val.classes):
+        ranked = sorted(range(4), key=lambda i: -seeds.load(val.ids[i]).logits[c])
+        hits = [c in val.labels(i) for i in ranked]
+        if 0 < sum(hits) < 4:  # the mean of the precisions at the hits
+            wanted[name] = np.mean([sum(hits[: k + 1]) / (k + 1) for k in range(4) if hits[k]])
+    assert report["classifier"]["val"]["average_precision"] == pytest.approx(wanted)
+    page = (out / "report.html").read_text()
+    for sentence in (*report["summary"]["made"], *report["summary"]["quality"], *report["next"]):
+        assert html.escape(sentence, quote=False).replace('"', "&#34;").replace("'", "&#39;") in page
 
 
 def test_a_broken_photograph_is_told_and_passed(tmp_path, monkeypatch):
