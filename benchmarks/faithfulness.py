@@ -165,7 +165,7 @@ def ordinal(number: int) -> str:
 
 def spearman(a: list[float], b: list[float]) -> float:
     """Return the rank correlation of two lists."""
-    return float(rank_correlation(torch.tensor([a]), torch.tensor([b])))
+    return float(rank_correlation(torch.tensor([[a]]), torch.tensor([[b]])))
 
 
 def report(data: dict[str, Any]) -> list[str]:
