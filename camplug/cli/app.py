@@ -10,6 +10,7 @@ import typer
 
 import camplug
 from camplug.cli import (
+    average_seeds,
     check,
     compare,
     evaluate,
@@ -40,6 +41,7 @@ app.command("check")(check.check)
 app.command("app")(web_app.web_app)
 app.command("fit-prototypes")(fit_prototypes.fit_prototypes)
 app.command("seeds")(seeds.seeds)
+app.command("average-seeds")(average_seeds.average_seeds)
 app.add_typer(train.app)
 app.command("pseudo-labels")(pseudo_labels.pseudo_labels)
 app.command("instances")(instances.instances)

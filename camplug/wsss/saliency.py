@@ -93,7 +93,7 @@ def compute_spectral_residual(photo: Any, *, sigma: float = 2.5) -> Map:
     back = np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))
     side = 2 * round(4 * sigma) + 1
     salient = cv2.GaussianBlur(np.abs(back) ** 2, (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
-    return _stretch(_resize(salient.astype(np.float32), (grey.height, grey.width)))
+    return _stretch(resize_saliency(salient.astype(np.float32), (grey.height, grey.width)))
 
 
 KINDS: dict[str, Callable[[Any], Map]] = {"contrast": compute_colour_contrast, "spectral": compute_spectral_residual}
@@ -180,7 +180,7 @@ def read_saliency(folder: Path, name: str, size: tuple[int, int]) -> Map:
     if mode not in ("1", "L") and not mode.startswith("I;16"):
         raise InputError(f"the saliency map {str(file)!r} is not grey but {mode}; save it as an 8-bit grey PNG.")
     values: Map = pixels.astype(np.float32) / np.float32(65535 if mode.startswith("I;16") else 255)
-    return _resize(values, size).clip(0, 1)
+    return resize_saliency(values, size).clip(0, 1)
 
 
 def convert_to_lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -210,7 +210,7 @@ def find_saliency_file(folder: Path, name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _resize(values: Map, size: tuple[int, int]) -> Map:
+def resize_saliency(values: Map, size: tuple[int, int]) -> Map:
     """Resize a map to (H, W)."""
     if values.shape == tuple(size):
         return values
