@@ -24,18 +24,22 @@ from markdown_tables import table
 from results import add_result_options, describe_run, tell
 
 VIEWS = "scales=(1, 1.5)"
+COMPETING = f"Compete(MultiView(FullyCAM(channel_norm=False), {VIEWS}), judge=MultiView(CAM, {VIEWS}))"
+PROPAGATED = f"Propagate({COMPETING}, layers=['blocks.2', 'blocks.4'])"
 ROWS = {
     "cam": ("CAM", f"MultiView(CAM, {VIEWS})"),
-    "fully": (
-        "Fully-CAM",
-        f"Compete(MultiView(FullyCAM(channel_norm=False), {VIEWS}), judge=MultiView(CAM, {VIEWS}))",
-    ),
+    "fully": ("Fully-CAM", COMPETING),
+    "propagated": ("Fully-CAM propagated", PROPAGATED),
+    "averaged": ("Fully-CAM propagated, and walked, averaged", PROPAGATED),
+    "averaged_saliency": ("the same, with a saliency network", PROPAGATED),
 }
+AVERAGED = ("averaged", "averaged_saliency")  # their labels are those of `average_labels`
 LABELS = {  # thresholds of the labels that IRN learns from
     "published": [],
     "otsu": shlex.split("--foreground otsu --background otsu"),
 }
 THRESHOLD = 0.25  # of seeds, and of the walk as published
+SEED_THRESHOLD = dict.fromkeys(("propagated", *AVERAGED), 0.5)  # the best on train
 IRN = shlex.split("--optimizer adamw --lr 0.003 --epochs 1 --batch 8 --crop 320 --scales 0.5,1.5 --width 0")
 DEEPLAB = shlex.split("--optimizer adamw --lr 0.0002 --weight-decay 0.01 --head aspp --output-stride 16 --cut 8")
 CROPS = shlex.split("--batch 12 --crop 256 --long-side 320 --scales 0.75,1.5")
@@ -62,7 +66,8 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="VOCdevkit/VOC2012, with ImageSets/Segmentation/train_aug.txt")
     parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--rows", nargs="+", default=[*ROWS][:-1], choices=list(ROWS))
+    parser.add_argument("--saliency", help="saliency network of the row averaged_saliency, as for average-seeds")
     parser.add_argument("--labels", nargs="+", default=list(LABELS), choices=list(LABELS))
     parser.add_argument("--every", type=int, default=3, help="train on every n-th image of train_aug")
     parser.add_argument("--epochs", type=int, default=12, help="of DeepLab")
@@ -73,7 +78,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 
 def named(row: str, labels: str) -> str:
     """What the files of a chain after its seeds begin with."""
-    return row if labels == "published" else f"{row}_{labels}"
+    return row if labels == "published" or row in AVERAGED else f"{row}_{labels}"
 
 
 def labels_of(chain: Chain, row: str, labels: str, weights: Path) -> tuple[dict[str, float], dict[str, float]]:
@@ -107,9 +112,52 @@ def labels_of(chain: Chain, row: str, labels: str, weights: Path) -> tuple[dict[
     return found, {k: v / 60 for k, v in minutes.items()}
 
 
-def measured_row(chain: Chain, row: str, labels: str, weights: Path, epochs: int) -> dict[str, Any]:
+def average_labels(
+    chain: Chain, row: str, weights: Path, saliency: str | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Like `labels_of`, without a walk behind the average: IRN's heads learn from the propagated seeds and walk the
+    ones that are not propagated; both are averaged, cut at the best threshold on train, and refined by a CRF."""
+    model = ["--checkpoint", weights, "--num-classes", 20]
+    minutes: dict[str, float] = {}
+    for kind, split in [(kind, split) for kind in ("propagated", "fully") for split in ("part", "val")]:
+        given = [*chain.on(split), *model, "--long-side", 320, "--explainer", ROWS[kind][1]]
+        said = chain.camplug("seeds", *given, "--out", chain.cache / f"{kind}_{split}")
+        minutes[f"seeds, {split}"] = minutes.get(f"seeds, {split}", 0) + said["seconds"] / 60
+    heads = chain.cache / "propagated_otsu_irn"
+    given = [*chain.on("part"), *model, *LABELS["otsu"], *IRN, "--device", "cpu", "--out", heads]
+    minutes["IRN"] = chain.camplug("train", "irn", chain.cache / "propagated_part", *given)["seconds"] / 60
+    cut, salient = SEED_THRESHOLD[row], [] if saliency is None else ["--saliency", saliency]
+    for split in ("part", "val"):
+        on, cache = chain.on(split), chain.cache
+        walk = [
+            *on,
+            "--weights",
+            heads / "irn.pt",
+            "--device",
+            "cpu",
+            "--maps",
+            "--out",
+            cache / f"fully_walked_{split}",
+        ]
+        parts = [cache / f"propagated_{split}", cache / f"fully_walked_{split}"]
+        refined = [*on, "--threshold", cut, "--crf", "deeplab", "--out", cache / f"{row}_labels_{split}"]
+        said = [
+            chain.camplug("pseudo-labels", cache / f"fully_{split}", *walk),
+            chain.camplug("average-seeds", *parts, *salient, *on, "--out", cache / f"{row}_{split}"),
+            chain.camplug("pseudo-labels", cache / f"{row}_{split}", *refined),
+        ]
+        minutes[f"labels, {split}"] = sum(one["seconds"] for one in said) / 60
+    found = json.loads((heads / "settings.json").read_text())["labels"]
+    return {k: found[k] for k in ("background", "foreground")} | {"walk": cut}, minutes
+
+
+def measured_row(chain: Chain, row: str, labels: str, args: argparse.Namespace) -> dict[str, Any]:
     """The whole chain; every stage's figures on val, and the minutes."""
-    cuts, minutes = labels_of(chain, row, labels, weights)
+    weights, epochs = args.weights, args.epochs
+    if row in AVERAGED:
+        cuts, minutes = average_labels(chain, row, weights, args.saliency if row == AVERAGED[1] else None)
+    else:
+        cuts, minutes = labels_of(chain, row, labels, weights)
     name = named(row, labels)
     out = chain.cache / f"{name}_deeplab"
     start = ["--model", "demo", "--checkpoint", weights, "--num-classes", 20]
@@ -123,11 +171,11 @@ def measured_row(chain: Chain, row: str, labels: str, weights: Path, epochs: int
         chain.camplug("segment", *given, "--out", chain.cache / f"{name}_{part}_val")
     folders = {"seeds": f"{row}_val", "labels": f"{name}_labels_val", **{k: f"{name}_{k}_val" for k in list(PARTS)[2:]}}
     for part, folder in folders.items():
-        fixed = ["--threshold", THRESHOLD] if part == "seeds" else []
+        fixed = ["--threshold", SEED_THRESHOLD.get(row, THRESHOLD)] if part == "seeds" else []
         report = chain.evaluate(chain.cache / folder, "val", *fixed)
         found[part] = scores(report)
         found[part]["iou"] = {c: 100 * report["per_class"][c]["iou"] for c in report["averaged_over"]}
-    if labels == "otsu":
+    if labels == "otsu" and row not in AVERAGED:
         report = chain.evaluate(chain.cache / f"{name}_walked_val", "val", "--threshold", cuts["walk"])
         best = report["best_threshold_here"]
         at_best = chain.evaluate(chain.cache / f"{name}_walked_val", "val", "--threshold", best)
@@ -139,11 +187,10 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
     chain = Chain(args.data, args.cache)
     ids = (args.data / "ImageSets" / "Segmentation" / "train_aug.txt").read_text().split()
     part = chain.keep_every(args.every, ids, "part")
+    chosen = [(row, labels) for row in args.rows for labels in (["otsu"] if row in AVERAGED else args.labels)]
     rows = {
-        named(row, labels): {"row": row, "labels_by": labels}
-        | measured_row(chain, row, labels, args.weights, args.epochs)
-        for row in args.rows
-        for labels in args.labels
+        named(row, labels): {"row": row, "labels_by": labels} | measured_row(chain, row, labels, args)
+        for row, labels in chosen
     }
     return {
         **describe_run("torchvision", "timm", "lightning", "numpy"),
@@ -202,6 +249,8 @@ def main(argv: list[str]) -> None:
     args = parsed(argv)
     if args.load is None and (args.data is None or args.weights is None):
         raise SystemExit("give --data and --weights, or --load a result.")
+    if args.load is None and AVERAGED[1] in args.rows and args.saliency is None:
+        raise SystemExit("the row averaged_saliency needs --saliency NETWORK.")
     tell(args, lambda: everything(args), report, "deeplab")
 
 
