@@ -22,6 +22,7 @@ from results import add_result_options, describe_run, tell
 
 CUT = SEED_THRESHOLD[AVERAGED[0]]
 CRF = "deeplab"
+SPLITS = {"masked": "part", "val": "val"}  # images that are evaluated, and those of their folders
 PARTS = {"propagated": "propagated", "fully_walked": "not propagated, walked by IRN"}
 MEANS = {AVERAGED[0]: "the mean of both", AVERAGED[1]: "the mean of both and of a saliency network"}
 
@@ -47,10 +48,10 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
     for row in MEANS if args.saliency else [AVERAGED[0]]:
         average_labels(chain, row, args.weights, args.saliency if row == AVERAGED[1] else None)
     for row in PARTS:
-        for split in ("part", "val"):
+        for split, of in SPLITS.items():
             given = [*chain.on(split), "--walk", "none", "--threshold", CUT, "--crf", CRF]
             chain.camplug(
-                "pseudo-labels", chain.cache / f"{row}_{split}", *given, "--out", chain.cache / f"{row}_crf_{split}"
+                "pseudo-labels", chain.cache / f"{row}_{of}", *given, "--out", chain.cache / f"{row}_crf_{of}"
             )
     for row in [*PARTS, *(MEANS if args.saliency else [AVERAGED[0]])]:
         labels = f"{row}_labels" if row in MEANS else f"{row}_crf"
@@ -59,7 +60,7 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
                 "seeds": scores(chain.evaluate(chain.cache / f"{row}_{of}", split, "--threshold", CUT)),
                 "labels": scores(chain.evaluate(chain.cache / f"{labels}_{of}", split)),
             }
-            for split, of in (("masked", "part"), ("val", "val"))
+            for split, of in SPLITS.items()
         }
     images = {"part": len(part), "masked": len(masked), "val": len(LISTS[1].read_text().split())}
     return {**describe_run("torchvision", "timm"), "images": images, "rows": rows, "commands": chain.commands}

@@ -10,7 +10,7 @@ from commands import good, refused
 from heads import random_seeds
 
 from camplug.wsss.data import Scenes
-from camplug.wsss.seeds import SeedFolder, average_maps
+from camplug.wsss.seeds import SeedFolder, average_seed_maps
 
 SCENES = Scenes(3)
 
@@ -29,7 +29,7 @@ def test_averages_are_seeds(place):
     said = json.loads(good("average-seeds", "one", "two", "--data", "scenes:3", *weighted).stdout)
     assert (said["made"], said["folder"]) == (3, "averaged_seeds")
     one, two, found = (SeedFolder(place / n).load(SCENES.ids[0]) for n in ("one", "two", "averaged_seeds"))
-    expected = average_maps([one.to_full_size(), two.to_full_size()], [1, 3])
+    expected = average_seed_maps([one.to_full_size(), two.to_full_size()], [1, 3])
     np.testing.assert_allclose(found.to_full_size(), expected, atol=2**-11)
     good("pseudo-labels", "averaged_seeds", "--data", "scenes:3", "--threshold", "0.5", "--crf", "none")
     assert len(list((place / "labels").glob("*.png"))) == 3

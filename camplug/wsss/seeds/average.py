@@ -24,7 +24,7 @@ from camplug.wsss.store.seed_folder import Dtype, MapStorage, Seed, SeedFolder, 
 Floats = NDArray[np.float32]
 
 
-def average_maps(maps: Sequence[Floats], weights: Sequence[float], saliency: Floats | None = None) -> Floats:
+def average_seed_maps(maps: Sequence[Floats], weights: Sequence[float], saliency: Floats | None = None) -> Floats:
     r"""Compute the weighted mean of several maps of the same classes.
 
     $$ M_k = \frac{\sum_i w_i M_{ik} + w_s s}{\sum_i w_i + w_s} $$
@@ -40,9 +40,9 @@ def average_maps(maps: Sequence[Floats], weights: Sequence[float], saliency: Flo
         Maps [K,H,W] in [0, 1].
 
     >>> a, b = np.array([[[0.0, 1.0]]], np.float32), np.array([[[0.5, 0.5]]], np.float32)
-    >>> average_maps([a, b], [1, 3])
+    >>> average_seed_maps([a, b], [1, 3])
     array([[[0.375, 0.625]]], dtype=float32)
-    >>> average_maps([a], [1, 1], np.array([[0.5, 0.0]], np.float32))
+    >>> average_seed_maps([a], [1, 1], np.array([[0.5, 0.0]], np.float32))
     array([[[0.25, 0.5 ]]], dtype=float32)
     """
     parts = [*maps, *(() if saliency is None else (np.broadcast_to(saliency, maps[0].shape),))]
@@ -116,7 +116,7 @@ def make_average_seeds(
     shard: tuple[int, int] = (0, 1),
     step: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Make seeds that are the mean of the seeds in several folders; see `average_maps`.
+    """Make seeds that are the mean of the seeds in several folders; see `average_seed_maps`.
 
     Args:
         data: photographs; labels and masks are not read.
@@ -152,7 +152,7 @@ def make_average_seeds(
                     f"{str(sources[0].path)!r}, {_describe(seed)} in {str(source.path)!r}; make both of the same data."
                 )
         maps = [seed.to_full_size() for seed in seeds]
-        found = average_maps(maps, weights, None if saliency is None else saliency.load(i))
+        found = average_seed_maps(maps, weights, None if saliency is None else saliency.load(i))
         return replace(seeds[0], maps=pack_maps(torch.from_numpy(found), dtype, scale))
 
     def get_digests(i: int) -> dict[str, str]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from camplug.errors import InputError
 from camplug.wsss.data import Scenes
-from camplug.wsss.seeds import Seed, SeedFolder, average_maps, make_average_seeds
+from camplug.wsss.seeds import Seed, SeedFolder, average_seed_maps, make_average_seeds
 from camplug.wsss.seeds.average import SaliencySource, prepare_average_seeds
 
 DATA = Scenes(2, (16, 20), classes=3)
@@ -32,8 +32,8 @@ def average(sources, out, weights, **options):
 
 def test_the_mean_by_hand():
     a, b, s = (np.array([[v]], np.float32) for v in ([0.0, 1.0], [0.5, 0.25], [1.0, 0.0]))
-    np.testing.assert_allclose(average_maps([a, b], [1, 1]), [[[0.25, 0.625]]], atol=1e-7)
-    np.testing.assert_allclose(average_maps([a, b], [2, 1, 1], s[0]), [[[0.375, 0.5625]]], atol=1e-7)
+    np.testing.assert_allclose(average_seed_maps([a, b], [1, 1]), [[[0.25, 0.625]]], atol=1e-7)
+    np.testing.assert_allclose(average_seed_maps([a, b], [2, 1, 1], s[0]), [[[0.375, 0.5625]]], atol=1e-7)
 
 
 def test_seeds_are_averaged_and_made_again_when_one_changes(tmp_path):
