@@ -64,7 +64,7 @@ def model(place):
 
 @pytest.fixture(scope="module")
 def address(place):
-    pytest.importorskip("gradio", reason="the app is an extra of the package")
+    pytest.importorskip("gradio", reason="the app needs Gradio: pip install -e .[browser]")
     port = find_port()
     found = os.pathsep.join([str(place), str(Path(camplug.__file__).parents[1])])
     process = subprocess.Popen(
