@@ -11,7 +11,9 @@ from pathlib import Path
 import camplug
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PACKAGE = ROOT / "camplug"
+CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = CONFIG["project"]
 
 
 def read(name):
@@ -44,6 +46,14 @@ def test_addresses_stand_in_one_place():
     pages = ["README.md", "CITATION.cff", "mkdocs.yml", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))]
     for url in PROJECT["urls"].values():
         assert [page for page in pages if url in read(page)] == []
+
+
+def test_the_wheel_has_every_file_of_the_package():
+    listed = {
+        file for pattern in CONFIG["tool"]["setuptools"]["package-data"]["camplug"] for file in PACKAGE.glob(pattern)
+    }
+    here = {file for file in PACKAGE.rglob("*.*") if file.suffix not in (".py", ".pyc") and file.is_file()}
+    assert here == listed
 
 
 def test_classifiers_follow_the_oldest_python():
