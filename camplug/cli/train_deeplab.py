@@ -18,7 +18,7 @@ from camplug.wsss.deeplab.settings import DeepLabSettings
 
 @dataclass(frozen=True)
 class DeepLabOptions:
-    """Label pictures and saliency."""
+    """Label pictures, corrected ones, and saliency."""
 
     labels: Annotated[
         Path | None,
@@ -32,6 +32,15 @@ class DeepLabOptions:
             show_default="none",
         ),
     ] = None
+
+    corrected: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of corrected label pictures, made by `camplug import-labels`, in place of those of their "
+            "images."
+        ),
+    ] = None
+    corrected_repeat: Annotated[int, typer.Option(help="Draws of a corrected image per epoch; others have one.")] = 4
 
     def get_labels(self) -> Path:
         """Return the folder of label pictures.
@@ -81,6 +90,8 @@ def _train(values: dict[str, Any], as_json: bool) -> None:
         training.out,
         settings,
         saliency=options.saliency,
+        corrected=options.corrected,
+        corrected_repeat=options.corrected_repeat,
         preprocess=network.find_preprocess(model),
         **training.keywords,
         made_with=read_made_with(network.model, network.num_classes),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from camplug.wsss.data import SegmentationData
 from camplug.wsss.train.crops import LabelCrops
 from camplug.wsss.train.unreadable import Substitutes
 
+FAR = 1_000_000  # epochs; no training has as many
 Saliency = Callable[[SegmentationData, int], NDArray[np.float32]]
 
 
@@ -43,17 +44,23 @@ class SegmentationCrops(Dataset[SegmentationCrop]):
     Args:
         crops: crops of stride 1.
         saliency: loader of the saliency of image i, float [H,W] in [0, 1]; None for no saliency.
+        often: numbers of images that have several items, each with a crop of its own.
+        repeat: number of their items.
     """
 
-    def __init__(self, crops: LabelCrops, saliency: Saliency | None = None) -> None:
+    def __init__(
+        self, crops: LabelCrops, saliency: Saliency | None = None, often: Sequence[int] = (), repeat: int = 1
+    ) -> None:
         self.crops, self.saliency, self.seed = crops, saliency, crops.seed
+        self.often, self.repeat = often, repeat
         self.substitutes = Substitutes(crops.data, self.load, crops.substitutes.allow_missing)
 
     def __len__(self) -> int:
-        return len(self.crops)
+        return len(self.crops) + (self.repeat - 1) * len(self.often)
 
     def __getitem__(self, which: tuple[int, int]) -> SegmentationCrop:
-        crops, epoch, i = self.crops, which[0], self.crops.indices[which[1]]
+        crops = self.crops
+        epoch, i = self._find_item(*which)
         number, (photo, labels, salient) = self.substitutes.read(i, crops.indices, (self.seed, epoch, i))
         image, small = crops.cut(photo, labels, crops.make_view(photo.size, epoch, i))
         plane = np.zeros((0, 0), np.float32)
@@ -62,6 +69,13 @@ class SegmentationCrops(Dataset[SegmentationCrop]):
             view = crops.make_view(salient.size, epoch, i)
             plane[view.rows, view.columns] = view.cut(salient, Image.Resampling.BILINEAR)
         return SegmentationCrop(image, small, torch.from_numpy(plane), torch.tensor(number))
+
+    def _find_item(self, epoch: int, number: int) -> tuple[int, int]:
+        """Return the epoch that an item's crop is drawn with, a far one for repeated images, and the image."""
+        if number < len(self.crops):
+            return epoch, self.crops.indices[number]
+        again, which = divmod(number - len(self.crops), len(self.often))
+        return epoch + FAR * (again + 1), self.often[which]
 
     def load(self, i: int) -> tuple[Image.Image, NDArray[np.uint8], Image.Image | None]:
         """Load the photograph of image i, its labels, and its saliency if used.

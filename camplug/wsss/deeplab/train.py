@@ -13,6 +13,7 @@ from typing_extensions import Unpack, override
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.checkpoint import DEEPLAB_FILE
+from camplug.wsss.deeplab.corrected import REPEAT, CorrectedLabels
 from camplug.wsss.deeplab.crops import Saliency, SegmentationCrops
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.deeplab.network import DeepLab, build_deeplab, get_deeplab_settings
@@ -40,6 +41,8 @@ def train_deeplab(
     settings: DeepLabSettings | None = None,
     *,
     saliency: str | Path | Literal["contrast", "spectral"] | None = None,
+    corrected: str | Path | None = None,
+    corrected_repeat: int = REPEAT,
     **options: Unpack[TrainOptions],
 ) -> TrainingResult[DeepLab]:
     """Train DeepLab on label pictures and write `out`/deeplab.pt.
@@ -58,6 +61,8 @@ def train_deeplab(
         saliency: saliency maps for `settings.network.refinement`: a folder of grey pictures, "contrast" or "spectral",
             which need no model, or the file of a saliency network (see `camplug.wsss.saliency_network.parse_network`),
             whose maps are written to `out`/saliency first.
+        corrected: folder of label pictures that replace those of their images; see `CorrectedLabels`.
+        corrected_repeat: draws of a corrected image per epoch, each with another crop.
         options: see `TrainOptions`.
 
     Raises:
@@ -66,7 +71,10 @@ def train_deeplab(
         ModelError: the model has no feature maps or cannot have the output stride, or the loss became NaN or infinite.
         KeyboardInterrupt: stopped by Ctrl-C.
     """
-    return DeepLabTask(model, data, labels, out, settings or DeepLabSettings(), saliency, options).run()
+    if not Path(labels).is_dir():
+        raise InputError(f"there is no folder of labels {str(labels)!r}.")
+    folder = LabelFolder(labels) if corrected is None else CorrectedLabels(labels, corrected, corrected_repeat)
+    return DeepLabTask(model, data, folder, out, settings or DeepLabSettings(), saliency, options).run()
 
 
 class DeepLabTask(NetworkTask[DeepLab]):
@@ -79,18 +87,16 @@ class DeepLabTask(NetworkTask[DeepLab]):
         self,
         model: nn.Module,
         data: SegmentationData,
-        labels: str | Path,
+        labels: LabelFolder,
         out: str | Path,
         settings: DeepLabSettings,
         saliency: str | Path | None,
         options: TrainOptions,
     ) -> None:
         _check_refinement(saliency, settings.network)
-        if not Path(labels).is_dir():
-            raise InputError(f"there is no folder of labels {str(labels)!r}.")
         super().__init__(model, data, out, options)
         self.load_saliency: Saliency | None
-        self.labels, self.settings = LabelFolder(labels), settings
+        self.labels, self.settings = labels, settings
         self.saliency, self.load_saliency = saliency, None
         if saliency is not None:
             self.saliency = self._write_maps(saliency)
@@ -103,8 +109,11 @@ class DeepLabTask(NetworkTask[DeepLab]):
 
     @override
     def describe(self) -> dict[str, Any]:
-        saliency = self.saliency
-        return {
+        saliency, labels = self.saliency, self.labels
+        corrected = {}
+        if isinstance(labels, CorrectedLabels):
+            corrected = {"corrected": describe_classes(labels.corrected.path) | {"repeat": labels.repeat}}
+        return corrected | {
             "network": get_deeplab_settings(self.network) | {"start": hash_weights(self.network.body)},
             "classes": list(self.data.classes),
             "learning": asdict(self.settings.network),
@@ -129,14 +138,18 @@ class DeepLabTask(NetworkTask[DeepLab]):
         preprocess = self.network.preprocess
         crops = make_label_crops(data, self.labels, training, preprocess, allow_missing=allow_missing)
         crops.indices, left_out = find_trainable(data, self.labels, readable, unreadable)
-        items = SegmentationCrops(crops, self.load_saliency)
+        often, repeat = [], 1
+        if isinstance(self.labels, CorrectedLabels):
+            often = sorted({*self.labels.find_images(data)} & {*crops.indices})
+            repeat = self.labels.repeat
+        items = SegmentationCrops(crops, self.load_saliency, often, repeat)
         items.substitutes.leave_out(readable)
         check_batch(items, training.batch * settings.accumulate)
         check_label_content(crops.labels, crops.indices, "give labels that show classes")
         module = DeepLabTraining(self.network, settings.network, ids=data.ids, seed=training.seed)
         unreadable_there = [(items.substitutes, left_out)]
         return FitInputs(
-            module, items, len(items), training.batch, unreadable_there, {"accumulate": settings.accumulate}
+            module, items, len(crops), training.batch, unreadable_there, {"accumulate": settings.accumulate}
         )
 
     def _write_maps(self, given: str | Path) -> str | Path:

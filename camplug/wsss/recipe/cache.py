@@ -153,6 +153,8 @@ def remove_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
             "model": "a trained classifier" if is_file else network["model"],
             "checkpoint": network["checkpoint"] is not None,
         }
+    if isinstance(found.get("corrected"), dict):
+        found["corrected"].pop("folder", None)  # its digest is there
     if found.get("saliency") not in (None, *KINDS):
         found["saliency"] = "files"
     return found

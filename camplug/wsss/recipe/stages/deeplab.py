@@ -13,6 +13,7 @@ from camplug.errors import InputError
 from camplug.settings import check_names, list_settings, restore_settings, to_plain, update_settings
 from camplug.wsss.deeplab import DeepLabSettings, build_deeplab, load_deeplab, multiscale_loss, train_deeplab
 from camplug.wsss.deeplab.checkpoint import DEEPLAB_FILE
+from camplug.wsss.deeplab.corrected import REPEAT, check_repeat, digest_corrected
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.estimate import Cost, count_file_bytes, estimate_training
@@ -21,6 +22,8 @@ from camplug.wsss.recipe.sample import Sample, SampleContext, draw_crops
 from camplug.wsss.recipe.sections import NetworkSettings, read_backbone, read_section
 from camplug.wsss.recipe.stage import Inputs, Outcome, Stage
 from camplug.wsss.recipe.stages.base import TrainingStage, list_training_options
+
+OWN = ("backbone", "saliency", "corrected", "corrected_repeat")  # settings beside those of the training
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,18 @@ class SegmentationSettings:
         training: see `camplug.wsss.deeplab.DeepLabSettings`.
         backbone: network under it; None is the classifier.
         saliency: a folder, the file of a network, "contrast" or "spectral"; None for none.
+        corrected: folder of corrected label pictures; None for none.
+        corrected_repeat: draws of a corrected image per epoch.
     """
 
     training: DeepLabSettings
     backbone: NetworkSettings | None = None
     saliency: str | None = None
+    corrected: str | None = None
+    corrected_repeat: int = REPEAT
+
+    def __post_init__(self) -> None:
+        check_repeat(self.corrected_repeat)
 
 
 class DeepLabStage(TrainingStage):
@@ -54,8 +64,8 @@ class DeepLabStage(TrainingStage):
             return None
         section = read_section(value, "deeplab")
         training = DeepLabSettings()
-        own = {k: v for k, v in section.items() if k not in ("backbone", "saliency")}
-        check_names(section, ["backbone", "saliency", *list_settings(training)], "deeplab")
+        own = {k: v for k, v in section.items() if k not in OWN}
+        check_names(section, [*OWN, *list_settings(training)], "deeplab")
         saliency = section.get("saliency")
         saliency = None if saliency in (None, "none") else str(saliency)
         training = update_settings(training, own, "deeplab")
@@ -64,7 +74,9 @@ class DeepLabStage(TrainingStage):
                 "deeplab.refinement and deeplab.saliency go together: give both (saliency: contrast, spectral, a "
                 "folder or the file of a network) or none."
             )
-        return SegmentationSettings(training, read_backbone(section, "deeplab"), saliency)
+        found = SegmentationSettings(training, read_backbone(section, "deeplab"), saliency)
+        given = {k: v for k, v in section.items() if k in ("corrected", "corrected_repeat")}
+        return update_settings(found, given, "deeplab")
 
     @override
     def add_stages(self, graph: RecipeGraph) -> None:
@@ -73,12 +85,16 @@ class DeepLabStage(TrainingStage):
             return
         network = graph.name_network(how.backbone)
         settings = {"training": to_plain(how.training), "saliency": how.saliency} | network.settings
+        if how.corrected is not None:
+            digest = digest_corrected(how.corrected)
+            settings["corrected"] = {"repeat": how.corrected_repeat, "digest": digest, "folder": how.corrected}
         inputs = {"labels": graph.labels["train"], **network.inputs}
         graph.segmenter = graph.add(Stage("deeplab", self.name, settings, inputs, "train", network.files))
 
     @override
     def run(self, stage: Stage, context: StageContext) -> Outcome:
         model, data = context.load_network(stage), context.view(stage)
+        corrected = stage.settings.get("corrected") or {"folder": None, "repeat": REPEAT}
         done = train_deeplab(
             model,
             data,
@@ -86,6 +102,8 @@ class DeepLabStage(TrainingStage):
             context.cache.get_folder(stage),
             _restore_settings(stage),
             saliency=stage.settings["saliency"],
+            corrected=corrected["folder"],
+            corrected_repeat=corrected["repeat"],
             **list_training_options(stage, context, model),
         )
         return {"images": len(data), "broken": done.broken, "figures": {"losses": done.losses}}
