@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 
+import pytest
+from browser import DESKTOP, PHONE, open_page
+from PIL import Image
+
 from camplug.wsss.recipe.report_formats import MOST_BROKEN, format_html, format_markdown
 from camplug.wsss.recipe.report_pictures import ImageRow, Panel
 
@@ -72,3 +76,22 @@ def test_markdown_and_long_lists_of_broken_images():
     assert text.count("x < y & z.") == MOST_BROKEN
     assert "... and 7 more, in report.json" in text
     assert "None." in format_markdown(make_report())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_page_fits_the_screen_and_shows_truth_beside_the_result(size, tmp_path):
+    file = tmp_path / "a.jpg"
+    Image.new("RGB", (320, 240), "red").save(file)
+    titles = ("photo", "seeds", "maps", "labels", "prediction", "truth")
+    row = ImageRow("a" * 90, [Panel(title, file) for title in titles], [("cat", "#ff3333")], ["cat"], None)
+    (tmp_path / "report.html").write_text(format_html(make_report(), [row], ["cat"]), encoding="utf-8")
+    with open_page(size) as (page, requested):
+        page.goto((tmp_path / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        boxes = [figure.bounding_box() for figure in page.query_selector_all("figure")]
+        assert page.evaluate("[...document.images].every(i => i.naturalWidth === 320)")
+    assert [address for address in requested if not address.startswith(("data:", "file:"))] == []
+    assert boxes[-1]["y"] == boxes[-2]["y"]
+    assert boxes[-1]["x"] > boxes[-2]["x"]
+    assert len({box["y"] for box in boxes}) == (1 if size is DESKTOP else 3)
