@@ -13,6 +13,7 @@ from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.store.identity import make_digest, make_file_digest
 from camplug.wsss.store.label_folder import LabelFolder
+from camplug.wsss.train.folder import describe_classes
 
 REPEAT = 4  # draws of a corrected image per epoch
 
@@ -85,11 +86,12 @@ def list_corrected(folder: str | Path) -> frozenset[str]:
 
 
 def digest_corrected(folder: str | Path) -> str:
-    """Compute a digest of the names and files of corrected label pictures.
+    """Compute a digest of the class names, image names and files of corrected label pictures.
 
     Raises:
         InputError: see `list_corrected`.
     """
     labels = LabelFolder(folder)
     names = sorted(list_corrected(folder))
-    return make_digest([[name, make_file_digest(labels.get_path(name), "labels")] for name in names])
+    files = [[name, make_file_digest(labels.get_path(name), "labels")] for name in names]
+    return make_digest([describe_classes(labels.path), files])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from functools import partial
 
 import labelled
 import numpy as np
 import pytest
 import torch
+import trainable
 from recipes import tiny
 
 from camplug.errors import InputError
 from camplug.wsss.data import Scenes
+from camplug.wsss.deeplab import DeepLabSettings
 from camplug.wsss.deeplab.corrected import CorrectedLabels, digest_corrected
 from camplug.wsss.deeplab.crops import SegmentationCrops
 from camplug.wsss.deeplab.train import DeepLabTask
@@ -65,8 +69,6 @@ def test_corrected_images_have_several_crops_in_an_epoch(tmp_path, data):
 
 @pytest.mark.filterwarnings("ignore:.*does not say.*")
 def test_a_training_gets_them_and_is_another_one(tmp_path, data):
-    import trainable
-
     labelled.labels(tmp_path / "labels", 4)
     correct(tmp_path / "new", data, [1], 2)
     options = {"preprocess": None}
@@ -84,6 +86,21 @@ def test_a_training_gets_them_and_is_another_one(tmp_path, data):
     assert tasks[0].compute_tables() != tasks[1].compute_tables()
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say.*")
+def test_one_draw_is_the_training_on_labels_with_the_corrected_ones_among_them(tmp_path):
+    data = labelled.scenes()
+    span = replace(labelled.SPAN, epochs=1)
+    settings = DeepLabSettings(labelled.NETWORK, span)
+    given = correct(tmp_path / "new", data, range(4), 1)
+    one = labelled.trained(tmp_path, "one", settings, corrected=given, corrected_repeat=1).network
+    plain = labelled.trained(tmp_path, "plain", settings).network
+    folder = LabelFolder(tmp_path / "labels").prepare({"classes": list(data.classes)})
+    for name in data.ids[:4]:
+        folder.save(name, np.full((48, 48), 3, np.uint8))
+    assert trainable.same(one, labelled.trained(tmp_path, "other", settings).network)
+    assert not trainable.same(one, plain)
+
+
 def test_recipes_know_them_by_their_content(tmp_path):
     scenes = Scenes(8, (48, 64), classes=3)
     folders = [correct(tmp_path / name, scenes, [1], value) for name, value in (("a", 1), ("b", 1), ("c", 2))]
@@ -96,6 +113,10 @@ def test_recipes_know_them_by_their_content(tmp_path):
         assert stage.settings["corrected"]["repeat"] == 2
     assert found[0]["digest"] == found[1]["digest"] == digest_corrected(folders[0])
     assert found[0]["digest"] != found[2]["digest"]
+    reverse = json.loads((folders[1] / "settings.json").read_text())
+    reverse["classes"] = list(scenes.classes)  # the same pictures, of other classes
+    (folders[1] / "settings.json").write_text(json.dumps(reverse))
+    assert digest_corrected(folders[1]) != found[1]["digest"]
     with pytest.raises(InputError, match="corrected_repeat=0; give 1 or more"):
         tiny(deeplab={**tiny().text["deeplab"], "corrected_repeat": 0})
     with pytest.raises(InputError, match="no folder with corrected label pictures"):
