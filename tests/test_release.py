@@ -1,4 +1,4 @@
-"""What a release needs: one version everywhere, links that work on PyPI, addresses in one place."""
+"""Release: one version everywhere, links that work on PyPI, addresses in one place."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def make_images():
 
 
 def accept_predictions(file):
-    """What an annotator does who accepts every prediction."""
+    """Copy every prediction into an annotation, as an annotator who accepts all of them does."""
     tasks = json.loads(file.read_text())
     for task in tasks:
         task["annotations"] = [{"result": p["result"]} for p in task["predictions"]]

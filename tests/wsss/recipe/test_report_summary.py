@@ -1,4 +1,4 @@
-"""What the summary and the charts of a report say, by numbers of one's own."""
+"""Summary and charts of a report, on numbers written by hand."""
 
 from __future__ import annotations
 
