@@ -11,13 +11,12 @@ import shlex
 import sys
 
 import pytest
+import registries
 import timm
 import yaml
 from documented import PAGES, ROOT, arguments, check_options, load_tool, run_page, short_preset, standing_in
 
-from camplug.explain import registry
 from camplug.wsss import classifier
-from camplug.wsss.recipe import stage
 
 DOCS = ROOT / "docs"
 SOURCES = sorted((ROOT / "camplug").rglob("*.py"))
@@ -40,8 +39,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(timm, "create_model", standing_in)
     monkeypatch.setattr(classifier, "get_preset", short_preset)
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))  # a page registers one of its own
-    monkeypatch.setattr(stage, "_KINDS", dict(stage._KINDS))
+    registries.isolate(monkeypatch)  # a page registers some of its own
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CAMPLUG_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

