@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from device_data import READS, Part, add_device_options, beginning, classifier, facts, opened, peak_mib, wait
@@ -37,6 +37,7 @@ from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.rpnet import RPNet
 from camplug.wsss.seeds import SeedFolder, make_seeds
 from camplug.wsss.train import TrainSettings
+from camplug.wsss.train.options import TrainDtype
 
 ROWS = ("classifier", "atm", "rpnet", "fpr", "irn", "affinitynet", "deeplab")
 
@@ -99,12 +100,12 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--crop", type=int, default=224)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
-    parser.add_argument("--amp", nargs="+", default=["off", "on"], choices=["off", "on"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "auto"], choices=get_args(TrainDtype))
     return parser.parse_args(argv)
 
 
-def trainings(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[bool, Path], Any]]:
-    """By name, calls (amp, out) that train."""
+def trainings(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[TrainDtype, Path], Any]]:
+    """Return calls (dtype, out) that train, by name."""
     data = Part(opened(args.data, "train_aug"), args.count)
     masked = Part(opened(args.data, "train"), args.count)
     learning, span = get_preset("modern")
@@ -112,36 +113,38 @@ def trainings(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[boo
     heads = TrainSettings(args.epochs, args.batch, args.crop, (0.8, 1.2))
     common = {"workers": args.workers, "preprocess": READS}
 
-    def train(method: Method) -> Callable[[bool, Path], Any]:
-        def call(amp: bool, out: Path) -> Any:
+    def train(method: Method) -> Callable[[TrainDtype, Path], Any]:
+        def call(dtype: TrainDtype, out: Path) -> Any:
             model = beginning(args.weights, args.device)
             return train_classifier(
-                model, data, out, method=method, learning=learning, span=span, amp=amp, **common
+                model, data, out, method=method, learning=learning, span=span, dtype=dtype, **common
             ).network
 
         return call
 
-    def fpr(amp: bool, out: Path) -> Any:
+    def fpr(dtype: TrainDtype, out: Path) -> Any:
         model = classifier(args.weights, args.device)
         if args.weights is None:  # the small network's head is no head that FPR can go on with
-            model = train(Method())(amp, out.with_name(out.name + "_start"))
-        return train_classifier(model, data, out, method=FPR(), learning=learning, span=span, amp=amp, **common).network
+            model = train(Method())(dtype, out.with_name(out.name + "_start"))
+        return train_classifier(
+            model, data, out, method=FPR(), learning=learning, span=span, dtype=dtype, **common
+        ).network
 
-    def of_seeds(function: Any, settings: Any) -> Callable[[bool, Path], Any]:
-        def call(amp: bool, out: Path) -> Any:
+    def of_seeds(function: Any, settings: Any) -> Callable[[TrainDtype, Path], Any]:
+        def call(dtype: TrainDtype, out: Path) -> Any:
             seeds = seeds_of(masked, classifier(args.weights, args.device), folder / "seeds")
-            more = {"amp": amp} if "amp" in inspect.signature(function).parameters else {}
+            more = {"dtype": dtype} if "dtype" in inspect.signature(function).parameters else {}
             return function(
                 classifier(args.weights, args.device), masked, seeds, out, settings, **common, **more
             ).network
 
         return call
 
-    def deeplab(amp: bool, out: Path) -> Any:
+    def deeplab(dtype: TrainDtype, out: Path) -> Any:
         settings = DeepLabSettings(DeepLabNetworkSettings(width=64), heads)
         labels = labels_of(masked, folder / "labels")
         model = beginning(args.weights, args.device)
-        return train_deeplab(model, masked, labels, out, settings, amp=amp, **common).network
+        return train_deeplab(model, masked, labels, out, settings, dtype=dtype, **common).network
 
     return {
         "classifier": train(Method()),
@@ -179,15 +182,15 @@ def main(argv: list[str]) -> None:
         folder = Path(path)
         calls = trainings(args, folder)
         for name in args.rows:
-            for amp in args.amp:
+            for dtype in args.dtypes:
                 if args.device.startswith("cuda"):
                     torch.cuda.reset_peak_memory_stats()
                 clock = Clock(args.device, args.batch)
                 start = time.perf_counter()
-                row: dict[str, Any] = {"training": name, "amp": amp}
+                row: dict[str, Any] = {"training": name, "dtype": dtype}
                 try:
                     with watched(clock):
-                        network = calls[name](amp == "on", folder / f"{name}_{amp}")
+                        network = calls[name](dtype, folder / f"{name}_{dtype}")
                     row |= clock.result()
                     row["weights_finite"] = all(bool(p.isfinite().all()) for p in network.parameters())
                 except Exception:

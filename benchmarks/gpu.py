@@ -131,13 +131,15 @@ def seeds(args: argparse.Namespace) -> list[Task]:
 
 def training(args: argparse.Namespace) -> list[Task]:
     """A short training of every kind, with mixed precision and without."""
-    size = ["--batch", "4", "--crop", "64", "--count", "8", "--workers", "0", "--amp", "off"] if args.smoke else []
+    size = (
+        ["--batch", "4", "--crop", "64", "--count", "8", "--workers", "0", "--dtypes", "float32"] if args.smoke else []
+    )
     return [Task("training", script("device_training", *sources(args), *size, "--json", "{json}"), 210, 60)]
 
 
 def papers(args: argparse.Namespace) -> list[Task]:
     """The trainings of the papers: as many rows as there is time for."""
-    size = ["--jobs", str(args.jobs), "--workers", "1", "--amp", "--seconds", "{left}"]
+    size = ["--jobs", str(args.jobs), "--workers", "1", "--dtype", "auto", "--seconds", "{left}"]
     if args.smoke:
         size = [
             "--batch",

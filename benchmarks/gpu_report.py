@@ -109,15 +109,15 @@ def training(results: dict[str, Any]) -> list[str]:
     for row in result["rows"]:
         if "error" in row:
             body.append(
-                [row["training"], row["amp"], "fails: " + row["error"].strip().splitlines()[-1][:80], *[""] * 5]
+                [row["training"], row["dtype"], "fails: " + row["error"].strip().splitlines()[-1][:80], *[""] * 5]
             )
             continue
         losses = [f"{row[key]:.3f}" for key in ("first_losses", "last_losses")]
         speed = "-" if row["images_per_second"] is None else f"{row['images_per_second']:.0f}"
         memory = "-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
         finite = "yes" if row["finite"] and row["weights_finite"] else "NO"
-        body.append([row["training"], f"{row['amp']} ({row['precision']})", *losses, finite, speed, memory])
-    return table(["", "amp", "first losses", "last losses", "finite", "images/s", "peak MiB"], body)
+        body.append([row["training"], f"{row['dtype']} ({row['precision']})", *losses, finite, speed, memory])
+    return table(["", "dtype", "first losses", "last losses", "finite", "images/s", "peak MiB"], body)
 
 
 def papers(results: dict[str, Any]) -> list[str]:

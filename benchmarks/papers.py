@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -37,13 +37,24 @@ from camplug.wsss.classifier import Method, get_preset, train_classifier
 from camplug.wsss.classifier.checkpoint import load_classifier
 from camplug.wsss.fpr import FPR
 from camplug.wsss.rpnet import RPNet
+from camplug.wsss.train.options import TrainDtype
 
 CLASSES = ("cat", "cow", "dog", "horse", "person", "sheep")
 EXPLAINERS = {"cam": "CAM", "fully": "FullyCAM(channel_norm=False)"}
 OFF: dict[str, Any] = {"enhance": False, "decrease": False}
 ATROUS: dict[str, Any] = {"channel_attention": False, "spatial_attention": False, "context": False}
 START = "start"
-SETTINGS = ("device", "data", "weights", "epochs", "batch", "crop", "long_side", "count", "amp")  # that rows depend on
+SETTINGS = (
+    "device",
+    "data",
+    "weights",
+    "epochs",
+    "batch",
+    "crop",
+    "long_side",
+    "count",
+    "dtype",
+)  # that rows depend on
 ROWS: dict[str, tuple[str, Method]] = {
     START: ("the classifier that all go on with", Method()),
     "ordinary": ("ordinary", Method()),
@@ -85,7 +96,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--long-side", type=int, default=320, help="of the photographs that maps are made of")
     parser.add_argument("--count", type=int, help="images of each split; all by default")
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument("--dtype", default="float32", choices=get_args(TrainDtype), help="of the trainings")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no row after this time")
     parser.add_argument("--cache", type=Path, help="folder of the trained networks; by default one that is deleted")
@@ -122,7 +133,7 @@ def row_of(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
         span=span,
         preprocess=READS,
         workers=args.workers,
-        amp=args.amp,
+        dtype=args.dtype,
     )
     trained = time.perf_counter() - began
     found = {key: scored(done.network, text, args) for key, text in EXPLAINERS.items()}
@@ -204,11 +215,21 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
 
 def given(args: argparse.Namespace) -> Iterator[str]:
     """The options of a row's own process."""
-    for name in ("device", "data", "weights", "epochs", "batch", "crop", "long_side", "count", "workers", "cache"):
+    for name in (
+        "device",
+        "data",
+        "weights",
+        "epochs",
+        "batch",
+        "crop",
+        "long_side",
+        "count",
+        "workers",
+        "cache",
+        "dtype",
+    ):
         if getattr(args, name) is not None:
             yield from (f"--{name.replace('_', '-')}", str(getattr(args, name)))
-    if args.amp:
-        yield "--amp"
 
 
 def report(data: dict[str, Any]) -> list[str]:

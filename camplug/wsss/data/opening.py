@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import unquote
 
 from camplug.errors import InputError
 from camplug.images.photo import SUFFIXES
 from camplug.plugins import PREFIX, import_object, is_same_definition, load_plugins
+from camplug.settings_files import split_options
 from camplug.wsss.data.coco import COCO
 from camplug.wsss.data.coco_layout import find_annotation_files
 from camplug.wsss.data.dataset import SegmentationData
@@ -112,29 +112,6 @@ def parse_source(text: str) -> tuple[str, str, dict[str, Any]]:
             f"{place!r} is no folder, and {kind!r} no kind of data set; the kinds are {', '.join(OPENERS)}."
         )
     return recognise_kind(place), place, options
-
-
-def split_options(text: str, example: str) -> tuple[str, dict[str, Any]]:
-    """Split a text into the part before "?" and the options behind it; "none" stands for None.
-
-    Args:
-        text: a text such as "PATH?one=1&other=2", with %XX for special characters in the options.
-        example: options for the error message.
-
-    Raises:
-        InputError: an option has no name or no value.
-
-    >>> split_options("net.onnx?side=320", "?side=224")
-    ('net.onnx', {'side': '320'})
-    """
-    place, mark, tail = text.partition("?")
-    options = dict[str, Any]()
-    for part in tail.split("&") if mark else ():
-        name, equals, value = part.partition("=")
-        if not equals or not name:
-            raise InputError(f"{text!r}: {part!r} is no option; write for instance {example}.")
-        options[unquote(name)] = None if value == "none" else unquote(value)
-    return place, options
 
 
 def recognise_kind(path: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch.utils.data import DataLoader
@@ -20,7 +20,7 @@ from camplug.errors import InputError
 from camplug.wsss.store.processes import get_shard
 from camplug.wsss.train.checkpoints import BEST, find_checkpoint
 from camplug.wsss.train.crops import ShuffledSampler
-from camplug.wsss.train.options import FIT_DEFAULTS, FitOptions, complete_options
+from camplug.wsss.train.options import FIT_DEFAULTS, FitOptions, TrainDtype, complete_options
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -148,7 +148,7 @@ def _make_trainer(out: Path, device: Device, callbacks: list[Any], options: FitO
         enable_progress_bar=options["progress"],
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        precision=_choose_precision(device.number) if options["amp"] and device.is_cuda else "32-true",
+        precision=choose_precision(device, options["dtype"]),
         use_distributed_sampler=False,
         accumulate_grad_batches=options["accumulate"],
         plugins=[_choose_environment()],
@@ -191,10 +191,22 @@ def _run(
         raise KeyboardInterrupt
 
 
-def _choose_precision(number: str) -> Literal["bf16-mixed", "16-mixed"]:
-    """Return the mixed precision of a CUDA device: bfloat16 if supported, which needs no loss scaling, else float16."""
-    with torch.cuda.device(int(number) if number else None):
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+def choose_precision(device: Device, dtype: TrainDtype) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    """Return Lightning's precision for a dtype; "auto" prefers bfloat16 on CUDA, which needs no loss scaling.
+
+    Raises:
+        InputError: an unknown dtype, or float16 on a device other than CUDA.
+    """
+    if dtype not in get_args(TrainDtype):
+        raise InputError(f"dtype={dtype!r}; allowed are {', '.join(get_args(TrainDtype))}.")
+    if dtype == "float16" and not device.is_cuda:
+        raise InputError("dtype='float16' trains on CUDA alone; give bfloat16, float32 or auto.")
+    if dtype == "float32" or (dtype == "auto" and not device.is_cuda):
+        return "32-true"
+    if dtype == "auto":
+        with torch.cuda.device(int(device.number) if device.number else None):
+            dtype = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return "bf16-mixed" if dtype == "bfloat16" else "16-mixed"
 
 
 def _choose_devices(device: Device, world: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from camplug.wsss.data import SegmentationData
 from camplug.wsss.store.network_file import NetworkFile
 from camplug.wsss.store.processes import get_shard, wait_for_processes
 from camplug.wsss.train.device_state import find_device, keep_generators
-from camplug.wsss.train.fit import Items, fit
+from camplug.wsss.train.fit import Device, Items, choose_precision, fit
 from camplug.wsss.train.folder import CHECKPOINTS, TrainingFolder
 from camplug.wsss.train.options import LOOP_DEFAULTS, TRAIN_DEFAULTS, TrainOptions, complete_options
 from camplug.wsss.train.progress import ProgressCallback
@@ -88,6 +88,7 @@ class TrainingTask(ABC, Generic[N]):
         self.file = self.folder.path / f"{self.name}.pt"
         self.data = order_like_folder(self.folder, data)
         self.watch = self.options["watch"] or ProgressCallback()
+        choose_precision(Device.parse(str(self.device)), self.options["dtype"])
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -117,7 +118,7 @@ class TrainingTask(ABC, Generic[N]):
         """Train the network, or load it if the training is finished."""
         folder, options = self.folder, self.options
         folder.prepare_training(
-            self.describe(),
+            self.describe() | self._describe_dtype(),
             self.data,
             self.compute_tables(),
             file=self.file,
@@ -152,6 +153,12 @@ class TrainingTask(ABC, Generic[N]):
     def make_header(self) -> dict[str, Any] | None:
         """Make the header of checkpoints that are network files, too."""
         return None
+
+    def _describe_dtype(self) -> dict[str, Any]:
+        """Return the dtype as a setting; empty for a device's default."""
+        dtype = self.options["dtype"]
+        is_default = dtype == "auto" or (dtype == "float32" and self.device.type == "cpu")
+        return {} if is_default else {"dtype": dtype}
 
     def _fit(self, inputs: FitInputs) -> dict[str, float]:
         """Fit the module and return the losses logged last."""

@@ -43,17 +43,17 @@ def logged(folder):
     return [[int(row["step"]) for row in csv.DictReader(file.open()) if row.get("affinity")] for file in files]
 
 
-@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "auto"])
 @pytest.mark.parametrize("kind", TRAIN)
-def test_it_learns_and_goes_on_where_it_was(kind, amp, trained_on, tmp_path, monkeypatch):
-    if amp and trained_on.type != "cuda":
+def test_it_learns_and_goes_on_where_it_was(kind, dtype, trained_on, tmp_path, monkeypatch):
+    if dtype == "auto" and trained_on.type != "cuda":
         pytest.skip("half precision is of CUDA alone")
     labels, data, noted = labelled.labels(tmp_path / "labels"), labelled.scenes(), Noted()
 
     def train(out, *callbacks):
         with monkeypatch.context() as patched:
             patched.setattr("camplug.wsss.train.task.fit", partial(fitting, callbacks=callbacks))
-            return TRAIN[kind](tiny().to(trained_on), data, labels, tmp_path / out, amp=amp)
+            return TRAIN[kind](tiny().to(trained_on), data, labels, tmp_path / out, dtype=dtype)
 
     whole = train("whole", noted)
     losses = torch.stack(noted.losses).tolist()
@@ -61,7 +61,7 @@ def test_it_learns_and_goes_on_where_it_was(kind, amp, trained_on, tmp_path, mon
     per_epoch = len(losses) // EPOCHS
     assert len(losses) == EPOCHS * (len(data) // SPAN.batch)
     assert np.mean(losses[-per_epoch:]) < 0.98 * np.mean(losses[:per_epoch])
-    assert noted.precision.startswith(("bf16", "16") if amp else "32")
+    assert noted.precision.startswith(("bf16", "16") if dtype == "auto" else "32")
     assert {p.device.type for p in whole.network.parameters()} == {trained_on.type}
     assert all(bool(p.isfinite().all()) for p in whole.network.state_dict().values())
 

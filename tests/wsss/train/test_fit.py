@@ -210,15 +210,15 @@ class Noted(Callback):
         self.pinned = trainer.fit_loop._data_source.instance.pin_memory
 
 
-@pytest.mark.parametrize("amp", [False, True])
-def test_precision_and_pinned_memory_are_of_a_gpu_alone(tmp_path, device, amp):
+@pytest.mark.parametrize("dtype", ["float32", "auto"])
+def test_precision_and_pinned_memory_are_of_a_gpu_alone(tmp_path, device, dtype):
     if device.type == "simulated":
         pytest.skip("Lightning does not know this device")
     on_cuda, noted = device.type == "cuda", Noted()
     irn, crops = parts()
-    fit(irn, crops, tmp_path, epochs=1, batch=2, device=str(device), progress=False, callbacks=(noted,), amp=amp)
+    fit(irn, crops, tmp_path, epochs=1, batch=2, device=str(device), progress=False, callbacks=(noted,), dtype=dtype)
     half = "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    assert noted.precision == (half if amp and on_cuda else "32-true")
+    assert noted.precision == (half if dtype == "auto" and on_cuda else "32-true")
     assert noted.pinned is on_cuda
 
 
@@ -242,7 +242,7 @@ def test_what_a_gpu_would_be_given(tmp_path, monkeypatch, device, number, bf16):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
     irn, crops = parts()
     with pytest.raises(Asked):
-        fit(irn, crops, tmp_path, epochs=1, batch=2, device=device, amp=True)
+        fit(irn, crops, tmp_path, epochs=1, batch=2, device=device, dtype="auto")
     assert given["precision"] == ("bf16-mixed" if bf16 else "16-mixed")
     assert asked == [1 if number else None]
     assert given["devices"] == ([1] if number else 1)
@@ -277,3 +277,10 @@ def test_the_progress_bar_takes_one_line(tmp_path, monkeypatch, width):
     assert len(shown) >= 2
     assert re.search(r"3/3 .* affinity: \d\.\d+$", shown[-1]), shown
     assert max(map(len, shown)) <= width
+
+
+@pytest.mark.parametrize("dtype, says", [("float16", "on CUDA alone; give bfloat16"), ("half", "allowed are auto, ")])
+def test_a_dtype_that_a_device_does_not_train_in(tmp_path, dtype, says):
+    irn, crops = parts()
+    with pytest.raises(InputError, match=says):
+        fit(irn, crops, tmp_path, epochs=1, batch=2, device="cpu", progress=False, dtype=dtype)

@@ -16,6 +16,7 @@ import trainable
 from noting import Killed, Noted
 
 import camplug
+from camplug.errors import InputError
 from camplug.wsss.classifier import load_classifier
 from camplug.wsss.deeplab import DeepLabSettings, Segmenter, load_deeplab
 from camplug.wsss.train import fit as fitting
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*(no positive evidence|leaves o
 KINDS = ["classifier", "atm", "rpnet", "fpr", *stepped.HEADS]
 
 
-def training(kind, root, device, amp):
+def training(kind, root, device, dtype):
     """Two functions: one that trains into a folder, and one that reads its file on the CPU."""
     if kind in stepped.HEADS:
         network = replace(labelled.NETWORK, head=kind, width=8, loss_scales=(1, 0.5), loss="balanced", refinement=0.08)
@@ -34,16 +35,16 @@ def training(kind, root, device, amp):
 
         def train(out):
             model = trainable.net().to(device)
-            return labelled.trained(root, out, settings, model=model, saliency="contrast", amp=amp)
+            return labelled.trained(root, out, settings, model=model, saliency="contrast", dtype=dtype)
 
         return train, lambda file: load_deeplab(file, trainable.net())
     start = trainable.net().to(device)
     method = stepped.METHODS[kind]
     if kind == "fpr":
-        start = trainable.trained(root / "start", model=start, amp=amp).network
+        start = trainable.trained(root / "start", model=start, dtype=dtype).network
 
     def train(out):
-        return trainable.trained(root / out, model=start, method=method, span=SPAN, amp=amp)
+        return trainable.trained(root / out, model=start, method=method, span=SPAN, dtype=dtype)
 
     return train, lambda file: load_classifier(file, trainable.net())
 
@@ -57,13 +58,11 @@ def logged(folder: Path, run="*"):
     return rows
 
 
-@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_learns_and_goes_on_where_it_was(kind, amp, trained_on, tmp_path, monkeypatch):
-    if amp and trained_on.type != "cuda":
-        pytest.skip("half precision is of CUDA alone")
+def test_it_learns_and_goes_on_where_it_was(kind, dtype, trained_on, tmp_path, monkeypatch):
     place = "camplug.wsss.train.task.fit"
-    train, read = training(kind, tmp_path, trained_on, amp)
+    train, read = training(kind, tmp_path, trained_on, dtype)
     noted = Noted()
     with monkeypatch.context() as patched:
         patched.setattr(place, partial(fitting, callbacks=(noted,)))
@@ -72,7 +71,7 @@ def test_it_learns_and_goes_on_where_it_was(kind, amp, trained_on, tmp_path, mon
     assert np.isfinite(losses).all()
     per_epoch = len(losses) // EPOCHS
     assert np.mean(losses[-per_epoch:]) < np.mean(losses[:per_epoch])
-    assert noted.precision == ("32-true" if not amp else "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed")
+    assert noted.precision == ("32-true" if dtype == "float32" else "bf16-mixed")
     assert all(np.isfinite(value) for value in logged(tmp_path / "whole").values())
     assert {p.device.type for p in whole.network.parameters()} == {trained_on.type}
     assert all(bool(p.isfinite().all()) for p in whole.network.state_dict().values())
@@ -100,3 +99,10 @@ def test_it_learns_and_goes_on_where_it_was(kind, amp, trained_on, tmp_path, mon
     else:
         one, other = (camplug.CAM(n).explain(photo, [0, 2]).maps.numpy() for n in (back, whole.network))
     np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_a_training_of_another_dtype_is_not_taken_over(tmp_path):
+    trainable.trained(tmp_path, dtype="float32")
+    trainable.trained(tmp_path, dtype="auto")  # the same on a CPU
+    with pytest.raises(InputError, match="dtype"):
+        trainable.trained(tmp_path, dtype="bfloat16")
