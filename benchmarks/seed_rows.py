@@ -63,11 +63,13 @@ def settings(explainer: str) -> list[tuple[str, str]]:
     ]
 
 
+SMALL = f"Compete(MultiView({R}, scales=(1, 1.5)), judge=MultiView(CAM, scales=(1, 1.5)))"
 BEST = f"Compete(MultiView({R}, scales={LARGE}), judge=MultiView(CAM, scales={LARGE}))"
 
 COSINES = "power=3, reach=None, flip=False"
 LAST_MAPS = f"layers='stages', {COSINES}"
-TWO_BLOCKS = f"layers=['blocks.2', 'blocks.4'], {COSINES}"
+BLOCKS = "layers=['blocks.2', 'blocks.4']"
+TWO_BLOCKS = f"{BLOCKS}, {COSINES}"
 
 
 def relative(explainer: str) -> list[tuple[str, str]]:
@@ -85,7 +87,22 @@ def relative(explainer: str) -> list[tuple[str, str]]:
     ]
 
 
+def conditional_dense(explainer: str) -> list[tuple[str, str]]:
+    """Class-conditional inference as published, and with passes on the scale of the whole image."""
+    return [
+        ("whole image", explainer),
+        ("split, as published", f"SplitUnite({explainer}, 'paper')"),
+        ("split: relative, + whole, maximum", f"SplitUnite({explainer}, combine='max', zoom=1)"),
+        ("split: relative, + whole, mean", f"SplitUnite({explainer}, zoom=1)"),
+        ("erase, as published", f"IterativeErasing({explainer}, 'paper')"),
+        ("erase: relative, maximum (default)", f"IterativeErasing({explainer})"),
+        ("both, as published", f"ClassConditional({explainer}, 'paper')"),
+        ("both: relative, + whole, maximum", f"ClassConditional({explainer}, split={{'combine': 'max', 'zoom': 1}})"),
+    ]
+
+
 TWICE = "scales=(2,), flip=False"
+LPCAM = "LPCAM(prototypes='prototypes.npz')"  # made by `camplug fit-prototypes`
 
 TABLES: dict[str, list[tuple[str, str]]] = {
     "layers": [
@@ -131,8 +148,32 @@ TABLES: dict[str, list[tuple[str, str]]] = {
         ("CAM, 2", f"MultiView(CAM, {TWICE})"),
         ("propagated: last maps, cosines alone", f"Propagate(MultiView(CAM, {TWICE}), {LAST_MAPS})"),
     ],
+    "prototypes": [
+        ("CAM", "CAM"),
+        ("Finer-CAM", "FinerCAM(GradCAM)"),
+        ("LPCAM", LPCAM),
+        ("CAM, 2", f"MultiView(CAM, {TWICE})"),
+        ("LPCAM, 2", f"MultiView({LPCAM}, {TWICE})"),
+        ("LPCAM, 2, propagated", f"Propagate(MultiView({LPCAM}, {TWICE}))"),
+    ],
+    "prototypes_best": [
+        ("best", f"Propagate({BEST})"),
+        ("LPCAM as the judge", f"Propagate({BEST.replace('judge=MultiView(CAM', f'judge=MultiView({LPCAM}')})"),
+    ],
     "relative": relative("CAM"),
     "relative_fully": relative(R),
+    "conditional_dense": conditional_dense("Dense(CAM, 16)"),
+    "conditional_default": [
+        ("Fully-CAM, no channel norm", R),
+        ("split (default)", f"SplitUnite({R})"),
+        ("erase (default)", f"IterativeErasing({R})"),
+        ("both (default)", f"ClassConditional({R})"),
+    ],
+    "conditional_best": [
+        ("1, 1.5, competing, propagated", f"Propagate({SMALL}, {BLOCKS})"),
+        ("split (default), then propagated", f"Propagate(SplitUnite({SMALL}), {BLOCKS})"),
+        ("propagated, then split (default)", f"SplitUnite(Propagate({SMALL}, {BLOCKS}))"),
+    ],
     "conditional": [*conditional("CAM"), *conditional(F)],
     "settings": [*settings("CAM"), *settings(R)],
 }
