@@ -101,6 +101,7 @@ def conditional_dense(explainer: str) -> list[tuple[str, str]]:
     ]
 
 
+BLOCKS = "layers=['body.model.blocks.*']"
 TWICE = "scales=(2,), flip=False"
 LPCAM = "LPCAM(prototypes='prototypes.npz')"  # made by `camplug fit-prototypes`
 
@@ -176,4 +177,17 @@ TABLES: dict[str, list[tuple[str, str]]] = {
     ],
     "conditional": [*conditional("CAM"), *conditional(F)],
     "settings": [*settings("CAM"), *settings(R)],
+    "lite0": [("CAM", "CAM"), ("Grad-CAM", "GradCAM"), ("LayerCAM", "LayerCAM"), ("Fully-CAM, no channel norm", R)],
+    "vit": [
+        ("CAM", "CAM"),
+        ("Grad-CAM", "GradCAM"),
+        ("LayerCAM", "LayerCAM"),
+        ("Fully-CAM, all blocks", f"FullyCAM({BLOCKS})"),
+        ("Fully-CAM, all blocks, no channel norm", f"FullyCAM({BLOCKS}, channel_norm=False)"),
+        ("attention rollout", "Rollout"),
+        ("gradient-weighted rollout", "GradientRollout"),
+        ("LeGrad", "LeGrad"),
+        ("Grad-ECLIP", "GradECLIP"),
+        ("CAM, propagated by attention", "PropagateAttention(CAM)"),
+    ],
 }

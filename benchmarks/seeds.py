@@ -35,6 +35,7 @@ from camplug.metrics import ThresholdSweep, miou
 from camplug.models.preprocess import find_preprocess
 from camplug.plug import Targets
 from camplug.wsss.data import VOC
+from camplug.wsss.store.identity import hash_weights
 
 CLASSES = ("cat", "cow", "dog", "horse", "person", "sheep")  # the other classes are too rare in this part of VOC
 SAVE_EVERY = 20
@@ -44,7 +45,8 @@ LISTS = Path(__file__).parent.parent / "tests"
 def parsed(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="VOCdevkit/VOC2012")
-    parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
+    parser.add_argument("--model", default="demo", help="as for camplug explain, or a classifier.pt")
+    parser.add_argument("--weights", type=Path, help="state dict of the model, with 20 classes")
     parser.add_argument("--long-side", type=int, default=320)
     parser.add_argument(
         "--train", default=str(LISTS / "voc12_animals_train.txt"), help="split, or file of ids, to choose thresholds on"
@@ -153,7 +155,7 @@ def measure(args: argparse.Namespace, model: torch.nn.Module, rows: list[str], s
     data = VOC(args.data, args.train if split == "train" else args.val)
     images = range(0, len(data), args.train_every if split == "train" else args.val_every)
     listed = hashlib.sha256(" ".join(data.ids).encode()).hexdigest()
-    key = f"{args.long_side}|{camplug.__version__}|{listed}|{images.step}"
+    key = f"{args.long_side}|{camplug.__version__}|{listed}|{images.step}|{hash_weights(model)}"
     kept = {text: Measured(text, split, args.cache, key) for text in rows}
     explainers = {text: shared(text, model, args.long_side) for text in rows}
     for n, i in enumerate(images):
@@ -211,7 +213,7 @@ def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
     """All tables, as they are written to JSON."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    model = camplug.load_model("demo", checkpoint=args.weights, num_classes=20)
+    model = camplug.load_model(args.model, checkpoint=args.weights, num_classes=20)
     rows = list(dict.fromkeys(text for table in args.tables for _, text in TABLES[table]))
     seconds = timed(args, model, rows) if args.time else {}
     sweeps = {split: measure(args, model, rows, split) for split in ("train", "val")}
@@ -227,6 +229,7 @@ def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
     return {
         "command": command,
         "machine": machine(torch.device("cpu"), ["camplug", "torch", "torchvision", "timm", "numpy"]),
+        "model": args.model,
         "long_side": args.long_side,
         "images": images,
         "timed_on": args.time,

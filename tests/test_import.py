@@ -39,7 +39,7 @@ def test_imports_bring_in_torch_and_nothing_heavy():
 
 @pytest.mark.parametrize(
     "room,allowed",
-    [("images", {"images"}), ("plug", {"plug"}), ("models", {"images", "models", "plug", "plugins"})],
+    [("images", {"images"}), ("plug", {"plug"}), ("models", {"images", "models", "options", "plug", "plugins"})],
 )
 def test_rooms_at_the_bottom_know_little(room, allowed):
     """Imports at the top of modules; `models` loads a classifier of the pipeline on demand."""

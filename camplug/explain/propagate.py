@@ -18,7 +18,8 @@ from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.tensor_ops import widen
 from camplug.explain.wrapper import Wrapper, is_number, set_class_form
-from camplug.plug import Classes, Selector, Size, Tape, get_patch_size, to_grid, unwrap
+from camplug.images.geometry import scale_size
+from camplug.plug import Classes, Selector, Size, Tape, find_size_multiple, get_patch_size, to_grid, unwrap
 
 CHUNK = 2**24  # similarities computed at a time
 
@@ -139,8 +140,7 @@ class Propagate(Wrapper):
         out_size = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)
         result = self.explainer.run_batch(batch, wanted)
-        height, width = batch.size
-        zoomed = batch.resize((max(1, round(height * self.zoom)), max(1, round(width * self.zoom))))
+        zoomed = batch.resize(scale_size(batch.size, self.zoom, find_size_multiple(self.model)))
         features = self.compute_features(zoomed)
         grid = (features.shape[2], features.shape[3])
         maps = []

@@ -20,7 +20,8 @@ from camplug.explain.fuse import SCALINGS, Normalize, Scaling, normalize_map, re
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, check_choice, is_number, run_at_size, set_class_form
-from camplug.plug import Classes, Size
+from camplug.images.geometry import scale_size
+from camplug.plug import Classes, Size, find_size_multiple
 
 SPLIT: dict[str, dict[str, Any]] = {
     "paper": {
@@ -255,7 +256,7 @@ class SplitUnite(Wrapper):
         for size, group in by_size.items():
             zoom = 1.0 if size == batch.size else self.zoom
             parts = batch.cut([(i, p) for i, p, _ in group])
-            zoomed = parts.resize((max(1, round(size[0] * zoom)), max(1, round(size[1] * zoom))))
+            zoomed = parts.resize(scale_size(size, zoom, find_size_multiple(self.model)))
             called = "a part of the image; models of one input size cannot be explained in parts"
             result = run_at_size(inner, zoomed, [[wanted[i][k] for k in rows] for i, _, rows in group], called, size)
             weights = compute_class_weights(result.logits, result.targets.classes, self.weight)

@@ -18,7 +18,8 @@ from camplug.explain.fuse import Normalize, normalize_map, resize_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, check_choice, is_number, is_score, run_at_size
-from camplug.plug import Classes, Size
+from camplug.images.geometry import scale_size
+from camplug.plug import Classes, Size, find_size_multiple
 
 Combine: TypeAlias = Literal["sum", "max", "mean"]
 
@@ -89,8 +90,7 @@ class MultiView(Wrapper):
 
     def _run_views(self, batch: Batch, wanted: Any, scale: float) -> list[tuple[Result, bool]]:
         """Return the results of one scale, without and with mirroring."""
-        n, (height, width) = len(batch), batch.size
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        n, size = len(batch), scale_size(batch.size, scale, find_size_multiple(self.model))
         view = batch.resize(size)
         called = f"the view at scale {scale:g}; leave that scale out of scales="
 

@@ -24,6 +24,16 @@ class Box(NamedTuple):
     bottom: float
 
 
+def scale_size(size: tuple[int, int], scale: float, multiple: int = 1) -> tuple[int, int]:
+    """Return a size (height, width) times a factor, each side rounded to a multiple, at least one of them.
+
+    >>> scale_size((30, 20), 1.5), scale_size((30, 20), 1.5, 14), scale_size((30, 20), 0.1, 14)
+    ((45, 30), (42, 28), (14, 14))
+    """
+    height, width = (max(1, round(side * scale / multiple)) * multiple for side in size)
+    return height, width
+
+
 def find_box(transform: Callable[[Any], Any], size: tuple[int, int]) -> Box:
     """Find the region of a photograph of this size (width, height) that a transform shows, including padding.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.images.geometry import Box, find_box
+from camplug.images.geometry import Box, find_box, scale_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,6 +53,8 @@ class Preprocess:
         long_side: length of the longer side, with the aspect ratio kept; overrides `size`.
         channels: number of the model's input channels: 3, or 1 for grey (ITU-R 601), with the averages of `mean` and
             `std`.
+        multiple: number that both sides are rounded to multiples of, for transformers that take any whole number of
+            patches.
 
     Raises:
         InputError: `long_side` is below 1 or the model has a fixed size, or `mean` or `std` do not fit the channels.
@@ -65,6 +67,7 @@ class Preprocess:
     keep_aspect: bool = True
     long_side: int | None = None
     channels: int = 3
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         if self.long_side is not None and self.long_side < 1:
@@ -96,12 +99,10 @@ class Preprocess:
         width, height = photo.size
         out_h, out_w = self.size
         if self.long_side is not None:
-            scale = self.long_side / max(width, height)
-            out_h, out_w = max(1, round(height * scale)), max(1, round(width * scale))
+            out_h, out_w = scale_size((height, width), self.long_side / max(width, height), self.multiple)
         elif self.keep_aspect:
-            scale = max(out_h / height, out_w / width)
-            out_h = min(max(1, round(height * scale)), LONGEST * out_h)
-            out_w = min(max(1, round(width * scale)), LONGEST * out_w)
+            scaled = scale_size((height, width), max(out_h / height, out_w / width), self.multiple)
+            out_h, out_w = min(scaled[0], LONGEST * out_h), min(scaled[1], LONGEST * out_w)
         resample = getattr(pil.Resampling, self.interpolation.upper(), pil.Resampling.BILINEAR)
         photo = photo.convert("L") if self.channels == 1 else photo
         pixels = np.asarray(photo.resize((out_w, out_h), resample)).reshape(out_h, out_w, self.channels)

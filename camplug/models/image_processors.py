@@ -59,7 +59,7 @@ def read_processor(config: Mapping[str, Any]) -> Preprocess:
     >>> config = {"size": {"height": 32, "width": 48}, "resample": 3, "image_mean": [0.5], "image_std": [0.25]}
     >>> read_processor(config)
     Preprocess(size=(32, 48), mean=(0.5,), std=(0.25,), interpolation='bicubic', keep_aspect=True, long_side=None,
-               channels=3)
+               channels=3, multiple=1)
     """
     if config.get("do_flip_channel_order"):
         raise InputError(

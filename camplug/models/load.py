@@ -17,8 +17,8 @@ from torch import nn
 from camplug.errors import InputError, ModelError
 from camplug.models.checkpoint import find_other_count, load_state, read_checkpoint, remove_prefix
 from camplug.models.hosts import build_hf, build_open_clip
+from camplug.options import parse_value, split_options
 from camplug.plugins import PREFIX, import_object
-from camplug.settings_files import parse_value, split_options
 
 SOURCES = (
     "demo",

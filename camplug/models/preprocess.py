@@ -11,7 +11,7 @@ from torch import nn
 from camplug.errors import InputError
 from camplug.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Custom, Preprocess
 from camplug.models.image_processors import find_declared_preprocess
-from camplug.plug import named_layers, unwrap
+from camplug.plug import find_size_multiple, named_layers, unwrap
 from camplug.plug.layers import find_token_layers
 
 _warned = False
@@ -49,7 +49,8 @@ def find_preprocess(model: nn.Module, transform: Any = None, *, warn: bool = Tru
     if transform is None and isinstance(own, Preprocess):
         return own
     channels = find_channels(inner) or 3
-    flexible = not find_token_layers(inner, named_layers(inner))
+    multiple = find_size_multiple(inner)
+    flexible = multiple > 1 or not find_token_layers(inner, named_layers(inner))
     weights: Any = getattr(inner, "weights", None)
     presets: list[Any] = [transform, getattr(inner, "transforms", None)]
     presets.append(weights.transforms() if hasattr(weights, "transforms") else None)
@@ -68,7 +69,7 @@ def find_preprocess(model: nn.Module, transform: Any = None, *, warn: bool = Tru
     inner = getattr(inner, "timm_model", inner)  # in a wrapper of Hugging Face
     config = getattr(inner, "pretrained_cfg", None) or getattr(inner, "default_cfg", None)
     if config:
-        return _read_timm(inner, config if isinstance(config, dict) else config.to_dict(), flexible, channels)
+        return _read_timm(inner, config if isinstance(config, dict) else config.to_dict(), flexible, channels, multiple)
     size = _find_size(inner) or (224, 224)
     global _warned
     if warn and not _warned:
@@ -81,7 +82,7 @@ def find_preprocess(model: nn.Module, transform: Any = None, *, warn: bool = Tru
     return Preprocess(size, keep_aspect=flexible, channels=channels)
 
 
-def _read_timm(model: nn.Module, config: dict[str, Any], flexible: bool, channels: int) -> Preprocess:
+def _read_timm(model: nn.Module, config: dict[str, Any], flexible: bool, channels: int, multiple: int) -> Preprocess:
     """Return the preprocessing of a configuration of timm."""
     size = tuple(config.get("input_size") or (3, 224, 224))[1:]
     return Preprocess(
@@ -89,9 +90,10 @@ def _read_timm(model: nn.Module, config: dict[str, Any], flexible: bool, channel
         tuple(config.get("mean") or IMAGENET_MEAN),
         tuple(config.get("std") or IMAGENET_STD),
         config.get("interpolation") or "bilinear",
-        flexible and not config.get("fixed_input_size", False),
+        flexible and (multiple > 1 or not config.get("fixed_input_size", False)),
         None,
         channels,
+        multiple,
     )
 
 

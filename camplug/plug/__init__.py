@@ -3,7 +3,7 @@
 from camplug.plug.class_lists import Against, is_label_vector, list_classes
 from camplug.plug.dense import dense
 from camplug.plug.freeze import find_first_weight, unwrap
-from camplug.plug.grid import Size, count_spatial_dims, find_layout, get_patch_size, to_grid
+from camplug.plug.grid import Size, count_spatial_dims, find_layout, find_size_multiple, get_patch_size, to_grid
 from camplug.plug.layers import SELECTORS, Selector, named_layers, select
 from camplug.plug.outputs import Link, are_probabilities, find_link, get_logits
 from camplug.plug.tape import AttentionCall, Layer, Tape
@@ -40,6 +40,7 @@ __all__ = [
     "make_index",
     "named_layers",
     "observe",
+    "find_size_multiple",
     "get_patch_size",
     "pick_values",
     "resolve_classes",

@@ -74,6 +74,17 @@ def get_patch_size(model: nn.Module) -> Pair | None:
     return None
 
 
+def find_size_multiple(model: nn.Module) -> int:
+    """Return the number that both sides of the images must be multiples of: the patch side of a transformer of timm
+    that takes images of any whole number of patches (`dynamic_img_size=True`), else 1."""
+    for module in model.modules():
+        if getattr(module, "dynamic_img_size", False) is True:
+            patch = getattr(module, "patch_embed", None)
+            if patch is not None and not getattr(patch, "dynamic_img_pad", False):
+                return math.lcm(*(get_patch_size(module) or (1, 1)))
+    return 1
+
+
 def find_layout(
     shape: Sequence[int],
     image_size: Pair,

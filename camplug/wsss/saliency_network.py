@@ -18,7 +18,7 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from camplug.settings_files import split_options
+from camplug.options import split_options
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.store.identity import hash_file
 from camplug.wsss.store.jobs import Mismatch, Report, make_results

@@ -92,7 +92,7 @@ def test_a_transform_that_does_more_is_told_of(step):
 
 
 def test_maps_of_a_real_transformer_come_back_at_the_photographs_size():
-    model = timm.create_model("test_vit", pretrained=False).eval()
+    model = timm.create_model("test_vit", pretrained=False, dynamic_img_size=False).eval()
     sizes = []
     model.register_forward_pre_hook(lambda m, args: sizes.append(tuple(args[0].shape)))
     with warnings.catch_warnings():

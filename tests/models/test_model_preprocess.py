@@ -34,7 +34,7 @@ def test_timm_configuration():
 
 
 def test_transformers_of_one_input_size_are_squeezed():
-    model = timm.create_model("test_vit", pretrained=False)
+    model = timm.create_model("test_vit", pretrained=False, dynamic_img_size=False)
     got = find_preprocess(model)
     assert got.keep_aspect is False
     x, _ = got(Image.new("RGB", (300, 100)))

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 from camplug.errors import InputError
 from camplug.images.photo import SUFFIXES
+from camplug.options import split_options
 from camplug.plugins import PREFIX, import_object, is_same_definition, load_plugins
-from camplug.settings_files import split_options
 from camplug.wsss.data.coco import COCO
 from camplug.wsss.data.coco_layout import find_annotation_files
 from camplug.wsss.data.dataset import SegmentationData

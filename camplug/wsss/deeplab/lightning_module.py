@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from camplug.wsss.classifier.settings import freeze_until
 from camplug.wsss.deeplab.crops import SegmentationCrop
-from camplug.wsss.deeplab.losses import count_pixels, fuse_logits, multiscale_loss, shrink_labels
+from camplug.wsss.deeplab.losses import count_pixels, drop_large_losses, fuse_logits, multiscale_loss, shrink_labels
 from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings
 from camplug.wsss.train.device_state import mix_seeds
@@ -58,9 +58,9 @@ class DeepLabTraining(LightningModule):
     @override
     def training_step(self, batch: SegmentationCrop, batch_idx: int) -> Tensor:
         logits = self.logits(batch.image)
-        count = len(batch.image)
+        count, labels = len(batch.image), self._drop(logits, batch.labels)
         loss = multiscale_loss(
-            logits, batch.labels, balanced=self.settings.loss == "balanced", counts=self._count(logits, batch.labels)
+            logits, labels, balanced=self.settings.loss == "balanced", counts=self._count(logits, labels)
         )
         if self.settings.refinement > 0:
             self.log("cross_entropy", loss.detach(), batch_size=count)
@@ -68,6 +68,16 @@ class DeepLabTraining(LightningModule):
         self.finite.add(loss, self.global_step, batch.number)
         self.log("loss", loss.detach(), prog_bar=True, batch_size=count)
         return loss
+
+    def _drop(self, logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """Return the labels that count in this step, on the first grid if some do not."""
+        share = self.settings.drop_large_losses * min(
+            1.0, 2 * self.global_step / float(self.trainer.estimated_stepping_batches)
+        )
+        if share == 0:
+            return labels
+        final = fuse_logits(logits)
+        return drop_large_losses(final, shrink_labels(labels, (final.shape[2], final.shape[3])), share)
 
     def _compute_refinement(self, logits: Sequence[Tensor], batch: SegmentationCrop) -> Tensor:
         """Compute the activation-aware term from the fused logits."""

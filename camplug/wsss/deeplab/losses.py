@@ -83,6 +83,35 @@ def segmentation_loss(
     return means.sum() / there.sum().clamp(min=1) + 0 * sums.sum()
 
 
+def drop_large_losses(logits: Tensor, labels: Tensor, share: float) -> Tensor:
+    r"""Return labels in which the pixels of the largest losses are ignored, class by class.
+
+    .. math:: y'_i = 255 \quad \text{where} \quad -\log p_{i, y_i} > q_{1 - s}\big(\{-\log p_{j, y_j} : y_j = y_i\}\big)
+
+    with the quantile q over the pixels of a class in the batch. Networks learn what is regular before they learn wrong
+    labels by heart (Han et al., NeurIPS 2018), so pixels whose loss stays large are often mislabelled.
+
+    Args:
+        logits: [N,K+1,h,w].
+        labels: [N,h,w] integers, 255 ignored.
+        share: s, share of each class's pixels to ignore, in [0, 1).
+
+    Returns:
+        [N,h,w] of the same dtype.
+    """
+    with torch.no_grad():
+        each = F.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORE, reduction="none")
+        order = each.flatten().argsort(stable=True)
+        by_class = order[labels.flatten()[order].argsort(stable=True)]  # by class, then by loss
+        sizes = torch.bincount(labels.flatten().long(), minlength=IGNORE + 1)
+        kept = sizes - (sizes * share).long()
+        starts = sizes.cumsum(0) - sizes
+        rank = torch.empty_like(by_class)
+        rank[by_class] = torch.arange(len(rank), device=rank.device)
+        owner = labels.flatten().long()
+        return labels.masked_fill((rank - starts[owner] >= kept[owner]).view_as(labels), IGNORE)
+
+
 def fuse_logits(logits: Sequence[Tensor]) -> Tensor:
     """Compute the maximum of the logits of several scales, [N,K+1,h,w], on the first grid (bilinear)."""
     first, *others = logits

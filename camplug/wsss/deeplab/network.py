@@ -15,7 +15,7 @@ from typing_extensions import override
 from camplug.errors import InputError, ModelError
 from camplug.images.preprocess import Preprocess
 from camplug.models.preprocess import find_preprocess
-from camplug.plug import Tape, dense, find_first_weight, get_patch_size, to_grid, unwrap
+from camplug.plug import Tape, dense, find_first_weight, find_size_multiple, get_patch_size, to_grid, unwrap
 from camplug.wsss.classifier.body import Body, Cut, make_example
 from camplug.wsss.classifier.network import Classifier, build_classifier
 from camplug.wsss.classifier.stages import Stage, find_stage_layers
@@ -77,7 +77,8 @@ class DeepLab(nn.Module):
         with torch.no_grad():
             body.eval()
             features, finer = self.features(x)
-        self.stride = 2 ** round(math.log2(x.shape[-1] / features.shape[-1]))
+        multiple = find_size_multiple(body)  # a patch's side need not be a power of 2
+        self.stride = multiple if multiple > 1 else 2 ** round(math.log2(x.shape[-1] / features.shape[-1]))
         self.kind, self.width = head, width
         self.dilations = tuple(get_dilations(head, self.stride) if dilations is None else dilations)
         channels, count = features.shape[1], len(self.classes) + 1

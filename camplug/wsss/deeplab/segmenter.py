@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.images.geometry import scale_size
 from camplug.images.photo import read_photo
 from camplug.plug import find_first_weight, send_to
 from camplug.settings import to_plain
@@ -122,7 +123,7 @@ class Segmenter:
         """Compute the logits [K+1,H,W] of one scale, without and with mirroring."""
         height, width = photo.shape[:2]
         factor = scale * (1.0 if self.long_side is None else self.long_side / max(height, width))
-        size = (max(1, round(height * factor)), max(1, round(width * factor)))
+        size = scale_size((height, width), factor)
         picture = Image.fromarray(photo)
         if size != (height, width):
             picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)

@@ -47,6 +47,9 @@ class DeepLabNetworkSettings:
         dilations: dilations of the 3x3 convolutions in the head; none for the usual ones, which are 12; 6,12,18,24;
             12,24,36 at stride 8 and half of it at 16.
         loss: "ce", cross-entropy over all pixels, or "balanced", half of it over background, half over objects.
+        drop_large_losses: share of each class's pixels in a batch that do not count, those of the largest losses, which
+            are often mislabelled; it rises from 0 over the first half of the training. 0 counts all. Processes that
+            share a batch select in their own parts.
         loss_scales: image scales whose losses are added in training; with several ones the loss of their largest logits
             is added, too: 1,0.75,0.5 in the paper.
         batch_norm: "fixed" keeps the body's statistics, scales and shifts; "train" trains them, for networks that start
@@ -69,6 +72,7 @@ class DeepLabNetworkSettings:
     width: int = 256
     dilations: tuple[int, ...] | None = None
     loss: Literal["ce", "balanced"] = "ce"
+    drop_large_losses: float = 0.0
     loss_scales: tuple[float, ...] = (1.0,)
     batch_norm: Literal["train", "fixed"] = "fixed"
     cut: int | str | None = None
@@ -93,6 +97,10 @@ class DeepLabNetworkSettings:
         for name in ("head_lr", "refinement"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name}={getattr(self, name)}; give 0 or more.")
+        if not 0 <= self.drop_large_losses < 1:
+            raise InputError(
+                f"drop_large_losses={self.drop_large_losses}; give a share of the pixels from 0 to below 1, as 0.1."
+            )
         if not 0 < self.saliency_threshold <= 1:
             raise InputError(f"saliency_threshold={self.saliency_threshold}; give a value above 0, at most 1.")
         if isinstance(self.cut, int) and self.cut < 1:

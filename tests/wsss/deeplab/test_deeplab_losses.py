@@ -12,9 +12,18 @@ from moved import everywhere
 from PIL import Image
 
 from camplug.wsss.deeplab import losses
-from camplug.wsss.deeplab.losses import count_pixels, fuse_logits, multiscale_loss, segmentation_loss, shrink_labels
+from camplug.wsss.deeplab.losses import (
+    count_pixels,
+    drop_large_losses,
+    fuse_logits,
+    multiscale_loss,
+    segmentation_loss,
+    shrink_labels,
+)
 
-_on_the_device = everywhere("fuse_logits", "multiscale_loss", "count_pixels", "segmentation_loss", "shrink_labels")
+_on_the_device = everywhere(
+    "drop_large_losses", "fuse_logits", "multiscale_loss", "count_pixels", "segmentation_loss", "shrink_labels"
+)
 
 
 @pytest.mark.parametrize("size", [(7, 5), (8, 8), (20, 3), (21, 41), (1, 1), (13, 29), (320, 321), (33, 16)])
@@ -123,3 +132,27 @@ def test_one_scale_is_not_counted_twice():
     torch.manual_seed(3)
     logits, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 16, 16))
     assert torch.equal(multiscale_loss([logits], labels), segmentation_loss(logits, shrink_labels(labels, (4, 4))))
+
+
+def test_the_largest_losses_of_each_class_are_dropped():
+    """Two classes: of class 0 with losses .1, .2, .3, .4 the half, of class 1 with one pixel none."""
+    p = torch.tensor([0.1, 0.4, 0.2, 0.3, 0.9, 0.5]).neg().exp()  # the probability of the label
+    labels = torch.tensor([[[0, 0, 0, 0, 1, 255]]], dtype=torch.uint8)
+    first = torch.where(labels[0, 0] == 1, 1 - p, p)
+    logits = torch.stack([first, 1 - first]).log()[None, :, None]
+    assert drop_large_losses(logits, labels, 0.5).tolist() == [[[0, 255, 0, 255, 1, 255]]]
+    assert torch.equal(drop_large_losses(logits, labels, 0.0), labels)
+    assert drop_large_losses(logits, labels, 0.5).dtype == torch.uint8
+
+
+def test_dropping_equals_a_loop_over_classes():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 5, 7, 6), torch.randint(0, 6, (3, 7, 6)).where(torch.rand(3, 7, 6) > 0.2, 255)
+    labels[labels == 5] = 255
+    each = F.cross_entropy(logits, labels, ignore_index=255, reduction="none")
+    wanted = labels.clone()
+    for c in range(5):
+        values = each[labels == c].sort().values
+        count = len(values) - int(len(values) * 0.3)
+        wanted[(labels == c) & (each > values[count - 1])] = 255
+    assert torch.equal(drop_large_losses(logits, labels, 0.3), wanted)

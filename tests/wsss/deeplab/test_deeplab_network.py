@@ -207,6 +207,7 @@ def test_what_cannot_be_built():
         ({"dilations": ()}, r"dilations=\(\); give whole numbers from 1 on, or none for the usual ones."),
         ({"dilations": (0,)}, r"dilations=\(0,\); give whole numbers from 1 on"),
         ({"head": "large-fov", "dilations": (6, 12)}, r"dilations=\(6, 12\); the head large-fov has one."),
+        ({"drop_large_losses": 1.0}, "drop_large_losses=1.0; give a share of the pixels from 0 to below 1"),
         ({"loss_scales": ()}, r"loss_scales=\(\); give factors above 0, up to 4"),
         ({"loss_scales": (1, 0)}, r"loss_scales=\(1, 0\); give factors above 0"),
         ({"head_lr": -1}, "head_lr=-1; give 0 or more."),

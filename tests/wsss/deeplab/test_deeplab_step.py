@@ -129,3 +129,18 @@ def test_an_ignored_batch_has_a_loss_of_0_that_reaches_every_weight():
     assert loss.item() == 0
     loss.backward()
     assert all(p.grad is not None for p in found.parameters() if p.requires_grad)
+
+
+def test_the_share_of_dropped_pixels_rises_over_the_first_half():
+    found, given = module(DeepLabNetworkSettings(output_stride=None, drop_large_losses=0.5)), batch()
+    logits = found.logits(given.image)
+    size = tuple(logits[0].shape[2:])
+    before = int((shrink_labels(given.labels, size) != 255).sum())
+    kept = []
+    for step in range(4):
+        found._trainer.global_step = step
+        labels = shrink_labels(found._drop(logits, given.labels), size)
+        kept.append(int((labels != 255).sum()))
+    assert kept[0] == before
+    assert kept[0] > kept[1] > kept[2] == kept[3]
+    assert kept[3] == pytest.approx(before / 2, abs=2)  # rounded up in each of four classes

@@ -1,0 +1,151 @@
+"""DeepLab trained in other ways on the pseudo-labels of benchmarks/deeplab.py, and on masks: tables of docs/deeplab.md.
+
+    python benchmarks/deeplab_training.py --data VOCdevkit/VOC2012 --weights voc_animals_lite0.pt \
+        --saliency vit_s_focus.onnx --json docs/figures/deeplab_training.json
+    python benchmarks/deeplab_training.py --load docs/figures/deeplab_training.json --markdown docs/deeplab.md
+
+The pseudo-labels must lie in the cache, where `benchmarks/deeplab.py --rows averaged averaged_saliency` leaves them.
+Only the row of masks reads masks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from chain import LISTS, Chain, scores
+from deeplab import CROPS, DEEPLAB, VIEWS_OF_VAL
+from markdown_tables import table
+from results import add_result_options, describe_run, tell
+
+BATCH = 12
+PARTS = {"plain": "mIoU-7", "given": "labels given", "given_crf": "labels given + CRF"}
+
+
+class Row(NamedTuple):
+    """A training: what it is called, the labels it reads, passes over the images, and options of the command."""
+
+    says: str
+    labels: str
+    epochs: int = 12
+    options: tuple[Any, ...] = ()
+
+
+ROWS = {
+    "averaged": Row("averaged seeds", "averaged"),
+    "refined": Row("averaged seeds, refinement loss, alpha 0.08", "averaged", 12, ("--refinement", 0.08)),
+    "dropped": Row("averaged seeds, without large losses", "averaged", 12, ("--drop-large-losses", 0.1)),
+    "saliency": Row("averaged with saliency", "averaged_saliency"),
+    "longer": Row("averaged with saliency, twice as long", "averaged_saliency", 24),
+    "masks": Row("masks", "masks", 28),
+}
+
+
+def parsed(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, help="VOCdevkit/VOC2012, with ImageSets/Segmentation/train_aug.txt")
+    parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
+    parser.add_argument("--saliency", help="saliency network of the row refined")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--dtype", default="bfloat16", help="as for camplug train deeplab")
+    parser.add_argument("--cache", type=Path, default=Path("deeplab_cache"), help="that of benchmarks/deeplab.py")
+    add_result_options(parser)
+    return parser.parse_args(argv)
+
+
+def measure_row(chain: Chain, name: str, row: Row, args: argparse.Namespace) -> dict[str, Any]:
+    """Train DeepLab and return its figures on val."""
+    out, split = chain.cache / f"{name}_{args.dtype}_deeplab", "part"
+    labels = chain.cache / f"{row.labels}_labels_part"
+    if row.labels == "masks":
+        labels, split = args.data / "SegmentationClass", "train"
+    given = ["--model", "demo", "--checkpoint", args.weights, "--num-classes", 20, *DEEPLAB, *CROPS, *row.options]
+    given += ["--saliency", args.saliency] if "--refinement" in row.options else []
+    given += ["--epochs", row.epochs, "--dtype", args.dtype, "--device", "cpu", "--out", out]
+    trained = chain.camplug("train", "deeplab", labels, *chain.on(split), *given)
+    images = len(LISTS[0].read_text().split()) if split == "train" else trained["images"]
+    found: dict[str, Any] = {"minutes": trained["seconds"] / 60, "images": images, "epochs": row.epochs}
+    found["losses"] = read_losses(out)
+    for part in PARTS:
+        options = ["--labels", "given"] if "given" in part else []
+        options += ["--crf", "deeplab"] if "crf" in part else []
+        drawn = chain.cache / f"{name}_{args.dtype}_{part}_val"
+        weights = ["--weights", out / "deeplab.pt", *VIEWS_OF_VAL]
+        chain.camplug("segment", *chain.on("val"), *weights, *options, "--out", drawn)
+        report = chain.evaluate(drawn, "val")
+        found[part] = scores(report)
+        found[part]["iou"] = {c: 100 * report["per_class"][c]["iou"] for c in report["averaged_over"]}
+    return found
+
+
+def read_losses(folder: Path) -> dict[int, float]:
+    """Return the mean of the logged losses by quarter of the training: 1 to 4."""
+    (file,) = folder.glob("checkpoints/losses/version_*/metrics.csv")
+    with file.open() as opened:
+        values = [float(row["loss"]) for row in csv.DictReader(opened) if row["loss"]]
+    size = len(values) / 4
+    quarters = [values[round(q * size) : round((q + 1) * size)] for q in range(4)]
+    return {q + 1: sum(part) / len(part) for q, part in enumerate(quarters)}
+
+
+def everything(args: argparse.Namespace) -> dict[str, Any]:
+    chain = Chain(args.data, args.cache)
+    labels = {}
+    for row in args.rows:
+        kind = ROWS[row].labels
+        if kind != "masks" and kind not in labels:
+            labels[kind] = scores(chain.evaluate(chain.cache / f"{kind}_labels_val", "val"))
+    rows = {name: measure_row(chain, name, ROWS[name], args) for name in args.rows}
+    return {
+        **describe_run("torchvision", "timm", "lightning", "numpy"),
+        "dtype": args.dtype,
+        "labels": labels,
+        "rows": rows,
+        "commands": chain.commands,
+    }
+
+
+def report(data: dict[str, Any]) -> list[str]:
+    """Return the tables in Markdown."""
+    rows, labels = data["rows"], data["labels"]
+    lines = [
+        f"`{data['command']}`",
+        "",
+        "The network, crops and views of the table above, trained in " + data["dtype"] + "; mIoU-7 on val. In brackets "
+        "the quotient to the network trained on masks. The loss is the mean over the first and the last quarter of the "
+        "training. Minutes of two cores, which other processes used, too.",
+        "",
+    ]
+    top = rows.get("masks")
+    body = []
+    for name, found in rows.items():
+        row = ROWS[name]
+        own = "" if row.labels == "masks" else f"{labels[row.labels]['miou']:.1f}"
+        cells = [f"{found[part]['miou']:.1f}" for part in PARTS]
+        if top is not None and name != "masks":
+            cells[0] += f" ({found['plain']['miou'] / top['plain']['miou']:.2f})"
+        steps = found["images"] // BATCH * found["epochs"]
+        losses = f"{found['losses']['1']:.2f} -> {found['losses']['4']:.2f}"
+        both = f"{found['plain']['precision']:.1f} / {found['plain']['recall']:.1f}"
+        body.append([row.says, own, str(found["images"]), str(steps), *cells, both, losses, f"{found['minutes']:.0f}"])
+    columns = ["labels", "their own mIoU-7 on val", "images", "steps", *PARTS.values()]
+    lines += table([*columns, "precision / recall", "loss", "minutes"], body)
+    classes = list(next(iter(rows.values()))["plain"]["iou"])
+    body = [[ROWS[name].says, *(f"{found['plain']['iou'][c]:.1f}" for c in classes)] for name, found in rows.items()]
+    return [*lines, "", "IoU by class:", "", *table(["labels", *classes], body)]
+
+
+def main(argv: list[str]) -> None:
+    args = parsed(argv)
+    if args.load is None and (args.data is None or args.weights is None):
+        raise SystemExit("give --data and --weights, or --load a result.")
+    if args.load is None and "refined" in args.rows and args.saliency is None:
+        raise SystemExit("the row refined needs --saliency NETWORK.")
+    tell(args, lambda: everything(args), report, "deeplab training")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
