@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from camplug.cli import common
-from camplug.cli.progress_display import ProgressDisplay, handle_interrupt
+from camplug.cli.progress_display import handle_interrupt
 from camplug.cli.walk_network import require_lightning
 from camplug.cli.wsss_init import init
 from camplug.errors import InputError
@@ -45,7 +45,10 @@ DataRoot: TypeAlias = Annotated[
 ]
 Workers: TypeAlias = Annotated[int, typer.Option(min=0, help="Processes that load images in trainings.")]
 Dry: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Print the stages and their costs; do nothing.")]
-Probe: TypeAlias = Annotated[bool, typer.Option("--probe/--no-probe", help="With --dry-run: measure to estimate.")]
+Probe: TypeAlias = Annotated[
+    bool,
+    typer.Option("--probe/--no-probe", help="Measure steps first, to estimate the time and with --dry-run all costs."),
+]
 Open: TypeAlias = Annotated[bool, typer.Option("--open/--no-open", help="Show the report in a browser at the end.")]
 
 
@@ -77,7 +80,7 @@ def run(  # noqa: PLR0917
         if dry_run:
             _plan_recipe(found, folder, probe, device, as_json)
         else:
-            _run_recipe(found, folder, device, workers, show=open_, as_json=as_json)
+            _run_recipe(found, folder, device, workers, probe=probe, show=open_, as_json=as_json)
 
 
 @app.command("demo")
@@ -101,7 +104,7 @@ def demo(  # noqa: PLR0917
         if dry_run:
             _plan_recipe(found, out, True, device, as_json)
         else:
-            _run_recipe(found, out, device, 0, show=open_ and not as_json, as_json=as_json)
+            _run_recipe(found, out, device, 0, probe=True, show=open_ and not as_json, as_json=as_json)
 
 
 @app.command("recipes")
@@ -126,13 +129,16 @@ def recipes(as_json: common.AsJson = False) -> None:
         common.out.print(common.escape_markup(str(folder)), soft_wrap=True)
 
 
-def _run_recipe(recipe: Recipe, out: Path, device: str | None, workers: int, *, show: bool, as_json: bool) -> None:
+def _run_recipe(
+    recipe: Recipe, out: Path, device: str | None, workers: int, *, probe: bool, show: bool, as_json: bool
+) -> None:
     """Run a recipe and print its scores."""
+    from camplug.cli.run_display import RunDisplay
     from camplug.wsss.recipe import run_recipe
 
     rank, _ = get_shard()
-    watch = ProgressDisplay(as_json or rank > 0)
-    report = run_recipe(recipe, out, device=common.choose_device(device, rank), workers=workers, watch=watch)
+    watch, where = RunDisplay(as_json or rank > 0), common.choose_device(device, rank)
+    report = run_recipe(recipe, out, device=where, workers=workers, estimate=probe and not as_json, watch=watch)
     if rank:
         return
     page = (out / "report.html").resolve()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from camplug.wsss.recipe.graph import list_stages
 from camplug.wsss.recipe.placeholder_data import SyntheticImages
 from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.sample import Sample
-from camplug.wsss.recipe.stage import Stage, get_stage
+from camplug.wsss.recipe.stage import Data, Stage, get_stage
 
 FOLDERS = ("voc", "coco", "folder", "photos")  # kinds of data sets that lie on disk
 
@@ -31,7 +31,8 @@ class Row:
         state: "made before", "begun" or "to run".
         images: number of images, if known.
         epochs: number of epochs of a training.
-        seconds, bytes, memory: estimated time, disk, and memory at the peak; None if unknown.
+        seconds, bytes, memory: estimated time (what is left of it, where a stage was begun), disk, and memory at the
+            peak; None if unknown.
         notes: remarks on figures that are scaled, or the reason why nothing is measured.
     """
 
@@ -82,18 +83,41 @@ def plan_recipe(
                 raise InputError(f"data.{name}: {error}") from None
             missing[name] = str(error)
     stages = list_stages(recipe, data)
-    cache = Cache(Path(out), data)
-    costs = CostEstimator(recipe, data, device) if probe else None
+    rows = make_rows(recipe, stages, Cache(Path(out), data), device if probe else None, notify)
+    for row, stage in zip(rows, stages, strict=True):
+        if stage.part in missing:
+            row.notes.insert(0, f"data.{stage.part} is not on disk")
+    return rows
+
+
+def make_rows(
+    recipe: Recipe,
+    stages: Sequence[Stage],
+    cache: Cache,
+    device: str | None,
+    notify: Callable[[str], None] = lambda stage: None,
+) -> list[Row]:
+    """Return the rows of stages in a plan.
+
+    Args:
+        recipe: the settings.
+        stages: stages of the recipe.
+        cache: folders of the stages.
+        device: device to measure on; None estimates nothing.
+        notify: see `plan_recipe`.
+    """
+    data = cache.data
+    costs = None if device is None else CostEstimator(recipe, data, device)
     rows = []
     for stage in stages:
         epochs = get_stage(stage.kind).count_epochs(stage)
         row = Row(stage.name, _get_state(stage, cache), _count_images(stage, recipe, data), epochs)
         rows.append(row)
-        if stage.part in missing:
-            row.notes.append(f"data.{stage.part} is not on disk")
         if costs is not None and row.state != "made before":
             notify(stage.name)
             costs.add(stage, row)
+            if row.seconds is not None and row.state == "begun":
+                row.seconds = max(0.0, row.seconds - cache.load_spent_seconds(stage))
     return rows
 
 
@@ -115,7 +139,7 @@ def _get_state(stage: Stage, cache: Cache) -> str:
     return "begun" if cache.get_key(stage) is not None and cache.get_folder(stage).is_dir() else "to run"
 
 
-def _count_images(stage: Stage, recipe: Recipe, data: dict[str, SegmentationData]) -> int | None:
+def _count_images(stage: Stage, recipe: Recipe, data: Data) -> int | None:
     assert stage.part is not None
     count = len(data[stage.part]) if stage.part in data else recipe.data[stage.part].images
     only = get_stage(stage.kind).limit_images(stage)
@@ -125,7 +149,7 @@ def _count_images(stage: Stage, recipe: Recipe, data: dict[str, SegmentationData
 class CostEstimator:
     """Estimates of stages on samples, scaled to all images."""
 
-    def __init__(self, recipe: Recipe, data: dict[str, SegmentationData], device: str) -> None:
+    def __init__(self, recipe: Recipe, data: Data, device: str) -> None:
         self.samples: dict[str, Sample] = {}
         self.known: dict[str, Cost] = {}
         self.synthetic: set[str] = set()
@@ -165,5 +189,8 @@ class CostEstimator:
         if stage.part in self.synthetic:
             row.notes.append(f"measured on pictures of {sample.size[1]}x{sample.size[0]}")
         if row.images is not None:
-            row.seconds = row.images * (cost.seconds * (row.epochs or 1) + cost.fixed)
+            again = get_stage(stage.kind).count_repeats(
+                stage, None if stage.part in self.synthetic else sample.data.ids
+            )
+            row.seconds = (row.images + again) * cost.seconds * (row.epochs or 1) + row.images * cost.fixed
             row.bytes = row.images * cost.bytes + cost.files

@@ -16,6 +16,7 @@ from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.data import VARIABLE, ImageList
 from camplug.wsss.recipe.graph import RecipeGraph
 from camplug.wsss.recipe.image_checks import check_results
+from camplug.wsss.recipe.plan import make_rows
 from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.report import write_report
 from camplug.wsss.recipe.stage import Stage, get_stage
@@ -27,7 +28,13 @@ from camplug.wsss.train.progress import ProgressCallback
 
 
 def run_recipe(
-    recipe: Recipe, out: str | Path, *, device: str = "cpu", workers: int = 0, watch: ProgressCallback | None = None
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    device: str = "cpu",
+    workers: int = 0,
+    estimate: bool = False,
+    watch: ProgressCallback | None = None,
 ) -> dict[str, Any]:
     """Run all stages of a recipe that are not finished, and write `out`/report.html, .json and .md after each.
 
@@ -40,12 +47,12 @@ def run_recipe(
         out: folder of the run.
         device: device of the networks.
         workers: number of processes that load images in trainings.
+        estimate: measure steps of the stages first, as `plan_recipe` does, to give `watch` an estimate of the time;
+            several processes measure nothing.
         watch: receiver of progress messages.
 
-    The trained segmentation network is then `out`/network.pt.
-
     Returns:
-        The report, as in report.json.
+        The report, as in report.json. The trained segmentation network is `out`/network.pt.
 
     Raises:
         InputError: missing data or files, or an error of a stage.
@@ -59,28 +66,34 @@ def run_recipe(
     cache = Cache(out, data)
     for stage in stages:
         cache.get_folder(stage)  # missing files are reported before anything runs
-    try:
-        cache.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {str(out)!r} cannot be made ({error.strerror}).") from None
+    _make_folder(cache.root, out)
     rank, world = get_shard()
     any_share = frozenset(name for name, part in recipe.data.items() if part.allow_missing)
     context = StageContext(cache, data, device, workers, (rank, world), watch, any_share)
     wait_for_processes("begin")  # before one makes results that another would find
-    for number, stage in enumerate(stages, 1):
-        if cache.load_document(stage) is not None:
-            watch.done(f"[{number}/{len(stages)}] {stage.name}: made before")
-            continue
-        watch.done(f"[{number}/{len(stages)}] {stage.name} ...")
-        _run_stage(stage, context)
-        if rank == 0:
-            write_report(recipe, stages, cache, out)
+    rows = make_rows(recipe, stages, cache, device if estimate and world == 1 else None, watch.measure)
+    with watch.run({row.stage: row.seconds for row in rows if row.state != "made before"}):
+        for number, stage in enumerate(stages, 1):
+            if cache.load_document(stage) is not None:
+                watch.done(f"[{number}/{len(stages)}] {stage.name}: made before")
+                continue
+            with watch.stage(stage.name, number, len(stages)):
+                _run_stage(stage, context)
+            if rank == 0:
+                write_report(recipe, stages, cache, out)
     report: dict[str, Any] = {}
     if rank == 0:
         _publish_network(graph.segmenter, cache, out)
         report = write_report(recipe, stages, cache, out)
     wait_for_processes("end", needed=False)
     return report
+
+
+def _make_folder(path: Path, out: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {str(out)!r} cannot be made ({error.strerror}).") from None
 
 
 def open_list(name: str, part: ImageList) -> SegmentationData:

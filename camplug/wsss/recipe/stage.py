@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -131,6 +131,15 @@ class StageKind(ABC):
     def count_epochs(self, stage: Stage) -> int | None:
         """Return the number of epochs of a training, None for other stages."""
         return None
+
+    def count_repeats(self, stage: Stage, ids: Sequence[str] | None) -> int:
+        """Return how many images a training draws in an epoch beyond one per image.
+
+        Args:
+            stage: the stage.
+            ids: names of its images; None if they are not on disk.
+        """
+        return 0
 
     def title_panel(self, stage: Stage) -> str:
         """Return the title of a stage's results in the report's pictures."""

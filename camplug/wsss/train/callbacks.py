@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +11,7 @@ from typing_extensions import override
 
 from camplug.wsss.train.checkpoints import HEADER
 from camplug.wsss.train.finite import FiniteLosses
+from camplug.wsss.train.progress import TRAINING, ProgressCallback
 from camplug.wsss.train.unreadable import Substitutes
 
 
@@ -61,3 +63,35 @@ class HeaderCallback(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.header is not None:
             checkpoint[HEADER] = dict(self.header)
+
+
+class StepReport(Callback):
+    """Callback that reports the steps of a training, of all epochs that are left.
+
+    Args:
+        watch: receiver of the steps.
+    """
+
+    def __init__(self, watch: ProgressCallback) -> None:
+        self.watch, self.stack = watch, ExitStack()
+        self.advance: Callable[[], None] = lambda: None
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert trainer.max_epochs is not None
+        steps = (trainer.max_epochs - trainer.current_epoch) * int(trainer.num_training_batches)
+        self.advance = self.stack.enter_context(self.watch.steps(TRAINING, steps))
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.advance()
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stack.close()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.stack.close()

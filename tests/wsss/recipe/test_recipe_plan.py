@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from recipes import NET, SCENES, tiny
+from PIL import Image
+from recipes import NET, SCENES, Heard, tiny
 
+from camplug.wsss.data import Scenes
 from camplug.wsss.recipe import make_recipe, plan_recipe, run_recipe
 from camplug.wsss.recipe.estimate import Cost
 from camplug.wsss.recipe.placeholder_data import SyntheticImages, draw_clouds
@@ -76,3 +78,24 @@ def test_the_size_of_a_seed_is_measured(tmp_path):
     sections["evaluate"] = {}
     rows = {row.stage: row for row in plan_recipe(make_recipe(sections), tmp_path)}
     assert "not measured" in rows["seeds train"].notes[0]  # a network without a head explains nothing
+
+
+def test_images_with_corrected_labels_are_drawn_more_often(tmp_path, monkeypatch):
+    monkeypatch.setattr(CostEstimator, "estimate", lambda self, stage, sample: Cost(seconds=2.0, fixed=3.0))
+    data = Scenes(8, **SCENES)
+    for name in (data.ids[2], data.ids[5], "of another list"):
+        Image.new("P", (64, 48)).save(tmp_path / f"{name}.png")
+    recipe = tiny(deeplab={"corrected": str(tmp_path), "corrected_repeat": 5, "epochs": 3})
+    (deeplab,) = [row for row in plan_recipe(recipe, tmp_path / "run") if row.stage == "deeplab"]
+    assert deeplab.seconds == (8 + 2 * 4) * 2.0 * 3 + 8 * 3.0
+
+
+def test_what_is_left_of_a_stage_that_was_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(CostEstimator, "estimate", lambda self, stage, sample: Cost(seconds=2.0))
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(tiny(), tmp_path, watch=Heard(stop="training", step=1))
+    (spent,) = tmp_path.glob("cache/classifier-*/spent.json")
+    spent.write_text("7.5")
+    classifier, seeds = plan_recipe(tiny(), tmp_path)[:2]
+    assert (classifier.state, classifier.seconds) == ("begun", 8 * 2 * 2.0 - 7.5)
+    assert (seeds.state, seeds.seconds) == ("to run", 8 * 2.0)

@@ -7,7 +7,7 @@ import os
 import pickle
 import re
 import signal
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import numpy as np
@@ -22,6 +22,8 @@ from camplug.images.preprocess import Preprocess
 from camplug.wsss.data import Scenes
 from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.train import Backbone, LabelCrops, ScheduleSettings, fit
+from camplug.wsss.train.callbacks import StepReport
+from camplug.wsss.train.progress import ProgressCallback
 from camplug.wsss.train.progress_bar import TrainingProgressBar
 
 SCENES = Scenes(6, (48, 48))
@@ -284,3 +286,22 @@ def test_a_dtype_that_a_device_does_not_train_in(tmp_path, dtype, says):
     irn, crops = parts()
     with pytest.raises(InputError, match=says):
         fit(irn, crops, tmp_path, epochs=1, batch=2, device="cpu", progress=False, dtype=dtype)
+
+
+def test_steps_are_reported_of_the_epochs_that_are_left(tmp_path):
+    class Counted(ProgressCallback):
+        def __init__(self):
+            self.parts = []
+
+        @contextmanager
+        def steps(self, what, total):
+            self.parts.append([what, total, 0])
+            yield lambda: self.parts[-1].__setitem__(2, self.parts[-1][2] + 1)
+            self.parts[-1].append("ended")
+
+    watch = Counted()
+    with pytest.raises(GeneratorExit):
+        trained(tmp_path, callbacks=(StepReport(watch), Killed()))
+    trained(tmp_path, callbacks=(StepReport(watch),))
+    assert watch.parts[0][:3] == ["training", 9, 3]
+    assert watch.parts[1] == ["training", 6, 6, "ended"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from camplug.errors import InputError
 from camplug.settings import check_names, list_settings, restore_settings, to_plain, update_settings
 from camplug.wsss.deeplab import DeepLabSettings, build_deeplab, load_deeplab, multiscale_loss, train_deeplab
 from camplug.wsss.deeplab.checkpoint import DEEPLAB_FILE
-from camplug.wsss.deeplab.corrected import REPEAT, check_repeat, digest_corrected
+from camplug.wsss.deeplab.corrected import REPEAT, check_repeat, digest_corrected, list_corrected
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.estimate import Cost, count_file_bytes, estimate_training
@@ -111,6 +111,13 @@ class DeepLabStage(TrainingStage):
     @override
     def count_epochs(self, stage: Stage) -> int:
         return _restore_settings(stage).training.epochs
+
+    @override
+    def count_repeats(self, stage: Stage, ids: Sequence[str] | None) -> int:
+        if (corrected := stage.settings.get("corrected")) is None:
+            return 0
+        names, repeat = list_corrected(corrected["folder"]), int(corrected["repeat"])
+        return (repeat - 1) * len(names if ids is None else names & {*ids})
 
     @override
     def load_network(self, stage: Stage, context: StageContext) -> nn.Module:
