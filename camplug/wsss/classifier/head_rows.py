@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,3 +68,20 @@ def move_head(head: nn.Conv2d, neck: nn.Module) -> nn.Conv2d:
         if head.bias is not None and moved.bias is not None:
             moved.bias.copy_(head.bias)
     return moved
+
+
+def warn_of_lost_neck(trained: Mapping[str, Any] | None, neck: Mapping[str, Any]) -> None:
+    """Warn where a classifier's trained neck is replaced by another one.
+
+    Args:
+        trained: kind and settings of the trained neck; None if there is none.
+        neck: those of the other one.
+    """
+    if trained is None:
+        return
+    changed = (f"{k}={v!r} instead of {trained.get(k)!r}" for k, v in neck.items() if trained.get(k) != v)
+    warnings.warn(
+        f"the classifier's trained neck is replaced by an untrained one ({', '.join(changed)}); give the settings that "
+        "it was trained with to keep it.",
+        stacklevel=5,
+    )

@@ -21,7 +21,7 @@ from camplug.images.preprocess import Preprocess
 from camplug.models.preprocess import find_preprocess
 from camplug.plug import dense, find_first_weight, unwrap
 from camplug.wsss.classifier.body import Body, Cut, find_cut, make_example
-from camplug.wsss.classifier.head_rows import find_rows, move_head, move_weight, take_rows
+from camplug.wsss.classifier.head_rows import find_rows, move_head, move_weight, take_rows, warn_of_lost_neck
 from camplug.wsss.classifier.stages import find_neck_stage, run_with_stage
 
 NECKS = {
@@ -235,6 +235,8 @@ def _reuse_classifier(
 ) -> Classifier:
     """Adapt a trained classifier to other classes, neck and stride."""
     same = neck is None or _has_neck(network, neck)
+    if neck is not None and not same:
+        warn_of_lost_neck(get_classifier_settings(network)["neck"], neck)
     rows = find_rows(network, len(network.classes), classes, keep_head)
     if neck is not None and not same and rows is not None and _fits_head(network.neck):
         new = _build_neck(neck, network.body)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from camplug.wsss.store.label_folder import LabelFolder
 from camplug.wsss.train.folder import describe_classes
 
 REPEAT = 4  # draws of a corrected image per epoch
+SHOWN_NAMES = 3
 
 
 class CorrectedLabels(LabelFolder):
@@ -52,18 +54,26 @@ class CorrectedLabels(LabelFolder):
         return self.corrected.load(name) if name in self.names_of_images else super().load(name)
 
     def find_images(self, data: SegmentationData) -> list[int]:
-        """Return the numbers of the corrected images.
+        """Return the numbers of the corrected images; warn of label pictures of images outside the data.
 
         Raises:
-            InputError: a corrected label picture is of no image of the data.
+            InputError: none is of an image of the data.
         """
-        unknown = sorted(self.names_of_images - {*data.ids})
-        if unknown:
+        found = [i for i, name in enumerate(data.ids) if name in self.names_of_images]
+        others = sorted(self.names_of_images - {*data.ids})
+        named = ", ".join(map(repr, others[:SHOWN_NAMES])) + (" and so on" if len(others) > SHOWN_NAMES else "")
+        if not found:
             raise InputError(
-                f"{str(self.corrected.path)!r} has labels of {unknown[0]!r}, which is no image of the data; remove "
-                f"{'it' if len(unknown) == 1 else f'these {len(unknown)}'}, or give the data that hold it."
+                f"no corrected label picture in {str(self.corrected.path)!r} is of an image of the data: there are "
+                f"{named}, and the data has {data.ids[0]!r} for instance; give the data that was corrected."
             )
-        return [i for i, name in enumerate(data.ids) if name in self.names_of_images]
+        if others:
+            warnings.warn(
+                f"{len(others)} of {len(self.names_of_images)} corrected label pictures in "
+                f"{str(self.corrected.path)!r} are left out, since their images are not in the data: {named}.",
+                stacklevel=2,
+            )
+        return found
 
 
 def check_repeat(repeat: int) -> None:
@@ -85,13 +95,18 @@ def list_corrected(folder: str | Path) -> frozenset[str]:
     return names
 
 
-def digest_corrected(folder: str | Path) -> str:
+def digest_corrected(folder: str | Path, ids: Collection[str] | None = None) -> str:
     """Compute a digest of the class names, image names and files of corrected label pictures.
+
+    Args:
+        folder: folder of the pictures.
+        ids: names of the images that are trained on; None takes all pictures.
 
     Raises:
         InputError: see `list_corrected`.
     """
     labels = LabelFolder(folder)
-    names = sorted(list_corrected(folder))
-    files = [[name, make_file_digest(labels.get_path(name), "labels")] for name in names]
+    names = list_corrected(folder)
+    kept = sorted(names if ids is None else names.intersection(ids))
+    files = [[name, make_file_digest(labels.get_path(name), "labels")] for name in kept]
     return make_digest([describe_classes(labels.path), files])

@@ -16,7 +16,6 @@ from camplug.wsss.data import SegmentationData
 from camplug.wsss.train.crops import LabelCrops
 from camplug.wsss.train.unreadable import Substitutes
 
-FAR = 1_000_000  # epochs; no training has as many
 Saliency = Callable[[SegmentationData, int], NDArray[np.float32]]
 
 
@@ -59,23 +58,23 @@ class SegmentationCrops(Dataset[SegmentationCrop]):
         return len(self.crops) + (self.repeat - 1) * len(self.often)
 
     def __getitem__(self, which: tuple[int, int]) -> SegmentationCrop:
-        crops = self.crops
-        epoch, i = self._find_item(*which)
+        crops, epoch = self.crops, which[0]
+        i, draw = self._find_image(which[1])
         number, (photo, labels, salient) = self.substitutes.read(i, crops.indices, (self.seed, epoch, i))
-        image, small = crops.cut(photo, labels, crops.make_view(photo.size, epoch, i))
+        image, small = crops.cut(photo, labels, crops.make_view(photo.size, epoch, i, draw))
         plane = np.zeros((0, 0), np.float32)
         if salient is not None:
             plane = np.zeros((crops.crop, crops.crop), np.float32)
-            view = crops.make_view(salient.size, epoch, i)
+            view = crops.make_view(salient.size, epoch, i, draw)
             plane[view.rows, view.columns] = view.cut(salient, Image.Resampling.BILINEAR)
         return SegmentationCrop(image, small, torch.from_numpy(plane), torch.tensor(number))
 
-    def _find_item(self, epoch: int, number: int) -> tuple[int, int]:
-        """Return the epoch that an item's crop is drawn with, a far one for repeated images, and the image."""
+    def _find_image(self, number: int) -> tuple[int, int]:
+        """Return the image of an item, and which of its draws in an epoch it is."""
         if number < len(self.crops):
-            return epoch, self.crops.indices[number]
+            return self.crops.indices[number], 0
         again, which = divmod(number - len(self.crops), len(self.often))
-        return epoch + FAR * (again + 1), self.often[which]
+        return self.often[which], again + 1
 
     def load(self, i: int) -> tuple[Image.Image, NDArray[np.uint8], Image.Image | None]:
         """Load the photograph of image i, its labels, and its saliency if used.

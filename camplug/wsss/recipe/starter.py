@@ -24,6 +24,8 @@ FEW = 10  # images of a class below which its maps are poor
 CLASSIFIER_SAMPLES, IRN_SAMPLES, DEEPLAB_SAMPLES = 12_500, 3_100, 22_000  # those of the recipe voc12_animals
 MOST_EPOCHS = {"classifier": 20, "irn": 4, "deeplab": 30}
 LEAST_EPOCHS = {"classifier": 4, "irn": 1, "deeplab": 5}
+BATCHES = {"classifier": 16, "irn": 8, "deeplab": 12}
+STAGES = {"classifier": "classifier", "affinities": "irn", "deeplab": "deeplab"}  # stages of trainings in a plan
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def fit_epochs(settings: StarterSettings, rows: Sequence[Row], seconds: float) -
     """
     if any(row.seconds is None for row in rows):
         return settings, None
-    spent = {row.stage: row.seconds or 0.0 for row in rows}
+    spent = {STAGES.get(row.stage, row.stage): row.seconds or 0.0 for row in rows}
     others = sum(value for stage, value in spent.items() if stage not in settings.epochs)
     trained = {name: spent.get(name, 0.0) for name in settings.epochs}
     factor = min(1.0, max(0.0, seconds - others) / max(sum(trained.values()), 1e-9))
@@ -167,7 +169,7 @@ def format_recipe(
         val: entry data.val; None for none.
         facts: lines for the comment at the top.
     """
-    side = settings.long_side
+    side, usable = settings.long_side, max(1, summary.images - summary.unlabelled - summary.broken)
     crop = max(96, side * 4 // 5 // 32 * 32)
     width = side * 7 // 10 // 32 * 32
     counts = "; ".join(f"{name} {count}" for name, count in summary.classes.items())
@@ -189,6 +191,7 @@ def format_recipe(
         products="[train]" if val is None else "[train, val]",
         masks=_describe_masks(summary.has_masks, val is not None),
         **{f"{name}_epochs": count for name, count in settings.epochs.items()},
+        **{f"{name}_batch": min(count, usable) for name, count in BATCHES.items()},
     )
 
 

@@ -139,9 +139,16 @@ class LabelCrops(Dataset[Crop]):
         check_label_size(labels, photo, self.data.ids[i])
         return photo, labels
 
-    def make_view(self, size: tuple[int, int], epoch: int, i: int) -> View:
-        """Draw the geometry of the crop of image i, given its width and height, in an epoch."""
-        rng = np.random.default_rng((self.seed, epoch, i))
+    def make_view(self, size: tuple[int, int], epoch: int, i: int, draw: int = 0) -> View:
+        """Draw the geometry of a crop of image i, given its width and height, in an epoch.
+
+        Args:
+            size: width and height.
+            epoch: number of the epoch.
+            i: number of the image.
+            draw: number of the crop, where an image has several in an epoch.
+        """
+        rng = np.random.default_rng((self.seed, epoch, i, draw) if draw else (self.seed, epoch, i))
         width, height = self._size(size, rng)
         mirrored = bool(rng.random() < 0.5)
         return View((width, height), mirrored, draw_place(height, width, self.crop, rng))

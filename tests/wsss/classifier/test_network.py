@@ -122,6 +122,8 @@ def test_a_classifier_as_the_start_of_the_next():
     assert type(with_neck.neck).__name__ == "FUM"
     kept = build_classifier(with_neck, NAMES, neck={"kind": "fum"})
     torch.testing.assert_close(kept(x), with_neck(x))
+    with pytest.warns(UserWarning, match=r"trained neck is replaced .* \(kind='regions' instead of 'fum', width=64 "):
+        build_classifier(with_neck, NAMES, neck={"kind": "regions", "width": 64})
 
 
 def test_a_neck_that_learns_nothing_keeps_the_head():

@@ -46,8 +46,18 @@ def test_corrected_pictures_take_the_place_of_others(tmp_path, data):
         np.testing.assert_array_equal(both.load(name), wanted)
         assert both.get_path(name).parent.name == ("new" if i in {1, 3} else "labels")
     assert both.find_images(data) == [1, 3]
-    with pytest.raises(InputError, match="has labels of 'scene0_000003', which is no image of the data; remove it"):
-        both.find_images(labelled.scenes(3))
+
+
+def test_pictures_of_other_images_are_left_out(tmp_path, data):
+    labels, new = labelled.labels(tmp_path / "labels", 4), correct(tmp_path / "new", data, [1, 3], 1)
+    both = CorrectedLabels(labels, new)
+    with pytest.warns(UserWarning, match="1 of 2 corrected label pictures in .* are left out, .*: 'scene0_000003'\\."):
+        assert both.find_images(labelled.scenes(3)) == [1]
+    few = digest_corrected(new, labelled.scenes(3).ids)
+    assert few != digest_corrected(new) == digest_corrected(new, data.ids)
+    assert few == digest_corrected(correct(tmp_path / "other", data, [1], 1))
+    with pytest.raises(InputError, match=r"no corrected label picture in .*: there are 'scene0_000001', "):
+        both.find_images(labelled.scenes(1))
 
 
 def test_corrected_images_have_several_crops_in_an_epoch(tmp_path, data):
@@ -63,6 +73,9 @@ def test_corrected_images_have_several_crops_in_an_epoch(tmp_path, data):
     assert all(not torch.equal(a, b) for i, a in enumerate(of_two) for b in of_two[:i])
     assert torch.equal(items[0, 3].image, items[0, 3].image)
     assert not torch.equal(items[0, 3].image, items[1, 3].image)
+    places = [crops.make_view((48, 48), 0, 2, draw).place for draw in range(4)]
+    assert len({*places}) == 4
+    assert places[0] == crops.make_view((48, 48), 0, 2).place
     once = SegmentationCrops(crops)
     assert all(torch.equal(items[0, k].image, once[0, k].image) for k in range(3))
 

@@ -64,7 +64,7 @@ def test_sizes_and_epochs_follow_the_data(images, size, device, side, epochs):
 
 def test_epochs_are_lowered_to_the_time_and_no_further_than_they_make_sense():
     rows = [Row("classifier", "to run", 9, 20, 100.0), Row("deeplab", "to run", 9, 30, 300.0)]
-    rows += [Row("seeds train", "to run", 9, None, 50.0), Row("irn", "to run", 9, 4, 40.0)]
+    rows += [Row("seeds train", "to run", 9, None, 50.0), Row("affinities", "to run", 9, 4, 40.0)]
     assert fit_epochs(SMALL, rows, 1000) == (SMALL, 490.0)
     half, seconds = fit_epochs(SMALL, rows, 270)  # 50 + 440 / 2
     assert half.epochs == {"classifier": 10, "irn": 2, "deeplab": 15}
@@ -89,3 +89,14 @@ def test_the_text_is_a_recipe(photos):
     alone = format_recipe({"data": name}, summary, SMALL)
     assert make_recipe(yaml.safe_load(alone)).evaluate.products_on == ("train",)
     assert "there are no masks" in alone
+
+
+def test_batches_are_filled_by_few_images():
+    def read_batches(images, unlabelled):
+        summary = DataSummary(images, (375, 500), {"cat": images - unlabelled}, unlabelled, 0, False)
+        recipe = make_recipe(yaml.safe_load(format_recipe({"data": "scenes:4"}, summary, SMALL)))
+        trainings = recipe.classifier.span, recipe.refine.training.training, recipe.deeplab.training.training
+        return [training.batch for training in trainings]
+
+    assert read_batches(200, 0) == [16, 8, 12]
+    assert read_batches(13, 3) == [10, 8, 10]

@@ -86,7 +86,7 @@ class DeepLabStage(TrainingStage):
         network = graph.name_network(how.backbone)
         settings = {"training": to_plain(how.training), "saliency": how.saliency} | network.settings
         if how.corrected is not None:
-            digest = digest_corrected(how.corrected)
+            digest = digest_corrected(how.corrected, graph.data["train"].ids if "train" in graph.data else None)
             settings["corrected"] = {"repeat": how.corrected_repeat, "digest": digest, "folder": how.corrected}
         inputs = {"labels": graph.labels["train"], **network.inputs}
         graph.segmenter = graph.add(Stage("deeplab", self.name, settings, inputs, "train", network.files))
