@@ -22,7 +22,7 @@ from markdown_tables import table
 from results import add_result_options, describe_run, tell
 
 BATCH = 12
-PARTS = {"plain": "mIoU-7", "given": "labels given", "given_crf": "labels given + CRF"}
+PARTS = {"plain": "mIoU-7", "given": "labels given"}
 
 
 class Row(NamedTuple):
@@ -71,7 +71,6 @@ def measure_row(chain: Chain, name: str, row: Row, args: argparse.Namespace) -> 
     found["losses"] = read_losses(out)
     for part in PARTS:
         options = ["--labels", "given"] if "given" in part else []
-        options += ["--crf", "deeplab"] if "crf" in part else []
         drawn = chain.cache / f"{name}_{args.dtype}_{part}_val"
         weights = ["--weights", out / "deeplab.pt", *VIEWS_OF_VAL]
         chain.camplug("segment", *chain.on("val"), *weights, *options, "--out", drawn)

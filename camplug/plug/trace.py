@@ -150,11 +150,25 @@ class Trace:
         """List the calls on every path from image to score with tokens or channels-last maps.
 
         Only layers with "mix" weights after the first; the innermost of those that return the same tensor. Empty for
-        convolutional networks, whose last such layer has a map [N,C,h,w].
+        convolutional networks, whose last such layer has a map [N,C,h,w]. A 1x1 convolution to the classes, and a
+        module that only lays its tokens out as a map, do not count as last.
         """
-        calls = self._list_trunk()
+        calls = self._drop_map_head(self._list_trunk())
         if not calls or not self._has_tokens(calls[-1]) or self._ends_early(calls[-1]):
             return []
+        return calls
+
+    def _drop_map_head(self, calls: list[Call]) -> list[Call]:
+        """Drop a 1x1 convolution to the classes at the end, and the modules before it that lay tokens out as a map."""
+        if len(calls) < 2 or len(calls[-1].shape) != 4 or not calls[-1].shape[1] == self.classes != calls[-2].shape[1]:
+            return calls
+        calls = calls[:-1]
+        while len(calls) > 1 and self._has_tokens(calls[-2]):
+            around, laid = calls[-1], self.find_layout(calls[-2])
+            inside = around.span[0] <= calls[-2].span[0] and calls[-2].span[1] <= around.span[1]
+            if not inside or laid is None or around.shape[2:] != (laid.h, laid.w):
+                break
+            calls = calls[:-1]
         return calls
 
     def list_norms(self) -> list[Call]:

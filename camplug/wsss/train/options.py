@@ -23,8 +23,8 @@ class LoopOptions(TypedDict, total=False):
         workers: processes that load images; 0 by default.
         dtype: dtype of the products in forward and backward passes; weights, losses and optimizer stay float32. "auto",
             the default: mixed precision on CUDA, bfloat16 where the device supports it, else float16 with loss scaling;
-            float32 on other devices. "bfloat16" on a CPU trains about twice as fast where the CPU has instructions
-            for it.
+            float32 on other devices. "bfloat16" trains faster on a CPU that has instructions for it (avx512_bf16,
+            amx).
         log: "csv", the default, or "tensorboard", which needs that package.
     """
 
