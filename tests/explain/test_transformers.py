@@ -121,10 +121,10 @@ def test_a_head_of_zeros_settles_nothing(method, device):
 @pytest.mark.parametrize("method", ["gradcam", "fully"])
 def test_a_head_of_1x1_convolutions_on_tokens_laid_out_as_a_map(method, device):
     """The layers are those of a transformer of its own: its blocks, or its last block."""
-    body = vit(class_token=False, global_pool="avg")
+    body = vit((64, 64), class_token=False, global_pool="avg")
     model = build_classifier(body, list("abc"), keep_head=False).double().eval().to(device)
-    x = torch.randn(1, 3, 32, 64).to(device, torch.float64)
+    x = torch.randn(1, 3, 64, 64).to(device, torch.float64)
     layers = [f"body.model.blocks.{i}" for i in range(3)]
     layers = layers if method == "fully" else layers[-1:]
-    expected = reference_map(method, model, layers, x, lambda y: y[:, 1], grid=cut(0, 2, 4))
+    expected = reference_map(method, model, layers, x, lambda y: y[:, 1], grid=cut(0, 4, 4))
     assert relative_error(camplug.create(method, model).maps(x, 1)[0], expected) <= 1e-5
