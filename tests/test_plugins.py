@@ -20,6 +20,8 @@ import camplug
 from camplug import plugins, testing
 from camplug.errors import InputError, ModelError
 from camplug.explain import registry
+from camplug.models import register_host
+from camplug.trust.registry import find_metrics
 from camplug.wsss.classifier import Method, get_training, method, register_training
 from camplug.wsss.data import Scenes, open_data, register_data
 from camplug.wsss.recipe import Walk, list_stages, make_recipe, register_walk, run_recipe
@@ -27,6 +29,8 @@ from camplug.wsss.seeds import SeedFolder
 
 OWN = '''
 import camplug
+import camplug.testing
+import camplug.trust
 from dataclasses import dataclass
 from camplug.wsss.classifier import ClassifierTraining, Method
 from camplug.wsss.data import Scenes
@@ -77,6 +81,14 @@ POWER = Walk(settings=PowerSettings, crf="none", threshold=0.25, make=Power)
 
 def open_few(split=None, count=3):
     return Scenes(int(count))
+
+def build_small(name, pretrained, num_classes):
+    return camplug.testing.make_network()
+
+def compute_mean(trial):
+    return trial.maps.mean((-2, -1))
+
+MEAN = camplug.trust.Metric("mean", "lower", compute_mean)
 
 number = 7
 '''
@@ -311,3 +323,22 @@ def test_faults_are_found(cls, message):
 @pytest.mark.parametrize("name", ["gradcam", "fully", "occlusion", "MultiView(gradcam)", "ablationcam"])
 def test_our_own_pass(name):
     testing.check_explainer(lambda model: camplug.create(name, model))
+
+
+def test_a_host_of_models(own):
+    build = plugins.import_object(f"{own}:build_small")
+    register_host("zoo", build)
+    register_host("zoo", build)
+    x = testing.make_images()
+    torch.testing.assert_close(camplug.load_model("zoo:any")(x), testing.make_network()(x))
+    with pytest.raises(ModelError, match=r"'hub:x' names no model; allowed are demo, .*, zoo:NAME\."):
+        camplug.load_model("hub:x")
+    with pytest.raises(InputError, match="the host 'timm' exists already"):
+        register_host("timm", build)
+
+
+def test_a_metric_by_its_place(own):
+    (metric,) = find_metrics(f"{own}:MEAN")
+    assert (metric.name, metric.better) == ("mean", "lower")
+    with pytest.raises(InputError, match=r"number' is 7; give a camplug\.trust\.Metric"):
+        find_metrics([f"{own}:number"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from camplug.cli.evaluate import check_classes, find_results
 from camplug.cli.jobs import run_job
 from camplug.cli.option_groups import DataOptions
 from camplug.cli.options import add_options, read_options
+from camplug.cli.own_walk import find_own_walk
 from camplug.cli.walk import (
     WalkOptions,
     choose_threshold,
@@ -29,6 +31,7 @@ from camplug.wsss.pseudo.settings import LabelSettings, WalkedMapSettings
 from camplug.wsss.store.processes import get_shard
 
 if TYPE_CHECKING:
+    from camplug.wsss.crf import Refinement
     from camplug.wsss.seeds import SeedFolder
 
 
@@ -79,7 +82,6 @@ def pseudo_labels(
     """
     with common.report_errors():
         from camplug.wsss.class_names import order_like_folder
-        from camplug.wsss.crf import PARSettings
         from camplug.wsss.data import open_images
         from camplug.wsss.pseudo import LabelFolder, PseudoLabels, prepare_labels, prepare_walked_seeds
         from camplug.wsss.seeds import SeedFolder
@@ -92,16 +94,18 @@ def pseudo_labels(
         check_classes(made_with, dataset.classes)
         kind_of_walk = walk.choose_walk()
         refuse_idle_options(values, kind_of_walk, maps)
-        walk_settings = make_walk_settings(kind_of_walk, walk.weights, values)
+        own = find_own_walk(kind_of_walk)
+        walk_settings = own.describe() if own else make_walk_settings(kind_of_walk, walk.weights, values)
         threshold, origin = (None, "")
         if not maps and kind_of_walk != "affinitynet":
             before = made_with.get("walk") if walk_settings is None else walk_settings
-            threshold, origin = choose_threshold(walk, before, source, dataset, kind_of_walk)
-        crf = apply_values(CRFOptions(), values).make_settings()
-        if "certainty" in values and isinstance(crf, PARSettings):
-            raise InputError("--certainty has no effect with --crf par; leave it out.")
+            threshold, origin = choose_threshold(
+                walk, before, source, dataset, kind_of_walk, default=own.walk.threshold if own else None
+            )
+        crf = _make_crf(values)
         rank, _ = get_shard()
-        scores = make_scores(walk, threshold, walk_settings, common.choose_device(options.device, rank))
+        device = common.choose_device(options.device, rank)
+        scores: Any = own.make_scores(threshold) if own else make_scores(walk, threshold, walk_settings, device)
         facts = describe_walk(walk_settings, threshold, origin)
         dataset = order_like_folder(SeedFolder(options.out), dataset)
         made_of: dict[str, Any] = {"classes": list(dataset.classes), "seeds": made_with, "walk": walk_settings}
@@ -122,6 +126,15 @@ def pseudo_labels(
             common.out.print(common.escape_markup("\n".join(format_facts(facts))), soft_wrap=True)
         what = "seeds" if maps else "labels"
         run_job("pseudo-labels", what, options.out, len(dataset), make, as_json=as_json, facts=facts)
+
+
+def _make_crf(values: Mapping[str, Any]) -> Refinement | None:
+    from camplug.wsss.crf import PARSettings
+
+    crf = apply_values(CRFOptions(), values).make_settings()
+    if "certainty" in values and isinstance(crf, PARSettings):
+        raise InputError("--certainty has no effect with --crf par; leave it out.")
+    return crf
 
 
 def open_seeds(path: Path | None, data: DataOptions) -> tuple[SeedFolder, dict[str, Any]]:

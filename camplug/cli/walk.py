@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from camplug.wsss.data import SegmentationData
     from camplug.wsss.seeds import SeedFolder
 
+TRAINED_WALKS = tuple(name for name in WALK_SETTINGS if name not in UNTRAINED_WALKS)
 IRN_ORIGIN = "IRN's own, chosen for other seeds: choose yours with --maps and `camplug evaluate`"
 
 
@@ -59,9 +60,10 @@ class WalkOptions(WeightsOptions, ThresholdOptions):
     """Walk, its weights and numbers, and the threshold that follows it."""
 
     walk: Annotated[
-        Literal["none", "irn", "affinitynet", "colour"] | None,
+        Literal["none"] | str | None,
         typer.Option(
-            help="Random walk: none, irn, affinitynet, or colour, which needs no weights.",
+            help="Random walk: none, irn, affinitynet, colour, which needs no weights, or one of a plug-in, such as "
+            "'import:mywalks:POWER?power=3'.",
             show_default="by the weights, none without",
         ),
     ] = None
@@ -82,10 +84,10 @@ class WalkOptions(WeightsOptions, ThresholdOptions):
         from camplug.wsss.train.heads import load_heads
 
         if self.weights is None:
-            if self.walk in (None, "none", *UNTRAINED_WALKS):
+            if self.walk not in TRAINED_WALKS:
                 return self.walk or "none"
             raise InputError(f"--walk {self.walk} needs --weights; `camplug train {self.walk}` makes them.")
-        if self.walk in ("none", *UNTRAINED_WALKS):
+        if self.walk not in (None, *TRAINED_WALKS):
             raise InputError(f"--walk {self.walk} uses no --weights; leave one of the two out.")
         kind: Any = self.walk
         found: str = load_heads(self.weights, kind=kind).kind
@@ -102,9 +104,9 @@ def refuse_idle_options(given: Collection[str], walk: str, maps: bool) -> None:
     """
     if maps and walk == "none":
         raise InputError("--maps stores the maps after a walk; give --weights of one, or --walk colour.")
-    own = set() if walk == "none" else set(list_settings(WALK_SETTINGS[walk]()))
+    own = set(list_settings(WALK_SETTINGS[walk]())) if walk in WALK_SETTINGS else set()
     idle = {name for cls in WALK_SETTINGS.values() for name in list_settings(cls())} - own
-    if walk in ("none", *UNTRAINED_WALKS):
+    if walk not in TRAINED_WALKS:
         idle |= {"model", "checkpoint", "num_classes"}
     if walk == "affinitynet":
         idle |= {"threshold", "threshold_from"}
@@ -112,6 +114,8 @@ def refuse_idle_options(given: Collection[str], walk: str, maps: bool) -> None:
         if name in idle:
             own_background = walk == "affinitynet" and "threshold" in name
             hint = "; it has a background of its own, see --alpha" if own_background else ""
+            if walk not in ("none", *WALK_SETTINGS):
+                hint = f"; settings of a plug-in's walk follow its name: {walk.partition('?')[0]}?{name}=..."
             raise InputError(f"--{name.replace('_', '-')} has no effect with --walk {walk}{hint}; leave it out.")
     of_labels = {"threshold", "threshold_from", "certainty", *list_settings(CRFOptions())}
     for name in given:
@@ -160,6 +164,8 @@ def choose_threshold(
     seeds: SeedFolder,
     data: SegmentationData,
     kind_of_walk: str,
+    *,
+    default: float | None = None,
 ) -> tuple[float, str]:
     """Return the background threshold, and its origin in words.
 
@@ -169,6 +175,7 @@ def choose_threshold(
         seeds: the maps.
         data: the images.
         kind_of_walk: walk of this run.
+        default: threshold that a walk of a plug-in has.
 
     Raises:
         InputError: no threshold is given or known; a report of other maps; not from 0 to below 1.
@@ -192,6 +199,8 @@ def choose_threshold(
         return value, how
     if kind_of_walk == "irn":
         return IRN_THRESHOLD, IRN_ORIGIN
+    if default is not None:
+        return default, "the walk's own"
     raise InputError(
         "--threshold is missing: up to which value a map is background; choose it with `camplug evaluate` on another "
         "split, and give it, or the report with --threshold-from."
@@ -229,7 +238,9 @@ def describe_walk(walk: dict[str, Any] | None, threshold: float | None, how: str
     from camplug.wsss.affinity import compute_chebyshev_terms
 
     facts: dict[str, Any] = {}
-    if walk is not None:
+    if walk is not None and walk["kind"] not in WALK_SETTINGS:
+        facts["walk"] = walk
+    elif walk is not None:
         coefficients, bound = compute_chebyshev_terms(walk["steps"])
         facts["walk"] = {**walk, "products": len(coefficients) - 1, "error_bound": bound}
     if threshold is not None:
@@ -242,10 +253,10 @@ def format_facts(facts: dict[str, Any]) -> list[str]:
     lines = []
     if "walk" in facts:
         walk = facts["walk"]
-        lines.append(
-            f"walk {walk['kind']}: {walk['steps']} steps in {walk['products']} products, error at most "
-            f"{walk['error_bound']:.1e}"
-        )
+        how = ", ".join(f"{name} {value}" for name, value in walk.items() if name != "kind")
+        if "products" in walk:
+            how = f"{walk['steps']} steps in {walk['products']} products, error at most {walk['error_bound']:.1e}"
+        lines.append(f"walk {walk['kind']}: {how}")
     if "threshold" in facts:
         lines.append(f"threshold {facts['threshold']:g}, {facts['threshold_chosen']}")
     return lines

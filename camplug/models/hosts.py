@@ -1,4 +1,4 @@
-"""Build models of Hugging Face transformers and of open_clip."""
+"""Build models of Hugging Face transformers, of open_clip, and of registered hosts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import difflib
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 from torch import nn
 
-from camplug.errors import ModelError
+from camplug.errors import InputError, ModelError
+from camplug.plugins import is_same_definition
 
 EXTRA = 'install it with: pip install "camplug[hosts]".'
 
@@ -165,3 +166,27 @@ def _quieten(*names: str) -> Iterator[None]:
         finally:
             for log, level in zip(logs, levels, strict=True):
                 log.setLevel(level)
+
+
+Build = Callable[[str, bool, int | None], nn.Module]
+HOSTS: dict[str, Build] = {"hf": build_hf, "open_clip": build_open_clip}
+BUILT_IN = ("demo", "timm", "torchvision", "import", *HOSTS)
+
+
+def register_host(host: str, build: Build) -> None:
+    """Make models of a further host available as "HOST:NAME" to `load_model`, the command line and recipes.
+
+    The same function of the same module may be registered again.
+
+    Args:
+        host: part before the colon.
+        build: function from a name, whether to load its published weights, and the number of classes of a new head
+            (None for the model's own) to the model.
+
+    Raises:
+        InputError: the host exists already.
+    """
+    old = HOSTS.get(host)
+    if host in BUILT_IN or (old is not None and not is_same_definition(old, build)):
+        raise InputError(f"the host {host!r} exists already; give the new one another name.")
+    HOSTS[host] = build

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from camplug.errors import InputError, ModelError
+from camplug.models import hosts
 from camplug.models.checkpoint import find_other_count, load_state, read_checkpoint, remove_prefix
-from camplug.models.hosts import build_hf, build_open_clip
 from camplug.options import parse_value, split_options
-from camplug.plugins import PREFIX, import_object
+from camplug.plugins import PREFIX, import_object, load_plugins
 
 SOURCES = (
     "demo",
@@ -88,13 +88,14 @@ def _build(spec: str, pretrained: bool, num_classes: int | None) -> nn.Module:
         return _build_timm(name, pretrained, options)
     if source == "torchvision" and name:
         return _build_torchvision(name, pretrained, options)
-    if source == "hf" and name:
-        return build_hf(name, pretrained, num_classes)
-    if source == "open_clip" and name:
-        return build_open_clip(name, pretrained, num_classes)
     if source == "import" and name:
         return _import_model(name, options)
-    raise ModelError(f"{spec!r} names no model; allowed are {', '.join(SOURCES)}.")
+    if source not in hosts.HOSTS:
+        load_plugins()
+    if source in hosts.HOSTS and name:
+        return hosts.HOSTS[source](name, pretrained, num_classes)
+    others = [f"{host}:NAME" for host in hosts.HOSTS if host not in hosts.BUILT_IN]
+    raise ModelError(f"{spec!r} names no model; allowed are {', '.join([*SOURCES, *others])}.")
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.plugins import is_same_definition
+from camplug.plugins import PREFIX, import_object, is_same_definition, load_plugins
 
 if TYPE_CHECKING:
     from camplug.trust.trial import Trial
@@ -70,17 +70,24 @@ def list_metrics(pattern: str = "*") -> list[str]:
     >>> list_metrics("confidence*")
     ['confidence_drop', 'confidence_gain', 'confidence_increase']
     """
+    load_plugins()
     return sorted(fnmatch.filter(_metrics, pattern))
 
 
 def find_metrics(names: str | Sequence[str]) -> list[Metric]:
-    """Return the metrics of names or wildcard patterns, each once.
+    """Return the metrics of names, of wildcard patterns, or of "import:PACKAGE.MODULE:NAME", each once.
 
     Raises:
-        InputError: nothing matches.
+        InputError: nothing matches, or the imported object is no `Metric`.
     """
     found: dict[str, Metric] = {}
     for pattern in [names] if isinstance(names, str) else names:
+        if pattern.startswith(PREFIX):
+            metric = import_object(pattern)
+            if not isinstance(metric, Metric):
+                raise InputError(f"{pattern!r} is {metric!r}; give a camplug.trust.Metric.")
+            found[metric.name] = metric
+            continue
         matching = list_metrics(pattern)
         if not matching:
             raise InputError(f"there is no metric {pattern!r}; available are {', '.join(list_metrics())}.")

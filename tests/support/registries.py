@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 
 from camplug.explain import registry
+from camplug.models import hosts
+from camplug.trust import registry as metrics
 from camplug.wsss.classifier import method
 from camplug.wsss.data import opening
 from camplug.wsss.recipe import stage, walks
 
 REGISTRIES = (
+    (hosts, "HOSTS"),
+    (metrics, "_metrics"),
     (registry, "_methods"),
     (registry, "_wrappers"),
     (method, "_METHODS"),

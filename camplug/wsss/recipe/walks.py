@@ -150,8 +150,12 @@ def register_walk(name: str, walk: Walk) -> None:
     WALKS[name] = walk
 
 
-def find_walk(kind: str) -> Walk | None:
-    """Return the walk of a kind of refinement, by its name or by "import:PACKAGE.MODULE:NAME"; None without a walk.
+def find_walk(kind: str, where: str = "refine.kind") -> Walk | None:
+    """Return the walk of a kind of refinement; None without a walk.
+
+    Args:
+        kind: its name, or "import:PACKAGE.MODULE:NAME".
+        where: setting that names it, for messages.
 
     Raises:
         InputError: there is no such kind, or the imported object is no walk.
@@ -161,11 +165,11 @@ def find_walk(kind: str) -> Walk | None:
     if isinstance(kind, str) and kind.startswith(PREFIX):
         found = import_object(kind)
         if not isinstance(found, Walk):
-            raise InputError(f"refine.kind: {kind!r} is {found!r}; give a camplug.wsss.recipe.Walk.")
+            raise InputError(f"{where}: {kind!r} is {found!r}; give a camplug.wsss.recipe.Walk.")
         return found
     load_plugins()
     if kind not in WALKS:
-        raise InputError(f"refine.kind = {kind!r}; allowed are {', '.join([*WITHOUT_WALK, *sorted(WALKS)])}.")
+        raise InputError(f"{where} = {kind!r}; allowed are {', '.join([*WITHOUT_WALK, *sorted(WALKS)])}.")
     return WALKS[kind]
 
 

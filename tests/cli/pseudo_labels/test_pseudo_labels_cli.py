@@ -296,3 +296,46 @@ def test_colours_without_weights(place):
     numbers = json.loads(good(*PLAIN, *walk, "--threshold-from", "r.json", "--crf", "none", "-o", "b", "--json").stdout)
     assert numbers["threshold"] == best
     assert "holds labels of other settings" in refused(*PLAIN, *walk, "--threshold", "0.35", "-o", "a")
+
+
+WALK = """
+from dataclasses import dataclass
+from camplug.wsss.recipe import Walk
+
+@dataclass(frozen=True)
+class PowerSettings:
+    power: float = 2.0
+
+class Power:
+    def __init__(self, network, power):
+        self.power = power
+
+    def maps(self, photo, maps):
+        return maps**self.power
+
+POWER = Walk(settings=PowerSettings, crf="none", threshold=0.25, make=Power)
+"""
+
+
+def test_a_walk_of_a_plug_in(place):
+    (place / "camplug_test_power.py").write_text(WALK)
+    walk = "import:camplug_test_power:POWER"
+    result = good(*PLAIN, "--walk", f"{walk}?power=3", "--crf", "none", "-o", "a", "--json")
+    numbers = json.loads(result.stdout)
+    assert numbers["walk"] == {"kind": walk, "version": 1, "power": 3.0}
+    assert (numbers["threshold"], numbers["threshold_chosen"]) == (0.25, "the walk's own")
+    names = [name for name in SCENES.ids if len(SeedFolder("seeds").load(name).classes)]
+    assert len(names) >= 3
+    for name in names:
+        seed = SeedFolder("seeds").load(name)
+        maps = seed.to_full_size() ** 3
+        wanted = np.where(maps.max(0) > 0.25, np.array([0, *(k + 1 for k in seed.classes)])[maps.argmax(0) + 1], 0)
+        np.testing.assert_array_equal(np.asarray(Image.open(f"a/{name}.png")), wanted)
+    good(*PLAIN, "--walk", walk, "--maps", "-o", "maps", "--dtype", "float16")
+    one, other = SeedFolder("seeds").load(names[0]), SeedFolder("maps").load(names[0])
+    assert np.abs(other.to_full_size() - one.to_full_size() ** 2).max() < 2e-3
+    shown = good(*PLAIN, "--walk", walk, "--crf", "none", "-o", "b").stdout
+    assert f"walk {walk}: version 1, power 2.0\nthreshold 0.25, the walk's own\n" in shown
+    assert "--walk.powr: there is no such setting; did you mean 'power'?" in refused(*PLAIN, "--walk", f"{walk}?powr=3")
+    says = refused(*PLAIN, "--walk", walk, "--power", "3")
+    assert f"settings of a plug-in's walk follow its name: {walk}?power=...; leave it out." in says
