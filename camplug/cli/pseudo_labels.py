@@ -99,9 +99,8 @@ def pseudo_labels(
         threshold, origin = (None, "")
         if not maps and kind_of_walk != "affinitynet":
             before = made_with.get("walk") if walk_settings is None else walk_settings
-            threshold, origin = choose_threshold(
-                walk, before, source, dataset, kind_of_walk, default=own.walk.threshold if own else None
-            )
+            default = own.walk.threshold if own else None
+            threshold, origin = choose_threshold(walk, before, source, dataset, kind_of_walk, default=default)
         crf = _make_crf(values)
         rank, _ = get_shard()
         device = common.choose_device(options.device, rank)
