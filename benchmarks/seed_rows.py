@@ -63,13 +63,11 @@ def settings(explainer: str) -> list[tuple[str, str]]:
     ]
 
 
-SMALL = f"Compete(MultiView({R}, scales=(1, 1.5)), judge=MultiView(CAM, scales=(1, 1.5)))"
 BEST = f"Compete(MultiView({R}, scales={LARGE}), judge=MultiView(CAM, scales={LARGE}))"
 
 COSINES = "power=3, reach=None, flip=False"
 LAST_MAPS = f"layers='stages', {COSINES}"
-BLOCKS = "layers=['blocks.2', 'blocks.4']"
-TWO_BLOCKS = f"{BLOCKS}, {COSINES}"
+TWO_BLOCKS = f"layers=['blocks.2', 'blocks.4'], {COSINES}"
 
 
 def relative(explainer: str) -> list[tuple[str, str]]:
@@ -102,6 +100,7 @@ def conditional_dense(explainer: str) -> list[tuple[str, str]]:
 
 
 BLOCKS = "layers=['body.model.blocks.*']"
+DENSE = "Dense(CAM, 16)"
 TWICE = "scales=(2,), flip=False"
 LPCAM = "LPCAM(prototypes='prototypes.npz')"  # made by `camplug fit-prototypes`
 
@@ -157,23 +156,13 @@ TABLES: dict[str, list[tuple[str, str]]] = {
         ("LPCAM, 2", f"MultiView({LPCAM}, {TWICE})"),
         ("LPCAM, 2, propagated", f"Propagate(MultiView({LPCAM}, {TWICE}))"),
     ],
-    "prototypes_best": [
-        ("best", f"Propagate({BEST})"),
-        ("LPCAM as the judge", f"Propagate({BEST.replace('judge=MultiView(CAM', f'judge=MultiView({LPCAM}')})"),
-    ],
     "relative": relative("CAM"),
     "relative_fully": relative(R),
-    "conditional_dense": conditional_dense("Dense(CAM, 16)"),
-    "conditional_default": [
-        ("Fully-CAM, no channel norm", R),
-        ("split (default)", f"SplitUnite({R})"),
-        ("erase (default)", f"IterativeErasing({R})"),
-        ("both (default)", f"ClassConditional({R})"),
-    ],
-    "conditional_best": [
-        ("1, 1.5, competing, propagated", f"Propagate({SMALL}, {BLOCKS})"),
-        ("split (default), then propagated", f"Propagate(SplitUnite({SMALL}), {BLOCKS})"),
-        ("propagated, then split (default)", f"SplitUnite(Propagate({SMALL}, {BLOCKS}))"),
+    "conditional_dense": conditional_dense(DENSE),
+    "conditional_zoom": [
+        ("whole image", DENSE),
+        ("split: relative, + whole, mean", f"SplitUnite({DENSE}, zoom=1)"),
+        ("the same, patches x2 (default)", f"SplitUnite({DENSE})"),
     ],
     "conditional": [*conditional("CAM"), *conditional(F)],
     "settings": [*settings("CAM"), *settings(R)],
