@@ -58,6 +58,8 @@ def test_onnx_gives_what_the_segmenter_gives(network, tmp_path, monkeypatch):
     assert "is the network itself" in itself
     size = refused("export", tmp_path / "network.pt", "--onnx", tmp_path / "b.onnx", "--size", "12")
     assert "write HEIGHT,WIDTH" in size
+    idle = refused("export", tmp_path / "network.pt", "--onnx", tmp_path / "b.onnx", "--mean", "0.5")
+    assert "--mean has no effect on" in idle
 
 
 def test_a_missing_package_is_named(network, tmp_path, monkeypatch):
