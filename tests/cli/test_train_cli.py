@@ -210,7 +210,7 @@ def test_stopped_between_training_and_the_file(place, monkeypatch):
     watch = ProgressCallback()
     watch.done = told.append
     done = train_irn(*arguments, watch=watch)
-    assert told[1] == "training: 1 epochs of 8 images in batches of 4, made before"
+    assert told[1] == "training: 1 epoch of 8 images in batches of 4, made before"
     assert done.losses == {}
     assert same(done.file, train_irn(*arguments[:3], place / "b", settings).file)
 

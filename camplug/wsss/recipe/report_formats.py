@@ -57,6 +57,7 @@ def format_html(report: dict[str, Any], pictures: Sequence[ImageRow], classes: S
         tables=list_tables(report),
         pictures=pictures,
         list=report["pictures"][0]["list"] if report.get("pictures") else "",
+        has_scores=bool(report["scores"]),
         broken=_list_broken(report),
         settings=json.dumps(report["settings"], indent=1),
         versions=_format_versions(report),
@@ -66,7 +67,7 @@ def format_html(report: dict[str, Any], pictures: Sequence[ImageRow], classes: S
 def _describe_state(report: dict[str, Any]) -> str:
     done = sum(row["finished"] for row in report["stages"])
     time = format_seconds(report["seconds"])
-    text = f"Recipe {report['recipe']}: {done} of {len(report['stages'])} stages finished, {time}."
+    text = f"Recipe {report['recipe']!r}: {done} of {len(report['stages'])} stages finished, {time}."
     return text if report["finished"] else text + " The run is not over: the same command goes on."
 
 

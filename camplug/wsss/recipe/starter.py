@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +181,7 @@ def format_recipe(
     ]
     entries = {"train": train} | ({} if val is None else {"val": val})
     return _load_template().substitute(
-        title=json.dumps(f"CAM, IRN, DeepLab on {train['data']}"),
+        title=json.dumps(f"CAM, IRN, DeepLab on {_name_data(train['data'])}"),
         comments="\n".join("# " + line.replace("\n", " ") for line in comments),
         data="\n".join(f"  {name}: {json.dumps(entry, ensure_ascii=False)}" for name, entry in entries.items()),
         model=json.dumps(model),
@@ -193,6 +193,11 @@ def format_recipe(
         **{f"{name}_epochs": count for name, count in settings.epochs.items()},
         **{f"{name}_batch": min(count, usable) for name, count in BATCHES.items()},
     )
+
+
+def _name_data(data: str) -> str:
+    """Return a short name of a data set: the last folder of its path."""
+    return PurePath(data.partition("?")[0].partition(":")[2] or data).name or data
 
 
 def _load_template() -> Template:

@@ -179,7 +179,7 @@ class TrainingTask(ABC, Generic[N]):
             **inputs.options,
         )
         self.watch.done(
-            f"training: {epochs} epochs of {inputs.images} images in batches of {batch}"
+            f"training: {epochs} epoch{'s' if epochs > 1 else ''} of {inputs.images} images in batches of {batch}"
             + (f"; last losses: {format_losses(losses)}" if losses else ", made before")
         )
         return losses

@@ -89,6 +89,8 @@ def test_the_text_is_a_recipe(photos):
     alone = format_recipe({"data": name}, summary, SMALL)
     assert make_recipe(yaml.safe_load(alone)).evaluate.products_on == ("train",)
     assert "there are no masks" in alone
+    short = format_recipe({"data": "folder:/a/long/way/to/birds?labels=b.csv"}, summary, SMALL)
+    assert short.startswith('title: "CAM, IRN, DeepLab on birds"\n')
 
 
 def test_batches_are_filled_by_few_images():
