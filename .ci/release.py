@@ -21,8 +21,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PLACEHOLDER = "https://example.org"
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)\s]+)")
+FAST = ("images", "metrics", "show", "trust", "cli/photographs", "models", "wsss/data", "wsss/exchange", "wsss/recipe")
 TRIAL = """
 import camplug
+assert "site-packages" in camplug.__file__, camplug.__file__
 print(camplug.__version__, camplug.FullyCAM(camplug.load_model("demo")).explain(camplug.sample_photo()))
 """
 
@@ -46,9 +48,7 @@ def build(out: Path) -> list[Path]:
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True).stdout
-        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-            files.extractall(tree, filter="data")
+        unpack(tree)
         readme = tree / "README.md"
         readme.write_text(make_links_absolute(readme.read_text(encoding="utf-8"), urls["Repository"]), encoding="utf-8")
         call(sys.executable, "-m", "build", "--outdir", out, tree)
@@ -60,16 +60,29 @@ def build(out: Path) -> list[Path]:
     return files
 
 
+def unpack(place: Path, *paths: str) -> None:
+    """Write files of the last commit to a folder; all without paths."""
+    archive = subprocess.run(["git", "archive", "HEAD", *paths], cwd=ROOT, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(place, filter="data")
+
+
 def try_wheel(wheel: Path, python: str) -> None:
-    """Install a wheel into a new environment, and use it in Python and on the command line."""
+    """Install a wheel into a new environment, use it in Python and on the command line, and run quick tests on it.
+
+    The tests are copied, so that they find no package but the installed one.
+    """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         call(python, "-m", "venv", place / "venv")
         programs = place / "venv" / "bin"
-        call(programs / "pip", "install", "--quiet", f"{wheel}[demo]")
+        call(programs / "pip", "install", "--quiet", f"{wheel}[demo,train]", "pytest", "pytest-timeout")
         call(programs / "python", "-c", TRIAL, cwd=place)
         call(programs / "camplug", "explain", "--out", "map.png", cwd=place)
         assert (place / "map.png").stat().st_size > 10_000
+        unpack(place, "tests", "pyproject.toml")
+        tests = [place / "tests" / name for name in FAST]
+        call(programs / "python", "-P", "-m", "pytest", "-q", "-m", "not slow", *tests, cwd=place)
 
 
 def call(*words: object, cwd: Path = ROOT) -> None:
