@@ -5,6 +5,8 @@ They are properties of the model, not of an image, so they are computed once.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,20 +23,39 @@ from camplug.plug.trace import Trace
 from camplug.plug.tracer import copy_inputs, observe
 
 
-class _Reader(NullListener):
-    """Listener that keeps the graph edges of some layers' outputs."""
+class _OutputListener(NullListener, ABC):
+    """Base class of listeners to the outputs of some layers.
+
+    Args:
+        names: names of the layers by the `id` of their modules.
+    """
 
     def __init__(self, names: dict[int, str]) -> None:
         self.names = names
-        self.anchor = torch.zeros((), requires_grad=True)
-        self.found: dict[str, Any] = {}
 
     @override
     def after(self, module: nn.Module, output: Any) -> Any:
         name = self.names.get(id(module))
-        out, put_back = find_first_tensor(output) if name is not None else (None, None)
-        if name is None or out is None or put_back is None:
+        if name is None:
             return None
+        out, put_back = find_first_tensor(output)
+        return None if out is None else self.keep(name, out, put_back)
+
+    @abstractmethod
+    def keep(self, name: str, out: Tensor, put_back: Callable[[Tensor], Any]) -> Any:
+        """Keep what is needed of a layer's output; return the output in its place, or None."""
+
+
+class _Reader(_OutputListener):
+    """Listener that keeps the graph edges of some layers' outputs."""
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__(names)
+        self.anchor = torch.zeros((), requires_grad=True)
+        self.found: dict[str, Any] = {}
+
+    @override
+    def keep(self, name: str, out: Tensor, put_back: Callable[[Tensor], Any]) -> Any:
         torch.set_grad_enabled(True)  # the model may have disabled it here
         replaced = None
         if not out.requires_grad:
@@ -82,20 +103,19 @@ SPOTS = ((0.72, 0.18), (0.2, 0.4), (0.4, 0.8))
 """Positions of image changes as fractions of height and width, not symmetric under reflection or transposition."""
 
 
-class _Keeper(NullListener):
+class _Keeper(_OutputListener):
     """Listener that keeps the outputs of some layers for the first image."""
 
     def __init__(self, names: dict[int, str], trace: Trace) -> None:
-        self.names, self.trace = names, trace
+        super().__init__(names)
+        self.trace = trace
         self.calls = {c.name: c for c in trace.calls}
         self.kept: dict[str, Tensor] = {}
 
     @override
-    def after(self, module: nn.Module, output: Any) -> Any:
-        name = self.names.get(id(module))
-        out, _ = find_first_tensor(output) if name is not None else (None, None)
-        laid = None if name is None else self.trace.find_layout(self.calls[name])
-        if name is not None and out is not None and laid is not None and tuple(out.shape) == self.calls[name].shape:
+    def keep(self, name: str, out: Tensor, put_back: Callable[[Tensor], Any]) -> None:
+        laid = self.trace.find_layout(self.calls[name])
+        if laid is not None and tuple(out.shape) == self.calls[name].shape:
             self.kept[name] = laid.lay(out)[0].to(torch.float32, copy=True)
 
 
@@ -136,18 +156,16 @@ def find_scattered_layers(
     return frozenset(name for name, count in misses.items() if 2 * count > len(SPOTS))
 
 
-class _Shapes(NullListener):
+class _Shapes(_OutputListener):
     """Listener that keeps the shapes of the outputs of all layers."""
 
     def __init__(self, layers: dict[str, nn.Module]) -> None:
-        self.names = {id(module): name for name, module in layers.items()}
+        super().__init__({id(module): name for name, module in layers.items()})
         self.found: dict[str, tuple[int, ...]] = {}
 
     @override
-    def after(self, module: nn.Module, output: Any) -> Any:
-        out, _ = find_first_tensor(output) if id(module) in self.names else (None, None)
-        if out is not None:
-            self.found[self.names[id(module)]] = tuple(out.shape)
+    def keep(self, name: str, out: Tensor, put_back: Callable[[Tensor], Any]) -> None:
+        self.found[name] = tuple(out.shape)
 
 
 def find_unfolded_layers(
