@@ -59,8 +59,9 @@ def average_seeds(
     with common.report_errors():
         from camplug.wsss.class_names import order_like_folder
         from camplug.wsss.data import open_images
+        from camplug.wsss.saliency_source import SaliencySource
         from camplug.wsss.seeds import SeedFolder
-        from camplug.wsss.seeds.average import SaliencySource, check_weights, prepare_average_seeds
+        from camplug.wsss.seeds.average import check_weights, prepare_average_seeds
 
         values = read_options(given, config, *GROUPS)
         data, options = apply_values(DataOptions(), values), apply_values(AverageOptions(), values)

@@ -12,11 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from camplug.wsss.data import SegmentationData
 from camplug.wsss.train.crops import LabelCrops
 from camplug.wsss.train.unreadable import Substitutes
 
-Saliency = Callable[[SegmentationData, int], NDArray[np.float32]]
+Saliency = Callable[[int], NDArray[np.float32]]
 
 
 class SegmentationCrop(NamedTuple):
@@ -85,4 +84,4 @@ class SegmentationCrops(Dataset[SegmentationCrop]):
         photo, labels = self.crops.load(i)
         if self.saliency is None:
             return photo, labels, None
-        return photo, labels, Image.fromarray(np.asarray(self.saliency(self.crops.data, i), np.float32))
+        return photo, labels, Image.fromarray(np.asarray(self.saliency(i), np.float32))

@@ -14,12 +14,12 @@ from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.checkpoint import DEEPLAB_FILE
 from camplug.wsss.deeplab.corrected import REPEAT, CorrectedLabels
-from camplug.wsss.deeplab.crops import Saliency, SegmentationCrops
+from camplug.wsss.deeplab.crops import SegmentationCrops
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.deeplab.network import DeepLab, build_deeplab, get_deeplab_settings
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, DeepLabSettings
-from camplug.wsss.saliency import KINDS, check_saliency, make_saliency, make_saliency_table
-from camplug.wsss.saliency_network import SaliencyFolder, parse_network, write_saliency
+from camplug.wsss.saliency_network import SaliencyFolder, write_saliency
+from camplug.wsss.saliency_source import SaliencySource
 from camplug.wsss.store.identity import hash_weights
 from camplug.wsss.store.label_folder import LabelFolder
 from camplug.wsss.store.processes import get_shard, wait_for_processes
@@ -95,12 +95,8 @@ class DeepLabTask(NetworkTask[DeepLab]):
     ) -> None:
         _check_refinement(saliency, settings.network)
         super().__init__(model, data, out, options)
-        self.load_saliency: Saliency | None
         self.labels, self.settings = labels, settings
-        self.saliency, self.load_saliency = saliency, None
-        if saliency is not None:
-            self.saliency = self._write_maps(saliency)
-            self.load_saliency = make_saliency(self.saliency)
+        self.saliency = None if saliency is None else self._open_saliency(saliency)
         self.training, self.is_steady = settings.training, settings.network.schedule.is_steady
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.training.seed)
@@ -120,14 +116,14 @@ class DeepLabTask(NetworkTask[DeepLab]):
             "training": asdict(self.training) | {"accumulate": self.settings.accumulate},
             "model": dict(self.made_with),
             "labels": describe_classes(self.labels.path),
-            "saliency": saliency if saliency is None or saliency in KINDS else "a folder",
+            "saliency": None if saliency is None else saliency.settings,
         }
 
     @override
     def compute_tables(self) -> dict[str, dict[str, str]]:
         tables = compute_label_tables(self.data, self.labels)
-        if self.saliency is not None and self.saliency not in KINDS:
-            tables["saliency"] = make_saliency_table(Path(self.saliency), self.data)
+        if self.saliency is not None and (found := self.saliency.compute_table()):
+            tables["saliency"] = found
         return tables
 
     @override
@@ -142,7 +138,7 @@ class DeepLabTask(NetworkTask[DeepLab]):
         if isinstance(self.labels, CorrectedLabels):
             often = sorted({*self.labels.find_images(data)} & {*crops.indices})
             repeat = self.labels.repeat
-        items = SegmentationCrops(crops, self.load_saliency, often, repeat)
+        items = SegmentationCrops(crops, None if self.saliency is None else self.saliency.load, often, repeat)
         items.substitutes.leave_out(readable)
         check_batch(items, training.batch * settings.accumulate)
         check_label_content(crops.labels, crops.indices, "give labels that show classes")
@@ -152,19 +148,18 @@ class DeepLabTask(NetworkTask[DeepLab]):
             module, items, len(crops), training.batch, unreadable_there, {"accumulate": settings.accumulate}
         )
 
-    def _write_maps(self, given: str | Path) -> str | Path:
-        """Write the maps of a saliency network that are missing and return their folder; return other sources."""
-        source = parse_network(str(given))
-        if source is None:
-            check_saliency(given, self.data)
-            return given
+    def _open_saliency(self, given: str | Path) -> SaliencySource:
+        """Return the source of the saliency maps; those of a network are written first, where they are missing."""
+        source = SaliencySource(given, self.data)
+        if source.network is None:
+            return source
         folder, shard = SaliencyFolder(self.folder.path / "saliency"), get_shard()
-        folder.prepare(source.describe(), overwrite=self.options["overwrite"])
+        folder.prepare(source.settings, overwrite=self.options["overwrite"])
         with self.watch.steps("saliency maps", len(range(shard[0], len(self.data), shard[1]))) as step:
-            report = write_saliency(source, self.data, folder, shard=shard, step=lambda _: step())
+            report = write_saliency(source.network, self.data, folder, shard=shard, step=lambda _: step())
         wait_for_processes("saliency")
         self.watch.done(f"{folder.path}: {report.made} saliency maps made, {report.found} found")
-        return folder.path
+        return SaliencySource(folder.path, self.data)
 
     @override
     def describe_network(self, network: DeepLab) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,7 @@ from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.wsss.data import SegmentationData
-from camplug.wsss.saliency import KINDS, check_saliency, find_saliency_file, make_saliency, resize_saliency
-from camplug.wsss.saliency_network import load_network, parse_network
-from camplug.wsss.store.identity import make_file_digest
+from camplug.wsss.saliency_source import SaliencySource
 from camplug.wsss.store.jobs import Report, make_results
 from camplug.wsss.store.result_folder import check_digests
 from camplug.wsss.store.seed_folder import Dtype, MapStorage, Seed, SeedFolder, check_storage, pack_maps
@@ -67,41 +64,6 @@ def check_weights(weights: Sequence[float], sources: int) -> None:
             f"weights={', '.join(f'{w:g}' for w in weights)} of {sources} sources; give one number above 0 for each "
             "folder, and one for the saliency if there is one."
         )
-
-
-class SaliencySource:
-    """Saliency maps of a data set: computed from colours, read from a folder, or by the file of a network.
-
-    Args:
-        source: "contrast", "spectral", a folder of grey pictures, or a network; see `parse_network`.
-        data: photographs.
-
-    Raises:
-        InputError: there is no such source, or a folder lacks maps.
-    """
-
-    def __init__(self, source: str, data: SegmentationData) -> None:
-        self.data, self.network, self.folder = data, parse_network(source), None
-        self.settings: Any = source
-        if self.network is not None:
-            self._run, self.settings = load_network(self.network), self.network.describe()
-            return
-        check_saliency(source, data)
-        self._load = make_saliency(source)
-        if source not in KINDS:
-            self.folder, self.settings = Path(source).expanduser(), "a folder"
-
-    def load(self, i: int) -> Floats:
-        """Load the map of image i, float32 [H,W] in [0, 1] at the photograph's size."""
-        if self.network is None:
-            return self._load(self.data, i)
-        photo = self.data.photo(i)
-        return resize_saliency(self._run(photo), (photo.height, photo.width))
-
-    def get_digest(self, i: int) -> dict[str, str]:
-        """Return the digest of a map that is read from a file; empty if it is computed."""
-        file = None if self.folder is None else find_saliency_file(self.folder, self.data.ids[i])
-        return {} if file is None else {"saliency": make_file_digest(file, "saliency map")}
 
 
 def make_average_seeds(

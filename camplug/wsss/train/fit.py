@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -71,7 +71,7 @@ def fit(
     except OSError as error:
         raise InputError(f"the folder {str(out)!r} cannot be made ({error.strerror}).") from None
     with _silence_lightning():
-        callbacks = _make_callbacks(items, out, best, chosen["header"])
+        callbacks = _make_callbacks(items, out, chosen)
         steps = max(1, min(10, len(items) // batch))
         trainer = _make_trainer(out, device, callbacks, chosen, max_epochs=epochs, log_every_n_steps=steps)
         _run(trainer, module, *loaders, find_checkpoint(out, module))
@@ -157,19 +157,21 @@ def _make_trainer(out: Path, device: Device, callbacks: list[Any], options: FitO
     )
 
 
-def _make_callbacks(items: Items, out: Path, best: str | None, header: Mapping[str, Any] | None) -> list[Any]:
-    """Make the callbacks of every training: checkpoints and checks."""
+def _make_callbacks(items: Items, out: Path, options: FitOptions) -> list[Any]:
+    """Make the callbacks of every training: checkpoints, checks and reports of steps."""
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from camplug.wsss.train.callbacks import HeaderCallback, LossCheck, ReadingCheck
+    from camplug.wsss.train.callbacks import HeaderCallback, LossCheck, ReadingCheck, StepReport
 
+    best, watch = options["best"], options["watch"]
     make_saver = partial(ModelCheckpoint, dirpath=out, enable_version_counter=False)
     savers = [make_saver(filename="{epoch}", save_last=True, save_top_k=1)]
     if best is not None:
         savers.append(make_saver(filename=BEST.removesuffix(".ckpt"), monitor=best, mode="max"))
     substitutes = getattr(items, "substitutes", None)
     checks = [] if substitutes is None else [ReadingCheck(substitutes)]
-    return [*savers, LossCheck(), HeaderCallback(header), *checks]
+    reports = [] if watch is None else [StepReport(watch)]
+    return [*savers, LossCheck(), HeaderCallback(options["header"]), *checks, *reports]
 
 
 def _run(

@@ -39,6 +39,7 @@ class FitOptions(LoopOptions, total=False):
     Attributes:
         device: "auto", the default, "cpu", "cuda", "cuda:1", ...
         progress: show a progress bar; True by default.
+        watch: receiver of the steps; None by default.
         callbacks: additional Lightning callbacks.
         validation: items for validation after every epoch.
         best: name of a logged validation metric; the weights of the epoch with its maximum are kept, instead of the
@@ -49,6 +50,7 @@ class FitOptions(LoopOptions, total=False):
 
     device: str
     progress: bool
+    watch: ProgressCallback | None
     callbacks: tuple[Any, ...]
     validation: Items | None
     best: str | None
@@ -92,6 +94,7 @@ FIT_DEFAULTS: FitOptions = {
     **LOOP_DEFAULTS,
     "device": "auto",
     "progress": True,
+    "watch": None,
     "callbacks": (),
     "validation": None,
     "best": None,

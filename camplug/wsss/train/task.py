@@ -162,8 +162,6 @@ class TrainingTask(ABC, Generic[N]):
 
     def _fit(self, inputs: FitInputs) -> dict[str, float]:
         """Fit the module and return the losses logged last."""
-        from camplug.wsss.train.callbacks import StepReport
-
         epochs, batch = self.training.epochs, self.training.batch
         losses = fit(
             inputs.module,
@@ -173,7 +171,7 @@ class TrainingTask(ABC, Generic[N]):
             batch=inputs.batch,
             device=str(self.device),
             progress=self.watch.bars,
-            callbacks=() if self.watch.bars else (StepReport(self.watch),),
+            watch=None if self.watch.bars else self.watch,
             **{name: self.options[name] for name in LOOP_DEFAULTS},  # type: ignore[literal-required]
             header=self.make_header(),
             **inputs.options,

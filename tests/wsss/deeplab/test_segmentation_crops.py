@@ -32,7 +32,7 @@ def test_saliency_is_cut_out_like_the_photograph(tmp_path):
         stride=1,
     )
 
-    def red(_, i):
+    def red(i):
         return np.asarray(data.photo(i), np.float32)[..., 0] / 255
 
     items = SegmentationCrops(crops, red)
@@ -56,7 +56,7 @@ def test_another_image_takes_the_place_of_one_without_saliency(tmp_path):
     labels = LabelFolder(labelled.labels(tmp_path)).renumber(data.classes)
     crops = LabelCrops(data, partial(load_label_picture, labels, data), lambda p: p.float(), crop=32)
 
-    def only_one(data, i):
+    def only_one(i):
         if i == 0:
             raise InputError("it is gone.")
         return np.full((48, 48), 0.25)

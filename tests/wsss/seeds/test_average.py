@@ -8,8 +8,9 @@ from PIL import Image
 
 from camplug.errors import InputError
 from camplug.wsss.data import Scenes
+from camplug.wsss.saliency_source import SaliencySource
 from camplug.wsss.seeds import Seed, SeedFolder, average_seed_maps, make_average_seeds
-from camplug.wsss.seeds.average import SaliencySource, prepare_average_seeds
+from camplug.wsss.seeds.average import prepare_average_seeds
 
 DATA = Scenes(2, (16, 20), classes=3)
 SIZE = (16, 20)

@@ -22,7 +22,6 @@ from camplug.images.preprocess import Preprocess
 from camplug.wsss.data import Scenes
 from camplug.wsss.irn import IRN, IRNHeadSettings
 from camplug.wsss.train import Backbone, LabelCrops, ScheduleSettings, fit
-from camplug.wsss.train.callbacks import StepReport
 from camplug.wsss.train.progress import ProgressCallback
 from camplug.wsss.train.progress_bar import TrainingProgressBar
 
@@ -301,7 +300,7 @@ def test_steps_are_reported_of_the_epochs_that_are_left(tmp_path):
 
     watch = Counted()
     with pytest.raises(GeneratorExit):
-        trained(tmp_path, callbacks=(StepReport(watch), Killed()))
-    trained(tmp_path, callbacks=(StepReport(watch),))
+        fit(*parts(), tmp_path, epochs=3, batch=2, device="cpu", progress=False, watch=watch, callbacks=(Killed(),))
+    fit(*parts(), tmp_path, epochs=3, batch=2, device="cpu", progress=False, watch=watch)
     assert watch.parts[0][:3] == ["training", 9, 3]
     assert watch.parts[1] == ["training", 6, 6, "ended"]
