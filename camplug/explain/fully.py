@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
+from camplug.explain.fold import fold
 from camplug.explain.fuse import LayerWeighting, Normalize
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import weighted_sum, widen
@@ -96,4 +98,6 @@ class FullyCAM(LayerExplainer):
 
     @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return fully_cam_layer(activation, gradient, self.channel_norm)
+        if self.channel_norm:
+            return fold("fully", fully_cam_layer, activation, gradient)
+        return fold("positive", partial(fully_cam_layer, channel_norm=False), activation, gradient)

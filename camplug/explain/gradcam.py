@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
+from camplug.explain.fold import fold
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import weighted_sum, widen
 
@@ -22,7 +24,7 @@ def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     Returns:
         Map [N,h,w], not negative, not normalised.
     """
-    alpha = widen(gradient).mean((2, 3))
+    alpha = gradient.mean((2, 3), dtype=torch.promote_types(gradient.dtype, torch.float32))  # without a wide copy
     return weighted_sum(widen(activation), alpha).clamp_min_(0)
 
 
@@ -32,4 +34,4 @@ class GradCAM(LayerExplainer):
 
     @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return grad_cam(activation, gradient)
+        return fold("gradcam", grad_cam, activation, gradient)

@@ -6,6 +6,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
+from camplug.explain.fold import fold
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import widen
 
@@ -31,4 +32,4 @@ class HiResCAM(LayerExplainer):
 
     @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return hires_cam(activation, gradient)
+        return fold("hirescam", hires_cam, activation, gradient)

@@ -6,6 +6,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
+from camplug.explain.fold import fold
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import widen
 
@@ -31,4 +32,4 @@ class LayerCAM(LayerExplainer):
 
     @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return layer_cam(activation, gradient)
+        return fold("layercam", layer_cam, activation, gradient)

@@ -6,6 +6,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer
+from camplug.explain.fold import fold
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import safe_divide, weighted_sum, widen
 
@@ -36,4 +37,4 @@ class XGradCAM(LayerExplainer):
 
     @override
     def layer_map(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        return xgrad_cam(activation, gradient)
+        return fold("xgradcam", xgrad_cam, activation, gradient)
