@@ -5,6 +5,7 @@ from camplug.explain.base import Explainer, LayerExplainer, Result
 from camplug.explain.cam import CAM
 from camplug.explain.class_tokens import ClassTokenAttention
 from camplug.explain.compete import Compete
+from camplug.explain.compiled import Compiled
 from camplug.explain.conditional import ClassConditional
 from camplug.explain.dense import Dense
 from camplug.explain.dff import DeepFeatureFactorization
@@ -55,6 +56,7 @@ __all__ = [
     "ClassConditional",
     "ClassTokenAttention",
     "Compete",
+    "Compiled",
     "DeepFeatureFactorization",
     "Dense",
     "EigenCAM",
