@@ -35,6 +35,7 @@ from camplug.metrics import ThresholdSweep, miou
 from camplug.models.preprocess import find_preprocess
 from camplug.plug import Targets
 from camplug.wsss.data import VOC
+from camplug.wsss.recipe.image_checks import compute_average_precisions
 from camplug.wsss.store.identity import hash_weights
 
 CLASSES = ("cat", "cow", "dog", "horse", "person", "sheep")  # the other classes are too rare in this part of VOC
@@ -191,6 +192,17 @@ def timed(args: argparse.Namespace, model: torch.nn.Module, rows: list[str]) -> 
     return {text: float(np.median(values)) for text, values in seconds.items()}
 
 
+def measure_precision(args: argparse.Namespace, model: torch.nn.Module) -> float:
+    """Mean average precision of the classifier over the six animals, on the images of val."""
+    data = VOC(args.data, args.val)
+    images = range(0, len(data), args.val_every)
+    preprocess = replace(find_preprocess(model), long_side=args.long_side)
+    with torch.inference_mode():
+        logits = [model(preprocess(data.photo(i))[0][None])[0].numpy() for i in images]
+    found = compute_average_precisions(logits, [data.labels(i) for i in images], data.classes)
+    return float(np.mean([found[name] for name in CLASSES]))
+
+
 def row_of(label: str, text: str, train: ThresholdSweep, val: ThresholdSweep, indices: list[int]) -> dict[str, Any]:
     """What a table says of one row."""
     threshold, on_train = train.best("present", indices)
@@ -234,6 +246,7 @@ def everything(args: argparse.Namespace, command: str) -> dict[str, Any]:
         "images": images,
         "timed_on": args.time,
         "clock": "CPU time",
+        "average_precision": measure_precision(args, model) if {*args.tables} & {"vit", "lite0"} else None,
         "tables": tables,
     }
 
@@ -247,11 +260,13 @@ def report(data: dict[str, Any], name: str) -> list[str]:
     versions = ", ".join(f"{package} {version}" for package, version in m["versions"].items())
     clock = data.get("clock", "Time")  # older results are of wall time
     timing = f"{clock}: median over {data['timed_on']} of them, " if data["timed_on"] else ""
+    precision = data.get("average_precision")
+    classifier = "" if precision is None else f" The classifier's mean average precision on them is {precision:.3f}."
     lines = [
         f"`{data['command']}`",
         "",
         f"Long side {data['long_side']} px; {data['images']['train']} images of train chose the thresholds, "
-        f"{data['images']['val']} of val are reported. {timing}{m['cpu']}, {m['torch threads']} threads. {versions}.",
+        f"{data['images']['val']} of val are reported.{classifier} {timing}{m['cpu']}, {m['torch threads']} threads. {versions}.",
         "",
     ]
     body = [
