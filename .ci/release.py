@@ -80,7 +80,7 @@ def try_wheel(wheel: Path, python: str) -> None:
         call(programs / "python", "-c", TRIAL, cwd=place)
         call(programs / "camplug", "explain", "--out", "map.png", cwd=place)
         assert (place / "map.png").stat().st_size > 10_000
-        unpack(place, "tests", "pyproject.toml")
+        unpack(place, "tests", "benchmarks", "pyproject.toml")
         tests = [place / "tests" / name for name in FAST]
         call(programs / "python", "-P", "-m", "pytest", "-q", "-m", "not slow", *tests, cwd=place)
 

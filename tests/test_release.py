@@ -60,3 +60,7 @@ def test_classifiers_follow_the_oldest_python():
     versions = re.findall(r":: 3\.(\d+)$", "\n".join(PROJECT["classifiers"]), re.MULTILINE)
     assert PROJECT["requires-python"] == f">=3.{versions[0]}"
     assert [int(v) for v in versions] == list(range(int(versions[0]), int(versions[-1]) + 1))
+
+
+def test_the_quick_tests_of_a_release_exist():
+    assert [name for name in release().FAST if not list((ROOT / "tests" / name).rglob("test_*.py"))] == []
