@@ -73,7 +73,7 @@ def init(  # noqa: PLR0917
 
 def _describe_data(text: str, labels: Path | None) -> dict[str, Any]:
     """Return the entry of a list of images in a recipe, with absolute paths."""
-    from camplug.wsss.data.opening import parse_source
+    from camplug.wsss.data.opening import list_layouts, parse_source
 
     path = Path(text).expanduser()
     if not text.strip():
@@ -82,7 +82,12 @@ def _describe_data(text: str, labels: Path | None) -> dict[str, Any]:
         raise InputError(f"there is no file {str(labels)!r} with image labels.")
     if path.is_dir() and labels is not None:
         return {"data": f"folder:{path.resolve()}", "options": {"labels": str(labels.resolve())}}
-    kind, place, options = parse_source(text)
+    try:
+        kind, place, options = parse_source(text)
+    except InputError:
+        if not path.is_dir() or list_layouts(path):
+            raise
+        kind, place, options = "photos", text, {}  # whose refusal says how labels are written
     if labels is not None:
         raise InputError(f"{text!r}: a file of labels goes with a folder of photographs; leave it out.")
     place = str(Path(place).expanduser().resolve()) if Path(place).expanduser().exists() else place

@@ -47,6 +47,8 @@ def test_the_table_of_the_folder_and_the_next_command(place):
 def test_refusals(place):
     assert "there is no file 'no.csv'" in refused("wsss", "init", "photos", "no.csv", "--no-probe")
     assert "without image labels" in refused("wsss", "init", "photos:photos", "--no-probe")
+    says = refused("wsss", "init", "photos", "--no-probe")
+    assert "without image labels, and a training needs them: write a labels.csv with the lines image,labels" in says
     assert "a recipe is written as .yaml" in refused("wsss", "init", "photos", "table.csv", "--out", "a.toml")
     assert "has no masks" in refused("wsss", "init", "photos", "table.csv", "--no-probe", "--val", "photos:photos")
 

@@ -82,7 +82,7 @@ def open_images(
         InputError: see `open_data`.
     """
     path = Path(text).expanduser()
-    if path.is_dir() and not _list_kinds(path):
+    if path.is_dir() and not list_layouts(path):
         return Photographs([path], classes)
     data = open_data(text, split)
     return data.with_classes(classes) if isinstance(data, Photographs) else data
@@ -123,7 +123,7 @@ def recognise_kind(path: str) -> str:
     if Path(path).expanduser().is_file() and Path(path).suffix.lower() in SUFFIXES:
         return "photos"
     root = resolve_folder(path)
-    kinds = _list_kinds(root)
+    kinds = list_layouts(root)
     if not kinds and len({place.split("/")[0] for place in read_folder_labels(root, below=root)}) > 1:
         kinds.append("folder")
     if not kinds:
@@ -138,7 +138,7 @@ def recognise_kind(path: str) -> str:
     return kinds[0]
 
 
-def _list_kinds(root: Path) -> list[str]:
+def list_layouts(root: Path) -> list[str]:
     """List the kinds of data sets that the files of a folder fit."""
     kinds = []
     if any((root / below / "JPEGImages").is_dir() for below in ("", "VOC2012", "VOCdevkit/VOC2012")):

@@ -39,6 +39,7 @@ class DataSummary:
         unlabelled: number of images without a class.
         broken: number of photographs of the sample that cannot be read.
         has_masks: True if the data set has masks.
+        problem: reason why the last of the broken ones cannot be read.
     """
 
     images: int
@@ -47,6 +48,7 @@ class DataSummary:
     unlabelled: int
     broken: int
     has_masks: bool
+    problem: str = ""
 
     def list_warnings(self) -> list[str]:
         """Return what may spoil a training, one sentence each."""
@@ -61,7 +63,8 @@ class DataSummary:
                 "it; add some."
             )
         if self.broken:
-            found.append(f"{self.broken} of {min(self.images, LOOKED_AT)} photographs looked at cannot be read.")
+            looked_at = min(self.images, LOOKED_AT)
+            found.append(f"{self.broken} of {looked_at} photographs looked at cannot be read: {self.problem}")
         return found
 
 
@@ -108,7 +111,9 @@ def summarize_data(data: SegmentationData) -> DataSummary:
         raise InputError(f"none of {len(sample)} photographs can be read; the last: {error}")
     height, width = (round(float(side)) for side in np.median(sizes, axis=0))
     classes = dict(zip(data.classes, counts.tolist(), strict=True))
-    return DataSummary(len(data), (height, width), classes, unlabelled, len(sample) - len(sizes), data.has_masks)
+    return DataSummary(
+        len(data), (height, width), classes, unlabelled, len(sample) - len(sizes), data.has_masks, str(error or "")
+    )
 
 
 def choose_settings(summary: DataSummary, device: str) -> StarterSettings:

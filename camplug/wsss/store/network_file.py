@@ -115,7 +115,8 @@ class NetworkFile(Generic[N]):
         try:
             found = torch.load(name, map_location="cpu", weights_only=True)
         except FileNotFoundError:
-            raise InputError(f"there is no file {name!r}; `camplug train {self.name}` makes it.") from None
+            maker = "wsss run" if os.path.basename(name) == NETWORK else f"train {self.name}"
+            raise InputError(f"there is no file {name!r}; `camplug {maker}` makes it.") from None
         except Exception:  # torch.load raises nearly anything on other files
             return None
         if not isinstance(found, dict):

@@ -60,6 +60,7 @@ def test_onnx_gives_what_the_segmenter_gives(network, tmp_path, monkeypatch):
     assert "write HEIGHT,WIDTH" in size
     idle = refused("export", tmp_path / "network.pt", "--onnx", tmp_path / "b.onnx", "--mean", "0.5")
     assert "--mean has no effect on" in idle
+    assert "'no/network.pt'; `camplug wsss run` makes it." in refused("export", "no/network.pt", "--onnx", "a.onnx")
 
 
 def test_a_missing_package_is_named(network, tmp_path, monkeypatch):

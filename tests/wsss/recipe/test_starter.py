@@ -35,10 +35,11 @@ def photos(tmp_path):
 
 def test_images_classes_and_sizes_are_counted(photos):
     found = summarize_data(open_data(f"folder:{photos}"))
-    assert found == DataSummary(4, (20, 40), {"cat": 1, "dog": 3}, 1, 1, False)
+    assert found == DataSummary(4, (20, 40), {"cat": 1, "dog": 3}, 1, 1, False, found.problem)
+    assert "broken.png" in found.problem
     rare, broken = found.list_warnings()
     assert "cat (1), dog (3)" in rare
-    assert broken.startswith("1 of 4 photographs")
+    assert broken == f"1 of 4 photographs looked at cannot be read: {found.problem}"
 
 
 def test_labels_are_needed_and_a_readable_photograph(photos):
