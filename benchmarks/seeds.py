@@ -266,7 +266,8 @@ def report(data: dict[str, Any], name: str) -> list[str]:
         f"`{data['command']}`",
         "",
         f"Long side {data['long_side']} px; {data['images']['train']} images of train chose the thresholds, "
-        f"{data['images']['val']} of val are reported.{classifier} {timing}{m['cpu']}, {m['torch threads']} threads. {versions}.",
+        f"{data['images']['val']} of val are reported.{classifier} {timing}{m['cpu']}, {m['torch threads']} threads. "
+        f"{versions}.",
         "",
     ]
     body = [
