@@ -10,12 +10,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from camplug.errors import CamplugError, InputError
 from camplug.wsss.data import SegmentationData
+from camplug.wsss.store.free_memory import release_free_memory
 from camplug.wsss.store.result_folder import ResultFolder
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 READ_AHEAD = 2  # images read ahead of, and results written behind, the current one
+RELEASE_EVERY = 8  # results after which freed memory is returned to the system
 
 
 @dataclass
@@ -160,6 +162,8 @@ class _Run(Generic[T]):
                 for part in self.leftovers.get(name, ()):  # older than the result: no longer being written
                     part.unlink(missing_ok=True)
                 self.report.made += 1
+                if self.report.made % RELEASE_EVERY == 0:
+                    release_free_memory()
                 self.report.bytes += self.folder.get_path(name).stat().st_size
             self.step(self.report)
 
