@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.explain.base import Explainer, LayerExplainer, Result
-from camplug.explain.batch import check_batch, check_spatial_size, finish_maps
+from camplug.explain.batch import check_batch, check_spatial_size, compute_logits, finish_maps
 from camplug.explain.compiled_graph import Compute, compile_graph, trace_explainer
 from camplug.explain.fuse import Fusion
 from camplug.explain.inputs import Batch, Inputs
@@ -130,7 +130,9 @@ class Compiled(Wrapper):
             return self._run_eagerly(Batch(x, inputs), classes, size, reason)
         batch = check_batch(self.model, x, images_only=False)
         out_size = check_spatial_size(batch, size)
-        key = _make_key(batch, classes)
+        key = self._make_key(batch, classes)
+        if key.rounds == 0:  # no classes, no maps
+            return self._make_eager().run_batch(batch, classes, size)
         with torch.inference_mode(False), self.graphs.lock:
             self.graphs.forget_changed_weights(unwrap(self.model))
             found = self.graphs.find(key)
@@ -203,6 +205,18 @@ class Compiled(Wrapper):
             return "the compiled graph gives other maps (does the model depend on chance, or on more than its input?)"
         return None
 
+    def _make_key(self, batch: Batch, classes: Classes) -> Key:
+        """Return the key of a batch with these classes (no callable)."""
+
+        def count() -> int:
+            known = next(iter(self.graphs.known.values()), None)
+            return compute_logits(self.model, batch).shape[1] if known is None else known.count
+
+        x, rounds = batch.x, 1
+        if classes is not None:
+            rounds = max((len(row) for row in list_classes(classes, len(batch), count)[0]), default=0)
+        return Key(tuple(x.shape), x.stride(), x.dtype, x.device, rounds, classes is None)
+
     def _compute(self, key: Key, batch: Batch, classes: Classes, size: Size) -> Result:
         """Return the maps of a batch from a compiled graph for at least as many images."""
         graph, n, room = self.graphs.known[key], len(batch), key.shape[0]
@@ -230,15 +244,6 @@ class Compiled(Wrapper):
 def _overrides_the_pass(explainer: LayerExplainer) -> bool:
     kind = type(explainer)
     return kind.run is not LayerExplainer.run or kind.fuse_rounds is not LayerExplainer.fuse_rounds
-
-
-def _make_key(batch: Batch, classes: Classes) -> Key:
-    """Return the key of a batch with these classes (no callable)."""
-    x, rounds = batch.x, 1
-    if classes is not None:
-        rows, _ = list_classes(classes, len(batch), lambda: cast("Tensor", classes).shape[1])
-        rounds = max((len(row) for row in rows), default=0)
-    return Key(tuple(x.shape), x.stride(), x.dtype, x.device, rounds, classes is None)
 
 
 def _describe_images(key: Key) -> tuple[Any, ...]:

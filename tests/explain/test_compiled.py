@@ -121,6 +121,14 @@ def test_predicted_and_several_classes(quiet):
     assert_equal([got.logits], [want.logits])
 
 
+@pytest.mark.parametrize("classes", [[[1, 0, 1], [0, 1, 0]], [[0, 1], [1, 0]], torch.eye(3)[:2], [[], []]], ids=str)
+def test_labels_and_lists_of_classes(classes, quiet):
+    eager = camplug.GradCAM(make_network(), "deep")
+    compiled = camplug.Compiled(eager)
+    for x in images(4).split(2):
+        assert_equal(compiled.maps(x, classes), eager.maps(x, classes))
+
+
 def test_smaller_batches_use_a_larger_graph(quiet):
     eager = camplug.FullyCAM(make_network())
     compiled = camplug.Compiled(eager)
