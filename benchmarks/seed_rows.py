@@ -100,7 +100,6 @@ def conditional_dense(explainer: str) -> list[tuple[str, str]]:
 
 
 BLOCKS = "layers=['body.model.blocks.*']"
-DENSE = "Dense(CAM, 16)"
 TWICE = "scales=(2,), flip=False"
 LPCAM = "LPCAM(prototypes='prototypes.npz')"  # made by `camplug fit-prototypes`
 
@@ -158,12 +157,7 @@ TABLES: dict[str, list[tuple[str, str]]] = {
     ],
     "relative": relative("CAM"),
     "relative_fully": relative(R),
-    "conditional_dense": conditional_dense(DENSE),
-    "conditional_zoom": [
-        ("whole image", DENSE),
-        ("split: relative, + whole, mean", f"SplitUnite({DENSE}, zoom=1)"),
-        ("the same, patches x2 (default)", f"SplitUnite({DENSE})"),
-    ],
+    "conditional_dense": conditional_dense("Dense(CAM, 16)"),
     "conditional": [*conditional("CAM"), *conditional(F)],
     "settings": [*settings("CAM"), *settings(R)],
     "lite0": [("CAM", "CAM"), ("Grad-CAM", "GradCAM"), ("LayerCAM", "LayerCAM"), ("Fully-CAM, no channel norm", R)],
