@@ -7,7 +7,7 @@ Each seed trains an ordinary classifier from ImageNet weights, then every row go
 with `--start` every row goes on with that trained classifier instead:
 
     python benchmarks/papers.py --data VOCdevkit/VOC2012 --start voc_animals_lite0.pt --epochs 1 --seeds 0 \
-        --rows ordinary atm atm_strong --json docs/figures/papers.json
+        --count 1566 --rows ordinary atm_strong --json docs/figures/papers.json
     python benchmarks/papers.py --load docs/figures/papers.json --markdown docs/training.md
 
 Thresholds are chosen on every third image of train, val is reported. Each row is a process of its own, and stands in
