@@ -121,7 +121,11 @@ def test_predicted_and_several_classes(quiet):
     assert_equal([got.logits], [want.logits])
 
 
-@pytest.mark.parametrize("classes", [[[1, 0, 1], [0, 1, 0]], [[0, 1], [1, 0]], torch.eye(3)[:2], [[], []]], ids=str)
+@pytest.mark.parametrize(
+    "classes",
+    [[[1, 0, 1], [0, 1, 0]], [[0, 1], [1, 0]], torch.eye(3)[:2], [[], []]],
+    ids=["rows", "lists", "tensor", "none"],
+)
 def test_labels_and_lists_of_classes(classes, quiet):
     eager = camplug.GradCAM(make_network(), "deep")
     compiled = camplug.Compiled(eager)
@@ -180,7 +184,21 @@ class Counting(Network):
         return super().forward(x) * self.calls**2 + self.calls
 
 
-@pytest.mark.parametrize("kind, reason", [(Looking, "the model cannot be compiled"), (Counting, "gives other maps")])
+class Viewing(Network):
+    """Takes images in the usual memory format alone."""
+
+    def forward(self, x):
+        return super().forward(x.view(x.shape[0], -1).view(x.shape))
+
+
+@pytest.mark.parametrize(
+    "kind, reason",
+    [
+        (Viewing, "the model cannot be compiled"),
+        (Looking, "the model cannot be compiled"),
+        (Counting, "gives other maps"),
+    ],
+)
 def test_models_that_cannot_be_compiled_run_eagerly(kind, reason):
     torch.manual_seed(5)
     model = kind().eval()
