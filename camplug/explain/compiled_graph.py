@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -99,16 +100,26 @@ def _get_shape(node: Any) -> tuple[int, ...]:
 
 def compile_graph(graph: GraphModule, device: torch.device, backend: str) -> Compute:
     """Return the graph compiled for its one shape: with weights folded in on the CPU, as a CUDA graph on a GPU."""
-    options: dict[str, Any] = {}
-    if backend == "inductor":
-        options = {"freezing": True} if device.type == "cpu" else {"triton.cudagraphs": True}
-    compiled = torch.compile(graph, fullgraph=True, dynamic=False, backend=backend, options=options or None)
+    options: dict[str, Any] | None = (
+        {"triton.cudagraphs": True} if backend == "inductor" and device.type == "cuda" else None
+    )
+    compiled = torch.compile(graph, fullgraph=True, dynamic=False, backend=backend, options=options)
+    is_frozen = backend == "inductor" and device.type == "cpu"
 
     @torch.no_grad()
     def compute(x: Tensor, classes: Tensor, signs: Tensor) -> tuple[list[list[Tensor]], Tensor]:
-        maps, logits = compiled(x, classes, signs)
+        # an option of torch.compile comes too late: weights would be inputs of the graph already
+        with _fold_weights() if is_frozen else nullcontext():
+            maps, logits = compiled(x, classes, signs)
         if x.is_cuda:  # the next call of a CUDA graph writes into the same memory
             maps, logits = [[one.clone() for one in sums] for sums in maps], logits.clone()
         return maps, logits
 
     return compute
+
+
+def _fold_weights() -> AbstractContextManager[None]:
+    """Let inductor reorder weights when it compiles."""
+    import torch._inductor.config as inductor
+
+    return inductor.patch(freezing=True)  # type: ignore[no-any-return]
