@@ -87,7 +87,7 @@ class Compiled(Wrapper):
 
     >>> import torch, camplug
     >>> camplug.Compiled(camplug.FullyCAM(torch.nn.Conv2d(3, 2, 3)))
-    Compiled(FullyCAM())
+    Compiled(FullyCAM(Conv2d, layers='convs'), normalize='max')
 
     One graph is compiled for each shape of a batch and number of classes per image, which takes minutes for a large
     network; a batch with fewer images is filled up to a compiled one of at most twice its size. The first batch of a

@@ -71,11 +71,10 @@ class DeepLabTraining(LightningModule):
 
     def _drop(self, logits: Sequence[Tensor], labels: Tensor) -> Tensor:
         """Return the labels that count in this step, on the first grid if some do not."""
-        share = self.settings.drop_large_losses * min(
-            1.0, 2 * self.global_step / float(self.trainer.estimated_stepping_batches)
-        )
-        if share == 0:
+        if not self.settings.drop_large_losses:
             return labels
+        risen = min(1.0, 2 * self.global_step / float(self.trainer.estimated_stepping_batches))
+        share = self.settings.drop_large_losses * risen
         final = fuse_logits(logits)
         return drop_large_losses(final, shrink_labels(labels, (final.shape[2], final.shape[3])), share)
 
