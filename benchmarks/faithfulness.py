@@ -37,6 +37,7 @@ from camplug.explain.base import Explainer, Result
 from camplug.explain.photographs import read_input
 from camplug.explain.registry import get_method
 from camplug.images.preprocess import Preprocess
+from camplug.models.preprocess import find_preprocess
 from camplug.trust import Settings, Trust
 from camplug.trust.registry import find_metrics
 from camplug.trust.similarity import rank_correlation
@@ -74,7 +75,9 @@ CHEAP = (
 def parsed(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="VOCdevkit/VOC2012")
-    parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
+    parser.add_argument("--weights", type=Path, help="state dict of the 20-class EfficientNet-Lite0")
+    parser.add_argument("--model", help="a classifier.pt, in place of it")
+    parser.add_argument("--called", help="what that classifier is, for the table")
     parser.add_argument("--every", type=int, default=11, help="take every n-th image of val")
     parser.add_argument("--long-side", type=int, default=224)
     parser.add_argument("--methods", nargs="+", help="names or expressions; default: all that need no attention")
@@ -104,7 +107,12 @@ class Timed(Explainer):
 
 
 def everything(args: argparse.Namespace) -> dict[str, Any]:
-    model = camplug.load_model("timm:tf_efficientnet_lite0", checkpoint=args.weights, num_classes=20)
+    if args.model is None:
+        model = camplug.load_model("timm:tf_efficientnet_lite0", checkpoint=args.weights, num_classes=20)
+        preprocess = Preprocess((224, 224), (0.5,) * 3, (0.5,) * 3, long_side=args.long_side)
+    else:
+        model = camplug.load_model(args.model)
+        preprocess = find_preprocess(model).change(None, None, args.long_side)
     names = args.methods or [n for n in camplug.list_methods() if not get_method(n).needs_attention] + list(BEST)
     if args.cheap:
         names = [*CHEAP, *BEST[1:]]
@@ -112,7 +120,6 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
     seeds = make_seeds(args, model, names) if args.miou else {}
     trust = Trust(explainers, list(METRICS), Settings(steps=20))
     data = VOC(args.data, str(LISTS[1]))
-    preprocess = Preprocess((224, 224), (0.5,) * 3, (0.5,) * 3, long_side=args.long_side)
     reader = camplug.GradCAM(model, preprocess=preprocess)
     chosen = range(0, len(data), args.every)
     for i in chosen:
@@ -128,6 +135,7 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
         "images": len(chosen),
         "every": args.every,
         "long_side": args.long_side,
+        "called": "EfficientNet-Lite0" if args.model is None else args.called or args.model,
         "seeds": {"train_every": args.train_every, "val_every": args.val_every} if seeds else None,
         "rows": {
             name: {
@@ -196,8 +204,9 @@ def report(data: dict[str, Any]) -> list[str]:
         f"`{data['command']}`",
         "",
         f"{data['images']} photographs of the VOC 2012 animals subset (every {ordinal(data['every'])} of val) at a "
-        f"long side of {data['long_side']} pixels, EfficientNet-Lite0 fine-tuned on image labels; means with 95 % "
-        "bootstrap intervals over the images, ordered by insertion minus deletion. (+): higher is better, (-): lower.",
+        f"long side of {data['long_side']} pixels, {data.get('called', 'EfficientNet-Lite0')} fine-tuned on image "
+        "labels; means with 95 % bootstrap intervals over the images, ordered by insertion minus deletion. (+): higher "
+        "is better, (-): lower.",
         "",
         *told,
         *table(head, body),
@@ -206,8 +215,8 @@ def report(data: dict[str, Any]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     args = parsed(argv)
-    if args.load is None and (args.data is None or args.weights is None):
-        raise SystemExit("give --data and --weights, or --load a result.")
+    if args.load is None and (args.data is None or (args.weights is None and args.model is None)):
+        raise SystemExit("give --data and --weights or --model, or --load a result.")
     tell(args, lambda: everything(args), report, args.section)
 
 
