@@ -101,14 +101,14 @@ def drop_large_losses(logits: Tensor, labels: Tensor, share: float) -> Tensor:
     """
     with torch.no_grad():
         each = F.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORE, reduction="none")
+        owner = labels.flatten().long()
         order = each.flatten().argsort(stable=True)
-        by_class = order[labels.flatten()[order].argsort(stable=True)]  # by class, then by loss
-        sizes = torch.bincount(labels.flatten().long(), minlength=IGNORE + 1)
+        by_class = order[owner[order].argsort(stable=True)]  # by class, then by loss
+        sizes = torch.bincount(owner, minlength=IGNORE + 1)
         kept = sizes - (sizes * share).long()
         starts = sizes.cumsum(0) - sizes
         rank = torch.empty_like(by_class)
         rank[by_class] = torch.arange(len(rank), device=rank.device)
-        owner = labels.flatten().long()
         return labels.masked_fill((rank - starts[owner] >= kept[owner]).view_as(labels), IGNORE)
 
 
