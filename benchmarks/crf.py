@@ -70,7 +70,7 @@ def first_of_its_size(photo: np.ndarray, labels: np.ndarray, k: int, preset: str
 def pydensecrf(photo: np.ndarray, labels: np.ndarray, k: int, preset: str) -> np.ndarray:
     """As IRN calls it."""
     from pydensecrf.densecrf import DenseCRF2D
-    from pydensecrf.utils import make_unary_from_labels as unary
+    from pydensecrf.utils import unary_from_labels as unary
 
     height, width = labels.shape
     (gxy, smooth), (bxy, brgb, alike) = PRESETS[preset].gaussian, PRESETS[preset].bilateral

@@ -1,13 +1,18 @@
-"""Mean-field iteration with numpy. Krähenbühl and Koltun, NIPS 2011, algorithm 1."""
+"""Mean-field iteration on the CPU. Krähenbühl and Koltun, NIPS 2011, algorithm 1."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
+import torch
 
 from camplug.wsss.crf.lattice import NARROW, Floats, Lattice
+from camplug.wsss.crf.tensors import TensorLattice
 
+WIDE = 12  # columns above which weighted sums of rows by torch are faster than scipy's products
+ROWS = 4096  # pixels that are updated at a time; their marginals fit the cache of a core
 _SAFE = 60.0  # exp(60) is far below the largest float32
 
 
@@ -28,32 +33,38 @@ def run_mean_field(lattices: Sequence[Lattice], ones: Floats, unary: Floats, ite
         Marginals [K, P].
     """
     others, last = _make_columns(unary[:-1]), unary[-1]
-    each = np.ones(others.shape[1], np.float32)
-    huge = ones.max() > _SAFE
+    huge = bool(ones.max() > _SAFE)
     q, q_last = -others, -last
-    for iteration in range(iterations + 1):
-        if iteration:
-            q = _apply_filters(lattices, q)
-            q_last = ones - q @ each
-            q -= others
-            q_last -= last
-        if huge:
-            top = np.maximum(q.max(1), q_last)
-            q -= top[:, None]
-            q_last -= top
-        np.exp(q, out=q)
-        np.exp(q_last, out=q_last)
-        total = q @ each
-        total += q_last
-        q /= total[:, None]
-        q_last /= total
+    _apply_softmax(q, q_last, q, q_last, huge)
+    each = np.ones(others.shape[1], np.float32)
+    respond = _choose_filter(lattices, others.shape[1])
+    for _ in range(iterations):
+        for part, logits in respond(q):
+            last_logits = ones[part] - logits @ each
+            logits -= others[part]
+            last_logits -= last[part]
+            _apply_softmax(logits, last_logits, q[part], q_last[part], huge)
     marginals = np.empty_like(unary)
     marginals[:-1], marginals[-1] = q.T[: len(unary) - 1], q_last
     return marginals
 
 
+def _apply_softmax(logits: Floats, last: Floats, q: Floats, q_last: Floats, huge: bool) -> None:
+    """Write the softmax of logits [P, C] and of the last class [P] to `q` and `q_last`; overwrites the logits."""
+    if huge:
+        top = np.maximum(logits.max(1), last)
+        logits -= top[:, None]
+        last -= top
+    np.exp(logits, out=logits)
+    np.exp(last, out=last)
+    total = logits @ np.ones(logits.shape[1], np.float32)
+    total += last
+    np.divide(logits, total[:, None], out=q)
+    np.divide(last, total, out=q_last)
+
+
 def _make_columns(planes: Floats) -> Floats:
-    """Convert planes [C, P] to columns [P, C] in the memory order that is fastest in `Lattice.filter`.
+    """Convert planes [C, P] to columns [P, C] in the memory order that is fastest to filter.
 
     Rows of 4, 8, ... numbers are faster than those of 3 or 7: they are padded with infinite energies, whose marginals
     stay 0.
@@ -66,11 +77,32 @@ def _make_columns(planes: Floats) -> Floats:
     return columns
 
 
-def _apply_filters(lattices: Sequence[Lattice], q: Floats) -> Floats:
-    """Compute sum_m A_m Q."""
+def _choose_filter(
+    lattices: Sequence[Lattice], columns: int
+) -> Callable[[Floats], Iterator[tuple[slice, Floats]]]:
+    """Return a function that computes sum_m A_m Q and yields it by parts of the pixels."""
+    if not lattices or columns <= WIDE:
+        return partial(_filter_all, lattices)
+    return partial(_filter_parts, [TensorLattice(lattice, torch.device("cpu")) for lattice in lattices])
+
+
+def _filter_all(lattices: Sequence[Lattice], q: Floats) -> Iterator[tuple[slice, Floats]]:
+    """Yield sum_m A_m Q of all pixels."""
     if not lattices:
-        return np.zeros_like(q)
+        yield slice(None), np.zeros_like(q)
+        return
     answers = lattices[0].filter(q)
     for lattice in lattices[1:]:
         answers += lattice.filter(q)
-    return answers
+    yield slice(None), answers
+
+
+def _filter_parts(lattices: Sequence[TensorLattice], q: Floats) -> Iterator[tuple[slice, Floats]]:
+    """Yield sum_m A_m Q by parts of `ROWS` pixels, so that what follows finds them in the cache."""
+    spreads = [lattice.spread(torch.from_numpy(q)) for lattice in lattices]
+    for start in range(0, len(q), ROWS):
+        part = slice(start, start + ROWS)
+        answers, *others = (lattice.slice(spread, part) for lattice, spread in zip(lattices, spreads, strict=True))
+        for other in others:
+            answers += other
+        yield part, answers.numpy()

@@ -19,8 +19,8 @@ from camplug.wsss.crf.lattice import Floats, Lattice
 class TensorLattice:
     """Filter of a `Lattice` on a device; equal up to rounding.
 
-    Splat and slice are weighted sums of rows by `embedding_bag`, without intermediate tensors and atomic additions:
-    results are the same in every run.
+    Splat, blur and slice are weighted sums of rows by `embedding_bag`, without intermediate tensors and atomic
+    additions: results are the same in every run.
 
     Args:
         lattice: lattice built with numpy.
@@ -33,16 +33,25 @@ class TensorLattice:
         self._weights = _to_device(slices.data, device).view(self._corners.shape) * lattice.scale
         self._pixels, self._starts = _to_device(splats.indices, device), _to_device(splats.indptr[:-1], device)
         self._shares = _to_device(splats.data, device)
-        self._ahead, self._behind = _to_device(lattice.ahead, device), _to_device(lattice.behind, device)
+        own = np.broadcast_to(np.arange(lattice.corners + 1), lattice.ahead.shape)
+        lines = np.stack([own, lattice.ahead, lattice.behind], -1).astype(np.int32)
+        self._lines = _to_device(lines, device)
+        self._blur = torch.tensor([1, 0.5, 0.5], device=device).repeat(lattice.corners + 1, 1)
 
     def filter(self, values: Tensor) -> Tensor:
         """Filter values [N, C], float32."""
+        return self.slice(self.spread(values))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Splat and blur values [N, C], float32: those of the corners [M + 1, C]."""
         spread = F.embedding_bag(self._pixels, values, self._starts, mode="sum", per_sample_weights=self._shares)
-        for ahead, behind in zip(self._ahead, self._behind, strict=True):
-            sides = spread.index_select(0, ahead)
-            sides += spread.index_select(0, behind)
-            spread.add_(sides, alpha=0.5)
-        return F.embedding_bag(self._corners, spread, mode="sum", per_sample_weights=self._weights)
+        for line in self._lines:  # each corner, the next and the previous one
+            spread = F.embedding_bag(line, spread, mode="sum", per_sample_weights=self._blur)
+        return spread
+
+    def slice(self, spread: Tensor, points: slice = slice(None)) -> Tensor:
+        """Return the values of points [N, C] from those of the corners."""
+        return F.embedding_bag(self._corners[points], spread, mode="sum", per_sample_weights=self._weights[points])
 
 
 class TensorField:

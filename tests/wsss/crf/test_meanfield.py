@@ -56,7 +56,7 @@ def test_equal_pixels_by_hand():
 
 
 @pytest.mark.parametrize("preset", ALL)
-@pytest.mark.parametrize("k", [2, 3, 4, 5, 9])
+@pytest.mark.parametrize("k", [2, 3, 4, 5, 9, 14])
 def test_equals_the_update_with_the_matrix_of_the_lattice(preset, k):
     """All but the lattice itself: normalisation, weights, iterations, the last plane, rows that are filled up."""
     photo, labels = scene(), blocks(k)
