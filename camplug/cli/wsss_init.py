@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,8 @@ from camplug.cli.progress_display import handle_interrupt
 from camplug.cli.walk_network import require_lightning
 from camplug.errors import InputError
 from camplug.images.save import write_atomically
+
+HELD_OUT = ("val", "val2017", "val2014")  # splits of VOC and COCO
 
 if TYPE_CHECKING:
     from camplug.wsss.recipe.starter import DataSummary, StarterSettings
@@ -27,7 +30,10 @@ def init(  # noqa: PLR0917
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="File of the recipe.")] = Path("recipe.yaml"),
     val: Annotated[
-        str | None, typer.Option(help="Data with masks to score on, such as folder:PATH.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Data with masks to score on, such as folder:PATH; of VOC and COCO the split val.", show_default=False
+        ),
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Base network of the classifier.")] = "demo",
     minutes: Annotated[float, typer.Option(min=1, help="Wanted time of the run; epochs are lowered to fit.")] = 60,
@@ -50,10 +56,11 @@ def init(  # noqa: PLR0917
             raise InputError(f"--out {str(out)!r}: a recipe is written as .yaml.")
         where = common.choose_device(device, 0)
         common.find_device(where)
-        train, held_out = _describe_data(photos, labels), None if val is None else _describe_data(val, None)
+        train = _describe_data(photos, labels)
+        held_out = None if val is None else _choose_held_out_split(_describe_data(val, None))
         summary = summarize_data(_open_entry(train))
-        if held_out is not None and not _open_entry(held_out).has_masks:
-            raise InputError(f"--val {val!r} has no masks to score on; give data with masks, or leave it out.")
+        if held_out is not None:
+            _check_held_out(held_out, summary)
         settings, seconds = choose_settings(summary, where), None
         if probe:
             first = format_recipe(train, summary, settings, model=model, val=held_out)
@@ -92,6 +99,26 @@ def _describe_data(text: str, labels: Path | None) -> dict[str, Any]:
         raise InputError(f"{text!r}: a file of labels goes with a folder of photographs; leave it out.")
     place = str(Path(place).expanduser().resolve()) if Path(place).expanduser().exists() else place
     return {"data": f"{kind}:{place}"} | ({"options": options} if options else {})
+
+
+def _choose_held_out_split(entry: dict[str, Any]) -> dict[str, Any]:
+    """Add the split "val" to the entry of a data set that has one; without a split it would be opened as "train"."""
+    if entry["data"].startswith(("voc:", "coco:")):
+        for split in HELD_OUT:
+            with suppress(InputError):
+                _open_entry(entry | {"split": split})
+                return entry | {"split": split}
+    return entry
+
+
+def _check_held_out(entry: dict[str, Any], summary: DataSummary) -> None:
+    """Raise InputError for data that a run cannot score on."""
+    from camplug.wsss.recipe.run import check_same_classes
+
+    data = _open_entry(entry)
+    if not data.has_masks:
+        raise InputError(f"--val {entry['data']!r} has no masks to score on; give data with masks, or leave it out.")
+    check_same_classes("--val", data.classes, "the data to train on", list(summary.classes))
 
 
 def _open_entry(entry: dict[str, Any]) -> Any:

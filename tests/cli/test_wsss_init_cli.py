@@ -53,6 +53,23 @@ def test_refusals(place):
     assert "has no masks" in refused("wsss", "init", "photos", "table.csv", "--no-probe", "--val", "photos:photos")
 
 
+def test_voc_is_scored_on_its_split_val(place):
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (place / "VOC2012" / folder).mkdir(parents=True)
+    for split in ("train", "val"):
+        (place / "VOC2012/ImageSets/Segmentation" / f"{split}.txt").write_text(f"{split}1\n")
+        Image.new("RGB", (64, 48)).save(place / "VOC2012/JPEGImages" / f"{split}1.jpg")
+        Image.new("P", (64, 48)).save(place / "VOC2012/SegmentationClass" / f"{split}1.png")
+    says = refused("wsss", "init", "photos", "table.csv", "--no-probe", "--val", "voc:VOC2012")
+    assert "--val has other classes than the data to train on ('aeroplane' is in one of them only)" in says
+    (place / "names.txt").write_text("dog\ncat\n")
+    good("wsss", "init", "photos", "table.csv", "--no-probe", "--val", "voc:VOC2012?classes=names.txt")
+    assert read_recipe("recipe.yaml").data["val"].open().ids == ("val1",)
+    (place / "VOC2012/ImageSets/Segmentation/val.txt").unlink()  # the only list is what there is to score on
+    good("wsss", "init", "photos", "table.csv", "--no-probe", "--val", "voc:VOC2012?classes=names.txt", "--overwrite")
+    assert read_recipe("recipe.yaml").data["val"].open().ids == ("train1",)
+
+
 def test_what_comes_after_a_run(place):
     good("wsss", "init", "photos", "table.csv", "--no-probe")
     recipe = read_recipe("recipe.yaml")

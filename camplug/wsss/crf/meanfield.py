@@ -77,9 +77,7 @@ def _make_columns(planes: Floats) -> Floats:
     return columns
 
 
-def _choose_filter(
-    lattices: Sequence[Lattice], columns: int
-) -> Callable[[Floats], Iterator[tuple[slice, Floats]]]:
+def _choose_filter(lattices: Sequence[Lattice], columns: int) -> Callable[[Floats], Iterator[tuple[slice, Floats]]]:
     """Return a function that computes sum_m A_m Q and yields it by parts of the pixels."""
     if not lattices or columns <= WIDE:
         return partial(_filter_all, lattices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -122,15 +123,20 @@ def match_lists(recipe: Recipe, data: dict[str, SegmentationData]) -> dict[str, 
     """
     classes = data["train"].classes
     for name, one in data.items():
-        differing = sorted(set(one.classes) ^ set(classes))
-        if differing:
-            raise InputError(
-                f"data.{name} has other classes than data.train ({differing[0]!r} is in one of them only); give lists "
-                "with the same class names."
-            )
+        check_same_classes(f"data.{name}", one.classes, "data.train", classes)
     how = recipe.evaluate.classes
     list_averaged(None if how is None else list(how), ["background", *classes])
     return {name: renumber_data(one, classes, "data.train") for name, one in data.items()}
+
+
+def check_same_classes(name: str, classes: Sequence[str], other: str, others: Sequence[str]) -> None:
+    """Raise InputError unless two lists of images have the same class names, in any order."""
+    differing = sorted(set(classes) ^ set(others))
+    if differing:
+        raise InputError(
+            f"{name} has other classes than {other} ({differing[0]!r} is in one of them only); give lists with the same "
+            "class names."
+        )
 
 
 def _publish_network(segmenter: Stage | None, cache: Cache, out: Path) -> None:
