@@ -41,7 +41,7 @@ def run_mean_field(lattices: Sequence[Lattice], ones: Floats, unary: Floats, ite
     for _ in range(iterations):
         for part, logits in respond(q):
             last_logits = ones[part] - logits @ each
-            logits -= others[part]
+            np.subtract(logits, others[part], out=logits)
             last_logits -= last[part]
             _apply_softmax(logits, last_logits, q[part], q_last[part], huge)
     marginals = np.empty_like(unary)

@@ -134,8 +134,8 @@ def check_same_classes(name: str, classes: Sequence[str], other: str, others: Se
     differing = sorted(set(classes) ^ set(others))
     if differing:
         raise InputError(
-            f"{name} has other classes than {other} ({differing[0]!r} is in one of them only); give lists with the same "
-            "class names."
+            f"{name} has other classes than {other} ({differing[0]!r} is in one of them only); give lists with the "
+            "same class names."
         )
 
 
