@@ -1,6 +1,6 @@
 """Dense CRF and pixel-adaptive refinement (PAR) at the edges of a photograph, without compiled extensions."""
 
-from camplug.wsss.crf.densecrf import DenseCRF, refine_labels
+from camplug.wsss.crf.densecrf import DenseCRF, refine_labels, refine_photographs
 from camplug.wsss.crf.lattice import Lattice
 from camplug.wsss.crf.par import pixel_adaptive_refinement
 from camplug.wsss.crf.refine_scores import refine_scores
@@ -17,6 +17,7 @@ __all__ = [
     "Lattice",
     "pixel_adaptive_refinement",
     "refine_labels",
+    "refine_photographs",
     "refine_scores",
     "make_unary_from_labels",
     "make_unary_from_scores",

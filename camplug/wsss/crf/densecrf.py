@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from camplug.errors import InputError
+from camplug.plug import send_to
 from camplug.wsss.crf.kernels import make_bilateral_kernel, make_gaussian_kernel
-from camplug.wsss.crf.lattice import Floats
+from camplug.wsss.crf.lattice import Floats, Lattice
 from camplug.wsss.crf.meanfield import run_mean_field
 from camplug.wsss.crf.settings import CERTAINTY, CRFSettings, resolve_settings
+from camplug.wsss.crf.tensors import resolve_device, run_mean_field_on_device
 from camplug.wsss.crf.unary import make_unary_from_labels
-
-if TYPE_CHECKING:
-    import torch
-
-    from camplug.wsss.crf.tensors import TensorField
 
 Backend: TypeAlias = Literal["numpy", "torch"]
 
@@ -69,21 +69,8 @@ class DenseCRF:
             raise InputError(f"device={str(device)!r} is for backend='torch'; numpy runs on the CPU.")
         self.settings, pixels = resolve_settings(settings), _check_pixels(photo)
         self.size: tuple[int, int] = (pixels.shape[0], pixels.shape[1])
-        smoothness, appearance = self.settings.gaussian, self.settings.bilateral
-        kernels = []
-        if smoothness[-1]:
-            kernels.append((smoothness[-1], make_gaussian_kernel(*self.size, *smoothness[:-1])))
-        if appearance[-1]:
-            kernels.append((appearance[-1], make_bilateral_kernel(pixels, *appearance[:-1])))
-        self._lattices = [kernel.lattice.multiply(compat) for compat, kernel in kernels]
-        self._ones = np.zeros(pixels.shape[0] * pixels.shape[1], np.float32)
-        for compat, kernel in kernels:
-            self._ones += np.float32(compat) * kernel.ones
-        self._field: TensorField | None = None
-        if backend == "torch":
-            from camplug.wsss.crf.tensors import TensorField
-
-            self._field = TensorField(self._lattices, device)
+        self._backend = backend
+        self._lattices, self._ones = _make_lattices([pixels], self.settings, resolve_device(device))
 
     def refine(self, unary: ArrayLike) -> Floats:
         """Compute the marginals Q after the last iteration.
@@ -97,29 +84,64 @@ class DenseCRF:
         Raises:
             InputError: the unary has another shape or type, or is not finite.
         """
-        energies = self._check_unary(unary)
+        energies = _check_unary(unary, self.size)
         if len(energies) == 1:
             return np.ones_like(energies)
         planes = energies.reshape(len(energies), -1)
         planes = planes - planes.min(0)
-        if self._field is None:
-            marginals = run_mean_field(self._lattices, self._ones, planes, self.settings.iterations)
+        if self._backend == "numpy":
+            marginals = run_mean_field(self._lattices, self._ones.numpy(), planes, self.settings.iterations)
         else:
-            marginals = self._field.run_mean_field(planes, self.settings.iterations)
+            there = send_to(torch.from_numpy(planes), self._ones.device)
+            marginals = run_mean_field_on_device(self._lattices, there, self.settings.iterations).cpu().numpy()
         return marginals.reshape(energies.shape)
 
-    def _check_unary(self, unary: ArrayLike) -> Floats:
-        given: NDArray[Any] = np.asarray(unary)
-        if given.ndim != 3 or len(given) == 0 or given.shape[1:] != self.size or given.dtype.kind not in "fiu":
-            raise InputError(
-                f"the unary is {given.dtype} {list(given.shape)}; give floats [K, {self.size[0]}, {self.size[1]}], a "
-                "plane for each class, of the photo's size."
-            )
-        with np.errstate(over="ignore"):  # checked below
-            energies = given.astype(np.float32)
-        if not np.isfinite(energies).all():
-            raise InputError("the unary holds nan or infinite values; clip probabilities above 0 before the logarithm.")
-        return energies
+
+def refine_photographs(
+    photos: Sequence[Any],
+    unaries: Sequence[ArrayLike],
+    settings: str | CRFSettings = "irn",
+    *,
+    device: str | torch.device | None = None,
+) -> list[Floats]:
+    """Compute the marginals of several photographs, of any sizes, in one mean-field inference on a device.
+
+    One lattice holds the pixels of all photographs, which do not meet in it; the results are those of `DenseCRF` for
+    each. On a GPU this saves the time between its small kernels; a CPU is as fast with one photograph after another.
+
+    Args:
+        photos: photographs; see `DenseCRF`.
+        unaries: energies [K, H, W] of each; K may differ.
+        settings: name in `PRESETS`, or `CRFSettings`.
+        device: device; by default the CPU.
+
+    Returns:
+        Marginals [K, H, W] float32 of each photograph.
+
+    Raises:
+        InputError: see `DenseCRF` and `DenseCRF.refine`; the numbers of photographs and unaries differ.
+
+    >>> photos = [np.zeros((1, 2, 3), np.uint8), np.full((2, 2, 3), 200, np.uint8)]
+    >>> unaries = [np.array([[[0.0, 1.0]], [[1.0, 0.0]]]), np.zeros((3, 2, 2))]
+    >>> [q.shape for q in refine_photographs(photos, unaries)]
+    [(2, 1, 2), (3, 2, 2)]
+    """
+    if len(photos) != len(unaries):
+        raise InputError(f"{len(photos)} photographs have {len(unaries)} unaries; give one for each photograph.")
+    if not len(photos):
+        return []
+    resolved, where = resolve_settings(settings), resolve_device(device)
+    pixels = [_check_pixels(photo) for photo in photos]
+    energies = [_check_unary(u, p.shape[:2]) for u, p in zip(unaries, pixels, strict=True)]
+    counts = [one[0].size for one in energies]
+    columns = np.full((max(map(len, energies)), sum(counts)), np.inf, np.float32)  # marginals of missing classes are 0
+    for one, end, count in zip(energies, np.cumsum(counts), counts, strict=True):
+        planes = one.reshape(len(one), -1)
+        columns[: len(one), end - count : end] = planes - planes.min(0)
+    lattices, _ = _make_lattices(pixels, resolved, where)
+    marginals = run_mean_field_on_device(lattices, send_to(torch.from_numpy(columns), where), resolved.iterations)
+    parts = marginals.cpu().split(counts, 1)
+    return [part[: len(one)].numpy().reshape(one.shape) for part, one in zip(parts, energies, strict=True)]
 
 
 def refine_labels(
@@ -144,6 +166,38 @@ def refine_labels(
     crf = photo if isinstance(photo, DenseCRF) else DenseCRF(photo)
     refined: NDArray[np.int64] = crf.refine(unary).argmax(0)
     return refined
+
+
+def _make_lattices(
+    photos: Sequence[NDArray[np.uint8]], settings: CRFSettings, device: torch.device
+) -> tuple[list[Lattice], Tensor]:
+    """Make the kernels times their compatibilities, and the sum of their responses to a plane of ones, [P]."""
+    (*smoothness, smooth), (*appearance, alike) = settings.gaussian, settings.bilateral
+    kernels = []
+    if smooth:
+        kernels.append((smooth, make_gaussian_kernel([one.shape[:2] for one in photos], *smoothness, device)))
+    if alike:
+        there = [send_to(torch.from_numpy(np.array(one)), device) for one in photos]
+        kernels.append((alike, make_bilateral_kernel(there, *appearance)))
+    ones = torch.zeros(sum(one.shape[0] * one.shape[1] for one in photos), device=device)
+    for compat, kernel in kernels:
+        ones.add_(kernel.ones, alpha=compat)
+    return [kernel.lattice.multiply(compat) for compat, kernel in kernels], ones
+
+
+def _check_unary(unary: ArrayLike, size: tuple[int, ...]) -> Floats:
+    """Return the energies [K, H, W] in float32."""
+    given: NDArray[Any] = np.asarray(unary)
+    if given.ndim != 3 or len(given) == 0 or given.shape[1:] != size or given.dtype.kind not in "fiu":
+        raise InputError(
+            f"the unary is {given.dtype} {list(given.shape)}; give floats [K, {size[0]}, {size[1]}], a plane for each "
+            "class, of the photo's size."
+        )
+    with np.errstate(over="ignore"):  # checked below
+        energies = given.astype(np.float32)
+    if not np.isfinite(energies).all():
+        raise InputError("the unary holds nan or infinite values; clip probabilities above 0 before the logarithm.")
+    return energies
 
 
 def _check_pixels(photo: Any) -> NDArray[np.uint8]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
-from camplug.wsss.crf.lattice import Floats, Lattice
+from camplug.wsss.crf.lattice import Lattice
 
 CACHED_PIXELS = 2**21  # in all cached Gaussian lattices: about ten VOC photographs, up to 100 bytes per pixel
+
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -24,37 +27,45 @@ class Kernel:
     """
 
     lattice: Lattice
-    ones: Floats
+    ones: Tensor
 
     @classmethod
-    def from_features(cls, features: Floats) -> Kernel:
-        """Make the kernel exp(-|f_i - f_j|^2 / 2) over P pixels with features [P, d]."""
-        lattice = Lattice(features).normalize()
-        return cls(lattice, lattice.filter(np.ones((len(features), 1), np.float32))[:, 0])
+    def from_features(cls, features: Tensor, images: Tensor | None = None) -> Kernel:
+        """Make the kernel exp(-|f_i - f_j|^2 / 2) over P pixels with features [P, d]; 0 between images."""
+        lattice = Lattice(features, images).normalize()
+        return cls(lattice, lattice.sum_rows())
 
 
-def make_bilateral_kernel(photo: NDArray[np.uint8], sxy: float, srgb: float) -> Kernel:
-    """Make the appearance kernel: positions [pixels] over sxy, colours [0..255] over srgb; photo [H, W, 3]."""
-    height, width = photo.shape[:2]
-    features = np.empty((5, height * width), np.float32)
-    features[:2] = _make_positions(height, width, sxy)
-    np.divide(photo.reshape(-1, 3).T, np.float32(srgb), out=features[2:])
-    return Kernel.from_features(features.T)
+def make_bilateral_kernel(photos: Sequence[Tensor], sxy: float, srgb: float) -> Kernel:
+    """Make the appearance kernel: positions [pixels] over sxy, colours [0..255] over srgb.
+
+    Args:
+        photos: photographs, uint8 [H, W, 3] on one device, of any sizes; their pixels follow one another.
+        sxy: standard deviation of positions.
+        srgb: standard deviation of colours.
+    """
+    planes = [
+        torch.cat([_make_positions(one.shape[0], one.shape[1], sxy, one.device), one.reshape(-1, 3).T / srgb])
+        for one in photos
+    ]
+    sizes = [(one.shape[0], one.shape[1]) for one in photos]
+    return Kernel.from_features(torch.cat(planes, 1).T, _number_images(sizes, photos[0].device))
 
 
-def make_gaussian_kernel(height: int, width: int, sxy: float) -> Kernel:
-    """Make the smoothness kernel: positions [pixels] over sxy. Cached by size, thread-safe."""
-    key = (height, width, float(sxy))
+def make_gaussian_kernel(sizes: Sequence[Size], sxy: float, device: torch.device) -> Kernel:
+    """Make the smoothness kernel of images: positions [pixels] over sxy. Cached by sizes and device, thread-safe."""
+    key = (tuple(sizes), float(sxy), device)
     with _lock:
         if key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
     # not locked: two threads may build the same kernel
-    kernel = Kernel.from_features(_make_positions(height, width, sxy).T)
+    planes = torch.cat([_make_positions(height, width, sxy, device) for height, width in sizes], 1)
+    kernel = Kernel.from_features(planes.T, _number_images(sizes, device))
     with _lock:
         _cache[key] = kernel
         _cache.move_to_end(key)
-        while sum(h * w for h, w, _ in _cache) > CACHED_PIXELS:
+        while sum(h * w for sizes, *_ in _cache for h, w in sizes) > CACHED_PIXELS:
             _cache.popitem(last=False)
     return kernel
 
@@ -65,13 +76,19 @@ def clear_kernel_cache() -> None:
         _cache.clear()
 
 
-_cache: OrderedDict[tuple[int, int, float], Kernel] = OrderedDict()
+_cache: OrderedDict[tuple[tuple[Size, ...], float, torch.device], Kernel] = OrderedDict()
 _lock = Lock()
 
 
-def _make_positions(height: int, width: int, sxy: float) -> Floats:
+def _make_positions(height: int, width: int, sxy: float, device: torch.device) -> Tensor:
     """Return x and y of each pixel over sxy, [2, H * W]."""
-    places = np.empty((2, height, width), np.float32)
-    places[0] = np.arange(width, dtype=np.float32) / np.float32(sxy)
-    places[1] = (np.arange(height, dtype=np.float32) / np.float32(sxy))[:, None]
-    return places.reshape(2, -1)
+    x, y = torch.arange(width, device=device) / sxy, torch.arange(height, device=device) / sxy
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)]).flatten(1)
+
+
+def _number_images(sizes: Sequence[Size], device: torch.device) -> Tensor | None:
+    """Return the number of each pixel's image, [P]; None for one image."""
+    if len(sizes) == 1:
+        return None
+    counts = torch.tensor([height * width for height, width in sizes])
+    return torch.repeat_interleave(torch.arange(len(sizes)), counts).to(device)

@@ -6,18 +6,23 @@ Adams, Baek and Davis, Fast High-Dimensional Filtering Using the Permutohedral L
 from __future__ import annotations
 
 from copy import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import sparse
+from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.wsss.crf.distinct import Integers, find_distinct
+from camplug.wsss.crf.simplices import find_neighbours, find_simplices
 
 Floats = NDArray[np.float32]
 
 NARROW = 2  # up to this number of columns, products by column are faster
+_DERIVED = ("slices", "_splats")  # cached properties made of weights
 
 
 class Lattice:
@@ -29,15 +34,20 @@ class Lattice:
     the same weights (section 3 of the paper). Corners without points do not exist: what is blurred there is lost. The
     factor 1 / (1 + 2^-d) replaces the exact normalisation.
 
+    It is built and stays on the device of the points. On the CPU, `filter` takes arrays; `spread` and `slice` take
+    tensors on any device.
+
     Args:
-        features: points [N, d], in standard deviations of the Gaussian along each axis.
+        features: points [N, d], an array or a tensor, in standard deviations of the Gaussian along each axis.
+        images: number of each point's image, int64 [N]; points of different images do not meet. None: there is one.
 
     Raises:
         InputError: features have another shape or are not finite, or points are too far apart for the lattice.
 
     Attributes:
-        slices: sparse weights [N, M + 1], d + 1 per row; the transpose splats. Column M is a placeholder.
-        ahead: next corner in each direction [d + 1, M + 1]; M if there is none.
+        numbers: corners of each point's simplex, int32 [N, d + 1].
+        weights: barycentric weights of these corners, float32 [N, d + 1].
+        ahead: next corner in each direction, int64 [d + 1, M + 1]; M if there is none. Column M is a placeholder.
         behind: previous corner in each direction [d + 1, M + 1]; M if there is none.
         scale: factor 1 / (1 + 2^-d) times those of `multiply`.
 
@@ -48,29 +58,38 @@ class Lattice:
            [0.   ]], dtype=float32)
     """
 
-    def __init__(self, features: NDArray[Any]) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):  # raises in the checks
-            planes = np.ascontiguousarray(_check_features(features).T, np.float32)
-            elevated = _check_range(_elevate(planes))
-        corner, rank, weights = _find_simplices(elevated)
-        strides = _compute_strides(corner)
-        codes, numbers = find_distinct(_encode_corners(corner, rank, strides))
-        self.slices = _make_row_matrix(weights.T, numbers.T, len(codes) + 1)
-        self.ahead, self.behind = _find_neighbours(codes, strides)
-        self.scale = 1 / (1 + 2.0 ** -len(planes))
+    def __init__(self, features: NDArray[Any] | Tensor, images: Tensor | None = None) -> None:
+        points = _check_features(features)
+        simplices = find_simplices(points, images)
+        self.numbers, self.weights = simplices.numbers, simplices.weights
+        self.ahead, self.behind = find_neighbours(simplices)
+        self.scale = 1 / (1 + 2.0 ** -points.shape[1])
 
     @property
     def points(self) -> int:
         """Number N of points."""
-        return int(self.slices.shape[0])
+        return len(self.numbers)
 
     @property
     def corners(self) -> int:
         """Number M of corners of all simplices with points."""
-        return int(self.slices.shape[1]) - 1
+        return self.ahead.shape[1] - 1
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the lattice."""
+        return self.numbers.device
+
+    @cached_property
+    def slices(self) -> sparse.csr_array:
+        """Weights [N, M + 1], d + 1 per row, as a scipy matrix; the transpose splats."""
+        n, width = self.numbers.shape
+        starts = np.arange(0, n * width + 1, width, dtype=np.int32 if n * width < 2**31 else np.int64)
+        parts = (self.weights.view(-1).numpy(), self.numbers.view(-1).numpy(), starts)
+        return sparse.csr_array(parts, shape=(n, self.corners + 1))
 
     def filter(self, values: Floats) -> Floats:
-        """Filter values [N, C], float32.
+        """Filter values [N, C], float32, on the CPU.
 
         Fortran order is fastest for one or two columns, C order for more.
 
@@ -86,19 +105,42 @@ class Lattice:
             out[:, c] = self._filter(np.ascontiguousarray(values[:, c], np.float32))
         return out
 
+    def spread(self, values: Tensor) -> Tensor:
+        """Splat and blur values [N, C], float32: those of the corners [M + 1, C].
+
+        All are weighted sums of rows by `embedding_bag`, without intermediate tensors and atomic additions: results are
+        the same in every run.
+        """
+        pixels, starts, shares = self._splats
+        spread = F.embedding_bag(pixels, values, starts, mode="sum", per_sample_weights=shares)
+        lines, weights = self._lines
+        for line in lines[:-1]:
+            spread = F.embedding_bag(line, spread, mode="sum", per_sample_weights=weights)
+        return F.embedding_bag(lines[-1], spread, mode="sum", per_sample_weights=weights * self.scale)
+
+    def slice(self, spread: Tensor, points: slice = slice(None)) -> Tensor:
+        """Return the values of points [N, C] from those of the corners [M + 1, C]."""
+        return F.embedding_bag(self.numbers[points], spread, mode="sum", per_sample_weights=self.weights[points])
+
     def normalize(self) -> Lattice:
         """Return the lattice of N K N with symmetric normalisation: K is this filter, N = diag(1 / sqrt(K 1))."""
-        total = self.filter(np.ones((self.points, 1), np.float32))
-        indices = self.slices.indices.reshape(self.points, -1)
-        weights = self.slices.data.reshape(indices.shape) / np.sqrt(total + np.float32(1e-20))
-        return self._copy_with(slices=_make_row_matrix(weights, indices, self.corners + 1))
+        return self._copy_with(weights=self.weights / (self.sum_rows() + 1e-20).sqrt()[:, None])
+
+    def sum_rows(self) -> Tensor:
+        """Filter a column of ones, [N]."""
+        if self.device.type == "cpu":
+            return torch.from_numpy(self.filter(np.ones((self.points, 1), np.float32))[:, 0])
+        return self.slice(self.spread(self.weights.new_ones(self.points, 1)))[:, 0]
 
     def multiply(self, factor: float) -> Lattice:
-        """Return a lattice with results `factor` times as large; it shares all arrays."""
+        """Return a lattice with results `factor` times as large; it shares all tensors."""
         return self._copy_with(scale=self.scale * factor)
 
     def _copy_with(self, **changes: Any) -> Lattice:
         other = copy(self)
+        if "weights" in changes:
+            for name in _DERIVED:
+                other.__dict__.pop(name, None)
         other.__dict__.update(changes)
         return other
 
@@ -106,7 +148,7 @@ class Lattice:
         """Filter values [N] or [N, C]."""
         spread: Floats = self.slices.T @ values
         sides, other = np.empty_like(spread), np.empty_like(spread)
-        for ahead, behind in zip(self.ahead, self.behind, strict=True):
+        for ahead, behind in zip(self.ahead.numpy(), self.behind.numpy(), strict=True):
             np.take(spread, ahead, axis=0, out=sides, mode="clip")  # skips bounds checks and a copy
             np.take(spread, behind, axis=0, out=other, mode="clip")
             sides += other
@@ -116,133 +158,32 @@ class Lattice:
         sliced: Floats = self.slices @ spread
         return sliced
 
+    @cached_property
+    def _splats(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Points of each corner one after another, where those of a corner begin [M + 1], and their weights."""
+        if self.device.type == "cpu":
+            splats = self.slices.T.tocsr()
+            indices, starts = splats.indices, splats.indptr[:-1]
+            return torch.from_numpy(indices), torch.from_numpy(starts), torch.from_numpy(splats.data)
+        corners, order = self.numbers.view(-1).sort(stable=True)
+        starts = torch.searchsorted(corners, torch.arange(self.corners + 1, device=self.device, dtype=torch.int32))
+        return (order // self.numbers.shape[1]).int(), starts.int(), self.weights.view(-1)[order]
 
-def _check_features(features: NDArray[Any]) -> NDArray[Any]:
-    array = np.asarray(features)
-    if array.ndim != 2 or not array.size:
-        raise InputError(f"features are {list(array.shape)}; give [N, d], one row for each of one or more points.")
-    if not np.isfinite(array).all():
+    @cached_property
+    def _lines(self) -> tuple[Tensor, Tensor]:
+        """Each corner, the next and the previous one, int32 [d + 1, M + 1, 3], and their weights [M + 1, 3]."""
+        own = torch.arange(self.corners + 1, device=self.device).expand_as(self.ahead)
+        weights = torch.tensor([1, 0.5, 0.5]).to(self.device)
+        return torch.stack([own, self.ahead, self.behind], -1).int(), weights.repeat(self.corners + 1, 1)
+
+
+def _check_features(features: NDArray[Any] | Tensor) -> Tensor:
+    """Return points [N, d] as a float32 tensor; arrays are checked to be finite."""
+    if features.ndim != 2 or 0 in features.shape:
+        raise InputError(f"features are {list(features.shape)}; give [N, d], one row for each of one or more points.")
+    if isinstance(features, Tensor):
+        return features.float()
+    if not np.isfinite(features).all():
         raise InputError("features hold nan or infinite values; give finite ones.")
-    return array
-
-
-def _make_row_matrix(weights: Floats, numbers: NDArray[np.int32], columns: int) -> sparse.csr_array:
-    """Make a sparse matrix with d + 1 entries per row, from weights and their columns [N, d + 1]."""
-    n, width = weights.shape
-    starts = np.arange(0, n * width + 1, width, dtype=np.int32 if n * width < 2**31 else np.int64)
-    indices = np.ascontiguousarray(numbers).reshape(-1)
-    return sparse.csr_array((np.ascontiguousarray(weights).reshape(-1), indices, starts), shape=(n, columns))
-
-
-def _elevate(planes: Floats) -> Floats:
-    """Embed points [d, N] in the hyperplane, [d + 1, N].
-
-    They are scaled so that splat, blur and slice together amount to standard deviation 1 (section 3.1).
-    """
-    d, n = planes.shape
-    axis = np.arange(d)
-    scales = (d + 1) * np.sqrt(2 / 3) / np.sqrt((axis + 1) * (axis + 2))
-    elevated = np.empty((d + 1, n), np.float32)
-    total = elevated[0]
-    total[:] = 0
-    for i in range(d, 0, -1):
-        scaled = planes[i - 1] * np.float32(scales[i - 1])
-        np.subtract(total, np.float32(i) * scaled, out=elevated[i])
-        total += scaled
-    return elevated
-
-
-def _check_range(elevated: Floats) -> Floats:
-    """Return the points; raise InputError if float32 cannot distinguish their simplices."""
-    farthest = np.abs(elevated).max()
-    if not farthest < 2**22:
-        raise InputError(
-            f"points lie up to {farthest:.2g} steps of the lattice from the origin, beyond what float32 tells apart; "
-            "give larger standard deviations."
-        )
-    return elevated
-
-
-def _find_simplices(elevated: Floats) -> tuple[Floats, NDArray[np.int8], Floats]:
-    """Find the simplex around each point: remainder-0 corner, coordinate ranks, barycentric weights, [d + 1, N] each.
-
-    The remainder-0 corner is the nearest lattice point whose coordinates are multiples of d + 1; the order of the
-    differences from it determines the simplex (section 3.2, propositions 3 and 4).
-    """
-    d = len(elevated) - 1
-    corner = np.rint(elevated * np.float32(1 / (d + 1)))
-    excess = corner.sum(0).astype(np.int8)
-    corner *= np.float32(d + 1)
-    offset = elevated - corner
-    rank = np.zeros(offset.shape, np.int8)
-    for i in range(d):
-        for j in range(i + 1, d + 1):
-            less = offset[i] < offset[j]
-            rank[i] += less
-            rank[j] += ~less
-    rank += excess  # steps off the hyperplane: the coordinates rounded farthest are rounded the other way
-    shift = ((rank < 0).astype(np.int8) - (rank > d)) * np.int8(d + 1)
-    rank += shift
-    corner += shift
-    offset -= shift
-    offset *= np.float32(1 / (d + 1))
-    _sort_down(offset)
-    weights = np.empty_like(offset)
-    np.subtract(offset[d], offset[0], out=weights[0])
-    weights[0] += 1
-    np.subtract(offset[d - 1 :: -1], offset[:0:-1], out=weights[1:])
-    return corner, rank, weights
-
-
-def _sort_down(planes: Floats) -> None:
-    """Sort each column in descending order: bubble sort, for few rows and very many columns."""
-    for end in range(len(planes) - 1, 0, -1):
-        for i in range(end):
-            low = np.minimum(planes[i], planes[i + 1])
-            np.maximum(planes[i], planes[i + 1], out=planes[i])
-            planes[i + 1] = low
-
-
-def _compute_strides(corner: Floats) -> Integers:
-    """Compute factors [d] that encode the first d coordinates of corners and their neighbours as one integer."""
-    d = len(corner) - 1
-    spans = [int(c.max() - c.min()) + 6 * (d + 1) for c in corner[:d]]
-    strides = [1]
-    for span in reversed(spans):
-        strides.append(strides[-1] * span)
-    if strides.pop() >= 2**62:
-        raise InputError(
-            f"the points span {' x '.join(map(str, spans))} steps of the lattice, too many to number; "
-            "give larger standard deviations."
-        )
-    return np.array(strides[::-1], np.int64)
-
-
-def _encode_corners(corner: Floats, rank: NDArray[np.int8], strides: Integers) -> Integers:
-    """Encode the d + 1 corners of each point's simplex as integers, [d + 1, N].
-
-    From corner r - 1 to corner r, each coordinate increases by 1, and the one of rank d - r + 1 decreases by d + 1.
-    """
-    d = len(strides)
-    codes = np.zeros(corner.shape, np.int64)
-    for c, stride in zip(corner[:d], strides, strict=True):
-        codes[0] += (c - (c.min() - 3 * (d + 1))).astype(np.int64) * stride
-    for r in range(1, d + 1):
-        np.add(codes[r - 1], strides.sum(), out=codes[r])
-        for coordinate, stride in zip(rank[:d], strides, strict=True):
-            codes[r] -= (coordinate == d - r + 1) * ((d + 1) * stride)
-    return codes
-
-
-def _find_neighbours(codes: Integers, strides: Integers) -> tuple[Integers, Integers]:
-    """Find the next and previous corners of M corners (sorted by code) in d + 1 directions, [d + 1, M + 1] each."""
-    m, d = len(codes), len(strides)
-    ahead, behind = np.full((2, d + 1, m + 1), m, np.int64)
-    for j in range(d + 1):
-        step = (d + 1) * (strides[j] if j < d else 0) - strides.sum()
-        target = codes + step
-        place = np.minimum(np.searchsorted(codes, target), m - 1)
-        here = np.flatnonzero(codes[place] == target)
-        there = place[here]
-        ahead[j, here], behind[j, there] = there, here
-    return ahead, behind
+    with np.errstate(over="ignore"):  # the range is checked
+        return torch.from_numpy(np.array(features.T, np.float32, order="C")).T

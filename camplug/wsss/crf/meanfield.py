@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from camplug.wsss.crf.lattice import NARROW, Floats, Lattice
-from camplug.wsss.crf.tensors import TensorLattice
 
 WIDE = 12  # columns above which weighted sums of rows by torch are faster than scipy's products
 ROWS = 4096  # pixels that are updated at a time; their marginals fit the cache of a core
@@ -81,7 +80,7 @@ def _choose_filter(lattices: Sequence[Lattice], columns: int) -> Callable[[Float
     """Return a function that computes sum_m A_m Q and yields it by parts of the pixels."""
     if not lattices or columns <= WIDE:
         return partial(_filter_all, lattices)
-    return partial(_filter_parts, [TensorLattice(lattice, torch.device("cpu")) for lattice in lattices])
+    return partial(_filter_parts, lattices)
 
 
 def _filter_all(lattices: Sequence[Lattice], q: Floats) -> Iterator[tuple[slice, Floats]]:
@@ -95,7 +94,7 @@ def _filter_all(lattices: Sequence[Lattice], q: Floats) -> Iterator[tuple[slice,
     yield slice(None), answers
 
 
-def _filter_parts(lattices: Sequence[TensorLattice], q: Floats) -> Iterator[tuple[slice, Floats]]:
+def _filter_parts(lattices: Sequence[Lattice], q: Floats) -> Iterator[tuple[slice, Floats]]:
     """Yield sum_m A_m Q by parts of `ROWS` pixels, so that what follows finds them in the cache."""
     spreads = [lattice.spread(torch.from_numpy(q)) for lattice in lattices]
     for start in range(0, len(q), ROWS):

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from crf_scenes import blocks, scene
 
 import camplug.wsss.crf.kernels as kernels
@@ -15,6 +16,8 @@ from camplug.wsss.crf import (
     make_unary_from_labels,
 )
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def built(monkeypatch):
@@ -22,9 +25,9 @@ def built(monkeypatch):
     dimensions = []
 
     class Counted(Lattice):
-        def __init__(self, features):
+        def __init__(self, features, images=None):
             dimensions.append(features.shape[1])
-            super().__init__(features)
+            super().__init__(features, images)
 
     monkeypatch.setattr(kernels, "Lattice", Counted)
     kernels.clear_kernel_cache()
@@ -49,9 +52,9 @@ def test_lattices_are_built_once(built):
 def test_few_sizes_are_kept(built, monkeypatch):
     monkeypatch.setattr(kernels, "CACHED_PIXELS", 40)
     for width in (3, 4, 5, 4, 6):
-        kernels.make_gaussian_kernel(3, width, 3)
-    assert list(kernels._cache) == [(3, 4, 3.0), (3, 6, 3.0)], "3 x 5 is the one not used for longest"
-    kernels.make_gaussian_kernel(20, 20, 3)
+        kernels.make_gaussian_kernel([(3, width)], 3, CPU)
+    assert [key[0] for key in kernels._cache] == [((3, 4),), ((3, 6),)], "3 x 5 is the one not used for longest"
+    kernels.make_gaussian_kernel([(20, 20)], 3, CPU)
     assert not kernels._cache, "too large to keep"
 
 
@@ -80,4 +83,4 @@ def test_threads_share_what_is_kept(built):
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert set(kernels._cache) == {(*s, 3.0) for s in sizes}
+    assert set(kernels._cache) == {((s,), 3.0, CPU) for s in sizes}

@@ -12,7 +12,6 @@ import torch
 from camplug.errors import InputError
 from camplug.wsss.crf import Lattice
 from camplug.wsss.crf.distinct import find_distinct
-from camplug.wsss.crf.tensors import TensorLattice
 
 
 def elevated(point):
@@ -90,18 +89,30 @@ def test_equals_the_lattice_in_a_dictionary(d, spread):
 @pytest.mark.parametrize("d", [1, 2, 5])
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_on_a_device(d, count, device):
-    """The same filter, normalised and weighted, too; what is filtered stays as it was."""
+    """The same corners and filter, normalised and weighted, too; what is filtered stays as it was."""
     features, values = points(d), columns(150, count)
-    there = torch.from_numpy(values).to(device)
-    for lattice in (Lattice(features), Lattice(features).normalize().multiply(3)):
-        got = TensorLattice(lattice, device).filter(there)
-        assert got.device.type == device.type
+    there, placed = torch.from_numpy(values).to(device), torch.from_numpy(features).float().to(device)
+    for change in (lambda one: one, lambda one: one.normalize().multiply(3)):
+        lattice, other = change(Lattice(features)), change(Lattice(placed))
+        got = other.slice(other.spread(there))
+        assert got.device.type == other.device.type == device.type
+        for name in ("numbers", "ahead", "behind"):
+            assert torch.equal(getattr(other, name).cpu(), getattr(lattice, name))
         np.testing.assert_allclose(got.cpu().numpy(), lattice.filter(values), rtol=1e-5, atol=1e-6)
     assert np.array_equal(there.cpu().numpy(), values)
+    got = Lattice(placed)
     slow = slow_filter(features, values)
-    np.testing.assert_allclose(
-        TensorLattice(Lattice(features), device).filter(there).cpu().numpy(), slow, rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(got.slice(got.spread(there)).cpu().numpy(), slow, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_points_of_two_images_do_not_meet(d, device):
+    features, values = points(d), columns(150, 2)
+    images = torch.arange(150) % 3
+    lattice = Lattice(torch.from_numpy(features).float().to(device), images.to(device))
+    got = lattice.slice(lattice.spread(torch.from_numpy(values).to(device))).cpu().numpy()
+    for i in range(3):
+        np.testing.assert_allclose(got[i::3], slow_filter(features[i::3], values[i::3]), rtol=1e-4, atol=1e-5)
 
 
 def test_equals_the_lattice_in_a_dictionary_on_an_image():

@@ -11,10 +11,12 @@ from crf_scenes import blocks, scene
 from operations import Operations
 from scipy.ndimage import gaussian_filter
 
+from camplug.errors import InputError
 from camplug.wsss.crf import (
     PRESETS,
     DenseCRF,
     make_unary_from_labels,
+    refine_photographs,
 )
 
 ALL = sorted(PRESETS)
@@ -62,6 +64,20 @@ def test_labels_of_a_photograph_equal_those_of_numpy(k, device):
     np.testing.assert_allclose(q, want, atol=5e-3)
 
 
+@pytest.mark.parametrize("preset", ALL)
+def test_photographs_together_equal_one_by_one(preset, device):
+    """Photographs of several sizes and numbers of classes; alike ones do not meet either."""
+    photos = [scene(30, 40), scene(21, 17, seed=1), scene(30, 40), np.full((1, 1, 3), 9, np.uint8)]
+    unaries = [make_unary_from_labels(blocks(k, *p.shape[:2]), k) for k, p in zip((3, 5, 2, 1), photos, strict=True)]
+    found = refine_photographs(photos, unaries, preset, device=device)
+    for q, photo, unary in zip(found, photos, unaries, strict=True):
+        assert q.dtype == np.float32
+        np.testing.assert_allclose(q, DenseCRF(photo, preset).refine(unary), atol=2e-3)
+    assert refine_photographs([], [], device=device) == []
+    with pytest.raises(InputError, match="4 photographs have 1 unaries"):
+        refine_photographs(photos, unaries[:1])
+
+
 def test_a_photograph_crosses_over_once(device):
     """The unary goes to the device and the marginals come back; no iteration waits for it."""
     crf, unary = DenseCRF(scene(), backend="torch", device=device), make_unary_from_labels(blocks(3), 3)
@@ -78,4 +94,4 @@ def test_operations_of_an_iteration(device):
         with Operations() as operations:
             crf.refine(unary)
         counted.append(operations.total)
-    assert counted[1] - counted[0] <= 9 + 2 * 3 + 1 + 11
+    assert counted[1] - counted[0] <= 9 + 2 * 3 + 1 + 13
