@@ -23,9 +23,10 @@ from torch import nn
 from walk import scene
 
 from camplug.wsss.affinity import SparseAffinity, make_half_disc, propagate
-from camplug.wsss.crf import DenseCRF, make_unary_from_labels, pixel_adaptive_refinement
+from camplug.wsss.crf import DenseCRF, make_unary_from_labels, pixel_adaptive_refinement, refine_photographs
 
 STEPS, BETA, RADIUS = 256, 10, 5
+TOGETHER = 8  # photographs in one inference
 
 
 def parsed(argv: list[str]) -> argparse.Namespace:
@@ -53,6 +54,12 @@ def jobs(size: tuple[int, int], k: int, device: str) -> dict[str, dict[str, Call
         "dense CRF": {
             "numpy, scipy": lambda: DenseCRF(photo, "irn").refine(unary),
             f"torch, {device}": lambda: DenseCRF(photo, "irn", backend="torch", device=device).refine(unary),
+        },
+        f"dense CRF, {TOGETHER} photographs": {
+            "numpy, scipy": lambda: np.concatenate([DenseCRF(photo, "irn").refine(unary) for _ in range(TOGETHER)], -1),
+            f"torch, {device}": lambda: np.concatenate(
+                refine_photographs([photo] * TOGETHER, [unary] * TOGETHER, "irn", device=device), -1
+            ),
         },
         "random walk": {
             "numpy, scipy": lambda: propagate(maps, SparseAffinity.from_pairs(planes, offsets), STEPS, BETA),

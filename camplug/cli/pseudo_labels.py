@@ -119,7 +119,7 @@ def pseudo_labels(
         else:
             made_of["threshold"] = threshold
             settings = apply_values(LabelSettings(), values)
-            labels = PseudoLabels(scores, crf, settings.certainty)
+            labels = PseudoLabels(scores, crf, settings.certainty, device=device)
             make = prepare_labels(labels, settings, dataset, source, open_folder)
         if rank == 0 and not as_json:
             common.out.print(common.escape_markup("\n".join(format_facts(facts))), soft_wrap=True)

@@ -40,8 +40,8 @@ class DenseCRF:
         photo: raw RGB photograph, a PIL image or a uint8 array [H, W, 3]. Normalised pixels that were cast back to
             uint8 are wrong: values below 0 wrap around and look like edges.
         settings: name in `PRESETS`, or `CRFSettings`.
-        backend: "numpy", on the CPU, or "torch", on any device.
-        device: device of the torch backend; by default the CPU.
+        backend: "numpy", on the CPU, or "torch", on any device. By default numpy for the CPU, else torch.
+        device: device of the lattices and of the inference; by default the CPU.
 
     Raises:
         InputError: the photograph is of another kind, settings, backend or device are unknown, or standard deviations
@@ -60,17 +60,18 @@ class DenseCRF:
         photo: Any,
         settings: str | CRFSettings = "irn",
         *,
-        backend: Backend = "numpy",
+        backend: Backend | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        if backend not in ("numpy", "torch"):
+        if backend not in (None, "numpy", "torch"):
             raise InputError(f"backend={backend!r}: give 'numpy' or 'torch'.")
-        if device is not None and backend == "numpy":
+        where = resolve_device(device)
+        if where.type != "cpu" and backend == "numpy":
             raise InputError(f"device={str(device)!r} is for backend='torch'; numpy runs on the CPU.")
         self.settings, pixels = resolve_settings(settings), _check_pixels(photo)
         self.size: tuple[int, int] = (pixels.shape[0], pixels.shape[1])
-        self._backend = backend
-        self._lattices, self._ones = _make_lattices([pixels], self.settings, resolve_device(device))
+        self._in_numpy = backend == "numpy" or (backend is None and where.type == "cpu")
+        self._lattices, self._ones = _make_lattices([pixels], self.settings, where)
 
     def refine(self, unary: ArrayLike) -> Floats:
         """Compute the marginals Q after the last iteration.
@@ -89,7 +90,7 @@ class DenseCRF:
             return np.ones_like(energies)
         planes = energies.reshape(len(energies), -1)
         planes = planes - planes.min(0)
-        if self._backend == "numpy":
+        if self._in_numpy:
             marginals = run_mean_field(self._lattices, self._ones.numpy(), planes, self.settings.iterations)
         else:
             there = send_to(torch.from_numpy(planes), self._ones.device)

@@ -35,3 +35,9 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device={str(device)!r} cannot be used here ({reason}); 'cpu' always can.") from None
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """Return a CUDA device, and the CPU for any other, where operations of the lattice may be missing."""
+    resolved = resolve_device(device)
+    return resolved if resolved.type == "cuda" else torch.device("cpu")

@@ -21,6 +21,7 @@ from camplug.settings import to_plain
 from camplug.wsss.class_names import match_classes, renumber_labels
 from camplug.wsss.crf import Refinement, refine_scores
 from camplug.wsss.crf.settings import resolve_refinement
+from camplug.wsss.crf.tensors import choose_device
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.store.jobs import Report, make_results
@@ -88,8 +89,9 @@ class Segmenter:
             InputError: the photograph has another shape or dtype, or the network does not have a class.
         """
         photo = _to_array(photo)
-        probabilities: NDArray[np.float32] = self._fuse(photo, classes).cpu().numpy()
-        return probabilities if self.crf is None else _refine(photo, probabilities, self.crf)
+        there = self._fuse(photo, classes)
+        probabilities: NDArray[np.float32] = there.cpu().numpy()
+        return probabilities if self.crf is None else _refine(photo, probabilities, self.crf, there.device)
 
     def __call__(self, photo: Any, classes: Collection[int] | None = None) -> NDArray[np.uint8]:
         """Return the labels [H,W] of a photograph, uint8: 0 background, c + 1 for class c; see `scores`."""
@@ -145,12 +147,14 @@ def _to_array(photo: Any) -> NDArray[np.uint8]:
     return photo if isinstance(photo, np.ndarray) else np.asarray(read_photo(photo))
 
 
-def _refine(photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: Refinement) -> NDArray[np.float32]:
+def _refine(
+    photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: Refinement, device: torch.device
+) -> NDArray[np.float32]:
     """Refine probabilities; classes unlikely at every pixel are left out to save time and get 0."""
     peaks = probabilities.max((1, 2))
     likely = peaks >= min(UNLIKELY, float(peaks.max()))
     refined = np.zeros_like(probabilities)
-    refined[likely] = refine_scores(photo, probabilities[likely], crf)
+    refined[likely] = refine_scores(photo, probabilities[likely], crf, device=choose_device(device))
     return refined
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Protocol, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
 from camplug.wsss.crf import CRFSettings, DenseCRF, PARSettings, Refinement, refine_labels, refine_scores
 from camplug.wsss.crf.settings import resolve_refinement, resolve_settings
+from camplug.wsss.crf.tensors import choose_device
 from camplug.wsss.pseudo.settings import LabelSettings, check_certainty
 
 Photo: TypeAlias = NDArray[np.uint8]
@@ -68,6 +70,7 @@ class PseudoLabels:
         scores: function that scores the photograph's classes and the background.
         crf: name in `camplug.wsss.crf.REFINEMENTS`, settings of a dense CRF or of PAR, or None for neither.
         certainty: initial probability of a pixel's label in the dense CRF.
+        device: device of the refinement, if it is a CUDA one; on others the CPU refines.
 
     Raises:
         InputError: there is no such CRF, or certainty is outside (0, 1).
@@ -78,9 +81,15 @@ class PseudoLabels:
     """
 
     def __init__(
-        self, scores: Scores, crf: str | Refinement | None = None, certainty: float = LabelSettings.certainty
+        self,
+        scores: Scores,
+        crf: str | Refinement | None = None,
+        certainty: float = LabelSettings.certainty,
+        *,
+        device: str | torch.device | None = None,
     ) -> None:
         self.scores, self.crf, self.certainty = scores, resolve_refinement(crf), certainty
+        self.device = choose_device(device)
         check_certainty(certainty)
 
     def __call__(self, photo: Photo, maps: Floats) -> NDArray[np.uint8]:
@@ -98,10 +107,10 @@ class PseudoLabels:
             return np.zeros(maps.shape[1:], np.uint8)
         scores = self.scores(photo, maps)
         if isinstance(self.crf, PARSettings):
-            scores = refine_scores(photo, scores, self.crf)
+            scores = refine_scores(photo, scores, self.crf, device=self.device)
         labels: NDArray[np.integer] = scores.argmax(0)  # ties: the first
         if isinstance(self.crf, CRFSettings):
-            labels = refine_labels(DenseCRF(photo, self.crf), labels, len(maps) + 1, self.certainty)
+            labels = refine_labels(DenseCRF(photo, self.crf, device=self.device), labels, len(maps) + 1, self.certainty)
         return np.asarray(labels, np.uint8)
 
 

@@ -217,7 +217,7 @@ def with_value(value):
         (lambda: DenseCRF(PHOTO, "voc"), "there is no CRF 'voc'; give 'irn', 'affinitynet', 'deeplab', or CRFSettings"),
         (lambda: DenseCRF(PHOTO, None), "there is no CRF None; give"),
         (lambda: DenseCRF(PHOTO, backend="jax"), "backend='jax': give 'numpy' or 'torch'"),
-        (lambda: DenseCRF(PHOTO, device="cpu"), "device='cpu' is for backend='torch'; numpy runs on the CPU"),
+        (lambda: DenseCRF(PHOTO, backend="numpy", device="meta"), "device='meta' is for backend='torch'; numpy runs"),
         (lambda: DenseCRF(PHOTO, backend="torch", device="toaster"), "device='toaster' cannot be used here"),
         (lambda: DenseCRF(PHOTO, backend="torch", device=1.5), "device='1.5' cannot be used here"),
         (lambda: DenseCRF(PHOTO).refine(UNARY[0]), r"the unary is float32 \[4, 6\]; give floats \[K, 4, 6\]"),

@@ -98,7 +98,9 @@ class LabelsStage(ImageStage):
         settings: LabelSettings = restore_part(LabelSettings, stage.settings)
         threshold, _ = context.choose_threshold(stage)
         assert threshold is not None
-        labels = PseudoLabels(Threshold(threshold), restore_refinement(stage.settings["crf"]), settings.certainty)
+        labels = PseudoLabels(
+            Threshold(threshold), restore_refinement(stage.settings["crf"]), settings.certainty, device=context.device
+        )
         seeds = SeedFolder(context.get_input(stage, "maps"))
         open_folder = partial(context.prepare_folder, stage, LabelFolder, made_of={"threshold": threshold})
         return prepare_labels(labels, settings, context.view(stage), seeds, open_folder)
