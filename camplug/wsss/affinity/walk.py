@@ -76,7 +76,7 @@ def propagate(
     home = maps.device if isinstance(maps, torch.Tensor) else affinity.device
     if device is None:
         device = home
-        if backend is None and home.type == "cpu" and not torch.backends.mkl.is_available():
+        if backend is None and home.type == "cpu" and not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
             backend = "scipy"
     double = str(getattr(maps, "dtype", "")).endswith("float64")
     return Walk(affinity, beta, double=double, backend=backend or "torch", device=device)(maps, steps, tolerance)

@@ -141,7 +141,7 @@ def refine_photographs(
         columns[: len(one), end - count : end] = planes - planes.min(0)
     lattices, _ = _make_lattices(pixels, resolved, where)
     marginals = run_mean_field_on_device(lattices, send_to(torch.from_numpy(columns), where), resolved.iterations)
-    parts = marginals.cpu().split(counts, 1)
+    parts = torch.split(marginals.cpu(), counts, 1)
     return [part[: len(one)].numpy().reshape(one.shape) for part, one in zip(parts, energies, strict=True)]
 
 
@@ -173,10 +173,10 @@ def _make_lattices(
     photos: Sequence[NDArray[np.uint8]], settings: CRFSettings, device: torch.device
 ) -> tuple[list[Lattice], Tensor]:
     """Make the kernels times their compatibilities, and the sum of their responses to a plane of ones, [P]."""
-    (*smoothness, smooth), (*appearance, alike) = settings.gaussian, settings.bilateral
+    (near, smooth), (*appearance, alike) = settings.gaussian, settings.bilateral
     kernels = []
     if smooth:
-        kernels.append((smooth, make_gaussian_kernel([one.shape[:2] for one in photos], *smoothness, device)))
+        kernels.append((smooth, make_gaussian_kernel([(one.shape[0], one.shape[1]) for one in photos], near, device)))
     if alike:
         there = [send_to(torch.from_numpy(np.array(one)), device) for one in photos]
         kernels.append((alike, make_bilateral_kernel(there, *appearance)))

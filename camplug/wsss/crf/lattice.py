@@ -171,7 +171,7 @@ class Lattice:
 
     @cached_property
     def _lines(self) -> tuple[Tensor, Tensor]:
-        """Each corner, the next and the previous one, int32 [d + 1, M + 1, 3], and their weights [M + 1, 3]."""
+        """Corners with the next and the previous one of each, int32 [d + 1, M + 1, 3], and their weights [M + 1, 3]."""
         own = torch.arange(self.corners + 1, device=self.device).expand_as(self.ahead)
         weights = torch.tensor([1, 0.5, 0.5]).to(self.device)
         return torch.stack([own, self.ahead, self.behind], -1).int(), weights.repeat(self.corners + 1, 1)
