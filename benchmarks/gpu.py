@@ -158,7 +158,13 @@ def papers(args: argparse.Namespace) -> list[Task]:
     return [Task("papers", script("papers", *sources(args), *size, "--json", "{json}"), float("inf"), 60)]
 
 
-STEPS = {f.__name__: f for f in (tests, explainers, refinement, seeds, training, papers)}
+def plan(args: argparse.Namespace) -> list[Task]:
+    """The cost of COCO by one measured step of every stage."""
+    size = ["--no-probe"] if args.smoke else []
+    return [Task("plan", script("device_plan", "--device", args.device, *size, "--json", "{json}"), 150, 40)]
+
+
+STEPS = {f.__name__: f for f in (tests, explainers, refinement, seeds, training, plan, papers)}
 
 
 def script(name: str, *options: str) -> list[str]:

@@ -127,4 +127,11 @@ def papers(results: dict[str, Any]) -> list[str]:
     return lines_of({"seconds": 0.0, **result})
 
 
-LINES = {f.__name__: f for f in (tests, explainers, refinement, seeds, training, papers)}
+def plan(results: dict[str, Any]) -> list[str]:
+    from device_plan import report as lines_of
+
+    (result,) = results.values()
+    return lines_of(result)
+
+
+LINES = {f.__name__: f for f in (tests, explainers, refinement, seeds, training, plan, papers)}

@@ -34,13 +34,13 @@ def test_all_steps_run_at_toy_size(tmp_path):
     states = {(step, name): task["status"] for step, tasks in data["steps"].items() for name, task in tasks.items()}
     assert set(states.values()) == {"done"}, (states, data, done.stderr)
     assert done.returncode == 0
-    assert list(data["steps"]) == ["tests", "explainers", "refinement", "seeds", "training", "papers"]
+    assert list(data["steps"]) == ["tests", "explainers", "refinement", "seeds", "training", "plan", "papers"]
     tests = data["steps"]["tests"]["tests"]["result"]
     assert tests["passed"] > 0
     assert tests["failed"] == []
     assert data["commit"] is None or len(data["commit"]) >= 7
     labels = [row["labels_differing"] for row in data["steps"]["refinement"]["refinement"]["result"]["rows"]]
-    assert labels == [0, 0, 0]
+    assert labels == [0, 0, 0, 0]
     trainings = data["steps"]["training"]["training"]["result"]["rows"]
     assert [row["training"] for row in trainings] == [
         "classifier", "atm", "rpnet", "fpr", "irn", "affinitynet", "deeplab"
