@@ -39,6 +39,9 @@ ROWS = {
     "refined": Row("averaged seeds, refinement loss, alpha 0.08", "averaged", 12, ("--refinement", 0.08)),
     "dropped": Row("averaged seeds, without large losses", "averaged", 12, ("--drop-large-losses", 0.1)),
     "saliency": Row("averaged with saliency", "averaged_saliency"),
+    "saliency_dropped": Row(
+        "averaged with saliency, without large losses", "averaged_saliency", 12, ("--drop-large-losses", 0.1)
+    ),
     "longer": Row("averaged with saliency, twice as long", "averaged_saliency", 24),
     "masks": Row("masks", "masks", 28),
 }
