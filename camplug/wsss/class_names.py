@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,31 @@ def match_classes(names: Sequence[str], data_names: Sequence[str], what: str = "
     return [places[name] for name in data_names]
 
 
+def match_known_classes(names: Sequence[str], data_names: Sequence[str], what: str) -> list[int | None]:
+    """Return the index of each class of the data among other names, None for those that are not there; warn of them.
+
+    Args:
+        names: class names of labels or of a network.
+        data_names: class names of the data.
+        what: owner of `names` in messages.
+
+    Raises:
+        InputError: no class of the data is among `names`.
+    """
+    known = [name for name in data_names if name in names]
+    if not known:
+        match_classes(names, data_names, what)
+    missing = [name for name in data_names if name not in names]
+    if missing:
+        warnings.warn(
+            f"{what} has no class {quote_names(missing)}: {len(missing)} of the data's {len(data_names)} are never "
+            "found, and count as missed where masks show them; --classes averages over others.",
+            stacklevel=3,
+        )
+    places = dict(zip(known, match_classes(names, known, what), strict=True))
+    return [places.get(name) for name in data_names]
+
+
 def quote_names(names: Sequence[str], most: int = 4) -> str:
     """Return the first names, quoted and separated by commas.
 
@@ -58,11 +84,11 @@ def quote_names(names: Sequence[str], most: int = 4) -> str:
     return ", ".join([*map(repr, names[:most]), *["..."] * (len(names) > most)])
 
 
-def make_value_table(order: Sequence[int]) -> NDArray[np.int16]:
+def make_value_table(order: Sequence[int | None]) -> NDArray[np.int16]:
     """Make the table from values of a label picture to those of the data; -1 for classes that the data lacks.
 
     Args:
-        order: index in the labels of each class of the data; see `match_classes`.
+        order: index in the labels of each class of the data, None for one that the labels lack; see `match_classes`.
 
     >>> make_value_table([2, 0])[[0, 1, 2, 3, 255]]
     array([  0,   2,  -1,   1, 255], dtype=int16)
@@ -70,11 +96,12 @@ def make_value_table(order: Sequence[int]) -> NDArray[np.int16]:
     values = np.full(256, -1, np.int16)
     values[[0, IGNORE]] = 0, IGNORE
     for data_class, label_class in enumerate(order):
-        values[label_class + 1] = data_class + 1
+        if label_class is not None:
+            values[label_class + 1] = data_class + 1
     return values
 
 
-def renumber_labels(labels: NDArray[np.uint8], names: Sequence[str], order: Sequence[int]) -> NDArray[np.uint8]:
+def renumber_labels(labels: NDArray[np.uint8], names: Sequence[str], order: Sequence[int | None]) -> NDArray[np.uint8]:
     """Return a label picture in the data's class numbers.
 
     Args:

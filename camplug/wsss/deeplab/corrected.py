@@ -43,8 +43,11 @@ class CorrectedLabels(LabelFolder):
         return self.corrected.get_path(name) if name in self.names_of_images else super().get_path(name)
 
     @override
-    def renumber(self, classes: Sequence[str]) -> CorrectedLabels:
-        found, plain = CorrectedLabels(self.path, self.corrected.path, self.repeat), super().renumber(classes)
+    def renumber(self, classes: Sequence[str], *, some: bool = False) -> CorrectedLabels:
+        found, plain = (
+            CorrectedLabels(self.path, self.corrected.path, self.repeat),
+            super().renumber(classes, some=some),
+        )
         found.names, found.count, found.order = plain.names, plain.count, plain.order
         found.corrected = self.corrected.renumber(classes)
         return found

@@ -18,7 +18,7 @@ from camplug.images.geometry import scale_size
 from camplug.images.photo import read_photo
 from camplug.plug import find_first_weight, send_to
 from camplug.settings import to_plain
-from camplug.wsss.class_names import match_classes, renumber_labels
+from camplug.wsss.class_names import match_known_classes, renumber_labels
 from camplug.wsss.crf import Refinement, refine_scores
 from camplug.wsss.crf.settings import resolve_refinement
 from camplug.wsss.crf.tensors import choose_device
@@ -224,7 +224,8 @@ def make_predictions(
 
     Args:
         segmenter: function from a photograph, RGB uint8 [H,W,3], to its labels [H,W], such as a `Segmenter`. Its
-            `classes`, if any, are matched with the data's by name; only the data's classes are requested from it.
+            `classes`, if any, are matched with the data's by name; only the data's classes are requested from it, and
+            a warning names those that it lacks.
         data: photographs; masks are not read.
         folder: folder of the label pictures; see `LabelFolder.prepare`.
         labelled: restrict each image to its image-level labels, passed as `classes`.
@@ -232,16 +233,17 @@ def make_predictions(
         step: function called after every image.
 
     Raises:
-        InputError: the segmenter lacks a class of the data, or the folder cannot be written.
+        InputError: the segmenter has no class of the data, or the folder cannot be written.
     """
     names = getattr(segmenter, "classes", data.classes)
-    order = match_classes(names, data.classes, "the network")
+    order = match_known_classes(names, data.classes, "the network")
+    all_known = len({*order} - {None}) == len(names)
 
     def read(i: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        if not labelled and len(order) == len(names):
+        if not labelled and all_known:
             return np.asarray(data.photo(i)), {}
         wanted = data.labels(i) if labelled else range(len(order))
-        return np.asarray(data.photo(i)), {"classes": tuple(order[c] for c in wanted)}
+        return np.asarray(data.photo(i)), {"classes": tuple(order[c] for c in wanted if order[c] is not None)}
 
     def make(image: tuple[NDArray[np.uint8], dict[str, Any]]) -> NDArray[np.uint8]:
         return renumber_labels(segmenter(image[0], **image[1]), names, order)

@@ -58,7 +58,8 @@ def score_labels(
 ) -> tuple[ConfusionMatrix, list[tuple[str, str]]]:
     """Compare label pictures (palette or grey PNGs named like the images) with the masks of a data set.
 
-    Classes are matched by name if the folder has class names; else they must be the data's, in their order.
+    Classes are matched by name if the folder has class names; else they must be the data's, in their order. Labels of
+    some of the data's classes are scored with a warning.
 
     Args:
         folder: label pictures.
@@ -71,11 +72,11 @@ def score_labels(
         Confusion matrix, and the names of images that could not be scored with the reasons.
 
     Raises:
-        InputError: the folder lacks a class of the data; no image can be scored.
+        InputError: the folder has no class of the data; no image can be scored.
     """
     from camplug.wsss.store.label_folder import LabelFolder
 
-    labels = LabelFolder(folder).renumber(data.classes)
+    labels = LabelFolder(folder).renumber(data.classes, some=True)
     matrix = ConfusionMatrix(len(data.classes) + 1, data.ignore)
 
     def add(i: int, name: str) -> None:

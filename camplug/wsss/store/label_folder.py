@@ -11,7 +11,7 @@ from PIL import Image
 from typing_extensions import override
 
 from camplug.errors import InputError
-from camplug.wsss.class_names import match_folder_classes, renumber_labels
+from camplug.wsss.class_names import match_classes, match_known_classes, renumber_labels
 from camplug.wsss.data import make_voc_palette
 from camplug.wsss.data.masks import read_mask
 from camplug.wsss.data.read_files import MAX_CLASSES
@@ -29,25 +29,27 @@ class LabelFolder(PictureFolder):
 
     what = "labels"
     names: tuple[str, ...] = ()  # class names of the files
-    order: list[int] | None = None  # number in the files of each class of the data; None if they are equal
+    order: list[int | None] | None = None  # number in the files of each class of the data; None if they are equal
     count = MAX_CLASSES  # number of classes that files may have
 
-    def renumber(self, classes: Sequence[str]) -> LabelFolder:
+    def renumber(self, classes: Sequence[str], *, some: bool = False) -> LabelFolder:
         """Return the folder with labels in the class numbers of a data set, matched by name.
 
         Args:
             classes: class names of the data; a folder without names is taken to have these.
+            some: permission to lack classes of the data, with a warning.
 
         Raises:
-            InputError: the folder has class names, and one of the data is not among them.
+            InputError: the folder has class names, and one of the data (with `some`, each) is not among them.
         """
         found = LabelFolder(self.path)
         settings = self.read_settings() if (self.path / SETTINGS).exists() else {}
-        order = match_folder_classes(settings, classes, "the folder of labels")
-        found.names = tuple(classes if order is None else settings["classes"])
+        names = settings.get("classes")
+        found.names = tuple(classes if names is None else names)
         found.count = len(found.names)
-        if order is not None and found.names != tuple(classes):
-            found.order = order
+        if found.names != tuple(classes):
+            match = match_known_classes if some else match_classes
+            found.order = [*match(found.names, classes, "the folder of labels")]
         return found
 
     def load(self, name: str) -> NDArray[np.uint8]:

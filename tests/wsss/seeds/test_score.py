@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,6 +34,23 @@ def test_broken_images_are_listed_and_passed(tmp_path):
     for i in (0, 2):
         wanted.add(DATA.mask(i), DATA.mask(i))
     assert (sweep.at(0.5) == wanted.matrix).all()
+
+
+def test_labels_of_some_of_the_classes(tmp_path):
+    """They are matched by name; the pixels of a class that the labels lack are missed."""
+    data = Scenes(3, (24, 32), classes=3)
+    one, _, other = data.classes
+    (tmp_path / "settings.json").write_text(json.dumps({"holds": "labels", "classes": [other, one]}))
+    wanted = ConfusionMatrix(4)
+    for i, name in enumerate(data.ids):
+        mask = data.mask(i)
+        Image.fromarray(np.choose(mask, [0, 2, 0, 1]).astype(np.uint8)).save(tmp_path / f"{name}.png")
+        wanted.add(np.where(mask == 2, 0, mask), mask)
+    with pytest.warns(UserWarning, match=f"has no class '{data.classes[1]}': 1 of the data's 3 are never found"):
+        matrix, broken = score_labels(tmp_path, data)
+    assert not broken
+    np.testing.assert_array_equal(matrix.matrix, wanted.matrix)
+    assert matrix.matrix[2].sum() > 0
 
 
 def test_nothing_is_scored_where_all_images_are_broken(tmp_path):
