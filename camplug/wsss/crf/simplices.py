@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.wsss.crf.distinct import find_distinct
 
+TABULATED = 5  # coordinates up to which the ranks of all simplices fit a small table
 FARTHEST = 2**22  # steps of the lattice up to which float32 distinguishes simplices
 
 
@@ -57,12 +59,12 @@ def find_simplices(points: Tensor, images: Tensor | None = None) -> Simplices:
     rank, weights = _rank_coordinates(elevated, corner)
     codes = _encode_corners(corner, rank, low, strides)
     if images is not None:
-        codes += images * size
+        codes += (images * size)[:, None]
     if codes.device.type == "cpu":
         distinct, numbers = map(torch.from_numpy, find_distinct(codes.numpy()))
     else:
         distinct, numbers = torch.unique(codes, return_inverse=True)
-    return Simplices(numbers.T.int().contiguous(), weights.T.contiguous(), distinct, strides)
+    return Simplices(numbers.int(), weights, distinct, strides)
 
 
 def elevate_points(points: Tensor) -> Tensor:
@@ -89,11 +91,18 @@ def find_neighbours(simplices: Simplices) -> tuple[Tensor, Tensor]:
     for j in range(d + 1):
         step = (d + 1) * (strides[j] if j < d else 0) - sum(strides)
         target = codes + step
-        place = torch.searchsorted(codes, target).clamp_(max=m - 1)
+        place = _search(codes, target).clamp_(max=m - 1)
         ahead[j, :m] = torch.where(codes[place] == target, place, m)
         behind[j].scatter_(0, ahead[j, :m], numbers)
         behind[j, m:] = m  # what was written for corners without a neighbour
     return ahead, behind
+
+
+def _search(codes: Tensor, targets: Tensor) -> Tensor:
+    """Return the first place in sorted codes that is not below each target; numpy is faster for sorted targets."""
+    if codes.device.type == "cpu":
+        return torch.from_numpy(np.searchsorted(codes.numpy(), targets.numpy()))
+    return torch.searchsorted(codes, targets)
 
 
 def _check_range(farthest: float) -> None:
@@ -121,7 +130,7 @@ def _compute_strides(spans: list[int], images: int) -> tuple[list[int], int]:
 
 
 def _rank_coordinates(elevated: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
-    """Rank the coordinates by their differences from the remainder-0 corner; return ranks and weights [d + 1, N].
+    """Rank the coordinates by their differences from the remainder-0 corner; return ranks [d + 1, N], weights [N, d + 1].
 
     Args:
         elevated: points.
@@ -140,14 +149,16 @@ def _rank_coordinates(elevated: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]
     rank += excess  # steps off the hyperplane: the coordinates rounded farthest are rounded the other way
     shift = ((rank < 0).view(torch.int8) - (rank > d).view(torch.int8)) * (d + 1)
     rank += shift
-    corner += shift
-    offset -= shift
+    moved = shift.float()
+    corner += moved
+    offset -= moved
     offset *= 1 / (d + 1)
     _sort_down(offset)
-    weights = torch.empty_like(offset)
-    torch.sub(offset[d], offset[0], out=weights[0])
-    weights[0] += 1
-    weights[1:] = (offset[:-1] - offset[1:]).flip(0)
+    weights = offset.new_empty(offset.shape[::-1])
+    torch.sub(offset[d], offset[0], out=weights[:, 0])
+    weights[:, 0] += 1
+    for i in range(d):
+        torch.sub(offset[d - 1 - i], offset[d - i], out=weights[:, i + 1])
     return rank, weights
 
 
@@ -161,16 +172,28 @@ def _sort_down(planes: Tensor) -> None:
 
 
 def _encode_corners(corner: Tensor, rank: Tensor, low: list[int], strides: list[int]) -> Tensor:
-    """Encode the d + 1 corners of each point's simplex as integers, int64 [d + 1, N].
+    """Encode the d + 1 corners of each point's simplex as integers, int64 [N, d + 1].
 
     From corner r - 1 to corner r, each coordinate increases by 1, and the one of rank d - r + 1 decreases by d + 1.
+    Ranks of up to `TABULATED` coordinates are looked up in a table of what they add to the code of corner 0.
     """
+    d, (_, n) = len(strides), corner.shape
+    first = torch.zeros(n, dtype=torch.int64, device=corner.device)
+    for c, least, stride in zip(corner[:d], low, strides, strict=True):
+        first.add_((c - least).long(), alpha=stride)
+    if d > TABULATED:
+        return first[:, None] + _add_steps(rank[:d].T, strides)
+    base = (d + 1) ** torch.arange(d)
+    ranks = torch.arange((d + 1) ** d)[:, None] // base % (d + 1)
+    number = torch.zeros(n, dtype=torch.int32, device=corner.device)
+    for one, factor in zip(rank[:d], base.tolist(), strict=True):
+        number.add_(one, alpha=factor)
+    return _add_steps(ranks, strides).to(corner.device).index_select(0, number).add_(first[:, None])
+
+
+def _add_steps(ranks: Tensor, strides: list[int]) -> Tensor:
+    """Return what ranks [R, d] add to the code of corner 0 for the codes of all corners, int64 [R, d + 1]."""
     d = len(strides)
-    codes = torch.zeros(corner.shape, dtype=torch.int64, device=corner.device)
-    for c, first, stride in zip(corner[:d], low, strides, strict=True):
-        codes[0].add_((c - first).long(), alpha=stride)
-    for r in range(1, d + 1):
-        torch.add(codes[r - 1], sum(strides), out=codes[r])
-        for coordinate, stride in zip(rank[:d], strides, strict=True):
-            codes[r].sub_((coordinate == d - r + 1).view(torch.int8), alpha=(d + 1) * stride)
-    return codes
+    factors = torch.tensor(strides, device=ranks.device)
+    steps = [r * sum(strides) - (d + 1) * (factors * (ranks > d - r)).sum(1) for r in range(d + 1)]
+    return torch.stack(steps, 1)
