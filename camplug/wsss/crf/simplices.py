@@ -130,7 +130,7 @@ def _compute_strides(spans: list[int], images: int) -> tuple[list[int], int]:
 
 
 def _rank_coordinates(elevated: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
-    """Rank the coordinates by their differences from the remainder-0 corner; return ranks [d + 1, N], weights [N, d + 1].
+    """Return the ranks of the coordinates [d + 1, N], by their differences from corner 0, and the weights [N, d + 1].
 
     Args:
         elevated: points.
