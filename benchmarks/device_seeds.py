@@ -2,8 +2,10 @@
 
     python benchmarks/device_seeds.py --data VOCdevkit/VOC2012 --weights weights --device cuda --json seeds.json
 
-`run` is `make_seeds` over all images, as the command calls it. `parts` are the seconds of its steps on the same images,
-with a wait for the device after each, so that their sum is larger than a run's time. `model` is a forward pass alone.
+`run` is `make_seeds` over all images, as the command calls it, at each batch of `--together`, with the mean number of
+images in the model's forward passes: photographs of one size and number of classes share one. `parts` are the seconds
+of its steps on the same images, one by one with a wait for the device after each, so that their sum is larger than a
+run's time. `model` is a forward pass alone. Seconds of runs and of the model on the CPU are CPU seconds.
 """
 
 from __future__ import annotations
@@ -35,22 +37,31 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--count", type=int, help="images of val; all by default")
     parser.add_argument("--long-side", type=int, default=320)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 64], help="of the model alone")
+    parser.add_argument("--together", type=int, nargs="+", default=[1, 8], help="photographs in a batch of seeds")
     parser.add_argument("--explainers", nargs="+", default=EXPLAINERS)
     return parser.parse_args(argv)
 
 
-def whole_run(explainer: Any, data: SegmentationData, device: str) -> float:
-    """Images per second of `make_seeds`, after one image that warms up."""
+def read_clock(device: str) -> float:
+    """Return seconds; on the CPU those that this process has used, whatever else the machine does."""
+    return time.process_time() if device == "cpu" else time.perf_counter()
+
+
+def whole_run(explainer: Any, data: SegmentationData, device: str, batch: int) -> dict[str, float]:
+    """Images per second of `make_seeds` and images per forward pass."""
+    passes: list[int] = []
+    watch = explainer.model.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
     with tempfile.TemporaryDirectory() as folder:
-        for name, some in (("warm", Part(data, 1)), ("all", data)):
-            seeds = SeedFolder(Path(folder) / name)
-            seeds.prepare({})
-            start = time.perf_counter()
-            report = make_seeds(explainer, some, seeds)
-            wait(device)
-            if report.broken:
-                raise SystemExit(f"broken: {report.broken[:3]}")
-        return len(data) / (time.perf_counter() - start)
+        seeds = SeedFolder(Path(folder) / "seeds")
+        seeds.prepare({})
+        start = read_clock(device)
+        report = make_seeds(explainer, data, seeds, batch=batch)
+        wait(device)
+        seconds = read_clock(device) - start
+    if report.broken:
+        raise SystemExit(f"broken: {report.broken[:3]}")
+    watch.remove()
+    return {"images_per_second": len(data) / seconds, "images_per_pass": sum(passes) / max(1, len(passes))}
 
 
 def parts_of(explainer: Any, data: SegmentationData, device: str) -> dict[str, float]:
@@ -90,10 +101,10 @@ def model_alone(model: torch.nn.Module, side: int, batch: int, device: str, roun
         for r in range(-2, rounds):
             if r == 0:
                 wait(device)
-                start = time.perf_counter()
+                start = read_clock(device)
             model(x)
     wait(device)
-    return rounds * batch / (time.perf_counter() - start)
+    return rounds * batch / (read_clock(device) - start)
 
 
 def main(argv: list[str]) -> None:
@@ -111,8 +122,10 @@ def main(argv: list[str]) -> None:
     }
     for line in args.explainers:
         explainer = create(line, model, preprocess=replace(reads, long_side=args.long_side))  # type: ignore[type-var]
+        batches = (args.together[0], *args.together)  # the first run finds out what is known of each size afterwards
+        runs = [(b, whole_run(explainer, data, args.device, b)) for b in batches]
         result["rows"][line] = {
-            "images_per_second": whole_run(explainer, data, args.device),
+            "run": {str(b): run for b, run in runs},
             "parts_ms": parts_of(explainer, data, args.device),
             "peak_mib": peak_mib(args.device),
         }

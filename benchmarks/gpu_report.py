@@ -90,16 +90,18 @@ def refinement(results: dict[str, Any]) -> list[str]:
 def seeds(results: dict[str, Any]) -> list[str]:
     (result,) = results.values()
     parts = list(next(iter(result["rows"].values()))["parts_ms"])
-    body = [
-        [f"`{line}`", f"{row['images_per_second']:.1f}", *(f"{row['parts_ms'][p]:.2f}" for p in parts)]
-        for line, row in result["rows"].items()
-    ]
+    body = []
+    for line, row in result["rows"].items():
+        runs = [f"{r['images_per_second']:.1f} ({r['images_per_pass']:.1f})" for r in row["run"].values()]
+        body.append([f"`{line}`", *runs, *(f"{row['parts_ms'][p]:.2f}" for p in parts)])
+    batches = next(iter(result["rows"].values()))["run"]
     alone = ", ".join(f"{v:.0f} at batch {b}" for b, v in result["model_alone_images_per_second"].items())
     return [
         f"{result['images']} images, long side {result['long_side']}. The model alone, images/s: {alone}. In the table "
-        "images/s of `camplug seeds`, and the milliseconds per image of its steps, each waited for.",
+        "images/s of `camplug seeds` (images per forward pass), and the milliseconds per image of its steps, each "
+        "waited for.",
         "",
-        *table(["", "images/s", *parts], body),
+        *table(["", *(f"images/s, --batch {b}" for b in batches), *parts], body),
     ]
 
 

@@ -23,7 +23,7 @@ from camplug.plug import (
     Classes,
     Evidence,
     Layer,
-    Size,
+    MapSize,
     Tape,
     Targets,
     find_layout,
@@ -97,9 +97,9 @@ class AttentionExplainer(Explainer):
         """Check that the method fits the model's tokens, before the first backward pass."""
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
-        out_size, n = check_size(batch, size), len(batch)
+        sizes, n = check_size(batch, size), len(batch)
         with Tape(self.model, self.layers, attention=True, image=batch.where) as tape:
             output = call_model(self.model, batch)
             targets = resolve_classes(classes, output, n, self.evidence, either_side=not self.knows_classes)
@@ -111,7 +111,7 @@ class AttentionExplainer(Explainer):
             ]
             logits = find_class_logits(output, n)
             del output, calls
-        return Result(finish_maps(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
+        return Result(finish_maps(fusions, targets, batch.x, sizes, self.normalize), targets, logits)
 
     def _fuse_round(
         self, tape: Tape, calls: dict[Layer, AttentionCall], tokens: Layout, targets: Targets, *, output: Any, r: int

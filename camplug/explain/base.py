@@ -14,14 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.errors import InputError, LayerError, ModelError
-from camplug.explain.batch import (
-    call_model,
-    check_batch,
-    check_spatial_size,
-    choose_calls,
-    find_class_logits,
-    finish_maps,
-)
+from camplug.explain.batch import call_model, check_batch, check_size, choose_calls, find_class_logits, finish_maps
 from camplug.explain.describe import Described
 from camplug.explain.fuse import Fusion, LayerWeighting, Normalize
 from camplug.explain.inputs import Batch, Inputs
@@ -30,6 +23,7 @@ from camplug.plug import (
     Classes,
     Evidence,
     Layer,
+    MapSize,
     Selector,
     Size,
     Tape,
@@ -102,13 +96,16 @@ class Explainer(Described, ABC):
         self.preprocess = preprocess
 
     @abstractmethod
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
-        """Compute the maps of a batch, for `maps` and `explain`.
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
+        """Compute the maps of a batch, for `maps`, `explain` and seeds.
+
+        `size` is the size of all maps or, for photographs of several sizes in a batch of seeds, a list with each
+        image's; seeds of a method that does not take a list are made one by one.
 
         Methods without the parameter `inputs` support only models whose single input is the images.
         """
 
-    def run_batch(self, batch: Batch, classes: Classes, size: Size | None = None) -> Result:
+    def run_batch(self, batch: Batch, classes: Classes, size: MapSize | None = None) -> Result:
         """Call `run` on a batch.
 
         Raises:
@@ -218,9 +215,9 @@ class LayerExplainer(Explainer):
         """Compute a layer's map [N,h,w] from its activation and gradient [N,K,h,w]."""
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs, images_only=False)
-        out_size, n = check_spatial_size(batch, size), len(batch)
+        sizes, n = check_size(batch, size), len(batch)
         with self.tape(batch.where) as tape:
             output = call_model(self.model, batch)
             targets = resolve_classes(classes, output, n, self.evidence, either_side=not self.knows_classes)
@@ -228,7 +225,7 @@ class LayerExplainer(Explainer):
             rounds = self.fuse_rounds(tape, output, targets, batch)
             logits = find_class_logits(output, n)
             del output
-        return Result(finish_maps(rounds, targets, batch.x, out_size, self.normalize), targets, logits)
+        return Result(finish_maps(rounds, targets, batch.x, sizes, self.normalize), targets, logits)
 
     def fuse_rounds(self, tape: Tape, output: Any, targets: Targets, batch: Batch) -> list[Fusion]:
         """Compute one fusion of layer maps per round of classes, by one backward pass each.

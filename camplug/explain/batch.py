@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from camplug.explain.fuse import Fusion, Normalize, normalize_map, resize_and_su
 from camplug.explain.inputs import Batch, Inputs
 from camplug.plug import (
     Layer,
+    MapSize,
     Size,
     Tape,
     Targets,
@@ -189,34 +191,47 @@ def observe_call(model: nn.Module, layers: dict[str, nn.Module], batch: Batch) -
     return observe(model, layers, args, NullListener(), kwargs=kwargs)
 
 
-def check_size(batch: Batch, size: Size | None) -> tuple[int, int]:
-    """Return the map size of images, by default that of the input.
+def check_size(batch: Batch, size: MapSize | None) -> list[Size]:
+    """Return the size of each image's maps, by default that of the input, also for signals and volumes.
+
+    Args:
+        batch: images.
+        size: one size, or a list with one per image.
 
     Raises:
-        InputError: the size is not two positive numbers.
-    """
-    height, width = check_spatial_size(batch, size)
-    return height, width
-
-
-def check_spatial_size(batch: Batch, size: Size | None) -> Size:
-    """Return the map size of images, signals or volumes, by default that of the input.
-
-    Raises:
-        InputError: the size does not have one positive number per spatial dimension.
+        InputError: a size does not have one positive number per spatial dimension, or there is not one per image.
     """
     own = batch.spatial_size
     if size is None:
-        return own
-    if len(size) != len(own) or min(size) < 1:
-        wanted = {1: "(length,)", 2: "(height, width)", 3: "(depth, height, width)"}[len(own)]
-        raise InputError(f"size={size!r}; give {wanted}, {'both ' * (len(own) == 2)}at least 1.")
-    return tuple(int(one) for one in size)
+        return [own] * len(batch)
+    each = isinstance(size, list) and bool(size) and isinstance(size[0], (tuple, list))
+    sizes: list[Any] = list(size) if each else [size] * len(batch)
+    for one in sizes:
+        if len(one) != len(own) or min(one) < 1:
+            wanted = {1: "(length,)", 2: "(height, width)", 3: "(depth, height, width)"}[len(own)]
+            raise InputError(f"size={size!r}; give {wanted}, {'both ' * (len(own) == 2)}at least 1.")
+    if len(sizes) != len(batch):
+        raise InputError(f"{len(sizes)} sizes for {len(batch)} images; give one size, or one per image.")
+    return [tuple(int(side) for side in one) for one in sizes]
+
+
+def choose_size(sizes: list[Size]) -> MapSize:
+    """Return the sizes of images' maps as one size if they are equal, which is what every method takes."""
+    return sizes[0] if len(set(sizes)) == 1 else sizes
 
 
 @torch.no_grad()
-def finish_maps(rounds: list[Fusion], targets: Targets, x: Tensor, size: Size, normalize: Normalize) -> list[Tensor]:
+def finish_maps(
+    rounds: list[Fusion], targets: Targets, x: Tensor, sizes: Sequence[Size], normalize: Normalize
+) -> list[Tensor]:
     """Return the maps at their final size and scale, [K_i,h,w] per image, from one fusion [N,h,w] per round.
+
+    Args:
+        rounds: fusions.
+        targets: classes or score of each image.
+        x: images.
+        sizes: size of each image's maps.
+        normalize: normalisation of the maps.
 
     Raises:
         TargetError: a value is NaN or infinite.
@@ -224,7 +239,7 @@ def finish_maps(rounds: list[Fusion], targets: Targets, x: Tensor, size: Size, n
     counts = [1 if targets.score else len(classes) for classes in targets.classes]
     picked = [(i, r) for i, count in enumerate(counts) for r in range(count)]
     if not picked:
-        return [torch.zeros((0, *size), device=x.device) for _ in targets.classes]
+        return [torch.zeros((0, *size), device=x.device) for size in sizes]
     n = len(counts)
     shapes = {shape: one for fusion in rounds for shape, one in fusion.sums.items()}
     sums = [
@@ -238,8 +253,13 @@ def finish_maps(rounds: list[Fusion], targets: Targets, x: Tensor, size: Size, n
             "the map holds NaN or infinite values, though the score is finite: some layer overflowed; run the model in "
             "a wider number format (float32 or bfloat16)."
         )
-    maps = normalize_map(resize_and_sum(sums, size), normalize, len(size))
-    return list(torch.split(maps, counts))
+    if len(set(sizes)) == 1:
+        return list(torch.split(normalize_map(resize_and_sum(sums, sizes[0]), normalize, len(sizes[0])), counts))
+    parts = zip(*(torch.split(m, counts) for m in sums), strict=True)
+    return [
+        normalize_map(resize_and_sum(list(own), size), normalize, len(size))
+        for own, size in zip(parts, sizes, strict=True)
+    ]
 
 
 def find_class_logits(output: Any, n: int) -> Tensor | None:

@@ -16,7 +16,7 @@ from camplug.explain.base import LayerExplainer, Result
 from camplug.explain.batch import (
     call_model,
     check_batch,
-    check_spatial_size,
+    check_size,
     choose_calls,
     find_class_logits,
     finish_maps,
@@ -28,7 +28,7 @@ from camplug.explain.tensor_ops import weighted_sum, widen
 from camplug.plug import (
     Classes,
     Link,
-    Size,
+    MapSize,
     Tape,
     Trace,
     get_logits,
@@ -97,9 +97,9 @@ class CAM(LayerExplainer):
         raise NotImplementedError("CAM needs the head's weights, not gradients")
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs, images_only=False)
-        out_size, n = check_spatial_size(batch, size), len(batch)
+        sizes, n = check_size(batch, size), len(batch)
         if callable(classes) and not isinstance(classes, Tensor):
             raise TargetError("CAM explains classes of the head, not a callable; use GradCAM for other scores.")
         model = unwrap(self.model)
@@ -116,7 +116,7 @@ class CAM(LayerExplainer):
                 with torch.autocast(batch.x.device.type, enabled=False):
                     fusions = self._fuse_rounds(tape, head, output, targets, batch)
                 logits = find_class_logits(output, n)
-        return Result(finish_maps(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
+        return Result(finish_maps(fusions, targets, batch.x, sizes, self.normalize), targets, logits)
 
     def _find_head(self, trace: Trace, layers: dict[str, nn.Module]) -> _Head:
         for i in reversed(range(len(trace.calls))):

@@ -7,13 +7,13 @@ from typing_extensions import override
 
 from camplug.errors import InputError, ModelError
 from camplug.explain.base import Explainer, Result
-from camplug.explain.batch import check_batch, check_size
+from camplug.explain.batch import check_batch, check_size, choose_size
 from camplug.explain.fuse import Normalize, normalize_map
 from camplug.explain.gradcam import GradCAM
 from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, is_number, set_class_form
-from camplug.plug import Classes, Size
+from camplug.plug import Classes, MapSize
 
 FLOOR = 1e-3  # all classes share positions where the judge is 0
 
@@ -75,15 +75,17 @@ class Compete(Wrapper):
         self.power = power
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
-        size = check_size(batch, size)
+        sizes = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)
-        result = self.explainer.run_batch(batch, wanted, size)
+        result = self.explainer.run_batch(batch, wanted, choose_size(sizes))
         many = [i for i, row in enumerate(wanted) if len(row) > 1]
         maps = list(result.maps)
         if many:
-            judged = self.judge.run_batch(batch.take(many), [wanted[i] for i in many], size)
+            judged = self.judge.run_batch(
+                batch.take(many), [wanted[i] for i in many], choose_size([sizes[i] for i in many])
+            )
             for i, j in zip(many, judged.maps, strict=True):
                 maps[i] = maps[i] * compute_shares(normalize_map(j, "max"), self.power).to(maps[i].dtype)
         return set_class_form(

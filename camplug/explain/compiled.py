@@ -14,12 +14,12 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.explain.base import Explainer, LayerExplainer, Result
-from camplug.explain.batch import check_batch, check_spatial_size, compute_logits, finish_maps
+from camplug.explain.batch import check_batch, check_size, choose_size, compute_logits, finish_maps
 from camplug.explain.compiled_graph import Compute, compile_graph, trace_explainer
 from camplug.explain.fuse import Fusion
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.wrapper import Wrapper, is_number, is_score
-from camplug.plug import Classes, Link, Size, Targets, list_classes, resolve_classes, unwrap
+from camplug.plug import Classes, Link, MapSize, Size, Targets, list_classes, resolve_classes, unwrap
 
 # allowed difference from the eager maps, as a share of their maximum: Fully-CAM divides by small numbers
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.2}
@@ -124,12 +124,12 @@ class Compiled(Wrapper):
         return self.graphs.compilations
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         reason = self._find_obstacle(classes, inputs)
         if reason is not None:
             return self._run_eagerly(Batch(x, inputs), classes, size, reason)
         batch = check_batch(self.model, x, images_only=False)
-        out_size = check_spatial_size(batch, size)
+        sizes = check_size(batch, size)
         key = self._make_key(batch, classes)
         if key.rounds == 0:  # no classes, no maps
             return self._make_eager().run_batch(batch, classes, size)
@@ -137,8 +137,8 @@ class Compiled(Wrapper):
             self.graphs.forget_changed_weights(unwrap(self.model))
             found = self.graphs.find(key)
             if found is not None:
-                return self._compute(found, batch, classes, out_size)
-            reason, result = self._compile(key, batch, classes, out_size)
+                return self._compute(found, batch, classes, sizes)
+            reason, result = self._compile(key, batch, classes, sizes)
         if reason is None and result is not None:
             return result
         return self._run_eagerly(batch, classes, size, reason or "", result)
@@ -157,7 +157,7 @@ class Compiled(Wrapper):
         return None
 
     def _run_eagerly(
-        self, batch: Batch, classes: Classes, size: Size | None, reason: str, result: Result | None = None
+        self, batch: Batch, classes: Classes, size: MapSize | None, reason: str, result: Result | None = None
     ) -> Result:
         """Return the eager result, and say why once."""
         if reason not in self.graphs.said:
@@ -171,21 +171,21 @@ class Compiled(Wrapper):
         found.normalize = self.normalize
         return found
 
-    def _compile(self, key: Key, batch: Batch, classes: Classes, size: Size) -> tuple[str | None, Result | None]:
+    def _compile(self, key: Key, batch: Batch, classes: Classes, sizes: list[Size]) -> tuple[str | None, Result | None]:
         """Compile a graph for later batches; return why not, if so, and the eager result if it was computed."""
         graphs = self.graphs
         if key in graphs.refused:
             return graphs.refused[key], None
         if graphs.compilations >= self.most:
             return f"{self.most} graphs are compiled already (most=), and this batch needs another one", None
-        result = self._make_eager().run_batch(batch, classes, size)
-        reason = self._add_graph(key, batch, result, size)
+        result = self._make_eager().run_batch(batch, classes, choose_size(sizes))
+        reason = self._add_graph(key, batch, result, sizes)
         if reason is not None:
             graphs.known.pop(key, None)
             graphs.refused[key] = reason
         return reason, result
 
-    def _add_graph(self, key: Key, batch: Batch, want: Result, size: Size) -> str | None:
+    def _add_graph(self, key: Key, batch: Batch, want: Result, sizes: list[Size]) -> str | None:
         """Compile a graph and compare its maps with eager ones; return why it cannot be used, if so."""
         if want.logits is None or want.targets.rounds != key.rounds or (key.predict and want.logits.shape[1] == 1):
             return "the classes are no columns of one output of logits"
@@ -195,7 +195,7 @@ class Compiled(Wrapper):
             compute = compile_graph(traced, batch.x.device, self.backend)
             self.graphs.known[key] = Graph(compute, want.logits.shape[1], want.targets.link)
             classes = None if key.predict else [list(row) for row in want.targets.classes]
-            got = self._compute(key, batch, classes, size)
+            got = self._compute(key, batch, classes, sizes)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # of tracing, of the compiler, of its C++ compiler
@@ -217,7 +217,7 @@ class Compiled(Wrapper):
             rounds = max((len(row) for row in list_classes(classes, len(batch), count)[0]), default=0)
         return Key(tuple(x.shape), x.stride(), x.dtype, x.device, rounds, classes is None)
 
-    def _compute(self, key: Key, batch: Batch, classes: Classes, size: Size) -> Result:
+    def _compute(self, key: Key, batch: Batch, classes: Classes, sizes: list[Size]) -> Result:
         """Return the maps of a batch from a compiled graph for at least as many images."""
         batch = _lay_out(batch)
         graph, n, room = self.graphs.known[key], len(batch), key.shape[0]
@@ -239,7 +239,7 @@ class Compiled(Wrapper):
             for one in sums:
                 fusion.add(one[:n], 1)
             fusions.append(fusion)
-        return Result(finish_maps(fusions, targets, batch.x, size, self.normalize), targets, logits)
+        return Result(finish_maps(fusions, targets, batch.x, sizes, self.normalize), targets, logits)
 
 
 def _overrides_the_pass(explainer: LayerExplainer) -> bool:

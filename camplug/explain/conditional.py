@@ -15,7 +15,7 @@ from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.split import SplitUnite
 from camplug.explain.wrapper import Wrapper
-from camplug.plug import Classes, Size
+from camplug.plug import Classes, MapSize
 
 
 @register_wrapper("classconditional")
@@ -53,5 +53,5 @@ class ClassConditional(Wrapper):
         return other
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         return self.united.run(x, classes, size, inputs)

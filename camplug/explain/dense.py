@@ -10,7 +10,7 @@ from camplug.explain.batch import check_batch
 from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper
-from camplug.plug import Classes, Size, dense
+from camplug.plug import Classes, MapSize, dense
 from camplug.plug.dense import check_stride
 
 
@@ -35,7 +35,7 @@ class Dense(Wrapper):
         self.output_stride = check_stride(output_stride)
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
         first = batch.take([0])
         arguments = None if first.inputs is None else first.inputs.make_arguments

@@ -16,7 +16,7 @@ from camplug.explain.fuse import SCALINGS, Normalize, Scaling, normalize_map, re
 from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, check_choice, is_number, set_class_form
-from camplug.plug import Against, Classes, Size, Targets, make_index, pick_values, send_to
+from camplug.plug import Against, Classes, MapSize, Targets, make_index, pick_values, send_to
 
 Weight: TypeAlias = Literal["sigmoid", "softmax"] | None
 
@@ -123,9 +123,9 @@ class IterativeErasing(Wrapper):
         self.scaling, self.weight, self.stop_probability = str(chosen["scaling"]), weight, stop_probability
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
-        out_size = check_size(batch, size)
+        sizes = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)
         inner = self.explainer if self.scaling == "own" else self.explainer.without_normalization()
         input_size, n = batch.size, len(batch)
@@ -173,7 +173,7 @@ class IterativeErasing(Wrapper):
         assert first is not None
         if self.scaling == "relative" and self.normalize is None:
             joined = [m * peak[:, None, None] for m, peak in zip(joined, peaks, strict=True)]
-        maps = [normalize_map(resize_maps(m, out_size), self.normalize) for m in joined]
+        maps = [normalize_map(resize_maps(m, s), self.normalize) for m, s in zip(joined, sizes, strict=True)]
         return set_class_form(Result(maps, first.targets, first.logits), per_image)
 
     def _compute_weights(self, result: Result) -> tuple[list[Tensor], list[Tensor]]:

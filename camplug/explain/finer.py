@@ -18,7 +18,7 @@ from camplug.explain.fuse import Normalize, normalize_map
 from camplug.explain.inputs import Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, is_number
-from camplug.plug import Against, Classes, Size, get_logits, make_index, resolve_classes
+from camplug.plug import Against, Classes, MapSize, get_logits, make_index, resolve_classes
 
 
 def compute_contrast(logits: Tensor, classes: Tensor, references: int = 3, strength: float = 0.6) -> Tensor:
@@ -78,7 +78,7 @@ class FinerCAM(Wrapper):
         self.references, self.strength = references, strength
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
         wanted, per_image = self.choose_classes(batch, classes)
         if any(isinstance(c, Against) for row in wanted for c in row):

@@ -16,7 +16,7 @@ from camplug.explain.fuse import Normalize, normalize_map, resize_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.masked_scores import check_batch_size, score_copies, split_images
 from camplug.explain.tensor_ops import widen
-from camplug.plug import Classes, Evidence, Size, Tape, Targets, resolve_classes
+from camplug.plug import Classes, Evidence, MapSize, Tape, Targets, resolve_classes
 
 
 class ImageExplainer(Explainer):
@@ -64,9 +64,9 @@ class ImageExplainer(Explainer):
 
     @override
     @torch.no_grad()
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
-        out_size, n = check_size(batch, size), len(batch)
+        sizes, n = check_size(batch, size), len(batch)
         with Tape(self.model, [""], forward_only=True, image=batch.where):
             output = call_model(self.model, batch)
         targets = resolve_classes(classes, output, n, self.evidence)
@@ -75,11 +75,11 @@ class ImageExplainer(Explainer):
         maps = []
         for i, (image, own) in enumerate(split_images(batch, targets)):
             if own.rounds == 0:
-                maps.append(widen(batch.x).new_zeros(0, *out_size))
+                maps.append(widen(batch.x).new_zeros(0, *sizes[i]))
                 continue
             scores = torch.stack([values[images.index(i)] for images, values in rounds[: own.rounds]])
             raw = widen(self.explain_image(image, own, scores)).clamp_min(0)
-            maps.append(normalize_map(resize_maps(raw, out_size), self.normalize))
+            maps.append(normalize_map(resize_maps(raw, sizes[i]), self.normalize))
         return Result(maps, targets, find_class_logits(output, n))
 
 

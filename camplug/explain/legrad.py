@@ -21,7 +21,7 @@ from camplug.plug import (
     AttentionCall,
     Classes,
     Layer,
-    Size,
+    MapSize,
     Tape,
     Targets,
     named_layers,
@@ -65,9 +65,9 @@ class LeGrad(AttentionExplainer):
         return torch.stack(parts).mean(0)
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
-        out_size, n = check_size(batch, size), len(batch)
+        sizes, n = check_size(batch, size), len(batch)
         with Tape(self.model, (), attention=True, forward_only=True, image=batch.where) as tape:
             output = call_model(self.model, batch)
             targets = resolve_classes(classes, output, n, self.evidence)
@@ -93,7 +93,7 @@ class LeGrad(AttentionExplainer):
             ]
             del output, scores, found
         each.tokens.clear()
-        return Result(finish_maps(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
+        return Result(finish_maps(fusions, targets, batch.x, sizes, self.normalize), targets, logits)
 
     def _fuse_layers(
         self, tape: Tape, scores: Tensor, inside: dict[Layer, bool], tokens: Layout, *, retain: bool

@@ -21,7 +21,7 @@ from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import widen
 from camplug.explain.wrapper import is_number
-from camplug.plug import Classes, Layer, Size, Tape, Targets, resolve_classes, unwrap
+from camplug.plug import Classes, Layer, MapSize, Tape, Targets, resolve_classes, unwrap
 from camplug.plug.data_flow import find_images
 
 
@@ -82,16 +82,16 @@ class PixelExplainer(Explainer):
         """Compute the maps [N,H,W] from the images and the mean of the gradients [N,C,H,W]."""
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
-        out_size = check_size(batch, size)
+        sizes = check_size(batch, size)
         targets, logits, gradients = self.average_gradients(batch, classes)
         fusions = []
         for gradient in gradients:
             fusion = Fusion(None)
             fusion.add(self.make_map(batch.x, gradient), 1)
             fusions.append(fusion)
-        return Result(finish_maps(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
+        return Result(finish_maps(fusions, targets, batch.x, sizes, self.normalize), targets, logits)
 
     def average_gradients(self, batch: Batch, classes: Classes) -> tuple[Targets, Tensor | None, list[Tensor]]:
         """Return the targets and logits of the images, and each round's mean gradients [N,C,H,W] over the copies."""

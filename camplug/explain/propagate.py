@@ -19,7 +19,7 @@ from camplug.explain.registry import register_wrapper
 from camplug.explain.tensor_ops import widen
 from camplug.explain.wrapper import Wrapper, is_number, set_class_form
 from camplug.images.geometry import scale_size
-from camplug.plug import Classes, Selector, Size, Tape, find_size_multiple, get_patch_size, to_grid, unwrap
+from camplug.plug import Classes, MapSize, Selector, Tape, find_size_multiple, get_patch_size, to_grid, unwrap
 
 CHUNK = 2**24  # similarities computed at a time
 
@@ -135,16 +135,16 @@ class Propagate(Wrapper):
         self._names: list[str] | None = None  # names of the layers, found in the first run
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
-        out_size = check_size(batch, size)
+        sizes = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)
         result = self.explainer.run_batch(batch, wanted)
         zoomed = batch.resize(scale_size(batch.size, self.zoom, find_size_multiple(self.model)))
         features = self.compute_features(zoomed)
         grid = (features.shape[2], features.shape[3])
         maps = []
-        for found, own in zip(result.maps, features, strict=True):
+        for found, own, out_size in zip(result.maps, features, sizes, strict=True):
             coarse = F.adaptive_avg_pool2d(found, grid) if len(found) else found.new_zeros(0, *grid)
             spread = propagate_maps(coarse, own, self.power, self.reach).to(found.dtype)
             maps.append(normalize_map(resize_maps(spread, out_size), self.normalize))

@@ -19,7 +19,7 @@ from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.tensor_ops import widen
 from camplug.explain.wrapper import Wrapper, is_number, set_class_form
-from camplug.plug import Classes, Size, Tape
+from camplug.plug import Classes, MapSize, Tape
 
 ROUNDS = 3
 
@@ -79,14 +79,14 @@ class PropagateAttention(Wrapper):
         self.last, self.steps = last, steps
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
-        out_size = check_size(batch, size)
+        sizes = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)
         affinity, grid = self.compute_affinity(batch)
         result = self.explainer.run_batch(batch, wanted)
         maps = []
-        for found, own in zip(result.maps, affinity, strict=True):
+        for found, own, out_size in zip(result.maps, affinity, sizes, strict=True):
             coarse = F.adaptive_avg_pool2d(found, grid) if len(found) else found.new_zeros(0, *grid)
             spread = coarse.flatten(1).to(own.dtype)
             for _ in range(self.steps):

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from camplug.explain.base import LayerExplainer, Result
-from camplug.explain.batch import call_model, check_batch, check_spatial_size, choose_calls, find_class_logits
+from camplug.explain.batch import call_model, check_batch, check_size, choose_calls, find_class_logits
 from camplug.explain.fuse import normalize_map, resize_maps
 from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.masked_scores import check_batch_size, score_copies, split_images
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import weighted_sum, widen
-from camplug.plug import Classes, Layer, Selector, Size, Targets, resolve_classes
+from camplug.plug import Classes, Layer, MapSize, Selector, Size, Targets, resolve_classes
 
 
 def score_cam(activation: Tensor, scores: Tensor) -> Tensor:
@@ -78,9 +78,9 @@ class ScoreCAM(LayerExplainer):
 
     @override
     @torch.no_grad()
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs, images_only=False)
-        out_size, n = check_spatial_size(batch, size), len(batch)
+        sizes, n = check_size(batch, size), len(batch)
         with self.tape(batch.where) as tape:
             output = call_model(self.model, batch)
             targets = resolve_classes(classes, output, n, self.evidence)
@@ -92,8 +92,8 @@ class ScoreCAM(LayerExplainer):
             del output
         maps = []
         for i, (image, own) in enumerate(split_images(batch, targets)):
-            raw = self._explain_image(image, own, [(layer, a[i : i + 1]) for layer, a in layers], out_size)
-            maps.append(normalize_map(raw, self.normalize, len(out_size)))
+            raw = self._explain_image(image, own, [(layer, a[i : i + 1]) for layer, a in layers], sizes[i])
+            maps.append(normalize_map(raw, self.normalize, len(sizes[i])))
         return Result(maps, targets, logits)
 
     def _explain_image(self, image: Batch, targets: Targets, layers: list[tuple[Layer, Tensor]], size: Size) -> Tensor:

@@ -14,7 +14,7 @@ from camplug.explain.base import LayerExplainer, Result
 from camplug.explain.batch import (
     call_model,
     check_batch,
-    check_spatial_size,
+    check_size,
     choose_calls,
     find_class_logits,
     finish_maps,
@@ -24,7 +24,7 @@ from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.masked_scores import find_probabilities
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import weighted_sum, widen
-from camplug.plug import Classes, Layer, Size, Tape, Targets, get_logits, resolve_classes, unwrap
+from camplug.plug import Classes, Layer, MapSize, Tape, Targets, get_logits, resolve_classes, unwrap
 from camplug.plug.freeze import Freeze
 from camplug.plug.hooks import NullListener, hook_calls
 from camplug.plug.tensors import find_first_tensor
@@ -65,9 +65,9 @@ class ShapleyCAM(LayerExplainer):
         return shapley_cam(activation, gradient, torch.zeros_like(gradient))
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs, images_only=False)
-        out_size, n = check_spatial_size(batch, size), len(batch)
+        sizes, n = check_size(batch, size), len(batch)
         with self.tape(batch.where) as tape:  # finds layers and targets
             output = call_model(self.model, batch)
             targets = resolve_classes(classes, output, n, self.evidence)
@@ -86,7 +86,7 @@ class ShapleyCAM(LayerExplainer):
                 guard.restore()
             del output
         leaves.found.clear()
-        return Result(finish_maps(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
+        return Result(finish_maps(fusions, targets, batch.x, sizes, self.normalize), targets, logits)
 
     def _compute_utility(self, output: Any, targets: Targets, r: int) -> Tensor:
         """Return the signed utilities of round r."""

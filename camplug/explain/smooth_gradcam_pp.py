@@ -12,7 +12,7 @@ from camplug.explain.base import LayerExplainer, Result
 from camplug.explain.batch import (
     call_model,
     check_batch,
-    check_spatial_size,
+    check_size,
     choose_calls,
     find_class_logits,
     finish_maps,
@@ -21,7 +21,7 @@ from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.pixels import check_noise, make_noise
 from camplug.explain.registry import register
 from camplug.explain.tensor_ops import safe_divide, weighted_sum, widen
-from camplug.plug import Classes, Layer, Selector, Size, Targets, resolve_classes
+from camplug.plug import Classes, Layer, MapSize, Selector, Targets, resolve_classes
 
 
 def smooth_grad_cam_pp(activation: Tensor, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
@@ -97,9 +97,9 @@ class SmoothGradCAMPlusPlus(LayerExplainer):
         return smooth_grad_cam_pp(activation, gradient, gradient**2, gradient**3)
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs, images_only=False)
-        out_size, n = check_spatial_size(batch, size), len(batch)
+        sizes, n = check_size(batch, size), len(batch)
         with self.tape(batch.where) as tape:
             output = call_model(self.model, batch)
             targets = resolve_classes(classes, output, n, self.evidence)
@@ -118,7 +118,7 @@ class SmoothGradCAMPlusPlus(LayerExplainer):
                 with torch.autocast(a.device.type, enabled=False):
                     maps.append((smooth_grad_cam_pp(a, *means), a.shape[1]))
             fusions.append(self.fuse(maps))
-        return Result(finish_maps(fusions, targets, batch.x, out_size, self.normalize), targets, logits)
+        return Result(finish_maps(fusions, targets, batch.x, sizes, self.normalize), targets, logits)
 
     def _sum_powers(self, batch: Batch, targets: Targets, wanted: set[Layer]) -> list[dict[Layer, _Powers]]:
         """Return the sums of the gradients' powers over noisy copies, per round of classes and layer."""

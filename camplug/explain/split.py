@@ -21,7 +21,7 @@ from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, check_choice, is_number, run_at_size, set_class_form
 from camplug.images.geometry import scale_size
-from camplug.plug import Classes, Size, find_size_multiple
+from camplug.plug import Classes, MapSize, find_size_multiple
 
 SPLIT: dict[str, dict[str, Any]] = {
     "paper": {
@@ -192,9 +192,9 @@ class SplitUnite(Wrapper):
         self.locate = explainer if locate is None else locate
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
-        out_size = check_size(batch, size)
+        sizes = check_size(batch, size)
         wanted, per_image = self.choose_classes(batch, classes)
         full = batch.size
         inner = self.explainer if self.scaling == "own" else self.explainer.without_normalization()
@@ -219,7 +219,7 @@ class SplitUnite(Wrapper):
         united = [union.result() for union in unions]
         if self.scaling == "relative" and self.normalize is None:
             united = [m * peak[:, None, None] for m, peak in zip(united, peaks, strict=True)]
-        fused = [normalize_map(resize_maps(m, out_size), self.normalize) for m in united]
+        fused = [normalize_map(resize_maps(m, s), self.normalize) for m, s in zip(united, sizes, strict=True)]
         return set_class_form(Result(fused, located.targets, located.logits), per_image)
 
     def _includes_whole(self, classes: int) -> bool:

@@ -19,7 +19,7 @@ from camplug.explain.inputs import Batch, Inputs
 from camplug.explain.registry import register_wrapper
 from camplug.explain.wrapper import Wrapper, check_choice, is_number, is_score, run_at_size
 from camplug.images.geometry import scale_size
-from camplug.plug import Classes, Size, find_size_multiple
+from camplug.plug import Classes, MapSize, find_size_multiple
 
 Combine: TypeAlias = Literal["sum", "max", "mean"]
 
@@ -64,15 +64,16 @@ class MultiView(Wrapper):
         self.combine: Combine = combine
 
     @override
-    def run(self, x: Tensor, classes: Classes, size: Size | None = None, inputs: Inputs | None = None) -> Result:
+    def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
         batch = check_batch(self.model, x, inputs)
-        out_size = check_size(batch, size)
+        sizes = check_size(batch, size)
         wanted, per_image = (classes, False) if is_score(classes) else self.choose_classes(batch, classes)
         fused: list[Tensor] | None = None
         nearest: Result | None = None
         for scale in sorted(self.scales, key=lambda s: abs(math.log(s))):
             for result, mirrored in self._run_views(batch, wanted, scale):
-                maps = [resize_maps(m.flip(-1) if mirrored else m, out_size) for m in result.maps]
+                turned = [m.flip(-1) if mirrored else m for m in result.maps]
+                maps = [resize_maps(m, s) for m, s in zip(turned, sizes, strict=True)]
                 fused = maps if fused is None else [self._combine(a, b) for a, b in zip(fused, maps, strict=True)]
                 nearest = nearest or result
         assert fused is not None

@@ -3,7 +3,15 @@
 from camplug.plug.class_lists import Against, is_label_vector, list_classes
 from camplug.plug.dense import dense
 from camplug.plug.freeze import find_first_weight, unwrap
-from camplug.plug.grid import Size, count_spatial_dims, find_layout, find_size_multiple, get_patch_size, to_grid
+from camplug.plug.grid import (
+    MapSize,
+    Size,
+    count_spatial_dims,
+    find_layout,
+    find_size_multiple,
+    get_patch_size,
+    to_grid,
+)
 from camplug.plug.layers import SELECTORS, Selector, named_layers, select
 from camplug.plug.outputs import Link, are_probabilities, find_link, get_logits
 from camplug.plug.tape import AttentionCall, Layer, Tape
@@ -22,6 +30,7 @@ __all__ = [
     "Link",
     "Score",
     "Selector",
+    "MapSize",
     "Size",
     "Tape",
     "Targets",

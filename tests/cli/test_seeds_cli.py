@@ -109,6 +109,14 @@ def test_the_command_line_makes_what_the_library_makes(place):
     assert (settings["dtype"], settings["scale"], settings["classes"]) == ("float16", 0.5, list(Scenes(6).classes))
     size = sum(p.stat().st_size for p in (place / "a").glob("*.npz"))
     assert numbers["megabytes_per_1000_images"] == pytest.approx(size / 6 * 1000 / 1e6)
+    for name in Scenes(6).ids[1:4]:
+        (place / "a" / f"{name}.npz").unlink()
+    result = good("seeds", *PLAIN, "-o", "a", "--dtype", "float16", "--scale", "0.5", "--batch", "3", "--json")
+    numbers = json.loads(result.stdout)
+    assert (numbers["made"], numbers["found"], numbers["broken"]) == (3, 3, [])  # the batch is no other setting
+    for name in Scenes(6).ids:
+        apart = SeedFolder("a").load(name).maps.astype(float) - folder.load(name).maps.astype(float)
+        assert np.abs(apart).max() <= 2**-11  # one step of float16 below 1
 
 
 def test_a_second_run_makes_nothing(place):

@@ -13,7 +13,7 @@ from torchvision import transforms as T
 
 from camplug import CAM, FullyCAM, GradCAM
 from camplug.explain.explanation import Explanation
-from camplug.explain.photographs import place_on_photo
+from camplug.explain.photo_inputs import place_on_photo
 from camplug.images.geometry import Box
 from camplug.images.preprocess import Preprocess
 

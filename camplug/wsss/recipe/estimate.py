@@ -85,6 +85,7 @@ def estimate_images(
     *,
     classes: int | None = None,
     resizes: bool = False,
+    count: int = 1,
 ) -> Cost:
     """Return the cost of a stage that makes one result per image.
 
@@ -96,17 +97,18 @@ def estimate_images(
         prepare: function that loads what the stage needs and returns the function that makes the results.
         classes: number of classes of the data; None keeps the sample's.
         resizes: True if the image is brought to a size that does not depend on its own.
+        count: number of copies of the image that are gone through, for stages that work in batches.
     """
     halves = [False] if resizes else [True, False]
     for half in halves:
-        with sample.open_context(half=half, classes=classes) as context:
+        with sample.open_context(half=half, classes=classes, count=count) as context:
             make = prepare(halve_long_side(stage) if half else stage, context)
             with measure(sample.device) as found:
                 report = make()
         if report.broken:
             raise RuntimeError(report.broken[0][1])
-        cost = Cost(found["seconds"], bytes=report.bytes, memory=found["base"] + found["grown"])
-        if half and cost.seconds > LONG:
+        cost = Cost(found["seconds"] / count, bytes=report.bytes / count, memory=found["base"] + found["grown"])
+        if half and found["seconds"] > LONG:
             memory = found["base"] + 4 * found["grown"]
             return Cost(4 * cost.seconds, bytes=4 * cost.bytes, memory=memory, scaled=[HALF])
     return cost

@@ -38,6 +38,7 @@ class Stage:
         inputs: earlier stages whose results are used, by role.
         part: list of images that is gone through.
         files: paths of the weights that are read.
+        tuning: settings that change time and memory and no result, so that results are found again with others.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Stage:
     inputs: Mapping[str, Stage] = field(default_factory=dict)
     part: str | None = None
     files: tuple[str, ...] = ()
+    tuning: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def scores(self) -> bool:

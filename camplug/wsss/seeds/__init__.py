@@ -1,7 +1,7 @@
 """Seeds: activation maps of a data set, with their folders, scores and thresholds."""
 
 from camplug.wsss.seeds.average import average_seed_maps, make_average_seeds
-from camplug.wsss.seeds.make import find_output_names, make_seeds, prepare_seeds
+from camplug.wsss.seeds.make import choose_batch, find_output_names, make_seeds, prepare_seeds
 from camplug.wsss.seeds.otsu import compute_otsu_of_seeds, compute_otsu_thresholds, count_strongest_values
 from camplug.wsss.seeds.score import list_thresholds, score_labels, score_seeds
 from camplug.wsss.seeds.settings import SeedSettings
@@ -18,6 +18,7 @@ __all__ = [
     "average_seed_maps",
     "make_average_seeds",
     "prepare_seeds",
+    "choose_batch",
     "find_output_names",
     "compute_otsu_of_seeds",
     "compute_otsu_thresholds",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from camplug.errors import CamplugError, InputError
 from camplug.wsss.data import SegmentationData
@@ -17,6 +17,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 READ_AHEAD = 2  # images read ahead of, and results written behind, the current one
+WINDOW = 8  # images read ahead of a batch, in batches: photographs of one size are rarely neighbours
 RELEASE_EVERY = 8  # results after which freed memory is returned to the system
 
 
@@ -34,6 +35,21 @@ class Mismatch(CamplugError):
     """Inputs that do not fit together for any image; ends the job."""
 
 
+@dataclass(frozen=True)
+class Batches(Generic[T]):
+    """Way to make the results of several images together, each as if made alone.
+
+    Attributes:
+        size: maximum number of images in a batch.
+        get_group: function from the input of `make_results`' `make` to a value that is equal for the images of a batch.
+        make: function from the inputs of a batch to their results.
+    """
+
+    size: int
+    get_group: Callable[[Any], Hashable]
+    make: Callable[[Sequence[Any]], Sequence[T]]
+
+
 def make_results(
     data: SegmentationData,
     folder: ResultFolder[T],
@@ -43,11 +59,12 @@ def make_results(
     step: Callable[[Report], None] = lambda report: None,
     read: Callable[[int], Any] | None = None,
     get_digests: Callable[[int], Mapping[str, str]] | None = None,
+    batches: Batches[T] | None = None,
 ) -> Report:
     """Make and save the result of every image that has none yet.
 
-    Existing results are kept, so a stopped job can be resumed; its partly written files are removed. Images are
-    processed one at a time: a result does not depend on the others. Broken images are reported and skipped.
+    Existing results are kept, so a stopped job can be resumed; its partly written files are removed. A result does not
+    depend on the other images. Broken images are reported and skipped, in the order of the data.
 
     Args:
         data: images.
@@ -59,6 +76,9 @@ def make_results(
             ahead; results are written in another thread.
         get_digests: function from an image's index to the digests of its result's inputs; a result of other inputs is
             made again. None accepts any result.
+        batches: batches; None processes images one at a time. Up to `WINDOW` batches are read ahead, and the images of
+            the first one's group form a batch. A batch that fails is made one by one; if each image then succeeds, as
+            when memory ran out, later batches are half as large.
 
     Returns:
         Summary of the job.
@@ -71,27 +91,39 @@ def make_results(
     rank, world = shard
     if not 0 <= rank < world:
         raise InputError(f"shard={shard!r}; give (r, n) with r from 0 to n - 1.")
-    run = _Run(data, folder, make, read, step, get_digests)
-    numbers = iter(range(rank, len(data), world))
+    run = _Run(data, folder, make, read, step, get_digests, batches)
     try:
-        while (image := run.next_image(numbers)) is not None:
-            run.make_result(*image)
-        run.finish_writes(0)
+        run.make_all(iter(range(rank, len(data), world)))
     finally:
         run.close()
     return run.report
 
 
-class _PendingImage(NamedTuple):
-    """Image in the queue: its index, its input (None: the result exists), digests of its inputs."""
+@dataclass(eq=False)
+class _PendingImage:
+    """Image in the queue.
+
+    Attributes:
+        i: its index.
+        source: its input, until the result is made; None if the result existed.
+        inputs: digests of its result's inputs.
+        state: the write of its result, or its error; None if the result existed.
+        is_done: True if the state is known.
+    """
 
     i: int
     source: Future[Any] | None
     inputs: Mapping[str, str] | None
+    state: Future[None] | str | None = None
+    is_done: bool = False
+
+    def finish(self, state: Future[None] | str) -> None:
+        """Keep the state and let the input go."""
+        self.state, self.source, self.is_done = state, None, True
 
 
 class _Run(Generic[T]):
-    """State of `make_results`: queues of images being read and results being written, in order."""
+    """State of `make_results`: images that are read, made and written; they leave the queue in order."""
 
     def __init__(  # noqa: PLR0917
         self,
@@ -101,22 +133,40 @@ class _Run(Generic[T]):
         read: Callable[[int], Any] | None,
         step: Callable[[Report], None],
         get_digests: Callable[[int], Mapping[str, str]] | None,
+        batches: Batches[T] | None,
     ) -> None:
         self.data, self.folder, self.make, self.step, self.get_digests = data, folder, make, step, get_digests
+        self.batches, self.most = batches, 1 if batches is None else batches.size
         self.report, self.leftovers = Report(), folder.find_leftovers()
-        self.ahead = 0 if read is None else READ_AHEAD
+        ahead = 0 if read is None else READ_AHEAD
+        self.window = 1 + ahead if self.most == 1 else WINDOW * self.most
+        self.behind = ahead if self.most == 1 else max(ahead, self.most)
         self.read: Callable[[int], Any] = (lambda i: i) if read is None else read
-        self.reader, self.writer = (_Worker(bool(self.ahead)) for _ in range(2))
+        self.reader, self.writer = (_Worker(bool(ahead)) for _ in range(2))
         self.pending: deque[_PendingImage] = deque()
-        self.writing: deque[tuple[str, Future[None] | str | None]] = deque()  # name and the write, the error, or None
+        self.unwritten: deque[Future[None]] = deque()
+        self.writing: deque[_PendingImage] = deque()  # done, not yet reported
         self.has_succeeded = False  # later errors are taken for the image's fault
 
-    def next_image(self, numbers: Iterator[int]) -> _PendingImage | None:
-        """Return the next image and start reading those after it."""
-        while len(self.pending) <= self.ahead and (i := next(numbers, None)) is not None:
+    def make_all(self, numbers: Iterator[int]) -> None:
+        """Make the missing results of images and report all of them in order."""
+        while self._read_ahead(numbers):
+            first = self.pending[0]
+            if not first.is_done:
+                group = self._find_group()
+                if len(group) == 1 or not self._make_together(group):
+                    self._make_alone(group)
+            self.writing.append(self.pending.popleft())
+            self._finish_writes(self.behind)
+        self._finish_writes(0)
+
+    def _read_ahead(self, numbers: Iterator[int]) -> bool:
+        """Start reading images until the window is full; return whether an image is left."""
+        while len(self.pending) < self.window and (i := next(numbers, None)) is not None:
             there, inputs = self._find_result(i)
-            self.pending.append(_PendingImage(i, None if there else self.reader.submit(self.read, i), inputs))
-        return self.pending.popleft() if self.pending else None
+            source = None if there else self.reader.submit(self.read, i)
+            self.pending.append(_PendingImage(i, source, inputs, is_done=there))
+        return bool(self.pending)
 
     def _find_result(self, i: int) -> tuple[bool, Mapping[str, str] | None]:
         """Return whether the result of image i exists, and the digests of its inputs if they can be read."""
@@ -129,30 +179,68 @@ class _Run(Generic[T]):
             return False, None
         return self.folder.has_result(name, inputs) or self.folder.take_over(name, inputs), inputs
 
-    def make_result(self, i: int, source: Future[Any] | None, inputs: Mapping[str, str] | None) -> None:
-        """Make an image's result and start writing it."""
-        name = self.data.ids[i]
-        state: Future[None] | str | None = None
-        try:
-            if source is not None:
-                result = self.make(source.result())
-        except Mismatch:
-            raise
-        except Exception as error:  # custom models may raise anything
-            if not isinstance(error, InputError) and not self.has_succeeded:
-                raise
-            state = _get_first_line(error)
-        else:
-            self.has_succeeded = True
-            if source is not None:
-                state = self.writer.submit(self.folder.save, name, result, inputs)
-        self.writing.append((name, state))
-        self.finish_writes(self.ahead)
+    def _find_group(self) -> list[_PendingImage]:
+        """Return the first image and those of the window that form a batch with it; waits for their inputs."""
+        first, *others = self.pending
+        group, key = [first], self._get_group(first) if self.most > 1 else None
+        if key is not None:
+            for image in others:
+                if len(group) == self.most:
+                    break
+                if not image.is_done and self._get_group(image) == key:
+                    group.append(image)
+        return group
 
-    def finish_writes(self, most: int) -> None:
+    def _get_group(self, image: _PendingImage) -> Hashable:
+        """Return the group of an image; None if its input cannot be read, which is told when its turn comes."""
+        assert self.batches is not None
+        assert image.source is not None
+        return self.batches.get_group(image.source.result()) if image.source.exception() is None else None
+
+    def _make_together(self, group: list[_PendingImage]) -> bool:
+        """Make the results of a batch and start writing them; return whether it worked."""
+        assert self.batches is not None
+        try:
+            results = self.batches.make([image.source.result() for image in group if image.source is not None])
+        except Exception:  # the image that causes it raises it again alone
+            return False
+        for image, result in zip(group, results, strict=True):
+            self._save(image, result)
+        return True
+
+    def _make_alone(self, group: list[_PendingImage]) -> None:
+        """Make the results of images one by one and start writing them."""
+        failed = False
+        for image in group:
+            assert image.source is not None
+            try:
+                result = self.make(image.source.result())
+            except Mismatch:
+                raise
+            except Exception as error:  # custom models may raise anything
+                if not isinstance(error, InputError) and not self.has_succeeded:
+                    raise
+                image.finish(_get_first_line(error))
+                failed = True
+            else:
+                self._save(image, result)
+        if len(group) > 1 and not failed:
+            self.most = max(1, self.most // 2)
+
+    def _save(self, image: _PendingImage, result: T) -> None:
+        """Start writing a result; waits while many are being written, since they take memory."""
+        self.has_succeeded = True
+        write = self.writer.submit(self.folder.save, self.data.ids[image.i], result, image.inputs)
+        image.finish(write)
+        self.unwritten.append(write)
+        while len(self.unwritten) > self.behind:
+            self.unwritten.popleft().exception()  # an error is raised in order
+
+    def _finish_writes(self, most: int) -> None:
         """Wait until at most `most` results are being written, and report the others."""
         while len(self.writing) > most:
-            name, state = self.writing.popleft()
+            image = self.writing.popleft()
+            name, state = self.data.ids[image.i], image.state
             if state is None:
                 self.report.found += 1
             elif isinstance(state, str):
@@ -169,7 +257,7 @@ class _Run(Generic[T]):
 
     def close(self) -> None:
         """Finish all writes and stop reading."""
-        self.reader.close()
+        self.reader.close(cancel=True)
         self.writer.close()
 
 
@@ -190,10 +278,10 @@ class _Worker:
             done.set_exception(error)
         return done
 
-    def close(self) -> None:
-        """Wait for submitted functions."""
+    def close(self, *, cancel: bool = False) -> None:
+        """Wait for submitted functions; with `cancel`, only for the one that runs."""
         if self.pool is not None:
-            self.pool.shutdown(wait=True)
+            self.pool.shutdown(wait=True, cancel_futures=cancel)
 
 
 def _get_first_line(error: Exception) -> str:

@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import nn
+from tiny_seeds import CONFIG, Tiny, write_photos
 
 import camplug
 from camplug.errors import CamplugError, InputError, ModelError
 from camplug.images.photo import read_photo
 from camplug.images.preprocess import Preprocess
-from camplug.wsss.data import Folder, Scenes
+from camplug.wsss.data import Scenes
 from camplug.wsss.seeds import SeedFolder, make_seeds
-
-CONFIG = {"input_size": (3, 40, 40), "mean": (0.5,) * 3, "std": (0.25,) * 3}
-
-
-class Tiny(nn.Module):
-    """Two convolutions and a head; counts how often it runs."""
-
-    pretrained_cfg = CONFIG
-
-    def __init__(self, classes=6):
-        super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
-        self.fc = nn.Linear(8, classes)
-        self.runs = 0
-
-    def forward(self, x):
-        self.runs += 1
-        return self.fc(self.features(x).relu().mean((2, 3)))
 
 
 @pytest.fixture
@@ -46,17 +26,6 @@ def model():
 
 
 SCENES = Scenes(5, (48, 64), classes=6)
-
-
-def write_photos(root, labels, size=(60, 44)):
-    rng = np.random.default_rng(0)
-    for name in labels:
-        (root / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / "images" / name)
-    (root / "classes.txt").write_text("a\nb\nc\nd\ne\nf\n")
-    (root / "labels.json").write_text(json.dumps(labels))
-    return Folder(root)
 
 
 def expected(explainer, photo, classes):
@@ -170,7 +139,7 @@ def test_photographs_are_read_ahead_and_seeds_written_behind(tmp_path, model, de
     explainer.explain(photo(0), 0)  # what is found out about a model once runs it, too
     data.photo, folder.save = reading, saving
     model.register_forward_pre_hook(running)
-    report = make_seeds(explainer, data, folder, step=lambda r: told.append(r.made))
+    report = make_seeds(explainer, data, folder, batch=1, step=lambda r: told.append(r.made))
     assert (report.made, told) == (4, [1, 2, 3, 4])
     assert report.bytes == sum(p.stat().st_size for p in tmp_path.glob("*.npz"))
     assert not [t for t in set(threading.enumerate()) - others if "ThreadPool" in t.name]

@@ -23,7 +23,7 @@ from camplug.wsss.recipe.sections import check_threshold, check_threshold_part
 from camplug.wsss.recipe.stage import Inputs, Stage
 from camplug.wsss.recipe.stages.base import ImageStage
 from camplug.wsss.recipe.stages.cut import evaluate_maps
-from camplug.wsss.seeds import SeedFolder, SeedSettings, prepare_seeds
+from camplug.wsss.seeds import SeedFolder, SeedSettings, choose_batch, prepare_seeds
 from camplug.wsss.store.jobs import Report
 
 
@@ -67,17 +67,19 @@ class SeedsStage(ImageStage):
     @override
     def add_stages(self, graph: RecipeGraph) -> None:
         recipe, network = graph.recipe, graph.name_network()
-        settings = {k: v for k, v in to_plain(recipe.seeds).items() if k != "threshold"} | network.settings
+        own = to_plain(recipe.seeds)
+        tuning = {"batch": own.pop("batch")}
+        settings = {k: v for k, v in own.items() if k != "threshold"} | network.settings
         files = (*network.files, *list_files(camplug.create(recipe.seeds.explainer, _build_example())))
         for part in graph.list_parts():
-            stage = Stage(f"seeds {part}", self.name, settings, network.inputs, part, files)
+            stage = Stage(f"seeds {part}", self.name, settings, network.inputs, part, files, tuning)
             graph.maps[part] = graph.add(stage)
         is_walked = recipe.refine.walk is not None
         evaluate_maps(graph, recipe.seeds.threshold if is_walked else recipe.pseudo_labels.threshold)
 
     @override
     def prepare(self, stage: Stage, context: StageContext) -> Callable[..., Report]:
-        settings: SeedSettings = restore_part(SeedSettings, stage.settings)
+        settings: SeedSettings = restore_part(SeedSettings, {**stage.settings, **stage.tuning})
         model = context.load_network(stage)
         preprocess = context.make_preprocess(stage, model, settings.long_side)
         explainer = camplug.create(settings.explainer, model, preprocess=preprocess)
@@ -88,9 +90,13 @@ class SeedsStage(ImageStage):
     @override
     def estimate(self, stage: Stage, sample: Sample) -> Cost:
         with sample.open_context() as context:
-            classes = _count_classes(context.load_network(stage), sample.device)
+            model = context.load_network(stage)
+            classes = _count_classes(model, sample.device)
+        count = choose_batch(model, stage.tuning["batch"])
         resizes = stage.settings["long_side"] is None
-        return self.add_note(estimate_images(stage, sample, self.prepare, classes=classes, resizes=resizes))
+        return self.add_note(
+            estimate_images(stage, sample, self.prepare, classes=classes, resizes=resizes, count=count)
+        )
 
 
 def _count_classes(model: nn.Module, device: str) -> int:
