@@ -13,6 +13,8 @@ from camplug.explain.registry import get_method, list_methods
 
 METHODS = [name for name in list_methods() if issubclass(get_method(name), LayerExplainer)]
 OPTIONS = {"fem": {"deviations": 1.0}}  # of five positions none is two deviations above the mean
+NEAR = {"rtol": 1e-6, "atol": 1e-8}
+FACTORIZED = {"rtol": 1e-3, "atol": 1e-3}  # steps that end at a change of 1e-4 enlarge the features' last bits
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
@@ -57,7 +59,7 @@ def test_a_signal_has_the_map_of_an_image_of_one_row(name):
     ours = camplug.create(name, signal, **OPTIONS.get(name, {})).maps(x, [0, 2, 1])
     assert ours.shape == (3, 10)
     want = camplug.create(name, image, **OPTIONS.get(name, {})).maps(lift(x, 2, (1,)), [0, 2, 1])
-    torch.testing.assert_close(ours, want[:, 0], rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(ours, want[:, 0], **FACTORIZED if name == "dff" else NEAR)
     assert float(ours.amax()) == 1
 
 
@@ -71,7 +73,7 @@ def test_a_volume_of_one_layer_has_the_map_of_the_image(name, axes):
     want = camplug.create(name, image, **OPTIONS.get(name, {})).maps(x, [[0, 1], [2]], size=(7, 5))
     assert [m.shape[0] for m in ours] == [2, 1]
     for a, b in zip(ours, want, strict=True):
-        torch.testing.assert_close(a.reshape(b.shape), b, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(a.reshape(b.shape), b, **FACTORIZED if name == "dff" else NEAR)
 
 
 def test_grad_cam_of_a_volume_by_hand():
