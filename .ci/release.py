@@ -76,7 +76,7 @@ def try_wheel(wheel: Path, python: str) -> None:
         place = Path(folder)
         call(python, "-m", "venv", place / "venv")
         programs = place / "venv" / "bin"
-        call(programs / "pip", "install", "--quiet", f"{wheel}[demo,train]", "pytest", "pytest-timeout")
+        call(programs / "pip", "install", "--quiet", f"{wheel}[demo,train,coco]", "pytest", "pytest-timeout")
         call(programs / "python", "-c", TRIAL, cwd=place)
         call(programs / "camplug", "explain", "--out", "map.png", cwd=place)
         assert (place / "map.png").stat().st_size > 10_000
