@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -164,8 +165,14 @@ def test_predictions_are_in_the_order_of_the_data(tmp_path, labelled):
     for i, name in enumerate(few.ids):
         scores = segmenter.scores(np.asarray(few.photo(i)))
         assert_array_equal(folder.load(name), scores[:2].argmax(0))
-    with pytest.raises(InputError, match=r"the network, whose classes are .* has no class 'ghost'"):
-        make_predictions(segmenter, MORE, folder)
+    more = LabelFolder(tmp_path / "more")
+    more.prepare({"classes": list(MORE.classes)})
+    with pytest.warns(UserWarning, match=r"the network has no class 'ghost': 1 of the data's \d are never found"):
+        assert make_predictions(segmenter, MORE, more, labelled=labelled).broken == []
+    none = copy.copy(DATA)
+    none.classes = ("ghost", "elf", "imp")
+    with pytest.raises(InputError, match=r"the network, whose other classes are .* has no class 'ghost'"):
+        make_predictions(segmenter, none, folder)
 
 
 def trainable_settings():
