@@ -1,4 +1,4 @@
-"""What a recipe costs on a device, at the full size of its data, by measured steps: the plan of COCO in docs/gpu.md.
+"""Measure what a recipe costs on a device, at the full size of its data, by one step of every stage: docs/gpu.md.
 
     python benchmarks/device_plan.py --device cuda --json plan.json
 
