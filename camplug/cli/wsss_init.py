@@ -16,10 +16,10 @@ from camplug.cli.walk_network import require_lightning
 from camplug.errors import InputError
 from camplug.images.save import write_atomically
 
-HELD_OUT = ("val", "val2017", "val2014")  # splits of VOC and COCO
-
 if TYPE_CHECKING:
     from camplug.wsss.recipe.starter import DataSummary, StarterSettings
+
+HELD_OUT = ("val", "val2017", "val2014")  # splits of VOC and COCO
 
 
 def init(  # noqa: PLR0917

@@ -13,8 +13,9 @@ from camplug.errors import LayerError
 
 Pair: TypeAlias = tuple[int, int]
 Size: TypeAlias = tuple[int, ...]
-MapSize: TypeAlias = Size | list[Size]  # of all maps, or of each image's
 """Spatial size: (length,) of a signal, (height, width) of an image, (depth, height, width) of a volume."""
+MapSize: TypeAlias = Size | list[Size]
+"""Size of all maps, or a list with that of each image's maps."""
 CONVOLUTIONS: dict[type[nn.Module], int] = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 Spans: TypeAlias = dict[int, Pair]
 """Positions of the patch tokens by sequence length: {length: (first, count)}."""

@@ -61,17 +61,16 @@ def match_known_classes(names: Sequence[str], data_names: Sequence[str], what: s
     Raises:
         InputError: no class of the data is among `names`.
     """
-    known = [name for name in data_names if name in names]
-    if not known:
-        match_classes(names, data_names, what)
     missing = [name for name in data_names if name not in names]
+    if len(missing) == len(data_names):
+        match_classes(names, data_names, what)  # raises
     if missing:
         warnings.warn(
             f"{what} has no class {quote_names(missing)}: {len(missing)} of the data's {len(data_names)} are never "
             "found, and count as missed where masks show them; --classes averages over others.",
             stacklevel=3,
         )
-    places = dict(zip(known, match_classes(names, known, what), strict=True))
+    places = {name: i for i, name in enumerate(names)}
     return [places.get(name) for name in data_names]
 
 
