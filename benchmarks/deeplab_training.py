@@ -3,6 +3,8 @@
     python benchmarks/deeplab_training.py --data VOCdevkit/VOC2012 --weights voc_animals_lite0.pt \
         --saliency vit_s_focus.onnx --json docs/figures/deeplab_training.json
     python benchmarks/deeplab_training.py --load docs/figures/deeplab_training.json --markdown docs/deeplab.md
+    python benchmarks/deeplab_training.py --data VOCdevkit/VOC2012 --vit vit_small_patch14_dinov2.pt \
+        --rows vit vit_masks --json docs/figures/deeplab_vit.json
 
 The pseudo-labels must lie in the cache, where `benchmarks/deeplab.py --rows averaged averaged_saliency` leaves them.
 Only the row of masks reads masks.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,13 +28,23 @@ BATCH = 12
 PARTS = {"plain": "mIoU-7", "given": "labels given"}
 
 
+VIT = "timm:vit_small_patch14_dinov2?dynamic_img_size=true"
+VIT_OPTIONS = shlex.split(
+    "--optimizer adamw --lr 0.0001 --weight-decay 0.01 --warmup 0.1 --head large-fov --dilations 1 "
+    "--output-stride none --cut blocks.5 --batch 12 --crop 252 --long-side 322 --scales 0.75,1.5"
+)
+VIT_VIEWS = shlex.split("--long-side 322 --scales 0.75,1,1.5 --flip")
+
+
 class Row(NamedTuple):
-    """A training: what it is called, the labels it reads, passes over the images, and options of the command."""
+    """A training: what it is called, the labels it reads, passes over the images, options of the command, and whether
+    its body is the vision transformer."""
 
     says: str
     labels: str
     epochs: int = 12
     options: tuple[Any, ...] = ()
+    vit: bool = False
 
 
 ROWS = {
@@ -44,6 +57,15 @@ ROWS = {
     ),
     "longer": Row("averaged with saliency, twice as long", "averaged_saliency", 24),
     "masks": Row("masks", "masks", 28),
+    "vit": Row(
+        "averaged with saliency, without large losses",
+        "averaged_saliency",
+        7,
+        ("--drop-large-losses", 0.1),
+        vit=True,
+    ),
+    "vit_averaged": Row("averaged seeds, without large losses", "averaged", 7, ("--drop-large-losses", 0.1), vit=True),
+    "vit_masks": Row("masks", "masks", 17, vit=True),
 }
 
 
@@ -51,6 +73,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="VOCdevkit/VOC2012, with ImageSets/Segmentation/train_aug.txt")
     parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
+    parser.add_argument("--vit", type=Path, help="weights of the rows vit...: those of benchmarks/vit_weights.py")
     parser.add_argument("--saliency", help="saliency network of the row refined")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--dtype", default="bfloat16", help="as for camplug train deeplab")
@@ -65,7 +88,10 @@ def measure_row(chain: Chain, name: str, row: Row, args: argparse.Namespace) -> 
     labels = chain.cache / f"{row.labels}_labels_part"
     if row.labels == "masks":
         labels, split = args.data / "SegmentationClass", "train"
-    given = ["--model", "demo", "--checkpoint", args.weights, "--num-classes", 20, *DEEPLAB, *CROPS, *row.options]
+    if row.vit:
+        given = ["--model", VIT, "--checkpoint", args.vit, *VIT_OPTIONS, *row.options]
+    else:
+        given = ["--model", "demo", "--checkpoint", args.weights, "--num-classes", 20, *DEEPLAB, *CROPS, *row.options]
     given += ["--saliency", args.saliency] if "--refinement" in row.options else []
     given += ["--epochs", row.epochs, "--dtype", args.dtype, "--device", "cpu", "--out", out]
     trained = chain.camplug("train", "deeplab", labels, *chain.on(split), *given)
@@ -75,7 +101,7 @@ def measure_row(chain: Chain, name: str, row: Row, args: argparse.Namespace) -> 
     for part in PARTS:
         options = ["--labels", "given"] if "given" in part else []
         drawn = chain.cache / f"{name}_{args.dtype}_{part}_val"
-        weights = ["--weights", out / "deeplab.pt", *VIEWS_OF_VAL]
+        weights = ["--weights", out / "deeplab.pt", *(VIT_VIEWS if row.vit else VIEWS_OF_VAL)]
         chain.camplug("segment", *chain.on("val"), *weights, *options, "--out", drawn)
         report = chain.evaluate(drawn, "val")
         found[part] = scores(report)
@@ -142,8 +168,11 @@ def report(data: dict[str, Any]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     args = parsed(argv)
-    if args.load is None and (args.data is None or args.weights is None):
-        raise SystemExit("give --data and --weights, or --load a result.")
+    if args.load is None and args.data is None:
+        raise SystemExit("give --data, or --load a result.")
+    for name, vit in (("weights", False), ("vit", True)):
+        if args.load is None and getattr(args, name) is None and any(ROWS[row].vit == vit for row in args.rows):
+            raise SystemExit(f"rows of this body need --{name} FILE.")
     if args.load is None and "refined" in args.rows and args.saliency is None:
         raise SystemExit("the row refined needs --saliency NETWORK.")
     tell(args, lambda: everything(args), report, "deeplab training")

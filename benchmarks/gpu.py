@@ -83,7 +83,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 
 def tests(args: argparse.Namespace) -> list[Task]:
     """The tests that take a device, in several processes."""
-    some = ["tests/test_simulated.py"] if args.smoke else ["tests"]
+    some = ["tests/test_simulated.py", "-m", "not slow"] if args.smoke else ["tests"]
     device = "simulated" if args.smoke else args.device
     command = [sys.executable, "-m", "pytest", *some, "--device", device, "-q", "-p", "no:cacheprovider"]
     command += ["--durations=15", "--junitxml={json}", *([] if args.smoke else ["-n", str(args.jobs)])]

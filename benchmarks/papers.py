@@ -53,7 +53,7 @@ OFF: dict[str, Any] = {"enhance": False, "decrease": False}
 ATROUS: dict[str, Any] = {"channel_attention": False, "spatial_attention": False, "context": False}
 START = "start"
 # that rows depend on
-SETTINGS = ("device", "data", "weights", "start", "epochs", "batch", "crop", "long_side", "count", "dtype")
+SETTINGS = ("device", "data", "weights", "start", "epochs", "batch", "lr", "crop", "long_side", "count", "dtype")
 ROWS: dict[str, tuple[str, Method]] = {
     START: ("the classifier that all go on with", Method()),
     "ordinary": ("ordinary", Method()),
@@ -93,6 +93,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=5e-4, help="learning rate of the layers before the head")
     parser.add_argument("--crop", type=int, default=224)
     parser.add_argument("--long-side", type=int, default=320, help="of the photographs that maps are made of")
     parser.add_argument("--count", type=int, help="images of each split; all by default")
@@ -117,6 +118,7 @@ def row_of(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
         torch.set_num_threads(1)
     data = Part(opened(args.data, "train_aug"), args.count, keep=True)
     learning, span = get_preset("modern")
+    learning = replace(learning, schedule=replace(learning.schedule, lr=args.lr))
     sides = (args.crop, args.crop * 3 // 2)
     span = replace(span, epochs=args.epochs, batch=args.batch, crop=args.crop, sides=sides, seed=seed)
     torch.manual_seed(seed)
@@ -178,9 +180,9 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
     began = time.perf_counter()
     settings = {name: str(getattr(args, name)) for name in SETTINGS}
     kept = json.loads(args.json.read_text()) if args.json and args.json.exists() else {"rows": [], "settings": settings}
-    if other := [name for name in SETTINGS if kept["settings"][name] != settings[name]]:
+    if other := [name for name in SETTINGS if kept["settings"].get(name) != settings[name]]:
         raise SystemExit(
-            f"{args.json} holds rows of another {other[0]} ({kept['settings'][other[0]]}, not {settings[other[0]]}); "
+            f"{args.json} has another {other[0]} ({kept['settings'].get(other[0])}, not {settings[other[0]]}); "
             "give another file, or delete it."
         )
     data = {"command": command_line(), "machine": facts(args.device), "epochs": args.epochs, **kept}

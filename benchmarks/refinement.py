@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -55,14 +54,6 @@ KINDS = {
     "centre": "centre-biased: a blob in the middle",
 }
 Floats = NDArray[np.float64]
-
-
-class Drawn(Scenes):
-    """Keeps what it has drawn."""
-
-    photo = lru_cache(maxsize=None)(Scenes.photo)
-    mask = lru_cache(maxsize=None)(Scenes.mask)
-    part = lru_cache(maxsize=None)(Scenes.part)
 
 
 def body() -> nn.Sequential:
@@ -165,7 +156,7 @@ def scored(network: DeepLab, data: Scenes) -> dict[str, float]:
 def run(seed: int, alphas: list[float], count: int, epochs: int) -> dict[str, Any]:
     """All rows of a seed."""
     data, val = (
-        Drawn(n, (SIDE, SIDE), 2 * seed + k, CLASSES, objects=(1, 2)) for k, n in enumerate((count, count // 2))
+        Scenes(n, (SIDE, SIDE), 2 * seed + k, CLASSES, objects=(1, 2)) for k, n in enumerate((count, count // 2))
     )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

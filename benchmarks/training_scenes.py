@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -101,14 +100,7 @@ PROBLEMS = {
 }
 
 
-class Drawn(Scenes):
-    """Keeps what it has drawn."""
-
-    photo = lru_cache(maxsize=None)(Scenes.photo)
-    labels = lru_cache(maxsize=None)(Scenes.labels)
-
-
-class Bodies(Drawn):
+class Bodies(Scenes):
     """Counts no pixel of a head."""
 
     def mask(self, i: int) -> np.ndarray:
@@ -158,7 +150,7 @@ def run_problem(seed: int, problem: Problem, count: int) -> dict[str, Any]:
     def drawn(kind: type[Scenes], n: int, k: int) -> Scenes:
         return kind(n, SIZE, 2 * seed + k, CLASSES, objects=(1, 2), **problem.scenes)
 
-    splits = {"train": drawn(Drawn, count, 0), "val": drawn(Drawn, count // 2, 1)}
+    splits = {"train": drawn(Scenes, count, 0), "val": drawn(Scenes, count // 2, 1)}
     bodies = drawn(Bodies, count // 2, 1) if problem.scenes["plain"] else None
     reads = camplug.Preprocess(SIZE, (0.5,) * 3, (0.25,) * 3)
     found = {}

@@ -1,7 +1,6 @@
 """Attention transfer and the focused-unfocused module (ATM + FUM) against ordinary training. Needs camplug[train]."""
 
 import tempfile
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,14 +16,9 @@ from camplug.wsss.data import Scenes
 from camplug.wsss.seeds import SeedFolder, make_seeds, score_seeds
 from camplug.wsss.train import ScheduleSettings
 
-
-class Drawn(Scenes):
-    photo, labels = lru_cache(maxsize=None)(Scenes.photo), lru_cache(maxsize=None)(Scenes.labels)
-
-
 out, preprocess = Path(tempfile.mkdtemp()), camplug.Preprocess((64, 64), (0.5,) * 3, (0.25,) * 3)
 options = {"size": (64, 64), "classes": 4, "objects": (1, 2), "plain": 0.25}
-splits = {"train": Drawn(120, seed=0, **options), "val": Drawn(60, seed=1, **options)}
+splits = {"train": Scenes(120, seed=0, **options), "val": Scenes(60, seed=1, **options)}
 parts = zip(pairwise((3, 16, 32, 64, 64)), (2, 2, 2, 1), strict=True)
 torch.manual_seed(0)
 body = nn.Sequential(*(nn.Sequential(nn.Conv2d(a, b, 3, s, 1), nn.BatchNorm2d(b), nn.ReLU()) for (a, b), s in parts))

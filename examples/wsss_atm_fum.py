@@ -7,8 +7,8 @@ from camplug.wsss.recipe import read_recipe, run_recipe
 # on VOC 2012 with the paper's settings: camplug wsss run atm_fum --data-root VOCdevkit/VOC2012
 PAPER = ["classifier.train.method=atm", "classifier.train.ramp=0.5", "seeds.explainer=MultiView(CAM)"]
 # to see it run: far fewer scenes and epochs than `camplug wsss demo`, too few for figures
-SHORT = ["data.train.data=scenes:24:0", "data.val.data=scenes:8:1", "data.threshold.data=scenes:8:2"]
-SHORT += ["classifier.train.epochs=4", "refine.training.epochs=1", "deeplab.epochs=2", "evaluate.pictures=2"]
+SHORT = ["data.train.data=scenes:16:0", "data.val.data=scenes:4:1", "data.threshold.data=scenes:4:2"]
+SHORT += ["classifier.train.epochs=2", "refine.training.epochs=1", "deeplab.epochs=2", "evaluate.pictures=2"]
 
 report = run_recipe(read_recipe("scenes", [*PAPER, *SHORT]), tempfile.mkdtemp())
 for score in report["scores"]:

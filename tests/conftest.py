@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 
-import kept_scenes
 import pytest
 import simulated
 import torch
@@ -63,12 +62,6 @@ def _steady():
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-
-
-@pytest.fixture(autouse=True)
-def _kept_scenes(monkeypatch):
-    """Synthetic scenes drawn once per test run."""
-    monkeypatch.setattr(kept_scenes.Scenes, "_get_scene", kept_scenes.get_scene)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # increased when the same seed gives other images
 MAX_CLASSES = len(HEADS)
+SMALL_PIXELS = 128 * 128
 MAX_LIGHT = 1.4  # the darkest corner of a square scene stays just above black
 
 
@@ -92,7 +95,6 @@ class Scenes(SegmentationData):
         self.light = _check_share("light", light, MAX_LIGHT)
         self.classes = tuple(f"{TEXTURES[k % 6]} {SHAPES[(k + k // 6) % 6]}" for k in range(classes))
         self.ids = tuple(f"scene{seed}_{i:06d}" for i in range(count))
-        self._last: tuple[int, Scene] | None = None  # photo, mask and labels of an image are often read together
 
     def labels(self, i: int) -> tuple[int, ...]:
         """Return the classes visible in image i, sorted."""
@@ -133,26 +135,46 @@ class Scenes(SegmentationData):
         return self._get_scene(i).ground
 
     def _get_scene(self, i: int) -> Scene:
-        i = self._check_index(i)
-        last = self._last
-        if last is None or last[0] != i:
-            rng = np.random.default_rng([self.seed, i])
-            last = self._last = i, self._draw(rng)
-        return last[1]
+        options = {k: getattr(self, k) for k in ("objects", "cooccurrence", "plain", "noise", "likeness", "light")}
+        draw = draw_small_scene if math.prod(self.size) <= SMALL_PIXELS else draw_large_scene
+        return draw(self.seed, self._check_index(i), self.size, len(self.classes), **options)
 
-    def _draw(self, rng: np.random.Generator) -> Scene:
-        height, width = self.size
-        count = int(rng.integers(self.objects[0], self.objects[1] + 1))
-        kinds = rng.integers(0, len(self.classes), count)
-        usual, drawn = rng.random() < self.cooccurrence, int(rng.integers(len(self.classes)))
-        creatures: list[Creature] = []
-        for kind in kinds.tolist():
-            place_creature(creatures, kind, self.plain, np.array([width, height]) / min(self.size), rng)
-        if rng.random() < 0.5:  # the first creature is behind or in front
-            creatures.reverse()
-        creatures = [replace(c, coat=c.coat + self.likeness * (c.colours[0] - c.coat)) for c in creatures]
-        ground = int(kinds[0]) if usual else drawn
-        return draw_scene(creatures, ground, self.size, plain=self.plain, noise=self.noise, light=self.light, rng=rng)
+
+def draw_random_scene(
+    seed: int,
+    i: int,
+    size: tuple[int, int],
+    classes: int,
+    *,
+    objects: tuple[int, int],
+    cooccurrence: float,
+    plain: float,
+    noise: float,
+    likeness: float,
+    light: float,
+) -> Scene:
+    """Draw image i of the seed; options as for `Scenes`."""
+    rng = np.random.default_rng([seed, i])
+    height, width = size
+    count = int(rng.integers(objects[0], objects[1] + 1))
+    kinds = rng.integers(0, classes, count)
+    usual, drawn = rng.random() < cooccurrence, int(rng.integers(classes))
+    creatures: list[Creature] = []
+    for kind in kinds.tolist():
+        place_creature(creatures, kind, plain, np.array([width, height]) / min(size), rng)
+    if rng.random() < 0.5:  # the first creature is behind or in front
+        creatures.reverse()
+    creatures = [replace(c, coat=c.coat + likeness * (c.colours[0] - c.coat)) for c in creatures]
+    ground = int(kinds[0]) if usual else drawn
+    scene = draw_scene(creatures, ground, size, plain=plain, noise=noise, light=light, rng=rng)
+    for array in (scene.photo, scene.mask, scene.part):
+        array.flags.writeable = False  # kept below
+    return scene
+
+
+# drawing takes longer than a training step of a small network; 512 small scenes take at most 40 MB
+draw_small_scene = lru_cache(maxsize=512)(draw_random_scene)
+draw_large_scene = lru_cache(maxsize=4)(draw_random_scene)  # photo, mask and labels are often read together
 
 
 def draw_scene(

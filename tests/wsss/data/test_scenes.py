@@ -15,11 +15,7 @@ from camplug.wsss.data.painting import (
     compute_segment_distance,
     make_outline,
 )
-
-
-@pytest.fixture(autouse=True)
-def _kept_scenes():
-    """Every scene drawn anew."""
+from camplug.wsss.data.scenes import SMALL_PIXELS, draw_large_scene, draw_small_scene
 
 
 def all_of(data, i):
@@ -29,6 +25,7 @@ def all_of(data, i):
 def test_an_image_depends_on_seed_and_index_alone():
     few, many = Scenes(4, (32, 40), seed=3), Scenes(1000, (32, 40), seed=3)
     forward = [all_of(few, i) for i in range(4)]
+    draw_small_scene.cache_clear()
     for i in (2, 0, 3, 1, 2):
         for a, b in zip(all_of(many, i), forward[i], strict=True):
             np.testing.assert_array_equal(a, b)
@@ -41,8 +38,24 @@ def test_what_is_handed_out_is_the_callers_own():
     data = Scenes(2, (16, 16))
     data.mask(0)[:] = 9
     data.part(0)[:] = 9
+    data.photo(0).paste((0, 0, 0), (0, 0, 16, 16))
     assert data.mask(0).max() <= 6
     assert data.part(0).max() == 2
+    assert np.asarray(data.photo(0)).any()
+
+
+def test_scenes_are_drawn_once_and_shared_by_equal_data():
+    draw_small_scene.cache_clear()
+    for data in (Scenes(3, (32, 40), seed=5), Scenes(9, (32, 40), seed=5)):
+        for i in range(3):
+            all_of(data, i)
+    assert draw_small_scene.cache_info().misses == 3
+    draw_large_scene.cache_clear()
+    side = int(SMALL_PIXELS**0.5) + 1
+    data = Scenes(6, (side, side))
+    for i in range(6):
+        all_of(data, i)
+    assert (draw_large_scene.cache_info().misses, draw_large_scene.cache_info().currsize) == (6, 4)
 
 
 def test_labels_are_the_classes_in_the_mask_and_parts_cover_the_objects():
