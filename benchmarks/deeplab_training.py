@@ -5,6 +5,9 @@
     python benchmarks/deeplab_training.py --load docs/figures/deeplab_training.json --markdown docs/deeplab.md
     python benchmarks/deeplab_training.py --data VOCdevkit/VOC2012 --vit vit_small_patch14_dinov2.pt \
         --rows vit vit_masks --json docs/figures/deeplab_vit.json
+    python benchmarks/deeplab_training.py --load docs/figures/deeplab_vit.json --rows vit --markdown docs/deeplab.md
+
+A table has rows of one body only.
 
 The pseudo-labels must lie in the cache, where `benchmarks/deeplab.py --rows averaged averaged_saliency` leaves them.
 Only the row of masks reads masks.
@@ -16,6 +19,7 @@ import argparse
 import csv
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,13 +73,16 @@ ROWS = {
 }
 
 
+LITE0_ROWS = [name for name, row in ROWS.items() if not row.vit]
+
+
 def parsed(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="VOCdevkit/VOC2012, with ImageSets/Segmentation/train_aug.txt")
     parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
     parser.add_argument("--vit", type=Path, help="weights of the rows vit...: those of benchmarks/vit_weights.py")
     parser.add_argument("--saliency", help="saliency network of the row refined")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--rows", nargs="+", default=LITE0_ROWS, choices=list(ROWS))
     parser.add_argument("--dtype", default="bfloat16", help="as for camplug train deeplab")
     parser.add_argument("--cache", type=Path, default=Path("deeplab_cache"), help="that of benchmarks/deeplab.py")
     add_result_options(parser)
@@ -142,18 +149,18 @@ def report(data: dict[str, Any]) -> list[str]:
     lines = [
         f"`{data['command']}`",
         "",
-        "The network, crops and views of the table above, trained in " + data["dtype"] + "; mIoU-7 on val. In brackets "
-        "the quotient to the network trained on masks. The loss is the mean over the first and the last quarter of the "
-        "training. Minutes of two cores, which other processes used, too.",
+        f"{describe_network(rows)}, trained in {data['dtype']}; mIoU-7 on val. In brackets the quotient to the network "
+        "trained on masks. The loss is the mean over the first and the last quarter of the training. Minutes of two "
+        "cores, which other processes used, too.",
         "",
     ]
-    top = rows.get("masks")
+    top = next((found for name, found in rows.items() if ROWS[name].labels == "masks"), None)
     body = []
     for name, found in rows.items():
         row = ROWS[name]
         own = "" if row.labels == "masks" else f"{labels[row.labels]['miou']:.1f}"
         cells = [f"{found[part]['miou']:.1f}" for part in PARTS]
-        if top is not None and name != "masks":
+        if top is not None and row.labels != "masks":
             cells[0] += f" ({found['plain']['miou'] / top['plain']['miou']:.2f})"
         steps = found["images"] // BATCH * found["epochs"]
         losses = f"{found['losses']['1']:.2f} -> {found['losses']['4']:.2f}"
@@ -166,8 +173,20 @@ def report(data: dict[str, Any]) -> list[str]:
     return [*lines, "", "IoU by class:", "", *table(["labels", *classes], body)]
 
 
+def describe_network(rows: Iterable[str]) -> str:
+    """Return what the table says of the network that all its rows train."""
+    if not any(ROWS[name].vit for name in rows):
+        return "The network, crops and views of the table above"
+    return (
+        "DeepLab on ViT-S/14 with a head of one 3x3 convolution, the first six of twelve blocks frozen; crops of 252 "
+        "pixels (photographs at 322), AdamW; three scales and mirror images on val"
+    )
+
+
 def main(argv: list[str]) -> None:
     args = parsed(argv)
+    if len({ROWS[row].vit for row in args.rows}) > 1:
+        raise SystemExit("give rows of one body: all of them vit..., or none.")
     if args.load is None and args.data is None:
         raise SystemExit("give --data, or --load a result.")
     for name, vit in (("weights", False), ("vit", True)):
@@ -175,7 +194,8 @@ def main(argv: list[str]) -> None:
             raise SystemExit(f"rows of this body need --{name} FILE.")
     if args.load is None and "refined" in args.rows and args.saliency is None:
         raise SystemExit("the row refined needs --saliency NETWORK.")
-    tell(args, lambda: everything(args), report, "deeplab training")
+    mark = "deeplab vit" if all(ROWS[row].vit for row in args.rows) else "deeplab training"
+    tell(args, lambda: everything(args), report, mark)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from camplug.wsss.deeplab.settings import DeepLabSettings
 
 @dataclass(frozen=True)
 class DeepLabOptions:
-    """Label pictures, corrected ones, and saliency."""
+    """Label pictures, corrected ones, saliency, and validation."""
 
     labels: Annotated[
         Path | None,
@@ -41,6 +41,13 @@ class DeepLabOptions:
         ),
     ] = None
     corrected_repeat: Annotated[int, typer.Option(help="Draws of a corrected image per epoch; others have one.")] = 4
+    validation: Annotated[
+        str | None,
+        typer.Option(help="Data set whose masks give the mIoU of one view after every epoch.", show_default="none"),
+    ] = None
+    validation_split: Annotated[
+        str | None, typer.Option(help="Part of the validation data, as for --split.", show_default="train")
+    ] = None
 
     def get_labels(self) -> Path:
         """Return the folder of label pictures.
@@ -70,7 +77,7 @@ def register(app: typer.Typer) -> None:
 
 def _train(values: dict[str, Any], as_json: bool) -> None:
     from camplug.wsss.classifier.checkpoint import read_made_with
-    from camplug.wsss.data import open_images
+    from camplug.wsss.data import open_data, open_images
     from camplug.wsss.deeplab.train import train_deeplab
     from camplug.wsss.pseudo import LabelFolder
     from camplug.wsss.store.settings_folder import SETTINGS
@@ -82,6 +89,7 @@ def _train(values: dict[str, Any], as_json: bool) -> None:
     stored = LabelFolder(labels).read_settings() if (labels / SETTINGS).exists() else {}
     data = open_images(name, images.split, stored.get("classes", ()))
     check_classes(stored, data.classes, "labels")
+    validation = None if options.validation is None else open_data(options.validation, options.validation_split)
     model = network.load(settings.training.seed)
     done = train_deeplab(
         model,
@@ -92,6 +100,7 @@ def _train(values: dict[str, Any], as_json: bool) -> None:
         saliency=options.saliency,
         corrected=options.corrected,
         corrected_repeat=options.corrected_repeat,
+        validation=validation,
         preprocess=network.find_preprocess(model),
         **training.keywords,
         made_with=read_made_with(network.model, network.num_classes),

@@ -87,6 +87,14 @@ def test_shares_make_what_one_process_makes(trained, tmp_path, monkeypatch):
     assert all(np.array_equal(one.get_path(n).read_bytes(), two.get_path(n).read_bytes()) for n in names)
 
 
+def test_validation_is_what_evaluate_says(place, tmp_path):
+    said = json.loads(good(*train(place, tmp_path / "net", "--validation", "scenes:4:1", "--json")).stdout)
+    given = ["--weights", said["file"], "--data", "scenes:4:1", "--device", "cpu", "--out", tmp_path / "p"]
+    good("segment", *given)
+    report = json.loads(good("evaluate", tmp_path / "p", "--data", "scenes:4:1", "--json").stdout)
+    assert said["losses"]["validation_miou"] == pytest.approx(report["miou"]["present"], abs=1e-6)
+
+
 def test_a_file_of_options(place, tmp_path):
     file = tmp_path / "options.yaml"
     file.write_text("head: v3+\nwidth: 8\nloss_scales: [1, 0.5]\nloss: balanced\noutput_stride: none\ncut: 8\n")

@@ -17,6 +17,7 @@ from camplug.wsss.deeplab.crops import SegmentationCrop
 from camplug.wsss.deeplab.losses import count_pixels, drop_large_losses, fuse_logits, multiscale_loss, shrink_labels
 from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings
+from camplug.wsss.deeplab.validation import VALIDATION, MaskedPhoto, ValidationScore
 from camplug.wsss.train.device_state import mix_seeds
 from camplug.wsss.train.finite import FiniteLosses
 from camplug.wsss.train.processes import mean_over_processes
@@ -30,15 +31,23 @@ class DeepLabTraining(LightningModule):
         settings: settings of the network and its optimizer.
         ids: image names, for error messages.
         seed: seed of the random numbers of every step.
+        long_side: longer side that photographs are first resized to, in validation too; None keeps their own size.
     """
 
     def __init__(
-        self, network: DeepLab, settings: DeepLabNetworkSettings, *, ids: Sequence[str] = (), seed: int = 0
+        self,
+        network: DeepLab,
+        settings: DeepLabNetworkSettings,
+        *,
+        ids: Sequence[str] = (),
+        seed: int = 0,
+        long_side: int | None = None,
     ) -> None:
         super().__init__()
         # faster on a CPU; set before DDP fixes the layout of gradients
         self.network = network.to(memory_format=torch.channels_last)
         self.settings, self.finite, self.seed = settings, FiniteLosses(ids), seed
+        self.score = ValidationScore(self.network, long_side)
         self.kept = freeze_until(network.body, settings.cut)
         if settings.batch_norm == "fixed":
             norms = [m for m in network.body.modules() if isinstance(m, _BatchNorm)]
@@ -68,6 +77,14 @@ class DeepLabTraining(LightningModule):
         self.finite.add(loss, self.global_step, batch.number)
         self.log("loss", loss.detach(), prog_bar=True, batch_size=count)
         return loss
+
+    @override
+    def validation_step(self, batch: list[MaskedPhoto], batch_idx: int) -> None:
+        self.score.add(batch)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self.log(VALIDATION, self.score.compute(self.device), prog_bar=True)
 
     def _drop(self, logits: Sequence[Tensor], labels: Tensor) -> Tensor:
         """Return the labels that count in this step, on the first grid if some do not."""

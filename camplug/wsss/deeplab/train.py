@@ -11,6 +11,7 @@ from torch import nn
 from typing_extensions import Unpack, override
 
 from camplug.errors import InputError
+from camplug.wsss.class_names import renumber_data
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.checkpoint import DEEPLAB_FILE
 from camplug.wsss.deeplab.corrected import REPEAT, CorrectedLabels
@@ -18,6 +19,7 @@ from camplug.wsss.deeplab.crops import SegmentationCrops
 from camplug.wsss.deeplab.lightning_module import DeepLabTraining
 from camplug.wsss.deeplab.network import DeepLab, build_deeplab, get_deeplab_settings
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings, DeepLabSettings
+from camplug.wsss.deeplab.validation import MaskedPhotos
 from camplug.wsss.saliency_network import SaliencyFolder, write_saliency
 from camplug.wsss.saliency_source import SaliencySource
 from camplug.wsss.store.identity import hash_weights
@@ -30,7 +32,7 @@ from camplug.wsss.train.label_crops import compute_label_tables, find_trainable,
 from camplug.wsss.train.options import TrainOptions
 from camplug.wsss.train.result import TrainingResult
 from camplug.wsss.train.task import FitInputs, NetworkTask
-from camplug.wsss.train.unreadable import find_readable
+from camplug.wsss.train.unreadable import Substitutes, find_readable
 
 
 def train_deeplab(
@@ -43,6 +45,7 @@ def train_deeplab(
     saliency: str | Path | Literal["contrast", "spectral"] | None = None,
     corrected: str | Path | None = None,
     corrected_repeat: int = REPEAT,
+    validation: SegmentationData | None = None,
     **options: Unpack[TrainOptions],
 ) -> TrainingResult[DeepLab]:
     """Train DeepLab on label pictures and write `out`/deeplab.pt.
@@ -63,6 +66,8 @@ def train_deeplab(
             whose maps are written to `out`/saliency first.
         corrected: folder of label pictures that replace those of their images; see `CorrectedLabels`.
         corrected_repeat: draws of a corrected image per epoch, each with another crop.
+        validation: photographs with masks for the mIoU ("present") of one view after every epoch, which the losses
+            contain, too. It changes no weight, and the last weights are kept.
         options: see `TrainOptions`.
 
     Raises:
@@ -74,7 +79,7 @@ def train_deeplab(
     if not Path(labels).is_dir():
         raise InputError(f"there is no folder of labels {str(labels)!r}.")
     folder = LabelFolder(labels) if corrected is None else CorrectedLabels(labels, corrected, corrected_repeat)
-    return DeepLabTask(model, data, folder, out, settings or DeepLabSettings(), saliency, options).run()
+    return DeepLabTask(model, data, folder, out, settings or DeepLabSettings(), saliency, validation, options).run()
 
 
 class DeepLabTask(NetworkTask[DeepLab]):
@@ -91,12 +96,16 @@ class DeepLabTask(NetworkTask[DeepLab]):
         out: str | Path,
         settings: DeepLabSettings,
         saliency: str | Path | None,
+        validation: SegmentationData | None,
         options: TrainOptions,
     ) -> None:
         _check_refinement(saliency, settings.network)
         super().__init__(model, data, out, options)
         self.labels, self.settings = labels, settings
         self.saliency = None if saliency is None else self._open_saliency(saliency)
+        self.validation = validation
+        if validation is not None:
+            self.validation = renumber_data(validation, self.data.classes, "the data to train on")
         self.training, self.is_steady = settings.training, settings.network.schedule.is_steady
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.training.seed)
@@ -142,11 +151,17 @@ class DeepLabTask(NetworkTask[DeepLab]):
         items.substitutes.leave_out(readable)
         check_batch(items, training.batch * settings.accumulate)
         check_label_content(crops.labels, crops.indices, "give labels that show classes")
-        module = DeepLabTraining(self.network, settings.network, ids=data.ids, seed=training.seed)
-        unreadable_there = [(items.substitutes, left_out)]
-        return FitInputs(
-            module, items, len(crops), training.batch, unreadable_there, {"accumulate": settings.accumulate}
+        module = DeepLabTraining(
+            self.network, settings.network, ids=data.ids, seed=training.seed, long_side=training.long_side
         )
+        unreadable_there: list[tuple[Substitutes[Any], list[tuple[str, str]]]] = [(items.substitutes, left_out)]
+        options: dict[str, Any] = {"accumulate": settings.accumulate}
+        if self.validation is not None:
+            shown, missing = find_readable(self.validation, allow_missing=allow_missing)
+            held_out = MaskedPhotos(self.validation, shown, allow_missing)
+            options["validation"] = held_out
+            unreadable_there.append((held_out.substitutes, missing))
+        return FitInputs(module, items, len(crops), training.batch, unreadable_there, options)
 
     def _open_saliency(self, given: str | Path) -> SaliencySource:
         """Return the source of the saliency maps; those of a network are written first, where they are missing."""
