@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-
+import garbage
 import pytest
 import simulated
 import torch
@@ -38,8 +37,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish(session):
     """Leave what is loaded by now out of garbage collections, of which the tests for leaks force many."""
-    gc.collect()
-    gc.freeze()
+    garbage.collect()
 
 
 @pytest.fixture

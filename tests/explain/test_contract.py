@@ -6,12 +6,12 @@ The table is `CASES` in `tests/support/cases.py`.
 from __future__ import annotations
 
 import copy
-import gc
 import threading
 import weakref
 from typing import Any
 
 import awkward
+import garbage
 import pytest
 import torch
 from cases import CASES, CLASS, SLOW, assert_same, built, hooks, state_of
@@ -56,7 +56,7 @@ def test_contract(name, method, captured, device):
         explainer = camplug.create(method, model, **options)
         maps = explainer.maps(x, CLASS)
     assert_same(before, state_of(model, x))
-    gc.collect()
+    garbage.collect()
     assert captured
     assert all(ref() is None for ref in captured), "an activation or gradient is still alive"
 
@@ -101,7 +101,7 @@ def test_nothing_stays_alive(method, device):
     x = batch(device)
     explainer = camplug.create(method, model)
     maps = explainer.maps(x, CLASS)
-    gc.collect()
+    garbage.collect()
     assert alive
     assert all(ref() is None for ref in alive)
     assert torch.Tensor.register_hook is original

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import gc
 import threading
 import weakref
 
 import awkward
+import garbage
 import manual_vit
 import pytest
 import torch
@@ -106,7 +106,7 @@ def test_nothing_stays_alive(method, x):
     model = manual_vit.make()
     model.blocks[1].attn.proj_drop = Watch()
     maps = camplug.create(method, model).maps(x, 1)
-    gc.collect()
+    garbage.collect()
     assert alive
     assert all(ref() is None for ref in alive)
     assert maps.untyped_storage().nbytes() == maps.numel() * 8

@@ -7,11 +7,11 @@ themselves do what they should is shown in their own files.
 from __future__ import annotations
 
 import copy
-import gc
 import threading
 from typing import Any
 
 import awkward
+import garbage
 import pytest
 import torch
 from cases import CASES, CLASS, SLOW, assert_same, built, state_of, twin_of
@@ -93,7 +93,7 @@ def test_contract(name, wrapper, captured, device):
         maps = around(inner, judge).maps(x, classes)
     assert_same(before, state_of(model, x))
     if any(ref() is not None for ref in captured):
-        gc.collect()
+        garbage.collect()
     assert captured
     assert all(ref() is None for ref in captured), "an activation or gradient is still alive"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import gc
 import threading
 import weakref
 from contextlib import nullcontext
 
 import awkward
+import garbage
 import pytest
 import torch
 from torch import nn
@@ -262,7 +262,7 @@ def test_nothing_keeps_the_model_alive():
         model(x)
     ref = weakref.ref(model)
     del model
-    gc.collect()
+    garbage.collect()
     assert ref() is None
 
 

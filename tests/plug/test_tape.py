@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import weakref
 
 import awkward
+import garbage
 import pytest
 import simulated
 import torch
@@ -56,7 +56,7 @@ def test_no_two_gradients_are_alive_at_once(pull, device):
     seen, alive_before = [], []
 
     def visit(layer, activation, gradient):
-        gc.collect()
+        garbage.collect()
         alive_before.append(sum(ref() is not None for ref in seen))
         seen.append(weakref.ref(gradient))
 
@@ -80,7 +80,7 @@ def test_leaving_the_loop_early_stops_the_backward_pass(device):
         for layer, _, _ in tape.gradients(model(x)[:, 1]):
             assert str(layer) == "conv3"
             break
-    gc.collect()
+    garbage.collect()
     assert threading.active_count() == threads
 
 
@@ -259,7 +259,7 @@ def test_a_tape_starts_anew_with_every_pass_and_holds_nothing_afterwards(device)
             assert len(tape.captures) == 3
         held = [weakref.ref(a) for _, a in tape.captures]
         y = model(x)
-    gc.collect()
+    garbage.collect()
     assert all(ref() is None for ref in held)
     assert tape.captures == []
     y.sum()  # the output itself is the caller's

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import awkward
@@ -181,9 +182,16 @@ def twin_of(model, kind):
 
 def built(name, device):
     """A case's model and input on a device, made of the same numbers on all of them."""
-    case = CASES[name]
-    if name.startswith("compiled") and device.type == simulated.NAME:
+    if not name.startswith("compiled"):
+        return _build(name, device)
+    if device.type == simulated.NAME:
         pytest.skip("torch.compile would trace the simulation itself, which runs in Python")
+    model, x = _build_once(name, device)
+    return model, x.clone()
+
+
+def _build(name, device):
+    case = CASES[name]
     torch.manual_seed(4)
     model = case.model().to(device, case.dtype)
     if name not in ("train mode", "eval does nothing"):
@@ -192,6 +200,9 @@ def built(name, device):
     if case.finish:
         model = case.finish(model, x)
     return model, case.prepare(x) if case.prepare else x
+
+
+_build_once = cache(_build)  # compiling takes longer than all else, and every test checks that models stay as they are
 
 
 def state_of(model, x):
