@@ -85,6 +85,21 @@ def relative(explainer: str) -> list[tuple[str, str]]:
     ]
 
 
+def conditional_fully() -> list[tuple[str, str]]:
+    """Class-conditional inference by default: on Fully-CAM, and inside the best recipe of two scales."""
+    views = "scales=(1, 1.5)"
+    fully, judge = f"MultiView({R}, {views})", f"MultiView(CAM, {views})"
+    return [
+        ("whole image", R),
+        ("split", f"SplitUnite({R})"),
+        ("split, parts at their own size", f"SplitUnite({R}, zoom=1)"),
+        ("erase", f"IterativeErasing({R})"),
+        ("both", f"ClassConditional({R})"),
+        ("1, 1.5, competing, propagated", f"Propagate(Compete({fully}, judge={judge}))"),
+        ("the same, split", f"Propagate(Compete(SplitUnite({fully}), judge=SplitUnite({judge})))"),
+    ]
+
+
 def conditional_dense(explainer: str) -> list[tuple[str, str]]:
     """Class-conditional inference as published, and with passes on the scale of the whole image."""
     return [
@@ -156,7 +171,7 @@ TABLES: dict[str, list[tuple[str, str]]] = {
         ("LPCAM, 2, propagated", f"Propagate(MultiView({LPCAM}, {TWICE}))"),
     ],
     "relative": relative("CAM"),
-    "relative_fully": relative(R),
+    "conditional_fully": conditional_fully(),
     "conditional_dense": conditional_dense("Dense(CAM, 16)"),
     "conditional": [*conditional("CAM"), *conditional(F)],
     "settings": [*settings("CAM"), *settings(R)],
