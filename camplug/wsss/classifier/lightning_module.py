@@ -15,9 +15,10 @@ from torchmetrics.classification import MultilabelAveragePrecision
 from typing_extensions import override
 
 from camplug.wsss.classifier.crops import ClassifierCrop
+from camplug.wsss.classifier.freeze import freeze_until
 from camplug.wsss.classifier.losses import classification_loss
 from camplug.wsss.classifier.network import Classifier
-from camplug.wsss.classifier.settings import LearningSettings, freeze_until
+from camplug.wsss.classifier.settings import LearningSettings
 from camplug.wsss.train.device_state import mix_seeds
 from camplug.wsss.train.finite import FiniteLosses
 

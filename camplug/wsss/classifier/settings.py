@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from torch import nn
+from typing import Literal
 
 from camplug.errors import InputError
-from camplug.plug import named_layers, trace_model
-from camplug.wsss.classifier.body import Body, make_example
-from camplug.wsss.classifier.stages import find_stage_layers
 from camplug.wsss.train.schedule import ScheduleSettings
 from camplug.wsss.train.settings import check_counts
 
@@ -98,31 +93,3 @@ def get_preset(name: str) -> tuple[LearningSettings, SpanSettings]:
     if name not in PRESETS:
         raise InputError(f"preset={name!r}; allowed are {', '.join(PRESETS)}.")
     return PRESETS[name]
-
-
-def freeze_until(body: Body, cut: int | str | None) -> list[nn.Module]:
-    """Freeze the layers of a body up to a cut; see `LearningSettings`.
-
-    Returns:
-        The frozen layers that have parameters or statistics of their own.
-
-    Raises:
-        InputError: no map has that stride, or the layer does not exist.
-    """
-    if cut is None:
-        return []
-    layers = named_layers(body)
-    (stage,) = find_stage_layers(body, [str(cut)], "cut")
-    calls = trace_model(body, layers, (make_example(body.model),)).calls
-    last = [i for i, call in enumerate(calls) if call.name == stage.layer][stage.call]
-    names = {c.name for c in calls[: last + 1]} - {c.name for c in calls[last + 1 :] if _has_own(layers[c.name])}
-    frozen = [layers[name] for name in layers if name in names and _has_own(layers[name])]
-    for module in frozen:
-        for parameter in module.parameters(recurse=False):
-            parameter.requires_grad_(False)
-    return frozen
-
-
-def _has_own(module: nn.Module) -> bool:
-    own: list[Any] = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    return bool(own)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import override
 
-from camplug.wsss.classifier.settings import freeze_until
+from camplug.wsss.classifier.freeze import freeze_until
 from camplug.wsss.deeplab.crops import SegmentationCrop
 from camplug.wsss.deeplab.losses import count_pixels, drop_large_losses, fuse_logits, multiscale_loss, shrink_labels
 from camplug.wsss.deeplab.network import DeepLab

@@ -17,7 +17,7 @@ from camplug.wsss.classifier import (
     build_classifier,
     get_preset,
 )
-from camplug.wsss.classifier.settings import freeze_until
+from camplug.wsss.classifier.freeze import freeze_until
 
 
 def free(network):
@@ -45,6 +45,36 @@ def test_a_bottleneck_that_starts_at_the_stride_learns():
     freeze_until(network.body, 8)
     assert {"model.layer3.0.conv1.weight", "model.layer3.0.bn1.weight"} <= free(network)
     assert {n.split(".")[1] for n in free(network)} == {"layer3", "layer4"}
+
+
+def test_embeddings_of_a_transformer_are_in_front_of_the_cut():
+    """One of them that learned would take the backward pass through the frozen blocks."""
+    network = build_classifier(timm.create_model("test_vit", num_classes=3), "abc")
+    last = len(network.body.model.blocks) - 1
+    freeze_until(network.body, f"blocks.{last - 1}")
+    assert {".".join(n.split(".")[1:3]) for n in free(network)} == {f"blocks.{last}", "norm.weight", "norm.bias"}
+    x = torch.randn(1, 3, 160, 160)
+    held = []
+    with network.body.model.blocks[last].register_forward_pre_hook(lambda module, args: held.append(args[0])):
+        network.body(x)
+    assert not held[0].requires_grad
+
+
+def test_loose_parameters_behind_the_cut_learn():
+    class Scaled(Net):
+        """Scales of its own in front of the first layer, behind the last one, and one that is used twice."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.last, self.both = (torch.nn.Parameter(torch.ones(())) for _ in range(3))
+
+        def forward(self, x):
+            return super().forward(x * self.first * self.both) * self.last * self.both
+
+    network = build_classifier(Scaled(), "abc")
+    freeze_until(network.body, 4)
+    assert {"model.last", "model.both"} <= free(network)
+    assert "model.first" not in free(network)
 
 
 def test_no_cut_trains_all_and_another_stride_is_refused():
