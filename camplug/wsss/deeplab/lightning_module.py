@@ -17,7 +17,7 @@ from camplug.wsss.deeplab.crops import SegmentationCrop
 from camplug.wsss.deeplab.losses import count_pixels, drop_large_losses, fuse_logits, multiscale_loss, shrink_labels
 from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.deeplab.settings import DeepLabNetworkSettings
-from camplug.wsss.deeplab.validation import VALIDATION, MaskedPhoto, ValidationScore
+from camplug.wsss.deeplab.validation import CLASS_VALIDATION, VALIDATION, MaskedPhoto, ValidationScore
 from camplug.wsss.train.device_state import mix_seeds
 from camplug.wsss.train.finite import FiniteLosses
 from camplug.wsss.train.processes import mean_over_processes
@@ -84,7 +84,11 @@ class DeepLabTraining(LightningModule):
 
     @override
     def on_validation_epoch_end(self) -> None:
-        self.log(VALIDATION, self.score.compute(self.device), prog_bar=True)
+        mean, of_classes = self.score.compute(self.device)
+        self.log(VALIDATION, mean, prog_bar=True)
+        if self.logger is not None and self.trainer.is_global_zero:  # as columns of the log only
+            named = {f"{CLASS_VALIDATION}{name}": value for name, value in of_classes.items()}
+            self.logger.log_metrics({"epoch": float(self.current_epoch), **named}, self.global_step)
 
     def _drop(self, logits: Sequence[Tensor], labels: Tensor) -> Tensor:
         """Return the labels that count in this step, on the first grid if some do not."""

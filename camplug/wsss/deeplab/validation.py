@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,14 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from camplug.errors import InputError
-from camplug.metrics import ConfusionMatrix, miou
+from camplug.metrics import ConfusionMatrix, iou, miou
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.deeplab.network import DeepLab
 from camplug.wsss.deeplab.segmenter import Segmenter
 from camplug.wsss.train.processes import get_rank_and_world, mean_over_processes
 from camplug.wsss.train.unreadable import Substitutes
 
-VALIDATION = "validation_miou"  # name of the logged metric
+VALIDATION, CLASS_VALIDATION = (
+    "validation_miou",
+    "validation_iou_",
+)  # names of logged metrics; of a class, its name follows
 
 
 class MaskedPhoto(NamedTuple):
@@ -71,7 +75,7 @@ class MaskedPhotos:
 
 
 class ValidationScore:
-    """Mean IoU of a network's predictions on whole photographs, one view each, over all processes.
+    """IoU of a network's predictions on whole photographs, one view each, over all processes.
 
     Args:
         network: network.
@@ -88,13 +92,15 @@ class ValidationScore:
         for image in images:
             self.confusion.add(segmenter(image.photo), image.mask)
 
-    def compute(self, device: torch.device) -> float:
-        """Return the mIoU over the classes that are present or predicted, and count from 0 again.
+    def compute(self, device: torch.device) -> tuple[float, dict[str, float]]:
+        """Return the mIoU over the classes that are present or predicted, and the IoU of each; count from 0 again.
 
         Args:
             device: device on which processes exchange tensors.
         """
         counts = torch.from_numpy(self.confusion.matrix).to(device, torch.float64)
-        matrix = mean_over_processes(counts) * get_rank_and_world()[1]
+        mean = mean_over_processes(counts) * get_rank_and_world()[1]
+        matrix = mean.round().long().cpu().numpy()
         self.confusion = ConfusionMatrix(self.confusion.num_classes)
-        return float(miou(matrix.round().long().cpu().numpy()))
+        found = zip(["background", *self.network.classes], iou(matrix).tolist(), strict=True)
+        return float(miou(matrix)), {name: value for name, value in found if not math.isnan(value)}
