@@ -132,12 +132,12 @@ def read_curve(folder: Path) -> list[float]:
     return [100 * sum(row) / len(row) for row in rows]
 
 
-def read_losses(folder: Path) -> dict[int, float]:
+def read_losses(folder: Path) -> dict[str, float]:
     """Return the mean of the logged losses by quarter of the training: 1 to 4."""
     values = [float(row["loss"]) for row in read_log(folder) if row["loss"]]
     size = len(values) / 4
     quarters = [values[round(q * size) : round((q + 1) * size)] for q in range(4)]
-    return {q + 1: sum(part) / len(part) for q, part in enumerate(quarters)}
+    return {str(q + 1): sum(part) / len(part) for q, part in enumerate(quarters)}
 
 
 def everything(args: argparse.Namespace) -> dict[str, Any]:

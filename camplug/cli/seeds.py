@@ -17,9 +17,8 @@ from camplug.cli.options import add_options, read_options
 from camplug.errors import InputError
 from camplug.explain import create
 from camplug.settings import apply_values
+from camplug.wsss.seeds.predicted_labels import PROBABILITY, check_probability
 from camplug.wsss.seeds.settings import SeedSettings
-
-PROBABILITY = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ class SeedsOptions:
     def __post_init__(self) -> None:
         if self.labels == "given" and self.probability is not None:
             raise InputError("--probability has no effect on given labels; add --labels predicted, or leave it out.")
-        if self.probability is not None and not 0 <= self.probability <= 1:
-            raise InputError(f"probability={self.probability:g}; give a number from 0 to 1.")
+        if self.probability is not None:
+            check_probability(self.probability)
 
     @property
     def predicted(self) -> float | None:

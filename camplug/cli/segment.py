@@ -19,6 +19,7 @@ from camplug.cli.options import add_options, read_options
 from camplug.errors import InputError
 from camplug.settings import apply_values
 from camplug.wsss.deeplab.settings import SegmenterSettings
+from camplug.wsss.seeds.predicted_labels import PROBABILITY, check_probability
 from camplug.wsss.store.processes import get_shard
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """Network, classes and folder of the label pictures."""
+    """Network, classes and folder of the label pictures.
+
+    Raises:
+        InputError: options of predicted labels without them, or no probability.
+    """
 
     weights: Annotated[
         Path | None,
@@ -36,16 +41,35 @@ class SegmentOptions:
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the label pictures.")] = Path("predictions")
     overwrite: common.Overwrite = False
     labels: Annotated[
-        Literal["none", "given"],
+        Literal["none", "given", "predicted"],
         typer.Option(
-            help="given: only the classes of the image labels, to make better pseudo-labels of training images; none: "
-            "all classes."
+            help="given: only the classes of the image labels, to make better pseudo-labels of training images; "
+            "predicted: only those that --classifier finds in the photograph; none: all classes."
         ),
     ] = "none"
+    classifier: Annotated[
+        str | None,
+        typer.Option(help="For --labels predicted: a classifier.pt, or a model as for `camplug explain`."),
+    ] = None
+    probability: Annotated[
+        float | None,
+        typer.Option(
+            help="For --labels predicted: the best class and those above this probability.",
+            show_default=f"{PROBABILITY:g}",
+        ),
+    ] = None
     device: common.BestDevice = None
     overlays: Annotated[
         Path | None, typer.Option(help="Folder for pictures of the labels over the photographs, with a legend.")
     ] = None
+
+    def __post_init__(self) -> None:
+        if (self.labels == "predicted") != (self.classifier is not None):
+            raise InputError("--labels predicted and --classifier go together; give both, or neither.")
+        if self.labels != "predicted" and self.probability is not None:
+            raise InputError("--probability has no effect without --labels predicted; add that, or leave it out.")
+        if self.probability is not None:
+            check_probability(self.probability)
 
     def get_weights(self) -> Path:
         """Return the file of the network.
@@ -95,24 +119,42 @@ def segment(
                 "give either photographs, as in camplug segment a.jpg b.jpg, or --data, as in --data "
                 "voc:VOCdevkit/VOC2012 --split val."
             )
-        labelled = options.labels == "given"
         device = common.choose_device(options.device, get_shard()[0])
         network = load_deeplab(file).to(common.find_device(device))
         dataset = _open_images(photos, data, network.classes)
-        if labelled and not dataset.has_labels:
+        if options.labels == "given" and not dataset.has_labels:
             raise InputError("--labels given needs image labels, and the data has none; leave it out.")
         crf = apply_values(CRFOptions(crf="none"), values).make_settings()
         segmenter = Segmenter(network, **vars(apply_values(SegmenterSettings(), values)), crf=crf)
         dataset = order_like_folder(folder := LabelFolder(options.out), dataset)
+        labels = None if options.labels == "none" else {"labels": options.labels}
+        if options.labels == "predicted":
+            dataset, labels = _predict_labels(dataset, options, device)
 
         def open_folder(made_of: dict[str, Any]) -> LabelFolder:
             return folder.prepare(made_of | {"classes": list(dataset.classes)}, overwrite=options.overwrite)
 
         weights = make_file_digest(file, "network")
-        make = prepare_predictions(segmenter, dataset, open_folder, weights=weights, labelled=labelled)
+        make = prepare_predictions(segmenter, dataset, open_folder, weights=weights, labels=labels)
         overlays = options.overlays
         draw = None if overlays is None else partial(write_overlays, overlays, dataset, folder, get_shard())
         run_job("segment", "labels", folder.path, len(dataset), make, as_json=as_json, finish=draw)
+
+
+def _predict_labels(
+    dataset: SegmentationData, options: SegmentOptions, device: str
+) -> tuple[SegmentationData, dict[str, Any]]:
+    """Return a data set with the labels that the classifier predicts, and what identifies these labels."""
+    from camplug.explain import create
+    from camplug.wsss.seeds.predicted_labels import PredictedLabels
+    from camplug.wsss.store.identity import make_network_settings
+
+    name = str(options.classifier)
+    network = common.load_network(name, None, None, device)
+    probability = PROBABILITY if options.probability is None else options.probability
+    made_with = make_network_settings(network, name)
+    settings = {"labels": "predicted", "classifier": made_with, "probability": probability}
+    return PredictedLabels(dataset, create("GradCAM", network), probability), settings
 
 
 def _open_images(photos: list[Path] | None, data: DataOptions, classes: Sequence[str]) -> SegmentationData:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
 from camplug.errors import InputError
+from camplug.wsss.data.data_view import DataView
 from camplug.wsss.data.dataset import IGNORE, SegmentationData
 from camplug.wsss.store.identity import make_digest
 from camplug.wsss.store.settings_folder import SETTINGS, SettingsFolder
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from PIL.Image import Image
 
 
 def match_classes(names: Sequence[str], data_names: Sequence[str], what: str = "the model") -> list[int]:
@@ -119,7 +115,7 @@ def renumber_labels(labels: NDArray[np.uint8], names: Sequence[str], order: Sequ
     return found.astype(np.uint8)
 
 
-class RenumberedData(SegmentationData):
+class RenumberedData(DataView):
     """Data set with its classes numbered by other names.
 
     Args:
@@ -132,14 +128,9 @@ class RenumberedData(SegmentationData):
     """
 
     def __init__(self, data: SegmentationData, classes: Sequence[str], what: str = "the other data") -> None:
-        self.data, self.classes = data, tuple(classes)
-        self.ids, self.has_labels, self.has_masks = data.ids, data.has_labels, data.has_masks
+        super().__init__(data)
+        self.classes = tuple(classes)
         self._numbers = match_classes(classes, data.classes, what)
-
-    @property
-    @override
-    def image_numbers(self) -> tuple[Any, ...]:
-        return self.data.image_numbers
 
     @property
     @override
@@ -153,27 +144,11 @@ class RenumberedData(SegmentationData):
         return tuple(sorted(self._numbers[c] for c in self.data.labels(i)))
 
     @override
-    def photo(self, i: int) -> Image:
-        return self.data.photo(i)
-
-    @override
     def mask(self, i: int) -> NDArray[np.uint8]:
         values = np.full(256, IGNORE, np.uint8)
         values[: len(self._numbers) + 1] = [0, *(number + 1 for number in self._numbers)]
         mask: NDArray[np.uint8] = values[self.data.mask(i)]
         return mask
-
-    @override
-    def photo_file(self, i: int) -> Path | None:
-        return self.data.photo_file(i)
-
-    @override
-    def photo_digest(self, i: int) -> str:
-        return self.data.photo_digest(i)
-
-    @override
-    def label_digest(self, i: int) -> str:
-        return self.data.label_digest(i)
 
     @override
     def mask_digest(self, i: int) -> str:

@@ -10,10 +10,12 @@ import torch
 from commands import good, refused, run
 from PIL import Image
 
+import camplug
 from camplug.show.labels import overlay_labels
 from camplug.wsss.data import open_data
-from camplug.wsss.deeplab import load_deeplab
+from camplug.wsss.deeplab import Segmenter, load_deeplab
 from camplug.wsss.pseudo import LabelFolder
+from camplug.wsss.seeds.predicted_labels import PredictedLabels
 
 MODEL = ["--model", "timm:resnet10t", "--num-classes", "3"]
 TRAIN = [
@@ -180,9 +182,43 @@ def test_what_segmenting_refuses(trained, tmp_path):
     assert "give factors above 0" in refused("segment", *weights, *on, "--scales", "0")
     assert "fuse='sum'; allowed are mean, max." in refused("segment", *weights, *on, "--fuse", "sum")
     assert "--crf 'x'; allowed are" in refused("segment", *weights, *on, "--crf", "x")
-    assert "labels='some'; allowed are none, given." in refused("segment", *weights, *on, "--labels", "some")
+    assert "labels='some'; allowed are none, given, predicted." in refused("segment", *weights, *on, "--labels", "some")
+    assert "go together" in refused("segment", *weights, *on, "--labels", "predicted")
+    assert "go together" in refused("segment", *weights, *on, "--classifier", "demo")
+    assert "--probability has no effect" in refused("segment", *weights, *on, "--probability", "0.3")
     other = ["--data", "scenes:1", "--device", "nowhere", "--out", tmp_path / "p"]
     assert "the device 'nowhere' is not available here" in refused("segment", *weights, *other)
+
+
+def test_classes_that_a_classifier_finds(place, trained, tmp_path):
+    start = [
+        "--model",
+        *MODEL[1:],
+        "--checkpoint",
+        place / "start.pth",
+        "--epochs",
+        "1",
+        "--batch",
+        "4",
+        "--crop",
+        "32",
+    ]
+    options = ["--data", "scenes:8", *start, "--sides", "32,32", "--device", "cpu", "--out", tmp_path / "net"]
+    good("train", "classifier", *options)
+    classifier = tmp_path / "net" / "classifier.pt"
+    on = ["--weights", trained["file"], "--data", "scenes:4:1", "--device", "cpu", "--out", tmp_path / "p"]
+    said = good("segment", *on, "--labels", "predicted", "--classifier", classifier, "--json")
+    assert json.loads(said.stdout)["made"] == 4
+    data, explainer = open_data("scenes:4:1", None), camplug.GradCAM(camplug.load_model(str(classifier)))
+    predicted = PredictedLabels(data, explainer)
+    network = Segmenter(load_deeplab(trained["file"]))
+    for i, name in enumerate(data.ids):
+        wanted = network(np.asarray(data.photo(i)), predicted.labels(i))
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "p" / f"{name}.png")), wanted)
+    again = ("segment", *on, "--labels", "predicted", "--classifier", classifier)
+    assert "4 were there" in good(*again).stdout
+    assert "of other settings" in refused(*again, "--probability", "0.1")
+    assert "of other settings" in refused("segment", *on, "--labels", "given")
 
 
 def test_photographs_without_labels_are_segmented(trained, tmp_path):

@@ -172,8 +172,8 @@ def draw_random_scene(
     return scene
 
 
-# drawing takes longer than a training step of a small network; 512 small scenes take at most 40 MB
-draw_small_scene = lru_cache(maxsize=512)(draw_random_scene)
+# drawing takes longer than a training step of a small network; 1024 small scenes take at most 84 MB
+draw_small_scene = lru_cache(maxsize=1024)(draw_random_scene)
 draw_large_scene = lru_cache(maxsize=4)(draw_random_scene)  # photo, mask and labels are often read together
 
 

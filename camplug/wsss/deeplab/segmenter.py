@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -189,7 +189,7 @@ def prepare_predictions(
     open_folder: Callable[[dict[str, Any]], LabelFolder],
     *,
     weights: str,
-    labelled: bool = False,
+    labels: Mapping[str, Any] | None = None,
 ) -> Callable[..., Report]:
     """Open the folder of the label pictures that a segmenter makes; see `make_predictions`.
 
@@ -198,15 +198,16 @@ def prepare_predictions(
         data: photographs.
         open_folder: function that prepares the folder for results of given settings.
         weights: digest of the network's file.
-        labelled: see `make_predictions`.
+        labels: settings that identify the image-level labels which each image is restricted to; None does not
+            restrict.
 
     Returns:
         Function of `shard` and `step` that makes the missing label pictures.
     """
     made_of = {"scales": list(segmenter.scales), "flip": segmenter.flip, "fuse": segmenter.fuse}
     made_of |= {"crf": to_plain(segmenter.crf), "long_side": segmenter.long_side, "network": {"weights": weights}}
-    folder = open_folder(made_of | ({"labels": "given"} if labelled else {}))
-    return partial(make_predictions, segmenter, data, folder, labelled=labelled)
+    folder = open_folder(made_of | dict(labels or {}))
+    return partial(make_predictions, segmenter, data, folder, labelled=labels is not None)
 
 
 def make_predictions(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,10 @@ from typing_extensions import override
 
 from camplug.errors import InputError
 from camplug.wsss.data import VOC_CLASSES, Scenes, SegmentationData, open_data
+from camplug.wsss.data.data_view import DataView
 from camplug.wsss.data.opening import parse_source
-from camplug.wsss.data.scenes import Scene
 from camplug.wsss.store.identity import hash_names, make_digest, make_digest_table
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from PIL.Image import Image
-
-MOST_KEPT = 2000  # scenes in memory
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 # by kind, for data not on disk: height and width, classes of an image, all classes
 TYPICAL: dict[str, tuple[tuple[int, int], float, int]] = {
@@ -66,7 +60,7 @@ class ImageList:
             InputError: it does not exist, or does not have these options.
         """
         kind, _, rest = self.data.partition(":")
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
+        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
         if kind != "scenes":
             _, _, parsed = parse_source(self.data)
             if {**parsed, **options}.get("labels") == "masks":
@@ -74,28 +68,12 @@ class ImageList:
             return open_data(self.data, self.split, **options)
         try:
             count, _, seed = rest.partition(":")
-            return CachedScenes(int(count), seed=int(seed or 0), **options)
+            return Scenes(int(count), seed=int(seed or 0), **options)
         except (TypeError, ValueError) as error:
             raise InputError(f"options of {self.data!r} cannot be used ({error}).") from None
 
 
-class CachedScenes(Scenes):
-    """Scenes kept in memory, since drawing one takes longer than a training step."""
-
-    def __init__(self, *given: Any, **options: Any) -> None:
-        super().__init__(*given, **options)
-        self._kept: dict[int, Scene] = {}
-
-    @override
-    def _get_scene(self, i: int) -> Scene:
-        if i not in self._kept:
-            if len(self._kept) >= MOST_KEPT:
-                self._kept.clear()
-            self._kept[i] = super()._get_scene(i)
-        return self._kept[i]
-
-
-class View(SegmentationData):
+class View(DataView):
     """View of a data set for a stage: some of its images, with masks only if the stage scores.
 
     Args:
@@ -105,42 +83,28 @@ class View(SegmentationData):
     """
 
     def __init__(self, data: SegmentationData, masks: bool, indices: Sequence[int] | None = None) -> None:
-        self.data, self.indices = data, range(len(data)) if indices is None else indices
-        self.classes = data.classes
+        super().__init__(data)
+        self.indices = range(len(data)) if indices is None else indices
         self.ids = data.ids if indices is None else tuple(data.ids[i] for i in indices)
-        self.has_labels, self.has_masks = data.has_labels, masks and data.has_masks
+        self.has_masks = masks and data.has_masks
 
     @override
-    def labels(self, i: int) -> tuple[int, ...]:
-        return self.data.labels(self.indices[self._check_index(i)])
-
-    @override
-    def photo(self, i: int) -> Image:
-        return self.data.photo(self.indices[self._check_index(i)])
+    def get_number(self, i: int) -> int:
+        return self.indices[self._check_index(i)]
 
     @override
     def mask(self, i: int) -> NDArray[np.uint8]:
-        if not self.has_masks:
-            raise InputError("masks are opened by stages that score, and by no other.")
-        return self.data.mask(self.indices[self._check_index(i)])
-
-    @override
-    def photo_file(self, i: int) -> Path | None:
-        return self.data.photo_file(self.indices[self._check_index(i)])
-
-    @override
-    def photo_digest(self, i: int) -> str:
-        return self.data.photo_digest(self.indices[self._check_index(i)])
-
-    @override
-    def label_digest(self, i: int) -> str:
-        return self.data.label_digest(self.indices[self._check_index(i)])
+        self._check_permission()
+        return super().mask(i)
 
     @override
     def mask_digest(self, i: int) -> str:
+        self._check_permission()
+        return super().mask_digest(i)
+
+    def _check_permission(self) -> None:
         if not self.has_masks:
             raise InputError("masks are opened by stages that score, and by no other.")
-        return self.data.mask_digest(self.indices[self._check_index(i)])
 
 
 def identify_images(data: SegmentationData, reads: Sequence[str]) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from camplug.explain.photo_inputs import PhotoInput, compute_maps_on_inputs, pre
 from camplug.explain.registry import expand_recipes
 from camplug.models.class_names import find_class_names
 from camplug.plug import find_first_weight, unwrap
-from camplug.wsss.class_names import match_classes
 from camplug.wsss.data import SegmentationData
+from camplug.wsss.seeds.predicted_labels import check_logits, check_probability, find_predicted_classes, match_outputs
 from camplug.wsss.seeds.settings import SeedSettings, check_batch_setting
 from camplug.wsss.store.identity import make_file_digest
-from camplug.wsss.store.jobs import Batches, Mismatch, Report, make_results
+from camplug.wsss.store.jobs import Batches, Report, make_results
 from camplug.wsss.store.seed_folder import Dtype, Seed, SeedFolder, check_storage, pack_maps
 
 CUDA_BATCH = 8  # photographs that keep a GPU busy
@@ -124,14 +124,12 @@ class _SeedMaker:
     def __init__(
         self, explainer: Explainer, data: SegmentationData, predicted: float | None, dtype: Dtype, scale: float
     ) -> None:
-        if predicted is not None and not 0 <= predicted <= 1:
-            raise InputError(f"predicted={predicted:g}; give a probability from 0 to 1.")
+        if predicted is not None:
+            check_probability(predicted)
         if predicted is None and not data.has_labels:
             raise InputError("the data has no image labels; explain the predicted classes: --labels predicted.")
         self.explainer, self.data, self.predicted, self.dtype, self.scale = explainer, data, predicted, dtype, scale
-        names = find_class_names(explainer.model, class_names=explainer.class_names)
-        self.outputs = list(range(len(data.classes))) if names is None else match_classes(names, data.classes)
-        self.num_outputs = len(data.classes) if names is None else len(names)
+        self.outputs, self.num_outputs = match_outputs(explainer, data)
 
     def read(self, i: int) -> _LabelledInput:
         """Load the photograph and the labels of image i; the photograph's pixels are not kept, to save memory."""
@@ -149,7 +147,7 @@ class _SeedMaker:
         rows = [photo.classes for photo in photos]
         if self.predicted is not None:
             probabilities = predict_on_inputs(self.explainer, images)
-            _check_logits(probabilities, self.num_outputs, self.data)
+            check_logits(probabilities, self.num_outputs, self.data)
             rows = [find_predicted_classes(p, self.outputs, self.predicted) for p in probabilities]
         by_count: dict[int, list[int]] = defaultdict(list)
         for j, row in enumerate(rows):
@@ -158,7 +156,7 @@ class _SeedMaker:
         for numbers in by_count.values():
             classes = [[self.outputs[c] for c in rows[j]] for j in numbers]
             maps, logits = compute_maps_on_inputs(self.explainer, [images[j] for j in numbers], classes)
-            _check_logits(logits, self.num_outputs, self.data)
+            check_logits(logits, self.num_outputs, self.data)
             assert logits is not None
             for j, own, values in zip(numbers, maps, logits[:, self.outputs].numpy(), strict=True):
                 seeds[j] = self._pack(own, rows[j], values)
@@ -229,28 +227,3 @@ def find_output_names(explainer: Explainer, data: SegmentationData) -> list[str]
         outputs = predict_on_inputs(explainer, [preprocess_photo(explainer, photo)])
         return [f"class {c}" for c in range(outputs.shape[1])]
     raise InputError(f"none of the {len(data)} photographs can be read.")
-
-
-def find_predicted_classes(probabilities: torch.Tensor, outputs: list[int], threshold: float) -> tuple[int, ...]:
-    """Find the data's classes that a model predicts: the most probable one, and all above a threshold.
-
-    Args:
-        probabilities: probabilities of the model's outputs [C].
-        outputs: index of the output of each class of the data.
-        threshold: probability.
-
-    >>> find_predicted_classes(torch.tensor([0.1, 0.3, 0.9, 0.6]), [3, 2, 0], 0.5)
-    (0, 1)
-    """
-    own = probabilities[outputs]
-    return tuple(sorted({int(own.argmax()), *(own > threshold).nonzero().flatten().tolist()}))
-
-
-def _check_logits(logits: torch.Tensor | None, count: int, data: SegmentationData) -> None:
-    """Raise Mismatch for a wrong number of logits, which is the same for all images."""
-    if logits is None or logits.shape[1] != count:
-        has = "no logits" if logits is None else f"{logits.shape[1]} classes"
-        raise Mismatch(
-            f"the model has {has} and the data has {len(data.classes)} ({', '.join(data.classes[:3])}, ...); give a "
-            "classifier of these classes, in this order where it has no class names."
-        )

@@ -16,7 +16,7 @@ from recipes import SCENES, tiny, voc_tree
 from camplug.errors import InputError
 from camplug.wsss.recipe import list_stages, make_recipe
 from camplug.wsss.recipe.cache import Cache
-from camplug.wsss.recipe.data import CachedScenes, ImageList, View, spread_indices
+from camplug.wsss.recipe.data import ImageList, View, spread_indices
 from camplug.wsss.recipe.run import open_list
 from camplug.wsss.recipe.stages import get_stage
 from camplug.wsss.store.identity import make_digest
@@ -233,7 +233,6 @@ def test_a_threshold_needs_masks(tmp_path):
 
 def test_a_view_keeps_its_masks_to_itself():
     data = ImageList("scenes:6:0", options=SCENES).open()
-    assert isinstance(data, CachedScenes)
     closed = View(data, masks=False, indices=[1, 4])
     assert closed.ids == (data.ids[1], data.ids[4])
     assert closed.labels(1) == data.labels(4)
