@@ -4,7 +4,7 @@
         --saliency vit_s_focus.onnx --json docs/figures/deeplab_training.json
     python benchmarks/deeplab_training.py --load docs/figures/deeplab_training.json --markdown docs/deeplab.md
     python benchmarks/deeplab_training.py --data VOCdevkit/VOC2012 --vit vit_small_patch14_dinov2.pt \
-        --rows vit vit_masks --json docs/figures/deeplab_vit.json
+        --weights voc_animals_lite0.pt --rows vit vit_masks --json docs/figures/deeplab_vit.json
     python benchmarks/deeplab_training.py --load docs/figures/deeplab_vit.json --rows vit --markdown docs/deeplab.md
 
 A table has rows of one body only.
@@ -25,11 +25,17 @@ from typing import Any, NamedTuple
 
 from chain import CLASSES, LISTS, Chain, scores
 from deeplab import CROPS, DEEPLAB, VIEWS_OF_VAL
+from device_data import LITE0, READS
 from markdown_tables import table
 from results import add_result_options, describe_run, tell
 
+import camplug
+from camplug.wsss.classifier import build_classifier
+from camplug.wsss.classifier.checkpoint import save_classifier
+from camplug.wsss.data import VOC_CLASSES
+
 BATCH = 12
-PARTS = {"plain": "mIoU-7", "given": "labels given"}
+PARTS = {"plain": "mIoU-7", "predicted": "labels predicted", "given": "labels given"}
 
 
 VIT = "timm:vit_small_patch14_dinov2?dynamic_img_size=true"
@@ -108,8 +114,10 @@ def measure_row(chain: Chain, name: str, row: Row, args: argparse.Namespace) -> 
     images = len(LISTS[0].read_text().split()) if split == "train" else trained["images"]
     found: dict[str, Any] = {"minutes": trained["seconds"] / 60, "images": images, "epochs": row.epochs}
     found["losses"], found["curve"] = read_losses(out), read_curve(out)
+    classifier = write_classifier(args.weights, chain.cache / "classifier.pt")
+    of_part = {"given": ["--labels", "given"], "predicted": ["--labels", "predicted", "--classifier", classifier]}
     for part in PARTS:
-        options = ["--labels", "given"] if "given" in part else []
+        options = of_part.get(part, [])
         drawn = chain.cache / f"{name}_{args.dtype}_{part}_val"
         weights = ["--weights", out / "deeplab.pt", *(VIT_VIEWS if row.vit else VIEWS_OF_VAL)]
         chain.camplug("segment", *chain.on("val"), *weights, *options, "--out", drawn)
@@ -117,6 +125,15 @@ def measure_row(chain: Chain, name: str, row: Row, args: argparse.Namespace) -> 
         found[part] = scores(report)
         found[part]["iou"] = {c: 100 * report["per_class"][c]["iou"] for c in report["averaged_over"]}
     return found
+
+
+def write_classifier(weights: Path, file: Path) -> Path:
+    """Write the classifier of a state dict, with its class names, if it is not there."""
+    if not file.exists():
+        made_with = {"model": LITE0, "num_classes": len(VOC_CLASSES)}
+        model = camplug.load_model(LITE0, checkpoint=weights, num_classes=len(VOC_CLASSES))
+        save_classifier(file, build_classifier(model, VOC_CLASSES, keep_head=True, preprocess=READS), made_with)
+    return file
 
 
 def read_log(folder: Path) -> list[dict[str, str]]:
@@ -173,7 +190,7 @@ def report(data: dict[str, Any]) -> list[str]:
     for name, found in rows.items():
         row = ROWS[name]
         own = "" if row.labels == "masks" else f"{labels[row.labels]['miou']:.1f}"
-        cells = [f"{found[part]['miou']:.1f}" for part in PARTS]
+        cells = [f"{found[part]['miou']:.1f}" if part in found else "" for part in PARTS]
         if top is not None and row.labels != "masks":
             cells[0] += f" ({found['plain']['miou'] / top['plain']['miou']:.2f})"
         steps = found["images"] // BATCH * found["epochs"]
@@ -207,9 +224,10 @@ def main(argv: list[str]) -> None:
         raise SystemExit("give rows of one body: all of them vit..., or none.")
     if args.load is None and args.data is None:
         raise SystemExit("give --data, or --load a result.")
-    for name, vit in (("weights", False), ("vit", True)):
-        if args.load is None and getattr(args, name) is None and any(ROWS[row].vit == vit for row in args.rows):
-            raise SystemExit(f"rows of this body need --{name} FILE.")
+    if args.load is None and args.weights is None:
+        raise SystemExit("give --weights, the classifier that names classes, and in other rows the body.")
+    if args.load is None and args.vit is None and any(ROWS[row].vit for row in args.rows):
+        raise SystemExit("the rows vit... need --vit FILE.")
     if args.load is None and "refined" in args.rows and args.saliency is None:
         raise SystemExit("the row refined needs --saliency NETWORK.")
     mark = "deeplab vit" if all(ROWS[row].vit for row in args.rows) else "deeplab training"
