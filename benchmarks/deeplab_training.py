@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chain import CLASSES, LISTS, Chain, scores
+from chain import LISTS, Chain, scores
 from deeplab import CROPS, DEEPLAB, VIEWS_OF_VAL
 from device_data import LITE0, READS
 from markdown_tables import table
@@ -48,14 +48,13 @@ VIT_VIEWS = shlex.split("--long-side 322 --scales 0.75,1,1.5 --flip")
 
 class Row(NamedTuple):
     """A training: what it is called, the labels it reads, passes over the images, options of the command, and whether
-    its body is the vision transformer and its epochs are scored on val."""
+    its body is the vision transformer."""
 
     says: str
     labels: str
     epochs: int = 12
     options: tuple[Any, ...] = ()
     vit: bool = False
-    curve: bool = False
 
 
 ROWS = {
@@ -74,7 +73,6 @@ ROWS = {
         7,
         ("--drop-large-losses", 0.1),
         vit=True,
-        curve=True,
     ),
     "vit_averaged": Row("averaged seeds, without large losses", "averaged", 7, ("--drop-large-losses", 0.1), vit=True),
     "vit_masks": Row("masks", "masks", 17, vit=True),
@@ -108,12 +106,11 @@ def measure_row(chain: Chain, name: str, row: Row, args: argparse.Namespace) -> 
     else:
         given = ["--model", "demo", "--checkpoint", args.weights, "--num-classes", 20, *DEEPLAB, *CROPS, *row.options]
     given += ["--saliency", args.saliency] if "--refinement" in row.options else []
-    given += ["--validation", f"voc:{args.data}", "--validation-split", LISTS[1]] if row.curve else []
     given += ["--epochs", row.epochs, "--dtype", args.dtype, "--device", "cpu", "--out", out]
     trained = chain.camplug("train", "deeplab", labels, *chain.on(split), *given)
     images = len(LISTS[0].read_text().split()) if split == "train" else trained["images"]
     found: dict[str, Any] = {"minutes": trained["seconds"] / 60, "images": images, "epochs": row.epochs}
-    found["losses"], found["curve"] = read_losses(out), read_curve(out)
+    found["losses"] = read_losses(out)
     classifier = write_classifier(args.weights, chain.cache / "classifier.pt")
     of_part = {"given": ["--labels", "given"], "predicted": ["--labels", "predicted", "--classifier", classifier]}
     for part in PARTS:
@@ -136,22 +133,11 @@ def write_classifier(weights: Path, file: Path) -> Path:
     return file
 
 
-def read_log(folder: Path) -> list[dict[str, str]]:
-    (file,) = folder.glob("checkpoints/losses/version_*/metrics.csv")
-    with file.open() as opened:
-        return list(csv.DictReader(opened))
-
-
-def read_curve(folder: Path) -> list[float]:
-    """Return mIoU-7 of one view on val after each epoch; nothing for a training without validation."""
-    columns = [f"validation_iou_{name}" for name in ("background", *CLASSES.split(","))]
-    rows = [[float(row[c]) for c in columns] for row in read_log(folder) if row.get(columns[0])]
-    return [100 * sum(row) / len(row) for row in rows]
-
-
 def read_losses(folder: Path) -> dict[str, float]:
     """Return the mean of the logged losses by quarter of the training: 1 to 4."""
-    values = [float(row["loss"]) for row in read_log(folder) if row["loss"]]
+    (file,) = folder.glob("checkpoints/losses/version_*/metrics.csv")
+    with file.open() as opened:
+        values = [float(row["loss"]) for row in csv.DictReader(opened) if row["loss"]]
     size = len(values) / 4
     quarters = [values[round(q * size) : round((q + 1) * size)] for q in range(4)]
     return {str(q + 1): sum(part) / len(part) for q, part in enumerate(quarters)}
@@ -199,10 +185,6 @@ def report(data: dict[str, Any]) -> list[str]:
         body.append([row.says, own, str(found["images"]), str(steps), *cells, both, losses, f"{found['minutes']:.0f}"])
     columns = ["labels", "their own mIoU-7 on val", "images", "steps", *PARTS.values()]
     lines += table([*columns, "precision / recall", "loss", "minutes"], body)
-    for name, found in rows.items():
-        if found.get("curve"):
-            curve = ", ".join(f"{value:.1f}" for value in found["curve"])
-            lines += ["", f"After each epoch of the row of {ROWS[name].says}, one view: {curve}."]
     classes = list(next(iter(rows.values()))["plain"]["iou"])
     body = [[ROWS[name].says, *(f"{found['plain']['iou'][c]:.1f}" for c in classes)] for name, found in rows.items()]
     return [*lines, "", "IoU by class:", "", *table(["labels", *classes], body)]
