@@ -7,7 +7,7 @@ Each seed trains an ordinary classifier from ImageNet weights, then every row go
 with `--start` every row goes on with that trained classifier instead:
 
     python benchmarks/papers.py --data VOCdevkit/VOC2012 --start voc_animals_lite0.pt --epochs 1 --seeds 0 \
-        --count 1566 --rows ordinary atm_strong --json docs/figures/papers.json
+        --lr 1e-4 --rows ordinary atm_strong --json docs/figures/papers.json
     python benchmarks/papers.py --load docs/figures/papers.json --markdown docs/training.md
 
 Thresholds are chosen on every third image of train, val is reported. Each row is a process of its own, and stands in
@@ -236,7 +236,8 @@ def report(data: dict[str, Any]) -> list[str]:
     lines = [
         f"`{data['command']}`",
         "",
-        f"{m['gpu'] or m['cpu']}, torch {m['versions']['torch']}; epochs for {start}: {data['epochs']}. CAM's seeds on "
+        f"{m['gpu'] or m['cpu']}, torch {m['versions']['torch']}; epochs for {start}: {data['epochs']}, at a learning "
+        f"rate of {float(data['settings'].get('lr', 5e-4)):g}. CAM's seeds on "
         "val, mean ± standard deviation over seeds, and in brackets the mean difference from the ordinary training of "
         'the same seed ± its standard deviation. "On train" is mIoU-7 at the best threshold there, which val is '
         "reported at; then Fully-CAM without channel norm on val, and seconds of training (of a CPU: CPU time).",
