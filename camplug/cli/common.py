@@ -35,6 +35,13 @@ LongSide: TypeAlias = Annotated[
     int | None,
     typer.Option(help="Pixels of the longer side as the model sees it.", show_default="the model's own size"),
 ]
+ValidationSplit: TypeAlias = Annotated[
+    str | None, typer.Option(help="Part of the validation data, as for --split.", show_default="train")
+]
+Probability: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="With --labels predicted: the best class and those above this probability.", show_default="0.5"),
+]
 Split: TypeAlias = Annotated[
     str | None,
     typer.Option(help="Part of VOC (train, val, a list file) or COCO (train2014, val2014).", show_default="train"),

@@ -38,13 +38,7 @@ class SeedsOptions:
             "for photographs without labels."
         ),
     ] = "given"
-    probability: Annotated[
-        float | None,
-        typer.Option(
-            help="With --labels predicted: the best class and those above this probability.",
-            show_default=f"{PROBABILITY:g}",
-        ),
-    ] = None
+    probability: common.Probability = None
 
     def __post_init__(self) -> None:
         if self.labels == "given" and self.probability is not None:

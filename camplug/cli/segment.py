@@ -51,13 +51,7 @@ class SegmentOptions:
         str | None,
         typer.Option(help="For --labels predicted: a classifier.pt, or a model as for `camplug explain`."),
     ] = None
-    probability: Annotated[
-        float | None,
-        typer.Option(
-            help="For --labels predicted: the best class and those above this probability.",
-            show_default=f"{PROBABILITY:g}",
-        ),
-    ] = None
+    probability: common.Probability = None
     device: common.BestDevice = None
     overlays: Annotated[
         Path | None, typer.Option(help="Folder for pictures of the labels over the photographs, with a legend.")

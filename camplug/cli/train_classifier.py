@@ -30,9 +30,7 @@ class ClassifierOptions:
         str | None,
         typer.Option(help="Data set whose labels give the precision after every epoch.", show_default="none"),
     ] = None
-    validation_split: Annotated[
-        str | None, typer.Option(help="Part of the validation data, as for --split.", show_default="train")
-    ] = None
+    validation_split: common.ValidationSplit = None
     keep: Annotated[
         Literal["last", "best"],
         typer.Option(help="last, or best: the epoch of the best precision on --validation."),

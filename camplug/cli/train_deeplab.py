@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from camplug.cli import common
 from camplug.cli.evaluate import check_classes
 from camplug.cli.option_groups import DataOptions, NetworkOptions, TrainingOptions
 from camplug.cli.train_command import add_command, make_display, show_training
@@ -45,9 +46,7 @@ class DeepLabOptions:
         str | None,
         typer.Option(help="Data set whose masks give the mIoU of one view after every epoch.", show_default="none"),
     ] = None
-    validation_split: Annotated[
-        str | None, typer.Option(help="Part of the validation data, as for --split.", show_default="train")
-    ] = None
+    validation_split: common.ValidationSplit = None
 
     def get_labels(self) -> Path:
         """Return the folder of label pictures.
