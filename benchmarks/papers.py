@@ -236,8 +236,8 @@ def report(data: dict[str, Any]) -> list[str]:
     lines = [
         f"`{data['command']}`",
         "",
-        f"{m['gpu'] or m['cpu']}, torch {m['versions']['torch']}; epochs for {start}: {data['epochs']}, at a learning "
-        f"rate of {float(data['settings'].get('lr', 5e-4)):g}. CAM's seeds on "
+        f"{m['gpu'] or m['cpu']}, torch {m['versions']['torch']}; epochs for {start}: {data['epochs']}. The "
+        f"learning rate is {float(data['settings'].get('lr', 5e-4)):g}. CAM's seeds on "
         "val, mean ± standard deviation over seeds, and in brackets the mean difference from the ordinary training of "
         'the same seed ± its standard deviation. "On train" is mIoU-7 at the best threshold there, which val is '
         "reported at; then Fully-CAM without channel norm on val, and seconds of training (of a CPU: CPU time).",

@@ -86,7 +86,7 @@ def test_a_training_gets_them_and_is_another_one(tmp_path, data):
     correct(tmp_path / "new", data, [1], 2)
     options = {"preprocess": None}
     tasks = [
-        DeepLabTask(trainable.net(), data, folder, tmp_path / "out", labelled.SETTINGS, None, options)
+        DeepLabTask(trainable.net(), data, folder, tmp_path / "out", labelled.SETTINGS, None, None, options)
         for folder in (
             LabelFolder(tmp_path / "labels"), CorrectedLabels(tmp_path / "labels", tmp_path / "new", repeat=3)
         )
