@@ -34,7 +34,7 @@ def default_layers(name):
     for side in SIDES:
         row["side"] = side or model.pretrained_cfg["input_size"][-1]
         try:
-            seen = trace_model(model, layers, (torch.randn(2, 3, row["side"], row["side"]),))
+            seen = trace_model(model, layers, (torch.randn(1, 3, row["side"], row["side"]),))
             break
         except Exception:
             if side is None:
