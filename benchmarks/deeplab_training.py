@@ -37,7 +37,6 @@ from camplug.wsss.data import VOC_CLASSES
 BATCH = 12
 PARTS = {"plain": "mIoU-7", "predicted": "labels predicted", "given": "labels given"}
 
-
 VIT = "timm:vit_small_patch14_dinov2?dynamic_img_size=true"
 VIT_OPTIONS = shlex.split(
     "--optimizer adamw --lr 0.0001 --weight-decay 0.01 --warmup 0.1 --head large-fov --dilations 1 "
@@ -74,7 +73,6 @@ ROWS = {
         ("--drop-large-losses", 0.1),
         vit=True,
     ),
-    "vit_averaged": Row("averaged seeds, without large losses", "averaged", 7, ("--drop-large-losses", 0.1), vit=True),
     "vit_masks": Row("masks", "masks", 17, vit=True),
 }
 

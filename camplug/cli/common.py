@@ -18,6 +18,7 @@ from rich.console import Console
 
 from camplug.errors import CamplugError, InputError
 from camplug.models import load_model
+from camplug.wsss.seeds.predicted_labels import PROBABILITY
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +41,10 @@ ValidationSplit: TypeAlias = Annotated[
 ]
 Probability: TypeAlias = Annotated[
     float | None,
-    typer.Option(help="With --labels predicted: the best class and those above this probability.", show_default="0.5"),
+    typer.Option(
+        help="With --labels predicted: the best class and those above this probability.",
+        show_default=f"{PROBABILITY:g}",
+    ),
 ]
 Split: TypeAlias = Annotated[
     str | None,

@@ -191,20 +191,9 @@ def test_what_segmenting_refuses(trained, tmp_path):
 
 
 def test_classes_that_a_classifier_finds(place, trained, tmp_path):
-    start = [
-        "--model",
-        *MODEL[1:],
-        "--checkpoint",
-        place / "start.pth",
-        "--epochs",
-        "1",
-        "--batch",
-        "4",
-        "--crop",
-        "32",
-    ]
-    options = ["--data", "scenes:8", *start, "--sides", "32,32", "--device", "cpu", "--out", tmp_path / "net"]
-    good("train", "classifier", *options)
+    start = [*MODEL, "--checkpoint", place / "start.pth", "--out", tmp_path / "net", "--device", "cpu"]
+    span = ["--epochs", "1", "--batch", "4", "--crop", "32", "--sides", "32,32"]
+    good("train", "classifier", "--data", "scenes:8", *start, *span)
     classifier = tmp_path / "net" / "classifier.pt"
     on = ["--weights", trained["file"], "--data", "scenes:4:1", "--device", "cpu", "--out", tmp_path / "p"]
     said = good("segment", *on, "--labels", "predicted", "--classifier", classifier, "--json")

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import library
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
@@ -152,13 +153,13 @@ def register() -> None:
             return [torch.float16, torch.bfloat16]
 
     _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
-    _registered.append(torch.library.Library("_", "IMPL"))
+    _registered.append(library.Library("_", "IMPL"))
     _registered[0].fallback(lambda func, *args, **kwargs: run(func, args, kwargs), "PrivateUse1")
     # `model.half()` would put new values into `parameter.data`, where `inner` does not follow
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     # autocast: convolutions and linear layers run in the narrow format, as on a GPU; everything else as it comes
-    _registered[0].fallback(torch.library.fallthrough_kernel, AUTOCAST)
-    _registered.append(torch.library.Library("aten", "IMPL"))
+    _registered[0].fallback(library.fallthrough_kernel, AUTOCAST)
+    _registered.append(library.Library("aten", "IMPL"))
     for op in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default):
         _registered[1].impl(op._schema.name.removeprefix("aten::"), partial(_narrow, op), AUTOCAST)
 

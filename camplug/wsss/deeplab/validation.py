@@ -18,10 +18,8 @@ from camplug.wsss.deeplab.segmenter import Segmenter
 from camplug.wsss.train.processes import get_rank_and_world, mean_over_processes
 from camplug.wsss.train.unreadable import Substitutes
 
-VALIDATION, CLASS_VALIDATION = (
-    "validation_miou",
-    "validation_iou_",
-)  # names of logged metrics; of a class, its name follows
+VALIDATION = "validation_miou"  # name of the logged metric
+CLASS_VALIDATION = "validation_iou_"  # beginning of the name of a class's metric; the class name follows
 
 
 class MaskedPhoto(NamedTuple):
@@ -98,9 +96,8 @@ class ValidationScore:
         Args:
             device: device on which processes exchange tensors.
         """
-        counts = torch.from_numpy(self.confusion.matrix).to(device, torch.float64)
-        mean = mean_over_processes(counts) * get_rank_and_world()[1]
-        matrix = mean.round().long().cpu().numpy()
+        mean = mean_over_processes(torch.from_numpy(self.confusion.matrix).to(device))
+        matrix = (mean * get_rank_and_world()[1]).round().long().cpu().numpy()
         self.confusion = ConfusionMatrix(self.confusion.num_classes)
         found = zip(["background", *self.network.classes], iou(matrix).tolist(), strict=True)
         return float(miou(matrix)), {name: value for name, value in found if not math.isnan(value)}
