@@ -83,9 +83,8 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 
 def tests(args: argparse.Namespace) -> list[Task]:
     """The tests that take a device, in several processes."""
-    some = ["tests/test_simulated.py", "-m", "not slow"] if args.smoke else ["tests"]
-    device = "simulated" if args.smoke else args.device
-    command = [sys.executable, "-m", "pytest", *some, "--device", device, "-q", "-p", "no:cacheprovider"]
+    some = "tests/test_errors.py" if args.smoke else "tests"
+    command = [sys.executable, "-m", "pytest", some, "--device", args.device, "-q", "-p", "no:cacheprovider"]
     command += ["--durations=15", "--junitxml={json}", *([] if args.smoke else ["-n", str(args.jobs)])]
     return [Task("tests", command, 240, 40, read_junit)]
 
@@ -205,21 +204,7 @@ def run(task: Task, seconds: float, one_thread: bool) -> dict[str, Any]:
         file, log = Path(folder) / "result", Path(folder) / "log"
         command = [word.replace("{json}", str(file)).replace("{left}", left) for word in task.command]
         start = time.perf_counter()
-        with log.open("w") as opened:
-            process = subprocess.Popen(
-                command,
-                stdout=opened,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env=environment(one_thread),
-                start_new_session=True,
-            )
-            try:
-                code: int | None = process.wait(None if limit == float("inf") else limit)
-            except subprocess.TimeoutExpired:
-                code = None
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        code = execute(command, log, limit, one_thread)
         result: dict[str, Any] = {
             "command": shlex.join(["python", *task.command[1:]]).replace(f"{ROOT}/", ""),
             "status": "stopped at its limit" if code is None else "done" if code == 0 else f"failed, exit code {code}",
@@ -231,6 +216,25 @@ def run(task: Task, seconds: float, one_thread: bool) -> dict[str, Any]:
         if code != 0:
             result["says"] = log.read_text(errors="replace").splitlines()[-LINES:]
     return result
+
+
+def execute(command: list[str], log: Path, limit: float, one_thread: bool) -> int | None:
+    """Run a command in a new process that writes into a log, and return its exit code, or None if it was stopped."""
+    with log.open("w") as opened:
+        process = subprocess.Popen(
+            command,
+            stdout=opened,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env=environment(one_thread),
+            start_new_session=True,
+        )
+        try:
+            return process.wait(None if limit == float("inf") else limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return None
 
 
 def environment(one_thread: bool) -> dict[str, str]:

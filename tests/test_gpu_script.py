@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
-import subprocess
+import runpy
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -26,14 +28,44 @@ def gpu(monkeypatch):
     return module
 
 
+@pytest.fixture
+def in_process(gpu, monkeypatch):
+    """Scripts run in this process: new ones would load torch and Lightning again, half of the time of all steps."""
+    execute = gpu.execute
+
+    def run_script(command, log, limit, one_thread):
+        if not command[1].endswith(".py"):
+            return execute(command, log, limit, one_thread)
+        threads, seed = gpu.torch.get_num_threads(), gpu.torch.random.get_rng_state()
+        with monkeypatch.context() as patch, log.open("w") as out, contextlib.redirect_stdout(out):
+            patch.setattr(sys, "argv", command[1:])
+            patch.setattr(sys, "path", list(sys.path))
+            patch.chdir(ROOT)
+            try:
+                runpy.run_path(command[1], run_name="__main__")
+            except Exception:
+                out.write(traceback.format_exc())
+                return 1
+            finally:
+                gpu.torch.set_num_threads(threads)
+                gpu.torch.random.set_rng_state(seed)
+        return 0
+
+    monkeypatch.setattr(gpu, "execute", run_script)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(ROOT / "benchmarks")):
+            del sys.modules[name]
+
+
 @pytest.mark.slow
-def test_all_steps_run_at_toy_size(tmp_path):
-    command = [sys.executable, "benchmarks/gpu.py", "--smoke", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.filterwarnings("ignore")
+def test_all_steps_run_at_toy_size(gpu, in_process, tmp_path):
+    gpu.main(["--smoke", "--out", str(tmp_path)])
     data = json.loads((tmp_path / "gpu.json").read_text())
     states = {(step, name): task["status"] for step, tasks in data["steps"].items() for name, task in tasks.items()}
-    assert set(states.values()) == {"done"}, (states, data, done.stderr)
-    assert done.returncode == 0
+    assert set(states.values()) == {"done"}, (states, data)
     assert list(data["steps"]) == ["tests", "explainers", "refinement", "seeds", "training", "plan", "papers"]
     tests = data["steps"]["tests"]["tests"]["result"]
     assert tests["passed"] > 0
@@ -50,8 +82,7 @@ def test_all_steps_run_at_toy_size(tmp_path):
     assert [row["row"] for row in rows] == ["start", "ordinary"]
     page = tmp_path / "page.md"
     page.write_text((ROOT / "docs" / "gpu.md").read_text())
-    again = ["--load", str(tmp_path / "gpu.json"), "--markdown", str(page)]
-    subprocess.run([*command[:2], *again], cwd=ROOT, check=True)
+    gpu.main(["--load", str(tmp_path / "gpu.json"), "--markdown", str(page)])
     assert "| dense CRF" in page.read_text()
 
 
