@@ -10,7 +10,8 @@
 A table has rows of one body only.
 
 The pseudo-labels must lie in the cache, where `benchmarks/deeplab.py --rows averaged averaged_saliency` leaves them.
-Only the row of masks reads masks.
+Those of the second round are made with the network of the row vit. Only the rows of masks read masks; the row of the
+second round logs the mIoU on val after every epoch, and no setting depends on it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from __future__ import annotations
 import argparse
 import csv
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chain import LISTS, Chain, scores
+from chain import CLASSES, LISTS, Chain, scores
 from deeplab import CROPS, DEEPLAB, VIEWS_OF_VAL
 from device_data import LITE0, READS
 from markdown_tables import table
@@ -42,6 +44,8 @@ VIT_OPTIONS = shlex.split(
     "--optimizer adamw --lr 0.0001 --weight-decay 0.01 --warmup 0.1 --head large-fov --dilations 1 "
     "--output-stride none --cut blocks.5 --batch 12 --crop 252 --long-side 322 --scales 0.75,1.5"
 )
+SECOND = "second_round"  # labels of the second round: the folder's name
+SECOND_VIEWS = shlex.split("--long-side 322 --scales 0.75,1")
 VIT_VIEWS = shlex.split("--long-side 322 --scales 0.75,1,1.5 --flip")
 
 
@@ -73,6 +77,13 @@ ROWS = {
         ("--drop-large-losses", 0.1),
         vit=True,
     ),
+    "vit_second": Row(
+        "second round on all images, without large losses",
+        "second_round",
+        5,
+        ("--drop-large-losses", 0.1),
+        vit=True,
+    ),
     "vit_masks": Row("masks", "masks", 17, vit=True),
 }
 
@@ -99,16 +110,23 @@ def measure_row(chain: Chain, name: str, row: Row, args: argparse.Namespace) -> 
     labels = chain.cache / f"{row.labels}_labels_part"
     if row.labels == "masks":
         labels, split = args.data / "SegmentationClass", "train"
+    if row.labels == SECOND:
+        labels, split = chain.cache / SECOND, "all"
     if row.vit:
         given = ["--model", VIT, "--checkpoint", args.vit, *VIT_OPTIONS, *row.options]
     else:
         given = ["--model", "demo", "--checkpoint", args.weights, "--num-classes", 20, *DEEPLAB, *CROPS, *row.options]
     given += ["--saliency", args.saliency] if "--refinement" in row.options else []
+    if row.labels == SECOND:
+        given += ["--validation", f"voc:{args.data}", "--validation-split", LISTS[1]]
     given += ["--epochs", row.epochs, "--dtype", args.dtype, "--device", "cpu", "--out", out]
     trained = chain.camplug("train", "deeplab", labels, *chain.on(split), *given)
     images = len(LISTS[0].read_text().split()) if split == "train" else trained["images"]
     found: dict[str, Any] = {"minutes": trained["seconds"] / 60, "images": images, "epochs": row.epochs}
     found["losses"] = read_losses(out)
+    if row.labels == SECOND:
+        logged = [read_logged(out, f"validation_iou_{name}") for name in ("background", *CLASSES.split(","))]
+        found["curve"] = [100 * sum(values) / len(values) for values in zip(*logged, strict=True)]
     classifier = write_classifier(args.weights, chain.cache / "classifier.pt")
     of_part = {"given": ["--labels", "given"], "predicted": ["--labels", "predicted", "--classifier", classifier]}
     for part in PARTS:
@@ -133,17 +151,41 @@ def write_classifier(weights: Path, file: Path) -> Path:
 
 def read_losses(folder: Path) -> dict[str, float]:
     """Return the mean of the logged losses by quarter of the training: 1 to 4."""
-    (file,) = folder.glob("checkpoints/losses/version_*/metrics.csv")
-    with file.open() as opened:
-        values = [float(row["loss"]) for row in csv.DictReader(opened) if row["loss"]]
+    values = read_logged(folder, "loss")
     size = len(values) / 4
     quarters = [values[round(q * size) : round((q + 1) * size)] for q in range(4)]
     return {str(q + 1): sum(part) / len(part) for q, part in enumerate(quarters)}
 
 
+def read_logged(folder: Path, name: str) -> list[float]:
+    """Return the logged values of a name, in their order."""
+    (file,) = folder.glob("checkpoints/losses/version_*/metrics.csv")
+    with file.open() as opened:
+        return [float(row[name]) for row in csv.DictReader(opened) if row[name]]
+
+
+def make_second_round(chain: Chain, args: argparse.Namespace) -> None:
+    """Label the other images of train_aug, and val, with the network of the row vit and the images' labels; the images
+    that it learnt from keep their pseudo-labels."""
+    ids = (args.data / "ImageSets/Segmentation/train_aug.txt").read_text().split()
+    part = chain.keep_every(3, ids, "part")
+    chain.keep_every(1, ids, "all")
+    chain.keep_every(1, [name for name in ids if name not in set(part)], "rest")
+    network = chain.cache / f"vit_{args.dtype}_deeplab" / "deeplab.pt"
+    for split in ("rest", "val"):
+        given = [*chain.on(split), "--weights", network, *SECOND_VIEWS, "--labels", "given", "--crf", "deeplab"]
+        chain.camplug("segment", *given, "--device", "cpu", "--out", chain.cache / f"{SECOND}_labels_{split}")
+    (chain.cache / SECOND).mkdir(exist_ok=True)
+    for kept in ("averaged_saliency_labels_part", f"{SECOND}_labels_rest"):
+        for file in (chain.cache / kept).glob("*.png"):
+            shutil.copy(file, chain.cache / SECOND)
+
+
 def everything(args: argparse.Namespace) -> dict[str, Any]:
     chain = Chain(args.data, args.cache)
     labels = {}
+    if any(ROWS[row].labels == SECOND for row in args.rows):
+        make_second_round(chain, args)
     for row in args.rows:
         kind = ROWS[row].labels
         if kind != "masks" and kind not in labels:
@@ -183,6 +225,10 @@ def report(data: dict[str, Any]) -> list[str]:
         body.append([row.says, own, str(found["images"]), str(steps), *cells, both, losses, f"{found['minutes']:.0f}"])
     columns = ["labels", "their own mIoU-7 on val", "images", "steps", *PARTS.values()]
     lines += table([*columns, "precision / recall", "loss", "minutes"], body)
+    for name, found in rows.items():
+        if "curve" in found:
+            curve = ", ".join(f"{value:.1f}" for value in found["curve"])
+            lines += [f"{ROWS[name].says}: mIoU-7 on val after every epoch, photographs in one view: {curve}.", ""]
     classes = list(next(iter(rows.values()))["plain"]["iou"])
     body = [[ROWS[name].says, *(f"{found['plain']['iou'][c]:.1f}" for c in classes)] for name, found in rows.items()]
     return [*lines, "", "IoU by class:", "", *table(["labels", *classes], body)]

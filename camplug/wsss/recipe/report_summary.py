@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from camplug.wsss.classifier.checkpoint import CLASSIFIER_FILE
 from camplug.wsss.recipe.measure import format_seconds
 from camplug.wsss.recipe.recipe import Recipe
 
@@ -140,10 +141,13 @@ def describe_next_steps(recipe: Recipe, report: dict[str, Any], out: Path) -> li
     if report["network"] is not None:
         file = shlex.quote(str(out / report["network"]))
         side = recipe.segment.long_side
-        size = "" if side is None else f" --long-side {side}"
+        options = "" if side is None else f" --long-side {side}"
+        if recipe.segment.labels == "predicted" and (classifier := out / CLASSIFIER_FILE.file).is_file():
+            options += f" --labels predicted --classifier {shlex.quote(str(classifier))}"
         lines += [
             f"network: {out / report['network']}",
-            f"segment photographs: camplug segment PHOTOS --weights {file}{size} --out predictions --overlays overlays",
+            f"segment photographs: camplug segment PHOTOS --weights {file}{options} --out predictions --overlays "
+            "overlays",
             "score predictions on masks: camplug evaluate predictions --data DATA",
             "correct predictions by hand: camplug export-labels predictions --photos PHOTOS --format label-studio "
             "--out tasks.json",

@@ -11,6 +11,7 @@ from typing import Any
 
 from camplug.errors import InputError
 from camplug.wsss.class_names import renumber_data
+from camplug.wsss.classifier.checkpoint import CLASSIFIER_FILE
 from camplug.wsss.data import SegmentationData
 from camplug.wsss.recipe.cache import Cache, count_bytes
 from camplug.wsss.recipe.context import StageContext
@@ -53,15 +54,15 @@ def run_recipe(
         watch: receiver of progress messages.
 
     Returns:
-        The report, as in report.json. The trained segmentation network is `out`/network.pt.
+        The report, as in report.json. The trained segmentation network is `out`/network.pt, the classifier that
+        predicts its labels (`segment.labels`) `out`/classifier.pt.
 
     Raises:
         InputError: missing data or files, or an error of a stage.
         KeyboardInterrupt: Ctrl-C.
     """
     watch, out = ProgressCallback() if watch is None else watch, Path(out)
-    data = {name: open_list(name, part) for name, part in recipe.data.items()}
-    data = match_lists(recipe, data)
+    data = match_lists(recipe, {name: open_list(name, part) for name, part in recipe.data.items()})
     graph = RecipeGraph(recipe, data)
     stages = graph.stages
     cache = Cache(out, data)
@@ -84,7 +85,7 @@ def run_recipe(
                 write_report(recipe, stages, cache, out)
     report: dict[str, Any] = {}
     if rank == 0:
-        _publish_network(graph.segmenter, cache, out)
+        _publish_networks(graph, cache, out)
         report = write_report(recipe, stages, cache, out)
     wait_for_processes("end", needed=False)
     return report
@@ -139,12 +140,16 @@ def check_same_classes(name: str, classes: Sequence[str], other: str, others: Se
         )
 
 
-def _publish_network(segmenter: Stage | None, cache: Cache, out: Path) -> None:
-    """Give the segmentation network a name at the top of a run's folder; without one, remove an earlier run's."""
-    if segmenter is None:
-        (out / NETWORK).unlink(missing_ok=True)
-        return
-    link_or_copy(cache.get_folder(segmenter) / get_stage(segmenter.kind).get_file(segmenter), out / NETWORK)
+def _publish_networks(graph: RecipeGraph, cache: Cache, out: Path) -> None:
+    """Give the trained networks of a run names at the top of its folder; remove those of an earlier run."""
+    named = {NETWORK: graph.segmenter}
+    predicts = graph.recipe.segment.labels == "predicted"
+    named[CLASSIFIER_FILE.file] = graph.network if predicts and isinstance(graph.network, Stage) else None
+    for name, training in named.items():
+        if training is None:
+            (out / name).unlink(missing_ok=True)
+        else:
+            link_or_copy(cache.get_folder(training) / get_stage(training.kind).get_file(training), out / name)
 
 
 def _run_stage(stage: Stage, context: StageContext) -> None:

@@ -72,7 +72,6 @@ class StageKind(ABC):
         section: section of a recipe that holds the settings; None if other sections do.
         settings_type: dataclass of that section.
         panel: title of the results in the report's pictures; None shows none.
-        labels_used: image labels behind the results, in the report.
     """
 
     name: ClassVar[str]
@@ -83,7 +82,6 @@ class StageKind(ABC):
     section: ClassVar[str | None] = None
     settings_type: ClassVar[type[Any]]
     panel: ClassVar[str | None] = None
-    labels_used: ClassVar[str] = "image labels given"
 
     def read_settings(self, value: Any, sections: Mapping[str, Any]) -> Any:
         """Return the settings of the kind's section.
@@ -146,6 +144,10 @@ class StageKind(ABC):
     def title_panel(self, stage: Stage) -> str:
         """Return the title of a stage's results in the report's pictures."""
         return str(self.panel)
+
+    def describe_labels(self, stage: Stage) -> str:
+        """Return the origin of the image labels behind a stage's results, for the report."""
+        return "image labels given"
 
     def describe_result(self, stage: Stage, done: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return what the report tells beside the scores of a stage's results.

@@ -78,7 +78,7 @@ class EvaluateStage(StageKind):
             "list_sha256": hash_names(data),
             "photographs_sha256": hash_photographs(data),
             "convention": convention,
-            "labels": get_stage(product.kind).labels_used,
+            "labels": get_stage(product.kind).describe_labels(product),
         }
         folder = context.get_input(stage, "product")
         if product.has_maps:
