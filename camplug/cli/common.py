@@ -18,6 +18,7 @@ from rich.console import Console
 
 from camplug.errors import CamplugError, InputError
 from camplug.models import load_model
+from camplug.plug import resolve_device
 from camplug.wsss.seeds.predicted_labels import PROBABILITY
 
 if TYPE_CHECKING:
@@ -166,25 +167,10 @@ def load_bare_network(
     Raises:
         InputError: no such device or model.
     """
-    where = find_device(device)
+    where = resolve_device(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return load_model(model, checkpoint=checkpoint, num_classes=num_classes).to(where)
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device of a name.
-
-    Raises:
-        InputError: there is none of this name.
-    """
-    try:
-        where = torch.device(name)
-        torch.empty(0, device=where).cpu()
-    except (RuntimeError, AssertionError):
-        has = "cpu" + (f", cuda ({torch.cuda.device_count()})" if torch.cuda.is_available() else "")
-        raise InputError(f"the device {name!r} is not available here; there is: {has}.") from None
-    return where
 
 
 def choose_device(name: str | None, rank: int) -> str:

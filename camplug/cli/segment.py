@@ -17,6 +17,7 @@ from camplug.cli.label_overlays import check_overlays, write_overlays
 from camplug.cli.option_groups import DataOptions
 from camplug.cli.options import add_options, read_options
 from camplug.errors import InputError
+from camplug.plug import resolve_device
 from camplug.settings import apply_values
 from camplug.wsss.deeplab.settings import SegmenterSettings
 from camplug.wsss.seeds.predicted_labels import PROBABILITY, check_probability
@@ -114,7 +115,7 @@ def segment(
                 "voc:VOCdevkit/VOC2012 --split val."
             )
         device = common.choose_device(options.device, get_shard()[0])
-        network = load_deeplab(file).to(common.find_device(device))
+        network = load_deeplab(file).to(resolve_device(device))
         dataset = _open_images(photos, data, network.classes)
         if options.labels == "given" and not dataset.has_labels:
             raise InputError("--labels given needs image labels, and the data has none; leave it out.")

@@ -15,6 +15,7 @@ from camplug.cli.progress_display import handle_interrupt
 from camplug.cli.walk_network import require_lightning
 from camplug.errors import InputError
 from camplug.images.save import write_atomically
+from camplug.plug import resolve_device
 
 if TYPE_CHECKING:
     from camplug.wsss.recipe.starter import DataSummary, StarterSettings
@@ -55,7 +56,7 @@ def init(  # noqa: PLR0917
         if out.suffix.lower() not in (".yaml", ".yml"):
             raise InputError(f"--out {str(out)!r}: a recipe is written as .yaml.")
         where = common.choose_device(device, 0)
-        common.find_device(where)
+        resolve_device(where)
         train = _describe_data(photos, labels)
         held_out = None if val is None else _choose_held_out_split(_describe_data(val, None))
         summary = summarize_data(_open_entry(train))

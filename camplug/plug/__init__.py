@@ -16,7 +16,7 @@ from camplug.plug.layers import SELECTORS, Selector, named_layers, select
 from camplug.plug.outputs import Link, are_probabilities, find_link, get_logits
 from camplug.plug.tape import AttentionCall, Layer, Tape
 from camplug.plug.targets import Classes, Evidence, Score, Targets, UndecidedError, resolve_classes
-from camplug.plug.tensors import make_index, pick_values, send_to
+from camplug.plug.tensors import make_index, pick_values, resolve_device, send_to
 from camplug.plug.trace import Trace
 from camplug.plug.tracer import copy_inputs, observe, trace_model
 
@@ -54,6 +54,7 @@ __all__ = [
     "pick_values",
     "resolve_classes",
     "select",
+    "resolve_device",
     "send_to",
     "to_grid",
     "trace_model",

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from camplug.errors import InputError
+
 
 class Probe(torch.autograd.Function):
     """Autograd function that starts a graph at a layer's output, without a copy and without gradients before it."""
@@ -36,6 +38,21 @@ def snapshot(tensor: Tensor) -> Tensor:
         return torch._lazy_clone(tensor)
     except (AttributeError, RuntimeError, NotImplementedError):
         return tensor.clone()
+
+
+def resolve_device(device: torch.device | str | None) -> torch.device:
+    """Return a device that exists, with its index, as tensors have it; None is the CPU.
+
+    Raises:
+        InputError: the device does not exist.
+    """
+    try:
+        there = torch.empty(0, device=torch.device(device or "cpu"))
+        there.cpu()
+    except (RuntimeError, TypeError, AssertionError):
+        has = "cpu" + (f", cuda ({torch.cuda.device_count()})" if torch.cuda.is_available() else "")
+        raise InputError(f"the device {str(device)!r} is not available here; there is: {has}.") from None
+    return there.device
 
 
 def send_to(tensor: Tensor, device: torch.device) -> Tensor:

@@ -150,10 +150,13 @@ def find_scattered_layers(
 
     plain = run(None)
     misses = dict.fromkeys(plain, 0)
-    for spot in SPOTS:
+    half = len(SPOTS) / 2
+    for left, spot in zip(range(len(SPOTS) - 1, -1, -1), SPOTS, strict=True):
         for name, now in run(spot).items():
             misses[name] += name in plain and _is_elsewhere(spot, plain[name], now)
-    return frozenset(name for name, count in misses.items() if 2 * count > len(SPOTS))
+        if not any(count <= half < count + left for count in misses.values()):  # the others change nothing
+            break
+    return frozenset(name for name, count in misses.items() if count > half)
 
 
 class _Shapes(_OutputListener):

@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from scipy.sparse import csr_array
 
 from camplug.errors import InputError
+from camplug.plug import resolve_device
 from camplug.wsss.affinity.sparse import SparseAffinity
 
 Backend: TypeAlias = Literal["scipy", "torch"]
@@ -118,9 +119,9 @@ class Walk:
             raise InputError(f"backend={backend!r}; give one of {', '.join(BACKENDS)}.")
         self.size = affinity.size
         self._type = torch.float64 if double else torch.float32
-        self._device = None if backend == "scipy" else "cpu" if device is None else device
+        self._device = None if backend == "scipy" else resolve_device(device)
         self._matrix: Any
-        if self._device is not None and affinity.table is not None and affinity.device == _resolve_device(self._device):
+        if self._device is not None and affinity.table is not None and affinity.device == self._device:
             self._matrix = _make_torch_csr(affinity.table.compute_transitions(float(beta), self._type), affinity.device)
             return
         places, starts = affinity.matrix.indices, affinity.matrix.indptr
@@ -279,11 +280,3 @@ def _make_torch_csr(parts: Sequence[torch.Tensor], device: torch.device | str) -
         raise InputError(
             f"torch cannot hold a sparse matrix on device {str(device)!r} ({reason}); give backend='scipy'."
         ) from None
-
-
-def _resolve_device(device: torch.device | str) -> torch.device | None:
-    """Return a device with its index, as tensors have it; None if there is no such device."""
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError):
-        return None

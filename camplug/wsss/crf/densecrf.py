@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from camplug.errors import InputError
-from camplug.plug import send_to
+from camplug.plug import resolve_device, send_to
 from camplug.wsss.crf.kernels import make_bilateral_kernel, make_gaussian_kernel
 from camplug.wsss.crf.lattice import Floats, Lattice
 from camplug.wsss.crf.meanfield import run_mean_field
 from camplug.wsss.crf.settings import CERTAINTY, CRFSettings, resolve_settings
-from camplug.wsss.crf.tensors import resolve_device, run_mean_field_on_device
+from camplug.wsss.crf.tensors import run_mean_field_on_device
 from camplug.wsss.crf.unary import make_unary_from_labels
 
 Backend: TypeAlias = Literal["numpy", "torch"]
@@ -65,9 +65,9 @@ class DenseCRF:
     ) -> None:
         if backend not in (None, "numpy", "torch"):
             raise InputError(f"backend={backend!r}: give 'numpy' or 'torch'.")
-        where = resolve_device(device)
-        if where.type != "cpu" and backend == "numpy":
+        if backend == "numpy" and not str(device or "cpu").startswith("cpu"):
             raise InputError(f"device={str(device)!r} is for backend='torch'; numpy runs on the CPU.")
+        where = resolve_device(device)
         self.settings, pixels = resolve_settings(settings), _check_pixels(photo)
         self.size: tuple[int, int] = (pixels.shape[0], pixels.shape[1])
         self._in_numpy = backend == "numpy" or (backend is None and where.type == "cpu")

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from camplug.plug import send_to
+from camplug.plug import resolve_device, send_to
 from camplug.wsss.crf.densecrf import DenseCRF
 from camplug.wsss.crf.par import pixel_adaptive_refinement
 from camplug.wsss.crf.settings import CRFSettings, Refinement
-from camplug.wsss.crf.tensors import resolve_device
 from camplug.wsss.crf.unary import make_unary_from_scores
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from camplug.errors import InputError
+from camplug.plug import resolve_device
 from camplug.wsss.crf.lattice import Lattice
 
 
@@ -22,19 +22,6 @@ def run_mean_field_on_device(lattices: Sequence[Lattice], unary: Tensor, iterati
             logits = logits + lattice.slice(lattice.spread(q))
         q = torch.softmax(logits, 1)
     return q.T.contiguous()
-
-
-def resolve_device(device: str | torch.device | None) -> torch.device:
-    """Return a device that exists; None is the CPU.
-
-    Raises:
-        InputError: the device does not exist.
-    """
-    try:
-        return torch.empty(0, device=torch.device(device or "cpu")).device
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device={str(device)!r} cannot be used here ({reason}); 'cpu' always can.") from None
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:

@@ -218,8 +218,11 @@ def with_value(value):
         (lambda: DenseCRF(PHOTO, None), "there is no CRF None; give"),
         (lambda: DenseCRF(PHOTO, backend="jax"), "backend='jax': give 'numpy' or 'torch'"),
         (lambda: DenseCRF(PHOTO, backend="numpy", device="meta"), "device='meta' is for backend='torch'; numpy runs"),
-        (lambda: DenseCRF(PHOTO, backend="torch", device="toaster"), "device='toaster' cannot be used here"),
-        (lambda: DenseCRF(PHOTO, backend="torch", device=1.5), "device='1.5' cannot be used here"),
+        (
+            lambda: DenseCRF(PHOTO, backend="torch", device="toaster"),
+            "the device 'toaster' is not available here; there is: cpu",
+        ),
+        (lambda: DenseCRF(PHOTO, backend="torch", device=1.5), "the device '1.5' is not available here"),
         (lambda: DenseCRF(PHOTO).refine(UNARY[0]), r"the unary is float32 \[4, 6\]; give floats \[K, 4, 6\]"),
         (lambda: DenseCRF(PHOTO).refine(UNARY[:0]), r"the unary is float32 \[0, 4, 6\]"),
         (lambda: DenseCRF(PHOTO).refine(UNARY.transpose(0, 2, 1)), r"the unary is float32 \[2, 6, 4\]"),
