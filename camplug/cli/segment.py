@@ -20,7 +20,7 @@ from camplug.errors import InputError
 from camplug.plug import resolve_device
 from camplug.settings import apply_values
 from camplug.wsss.deeplab.settings import SegmenterSettings
-from camplug.wsss.seeds.predicted_labels import PROBABILITY, check_probability
+from camplug.wsss.seeds.predicted_labels import PROBABILITY, check_probability, predict_labels
 from camplug.wsss.store.processes import get_shard
 
 if TYPE_CHECKING:
@@ -140,16 +140,12 @@ def _predict_labels(
     dataset: SegmentationData, options: SegmentOptions, device: str
 ) -> tuple[SegmentationData, dict[str, Any]]:
     """Return a data set with the labels that the classifier predicts, and what identifies these labels."""
-    from camplug.explain import create
-    from camplug.wsss.seeds.predicted_labels import PredictedLabels
     from camplug.wsss.store.identity import make_network_settings
 
     name = str(options.classifier)
     network = common.load_network(name, None, None, device)
     probability = PROBABILITY if options.probability is None else options.probability
-    made_with = make_network_settings(network, name)
-    settings = {"labels": "predicted", "classifier": made_with, "probability": probability}
-    return PredictedLabels(dataset, create("GradCAM", network), probability), settings
+    return predict_labels(dataset, network, make_network_settings(network, name), probability)
 
 
 def _open_images(photos: list[Path] | None, data: DataOptions, classes: Sequence[str]) -> SegmentationData:

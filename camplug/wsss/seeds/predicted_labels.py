@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import nn
 from typing_extensions import override
 
 from camplug.errors import InputError
+from camplug.explain import create
 from camplug.explain.base import Explainer
 from camplug.explain.photo_inputs import predict_on_inputs, preprocess_photo
+from camplug.images.preprocess import Preprocess
 from camplug.models.class_names import find_class_names
 from camplug.wsss.class_names import match_classes
 from camplug.wsss.data import SegmentationData
@@ -58,6 +64,30 @@ def check_logits(logits: torch.Tensor | None, count: int, data: SegmentationData
             f"the model has {has} and the data has {len(data.classes)} ({', '.join(data.classes[:3])}, ...); give a "
             "classifier of these classes, in this order where it has no class names."
         )
+
+
+def predict_labels(
+    data: SegmentationData,
+    model: nn.Module,
+    made_with: Mapping[str, Any],
+    probability: float = PROBABILITY,
+    preprocess: Preprocess | None = None,
+) -> tuple[PredictedLabels, dict[str, Any]]:
+    """Return a data set with the labels that a classifier predicts, and what identifies these labels.
+
+    Args:
+        data: photographs, with or without labels.
+        model: classifier.
+        made_with: settings that identify it, see `camplug.wsss.store.identity.make_network_settings`.
+        probability: probability above which a class counts as shown.
+        preprocess: preprocessing of the classifier's inputs; None for its own.
+
+    Raises:
+        InputError: the classifier lacks a class of the data, or the probability is not in [0, 1].
+    """
+    explainer = create("GradCAM", model, preprocess=preprocess)
+    made_of = {"labels": "predicted", "classifier": dict(made_with), "probability": probability}
+    return PredictedLabels(data, explainer, probability), made_of
 
 
 class PredictedLabels(DataView):

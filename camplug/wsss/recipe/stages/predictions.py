@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 
 from typing_extensions import override
 
-import camplug
 from camplug.errors import InputError
 from camplug.settings import restore_part, to_plain
 from camplug.wsss.crf import CRFSettings, PARSettings
@@ -22,7 +21,7 @@ from camplug.wsss.recipe.graph import NamedNetwork, RecipeGraph
 from camplug.wsss.recipe.stage import Inputs, Stage
 from camplug.wsss.recipe.stages.base import ImageStage, restore_refinement
 from camplug.wsss.recipe.stages.evaluate import add_evaluation
-from camplug.wsss.seeds.predicted_labels import PROBABILITY, PredictedLabels, check_probability
+from camplug.wsss.seeds.predicted_labels import PROBABILITY, check_probability, predict_labels
 from camplug.wsss.store.jobs import Report
 
 
@@ -125,7 +124,5 @@ def _predict_labels(
 ) -> tuple[SegmentationData, dict[str, Any]]:
     """Return the images with the labels that the classifier predicts, and what identifies these labels."""
     model = context.load_network(stage)
-    explainer = camplug.create("GradCAM", model, preprocess=context.make_preprocess(stage, model))
-    probability = stage.settings["probability"]
-    made_of = {"labels": "predicted", "classifier": context.describe_network(stage, model), "probability": probability}
-    return PredictedLabels(data, explainer, probability), made_of
+    made_with, preprocess = context.describe_network(stage, model), context.make_preprocess(stage, model)
+    return predict_labels(data, model, made_with, stage.settings["probability"], preprocess)
