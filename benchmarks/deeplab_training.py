@@ -78,7 +78,7 @@ ROWS = {
         vit=True,
     ),
     "vit_second": Row(
-        "second round on all images, without large losses",
+        "second round on all images",
         "second_round",
         5,
         ("--drop-large-losses", 0.1),
@@ -228,7 +228,7 @@ def report(data: dict[str, Any]) -> list[str]:
     for name, found in rows.items():
         if "curve" in found:
             curve = ", ".join(f"{value:.1f}" for value in found["curve"])
-            lines += [f"{ROWS[name].says}: mIoU-7 on val after every epoch, photographs in one view: {curve}.", ""]
+            lines += [f"mIoU-7 on val after every epoch of the {ROWS[name].says}, one view: {curve}.", ""]
     classes = list(next(iter(rows.values()))["plain"]["iou"])
     body = [[ROWS[name].says, *(f"{found['plain']['iou'][c]:.1f}" for c in classes)] for name, found in rows.items()]
     return [*lines, "", "IoU by class:", "", *table(["labels", *classes], body)]
