@@ -47,7 +47,7 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
         InputError: the device does not exist.
     """
     try:
-        there = torch.empty(0, device=torch.device(device or "cpu"))
+        there = torch.empty(0, device=torch.device("cpu" if device is None else device))
         there.cpu()
     except (RuntimeError, TypeError, AssertionError):
         has = "cpu" + (f", cuda ({torch.cuda.device_count()})" if torch.cuda.is_available() else "")
