@@ -172,6 +172,8 @@ def make_second_round(chain: Chain, args: argparse.Namespace) -> None:
     chain.keep_every(1, ids, "all")
     chain.keep_every(1, [name for name in ids if name not in set(part)], "rest")
     network = chain.cache / f"vit_{args.dtype}_deeplab" / "deeplab.pt"
+    if not network.exists():
+        raise SystemExit("the row vit_second needs the network of the row vit; name that row before it.")
     for split in ("rest", "val"):
         given = [*chain.on(split), "--weights", network, *SECOND_VIEWS, "--labels", "given", "--crf", "deeplab"]
         chain.camplug("segment", *given, "--device", "cpu", "--out", chain.cache / f"{SECOND}_labels_{split}")
@@ -183,14 +185,14 @@ def make_second_round(chain: Chain, args: argparse.Namespace) -> None:
 
 def everything(args: argparse.Namespace) -> dict[str, Any]:
     chain = Chain(args.data, args.cache)
-    labels = {}
-    if any(ROWS[row].labels == SECOND for row in args.rows):
-        make_second_round(chain, args)
-    for row in args.rows:
-        kind = ROWS[row].labels
+    labels, rows = {}, {}
+    for name in args.rows:
+        kind = ROWS[name].labels
+        if kind == SECOND:
+            make_second_round(chain, args)
         if kind != "masks" and kind not in labels:
             labels[kind] = scores(chain.evaluate(chain.cache / f"{kind}_labels_val", "val"))
-    rows = {name: measure_row(chain, name, ROWS[name], args) for name in args.rows}
+        rows[name] = measure_row(chain, name, ROWS[name], args)
     return {
         **describe_run("torchvision", "timm", "lightning", "numpy"),
         "dtype": args.dtype,

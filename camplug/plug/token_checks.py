@@ -154,7 +154,7 @@ def find_scattered_layers(
     for left, spot in zip(range(len(SPOTS) - 1, -1, -1), SPOTS, strict=True):
         for name, now in run(spot).items():
             misses[name] += name in plain and _is_elsewhere(spot, plain[name], now)
-        if not any(count <= half < count + left for count in misses.values()):  # the others change nothing
+        if not any(count <= half < count + left for count in misses.values()):  # the other spots change nothing
             break
     return frozenset(name for name, count in misses.items() if count > half)
 
