@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from pathlib import Path
 
 import pytest
+from benchmark_modules import FOLDER, forget_benchmarks
 
 import camplug
-
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
 def benchmarks(monkeypatch):
     """Benchmarks import each other by name; nothing of them stays behind."""
-    before = set(sys.modules)
     monkeypatch.syspath_prepend(str(FOLDER))
-    yield
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(FOLDER)):
-            del sys.modules[name]
+    with forget_benchmarks():
+        yield
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py")))

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from benchmark_modules import forget_benchmarks
 
 ROOT = Path(__file__).parent.parent
 pytest.importorskip("lightning", reason="trainings come with the extra train")
@@ -52,11 +53,8 @@ def in_process(gpu, monkeypatch):
         return 0
 
     monkeypatch.setattr(gpu, "execute", run_script)
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(ROOT / "benchmarks")):
-            del sys.modules[name]
+    with forget_benchmarks():
+        yield
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from camplug.wsss.data import VOC_CLASSES, Scenes, make_voc_palette
-from camplug.wsss.recipe import make_recipe
+from camplug.wsss.recipe import list_stages, make_recipe
+from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.train.progress import ProgressCallback
 
 SCENES = {"size": [48, 64], "classes": 3, "plain": 0.25}
@@ -82,6 +83,13 @@ def tiny(**changes):
         else:
             sections[name] = {**sections.get(name, {}), **section}
     return make_recipe(sections)
+
+
+def keys(recipe):
+    """The keys under which the results of all stages are kept, by name."""
+    data = {name: part.open() for name, part in recipe.data.items()}
+    cache = Cache(Path(), data)
+    return {stage.name: cache.get_key(stage) for stage in list_stages(recipe, data)}
 
 
 class Heard(ProgressCallback):

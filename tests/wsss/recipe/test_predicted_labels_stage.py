@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
-from recipes import TINY, Heard, tiny
+from recipes import TINY, Heard, keys, tiny
 
 import camplug
 from camplug.errors import InputError
 from camplug.wsss.classifier.checkpoint import load_classifier
 from camplug.wsss.deeplab import Segmenter, load_deeplab
 from camplug.wsss.recipe import make_recipe, run_recipe
-from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.graph import list_stages
 from camplug.wsss.recipe.report_summary import describe_next_steps
 from camplug.wsss.recipe.sample import Sample
@@ -30,11 +27,6 @@ NAME = "predictions labels predicted val"
 def stages(recipe):
     data = {name: part.open() for name, part in recipe.data.items()}
     return {stage.name: stage for stage in list_stages(recipe, data)}
-
-
-def keys(recipe):
-    cache = Cache(Path(), {name: part.open() for name, part in recipe.data.items()})
-    return {name: cache.get_key(stage) for name, stage in stages(recipe).items()}
 
 
 def test_they_add_a_stage_and_change_no_other():

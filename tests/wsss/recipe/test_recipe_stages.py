@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 from edited import relabel, write_data, write_labels
 from PIL import Image
-from recipes import SCENES, tiny, voc_tree
+from recipes import SCENES, keys, tiny, voc_tree
 
 from camplug.errors import InputError
 from camplug.wsss.recipe import list_stages, make_recipe
@@ -46,12 +45,6 @@ NAMES = [
     "predictions crf val",
     "evaluate predictions crf val",
 ]
-
-
-def keys(recipe):
-    data = {name: part.open() for name, part in recipe.data.items()}
-    cache = Cache(Path(), data)
-    return {stage.name: cache.get_key(stage) for stage in list_stages(recipe, data)}
 
 
 def test_the_road():
