@@ -79,7 +79,7 @@ ROWS = {
     ),
     "vit_second": Row(
         "second round on all images",
-        "second_round",
+        SECOND,
         5,
         ("--drop-large-losses", 0.1),
         vit=True,
@@ -168,9 +168,9 @@ def make_second_round(chain: Chain, args: argparse.Namespace) -> None:
     """Label the other images of train_aug, and val, with the network of the row vit and the images' labels; the images
     that it learnt from keep their pseudo-labels."""
     ids = (args.data / "ImageSets/Segmentation/train_aug.txt").read_text().split()
-    part = chain.keep_every(3, ids, "part")
+    part = set(chain.keep_every(3, ids, "part"))
     chain.keep_every(1, ids, "all")
-    chain.keep_every(1, [name for name in ids if name not in set(part)], "rest")
+    chain.keep_every(1, [name for name in ids if name not in part], "rest")
     network = chain.cache / f"vit_{args.dtype}_deeplab" / "deeplab.pt"
     if not network.exists():
         raise SystemExit("the row vit_second needs the network of the row vit; name that row before it.")

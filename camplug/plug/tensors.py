@@ -47,12 +47,13 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
         InputError: the device does not exist.
     """
     try:
-        there = torch.empty(0, device=torch.device("cpu" if device is None else device))
-        there.cpu()
+        found = torch.empty(0, device=torch.device("cpu" if device is None else device)).device
     except (RuntimeError, TypeError, AssertionError):
+        found = None
+    if found is None or found.type == "meta":  # which holds no values
         has = "cpu" + (f", cuda ({torch.cuda.device_count()})" if torch.cuda.is_available() else "")
-        raise InputError(f"the device {str(device)!r} is not available here; there is: {has}.") from None
-    return there.device
+        raise InputError(f"the device {str(device)!r} is not available here; there is: {has}.")
+    return found
 
 
 def send_to(tensor: Tensor, device: torch.device) -> Tensor:

@@ -151,9 +151,10 @@ def find_scattered_layers(
     plain = run(None)
     misses = dict.fromkeys(plain, 0)
     half = len(SPOTS) / 2
-    for left, spot in zip(range(len(SPOTS) - 1, -1, -1), SPOTS, strict=True):
+    for tried, spot in enumerate(SPOTS, 1):
         for name, now in run(spot).items():
             misses[name] += name in plain and _is_elsewhere(spot, plain[name], now)
+        left = len(SPOTS) - tried
         if not any(count <= half < count + left for count in misses.values()):  # the other spots change nothing
             break
     return frozenset(name for name, count in misses.items() if count > half)

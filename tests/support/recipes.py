@@ -85,11 +85,16 @@ def tiny(**changes):
     return make_recipe(sections)
 
 
+def open_stages(recipe):
+    """All stages of a recipe by name."""
+    data = {name: part.open() for name, part in recipe.data.items()}
+    return {stage.name: stage for stage in list_stages(recipe, data)}
+
+
 def keys(recipe):
     """The keys under which the results of all stages are kept, by name."""
-    data = {name: part.open() for name, part in recipe.data.items()}
-    cache = Cache(Path(), data)
-    return {stage.name: cache.get_key(stage) for stage in list_stages(recipe, data)}
+    cache = Cache(Path(), {name: part.open() for name, part in recipe.data.items()})
+    return {name: cache.get_key(stage) for name, stage in open_stages(recipe).items()}
 
 
 class Heard(ProgressCallback):

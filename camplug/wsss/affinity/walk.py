@@ -275,7 +275,7 @@ def _make_torch_csr(parts: Sequence[torch.Tensor], device: torch.device | str) -
             notes = "Sparse CSR tensor support is in beta|Sparse invariant checks are implicitly disabled"
             warnings.filterwarnings("ignore", notes, UserWarning)
             return torch.sparse_csr_tensor(starts, columns, values, (n, n), device=device, check_invariants=True)
-    except (RuntimeError, AssertionError) as error:  # the device or its sparse operations are missing
+    except (RuntimeError, AssertionError) as error:  # sparse operations are missing there
         reason = str(error).split("\n", 1)[0].rstrip(".")
         raise InputError(
             f"torch cannot hold a sparse matrix on device {str(device)!r} ({reason}); give backend='scipy'."

@@ -65,7 +65,7 @@ class DenseCRF:
     ) -> None:
         if backend not in (None, "numpy", "torch"):
             raise InputError(f"backend={backend!r}: give 'numpy' or 'torch'.")
-        if backend == "numpy" and not str("cpu" if device is None else device).startswith("cpu"):
+        if backend == "numpy" and device is not None and not str(device).startswith("cpu"):
             raise InputError(f"device={str(device)!r} is for backend='torch'; numpy runs on the CPU.")
         where = resolve_device(device)
         self.settings, pixels = resolve_settings(settings), _check_pixels(photo)

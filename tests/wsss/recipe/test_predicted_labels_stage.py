@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from recipes import TINY, Heard, keys, tiny
+from recipes import TINY, Heard, keys, open_stages, tiny
 
 import camplug
 from camplug.errors import InputError
 from camplug.wsss.classifier.checkpoint import load_classifier
 from camplug.wsss.deeplab import Segmenter, load_deeplab
 from camplug.wsss.recipe import make_recipe, run_recipe
-from camplug.wsss.recipe.graph import list_stages
 from camplug.wsss.recipe.report_summary import describe_next_steps
 from camplug.wsss.recipe.sample import Sample
 from camplug.wsss.recipe.stage import get_stage
@@ -22,11 +21,6 @@ SHORT = {"refine": None, "pseudo_labels": {"threshold": 0.3, "crf": "none"}, "ev
 PREDICTED = {"labels": "predicted", "probability": 0.4}
 MODEL = "timm:test_efficientnet"
 NAME = "predictions labels predicted val"
-
-
-def stages(recipe):
-    data = {name: part.open() for name, part in recipe.data.items()}
-    return {stage.name: stage for stage in list_stages(recipe, data)}
 
 
 def test_they_add_a_stage_and_change_no_other():
@@ -40,10 +34,10 @@ def test_they_add_a_stage_and_change_no_other():
 def test_a_given_classifier_is_named_by_its_settings():
     sections = {**TINY, "classifier": {"given": {"model": MODEL, "num_classes": 3}}, "segment": PREDICTED}
     recipe = make_recipe(sections)
-    stage = stages(recipe)[NAME]
+    stage = open_stages(recipe)[NAME]
     assert set(stage.inputs) == {"deeplab"}
     assert stage.settings["network"]["model"] == MODEL
-    for found in (stage, stages(tiny(segment=PREDICTED))[NAME]):
+    for found in (stage, open_stages(tiny(segment=PREDICTED))[NAME]):
         assert get_stage("predictions").estimate(found, Sample(recipe.data["val"].open())).seconds > 0
 
 

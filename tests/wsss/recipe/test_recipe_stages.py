@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from edited import relabel, write_data, write_labels
 from PIL import Image
-from recipes import SCENES, keys, tiny, voc_tree
+from recipes import SCENES, keys, open_stages, tiny, voc_tree
 
 from camplug.errors import InputError
 from camplug.wsss.recipe import list_stages, make_recipe
@@ -66,7 +66,7 @@ def test_without_refinement_deeplab_and_val_the_road_is_short():
 
 def test_a_walk_without_training_has_no_network():
     recipe = make_recipe({**tiny().text, "refine": {"kind": "colour", "walk": {"steps": 8}, "scale": 0.5}})
-    stages = {stage.name: stage for stage in list_stages(recipe, {k: part.open() for k, part in recipe.data.items()})}
+    stages = open_stages(recipe)
     assert [name for name in NAMES if name not in stages] == ["affinities"]
     maps = stages["maps val"]
     assert dict(maps.inputs) == {"seeds": stages["seeds val"]}
@@ -75,9 +75,7 @@ def test_a_walk_without_training_has_no_network():
 
 
 def test_one_threshold_without_masks_for_all_lists():
-    recipe = tiny(pseudo_labels={"threshold": "otsu"})
-    data = {name: part.open() for name, part in recipe.data.items()}
-    stages = {stage.name: stage for stage in list_stages(recipe, data)}
+    stages = open_stages(tiny(pseudo_labels={"threshold": "otsu"}))
     cut = stages["cut maps"]
     assert (cut.part, cut.scores, dict(cut.inputs)) == ("train", False, {"maps": stages["maps train"]})
     for name in ("labels train", "labels val", "evaluate maps train", "evaluate maps val"):

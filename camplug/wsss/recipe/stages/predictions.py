@@ -77,8 +77,8 @@ class PredictionsStage(ImageStage):
             add_evaluation(graph, self._add(graph, graph.segmenter, "val", "crf val", crf=crf), "val")
         if recipe.segment.labels == "predicted":
             named = graph.name_network()
-            settings = {"labels": "predicted", "probability": recipe.segment.probability, **named.settings}
-            stage = self._add(graph, graph.segmenter, "val", "labels predicted val", named, crf=crf, **settings)
+            settings = {"crf": crf, "labels": "predicted", "probability": recipe.segment.probability}
+            stage = self._add(graph, graph.segmenter, "val", "labels predicted val", named, **settings)
             add_evaluation(graph, stage, "val")
 
     def _add(
@@ -90,10 +90,10 @@ class PredictionsStage(ImageStage):
         classifier: NamedNetwork | None = None,
         **settings: Any,
     ) -> Stage:
-        own = to_plain(restore_part(SegmenterSettings, to_plain(graph.recipe.segment)))
         classifier = NamedNetwork() if classifier is None else classifier
         inputs = {"deeplab": segmenter, **classifier.inputs}
-        settings = own | {"crf": None} | settings
+        own = {k: v for k, v in to_plain(graph.recipe.segment).items() if k not in ("labels", "probability")}
+        settings = own | {"crf": None} | classifier.settings | settings
         return graph.add(Stage(f"predictions {name}", self.name, settings, inputs, part, classifier.files))
 
     @override
