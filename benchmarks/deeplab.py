@@ -16,6 +16,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +114,14 @@ def labels_of(chain: Chain, row: str, labels: str, weights: Path) -> tuple[dict[
 
 
 def average_labels(
-    chain: Chain, row: str, weights: Path, saliency: str | None
+    chain: Chain, row: str, weights: Path, saliency: str | None, splits: Sequence[str] = ("part", "val")
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Like `labels_of`, without a walk behind the average: IRN's heads learn from the propagated seeds and walk the
-    ones that are not propagated; both are averaged, cut at the best threshold on train, and refined by a CRF."""
+    """Like `labels_of`, without a walk behind the average: IRN's heads learn from the propagated seeds of `part` and
+    walk the ones that are not propagated; both are averaged, cut at the best threshold on train, and refined by a
+    CRF."""
     model = ["--checkpoint", weights, "--num-classes", 20]
     minutes: dict[str, float] = {}
-    for kind, split in [(kind, split) for kind in ("propagated", "fully") for split in ("part", "val")]:
+    for kind, split in [(kind, split) for kind in ("propagated", "fully") for split in splits]:
         given = [*chain.on(split), *model, "--long-side", 320, "--explainer", ROWS[kind][1]]
         said = chain.camplug("seeds", *given, "--out", chain.cache / f"{kind}_{split}")
         minutes[f"seeds, {split}"] = minutes.get(f"seeds, {split}", 0) + said["seconds"] / 60
@@ -127,7 +129,7 @@ def average_labels(
     given = [*chain.on("part"), *model, *LABELS["otsu"], *IRN, "--device", "cpu", "--out", heads]
     minutes["IRN"] = chain.camplug("train", "irn", chain.cache / "propagated_part", *given)["seconds"] / 60
     cut, salient = SEED_THRESHOLD[row], [] if saliency is None else ["--saliency", saliency]
-    for split in ("part", "val"):
+    for split in splits:
         on, cache = chain.on(split), chain.cache
         walk = [
             *on,

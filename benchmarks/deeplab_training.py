@@ -4,14 +4,16 @@
         --saliency vit_s_focus.onnx --json docs/figures/deeplab_training.json
     python benchmarks/deeplab_training.py --load docs/figures/deeplab_training.json --markdown docs/deeplab.md
     python benchmarks/deeplab_training.py --data VOCdevkit/VOC2012 --vit vit_small_patch14_dinov2.pt \
-        --weights voc_animals_lite0.pt --rows vit vit_masks --json docs/figures/deeplab_vit.json
+        --weights voc_animals_lite0.pt --saliency vit_s_focus.onnx --rows vit vit_all vit_masks \
+        --json docs/figures/deeplab_vit.json
     python benchmarks/deeplab_training.py --load docs/figures/deeplab_vit.json --rows vit --markdown docs/deeplab.md
 
 A table has rows of one body only.
 
 The pseudo-labels must lie in the cache, where `benchmarks/deeplab.py --rows averaged averaged_saliency` leaves them.
-Those of the second round are made with the network of the row vit. Only the rows of masks read masks; the row of the
-second round logs the mIoU on val after every epoch, and no setting depends on it.
+The rows of all images make those of the other images in the same way, or, in the second round, with the network of the
+row vit. Only the rows of masks read masks; the rows of all images log the mIoU on val after every epoch, and no setting
+depends on it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chain import CLASSES, LISTS, Chain, scores
-from deeplab import CROPS, DEEPLAB, VIEWS_OF_VAL
+from deeplab import CROPS, DEEPLAB, VIEWS_OF_VAL, average_labels
 from device_data import LITE0, READS
 from markdown_tables import table
 from results import add_result_options, describe_run, tell
@@ -44,20 +46,21 @@ VIT_OPTIONS = shlex.split(
     "--optimizer adamw --lr 0.0001 --weight-decay 0.01 --warmup 0.1 --head large-fov --dilations 1 "
     "--output-stride none --cut blocks.5 --batch 12 --crop 252 --long-side 322 --scales 0.75,1.5"
 )
-SECOND = "second_round"  # labels of the second round: the folder's name
+SECOND = "second_round"  # labels of the second round
 SECOND_VIEWS = shlex.split("--long-side 322 --scales 0.75,1")
 VIT_VIEWS = shlex.split("--long-side 322 --scales 0.75,1,1.5 --flip")
 
 
 class Row(NamedTuple):
-    """A training: what it is called, the labels it reads, passes over the images, options of the command, and whether
-    its body is the vision transformer."""
+    """A training: what it is called, the labels it reads, passes over the images, options of the command, whether its
+    body is the vision transformer, and the list of its images."""
 
     says: str
     labels: str
     epochs: int = 12
     options: tuple[Any, ...] = ()
     vit: bool = False
+    split: str = "part"
 
 
 ROWS = {
@@ -69,7 +72,7 @@ ROWS = {
         "averaged with saliency, without large losses", "averaged_saliency", 12, ("--drop-large-losses", 0.1)
     ),
     "longer": Row("averaged with saliency, twice as long", "averaged_saliency", 24),
-    "masks": Row("masks", "masks", 28),
+    "masks": Row("masks", "masks", 28, split="train"),
     "vit": Row(
         "averaged with saliency, without large losses",
         "averaged_saliency",
@@ -77,14 +80,23 @@ ROWS = {
         ("--drop-large-losses", 0.1),
         vit=True,
     ),
+    "vit_all": Row(
+        "averaged with saliency, all images",
+        "averaged_saliency",
+        5,
+        ("--drop-large-losses", 0.1),
+        vit=True,
+        split="all",
+    ),
     "vit_second": Row(
         "second round on all images",
         SECOND,
         5,
         ("--drop-large-losses", 0.1),
         vit=True,
+        split="all",
     ),
-    "vit_masks": Row("masks", "masks", 17, vit=True),
+    "vit_masks": Row("masks", "masks", 17, vit=True, split="train"),
 }
 
 
@@ -96,7 +108,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="VOCdevkit/VOC2012, with ImageSets/Segmentation/train_aug.txt")
     parser.add_argument("--weights", type=Path, help="state dict of the 20-class classifier")
     parser.add_argument("--vit", type=Path, help="weights of the rows vit...: those of benchmarks/vit_weights.py")
-    parser.add_argument("--saliency", help="saliency network of the row refined")
+    parser.add_argument("--saliency", help="saliency network of the rows refined and vit_all")
     parser.add_argument("--rows", nargs="+", default=LITE0_ROWS, choices=list(ROWS))
     parser.add_argument("--dtype", default="bfloat16", help="as for camplug train deeplab")
     parser.add_argument("--cache", type=Path, default=Path("deeplab_cache"), help="that of benchmarks/deeplab.py")
@@ -106,25 +118,23 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 
 def measure_row(chain: Chain, name: str, row: Row, args: argparse.Namespace) -> dict[str, Any]:
     """Train DeepLab and return its figures on val."""
-    out, split = chain.cache / f"{name}_{args.dtype}_deeplab", "part"
-    labels = chain.cache / f"{row.labels}_labels_part"
+    out = chain.cache / f"{name}_{args.dtype}_deeplab"
+    labels = chain.cache / f"{row.labels}_labels_{row.split}"
     if row.labels == "masks":
-        labels, split = args.data / "SegmentationClass", "train"
-    if row.labels == SECOND:
-        labels, split = chain.cache / SECOND, "all"
+        labels = args.data / "SegmentationClass"
     if row.vit:
         given = ["--model", VIT, "--checkpoint", args.vit, *VIT_OPTIONS, *row.options]
     else:
         given = ["--model", "demo", "--checkpoint", args.weights, "--num-classes", 20, *DEEPLAB, *CROPS, *row.options]
     given += ["--saliency", args.saliency] if "--refinement" in row.options else []
-    if row.labels == SECOND:
+    if row.split == "all":
         given += ["--validation", f"voc:{args.data}", "--validation-split", LISTS[1]]
     given += ["--epochs", row.epochs, "--dtype", args.dtype, "--device", "cpu", "--out", out]
-    trained = chain.camplug("train", "deeplab", labels, *chain.on(split), *given)
-    images = len(LISTS[0].read_text().split()) if split == "train" else trained["images"]
+    trained = chain.camplug("train", "deeplab", labels, *chain.on(row.split), *given)
+    images = len(LISTS[0].read_text().split()) if row.split == "train" else trained["images"]
     found: dict[str, Any] = {"minutes": trained["seconds"] / 60, "images": images, "epochs": row.epochs}
     found["losses"] = read_losses(out)
-    if row.labels == SECOND:
+    if row.split == "all":
         logged = [read_logged(out, f"validation_iou_{name}") for name in ("background", *CLASSES.split(","))]
         found["curve"] = [100 * sum(values) / len(values) for values in zip(*logged, strict=True)]
     classifier = write_classifier(args.weights, chain.cache / "classifier.pt")
@@ -164,23 +174,31 @@ def read_logged(folder: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(opened) if row[name]]
 
 
-def make_second_round(chain: Chain, args: argparse.Namespace) -> None:
-    """Label the other images of train_aug, and val, with the network of the row vit and the images' labels; the images
-    that it learnt from keep their pseudo-labels."""
+def list_images(chain: Chain, args: argparse.Namespace) -> None:
+    """Write the lists part (every third image of train_aug), all, and rest (those not in part)."""
     ids = (args.data / "ImageSets/Segmentation/train_aug.txt").read_text().split()
     part = set(chain.keep_every(3, ids, "part"))
     chain.keep_every(1, ids, "all")
     chain.keep_every(1, [name for name in ids if name not in part], "rest")
+
+
+def label_second_round(chain: Chain, args: argparse.Namespace) -> None:
+    """Label the other images of train_aug, and val, with the network of the row vit and the images' labels."""
     network = chain.cache / f"vit_{args.dtype}_deeplab" / "deeplab.pt"
     if not network.exists():
         raise SystemExit("the row vit_second needs the network of the row vit; name that row before it.")
     for split in ("rest", "val"):
         given = [*chain.on(split), "--weights", network, *SECOND_VIEWS, "--labels", "given", "--crf", "deeplab"]
         chain.camplug("segment", *given, "--device", "cpu", "--out", chain.cache / f"{SECOND}_labels_{split}")
-    (chain.cache / SECOND).mkdir(exist_ok=True)
-    for kept in ("averaged_saliency_labels_part", f"{SECOND}_labels_rest"):
+
+
+def collect_all_labels(chain: Chain, labels: str) -> None:
+    """Copy the labels of all images into one folder; the images of part keep the pseudo-labels made of seeds."""
+    folder = chain.cache / f"{labels}_labels_all"
+    folder.mkdir(exist_ok=True)
+    for kept in ("averaged_saliency_labels_part", f"{labels}_labels_rest"):
         for file in (chain.cache / kept).glob("*.png"):
-            shutil.copy(file, chain.cache / SECOND)
+            shutil.copy(file, folder)
 
 
 def everything(args: argparse.Namespace) -> dict[str, Any]:
@@ -188,8 +206,13 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
     labels, rows = {}, {}
     for name in args.rows:
         kind = ROWS[name].labels
-        if kind == SECOND:
-            make_second_round(chain, args)
+        if ROWS[name].split == "all":
+            list_images(chain, args)
+            if kind == SECOND:
+                label_second_round(chain, args)
+            else:
+                average_labels(chain, kind, args.weights, args.saliency, ("rest",))
+            collect_all_labels(chain, kind)
         if kind != "masks" and kind not in labels:
             labels[kind] = scores(chain.evaluate(chain.cache / f"{kind}_labels_val", "val"))
         rows[name] = measure_row(chain, name, ROWS[name], args)
@@ -256,8 +279,8 @@ def main(argv: list[str]) -> None:
         raise SystemExit("give --weights, the classifier that names classes, and in other rows the body.")
     if args.load is None and args.vit is None and any(ROWS[row].vit for row in args.rows):
         raise SystemExit("the rows vit... need --vit FILE.")
-    if args.load is None and "refined" in args.rows and args.saliency is None:
-        raise SystemExit("the row refined needs --saliency NETWORK.")
+    if args.load is None and {"refined", "vit_all"} & {*args.rows} and args.saliency is None:
+        raise SystemExit("the rows refined and vit_all need --saliency NETWORK.")
     mark = "deeplab vit" if all(ROWS[row].vit for row in args.rows) else "deeplab training"
     tell(args, lambda: everything(args), report, mark)
 
