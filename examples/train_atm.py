@@ -1,4 +1,7 @@
-"""Attention transfer and the focused-unfocused module (ATM + FUM) against ordinary training. Needs camplug[train]."""
+"""Attention transfer and the focused-unfocused module (ATM + FUM) against ordinary training. Needs camplug[train].
+
+On so few scenes seeds differ by more than the methods do; docs/training.md has the gain on photographs.
+"""
 
 import tempfile
 from itertools import pairwise

@@ -98,8 +98,23 @@ def _describe_data(text: str, labels: Path | None) -> dict[str, Any]:
         kind, place, options = "photos", text, {}  # whose refusal says how labels are written
     if labels is not None:
         raise InputError(f"{text!r}: a file of labels goes with a folder of photographs; leave it out.")
-    place = str(Path(place).expanduser().resolve()) if Path(place).expanduser().exists() else place
-    return {"data": f"{kind}:{place}"} | ({"options": options} if options else {})
+    options = {name: _make_absolute(value, inside=place) for name, value in options.items()}
+    return {"data": f"{kind}:{_make_absolute(place)}"} | ({"options": options} if options else {})
+
+
+def _make_absolute(value: Any, inside: str | None = None) -> Any:
+    """Return the absolute path of a file or folder that a text names.
+
+    Args:
+        value: option of a data set, or its path; anything but the path of something that exists is returned unchanged.
+        inside: folder of the data set, in which the value is looked up first.
+    """
+    if not isinstance(value, str) or not value:
+        return value
+    path = Path(value).expanduser()
+    if inside is not None and (not (path.suffix or path.parent.name) or (Path(inside).expanduser() / value).exists()):
+        return value  # a word such as "xml", or a name that the data set resolves
+    return str(path.resolve()) if path.exists() else value
 
 
 def _choose_held_out_split(entry: dict[str, Any]) -> dict[str, Any]:

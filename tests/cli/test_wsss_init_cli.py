@@ -64,7 +64,9 @@ def test_voc_is_scored_on_its_split_val(place):
     assert "--val has other classes than the data to train on ('aeroplane' is in one of them only)" in says
     (place / "names.txt").write_text("dog\ncat\n")
     good("wsss", "init", "photos", "table.csv", "--no-probe", "--val", "voc:VOC2012?classes=names.txt")
-    assert read_recipe("recipe.yaml").data["val"].open().ids == ("val1",)
+    val = read_recipe("recipe.yaml").data["val"]
+    assert val.open().ids == ("val1",)
+    assert val.options == {"classes": str(place / "names.txt")}  # runs from any folder
     (place / "VOC2012/ImageSets/Segmentation/val.txt").unlink()  # the only list is what there is to score on
     good("wsss", "init", "photos", "table.csv", "--no-probe", "--val", "voc:VOC2012?classes=names.txt", "--overwrite")
     assert read_recipe("recipe.yaml").data["val"].open().ids == ("train1",)

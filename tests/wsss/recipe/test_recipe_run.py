@@ -6,13 +6,11 @@ import hashlib
 import html
 import io
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
@@ -40,12 +38,10 @@ pytestmark = [
 SCRIPT = """
 import sys, warnings
 warnings.simplefilter("ignore")
-sys.path.insert(0, sys.argv[1])
-import torch
-torch.set_num_threads(1)
+sys.path.insert(0, {support!r})
 from recipes import tiny
 from camplug.wsss.recipe import run_recipe
-run_recipe(tiny(), sys.argv[2])
+run_recipe(tiny(), {out!r})
 """
 
 
@@ -294,14 +290,9 @@ def test_refinements_by_colours_make_what_the_library_makes(tmp_path):
 
 
 def test_two_processes_make_what_one_makes(whole, tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(SCRIPT)
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(script), str(TESTS), str(tmp_path)], capture_output=True, text=True, check=False, env=env
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    code = SCRIPT.format(support=str(TESTS), out=str(tmp_path))
+    ended = forked.run(code=code, processes=2)
+    assert [exit_code for exit_code, _, _ in ended] == [0, 0], ended
     one, two = (json.loads((out / "report.json").read_text()) for out in (whole[0], tmp_path))
     assert [row["images"] for row in one["stages"]] == [row["images"] for row in two["stages"]]
     assert {row["processes"] for row in two["stages"]} == {2}
