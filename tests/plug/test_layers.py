@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from narrow_vgg import build_vgg
 from torch import nn
 
 from camplug import LayerError, Tape
@@ -79,6 +80,12 @@ def test_a_model_without_any_convolution():
         names(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), "last", torch.randn(1, 3, 2, 2))
 
 
+def build(name):
+    if name.startswith("vgg"):
+        return build_vgg(name, 1000)
+    return torchvision.models.get_model(name, **({"init_weights": False} if name == "googlenet" else {}))
+
+
 LAST = {
     "resnet18": ("layer4", ["relu", "layer1", "layer2", "layer3", "layer4"]),
     "vgg11_bn": ("features", None),
@@ -96,8 +103,7 @@ LAST = {
 @pytest.mark.parametrize("name", LAST)
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_last_map_of_torchvision_models(name):
-    extra = {"init_weights": False} if name == "googlenet" else {}
-    model = torchvision.models.get_model(name, **extra)
+    model = build(name)
     last, stages = LAST[name]
     x = torch.randn(2, 3, 96, 96)
     assert names(model, "last", x) == [last]
@@ -117,7 +123,7 @@ BLOCKS = {
 @pytest.mark.parametrize("name", BLOCKS)
 def test_outermost_blocks_of_every_resolution(name):
     """The last block has the resolution of the module around all of them, which stands for it."""
-    model = torchvision.models.get_model(name)
+    model = build(name)
     assert names(model, "blocks", torch.randn(2, 3, 96, 96)) == BLOCKS[name]
 
 

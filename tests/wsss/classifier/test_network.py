@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from narrow_vgg import build_vgg
 from torch import nn
 from trainable import Net
 
@@ -34,7 +35,7 @@ POOLING = {
     "timm efficientnet": lambda: timm.create_model("tf_efficientnet_lite0", num_classes=3).eval(),
 }
 OTHERS = {  # what their head reads is no plain mean, or has layers behind
-    "torchvision vgg": lambda: torchvision.models.vgg11(num_classes=3).eval(),
+    "torchvision vgg": lambda: build_vgg("vgg11", 3).eval(),
     "torchvision squeezenet": lambda: torchvision.models.squeezenet1_1(num_classes=3).eval(),
     "timm convnext": lambda: timm.create_model("convnext_atto", num_classes=3).eval(),
     "own": lambda: Net().eval(),
