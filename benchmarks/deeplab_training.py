@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import shlex
 import shutil
 import sys
@@ -203,8 +204,14 @@ def collect_all_labels(chain: Chain, labels: str) -> None:
 
 def everything(args: argparse.Namespace) -> dict[str, Any]:
     chain = Chain(args.data, args.cache)
-    labels, rows = {}, {}
+    kept = json.loads(args.json.read_text()) if args.json is not None and args.json.exists() else {}
+    if kept and kept["dtype"] != args.dtype:
+        raise SystemExit(f"{args.json} has rows of {kept['dtype']}; give --dtype {kept['dtype']}, or another file.")
+    labels, rows = kept.get("labels", {}), kept.get("rows", {})
+    chain.commands += kept.get("commands", [])
     for name in args.rows:
+        if name in rows:
+            continue
         kind = ROWS[name].labels
         if ROWS[name].split == "all":
             list_images(chain, args)
@@ -220,7 +227,7 @@ def everything(args: argparse.Namespace) -> dict[str, Any]:
         **describe_run("torchvision", "timm", "lightning", "numpy"),
         "dtype": args.dtype,
         "labels": labels,
-        "rows": rows,
+        "rows": {name: rows[name] for name in ROWS if name in rows},
         "commands": chain.commands,
     }
 
