@@ -6,7 +6,7 @@
     python benchmarks/deeplab_training.py --data VOCdevkit/VOC2012 --vit vit_small_patch14_dinov2.pt \
         --weights voc_animals_lite0.pt --saliency vit_s_focus.onnx --rows vit vit_all vit_masks \
         --json docs/figures/deeplab_vit.json
-    python benchmarks/deeplab_training.py --load docs/figures/deeplab_vit.json --rows vit --markdown docs/deeplab.md
+    python benchmarks/deeplab_training.py --load docs/figures/deeplab_vit.json --markdown docs/deeplab.md
 
 A table has rows of one body only.
 
@@ -244,18 +244,19 @@ def report(data: dict[str, Any]) -> list[str]:
         "",
     ]
     top = next((found for name, found in rows.items() if ROWS[name].labels == "masks"), None)
+    parts = [part for part in PARTS if any(part in found for found in rows.values())]
     body = []
     for name, found in rows.items():
         row = ROWS[name]
         own = "" if row.labels == "masks" else f"{labels[row.labels]['miou']:.1f}"
-        cells = [f"{found[part]['miou']:.1f}" if part in found else "" for part in PARTS]
+        cells = [f"{found[part]['miou']:.1f}" if part in found else "" for part in parts]
         if top is not None and row.labels != "masks":
             cells[0] += f" ({found['plain']['miou'] / top['plain']['miou']:.2f})"
         steps = found["images"] // BATCH * found["epochs"]
         losses = f"{found['losses']['1']:.2f} -> {found['losses']['4']:.2f}"
         both = f"{found['plain']['precision']:.1f} / {found['plain']['recall']:.1f}"
         body.append([row.says, own, str(found["images"]), str(steps), *cells, both, losses, f"{found['minutes']:.0f}"])
-    columns = ["labels", "their own mIoU-7 on val", "images", "steps", *PARTS.values()]
+    columns = ["labels", "their own mIoU-7 on val", "images", "steps", *(PARTS[part] for part in parts)]
     lines += table([*columns, "precision / recall", "loss", "minutes"], body)
     for name, found in rows.items():
         if "curve" in found:
@@ -278,7 +279,8 @@ def describe_network(rows: Iterable[str]) -> str:
 
 def main(argv: list[str]) -> None:
     args = parsed(argv)
-    if len({ROWS[row].vit for row in args.rows}) > 1:
+    rows = args.rows if args.load is None else list(json.loads(args.load.read_text())["rows"])
+    if len({ROWS[row].vit for row in rows}) > 1:
         raise SystemExit("give rows of one body: all of them vit..., or none.")
     if args.load is None and args.data is None:
         raise SystemExit("give --data, or --load a result.")
@@ -288,7 +290,7 @@ def main(argv: list[str]) -> None:
         raise SystemExit("the rows vit... need --vit FILE.")
     if args.load is None and {"refined", "vit_all"} & {*args.rows} and args.saliency is None:
         raise SystemExit("the rows refined and vit_all need --saliency NETWORK.")
-    mark = "deeplab vit" if all(ROWS[row].vit for row in args.rows) else "deeplab training"
+    mark = "deeplab vit" if ROWS[rows[0]].vit else "deeplab training"
     tell(args, lambda: everything(args), report, mark)
 
 
