@@ -160,7 +160,7 @@ def run_problem(seed: int, problem: Problem, count: int) -> dict[str, Any]:
             schedule = ScheduleSettings("adamw", lr, weight_decay=0.01)
             fresh = name == "start"
             learning = LearningSettings(
-                schedule, head_lr=1.0 if fresh else 4.0, cut=None, batch_norm="trained" if fresh else "fixed"
+                schedule, head_lr=1.0 if fresh else 4.0, cut=None, batch_norm="train" if fresh else "fixed"
             )
             return train_classifier(
                 model,

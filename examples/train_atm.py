@@ -28,7 +28,7 @@ body = nn.Sequential(*(nn.Sequential(nn.Conv2d(a, b, 3, s, 1), nn.BatchNorm2d(b)
 
 
 def trained(model: nn.Module, name: str, method: Method, epochs: int, lr: float) -> Classifier:
-    learning = LearningSettings(ScheduleSettings("adamw", lr), head_lr=1.0, cut=None, batch_norm="trained")
+    learning = LearningSettings(ScheduleSettings("adamw", lr), head_lr=1.0, cut=None, batch_norm="train")
     span = SpanSettings(epochs, batch=16, crop=64, sides=(56, 84))
     return train_classifier(
         model, splits["train"], out / name, method=method, learning=learning, span=span, preprocess=preprocess

@@ -26,7 +26,7 @@ def body() -> nn.Sequential:
 
 # it begins at random: trained batch norm, no frozen layers; the presets "irn" and "modern" are for pretrained networks
 schedule = ScheduleSettings("adamw", lr=3e-3, weight_decay=0.01, warmup=0.2, shape="one-cycle")
-learning = LearningSettings(schedule, head_lr=1.0, cut=None, batch_norm="trained")
+learning = LearningSettings(schedule, head_lr=1.0, cut=None, batch_norm="train")
 done = train_classifier(
     body(),
     train,

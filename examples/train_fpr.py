@@ -41,7 +41,7 @@ widths = ((3, 16, 2), (16, 32, 2), (32, 64, 2), (64, 64, 1))
 layers = [nn.Sequential(nn.Conv2d(a, b, 3, s, 1), nn.BatchNorm2d(b), nn.ReLU()) for a, b, s in widths]
 reads = camplug.Preprocess((64, 64), (0.5,) * 3, (0.25,) * 3)
 learning = LearningSettings(
-    ScheduleSettings("adamw", 3e-3, weight_decay=0.01), head_lr=1.0, cut=None, batch_norm="trained"
+    ScheduleSettings("adamw", 3e-3, weight_decay=0.01), head_lr=1.0, cut=None, batch_norm="train"
 )
 span = SpanSettings(epochs=16, batch=16, crop=64, sides=(56, 84))
 train, model = splits["train"], nn.Sequential(*layers)

@@ -6,7 +6,7 @@ from camplug.wsss.recipe import read_recipe, run_recipe
 
 # on VOC 2012 with the paper's settings: camplug wsss run fpr_irn --data-root VOCdevkit/VOC2012
 NETWORK = "model: 'import:camplug.wsss.recipe.small_network:SmallNetwork'"
-SPAN = "preset: modern, batch: 8, crop: 96, sides: [96, 128], batch_norm: trained"
+SPAN = "preset: modern, batch: 8, crop: 96, sides: [96, 128], batch_norm: train"
 START = f"{{train: {{{NETWORK}, {SPAN}, epochs: 4}}}}"  # FPR goes on with a trained classifier
 PAPER = [f"classifier.train={{method: fpr, {SPAN}, epochs: 1, start: {START}}}", "seeds.explainer=MultiView(CAM)"]
 # to see it run: far fewer scenes and epochs than `camplug wsss demo`, too few for figures

@@ -53,7 +53,7 @@ def average_seeds(
     """Average the seeds of several folders, and a saliency map if wanted; masks are not read.
 
     The result is a folder of seeds for `camplug evaluate`, `camplug pseudo-labels` and the trainings.
-    Stopped at any moment, the same command continues; after a change of a seed, its average alone is made again.
+    If it is stopped, the same command continues; after a change of a seed, its average alone is made again.
     Broken images, and those without a seed in one of the folders, are listed at the end, exit code 1.
     """
     with common.report_errors():

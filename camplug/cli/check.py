@@ -22,11 +22,8 @@ def check(  # noqa: PLR0917
     cls: Annotated[
         str | None, typer.Option("--class", "-c", help="Class index or name.", show_default="predicted")
     ] = None,
-    method: Annotated[
-        str,
-        typer.Option("--method", "--explainer", help='See `camplug methods`; "MultiView(FullyCAM)" with a wrapper.'),
-    ] = "fully",
-    layers: Annotated[list[str] | None, typer.Option(help="Layer name or glob, convs, last, stages; repeat.")] = None,
+    method: common.MethodName = None,
+    layers: common.Layers = None,
     output: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="The picture to write.", show_default="PHOTO_METHOD_check.png"),
@@ -34,7 +31,7 @@ def check(  # noqa: PLR0917
     random: Annotated[int, typer.Option(min=19, help="Maps at random places to compare with.")] = 19,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the deletion and insertion curves.")] = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Changed images in one forward pass.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     as_json: common.AsJson = False,
     **given: Any,
 ) -> None:
@@ -50,7 +47,7 @@ def check(  # noqa: PLR0917
         network, options = chosen.load()
         if layers:
             options["layers"] = layers[0] if len(layers) == 1 else layers
-        explainer = create(method, network, **options)
+        explainer = create(method or "fully", network, **options)
         photo = path or find_sample_photo()
         target = output or Path(f"{photo.stem}_{make_file_name(explainer.name)}_check.png")
         refuse_overwriting([photo], [target])

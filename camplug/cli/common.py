@@ -33,9 +33,24 @@ MEAN_HELP = "Normalisation mean, if the model does not define it: one number, or
 STD_HELP = "Normalisation standard deviation, if the model does not define it: one number, or three with commas."
 Checkpoint: TypeAlias = Annotated[Path | None, typer.Option(help="State dict to load into the model.")]
 NumClasses: TypeAlias = Annotated[int | None, typer.Option(help="Classes of the model's head.")]
+MethodName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        "--explainer",
+        help='See `camplug methods`; "MultiView(FullyCAM)" with a wrapper.',
+        show_default="fully",
+    ),
+]
+Layers: TypeAlias = Annotated[
+    list[str] | None, typer.Option(help="Layer name or glob, or last, convs, stages, blocks; repeat.")
+]
 LongSide: TypeAlias = Annotated[
     int | None,
-    typer.Option(help="Pixels of the longer side as the model sees it.", show_default="the model's own size"),
+    typer.Option(
+        help="Longer side in pixels to which photographs are resized for the model.",
+        show_default="the model's own size",
+    ),
 ]
 ValidationSplit: TypeAlias = Annotated[
     str | None, typer.Option(help="Part of the validation data, as for --split.", show_default="train")
@@ -55,7 +70,8 @@ BestDevice: TypeAlias = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, ...", show_default="cuda where there is one")
 ]
 Config: TypeAlias = Annotated[
-    Path | None, typer.Option(help="TOML or YAML file with any of these options; the command line comes first.")
+    Path | None,
+    typer.Option(help="TOML or YAML file with any of these options; those of the command line override it."),
 ]
 Overwrite: TypeAlias = Annotated[
     bool, typer.Option("--overwrite", help="Replace what --out holds of other weights, settings or data.")

@@ -68,11 +68,8 @@ def explain(  # noqa: PLR0917
         list[str] | None,
         typer.Option("--class", "-c", help="Class index or name; repeat for more.", show_default="predicted"),
     ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(help='See `camplug methods`; "MultiView(FullyCAM)" with a wrapper.', show_default="fully"),
-    ] = None,
-    layers: Annotated[list[str] | None, typer.Option(help="Layer name or glob, convs, last, stages; repeat.")] = None,
+    method: common.MethodName = None,
+    layers: common.Layers = None,
     output: Annotated[
         Path | None,
         typer.Option(

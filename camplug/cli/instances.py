@@ -63,7 +63,7 @@ def instances(
     """Find single objects from seeds, by IRN's displacements and random walk; needs weights of `camplug train irn`.
 
     Writes masks in COCO's run lengths: instances.json is a COCO data set, results.json a list of COCO results.
-    Stopped at any moment, the same command continues; after a change of a seed or a photograph, its instances alone are
+    If it is stopped, the same command continues; after a change of a seed or a photograph, its instances alone are
     made again.
     Under torchrun the processes share the images: torchrun --nproc-per-node 2 -m camplug instances ...
     Broken images, and those without a seed, are listed at the end, exit code 1.

@@ -31,7 +31,7 @@ class DataOptions:
         typer.Option(
             help="voc:PATH, coco:PATH, folder:PATH, scenes:COUNT, or a path; options follow as in "
             "'voc:PATH?masks=SegmentationClassAug&classes=names.txt'.",
-            show_default="none, one must be given",
+            show_default="must be given",
         ),
     ] = None
     split: common.Split = None

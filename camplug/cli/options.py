@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from copy import copy
 from pathlib import Path
@@ -63,7 +64,7 @@ def read_options(given: Mapping[str, Any], config: Path | None, *settings: Any) 
 def _make_option(entry: SettingsField) -> ParameterInfo:
     found = next((copy(extra) for extra in entry.extras if isinstance(extra, ParameterInfo)), None)
     if found is None:
-        text = entry.help[:1].upper() + entry.help[1:]
+        text = re.sub(r"\bNone\b", "none", entry.help[:1].upper() + entry.help[1:])  # as it is given on a command line
         found = typer.Option(help=text, show_default=_format_default(entry.default))
     elif isinstance(found, OptionInfo) and found.show_default is True:
         found.show_default = entry.default is not None and _format_default(entry.default)

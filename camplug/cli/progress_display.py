@@ -42,5 +42,5 @@ def handle_interrupt() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        common.err.print("stopped; the same command goes on where it was.")
+        common.err.print("stopped; run the same command again to continue.")
         raise typer.Exit(STOPPED) from None

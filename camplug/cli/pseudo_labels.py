@@ -75,7 +75,7 @@ def pseudo_labels(
 ) -> None:
     """Make pseudo-labels from seeds: an optional random walk, a background, a refinement by colours.
 
-    Writes palette PNGs. Stopped at any moment, the same command continues; after a change of a seed or a photograph,
+    Writes palette PNGs. If it is stopped, the same command continues; after a change of a seed or a photograph,
     its labels alone are made again.
     Under torchrun the processes share the images: torchrun --nproc-per-node 2 -m camplug pseudo-labels ...
     Broken images, and those without a seed, are listed at the end, exit code 1.

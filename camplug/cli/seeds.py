@@ -66,7 +66,7 @@ def seeds(
 ) -> None:
     """Make the maps of a data set's images for the classes that they are labelled with, or that are predicted, as .npz.
 
-    Stopped at any moment, the same command continues; after a change of a photograph or of its labels, its seed alone
+    If it is stopped, the same command continues; after a change of a photograph or of its labels, its seed alone
     is made again.
     Under torchrun the processes share the images: torchrun --nproc-per-node 2 -m camplug seeds ...
     Broken images are listed at the end, exit code 1.

@@ -92,7 +92,7 @@ def segment(
 ) -> None:
     """Make label pictures of photographs or of a data set with a segmentation network; `camplug evaluate` scores them.
 
-    Writes palette PNGs, and pictures to look at with --overlays. Stopped at any moment, the same command continues;
+    Writes palette PNGs, and pictures to look at with --overlays. If it is stopped, the same command continues;
     after a change of a photograph, its labels alone are made again.
     Under torchrun the processes share the images: torchrun --nproc-per-node 2 -m camplug segment ...
     Broken images are listed at the end, exit code 1.

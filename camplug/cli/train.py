@@ -86,7 +86,7 @@ def _register(name: str, title: str, settings: Any, label_fields: tuple[str, ...
 
     text = (
         f"Train {title} on a classifier, from its seeds; writes OUT/{name}.pt.\n\n"
-        "Stopped at any moment, the same command continues.\n"
+        "If it is stopped, the same command continues.\n"
         "Under torchrun the processes share labels and batches: torchrun --nproc-per-node 2 -m camplug train ...\n"
         "Images without a seed or label picture, and broken ones, are left out and listed, exit code 1."
     )

@@ -28,14 +28,25 @@ class ClassifierOptions:
 
     validation: Annotated[
         str | None,
-        typer.Option(help="Data set whose labels give the precision after every epoch.", show_default="none"),
+        typer.Option(
+            help="Data set whose labels give the mean average precision after every epoch.", show_default="none"
+        ),
     ] = None
     validation_split: common.ValidationSplit = None
     keep: Annotated[
         Literal["last", "best"],
-        typer.Option(help="last, or best: the epoch of the best precision on --validation."),
+        typer.Option(
+            help="last: weights of the last epoch; best: of the epoch with the best mean average precision on "
+            "--validation."
+        ),
     ] = "last"
-    preset: Annotated[str, typer.Option(help="irn or modern: defaults of all options of the training.")] = "irn"
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Defaults of all options of the training; irn, shown here: SGD for ResNets, as by IRN's authors; "
+            "modern: AdamW, for other networks."
+        ),
+    ] = "irn"
     head: Annotated[
         Literal["keep", "new"] | None,
         typer.Option(
@@ -87,7 +98,7 @@ def _register(app: typer.Typer, method: type[Method]) -> None:
 
     text = (
         f"{(method.__doc__ or '').strip().splitlines()[0]}\n\nWrites OUT/classifier.pt, which every command takes as "
-        "--model.\nStopped at any moment, the same command continues after the last full epoch.\nPhotographs and "
+        "--model.\nIf it is stopped, the same command continues after the last full epoch.\nPhotographs and "
         "annotations that cannot be read are left out and listed, exit code 1.\nUnder torchrun the "
         "processes share every batch: torchrun --nproc-per-node 2 -m camplug train ..."
     )

@@ -67,7 +67,7 @@ def register(app: typer.Typer) -> None:
     """Add the command to `camplug train`."""
     text = (
         "Train DeepLab, a segmentation network, on label pictures; writes OUT/deeplab.pt for `camplug segment`.\n\n"
-        "Stopped at any moment, the same command continues after the last full epoch.\n"
+        "If it is stopped, the same command continues after the last full epoch.\n"
         "Under torchrun the processes share every batch: torchrun --nproc-per-node 2 -m camplug train deeplab ...\n"
         "Images without a label picture are left out and listed, exit code 1."
     )

@@ -148,7 +148,7 @@ def compute_threshold(seeds: SeedFolder, data: SegmentationData, walk: str) -> t
 
     if walk != "none":
         raise InputError(
-            "--threshold otsu reads the maps that it cuts, and these have yet to walk; store them with --maps, then "
+            "--threshold otsu is computed from the walked maps, which do not exist yet; store them with --maps, then "
             "make the labels of that folder."
         )
     shown = get_shard()[0] == 0

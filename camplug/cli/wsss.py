@@ -67,7 +67,7 @@ def run(  # noqa: PLR0917
 ) -> None:
     """Run a recipe: classifier, seeds, refinement, pseudo-labels, DeepLab, scores; writes OUT/report.html, .json, .md.
 
-    Stopped at any moment, the same command continues. After a change only the stages that depend on it run again.
+    If it is stopped, the same command continues. After a change only the stages that depend on it run again.
     Under torchrun the processes share all stages: torchrun --nproc-per-node 2 -m camplug wsss run ...
     Broken images are listed in the report, exit code 1.
     """
@@ -94,7 +94,7 @@ def demo(  # noqa: PLR0917
 ) -> None:
     """Run all stages on generated scenes, in a few minutes and without a download, and show the report.
 
-    The recipe is "scenes" of `camplug wsss recipes`. Stopped at any moment, the same command continues.
+    The recipe is "scenes" of `camplug wsss recipes`. If it is stopped, the same command continues.
     """
     with handle_interrupt(), common.report_errors():
         require_lightning()

@@ -69,7 +69,7 @@ def check(
         stages: number of stages of the randomisation.
         batch_size: number of changed images in one forward pass.
         multi_label: the classes do not exclude each other; default: as far as the model tells.
-        seed: seed of everything that is drawn.
+        seed: seed of all random numbers.
 
     Raises:
         InputError: not one photograph and one class, or too few random places.

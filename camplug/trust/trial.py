@@ -37,7 +37,7 @@ class Settings:
         stages: number of stages of the randomisation.
         tolerance: tolerance of the pointing game, in pixels.
         batch_size: largest number of changed images in one pass.
-        seed: seed of everything that is drawn.
+        seed: seed of all random numbers.
     """
 
     steps: int = STEPS

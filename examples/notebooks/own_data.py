@@ -51,7 +51,7 @@ recipe = make_recipe(
     {
         "data": {"train": {"data": f"folder:{photos}"}},
         "classifier": {
-            "train": {"model": network, "preset": "modern", "batch_norm": "trained", "epochs": 16, **training}
+            "train": {"model": network, "preset": "modern", "batch_norm": "train", "epochs": 16, **training}
         },
         "seeds": {"explainer": "MultiView(LayerCAM, scales=(1, 2))", "long_side": 96},
         "pseudo_labels": {"threshold": "otsu", "crf": "none"},

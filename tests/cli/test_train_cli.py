@@ -187,7 +187,7 @@ def test_stopped_after_an_epoch_and_going_on(place, monkeypatch, command, file):
     result = run(*command, "-o", "a")
     assert result.exit_code == 130
     assert result.stdout == "labels: 8 made, 0 were there\n"
-    assert result.stderr == "stopped; the same command goes on where it was.\n"
+    assert result.stderr == "stopped; run the same command again to continue.\n"
     assert not (place / "a" / file).exists()
     monkeypatch.undo()
     monkeypatch.chdir(place)

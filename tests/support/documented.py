@@ -214,7 +214,7 @@ class MyBody(nn.Sequential):
 
 def short_preset(name: str) -> tuple[LearningSettings, SpanSettings]:
     """In place of `camplug.wsss.classifier.get_preset`."""
-    return LearningSettings(ScheduleSettings("adamw", 1e-3), cut=None, batch_norm="trained"), SpanSettings(
+    return LearningSettings(ScheduleSettings("adamw", 1e-3), cut=None, batch_norm="train"), SpanSettings(
         1, 2, 32, (32, 48)
     )
 

@@ -26,7 +26,7 @@ TINY = {
         "train": {
             "model": NET,
             "preset": "modern",
-            "batch_norm": "trained",
+            "batch_norm": "train",
             "epochs": 2,
             "batch": 4,
             "crop": 48,

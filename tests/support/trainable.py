@@ -10,7 +10,7 @@ from camplug.wsss.data import Scenes
 from camplug.wsss.train import ScheduleSettings
 
 LEARNING = LearningSettings(
-    ScheduleSettings("adamw", 3e-3, weight_decay=0.01), head_lr=1.0, cut=None, batch_norm="trained"
+    ScheduleSettings("adamw", 3e-3, weight_decay=0.01), head_lr=1.0, cut=None, batch_norm="train"
 )
 SPAN = SpanSettings(epochs=2, batch=8, crop=48, sides=(48, 48))
 

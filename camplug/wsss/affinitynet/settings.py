@@ -34,7 +34,7 @@ class AffinityNetSettings:
     """Settings of `train_affinitynet`; the defaults are those of the published code.
 
     Args:
-        low: alpha of the labels' confident objects; see `make_alpha_labels`.
+        low: alpha of the labels' confident objects.
         high: alpha of the labels' confident background.
         crf: dense CRF of the labels; None for none.
         network: head, optimizer and learning rate.

@@ -28,7 +28,7 @@ class ATMTraining(AgreementTraining):
     The maps are those of the head before pooling, without its bias, of present classes, each divided by its maximum.
 
     All views form one batch. This equals separate passes, except for trained batch normalisation (always a neck's, the
-    body's with `LearningSettings(batch_norm="trained")`), whose statistics are those of all views together, also the
+    body's with `LearningSettings(batch_norm="train")`), whose statistics are those of all views together, also the
     running ones used later for original images.
 
     With a single adjusted view, its maps are merged with themselves by the same rule. The log contains "merged", the

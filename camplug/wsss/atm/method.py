@@ -31,7 +31,7 @@ FUM_PARTS = ("channel_attention", "spatial_attention", "atrous", "context")
 
 @dataclass(frozen=True)
 class ATM(Method):
-    """Classifier training with similar maps for brighter and darker views and a focused-unfocused module (ATM + FUM).
+    """Train a classifier with similar maps for brighter and darker views and a focused-unfocused module (ATM + FUM).
 
     Qin et al., TCSVT 2024. Without `enhance` and `decrease` only the classification loss and the module are used; a
     module without any part is left out. A loss of weight 0 is not computed.

@@ -36,9 +36,11 @@ def warn_about_constant_classes(data: SegmentationData, indices: Sequence[int] |
         return f"{', '.join(names[:5])}{dots} ({len(names)} of {len(data.classes)} classes)" if names else ""
 
     if never := list_names(0):
-        warnings.warn(f"no image shows {never}: the classifier can only learn to deny them.", stacklevel=3)
+        warnings.warn(f"no image shows {never}: the classifier cannot learn to recognise them.", stacklevel=3)
     if always := list_names(total):
-        message = f"every image shows {always}: the classifier can only learn to affirm them; add images without them."
+        message = (
+            f"every image shows {always}: the classifier cannot learn when they are absent; add images without them."
+        )
         warnings.warn(message, stacklevel=3)
 
 

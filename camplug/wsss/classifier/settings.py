@@ -20,8 +20,8 @@ class LearningSettings:
         cut: end of the frozen part: layers up to the last map of this stride (8, say), or up to the layer of this name,
             are not trained; None trains all.
         batch_norm: "fixed" uses the running statistics also in training (scales and shifts learn, as in the code of
-            IRN); "trained" updates them, for networks that start from random weights. A neck's is always trained.
-        focal: power of the probability that weighs absent classes in the loss (see `classification_loss`); 0 for none.
+            IRN); "train" updates them, for networks that start from random weights. A neck's is always trained.
+        focal: power of the probability that weighs absent classes in the loss; 0 for none.
 
     Raises:
         InputError: an option is out of range.
@@ -30,12 +30,12 @@ class LearningSettings:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     head_lr: float = 10.0
     cut: int | str | None = 8
-    batch_norm: Literal["fixed", "trained"] = "fixed"
+    batch_norm: Literal["fixed", "train"] = "fixed"
     focal: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.batch_norm not in ("fixed", "trained"):
-            raise InputError(f"batch_norm={self.batch_norm!r}; allowed are fixed and trained.")
+        if self.batch_norm not in ("fixed", "train"):
+            raise InputError(f"batch_norm={self.batch_norm!r}; allowed are fixed and train.")
         for name in ("head_lr", "focal"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name}={getattr(self, name)}; give 0 or more.")

@@ -74,7 +74,7 @@ class DeepLabNetworkSettings:
     loss: Literal["ce", "balanced"] = "ce"
     drop_large_losses: float = 0.0
     loss_scales: tuple[float, ...] = (1.0,)
-    batch_norm: Literal["train", "fixed"] = "fixed"
+    batch_norm: Literal["fixed", "train"] = "fixed"
     cut: int | str | None = None
     head_lr: float = 10.0
     schedule: ScheduleSettings = field(default_factory=make_default_schedule)
@@ -82,7 +82,7 @@ class DeepLabNetworkSettings:
     saliency_threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, allowed in (("head", HEADS), ("loss", ("ce", "balanced")), ("batch_norm", ("train", "fixed"))):
+        for name, allowed in (("head", HEADS), ("loss", ("ce", "balanced")), ("batch_norm", ("fixed", "train"))):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}={getattr(self, name)!r}; allowed are {', '.join(allowed)}.")
         if self.output_stride is not None:

@@ -25,7 +25,7 @@ GROUPS = ("auto", "voc", "coco", "none")
 
 @dataclass(frozen=True)
 class FPR(Method):
-    """Further training of a trained classifier against false positives of its maps (FPR, Chen et al., ICCV 2023).
+    """Continue training a classifier against false positives of its maps (FPR, Chen et al., ICCV 2023).
 
     Before every epoch a pass over the data set computes prototypes: features of each class, and of the regions where
     its map is falsely active in images without it. With both weights at 0 this is ordinary training.

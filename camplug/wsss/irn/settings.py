@@ -40,8 +40,8 @@ class IRNSettings:
     """Settings of `train_irn`; the defaults are those of the published code.
 
     Args:
-        foreground: threshold of the labels above which a pixel is an object (see `make_ir_labels`); "otsu" computes it
-            from the seeds (`compute_otsu_thresholds`), as the published numbers fit the maps of one method.
+        foreground: threshold of the labels above which a pixel is an object; "otsu" computes it from the seeds, as the
+            published numbers fit the maps of one method.
         background: threshold of the labels up to which a pixel is background; a number or "otsu".
         crf: dense CRF of the labels; None for none.
         network: heads, optimizer and learning rate.

@@ -68,7 +68,7 @@ def _describe_state(report: dict[str, Any]) -> str:
     done = sum(row["finished"] for row in report["stages"])
     time = format_seconds(report["seconds"])
     text = f"Recipe {report['recipe']!r}: {done} of {len(report['stages'])} stages finished, {time}."
-    return text if report["finished"] else text + " The run is not over: the same command goes on."
+    return text if report["finished"] else text + " The run is not complete; run the same command again to continue."
 
 
 def _list_summary(report: dict[str, Any]) -> list[tuple[str, list[str]]]:

@@ -29,7 +29,7 @@ LAST = "last"
 
 @dataclass(frozen=True)
 class RPNet(Method):
-    """Classifier training with maps that agree with comparisons of images of one class (region prototypes).
+    """Train a classifier with maps that agree with comparisons of images of one class (RPNet, region prototypes).
 
     Liu et al., Cross-Image Region Mining with Region Prototypical Network, IEEE Transactions on Multimedia. The images
     of a group share one head and the non-local blocks, where the authors' code has them for either image of a pair:

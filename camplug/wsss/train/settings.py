@@ -13,12 +13,12 @@ class TrainSettings:
     """Epochs, batches and crops of a training; see `fit` and `LabelCrops`.
 
     Args:
-        epochs: passes through all images.
+        epochs: passes over all images.
         batch: images per step.
         crop: side of the crops in pixels.
         scales: smallest and largest factor of the photograph's size.
         long_side: longer side that photographs are first resized to; None keeps their own.
-        seed: seed of everything random.
+        seed: seed of all random numbers.
 
     Raises:
         InputError: less than one epoch or image; scales in the wrong order.

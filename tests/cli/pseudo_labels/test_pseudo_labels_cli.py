@@ -149,7 +149,7 @@ def test_maps_a_report_and_its_threshold(place):
     assert numbers["threshold_chosen"] == "by Otsu's method on the values of 4 images' maps"
     good(*again, "--threshold", numbers["threshold"], "-o", "p")
     assert contents(place / "o", "png") == contents(place / "p", "png")
-    assert "these have yet to walk; store them with --maps" in refused(*PLAIN, *walk, "--threshold", "otsu")
+    assert "which do not exist yet; store them with --maps" in refused(*PLAIN, *walk, "--threshold", "otsu")
     assert "threshold = 'high' cannot be read; give a number, otsu or none." in refused(*PLAIN, "--threshold", "high")
     numbers = json.loads(good(*again, "--threshold-from", "r.json", "-o", "d", "--json").stdout)
     assert numbers["threshold_chosen"].endswith("optimistic")

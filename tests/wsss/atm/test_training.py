@@ -40,7 +40,7 @@ from camplug.wsss.train import ScheduleSettings
 SCENES = Scenes(16, size=(48, 48), classes=4)
 READS = camplug.Preprocess((48, 48), (0.4, 0.5, 0.6), (0.25, 0.2, 0.3))
 FIXED = LearningSettings(cut=None)
-TRAINED = LearningSettings(ScheduleSettings("adamw", 1e-3), head_lr=1, cut=None, batch_norm="trained")
+TRAINED = LearningSettings(ScheduleSettings("adamw", 1e-3), head_lr=1, cut=None, batch_norm="train")
 SPAN = SpanSettings(epochs=2, batch=8, crop=48, sides=(48, 48))
 NO_FUM = {"fum": False}
 NO_BATCH_NORM = {"atrous": False}

@@ -100,7 +100,7 @@ def test_fixed_statistics_do_not_move_and_scales_learn():
     assert body.two[0].weight.grad is None
     assert not body.two[1].training
     # with trained statistics only what is frozen stays
-    module = ClassifierTraining(build_classifier(net(), "abc"), LearningSettings(cut=4, batch_norm="trained"))
+    module = ClassifierTraining(build_classifier(net(), "abc"), LearningSettings(cut=4, batch_norm="train"))
     module.train()
     module.network(torch.rand(4, 3, 48, 48))
     body = module.network.body.model
@@ -131,7 +131,7 @@ def test_presets():
         (lambda: get_preset("paper"), "preset='paper'; allowed are irn, modern"),
         (lambda: LearningSettings(cut=0), "cut=0; give a stride in pixels such as 8"),
         (lambda: LearningSettings(focal=-1), "focal=-1; give 0 or more"),
-        (lambda: LearningSettings(batch_norm="frozen"), "batch_norm='frozen'; allowed are fixed and trained"),
+        (lambda: LearningSettings(batch_norm="frozen"), "batch_norm='frozen'; allowed are fixed and train"),
         (lambda: SpanSettings(epochs=0), "epochs=0; give at least 1"),
         (lambda: SpanSettings(sides=(640, 320)), r"sides=\(640, 320\); give the smallest and the largest"),
         (lambda: SpanSettings(seed=-1), "seed=-1; give 0 or more"),

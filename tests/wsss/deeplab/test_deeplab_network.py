@@ -201,7 +201,7 @@ def test_what_cannot_be_built():
     [
         ({"head": "fcn"}, "head='fcn'; allowed are large-fov, aspp, v3+."),
         ({"loss": "focal"}, "loss='focal'; allowed are ce, balanced."),
-        ({"batch_norm": "trained"}, "batch_norm='trained'; allowed are train, fixed."),
+        ({"batch_norm": "trained"}, "batch_norm='trained'; allowed are fixed, train."),
         ({"output_stride": 12}, "output_stride=12; allowed are the powers of two: 1, 2, 4, 8, 16, 32."),
         ({"width": 0}, "width=0; give at least 1."),
         ({"dilations": ()}, r"dilations=\(\); give whole numbers from 1 on, or none for the usual ones."),

@@ -30,7 +30,7 @@ def test_values_land_in_the_settings_of_every_part():
     assert isinstance(recipe.classifier, ClassifierSettings)
     assert recipe.classifier.span.epochs == 2
     assert recipe.classifier.span.sides == (48, 64)
-    assert recipe.classifier.learning.batch_norm == "trained"
+    assert recipe.classifier.learning.batch_norm == "train"
     assert recipe.classifier.learning.schedule.optimizer == "adamw"  # of the preset
     training = recipe.refine.training
     assert training.training.crop == 32

@@ -99,7 +99,7 @@ def test_killed_and_continued(whole, tmp_path, stage, step):
     if partial.exists():
         found = json.loads(partial.read_text())
         assert not found["finished"]
-        assert "the same command goes on" in (tmp_path / "report.md").read_text()
+        assert "run the same command again" in (tmp_path / "report.md").read_text()
     assert figures(run_recipe(tiny(), tmp_path)) == figures(report)
     assert products(tmp_path) == products(out)
 
