@@ -143,7 +143,9 @@ def to_plain(settings: Any) -> Any:
     values = asdict(settings) if _is_settings(settings) else settings
     if isinstance(values, Mapping):
         return {str(k): to_plain(v) for k, v in values.items()}
-    return [to_plain(v) for v in values] if isinstance(values, (list, tuple)) else values
+    if isinstance(values, (list, tuple)):
+        return [to_plain(v) for v in values]
+    return values if values is None or isinstance(values, (bool, int, float, str)) else str(values)  # a date, say
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,11 @@ def read_settings_file(path: Path, *settings: Any) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, or holds a name without a field or a value of another type.
     """
-    values = {str(key).replace("-", "_"): value for key, value in _load_file(path).items()}
+    content = _load_file(path)
+    values = {str(key).replace("-", "_"): value for key, value in content.items()}
+    if len(values) < len(content):
+        twice = next(key for key in map(str, content) if "-" in key and key.replace("-", "_") in content)
+        raise InputError(f"{str(path)!r} gives {twice!r} twice, with '-' and with '_'; leave one out.")
     known = {name: entry.kind for group in settings for name, entry in find_fields(group).items()}
     for name in values:
         if name not in known:
@@ -49,10 +55,25 @@ def parse_config(text: str, suffix: str, what: str = "a configuration") -> Any:
     if suffix not in (".toml", ".yaml", ".yml"):
         raise InputError(f"{what} is a .toml, .yaml or .yml file.")
     try:
-        return tomllib.loads(text) if suffix == ".toml" else yaml.safe_load(text)
+        return tomllib.loads(text) if suffix == ".toml" else yaml.load(text, _make_loader())
     except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
         kind = "TOML" if suffix == ".toml" else "YAML"
         raise InputError(f"this is not {kind} ({' '.join(str(error).split())}).") from None
+
+
+@cache
+def _make_loader() -> Any:
+    """Return YAML's safe loader, which in addition refuses a name that stands twice in one section."""
+    import yaml
+
+    class UniqueLoader(yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            for name in (n for n, count in Counter(map(str, names)).items() if count > 1):
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    return UniqueLoader
 
 
 def set_value(sections: dict[str, Any], change: str) -> None:

@@ -62,7 +62,10 @@ class ClassSum:
     weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        if not self.classes or (self.weights is not None and len(self.weights) != len(self.classes)):
+        for name in ("classes", "weights"):
+            if hasattr(given := getattr(self, name), "tolist"):  # a tensor or an array
+                object.__setattr__(self, name, given.tolist())
+        if len(self.classes) == 0 or (self.weights is not None and len(self.weights) != len(self.classes)):
             given = None if self.weights is None else len(self.weights)
             raise TargetError(f"ClassSum has {len(self.classes)} classes and {given} weights; give one for each class.")
 
@@ -113,9 +116,13 @@ class Similarity:
             TargetError: the sizes of the embeddings differ.
         """
         own = get_logits(output)
-        if self.embedding.ndim not in (1, 2) or self.embedding.shape[-1] != own.shape[1]:
+        if self.embedding.shape not in (own.shape[1:], own.shape, (1, *own.shape[1:])):
             raise TargetError(f"the model's embeddings are {list(own.shape)}, the given {list(self.embedding.shape)}.")
         return torch.cosine_similarity(own, self.embedding.to(own).expand_as(own), dim=1)
+
+    def take(self, numbers: Sequence[int]) -> Similarity:
+        """Return the score of a batch of these images, in this order; repetitions are allowed."""
+        return Similarity(self.embedding[list(numbers)]) if len(self.embedding.shape[:-1]) else self
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +165,14 @@ class Region:
             raise TargetError(f"image {where} of the batch {what}; give mask= with the positions to explain.")
         return (plane * mask).flatten(1).sum(1) / sizes
 
+    def take(self, numbers: Sequence[int]) -> Region:
+        """Return the score of a batch of these images, in this order; repetitions are allowed."""
+        return self if self.mask is None or self.mask.ndim < 3 else Region(self.wanted, self.mask[list(numbers)])
+
+    def change_view(self, scale: float, *, mirrored: bool) -> Region:
+        """Return the score of resized or mirrored images; the mask must fit the output of resized ones."""
+        return Region(self.wanted, self.mask.flip(-1)) if mirrored and self.mask is not None else self
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -196,6 +211,19 @@ class Detection:
             own = one["labels"] == self.wanted
             found.append(self._pick(one["boxes"][own], one["scores"][own], i))
         return torch.stack(found)
+
+    def change_view(self, scale: float, *, mirrored: bool) -> Detection:
+        """Return the score of resized or mirrored images.
+
+        Raises:
+            TargetError: the images are resized or mirrored, where the box is another one.
+        """
+        if scale != 1 or mirrored:
+            raise TargetError(
+                "Detection names a box of the image as it is, and MultiView resizes and mirrors images; explain "
+                "detections without MultiView."
+            )
+        return self
 
     def _pick(self, boxes: Tensor, scores: Tensor, image: int) -> Tensor:
         from torchvision.ops import box_iou

@@ -90,7 +90,7 @@ def report_errors() -> Iterator[None]:
             raise
         except CamplugError as error:
             _give_up(str(error), error)
-        except (OSError, RuntimeError, MemoryError, ImportError) as error:
+        except Exception as error:  # of a model of the user's, say
             first = (str(error).strip().splitlines() or ["no message"])[0]
             _give_up(f"{type(error).__name__}: {first} (CAMPLUG_DEBUG=1 shows where)", error)
 

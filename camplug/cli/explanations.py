@@ -74,7 +74,7 @@ def make_explainer_options(
     options: dict[str, Any] = {}
     if class_names is not None:
         try:
-            options["class_names"] = class_names.read_text(encoding="utf-8").splitlines()
+            options["class_names"] = class_names.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError):
             raise InputError(f"{str(class_names)!r} cannot be read as a text file of class names.") from None
     if mean is not None or std is not None or long_side is not None:
@@ -171,11 +171,13 @@ def show_classes(entry: dict[str, Any]) -> None:
     table.add_column("name")
     table.add_column(f"probability ({entry['probabilities']})", justify="right")
     table.add_column("explained")
-    explained = {e["name"] for e in entry["explained"]}  # both sides of one output have one index
-    listed = entry["top"] + [e for e in entry["explained"] if e["name"] not in {t["name"] for t in entry["top"]}]
-    for row in listed:
-        mark = ("against" if entry["evidence"] == "negative" else "yes") if row["name"] in explained else ""
-        table.add_row(str(row["index"]), common.escape_markup(row["name"]), f"{row['probability']:.1%}", mark)
+    top = {(row["index"], row["name"]) for row in entry["top"]}  # both sides of one output have one index
+    explained = {(row["index"], row["name"]) for row in entry["explained"]}
+    for row in [*entry["top"], *(e for e in entry["explained"] if (e["index"], e["name"]) not in top)]:
+        marked = (row["index"], row["name"]) in explained
+        mark = ("against" if entry["evidence"] == "negative" else "yes") if marked else ""
+        p = "unknown" if row["probability"] is None else f"{row['probability']:.1%}"
+        table.add_row(str(row["index"]), common.escape_markup(row["name"]), p, mark)
     common.out.print(table)
 
 

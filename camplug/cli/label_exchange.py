@@ -84,6 +84,7 @@ def import_labels(  # noqa: PLR0917
         made = 0
         for name, labels in read_label_maps(file, names, photos, format_):
             if before is not None and before.get_path(name).is_file() and np.array_equal(before.load(name), labels):
+                folder.remove(name)  # of a correction that was taken back
                 continue
             folder.save(name, labels)
             made += 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camplug.errors import InputError
+from camplug.wsss.store.picture_folder import MADE_OF
 
 if TYPE_CHECKING:
     from camplug.wsss.data import SegmentationData
@@ -19,28 +21,61 @@ def check_overlays(folder: Path, labels: Path) -> None:
 
 
 def write_overlays(folder: Path, data: SegmentationData, labels: LabelFolder, shard: tuple[int, int]) -> int:
-    """Write a picture with legend for every image of a share whose labels are newer than it; return their number.
+    """Write a picture with legend for every image of a share that has none of these labels; return their number.
 
-    Images without labels are left out.
+    Images without labels, and photographs that cannot be read, are left out, the latter with a warning.
 
     Raises:
-        InputError: the folder cannot be written, or labels are damaged.
+        InputError: the folder cannot be written, or holds a file of this name that camplug has not made.
     """
     import numpy as np
+    from PIL.PngImagePlugin import PngInfo
 
-    from camplug.images.save import save_picture
+    from camplug.images.save import write_atomically
     from camplug.show.labels import overlay_labels
 
     made = 0
     for i in range(shard[0], len(data), shard[1]):
-        source, file = labels.get_path(data.ids[i]), folder / f"{data.ids[i]}.png"
-        if not source.is_file() or (file.is_file() and file.stat().st_mtime > source.stat().st_mtime):
+        file = folder / f"{data.ids[i]}.png"
+        if not labels.get_path(data.ids[i]).is_file():
             continue
-        picture = overlay_labels(np.asarray(data.photo(i)), labels.load(data.ids[i]), data.classes)
+        made_of = labels.compute_digest(data.ids[i])
+        if _read_made_of(file) == made_of:
+            continue
+        try:
+            picture = overlay_labels(np.asarray(data.photo(i)), labels.load(data.ids[i]), data.classes)
+        except InputError as error:
+            warnings.warn(f"there is no overlay of {data.ids[i]}: {error}", stacklevel=2)
+            continue
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"the folder {str(file.parent)!r} cannot be made ({error.strerror}).") from None
-        save_picture(picture, str(file))
+        text = PngInfo()
+        text.add_text(MADE_OF, made_of)
+        write_atomically(str(file), lambda opened, p=picture, t=text: p.save(opened, "PNG", pnginfo=t))
         made += 1
     return made
+
+
+def _read_made_of(file: Path) -> str | None:
+    """Return the digest of the labels that an overlay shows; None if there is no overlay.
+
+    Raises:
+        InputError: camplug has not made the file.
+    """
+    from PIL import Image
+
+    if not file.exists():
+        return None
+    try:
+        with Image.open(file) as picture:
+            found = picture.info.get(MADE_OF)
+    except OSError:  # half written
+        return None
+    if not isinstance(found, str):
+        raise InputError(
+            f"{str(file)!r} is there and is no overlay that camplug has made, so it is not replaced; give another "
+            "folder with --overlays."
+        )
+    return found

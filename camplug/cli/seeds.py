@@ -72,6 +72,7 @@ def seeds(
     Broken images are listed at the end, exit code 1.
     """
     with common.report_errors():
+        from camplug.models.class_names import find_class_names
         from camplug.wsss.class_names import order_like_folder
         from camplug.wsss.data import Photographs, open_data, open_images
         from camplug.wsss.seeds import SeedFolder, find_output_names, prepare_seeds
@@ -87,7 +88,8 @@ def seeds(
         if isinstance(dataset, Photographs):
             dataset = dataset.with_classes(find_output_names(explainer, dataset))
         folder = SeedFolder(options.out)
-        dataset = order_like_folder(folder, dataset)
+        if find_class_names(explainer.model, class_names=explainer.class_names) is not None:
+            dataset = order_like_folder(folder, dataset)  # without names the data's order is the model's
         make = prepare_seeds(
             explainer,
             settings,

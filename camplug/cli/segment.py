@@ -121,10 +121,10 @@ def segment(
             raise InputError("--labels given needs image labels, and the data has none; leave it out.")
         crf = apply_values(CRFOptions(crf="none"), values).make_settings()
         segmenter = Segmenter(network, **vars(apply_values(SegmenterSettings(), values)), crf=crf)
-        dataset = order_like_folder(folder := LabelFolder(options.out), dataset)
         labels = None if options.labels == "none" else {"labels": options.labels}
         if options.labels == "predicted":
             dataset, labels = _predict_labels(dataset, options, device)
+        dataset = order_like_folder(folder := LabelFolder(options.out), dataset)
 
         def open_folder(made_of: dict[str, Any]) -> LabelFolder:
             return folder.prepare(made_of | {"classes": list(dataset.classes)}, overwrite=options.overwrite)

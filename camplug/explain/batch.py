@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -41,7 +42,8 @@ def choose_calls(tape: Tape, call: int | None = None) -> list[tuple[Layer, Tenso
 
     Args:
         tape: tape after the forward pass.
-        call: index of the call of each layer, from 0 (negative: from the last one); None: all calls.
+        call: index of the call of each layer, from 0 (negative: from the last one); None: those that "last" or "stages"
+            means, of other layers all calls.
 
     Raises:
         LayerError: no wanted layer ran, or none has this call.
@@ -50,7 +52,8 @@ def choose_calls(tape: Tape, call: int | None = None) -> list[tuple[Layer, Tenso
     if not captures:
         raise LayerError("none of the wanted layers ran in the forward pass; name layers that the model calls.")
     if call is None:
-        return captures
+        meant = tape.chosen_calls
+        return [(la, a) for la, a in captures if la.call in meant.get(la.name, (la.call,))] or captures
     counts = Counter(layer.name for layer, _ in captures)
     chosen = [(la, a) for la, a in captures if la.call == (call if call >= 0 else counts[la.name] + call)]
     if not chosen:
@@ -207,7 +210,11 @@ def check_size(batch: Batch, size: MapSize | None) -> list[Size]:
     each = isinstance(size, list) and bool(size) and isinstance(size[0], (tuple, list))
     sizes: list[Any] = list(size) if each else [size] * len(batch)
     for one in sizes:
-        if len(one) != len(own) or min(one) < 1:
+        if (
+            not isinstance(one, (tuple, list))
+            or len(one) != len(own)
+            or not all(isinstance(side, Integral) and int(side) >= 1 for side in one)
+        ):
             wanted = {1: "(length,)", 2: "(height, width)", 3: "(depth, height, width)"}[len(own)]
             raise InputError(f"size={size!r}; give {wanted}, {'both ' * (len(own) == 2)}at least 1.")
     if len(sizes) != len(batch):

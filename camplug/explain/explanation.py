@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -84,6 +85,13 @@ class Explanation:
 
     def __len__(self) -> int:
         return len(self.maps)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.maps)
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is a map of the class with this name."""
+        return name in self.names
 
     def __getitem__(self, k: int | str) -> Tensor:
         """Return the map [H,W] of a class, by its position or name; see `maps`.
@@ -222,14 +230,14 @@ class Explanation:
                 {
                     "index": int(index),
                     "name": name,
-                    "probability": self.probability(k),
-                    "output": None if np.isnan(score) else score,
+                    "probability": _to_json(self.probability(k)),
+                    "output": _to_json(score),
                     "boxes": [list(box) for box in boxes],
                 }
                 for k, (index, name, score, boxes) in enumerate(rows)
             ],
             "top": [
-                {"index": int(i), "name": n, "probability": p}
+                {"index": int(i), "name": n, "probability": _to_json(p)}
                 for i, n, p in (self.top() if self.logits is not None else [])
             ],
         }
@@ -293,6 +301,13 @@ class Explanation:
                 shown = ", ".join(map(repr, self.names[:5])) or "no class"
                 raise InputError(f"there is no map of {k!r}; this explanation has {shown}.")
             return self.names.index(k)
-        if not -len(self.maps) <= k < len(self.maps):
-            raise InputError(f"map {k} does not exist; this explanation has {len(self.maps)}.")
+        if not isinstance(k, int) or not -len(self.maps) <= k < len(self.maps):
+            raise InputError(
+                f"map {k} does not exist; this explanation has {len(self.maps)}, give a number from 0 or a class name."
+            )
         return k
+
+
+def _to_json(value: float | None) -> float | None:
+    """Return a number, or None for NaN and infinity, which JSON does not have."""
+    return value if value is not None and math.isfinite(value) else None

@@ -14,6 +14,7 @@ from camplug.explain.batch import call_model, check_batch
 from camplug.explain.explanation import Explanation
 from camplug.explain.inputs import Inputs
 from camplug.explain.wrapper import Wrapper
+from camplug.models.class_names import get_class_title
 from camplug.plug import Layer, resolve_classes
 
 # frames between a warning here and the caller of `Explainer.explain`
@@ -33,6 +34,11 @@ def warn_of_useless_maps(
         inputs: further inputs of the model for this photograph.
     """
     messages = []
+    if one.logits is not None and bool(one.logits.isnan().any()):
+        broken = [
+            get_class_title(c, one.all_names, len(one.logits)) for c in one.logits.isnan().nonzero()[:3, 0].tolist()
+        ]
+        messages.append(f"the model's output is NaN for {', '.join(broken)}, so that there are no probabilities.")
     low, high = maps.amin((1, 2)), maps.amax((1, 2))
     constant = high - low <= 100 * torch.finfo(torch.float32).eps * high.abs()
     for k, (peak, flat) in enumerate(zip(one.maps.amax((1, 2)).tolist(), constant.tolist(), strict=True)):

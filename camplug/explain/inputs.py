@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -99,7 +99,7 @@ class Inputs:
         """
         if isinstance(given, Inputs):
             return given
-        if isinstance(given, dict):
+        if isinstance(given, Mapping):
             return Inputs(**given)
         return Inputs(*given) if isinstance(given, (tuple, list)) else Inputs(given)
 

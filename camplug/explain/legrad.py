@@ -23,7 +23,6 @@ from camplug.plug import (
     Layer,
     MapSize,
     Tape,
-    Targets,
     named_layers,
     resolve_classes,
     unwrap,
@@ -83,7 +82,7 @@ class LeGrad(AttentionExplainer):
         with Tape(self.model, (), attention=True, image=batch.where) as tape, hook_calls(each):
             output = self._call_with_all(batch, logits, len(chosen))
             copies = len(chosen) + 1  # the last are the unchanged tokens
-            repeated = Targets(targets.classes * copies, targets.score, True, targets.evidence, targets.link)
+            repeated = targets.take([*range(n)] * copies)
             found = [call for call in tape.attention if call.layer in known]
             inside = {call.layer: any(m in blocks for m in call.inputs.path) for call in found}
             rounds = range(targets.rounds)

@@ -31,7 +31,7 @@ def check_batch_size(batch_size: Any) -> int:
 def split_images(batch: Batch, targets: Targets) -> Iterator[tuple[Batch, Targets]]:
     """Yield every image of a batch as a batch of one, with its targets."""
     for i in range(len(batch)):
-        yield batch.take([i]), Targets((targets.classes[i],), targets.score, True, targets.evidence, targets.link)
+        yield batch.take([i]), targets.take([i])
 
 
 Probabilities = Callable[[Tensor], Tensor]
@@ -58,7 +58,7 @@ def read_scores(output: Any, targets: Targets, count: int, probabilities: Probab
     """
     if probabilities is not None and targets.score is None:
         output = probabilities(get_logits(output, count))
-    copies = Targets(targets.classes * count, targets.score, True, targets.evidence, targets.link)
+    copies = targets.take([0] * count)
     return torch.stack([copies.compute_scores(output, r).detach() for r in range(targets.rounds)], 1)
 
 

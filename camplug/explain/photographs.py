@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from camplug.explain.batch import check_batch, compute_logits
 from camplug.explain.explanation import Explanation
 from camplug.explain.guard import warn_of_useless_maps
 from camplug.explain.inputs import Inputs
+from camplug.explain.masked_scores import check_batch_size
 from camplug.explain.photo_inputs import (
     PhotoInput,
     compute_maps_on_inputs,
@@ -22,12 +23,14 @@ from camplug.explain.photo_inputs import (
     preprocess_photo,
     run_on_photos,
 )
+from camplug.explain.wrapper import is_score
 from camplug.images.geometry import Box
 from camplug.images.photo import read_photo
 from camplug.models.class_names import find_class, find_class_names, get_class_title
 from camplug.models.outputs import find_output_link, is_multi_label
 from camplug.models.preprocess import find_channels
-from camplug.plug import unwrap
+from camplug.plug import list_classes, mark_index, unwrap
+from camplug.plug.targets import take_score
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,18 +73,25 @@ def explain(
         InputError: an image cannot be read.
         TargetError: a class or name does not exist.
     """
+    batch_size = check_batch_size(batch_size)
     many = isinstance(image, (list, tuple)) or (isinstance(image, Tensor) and image.ndim == 4)
     sources = list(image) if many else [image]
-    wanted = _split_classes(classes, len(sources), many)
     others = None if inputs is None else Inputs.of(inputs).for_images(len(sources))
+
+    def count_outputs() -> int:
+        x = make_batch(explainer, [_make_item(explainer, sources[0])])
+        return _count_outputs(explainer, x, None if others is None else others.take([0]))
+
+    wanted = _split_classes(classes, len(sources), many, count_outputs)
     results: list[Explanation] = []
     waiting: list[_Item] = []  # images of one size
 
     def flush() -> None:
         if waiting:
-            numbers = range(len(results), len(results) + len(waiting))
-            given = None if others is None else others.take(numbers)
-            results.extend(_explain_batch(explainer, waiting, [wanted[i] for i in numbers], given))
+            places = range(len(results), len(results) + len(waiting))
+            given = None if others is None else others.take(places)
+            own = [take_score(wanted[0], places)] if is_score(wanted[0]) else [wanted[i] for i in places]
+            results.extend(_explain_batch(explainer, waiting, own, given))
             waiting.clear()
 
     for source in sources:
@@ -109,28 +119,40 @@ def read_input(explainer: Explainer, image: Any) -> tuple[Image, Tensor]:
     return item.photo, make_batch(explainer, [item])[0]
 
 
-def _split_classes(classes: Any, n: int, many: bool) -> list[Any]:
-    """Return the classes of each of n images: None, a callable, or a list of indices and names."""
-    if classes is None or (callable(classes) and not isinstance(classes, Tensor)):
+def _split_classes(classes: Any, n: int, many: bool, count: Callable[[], int]) -> list[Any]:
+    """Return the classes of each of n images: None, a callable, or a list of indices and names.
+
+    Labels are read here, of all images together, so that they do not depend on the batches.
+
+    Args:
+        classes: see `explain`.
+        n: number of images.
+        many: a list or a batch of images was given.
+        count: function that returns the number of the model's classes; called only to interpret a matrix of 0 and 1.
+    """
+    if classes is None or is_score(classes):
         return [classes] * n
-    if isinstance(classes, (Tensor, np.ndarray)):
-        classes = list(classes) if classes.ndim > 1 else classes.tolist()  # rows are interpreted with the model
+    is_matrix = isinstance(classes, (Tensor, np.ndarray)) and classes.ndim > 1
+    if isinstance(classes, (Tensor, np.ndarray)) and not is_matrix:
+        classes = classes.tolist()
     if isinstance(classes, str) or not hasattr(classes, "__len__"):
-        return [[classes]] * n
-    if not many:
-        row = classes[0] if len(classes) == 1 and isinstance(classes[0], (list, Tensor, np.ndarray)) else classes
-        return [row if isinstance(row, (Tensor, np.ndarray)) and row.ndim else list(row)]
+        return [[mark_index(classes)]] * n
+    if not many and not (len(classes) == 1 and isinstance(classes[0], (list, Tensor, np.ndarray))):
+        classes = [classes]
     if len(classes) != n:
         raise TargetError(
             f"{len(classes)} entries in classes for {n} images; give one class for all, or one entry per image."
         )
-    return [_list_classes(c) for c in classes]
+    rows = classes if is_matrix else [_list_classes(c) for c in classes]
+    if is_matrix or not any(isinstance(c, str) for row in rows for c in row):
+        rows, _ = list_classes(rows, n, count)
+    return [[mark_index(c) for c in row] for row in rows]
 
 
-def _list_classes(entry: Any) -> Any:
-    """Return the classes of one image: a list, or an array that may hold labels."""
+def _list_classes(entry: Any) -> list[Any]:
+    """Return the classes of one image as a list."""
     if isinstance(entry, (Tensor, np.ndarray)):
-        return entry if entry.ndim else [entry.item()]
+        entry = entry.tolist()
     return [entry] if isinstance(entry, str) or not hasattr(entry, "__len__") else list(entry)
 
 
@@ -160,11 +182,13 @@ def _explain_batch(
 ) -> list[Explanation]:
     names: list[str] | None = None
     x = make_batch(explainer, items)
-    classes: Any = wanted[0] if wanted[0] is None or callable(wanted[0]) else wanted
+    classes: Any = wanted[0] if wanted[0] is None or is_score(wanted[0]) else wanted
     if isinstance(classes, list) and any(isinstance(c, str) for row in classes for c in row):
         count = _count_outputs(explainer, x[:1], None if inputs is None else inputs.take([0]))
         names = find_class_names(explainer.model, count, explainer.class_names)
-        classes = [[find_class(c, names, count) if isinstance(c, str) else c for c in row] for row in classes]
+        classes = [
+            [mark_index(find_class(c, names, count)) if isinstance(c, str) else c for c in row] for row in classes
+        ]
     result, maps = run_on_photos(explainer, x, items, classes, inputs)
     if result.logits is not None:
         names = find_class_names(explainer.model, result.logits.shape[1], explainer.class_names)
@@ -201,6 +225,7 @@ def _count_outputs(explainer: Explainer, x: Tensor, inputs: Inputs | None) -> in
     """Return the number of the model's outputs, from the class names, the model's `num_classes` or a forward pass."""
     count = getattr(unwrap(explainer.model), "num_classes", None)
     count = count if explainer.class_names is None else len(explainer.class_names)
-    if isinstance(count, int) and count != 2:  # two classes may be one output
-        return count
+    is_known = isinstance(count, int) and count != 2  # two classes may be one output
+    if is_known and find_class_names(explainer.model, count, explainer.class_names) is not None:
+        return int(count)  # type: ignore[arg-type]
     return compute_logits(explainer.model, check_batch(explainer.model, x, inputs)).shape[1]

@@ -22,6 +22,7 @@ from camplug.images.geometry import scale_size
 from camplug.plug import Classes, MapSize, Selector, Tape, find_size_multiple, get_patch_size, to_grid, unwrap
 
 CHUNK = 2**24  # similarities computed at a time
+SMALLEST = 64  # pixels of a side from which on the layers with maps are the same for all sizes
 
 
 def make_unit_features(features: Tensor) -> Tensor:
@@ -132,7 +133,7 @@ class Propagate(Wrapper):
             )
         self.strides, self.zoom, self.power, self.reach = wanted, zoom, power, reach
         self.max_positions, self.flip, self.layers = max_positions, flip, layers
-        self._names: list[str] | None = None  # names of the layers, found in the first run
+        self._names: Selector = layers  # names of the layers, found in the first run with a large image
 
     @override
     def run(self, x: Tensor, classes: Classes, size: MapSize | None = None, inputs: Inputs | None = None) -> Result:
@@ -184,10 +185,13 @@ class Propagate(Wrapper):
             ModelError: the model does not accept images of this size.
         """
         model = unwrap(self.model)
+        is_large = min(batch.size) >= SMALLEST
         try:
-            with Tape(self.model, self._names or self.layers, forward_only=True, image=batch.where) as tape:
+            with Tape(
+                self.model, self._names if is_large else self.layers, forward_only=True, image=batch.where
+            ) as tape:
                 call_model(self.model, batch)
-                self._names = tape.names
+                self._names = tape.names if is_large else self._names
                 last = {layer.name: (layer, activation) for layer, activation in tape.captures}
                 return [
                     to_grid(a, batch.size, get_patch_size(model), str(layer), images=len(batch))

@@ -109,7 +109,7 @@ def get_method(name: str) -> type[Explainer]:
         return _import_explainer(name)
     load_plugins()
     plain = _simplify_name(name)
-    for candidate in (plain, plain.removesuffix("cam"), plain + "cam"):
+    for candidate in (plain, plain.removesuffix("cam"), plain + "cam") if plain else ():
         if candidate in _methods:
             return _methods[candidate]
     for cls in _methods.values():

@@ -100,10 +100,15 @@ class MultiView(Wrapper):
                 return self.explainer.run_batch(images, classes)
             return run_at_size(self.explainer, images, classes, called)
 
+        def change_view(mirrored: bool) -> Any:
+            """Return a score, which may name places of the image, for this view."""
+            change = getattr(wanted, "change_view", None)
+            return wanted if change is None else change(scale, mirrored=mirrored)
+
         if not self.flip:
-            return [(run(view, wanted), False)]
+            return [(run(view, change_view(False)), False)]
         if is_score(wanted):  # the callable may hold values per image
-            return [(run(v, wanted), v is not view) for v in (view, view.mirror())]
+            return [(run(v, change_view(mirrored)), mirrored) for v, mirrored in ((view, False), (view.mirror(), True))]
         both = run(view.join(view.mirror()), [*wanted, *wanted])
         halves = ((both.maps[:n], False), (both.maps[n:], True))
         return [(Result(maps, both.targets, both.logits), mirrored) for maps, mirrored in halves]

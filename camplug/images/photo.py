@@ -78,12 +78,18 @@ def list_photos(folder: Path, without: Path | None = None) -> list[Path]:
     Raises:
         InputError: there is none.
     """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = list_photo_files(folder)
     if without is not None and without.resolve() != folder.resolve():
         found = [path for path in found if without.resolve() not in path.resolve().parents]
     if not found:
         raise InputError(f"the folder {str(folder)!r} holds no image ({', '.join(SUFFIXES)}).")
     return found
+
+
+def list_photo_files(folder: Path) -> list[Path]:
+    """List the files in a folder and its subfolders that end like images, sorted, without hidden ones."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def check_photo(path: str | os.PathLike[str]) -> None:

@@ -76,6 +76,9 @@ class Preprocess:
             raise InputError(
                 f"the model takes images of {self.size[0]}x{self.size[1]} pixels only; leave the long side out."
             )
+        for name in ("mean", "std"):  # one number holds for all channels
+            given = getattr(self, name)
+            object.__setattr__(self, name, tuple(given) if hasattr(given, "__len__") else (given,))
         allowed = (1, 3) if self.channels in (1, 3) else (1, 3, self.channels)
         if len(self.mean) not in allowed or len(self.std) not in allowed:
             raise InputError(

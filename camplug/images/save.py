@@ -42,8 +42,10 @@ def write_atomically(path: str, write: Any) -> None:
         with open(beside, "wb") as file:
             write(file)
         os.replace(beside, path)
-    except OSError as error:
-        raise InputError(f"{path!r} cannot be written ({error.strerror or error}).") from None
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a picture that is too large for the format
+        raise InputError(f"{path!r} cannot be written ({getattr(error, 'strerror', None) or error}).") from None
     finally:
         if os.path.exists(beside):
             os.remove(beside)

@@ -13,7 +13,9 @@ from camplug.plug import Against, unwrap
 
 
 def find_class_names(
-    model: nn.Module, count: int | None = None, class_names: Sequence[str] | Mapping[int, str] | None = None
+    model: nn.Module,
+    count: int | None = None,
+    class_names: Sequence[str] | Mapping[int, str] | Mapping[str, int] | None = None,
 ) -> list[str] | None:
     """Find the class names of a model, in the order of its outputs; None if they are unknown.
 
@@ -24,13 +26,19 @@ def find_class_names(
     Args:
         model: classifier.
         count: number of the model's outputs; None accepts names of any number.
-        class_names: names that take precedence over the model's.
+        class_names: names that take precedence over the model's: in the order of the outputs, or a mapping between
+            indices and names.
 
     Raises:
-        TargetError: the number of `class_names` is not that of the classes.
+        TargetError: the number of `class_names` is not that of the classes, or they are no names.
     """
     inner = unwrap(model)
     lengths = None if count is None else (2, 1) if count == 1 else (count,)
+    if class_names is not None and _list_names(class_names, None) is None:
+        raise TargetError(
+            f"class_names={str(class_names)[:60]} holds no names; give one text per class, in the order of the model's "
+            'outputs: a list ["cat", "dog"], or a dict {"cat": 0, "dog": 1}.'
+        )
     if class_names is not None and lengths and len(class_names) not in lengths:
         allowed = " or 2 (for no and yes)" if count == 1 else ""
         raise TargetError(f"class_names= holds {len(class_names)} names, but the model has {count} classes{allowed}.")
@@ -45,9 +53,13 @@ def find_class_names(
 
 
 def _list_names(given: Any, lengths: tuple[int, ...] | None) -> list[str] | None:
-    """Return names given as a sequence, or as a mapping from indices, if their number is allowed."""
-    if not isinstance(given, (list, tuple, Mapping)):
+    """Return names given as a sequence, or as a mapping between indices and names, if their number is allowed."""
+    if hasattr(given, "tolist"):  # an array, such as the classes of scikit-learn's LabelEncoder
+        given = given.tolist()
+    if not isinstance(given, (Sequence, Mapping)) or isinstance(given, (str, bytes)):
         return None
+    if isinstance(given, Mapping) and given and all(isinstance(name, str) for name in given):
+        given = {index: name for name, index in given.items()}
     for length in (len(given),) if lengths is None else lengths:
         names: list[Any] = [given.get(i) for i in range(length)] if isinstance(given, Mapping) else list(given)
         if len(names) == length and all(isinstance(name, str) for name in names):
@@ -112,7 +124,10 @@ def find_index(name: str, names: list[str] | None, count: int) -> int:
         return partial[0]
     if partial:
         listed = ", ".join(f"{names[i]} ({i})" for i in partial[:6]) + (", ..." if len(partial) > 6 else "")
-        raise TargetError(f"{name!r} fits several classes: {listed}; give one of these names or its index.")
+        has_name = any(names[i].strip().lower() == wanted for i in partial)
+        raise TargetError(
+            f"{name!r} fits several classes: {listed}; give {'' if has_name else 'one of these names or '}its index."
+        )
     flat = {part: i for i, p in enumerate(parts) for part in p}
     near = difflib.get_close_matches(wanted, flat, n=3, cutoff=0.5)
     near = near or [part for part in flat if words and any(w in part for w in words)][:3]

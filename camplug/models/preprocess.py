@@ -114,11 +114,13 @@ def _find_size(model: nn.Module) -> tuple[int, int] | None:
 def find_channels(model: nn.Module) -> int | None:
     """Return the number of a model's input channels, from its first convolution or configuration; None if unknown."""
     first: int | None = None
+    made: set[int] = set()  # channels of convolutions so far; one may make three colours of grey
     for module in unwrap(model).modules():
         if isinstance(module, nn.Conv2d):
-            if module.in_channels == 3:  # registered later, may run first
+            if module.in_channels == 3 and 3 not in made:  # registered later, may run first
                 return 3
             first = first or module.in_channels
+            made.add(module.out_channels)
     if first is not None:
         return first
     for place in (unwrap(model), getattr(unwrap(model), "config", None)):

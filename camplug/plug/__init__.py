@@ -1,6 +1,6 @@
 """Layer selection, recording of activations and gradients, targets, and token grids. Depends on torch only."""
 
-from camplug.plug.class_lists import Against, is_label_vector, list_classes
+from camplug.plug.class_lists import Against, is_label_vector, list_classes, mark_index
 from camplug.plug.dense import dense
 from camplug.plug.freeze import find_first_weight, unwrap
 from camplug.plug.grid import (
@@ -46,6 +46,7 @@ __all__ = [
     "is_label_vector",
     "find_layout",
     "list_classes",
+    "mark_index",
     "make_index",
     "named_layers",
     "observe",

@@ -21,6 +21,15 @@ class Against(int):
         return f"Against({int(self)})"
 
 
+class ClassIndex(int):
+    """Class index that is no label: rows of these are not read as rows of 0 and 1."""
+
+
+def mark_index(value: Any) -> Any:
+    """Return an integer as a `ClassIndex`, and any other value, such as `Against`, as it is."""
+    return ClassIndex(value) if type(value) is int else value
+
+
 def list_classes(classes: Any, n: int, count: Callable[[], int] | None = None) -> tuple[list[list[Any]], bool]:
     """Return one list of classes per image, and whether the caller gave one list per image.
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from camplug.plug.dense_plan import Call, make_overrides, plan_steps, verify_pla
 from camplug.plug.freeze import find_first_weight, force_eager, has_compiled, unwrap
 from camplug.plug.layers import find_token_layers, named_layers
 from camplug.plug.model_cache import ModelCache
-from camplug.plug.overrides import lift_overrides, override_attributes
+from camplug.plug.overrides import lift_overrides, lock_overrides, override_attributes
 
 Arguments: TypeAlias = "Callable[[Tensor], Call]"
 """Function from images to the positional and keyword arguments of a model's call."""
@@ -35,8 +33,8 @@ def dense(
     average over the whole map (squeeze-and-excitation, GroupNorm) also average the new values. The model is restored
     when the block ends, also after an exception.
 
-    Other threads see the dense model, too, while one thread is in the block; two dense blocks on one model run one
-    after the other.
+    Other threads see the dense model, too, while one thread is in the block. Dense blocks on one model run one after
+    the other, and so do the passes by which camplug looks for the layers of a model.
 
     Args:
         model: convolutional network.
@@ -56,7 +54,7 @@ def dense(
         what = list(example.shape) if isinstance(example, Tensor) else type(example).__name__
         raise InputError(f"example={what}; allowed is a batch that the model takes, a tensor [N,C,H,W].")
     root = unwrap(model)
-    with _get_lock(root):
+    with lock_overrides(root):
         steps = _find_steps(root, output_stride, example, arguments)
         eager = force_eager() if has_compiled(model.modules()) else nullcontext()
         with lift_overrides(root.modules()), eager, override_attributes(make_overrides(root, steps)):
@@ -74,14 +72,7 @@ def check_stride(output_stride: int) -> int:
     return output_stride
 
 
-_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
-_locks_lock = threading.Lock()
 _plans: ModelCache[dict[str, Step]] = ModelCache()
-
-
-def _get_lock(root: nn.Module) -> Any:
-    with _locks_lock:
-        return _locks.setdefault(root, threading.RLock())
 
 
 def _find_steps(

@@ -12,8 +12,14 @@ from torch import nn
 T = TypeVar("T")
 
 
+LIMIT = 256  # entries of a model; photographs of a data set have about a hundred sizes
+
+
 class ModelCache(Generic[T]):
-    """Thread-safe cache of values per model; entries of a model are dropped when its submodules change."""
+    """Thread-safe cache of values per model; entries of a model are dropped when its submodules change.
+
+    Of more than 256 entries of a model the one that was not used for longest is dropped.
+    """
 
     def __init__(self) -> None:
         self._values: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], dict[Hashable, T]]]
@@ -35,9 +41,12 @@ class ModelCache(Generic[T]):
             if known is None or known[0] != signature:
                 known = self._values[model] = (signature, {})
             if key in known[1]:
+                known[1][key] = known[1].pop(key)  # used last
                 return known[1][key]
         value = find()  # outside the lock: it may run the model
         if keep(value):
             with self._lock:
                 known[1][key] = value
+                while len(known[1]) > LIMIT:
+                    del known[1][next(iter(known[1]))]
         return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +40,13 @@ class Overrides:
 
 _lock = threading.Lock()
 _held: list[Overrides] = []
+_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+
+
+def lock_overrides(root: nn.Module) -> Any:
+    """Return the lock of a model's overrides, which the thread that sets or lifts them holds until it is done."""
+    with _lock:
+        return _locks.setdefault(root, threading.RLock())
 
 
 @contextmanager

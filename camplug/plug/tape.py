@@ -56,9 +56,9 @@ class Tape:
     0 (1, 4, 2, 2) (1, 4, 2, 2)
 
     With `grad=False`, parameters are frozen and modules in evaluation mode during the forward pass. The graph starts at
-    the earliest chosen layers: nothing before them is stored, and no weight gradient is computed. Flags, buffers,
-    `.grad` and random state are restored after the pass. Works inside `torch.no_grad()` and `torch.inference_mode()`;
-    compiled models run eagerly.
+    the earliest chosen layers: nothing before them is stored, and no weight gradient is computed. Flags, `.grad`
+    and random state are restored after the pass; what the model itself stores during a pass, such as a counter, stays.
+    Works inside `torch.no_grad()` and `torch.inference_mode()`; compiled models run eagerly.
 
     With `grad=True`, the model runs unchanged (training mode, trainable parameters), and the activations stay attached
     to the graph, so that losses can be computed from them.
@@ -101,6 +101,7 @@ class Tape:
         self._selector = layers
         self._image = image
         self._wanted: dict[int, str] = {}
+        self.chosen_calls: dict[str, frozenset[int]] = {}
         self._is_unresolved = needs_trace(layers, self._layers)
         if not self._is_unresolved and not (attention and isinstance(layers, (list, tuple)) and not layers):
             self._choose_layers(None)
@@ -291,6 +292,8 @@ class Tape:
 
     def _choose_layers(self, trace: Trace | None) -> None:
         self._wanted = {id(m): name for name, m in select(self.root, self._layers, self._selector, trace).items()}
+        if trace is not None and isinstance(self._selector, str):
+            self.chosen_calls = trace.find_calls(self._selector)
 
     def _list_names(self) -> str:
         names = self.names or ["attention"]

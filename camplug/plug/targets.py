@@ -67,6 +67,11 @@ class Targets:
         own = -1 if self.evidence == "negative" else 1
         return [-own if isinstance(c[r], Against) else own for c in self.classes if len(c) > r]
 
+    def take(self, numbers: Sequence[int]) -> Targets:
+        """Return the targets of a batch of these images, in this order; repetitions are allowed."""
+        score = None if self.score is None else take_score(self.score, numbers)
+        return Targets(tuple(self.classes[i] for i in numbers), score, True, self.evidence, self.link)
+
     def check(self, output: Any) -> None:
         """Check that the scores of all classes are finite, with one synchronisation.
 
@@ -102,6 +107,12 @@ class Targets:
         if len(set(signs)) > 1:
             return value * send_to(torch.tensor(signs, dtype=value.dtype), value.device)
         return -value if -1 in signs else value
+
+
+def take_score(score: Score, numbers: Sequence[int]) -> Score:
+    """Return a score for a batch of these images; scores with values per image say how by their method `take`."""
+    take = getattr(score, "take", None)
+    return score if take is None else take(numbers)
 
 
 def _check_finite(scores: Tensor, images: Sequence[int]) -> None:

@@ -235,17 +235,35 @@ class Trace:
 
     def find_stages(self) -> list[str]:
         """Return the last feature map or layer with tokens of every resolution."""
+        return list(dict.fromkeys(call.name for call in self._list_stages()))
+
+    def _list_stages(self) -> list[Call]:
         blocks = self.find_blocks()
         if not blocks and not self.find_last():
             return []
         maps = [c.name for c in self.list_maps() if not blocks or not self._has_tokens(c)]
-        by_size: dict[tuple[int, ...], str] = {}
+        by_size: dict[tuple[int, ...], Call] = {}
         for names in (maps, blocks):  # blocks win over maps of the same size
             for call in self.calls:
                 if call.name in names and call.features:
                     laid = self.find_layout(call)
-                    by_size[(laid.h, laid.w) if laid else call.shape[2:]] = call.name
+                    by_size[(laid.h, laid.w) if laid else call.shape[2:]] = call
         return list(by_size.values())
+
+    def find_calls(self, selector: str) -> dict[str, frozenset[int]]:
+        """Return the numbers of the calls that "last" or "stages" means, of layers that run several times.
+
+        Such as one ReLU module for all layers of a network. Of calls side by side, as in an encoder of two images, none
+        is the last: layers whose calls do not lie on every path from the image to the score are left out.
+        """
+        called = [c for name in self.find_last() for c in self.calls if c.name == name][-1:]
+        wanted = {"last": called, "stages": self._list_stages()}.get(selector, [])
+        found: dict[str, frozenset[int]] = {}
+        for name in {c.name for c in wanted if all(other.trunk for other in wanted if other.name == c.name)}:
+            calls = [c for c in self.calls if c.name == name]
+            if len(calls) > 1:
+                found[name] = frozenset(k for k, c in enumerate(calls) if any(c is one for one in wanted))
+        return found
 
     def find_outer_blocks(self) -> list[str]:
         """Return the outermost modules of layers of every resolution; without one, its entry of `find_stages`."""

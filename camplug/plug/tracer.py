@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from contextlib import nullcontext
 from dataclasses import replace
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from camplug.plug.data_flow import Flow, find_images, list_floats
 from camplug.plug.freeze import Freeze, force_eager, force_layer_by_layer, has_compiled, has_fused_layers
@@ -18,7 +19,7 @@ from camplug.plug.hooks import Listener, hook_calls
 from camplug.plug.model_cache import ModelCache
 from camplug.plug.model_state import preserve_state
 from camplug.plug.outputs import find_logits
-from camplug.plug.overrides import lift_overrides
+from camplug.plug.overrides import lift_overrides, lock_overrides
 from camplug.plug.tensors import detach_input, find_first_tensor, snapshot
 from camplug.plug.trace import Call, Trace, find_spans
 
@@ -115,8 +116,8 @@ def trace_model(
 ) -> Trace:
     """Run the model once without gradients on copies of the inputs, and return the trace of its layers.
 
-    Traces are cached per input size until the model is deleted or its modules change, so only the first call costs a
-    forward pass. Inputs, buffers, attributes and random state are restored.
+    Traces are cached per size of the inputs and value of the other arguments, until the model is deleted or its modules
+    change, so only the first call costs a forward pass. Inputs, buffers, attributes and random state are restored.
 
     Args:
         model: an unwrapped model.
@@ -126,12 +127,18 @@ def trace_model(
         where: index of the images among the leaves of (args, kwargs); see `find_images`.
     """
     kwargs = kwargs or {}
-    shapes = tuple(tuple(t.shape[1:]) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
+    leaves, spec = tree_flatten((args, kwargs))
+    kinds = tuple(tuple(v.shape[1:]) if isinstance(v, Tensor) else _describe_value(v) for v in leaves)
 
     def find() -> Trace:
         return _trace_model(model, layers, args, kwargs, where)
 
-    return _traces.get(model, layers, (where, shapes), find, lambda trace: trace.is_final)
+    return _traces.get(model, layers, (where, kinds, repr(spec)), find, lambda trace: trace.is_final)
+
+
+def _describe_value(value: Any) -> object:
+    """Return what identifies an argument that is no tensor, such as a switch between two branches of the model."""
+    return (type(value), value) if isinstance(value, (bool, int, float, str, NoneType)) else type(value)
 
 
 def _trace_model(
@@ -206,6 +213,7 @@ def observe(
     _here.runs = getattr(_here, "runs", 0) + 1
     try:
         with (
+            lock_overrides(model),
             preserve_state(layers.values()),
             torch.set_grad_enabled(grad),
             hook_calls(listener, alone=True),

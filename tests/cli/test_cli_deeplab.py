@@ -230,9 +230,13 @@ def test_photographs_without_labels_are_segmented(trained, tmp_path):
     labels = np.array(Image.open(tmp_path / "z" / "c.png"))
     drawn = overlay_labels(np.asarray(data.photo(2)), labels, data.classes)
     assert np.array_equal(Image.open(overlays / "c.png"), drawn)
-    (overlays / "c.png").write_bytes(b"kept")
+    first = (overlays / "c.png").stat()
     good("segment", tmp_path / "c.png", *given, tmp_path / "z", "--overlays", overlays)
-    assert (overlays / "c.png").read_bytes() == b"kept"  # made before
+    assert (overlays / "c.png").stat().st_ino == first.st_ino  # made before
+    good("segment", tmp_path / "c.png", *given, tmp_path / "z2", "--scales", "0.5", "--overlays", overlays)
+    labels = np.array(Image.open(tmp_path / "z2" / "c.png"))
+    drawn = overlay_labels(np.asarray(data.photo(2)), labels, data.classes)
+    assert np.array_equal(Image.open(overlays / "c.png"), drawn)  # of other labels
     inside = refused("segment", tmp_path / "c.png", *given, tmp_path / "z", "--overlays", tmp_path / "z" / "o")
     assert "lies in the folder of the label pictures" in inside
     assert "there is no file or folder" in refused("segment", tmp_path / "n*.png", *given, tmp_path / "z")
@@ -243,3 +247,37 @@ def test_photographs_without_labels_are_segmented(trained, tmp_path):
     assert "give either photographs" in refused("segment", *given, tmp_path / "w")
     assert "give either photographs" in refused("segment", tmp_path / "c.png", "--data", "scenes:2", *given, tmp_path)
     assert "there is no file or folder 'none.jpg'" in refused("segment", "none.jpg", *given, tmp_path / "w")
+
+
+def test_no_photograph_is_replaced_or_removed(trained, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    data = open_data("scenes:2", None)
+    for i in range(2):
+        data.photo(i).save(photos / f"{i}.png")
+    before = {file: file.read_bytes() for file in photos.glob("*.png")}
+    given = ["--weights", trained["file"], "--device", "cpu", "--out"]
+    assert "does not replace it; give another --out" in refused("segment", photos, *given, photos)
+    said = refused("segment", photos, *given, tmp_path / "p", "--overlays", photos)
+    assert "is no overlay that camplug has made" in said
+    (tmp_path / "all" / "photos").mkdir(parents=True)
+    (photos / "0.png").rename(tmp_path / "all" / "photos" / "0.png")
+    (photos / "1.png").rename(tmp_path / "all" / "photos" / "1.png")
+    good("segment", tmp_path / "all" / "photos", *given, tmp_path / "all")
+    good("segment", tmp_path / "all" / "photos", *given, tmp_path / "all", "--scales", "0.5", "--overwrite")
+    assert {(photos / f.name): f.read_bytes() for f in (tmp_path / "all" / "photos").glob("*.png")} == before
+    assert len(list((tmp_path / "all").glob("*.png"))) == 2
+
+
+def test_an_unreadable_photograph_has_no_overlay_and_stops_nothing(trained, tmp_path):
+    data = open_data("scenes:2", None)
+    for i in range(2):
+        data.photo(i).save(tmp_path / f"{i}.png")
+    given = ["segment", tmp_path / "*.png", "--weights", trained["file"], "--device", "cpu", "--out", tmp_path / "p"]
+    good(*given)
+    (tmp_path / "0.png").write_bytes(b"damaged")
+    ended = run(*given, "--overlays", tmp_path / "overlays", "--json")
+    assert ended.exit_code == 1
+    assert json.loads(ended.stdout)["broken"][0]["image"] == "0"
+    assert "there is no overlay of 0" in ended.stderr
+    assert (tmp_path / "overlays" / "1.png").is_file()

@@ -51,7 +51,8 @@ def check_class_names(names: Sequence[str], where: str) -> None:
         where: source of the names in messages.
 
     Raises:
-        InputError: a name occurs twice or means the background, or there are none or too many.
+        InputError: a name occurs twice, means the background or holds control characters, or there are none or too
+            many.
     """
     check_unique(names, where)
     wrong = next((name for name in names if is_no_class(name)), None)
@@ -60,6 +61,9 @@ def check_class_names(names: Sequence[str], where: str) -> None:
             f"{where} has {wrong!r} among the classes; it is no class (masks hold 0 for the background and 255 for "
             "ignored pixels): leave it out, or put it first in a file of class names."
         )
+    unreadable = next((name for name in names if not name.isprintable()), None)
+    if unreadable is not None:
+        raise InputError(f"{where} has the class {unreadable[:40]!r}, which holds line breaks or control characters.")
     if not 1 <= len(names) <= MAX_CLASSES:
         raise InputError(f"{where} has {len(names)} classes; 1 to {MAX_CLASSES} can be had.")
     seen: dict[str, str] = {}

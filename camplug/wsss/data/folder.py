@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from camplug.errors import InputError
-from camplug.images.photo import SUFFIXES
+from camplug.images.photo import list_photo_files
 from camplug.wsss.data.class_list import check_class_names, check_separated, is_no_class, read_class_names
 from camplug.wsss.data.file_data import FileData
 from camplug.wsss.data.masks import MaskCode, MaskFiles
@@ -121,7 +122,7 @@ class Folder(FileData):
 
 
 def read_folder_labels(folder: Path, below: Path) -> dict[str, list[str]]:
-    """Read the labels of photographs in one subfolder per class; empty if there are no such subfolders.
+    """Read the labels of photographs in one subfolder per class, at any depth; empty if there are no such subfolders.
 
     Args:
         folder: folder with the subfolders.
@@ -131,7 +132,9 @@ def read_folder_labels(folder: Path, below: Path) -> dict[str, list[str]]:
     for place in sorted(folder.iterdir()):
         if not place.is_dir() or place.name in NOT_CLASSES or place.name.startswith("."):
             continue
-        photos = sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES)
+        photos = list_photo_files(place)
+        if not photos:
+            warnings.warn(f"the folder {str(place)!r} of a class holds no photograph.", stacklevel=2)
         names = [] if is_no_class(place.name) else [place.name]
         found |= {p.relative_to(below).as_posix(): names for p in photos}
     return found

@@ -42,7 +42,7 @@ def read_csv(path: Path) -> dict[str, list[str]]:
     Raises:
         InputError: a line cannot be read.
     """
-    rows = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
+    rows = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True, strict=True)
     labels: dict[str, list[str]] = {}
     header: list[str] = []
     try:

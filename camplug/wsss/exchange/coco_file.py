@@ -12,6 +12,7 @@ import numpy as np
 from camplug.errors import InputError
 from camplug.images.save import write_atomically
 from camplug.wsss.data.coco import fill_outline, group_by_image, read_annotations
+from camplug.wsss.data.read_files import check_unique
 from camplug.wsss.data.run_lengths import encode_mask
 from camplug.wsss.exchange.shapes import IGNORED_NAME, LabelledImage, Shape, cut_shapes, paint_shapes
 
@@ -66,6 +67,7 @@ def read_coco(file: Path, names: Sequence[str], sizes: Any) -> Iterator[Labelled
     """
     content = read_annotations(file)
     try:
+        check_unique([str(image["id"]) for image in content["images"]], f"{str(file)!r}: the list of images")
         groups = group_by_image(content["annotations"], [image["id"] for image in content["images"]])
         categories = {one["id"]: str(one["name"]) for one in content["categories"]}
         for image, group in zip(content["images"], groups, strict=True):

@@ -77,14 +77,26 @@ def read_label_studio(file: Path, names: Sequence[str], sizes: Any) -> Iterator[
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise InputError(f"{str(file)!r} is no list of tasks; export as JSON, not JSON-MIN.")
     for task in tasks:
-        given = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
-        if not given:
-            continue
-        photo = _find_photo(task["data"], str(file))
-        where, size = f"{str(file)!r}, {photo!r}", sizes(photo)
-        regions = [one for one in given[-1].get("result", ()) if "value" in one]
-        shapes = [shape for region in regions for shape in _read_region(region, size, where)]
-        yield LabelledImage(photo, paint_shapes(shapes, size, names, where))
+        try:
+            found = _read_task(task, str(file), names, sizes)
+        except InputError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{str(file)!r} has a task that cannot be read ({error}).") from None
+        if found is not None:
+            yield found
+
+
+def _read_task(task: dict[str, Any], file: str, names: Sequence[str], sizes: Any) -> LabelledImage | None:
+    """Read the label map of a task; None without an annotation."""
+    given = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
+    if not given:
+        return None
+    photo = _find_photo(task["data"], file)
+    where, size = f"{file!r}, {photo!r}", sizes(photo)
+    regions = [one for one in given[-1].get("result", ()) if "value" in one]
+    shapes = [shape for region in regions for shape in _read_region(region, size, where)]
+    return LabelledImage(photo, paint_shapes(shapes, size, names, where))
 
 
 def _find_photo(data: dict[str, Any], where: str) -> str:

@@ -117,7 +117,9 @@ def read_labelme(folder: Path, names: Sequence[str], sizes: Any) -> Iterator[Lab
             raise InputError(f"{where} is for {given[1]}x{given[0]} pixels; its photograph is {size[1]}x{size[0]}.")
         try:
             shapes = [_read_shape(shape, size, where) for shape in content["shapes"]]
-        except (KeyError, TypeError) as error:
+        except InputError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{where} has a shape that cannot be read ({error}).") from None
         yield LabelledImage(photo, paint_shapes(shapes, size, names, where))
 

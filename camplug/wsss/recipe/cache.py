@@ -10,12 +10,14 @@ from typing import Any
 
 from camplug.errors import InputError
 from camplug.images.save import write_atomically
+from camplug.plugins import PREFIX
 from camplug.settings import to_plain
 from camplug.wsss.recipe.data import identify_images
+from camplug.wsss.recipe.sections import load_named_network
 from camplug.wsss.recipe.stage import Data, Stage, get_stage
 from camplug.wsss.saliency import KINDS, make_saliency_table
 from camplug.wsss.saliency_network import parse_network
-from camplug.wsss.store.identity import hash_file, make_digest
+from camplug.wsss.store.identity import hash_file, hash_weights, make_digest
 
 DONE, SPENT = "done.json", "spent.json"
 
@@ -36,6 +38,7 @@ class Cache:
         self.root, self.data = out / "cache", data
         self._keys: dict[Stage, str | None] = {}
         self._files: dict[str, str | None] = {}
+        self._weights: dict[str, str] = {}
         self._identities: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}
 
     def get_key(self, stage: Stage) -> str | None:
@@ -60,6 +63,8 @@ class Cache:
             "saliency": self._digest_saliency(stage),
             "files": sorted(str(value) for value in files.values()),
         }
+        if (weights := self._hash_imported(stage)) is not None:
+            document["weights"] = weights
         text = json.dumps(to_plain(document), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -77,6 +82,16 @@ class Cache:
         if (network := parse_network(source)) is not None:
             return make_digest(network.describe())
         return make_digest(list(make_saliency_table(Path(source), self.data[stage.part]).values()))
+
+    def _hash_imported(self, stage: Stage) -> str | None:
+        """Return a hash of the weights of a network that a function of the user's makes, from any files."""
+        network = stage.settings.get("network")
+        if not isinstance(network, Mapping) or not str(network["model"]).startswith(PREFIX):
+            return None
+        key = json.dumps(to_plain(network), sort_keys=True)
+        if key not in self._weights:
+            self._weights[key] = hash_weights(load_named_network(network))
+        return self._weights[key]
 
     def list_others(self, stage: Stage) -> list[Path]:
         """Return the folders of other stages of the same kind, which may hold the same results; newest first."""

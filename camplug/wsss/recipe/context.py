@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from camplug.images.preprocess import Preprocess
-from camplug.models import load_model
 from camplug.models.preprocess import find_preprocess
 from camplug.settings import restore_settings
 from camplug.wsss.classifier.checkpoint import read_made_with
@@ -19,7 +17,7 @@ from camplug.wsss.data import SegmentationData
 from camplug.wsss.pseudo import LabelFolder
 from camplug.wsss.recipe.cache import Cache
 from camplug.wsss.recipe.data import View, spread_indices
-from camplug.wsss.recipe.sections import NetworkSettings, get_threshold_part
+from camplug.wsss.recipe.sections import NetworkSettings, get_threshold_part, load_named_network
 from camplug.wsss.recipe.stage import Data, Outcome, Stage, get_stage
 from camplug.wsss.seeds import SeedFolder
 from camplug.wsss.store.identity import make_file_digest, make_network_settings
@@ -82,15 +80,7 @@ class StageContext:
         if "network" in stage.inputs:
             model: nn.Module = self.load_input(stage, "network")
         else:
-            named = restore_settings(NetworkSettings, stage.settings["network"])
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)  # random weights are the same in every run
-                model = load_model(
-                    named.model,
-                    checkpoint=named.checkpoint,
-                    num_classes=named.num_classes,
-                    pretrained=named.pretrained,
-                )
+            model = load_named_network(stage.settings["network"])
         return model.to(self.device)
 
     def get_made_with(self, stage: Stage) -> dict[str, Any]:

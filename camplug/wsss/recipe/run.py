@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from camplug.errors import InputError
 from camplug.wsss.class_names import renumber_data
 from camplug.wsss.classifier.checkpoint import CLASSIFIER_FILE
 from camplug.wsss.data import SegmentationData
+from camplug.wsss.deeplab.corrected import CorrectedLabels
 from camplug.wsss.recipe.cache import Cache, count_bytes
 from camplug.wsss.recipe.context import StageContext
 from camplug.wsss.recipe.data import VARIABLE, ImageList
@@ -21,8 +23,10 @@ from camplug.wsss.recipe.image_checks import check_results
 from camplug.wsss.recipe.plan import make_rows
 from camplug.wsss.recipe.recipe import Recipe
 from camplug.wsss.recipe.report import write_report
-from camplug.wsss.recipe.stage import Stage, get_stage
+from camplug.wsss.recipe.stage import Data, Stage, get_stage
 from camplug.wsss.recipe.stages.evaluate import list_averaged
+from camplug.wsss.store.identity import hash_file
+from camplug.wsss.store.jobs import is_passing
 from camplug.wsss.store.network_file import NETWORK
 from camplug.wsss.store.processes import exchange, get_shard, wait_for_processes
 from camplug.wsss.store.result_folder import link_or_copy
@@ -68,6 +72,7 @@ def run_recipe(
     cache = Cache(out, data)
     for stage in stages:
         cache.get_folder(stage)  # missing files are reported before anything runs
+    _check_inputs(stages, cache, data)
     _make_folder(cache.root, out)
     rank, world = get_shard()
     any_share = frozenset(name for name, part in recipe.data.items() if part.allow_missing)
@@ -76,7 +81,8 @@ def run_recipe(
     rows = make_rows(recipe, stages, cache, device if estimate and world == 1 else None, watch.measure)
     with watch.run({row.stage: row.seconds for row in rows if row.state != "made before"}):
         for number, stage in enumerate(stages, 1):
-            if cache.load_document(stage) is not None:
+            made = cache.load_document(stage)
+            if made is not None and not may_succeed(made):
                 watch.done(f"[{number}/{len(stages)}] {stage.name}: made before")
                 continue
             with watch.stage(stage.name, number, len(stages)):
@@ -89,6 +95,34 @@ def run_recipe(
         report = write_report(recipe, stages, cache, out)
     wait_for_processes("end", needed=False)
     return report
+
+
+def _check_inputs(stages: Sequence[Stage], cache: Cache, data: Data) -> None:
+    """Check masks and corrected labels before the first stage runs.
+
+    Raises:
+        InputError: no image of a list that is scored has a mask that fits, or no corrected label is of an image.
+    """
+    left = [stage for stage in stages if cache.load_document(stage) is None and stage.part in data]
+    for part in dict.fromkeys(stage.part for stage in left if stage.scores):
+        _check_masks(f"data.{part}", data[str(part)])
+    for stage in left:
+        if (corrected := stage.settings.get("corrected")) is not None:
+            with warnings.catch_warnings(action="ignore"):  # the training warns
+                CorrectedLabels("", corrected["folder"]).find_images(data[str(stage.part)])
+
+
+def _check_masks(name: str, data: SegmentationData) -> None:
+    error: InputError | None = None
+    for i in range(len(data)):
+        try:
+            data.mask(i)
+        except InputError as found:
+            error = error or found
+        else:
+            return
+    if error is not None:
+        raise InputError(f"{name}: none of the {len(data)} images has a mask that can be used; the first one: {error}")
 
 
 def _make_folder(path: Path, out: Path) -> None:
@@ -147,9 +181,21 @@ def _publish_networks(graph: RecipeGraph, cache: Cache, out: Path) -> None:
     named[CLASSIFIER_FILE.file] = graph.network if predicts and isinstance(graph.network, Stage) else None
     for name, training in named.items():
         if training is None:
-            (out / name).unlink(missing_ok=True)
+            _remove_published(out / name, graph, cache)
         else:
             link_or_copy(cache.get_folder(training) / get_stage(training.kind).get_file(training), out / name)
+
+
+def _remove_published(path: Path, graph: RecipeGraph, cache: Cache) -> None:
+    """Remove a network that an earlier run has left, unless the recipe reads it; other files of this name stay."""
+    read = {Path(file).resolve() for stage in graph.stages for file in stage.files}
+    if not path.is_file() or path.resolve() in read:
+        return
+    digest = hash_file(path)
+    if any(
+        hash_file(made) == digest for made in cache.root.glob("*/*.pt") if made.stat().st_size == path.stat().st_size
+    ):
+        path.unlink()
 
 
 def _run_stage(stage: Stage, context: StageContext) -> None:
@@ -173,6 +219,14 @@ def _run_stage(stage: Stage, context: StageContext) -> None:
     wait_for_processes("finished")
 
 
+def may_succeed(document: dict[str, Any]) -> bool:
+    """Return whether a stage that makes one result per image failed for some that may succeed in another try.
+
+    Such as for want of memory; damaged files fail again.
+    """
+    return "made" in document and any(is_passing(one["error"]) for one in document["broken"])
+
+
 def join_outcomes(shares: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the outcomes of all processes as one document."""
     each = "made" in shares[0]
@@ -180,6 +234,8 @@ def join_outcomes(shares: list[dict[str, Any]]) -> dict[str, Any]:
         "images": sum(s.get("images", 0) for s in shares) if each else shares[0].get("images", 0),
         "figures": shares[0].get("figures", {}),
     }
+    if each:
+        document["made"] = sum(s["made"] for s in shares)
     broken = {
         name: error for one in shares for name, error in one.get("broken", [])
     }  # each process of a training reports all of them

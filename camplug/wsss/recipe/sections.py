@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from camplug.errors import InputError
-from camplug.settings import update_settings
+from camplug.models import load_model
+from camplug.settings import restore_settings, update_settings
 from camplug.wsss.pseudo.refine import Threshold
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BEST = re.compile(r"best on (\w+)")
 OTSU = "otsu"
@@ -34,6 +38,18 @@ class NetworkSettings:
     pretrained: bool | None = None
     mean: float | tuple[float, float, float] | None = None
     std: float | tuple[float, float, float] | None = None
+
+
+def load_named_network(settings: Any) -> nn.Module:
+    """Load the network that a stage's settings name; random weights are the same in every run."""
+    import torch
+
+    named = restore_settings(NetworkSettings, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return load_model(
+            named.model, checkpoint=named.checkpoint, num_classes=named.num_classes, pretrained=named.pretrained
+        )
 
 
 def read_section(value: Any, name: str, example: str | None = None) -> dict[str, Any]:

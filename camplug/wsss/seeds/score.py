@@ -43,7 +43,7 @@ def score_seeds(
         seed, mask = folder.load(name), data.mask(i)
         if seed.size != mask.shape:
             raise InputError(f"the seed of {name!r} is of a photograph of {seed.size}, its mask has {mask.shape}.")
-        check_digests(folder, data, i)
+        check_digests(folder, data, i, labels=True)
         sweep.add(seed.to_full_size(), seed.classes, mask)
 
     return sweep, _add_all(data, add, step)

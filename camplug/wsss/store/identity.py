@@ -150,7 +150,7 @@ class _Hashes:
         try:
             database = self._connect()
             return [] if database is None else database.execute(sql, values).fetchall()
-        except sqlite3.Error:  # locked, damaged or a full disk: the file is read instead
+        except (sqlite3.Error, UnicodeError):  # locked, damaged, a full disk, a name without a code: the file is read
             return []
 
     def _connect(self) -> sqlite3.Connection | None:
@@ -270,7 +270,7 @@ def make_digest_table(ids: Sequence[str], digest: Callable[[int], str]) -> dict[
 
 def hash_names(data: SegmentationData) -> str:
     """Compute the first 16 digits of the SHA-256 of the image names, which identifies a list of images."""
-    return hashlib.sha256("\n".join(data.ids).encode()).hexdigest()[:DIGITS]
+    return hashlib.sha256("\n".join(data.ids).encode(errors="surrogateescape")).hexdigest()[:DIGITS]
 
 
 def hash_photographs(data: SegmentationData) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -282,6 +283,15 @@ class _Worker:
         """Wait for submitted functions; with `cancel`, only for the one that runs."""
         if self.pool is not None:
             self.pool.shutdown(wait=True, cancel_futures=cancel)
+
+
+def is_passing(error: str) -> bool:
+    """Return whether the error of a broken image, as in a `Report`, may not come from its files.
+
+    >>> is_passing("OutOfMemoryError: CUDA out of memory"), is_passing("'a.jpg' is damaged")
+    (True, False)
+    """
+    return re.match(r"\w*(Error|Exception)\b", error) is not None
 
 
 def _get_first_line(error: Exception) -> str:

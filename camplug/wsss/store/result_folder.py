@@ -80,6 +80,7 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
         signed = self._add_settings_digest(digests)
         for other in self.others:
             if other.is_whole(name) and other.read_digests(name) == signed:
+                self._check_own(name)
                 self.write_settings()
                 self._make_parent(name)
                 link_or_copy(other.get_path(name), self.get_path(name))
@@ -125,12 +126,22 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
             digests: digests of its inputs; see `has_result`.
 
         Raises:
-            InputError: the folder cannot be written, or another process has written other settings.
+            InputError: the folder cannot be written, another process has written other settings, or the file is there
+                and was not made by camplug.
         """
+        self._check_own(name)
         self.write_settings()
         self._make_parent(name)
         text = json.dumps(self._add_settings_digest(digests or {}), sort_keys=True)
         write_atomically(str(self.get_path(name)), lambda f: self.write(result, f, text))
+
+    def _check_own(self, name: str) -> None:
+        """Raise InputError if the file of a result is there and was not made by camplug, such as a photograph."""
+        if self.is_whole(name) and "settings" not in self.read_digests(name):
+            raise InputError(
+                f"{str(self.get_path(name))!r} is there and was not made by camplug, which does not replace it; give "
+                "another --out."
+            )
 
     def _make_parent(self, name: str) -> None:
         parent = self.get_path(name).parent
@@ -141,12 +152,17 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
 
     @override
     def clear(self) -> None:
-        """Remove the results of other settings; other processes may have saved results of these."""
+        """Remove the results of other settings, and no other files; other processes may have saved results of these."""
         mine = self.get_settings_digest()
         for file in self.path.rglob(f"*{self.suffix}"):
             name = file.relative_to(self.path).as_posix().removesuffix(self.suffix)
-            if self.read_digests(name).get("settings") != mine:
+            if self.read_digests(name).get("settings", mine) != mine:
                 file.unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Remove the result of an image, if there is one that camplug has made."""
+        if "settings" in self.read_digests(name):
+            self.get_path(name).unlink(missing_ok=True)
 
 
 def check_digests(folder: ResultFolder[Any], data: SegmentationData, i: int, labels: bool = False) -> None:
