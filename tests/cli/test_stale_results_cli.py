@@ -133,12 +133,23 @@ def test_a_refused_command_overwrites_nothing(place):
 
 
 def test_another_order_of_the_classes_is_the_same(place):
+    names = f"\n\nNet.classes = {list(CLASSES)}\n"
+    (place / "stale_net.py").write_text(NET + names)
     good(*SEEDS)
     good(*LABELS)
     before = marks(place / "seeds")
     (place / "own" / "classes.txt").write_text("yak\ncat\ndog")
     assert (said(*SEEDS), said(*LABELS)) == ((0, 4), (0, 4))
     assert marks(place / "seeds") == before
+
+
+def test_the_order_of_the_classes_is_that_of_a_model_without_names(place):
+    good(*SEEDS)
+    (place / "own" / "classes.txt").write_text("yak\ncat\ndog")
+    assert "classes differs" in refused(*SEEDS)
+    assert said(*SEEDS, "--overwrite") == (4, 0)
+    assert said(*SEEDS, "-o", "fresh") == (4, 0)
+    assert contents(place / "seeds") == contents(place / "fresh")
 
 
 def test_predictions_of_another_network(place):

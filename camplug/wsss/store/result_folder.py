@@ -137,7 +137,13 @@ class ResultFolder(SettingsFolder, ABC, Generic[T]):
 
     def _check_own(self, name: str) -> None:
         """Raise InputError if the file of a result is there and was not made by camplug, such as a photograph."""
-        if self.is_whole(name) and "settings" not in self.read_digests(name):
+        if not self.is_whole(name):
+            return
+        try:
+            made_of = self.read_digest_text(name)
+        except Exception:  # damaged
+            return
+        if made_of is None:
             raise InputError(
                 f"{str(self.get_path(name))!r} is there and was not made by camplug, which does not replace it; give "
                 "another --out."

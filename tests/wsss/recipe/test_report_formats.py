@@ -51,7 +51,7 @@ def test_html_is_escaped_and_whole(tmp_path):
     assert page.startswith("<!DOCTYPE html>")
     assert page.endswith("</html>\n")
     assert "<title>Maps &lt;b&gt; &amp; labels</title>" in page
-    assert '<p class="note">Recipe &#39;mine&#39;: 1 of 2 stages finished, 1.5 min. The run is not over' in page
+    assert '<p class="note">Recipe &#39;mine&#39;: 1 of 2 stages finished, 1.5 min. The run is not complete' in page
     assert "<td>voc:&lt;here&gt;</td>" in page
     assert "<p>seeds train: a0: x &lt; y &amp; z.</p>" in page
     assert page.count(f'src="data:image/jpeg;base64,{base64.b64encode(b"picture").decode()}"') == 3

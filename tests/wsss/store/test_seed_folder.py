@@ -119,6 +119,7 @@ def test_files_that_are_no_seeds(tmp_path):
     np.savez(folder.get_path("a"), maps=np.array([{"code": 1}], dtype=object), size=np.array([7, 10]))
     with pytest.raises(InputError, match="allow_pickle"):
         folder.load("a")
+    folder.get_path("a").unlink()
     for changes in (
         {"maps": np.zeros((2, 7, 10))},  # float64
         {"maps": np.zeros((7, 10), np.uint8)},
