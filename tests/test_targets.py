@@ -95,3 +95,52 @@ def test_a_detector_is_explained_by_the_score_of_one_box():
     plain = nn.Sequential(model.conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.head)
     ours = camplug.GradCAM(model, "conv").maps(x, Detection((9, 9, 20, 20), 1))
     torch.testing.assert_close(ours, camplug.GradCAM(plain, "0").maps(x, lambda out: out.sigmoid()[:, 1]))
+
+
+def make_encoder():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+
+
+@pytest.mark.parametrize(
+    "name", ["GradCAM", "ScoreCAM", "AblationCAM", "Occlusion(4, 4)", "RISE(8, batch_size=3)", "MultiView(GradCAM)"]
+)
+def test_scores_with_values_per_image_are_those_of_each_image(name):
+    model, x, wanted = make_encoder(), torch.randn(2, 3, 8, 8), torch.randn(2, 4)
+    explainer = camplug.create(name, model)
+
+    def explain(images, embedding):
+        torch.manual_seed(0)
+        return explainer.maps(images, Similarity(embedding))
+
+    each = torch.cat([explain(x[i : i + 1], wanted[i]) for i in range(2)])
+    torch.testing.assert_close(explain(x, wanted), each)
+
+
+def test_scores_with_values_per_image_of_many_photographs():
+    explainer, x, wanted = camplug.GradCAM(make_encoder()), torch.randn(3, 3, 8, 8), torch.randn(3, 4)
+    together = explainer.explain(x, Similarity(wanted), batch_size=2)
+    for i, one in enumerate(together):
+        torch.testing.assert_close(one.maps, explainer.explain(x[i], Similarity(wanted[i])).maps)
+    with pytest.raises(TargetError, match=r"embeddings are \[2, 4\], the given \[3, 4\]"):
+        explainer.maps(x[:2], Similarity(wanted))
+
+
+def test_a_region_is_mirrored_with_the_image():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:, :3] = True
+    explainer = camplug.LayerCAM(model, layers="0", normalize=None)
+    x = torch.randn(1, 3, 8, 8)
+    plain = explainer.maps(x, Region(1, mask))
+    mirrored = explainer.maps(x.flip(-1), Region(1, mask.flip(-1))).flip(-1)
+    both = camplug.MultiView(explainer, scales=(1,), normalize=None).maps(x, Region(1, mask))
+    torch.testing.assert_close(both, plain + mirrored)
+    with pytest.raises(TargetError, match="explain detections without MultiView"):
+        camplug.MultiView(explainer, scales=(2,)).maps(x, Detection((0, 0, 4, 4), 1))
+
+
+def test_classes_of_a_sum_may_be_a_tensor():
+    output = torch.tensor([[5.0, 1.0, 2.0]])
+    assert ClassSum(torch.tensor([0, 2]), torch.tensor([1.0, 0.5]))(output).tolist() == [6.0]

@@ -168,3 +168,11 @@ def test_a_model_of_one_size_is_told_to_leave_the_zoom(model, x):
 def test_by_name():
     made = camplug.create("Propagate(MultiView(CAM, scales=(2,)), power=2)", wrapped.Means())
     assert (made.name, made.power, made.strides) == ("propagate(multiview(cam))", 2, (8, 16))
+
+
+def test_a_small_first_image_changes_nothing(model, x):
+    large = torch.randn(1, 3, 64, 96, dtype=x.dtype, device=x.device)
+    used = camplug.Propagate(camplug.CAM(model), strides=(2, 4, 8), zoom=1)
+    used.maps(x[:, :, :8, :8], 0)
+    fresh = camplug.Propagate(camplug.CAM(model), strides=(2, 4, 8), zoom=1)
+    assert torch.equal(used.maps(large, 0), fresh.maps(large, 0))

@@ -111,3 +111,33 @@ def test_debug_shows_where(place, monkeypatch):
     monkeypatch.setenv("CAMPLUG_DEBUG", "1")
     result = run("explain", "missing.jpg", "-m", MODEL)
     assert isinstance(result.exception, camplug.InputError)
+
+
+def test_errors_of_a_model_are_one_sentence_and_leave_the_other_photographs(place, square):
+    code = (
+        f"import {MODULE}\n"
+        f"class Wide({MODULE}.{MODEL.rpartition(':')[2]}):\n"
+        "    def forward(self, x):\n"
+        "        if x.shape[2] > x.shape[3]:\n"
+        "            raise KeyError('wide photographs only')\n"
+        "        return super().forward(x)\n"
+    )
+    (place / "picky.py").write_text(code)
+    Image.open(square).resize((40, 60)).save("tall.png")
+    model = ["-m", "import:picky:Wide"]
+    alone = run("explain", "tall.png", *model)
+    assert (alone.exit_code, alone.stderr) == (
+        2,
+        "error: KeyError: 'wide photographs only' (CAMPLUG_DEBUG=1 shows where)\n",
+    )
+    Image.open(square).resize((60, 40)).save("a.png")
+    ended = run("explain", "a.png", "tall.png", *model, "--out", "maps")
+    assert ended.exit_code == 1
+    assert "skipped" in ended.stderr
+    assert "wide photographs only" in ended.stderr
+    assert (place / "maps" / "a.png").is_file()
+
+
+def test_class_names_with_a_byte_order_mark(place, square):
+    (place / "names.txt").write_bytes("\ufeffcat\ndog\nbird\n".encode())
+    assert run("explain", square, "-m", MODEL, "-c", "cat", "--class-names", "names.txt").exit_code == 0
