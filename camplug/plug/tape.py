@@ -134,6 +134,11 @@ class Tape:
                 stack.callback(self._guard.restore)
             stack.callback(self._captures.clear)
             if self._is_unresolved or self._reader:
+                if isinstance(self.root, torch.jit.ScriptModule):
+                    raise ModelError(
+                        "the layers of a model of TorchScript cannot be looked for; explain the model that it was made "
+                        "of, or take a method that reads no layers, such as RISE, Occlusion or Saliency."
+                    )
                 hook = self.root.register_forward_pre_hook(self._trace, with_kwargs=True, prepend=True)
                 stack.callback(hook.remove)
                 self._thread = threading.get_ident()

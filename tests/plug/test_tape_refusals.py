@@ -90,3 +90,10 @@ def test_unknown_name_in_the_tape():
         assert tape["conv1"].shape == (2, 8, 12, 12)
         with pytest.raises(LayerError, match="holds no layer 'conv2'"):
             tape["conv2"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_a_model_of_torchscript_has_no_layers_to_look_for():
+    model = torch.jit.script(nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    with pytest.raises(ModelError, match="TorchScript cannot be looked for; explain the model that it was made of"):
+        Tape(model, "last").__enter__()
