@@ -114,6 +114,8 @@ def segment(
                 "give either photographs, as in camplug segment a.jpg b.jpg, or --data, as in --data "
                 "voc:VOCdevkit/VOC2012 --split val."
             )
+        if photos and data.split is not None:
+            raise InputError("--split names a part of --data and has no effect on photographs; leave it out.")
         device = common.choose_device(options.device, get_shard()[0])
         network = load_deeplab(file).to(resolve_device(device))
         dataset = _open_images(photos, data, network.classes)

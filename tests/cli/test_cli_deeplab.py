@@ -246,6 +246,7 @@ def test_photographs_without_labels_are_segmented(trained, tmp_path):
     assert "--labels given needs image labels, and the data has none" in says
     assert "give either photographs" in refused("segment", *given, tmp_path / "w")
     assert "give either photographs" in refused("segment", tmp_path / "c.png", "--data", "scenes:2", *given, tmp_path)
+    assert "has no effect on photographs" in refused("segment", tmp_path / "c.png", *given, tmp_path, "--split", "val")
     assert "there is no file or folder 'none.jpg'" in refused("segment", "none.jpg", *given, tmp_path / "w")
 
 
