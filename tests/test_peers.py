@@ -64,7 +64,7 @@ EXPECTED = {
     "all parameters frozen": ("right", "error", "error", "right"),
     "inside `torch.no_grad()`": ("right", "error", "error", "right"),
     "inside `torch.inference_mode()`": ("right", "error", "error", "error"),
-    "the model puts out a dict": ("right", "error", "error", "error"),
+    "the model returns a dict": ("right", "error", "error", "error"),
     "bfloat16 model": ("right", "error", "right", "right"),
     "`+=` right after the layer": ("right", "wrong", "wrong", "right"),
     "`ReLU(inplace=True)` right after the layer": ("right", "wrong", "wrong", "right"),
@@ -97,7 +97,7 @@ def build(row):
     plain = copy.deepcopy(model)
     if row == "all parameters frozen":
         model.requires_grad_(False)
-    elif row == "the model puts out a dict":
+    elif row == "the model returns a dict":
         model = awkward.Wrapped(model, lambda y: {"logits": y})
     elif row == "bfloat16 model":
         model.bfloat16()
