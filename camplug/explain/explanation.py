@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,9 @@ from torch import Tensor
 
 from camplug.errors import InputError
 from camplug.explain.fuse import normalize_map
+from camplug.images.geometry import Box, find_outside
 from camplug.images.save import write_atomically
+from camplug.json_values import to_json_number
 from camplug.models.class_names import get_class_title
 from camplug.plug import Against, Evidence, Link
 
@@ -90,7 +91,6 @@ class Explanation:
         return iter(self.maps)
 
     def __contains__(self, name: object) -> bool:
-        """Return whether there is a map of the class with this name."""
         return name in self.names
 
     def __getitem__(self, k: int | str) -> Tensor:
@@ -206,12 +206,7 @@ class Explanation:
 
     def _find_outside(self) -> np.ndarray[Any, Any] | None:
         """Return the positions [H,W] whose middle is outside of the model's input; None if it saw all of them."""
-        if self.seen is None:
-            return None
-        width, height = self.image.size
-        left, top, right, bottom = self.seen
-        x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
-        return ~(((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right)))
+        return None if self.seen is None else find_outside(Box(*self.seen), *self.image.size)
 
     def to_dict(self, threshold: float = 0.5) -> dict[str, Any]:
         """Return size, method, classes with probabilities and boxes, as values that JSON takes; no maps.
@@ -230,14 +225,14 @@ class Explanation:
                 {
                     "index": int(index),
                     "name": name,
-                    "probability": _to_json(self.probability(k)),
-                    "output": _to_json(score),
+                    "probability": to_json_number(self.probability(k)),
+                    "output": to_json_number(score),
                     "boxes": [list(box) for box in boxes],
                 }
                 for k, (index, name, score, boxes) in enumerate(rows)
             ],
             "top": [
-                {"index": int(i), "name": n, "probability": _to_json(p)}
+                {"index": int(i), "name": n, "probability": to_json_number(p)}
                 for i, n, p in (self.top() if self.logits is not None else [])
             ],
         }
@@ -296,18 +291,9 @@ class Explanation:
         return load_explanation(path)
 
     def _check_index(self, k: int | str) -> int:
-        if isinstance(k, str):
-            if k not in self.names:
-                shown = ", ".join(map(repr, self.names[:5])) or "no class"
-                raise InputError(f"there is no map of {k!r}; this explanation has {shown}.")
+        if isinstance(k, str) and k in self.names:
             return self.names.index(k)
-        if not isinstance(k, int) or not -len(self.maps) <= k < len(self.maps):
-            raise InputError(
-                f"map {k} does not exist; this explanation has {len(self.maps)}, give a number from 0 or a class name."
-            )
-        return k
-
-
-def _to_json(value: float | None) -> float | None:
-    """Return a number, or None for NaN and infinity, which JSON does not have."""
-    return value if value is not None and math.isfinite(value) else None
+        if isinstance(k, int) and -len(self.maps) <= k < len(self.maps):
+            return k
+        shown = ", ".join(map(repr, self.names[:5])) or "no class"
+        raise InputError(f"there is no map {k!r}; this explanation has {len(self.maps)}: {shown}.")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -22,6 +23,17 @@ class Box(NamedTuple):
     top: float
     right: float
     bottom: float
+
+
+def find_outside(box: Box, width: int, height: int) -> NDArray[np.bool_]:
+    """Return the pixels [H,W] of a photograph of this size whose middle is outside of a box.
+
+    >>> find_outside(Box(1, 0, 3, 1), 3, 1).tolist()
+    [[True, False, False]]
+    """
+    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+    inside: NDArray[np.bool_] = ((y >= box.top) & (y < box.bottom))[:, None] & ((x >= box.left) & (x < box.right))
+    return ~inside
 
 
 def scale_size(size: tuple[int, int], scale: float, multiple: int = 1) -> tuple[int, int]:

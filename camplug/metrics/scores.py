@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from camplug.errors import InputError
+from camplug.json_values import to_json_number
 from camplug.metrics.checks import check_whole
 
 Convention: TypeAlias = Literal["present", "all", "truth"]
@@ -167,16 +168,17 @@ class Scores:
         }
         return {
             "pixels": self.pixels,
-            "pixel_accuracy": _to_json(self.pixel_accuracy),
+            "pixel_accuracy": to_json_number(self.pixel_accuracy),
             "miou": {
-                "present": _to_json(self.miou_present),
-                "all": _to_json(self.miou_all),
-                "truth": _to_json(self.miou_truth),
+                "present": to_json_number(self.miou_present),
+                "all": to_json_number(self.miou_all),
+                "truth": to_json_number(self.miou_truth),
             },
             "classes_in_mean": self.classes_in_mean(),
             "averaged_over": [self.names[c] for c in self.classes],
             "per_class": {
-                name: {key: _to_json(column[c]) for key, column in columns.items()} for c, name in enumerate(self.names)
+                name: {key: to_json_number(column[c]) for key, column in columns.items()}
+                for c, name in enumerate(self.names)
             },
         }
 
@@ -210,7 +212,3 @@ def _check_classes(classes: Sequence[int] | None, num_classes: int) -> list[int]
     if not chosen or len(set(chosen)) != len(chosen) or not all(0 <= c < num_classes for c in chosen):
         raise InputError(f"classes={chosen}: give one or more different numbers from 0 to {num_classes - 1}")
     return chosen
-
-
-def _to_json(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

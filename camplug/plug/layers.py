@@ -7,9 +7,10 @@ import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 
-from camplug.errors import LayerError
+from camplug.errors import LayerError, ModelError
 from camplug.plug.grid import CONVOLUTIONS, count_spatial_dims
 from camplug.plug.model_cache import ModelCache
 from camplug.plug.trace import Trace
@@ -36,12 +37,21 @@ def needs_trace(selector: Selector, layers: dict[str, nn.Module]) -> bool:
     """Return whether the selector needs a trace of the model.
 
     "convs" needs none if most layers with weights are convolutions and none is part of an attention.
+
+    Raises:
+        ModelError: it does, and the model is one of TorchScript.
     """
     items = selector if isinstance(selector, (list, tuple)) else [selector]
     named = {item for item in items if isinstance(item, str)}
-    return not named.isdisjoint(NEEDS_TRACE) or (
+    needs = not named.isdisjoint(NEEDS_TRACE) or (
         "convs" in named and not _convs_first.get(layers[""], layers, "", lambda: _has_only_maps(layers))
     )
+    if needs and isinstance(layers[""], torch.jit.ScriptModule):
+        raise ModelError(
+            "the layers of a model of TorchScript cannot be looked for; explain the model that it was made of, or take "
+            "a method that reads no layers, such as RISE, Occlusion or Saliency."
+        )
+    return needs
 
 
 def _has_only_maps(layers: dict[str, nn.Module]) -> bool:

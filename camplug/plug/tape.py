@@ -134,11 +134,6 @@ class Tape:
                 stack.callback(self._guard.restore)
             stack.callback(self._captures.clear)
             if self._is_unresolved or self._reader:
-                if isinstance(self.root, torch.jit.ScriptModule):
-                    raise ModelError(
-                        "the layers of a model of TorchScript cannot be looked for; explain the model that it was made "
-                        "of, or take a method that reads no layers, such as RISE, Occlusion or Saliency."
-                    )
                 hook = self.root.register_forward_pre_hook(self._trace, with_kwargs=True, prepend=True)
                 stack.callback(hook.remove)
                 self._thread = threading.get_ident()
@@ -293,12 +288,9 @@ class Tape:
         if any(is_map(activation) for _, activation in self.captures):
             self._captures.keep(is_map)
 
-    # ---- choosing layers
-
     def _choose_layers(self, trace: Trace | None) -> None:
         self._wanted = {id(m): name for name, m in select(self.root, self._layers, self._selector, trace).items()}
-        if trace is not None and isinstance(self._selector, str):
-            self.chosen_calls = trace.find_calls(self._selector)
+        self.chosen_calls = {} if trace is None else trace.find_calls(self._selector)
 
     def _list_names(self) -> str:
         names = self.names or ["attention"]

@@ -7,12 +7,12 @@ heads last, timm's MobileNetV3 has a convolution after the pooling.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from camplug.errors import LayerError
-from camplug.plug.data_flow import Join
-from camplug.plug.grid import Layout, Pair, Size, Spans, find_layout, find_token_grid
+from camplug.plug.grid import Layout, Pair, Size, Spans, find_layout
 
 
 @dataclass(frozen=True)
@@ -250,18 +250,22 @@ class Trace:
                     by_size[(laid.h, laid.w) if laid else call.shape[2:]] = call
         return list(by_size.values())
 
-    def find_calls(self, selector: str) -> dict[str, frozenset[int]]:
+    def find_calls(self, selector: object) -> dict[str, frozenset[int]]:
         """Return the numbers of the calls that "last" or "stages" means, of layers that run several times.
 
         Such as one ReLU module for all layers of a network. Of calls side by side, as in an encoder of two images, none
         is the last: layers whose calls do not lie on every path from the image to the score are left out.
         """
-        called = [c for name in self.find_last() for c in self.calls if c.name == name][-1:]
-        wanted = {"last": called, "stages": self._list_stages()}.get(selector, [])
+        counts = Counter(c.name for c in self.calls)
+        repeated = {name for name, count in counts.items() if count > 1}
+        if not repeated or selector not in ("last", "stages"):
+            return {}
+        last = [c for name in self.find_last() for c in self.calls if c.name == name][-1:]
+        wanted = [c for c in (last if selector == "last" else self._list_stages()) if c.name in repeated]
         found: dict[str, frozenset[int]] = {}
-        for name in {c.name for c in wanted if all(other.trunk for other in wanted if other.name == c.name)}:
-            calls = [c for c in self.calls if c.name == name]
-            if len(calls) > 1:
+        for name in {c.name for c in wanted}:
+            if all(c.trunk for c in wanted if c.name == name):
+                calls = [c for c in self.calls if c.name == name]
                 found[name] = frozenset(k for k, c in enumerate(calls) if any(c is one for one in wanted))
         return found
 
@@ -283,23 +287,3 @@ class Trace:
         maps = [c for c in self.list_all_maps() if c.depth > first or not c.depth]
         mine = {c.name for c in maps}
         return [name for name in convs if name in mine]
-
-
-def find_spans(joins: Sequence[Join], size: Size | None, patch: Pair | None) -> Spans:
-    """Return the positions of patches in token sequences, {length: (first, count)}, from concatenations.
-
-    >>> find_spans([Join(((1, False), (16, True))), Join(((17, True), (5, False)))], (64, 64), (16, 16))
-    {17: (1, 16), 22: (1, 16)}
-    """
-    spans: Spans = {}
-    for join in joins:
-        found, first = [], 0
-        for length, has_image in join.parts:
-            if has_image and length in spans:
-                found.append((first + spans[length][0], spans[length][1]))
-            elif has_image and size is not None and len(size) == 2 and find_token_grid(length, size, patch) is not None:
-                found.append((first, length))
-            first += length
-        if len(found) == 1 and join.length not in spans:
-            spans[join.length] = found[0]
-    return spans

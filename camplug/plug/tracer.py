@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from types import NoneType
@@ -12,16 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from camplug.plug.data_flow import Flow, find_images, list_floats
+from camplug.plug.data_flow import Flow, Join, find_images, list_floats
 from camplug.plug.freeze import Freeze, force_eager, force_layer_by_layer, has_compiled, has_fused_layers
-from camplug.plug.grid import count_spatial_dims, get_patch_size
+from camplug.plug.grid import Pair, Size, Spans, count_spatial_dims, find_token_grid, get_patch_size
 from camplug.plug.hooks import Listener, hook_calls
 from camplug.plug.model_cache import ModelCache
 from camplug.plug.model_state import preserve_state
 from camplug.plug.outputs import find_logits
 from camplug.plug.overrides import lift_overrides, lock_overrides
 from camplug.plug.tensors import detach_input, find_first_tensor, snapshot
-from camplug.plug.trace import Call, Trace, find_spans
+from camplug.plug.trace import Call, Trace
 
 _NO_FEATURES = ("pool", "dropout", "identity", "flatten", "permute", "dropblock")
 
@@ -172,6 +173,26 @@ def _trace_model(
     trace = replace(trace, scattered=find_scattered_layers(model, layers, args, kwargs, trace, where=where))
     found = find_dead_layers(model, layers, args, kwargs, trace)
     return replace(trace, dead=found or frozenset(), is_final=found is not None)
+
+
+def find_spans(joins: Sequence[Join], size: Size | None, patch: Pair | None) -> Spans:
+    """Return the positions of patches in token sequences, {length: (first, count)}, from concatenations.
+
+    >>> find_spans([Join(((1, False), (16, True))), Join(((17, True), (5, False)))], (64, 64), (16, 16))
+    {17: (1, 16), 22: (1, 16)}
+    """
+    spans: Spans = {}
+    for join in joins:
+        found, first = [], 0
+        for length, has_image in join.parts:
+            if has_image and length in spans:
+                found.append((first + spans[length][0], spans[length][1]))
+            elif has_image and size is not None and len(size) == 2 and find_token_grid(length, size, patch) is not None:
+                found.append((first, length))
+            first += length
+        if len(found) == 1 and join.length not in spans:
+            spans[join.length] = found[0]
+    return spans
 
 
 def copy_inputs(inputs: Any) -> Any:

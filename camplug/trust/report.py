@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from camplug.explain.explanation import Explanation
+from camplug.json_values import to_json_number
 from camplug.trust.bootstrap import share_as_good
 
 if TYPE_CHECKING:
@@ -135,17 +136,17 @@ class TrustReport:
             "method": one.method,
             "class": {"index": int(one.classes[0]), "name": one.names[0]},
             "numbers": {
-                "probability": _to_json(m.probability),
-                "blank_probability": _to_json(m.blank),
-                "deletion": _to_json(m.deletion),
-                "deletion_at_random": _to_json(float(np.mean(m.random_deletion)) if known else float("nan")),
-                "insertion": _to_json(m.insertion),
-                "insertion_at_random": _to_json(float(np.mean(m.random_insertion)) if known else float("nan")),
-                "as_good_at_random": _to_json(m.chance if known else float("nan")),
-                "road": _to_json(m.road),
-                "similarity_under_noise": _to_json(m.noise),
-                "similarity_with_random_weights": [_to_json(v) for v in m.weights],
-                "similarity_of_other_classes": {name: _to_json(v) for name, v in m.classes.items()},
+                "probability": to_json_number(m.probability, 6),
+                "blank_probability": to_json_number(m.blank, 6),
+                "deletion": to_json_number(m.deletion, 6),
+                "deletion_at_random": to_json_number(float(np.mean(m.random_deletion)) if known else float("nan"), 6),
+                "insertion": to_json_number(m.insertion, 6),
+                "insertion_at_random": to_json_number(float(np.mean(m.random_insertion)) if known else float("nan"), 6),
+                "as_good_at_random": to_json_number(m.chance if known else float("nan"), 6),
+                "road": to_json_number(m.road, 6),
+                "similarity_under_noise": to_json_number(m.noise, 6),
+                "similarity_with_random_weights": [to_json_number(v, 6) for v in m.weights],
+                "similarity_of_other_classes": {name: to_json_number(v, 6) for name, v in m.classes.items()},
             },
         }
 
@@ -243,7 +244,3 @@ def list_warnings(m: Measurements, evidence: str = "positive") -> list[str]:
 
 def _compare(gain: float) -> str:
     return "faster than" if gain > 0 else "slower than" if gain < 0 else "no faster than"
-
-
-def _to_json(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 6)

@@ -79,7 +79,7 @@ def test_overlay_shows_the_kth_map():
     for k in (0, 1, -1):
         assert e.overlay(k, bar=False).tobytes() == overlay(np.asarray(e.image), e.maps[k].numpy(), bar=False).tobytes()
     for k in (3, -4):
-        with pytest.raises(InputError, match=f"map {k} does not exist; this explanation has 3"):
+        with pytest.raises(InputError, match=f"there is no map {k}; this explanation has 3: "):
             e.overlay(k)
 
 
@@ -183,7 +183,7 @@ def test_maps_are_found_by_name_and_position():
     assert torch.equal(e[-1], e.maps[2])
     assert len(e) == 3
     assert np.array_equal(np.asarray(e.overlay("alpha")), np.asarray(e.overlay(1)))
-    with pytest.raises(InputError, match="no map of 'delta'; this explanation has 'gamma', 'alpha', 'beta é'"):
+    with pytest.raises(InputError, match="no map 'delta'; this explanation has 3: 'gamma', 'alpha', 'beta é'"):
         e["delta"]
 
 

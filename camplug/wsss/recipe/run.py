@@ -70,8 +70,6 @@ def run_recipe(
     graph = RecipeGraph(recipe, data)
     stages = graph.stages
     cache = Cache(out, data)
-    for stage in stages:
-        cache.get_folder(stage)  # missing files are reported before anything runs
     _check_inputs(stages, cache, data)
     _make_folder(cache.root, out)
     rank, world = get_shard()
@@ -81,8 +79,7 @@ def run_recipe(
     rows = make_rows(recipe, stages, cache, device if estimate and world == 1 else None, watch.measure)
     with watch.run({row.stage: row.seconds for row in rows if row.state != "made before"}):
         for number, stage in enumerate(stages, 1):
-            made = cache.load_document(stage)
-            if made is not None and not may_succeed(made):
+            if _is_finished(cache.load_document(stage)):
                 watch.done(f"[{number}/{len(stages)}] {stage.name}: made before")
                 continue
             with watch.stage(stage.name, number, len(stages)):
@@ -98,11 +95,14 @@ def run_recipe(
 
 
 def _check_inputs(stages: Sequence[Stage], cache: Cache, data: Data) -> None:
-    """Check masks and corrected labels before the first stage runs.
+    """Check files, masks and corrected labels before the first stage runs.
 
     Raises:
-        InputError: no image of a list that is scored has a mask that fits, or no corrected label is of an image.
+        InputError: a file is missing, no image of a list that is scored has a mask that fits, or no corrected label is
+            of an image.
     """
+    for stage in stages:
+        cache.get_folder(stage)  # raises where files are missing
     left = [stage for stage in stages if cache.load_document(stage) is None and stage.part in data]
     for part in dict.fromkeys(stage.part for stage in left if stage.scores):
         _check_masks(f"data.{part}", data[str(part)])
@@ -219,12 +219,11 @@ def _run_stage(stage: Stage, context: StageContext) -> None:
     wait_for_processes("finished")
 
 
-def may_succeed(document: dict[str, Any]) -> bool:
-    """Return whether a stage that makes one result per image failed for some that may succeed in another try.
-
-    Such as for want of memory; damaged files fail again.
-    """
-    return "made" in document and any(is_passing(one["error"]) for one in document["broken"])
+def _is_finished(document: dict[str, Any] | None) -> bool:
+    """Return whether a stage has no image left whose error may pass, such as for want of memory."""
+    if document is None:
+        return False
+    return "made" not in document or not any(is_passing(one["error"]) for one in document["broken"])
 
 
 def join_outcomes(shares: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -286,12 +285,12 @@ class _Worker:
 
 
 def is_passing(error: str) -> bool:
-    """Return whether the error of a broken image, as in a `Report`, may not come from its files.
+    """Return whether the error of a broken image, as in a `Report`, may not come from its files, but from memory, say.
 
-    >>> is_passing("OutOfMemoryError: CUDA out of memory"), is_passing("'a.jpg' is damaged")
+    >>> is_passing("OutOfMemoryError: CUDA"), is_passing("'a.jpg' is damaged")
     (True, False)
     """
-    return re.match(r"\w*(Error|Exception)\b", error) is not None
+    return error.partition(":")[0].endswith(("Error", "Exception"))
 
 
 def _get_first_line(error: Exception) -> str:
