@@ -4,7 +4,7 @@
         --saliency vit_s_focus.onnx --json docs/figures/deeplab_training.json
     python benchmarks/deeplab_training.py --load docs/figures/deeplab_training.json --markdown docs/deeplab.md
     python benchmarks/deeplab_training.py --data VOCdevkit/VOC2012 --vit vit_small_patch14_dinov2.pt \
-        --weights voc_animals_lite0.pt --saliency vit_s_focus.onnx --rows vit vit_all vit_masks \
+        --weights voc_animals_lite0.pt --saliency vit_s_focus.onnx --rows vit vit_all vit_second vit_masks \
         --json docs/figures/deeplab_vit.json
     python benchmarks/deeplab_training.py --load docs/figures/deeplab_vit.json --markdown docs/deeplab.md
 
@@ -261,7 +261,7 @@ def report(data: dict[str, Any]) -> list[str]:
     for name, found in rows.items():
         if "curve" in found:
             curve = ", ".join(f"{value:.1f}" for value in found["curve"])
-            lines += [f"mIoU-7 on val after every epoch of the {ROWS[name].says}, one view: {curve}.", ""]
+            lines += [f"mIoU-7 on val after every epoch, one view, {ROWS[name].says}: {curve}.", ""]
     classes = list(next(iter(rows.values()))["plain"]["iou"])
     body = [[ROWS[name].says, *(f"{found['plain']['iou'][c]:.1f}" for c in classes)] for name, found in rows.items()]
     return [*lines, "", "IoU by class:", "", *table(["labels", *classes], body)]
