@@ -271,11 +271,17 @@ def test_options_from_a_file(place):
         ("lr: fast", "lr = 'fast' cannot be read; give a number."),
         ("layers: ''", "layers = '' cannot be read; give names separated by commas."),
     ):
-        (place / "c.yaml").write_text("\n".join([*lines, line]))
+        others = [known for known in lines if known.partition(":")[0] != line.partition(":")[0]]
+        (place / "c.yaml").write_text("\n".join([*others, line]))
         assert f"'c.yaml': {says}" in refused("train", "irn", "--config", "c.yaml")
     for value in ("[1]", "[1, two]", "[1, true]"):
-        (place / "c.yaml").write_text("\n".join([*lines, f"scales: {value}"]))
+        others = [known for known in lines if not known.startswith("scales")]
+        (place / "c.yaml").write_text("\n".join([*others, f"scales: {value}"]))
         assert "cannot be read; give 2 numbers separated by commas." in refused("train", "irn", "--config", "c.yaml")
+    (place / "c.yaml").write_text("\n".join([*lines, "epochs: 2"]))
+    assert "this is not YAML ('epochs' stands twice" in refused("train", "irn", "--config", "c.yaml")
+    (place / "c.yaml").write_text("\n".join([*lines, "weight_decay: 0.1"]))
+    assert "gives 'weight-decay' twice, with '-' and with '_'" in refused("train", "irn", "--config", "c.yaml")
 
 
 # ---- everything that goes wrong

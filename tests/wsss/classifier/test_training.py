@@ -220,7 +220,7 @@ def test_what_is_refused_and_warned_of(tmp_path):
         def labels(self, i):
             return (0,)
 
-    with pytest.warns(UserWarning, match=r"no image shows .* \(2 of 3 classes\): the classifier can only learn"):
+    with pytest.warns(UserWarning, match=r"no image shows .* \(2 of 3 classes\): the classifier cannot learn"):
         trained(tmp_path / "one", One(8, (48, 48), classes=3), span=replace(SPAN, epochs=1))
     with pytest.raises(InputError, match="keep='best' chooses by validation images"):
         trained(tmp_path, keep="best")
