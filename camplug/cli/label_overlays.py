@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camplug.errors import InputError
-from camplug.wsss.store.picture_folder import MADE_OF
 
 if TYPE_CHECKING:
     from camplug.wsss.data import SegmentationData
     from camplug.wsss.pseudo import LabelFolder
+    from camplug.wsss.store.picture_folder import PictureFolder
 
 
 def check_overlays(folder: Path, labels: Path) -> None:
@@ -33,14 +33,15 @@ def write_overlays(folder: Path, data: SegmentationData, labels: LabelFolder, sh
 
     from camplug.images.save import write_atomically
     from camplug.show.labels import overlay_labels
+    from camplug.wsss.store.picture_folder import MADE_OF, PictureFolder
 
-    made = 0
+    made, overlays = 0, PictureFolder(folder)
     for i in range(shard[0], len(data), shard[1]):
-        file = folder / f"{data.ids[i]}.png"
+        file = overlays.get_path(data.ids[i])
         if not labels.get_path(data.ids[i]).is_file():
             continue
         made_of = labels.compute_digest(data.ids[i])
-        if _read_made_of(file) == made_of:
+        if _read_made_of(overlays, data.ids[i]) == made_of:
             continue
         try:
             picture = overlay_labels(np.asarray(data.photo(i)), labels.load(data.ids[i]), data.classes)
@@ -58,24 +59,18 @@ def write_overlays(folder: Path, data: SegmentationData, labels: LabelFolder, sh
     return made
 
 
-def _read_made_of(file: Path) -> str | None:
-    """Return the digest of the labels that an overlay shows; None if there is no overlay.
+def _read_made_of(overlays: PictureFolder, name: str) -> str | None:
+    """Return the digest of the labels that an overlay shows; None if there is no whole overlay.
 
     Raises:
         InputError: camplug has not made the file.
     """
-    from PIL import Image
-
-    if not file.exists():
+    if not overlays.is_whole(name):
         return None
-    try:
-        with Image.open(file) as picture:
-            found = picture.info.get(MADE_OF)
-    except OSError:  # half written
-        return None
-    if not isinstance(found, str):
+    found = overlays.read_digest_text(name)
+    if found is None:
         raise InputError(
-            f"{str(file)!r} is there and is no overlay that camplug has made, so it is not replaced; give another "
-            "folder with --overlays."
+            f"{str(overlays.get_path(name))!r} is there and is no overlay that camplug has made, so it is not "
+            "replaced; give another folder with --overlays."
         )
     return found
